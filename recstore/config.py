@@ -1,0 +1,42 @@
+"""Settings of the process: where the database is, what it may use, how long it waits. The sole reader of the environment.
+
+What belongs to one recommender is in `recstore.definition`.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from recstore.errors import InvalidInput
+
+
+class Settings(BaseSettings):
+    """Every field is an environment variable: RECSTORE_ and its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="RECSTORE_", frozen=True)
+
+    database_url: str | None = Field(None, description="postgresql://.. of the application's database; unset: the embedded one")
+    home: Path = Field(Path(".recstore"), description="folder of the embedded server")
+    device: Literal["auto", "cpu", "gpu"] = Field("auto", description="where to train")
+    threads: int = Field(0, ge=0, description="threads of training; 0: all cores")
+    source_timeout: float = Field(3600, gt=0, description="seconds that reading a source may take")
+    flip_wait: float = Field(60, ge=0, description="seconds to wait for other transactions before a generation is left ready")
+    prune_wait: float = Field(5, ge=0, description="seconds to wait for other transactions before pruning is left for later")
+    retention: float = Field(60, ge=0, description="least seconds that a generation is kept after it was live")
+    lock_timeout: float = Field(0.5, gt=0, description="seconds that one attempt at a short lock may wait; below deadlock_timeout")
+    lock_attempts: int = Field(30, ge=1, description="attempts at a short lock")
+    index_memory: int = Field(1024, ge=16, description="most megabytes of maintenance_work_mem for an index build")
+    index_workers: int = Field(2, ge=0, description="parallel workers of an index build")
+
+
+def load_settings(**overrides: object) -> Settings:
+    """The settings of this process; `overrides` that are None are left to the environment. Raises InvalidInput."""
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "RECSTORE_" + str(first["loc"][0]).upper()
+        raise InvalidInput(f"The setting {name} is {first['input']!r}: {first['msg']}.") from None

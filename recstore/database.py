@@ -1,0 +1,124 @@
+"""Connections, and what goes wrong on them, in plain words. Knows nothing of recommenders."""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import errors as pg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import dict_row
+
+from recstore.config import Settings
+from recstore.errors import (
+    ConnectionFailed,
+    ConnectionLost,
+    LockTimeout,
+    PermissionDenied,
+    RecstoreError,
+    SchemaMissing,
+    ServerTooOld,
+)
+
+MINIMUM_SERVER = 15
+
+Connection = psycopg.Connection[dict[str, Any]]
+T = TypeVar("T")
+
+# A worker's connection lives long and must notice a dead peer; the server must notice a dead worker even in the middle
+# of a statement, or a killed run's backend would go on holding its lock (measured: 3 s later it still did).
+_KEEPALIVE = {
+    "keepalives": "1",
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "60000",
+    "connect_timeout": "10",
+}
+
+
+def conninfo(url: str, application_name: str) -> str:
+    """libpq's connection string for `url` (a URL, SQLAlchemy's kind too, or a connection string), with keepalives.
+
+    Raises ConnectionFailed if it is neither.
+    """
+    scheme, separator, rest = url.partition("://")
+    if separator and scheme.split("+")[0] in ("postgresql", "postgres"):
+        url = "postgresql://" + rest
+    try:
+        given = conninfo_to_dict(url)
+        return make_conninfo(**(_KEEPALIVE | {k: str(v) for k, v in given.items()} | {"application_name": application_name}))
+    except psycopg.Error as error:
+        raise ConnectionFailed(reason=one_line(error)) from None
+
+
+def connect(url: str, application_name: str = "recstore") -> Connection:
+    """A direct connection in autocommit mode with rows as dicts; the caller closes it. Raises ConnectionFailed."""
+    try:
+        connection = psycopg.connect(conninfo(url, application_name), autocommit=True, row_factory=dict_row)
+        connection.execute("SET client_connection_check_interval = '2s'")
+    except psycopg.OperationalError as error:
+        raise ConnectionFailed(reason=one_line(error)) from None
+    except pg.InvalidParameterValue:  # a server on a platform without the check
+        pass
+    if connection.info.server_version < MINIMUM_SERVER * 10000:
+        found = connection.info.server_version // 10000
+        connection.close()
+        raise ServerTooOld(found=found, needed=MINIMUM_SERVER)
+    return connection
+
+
+def one_line(error: BaseException) -> str:
+    """The server's primary message, or the exception's text, as one line."""
+    if isinstance(error, psycopg.Error) and error.diag.message_primary:
+        return error.diag.message_primary
+    return " ".join(str(error).split())
+
+
+@contextmanager
+def plain_errors(doing: str) -> Iterator[None]:
+    """Turns what psycopg raises inside into recstore's errors: a lost connection, a missing right, a missing schema."""
+    try:
+        yield
+    except RecstoreError:
+        raise
+    except pg.InsufficientPrivilege as error:
+        remedy = "Ask the owner to grant it, or connect as a role that may."
+        raise PermissionDenied(role=_role(error), reason=one_line(error), remedy=remedy) from error
+    except (pg.UndefinedTable, pg.InvalidSchemaName) as error:
+        if "recstore_private" in str(error):
+            raise SchemaMissing() from error
+        raise RecstoreError(f"The database refused while {doing}: {one_line(error)}.") from error
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        if isinstance(error, psycopg.InterfaceError) or error.sqlstate is None or error.sqlstate[:2] in ("57", "08"):
+            raise ConnectionLost(doing=doing, reason=one_line(error)) from error
+        raise RecstoreError(f"The database refused while {doing}: {one_line(error)}.") from error
+    except psycopg.Error as error:
+        raise RecstoreError(f"The database refused while {doing}: {one_line(error)}.") from error
+
+
+def _role(error: psycopg.Error) -> str:
+    connection = getattr(error, "pgconn", None)
+    user = connection.user if connection is not None else None
+    return user.decode() if user else "of this connection"
+
+
+def with_short_lock(
+    connection: Connection, settings: Settings, what: str, relation: str, change: Callable[[], T]
+) -> T:
+    """Runs `change` in a transaction whose lock waits are short, again and again, so that readers never queue behind it
+    for longer than `lock_timeout`. Commits. Raises LockTimeout, naming who holds `relation`."""
+    for _ in range(settings.lock_attempts):
+        try:
+            with connection.transaction():
+                connection.execute(f"SET LOCAL lock_timeout = {int(settings.lock_timeout * 1000)}")
+                return change()
+        except (pg.LockNotAvailable, pg.DeadlockDetected):
+            time.sleep(random.uniform(0.05, 0.3))
+    holders = connection.execute(
+        "SELECT DISTINCT pid FROM pg_locks WHERE relation = to_regclass(%s) AND pid <> pg_backend_pid()", [relation]
+    ).fetchall()
+    pids = ", ".join(str(row["pid"]) for row in holders) or "unknown"
+    raise LockTimeout(what=what, attempts=settings.lock_attempts, relation=relation, pids=pids)

@@ -1,0 +1,118 @@
+"""What a recommender is: source, filters, hyperparameters, publication; the shape of its TOML file and of its row.
+
+Pure data with its own checks; knows no database. Every field here is a setting of `recstore create` and `alter`.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+MAX_FACTORS = 1984
+"""Two `halfvec` of this many dimensions still fit one 8 kB page, so a row never goes out of line."""
+
+MAX_VECTOR_DIMENSIONS = 960
+"""Two single-precision `vector` of this many dimensions still fit one 8 kB page."""
+
+Duplicates = Literal["sum", "max", "last", "mean"]
+ConfidenceFunction = Literal["linear", "log", "binary", "share", "bm25"]
+Search = Literal["auto", "exact", "hnsw"]
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Source(Part):
+    """Where the interactions come from: either `query`, or `table` with its column names."""
+
+    query: str | None = Field(None, description="SELECT that yields user_id, item_id, value and, if known, last_at")
+    table: str | None = Field(None, description="table or view, as schema.table")
+    user: str = Field("user_id", description="the table's column of user ids")
+    item: str = Field("item_id", description="the table's column of item ids")
+    value: str | None = Field(None, description="the table's column of values; without it every row counts 1")
+    last_at: str | None = Field(None, description="the table's column with the time of the last interaction")
+    duplicates: Duplicates = Field("sum", description="how several rows of one (user, item) pair become one value")
+    max_nulls: float = Field(0.01, ge=0, le=1, description="largest share of rows with NULL or NaN that is accepted")
+    seen: Literal["live", "published"] = Field(
+        "live", description="where recommend() looks up seen items: the live source, or a table of each generation"
+    )
+
+    @model_validator(mode="after")
+    def _one_of_query_and_table(self) -> Self:
+        if (self.query is None) == (self.table is None):
+            raise ValueError("give either a query or a table")
+        return self
+
+
+class Filters(Part):
+    """Which interactions take part. Items first, then users; once, or repeated until nothing more is dropped."""
+
+    min_item_views: NonNegative | None = Field(None, description="least total views of an item")
+    max_item_views: NonNegative | None = Field(None, description="most total views of an item")
+    min_users_per_item: Count | None = Field(None, description="least distinct users of an item")
+    min_user_views: NonNegative | None = Field(None, description="least total views of a user")
+    min_items_per_user: Count | None = Field(None, description="least distinct items of a user")
+    max_items_per_user: Count | None = Field(None, description="most distinct items of a user (more is a bot)")
+    max_value: Positive | None = Field(None, description="cap on the value of one pair")
+    until_stable: bool = Field(False, description="repeat the filters until nothing more is dropped")
+
+
+class Confidence(Part):
+    """c = 1 + alpha * w(r): the function w and its constants (design: Hu, Koren and Volinsky 2008)."""
+
+    function: ConfidenceFunction = Field("bm25", description="w: linear, log, binary, share or bm25")
+    scale: Literal["mean", "none"] = Field("mean", description="divide w by its mean, so alpha means the same everywhere")
+    eps: Positive = Field(1.0, description="of log: w = log(1 + r / eps)")
+    k1: Positive = Field(100.0, description="of bm25")
+    b: float = Field(0.8, ge=0, le=1, description="of bm25")
+
+
+class Hyperparameters(Part):
+    """Of training. `factors` None means min(128, items - 1)."""
+
+    trainer: str = Field("als", description="name of the trainer")
+    factors: Annotated[int, Field(ge=1)] | None = Field(None, description="dimensions of the factors")
+    regularization: NonNegative = Field(100.0, description="L2 weight on the factors")
+    alpha: Positive = Field(60.0, description="weight of a view: c = 1 + alpha * w")
+    iterations: Count = Field(15, description="sweeps of alternating least squares")
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(42, description="of the initial factors")
+
+
+class Storage(Part):
+    """Of the vectors in Postgres. Fixed at creation; changing them is an operation of its own."""
+
+    vector_type: Literal["vector", "halfvec"] | None = Field(None, description="None: by the number of dimensions")
+    dimensions: Annotated[int, Field(ge=1)] | None = Field(None, description="None: factors rounded up to 64")
+
+
+class Publication(Part):
+    """How a generation goes live and how long it is kept."""
+
+    keep: Count = Field(2, description="generations kept, the live one included")
+    search: Search = Field("auto", description="plan of the vector searches: calibrated, always exact, or always HNSW")
+    index_users: bool = Field(False, description="build an HNSW index on users too (similar_users, users_for_item)")
+    ann_recall: float = Field(0.99, gt=0, le=1, description="least ANN recall@10 that calibration accepts")
+
+
+class Titles(Part):
+    """A lookup table of names, for people who read lists at the command line."""
+
+    table: str
+    item: str
+    title: str
+
+
+class Definition(Part):
+    """A recommender's whole configuration; what its TOML file says and what its row stores."""
+
+    source: Source
+    filters: Filters = Filters()
+    confidence: Confidence = Confidence()
+    hyperparameters: Hyperparameters = Hyperparameters()
+    storage: Storage = Storage()
+    publication: Publication = Publication()
+    titles: Titles | None = None

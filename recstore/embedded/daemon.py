@@ -1,0 +1,204 @@
+"""The server of a home directory, which stays until it is stopped.
+
+The home has a cluster `postgres18` (or 16), the log `postgres.log` and `postgres.lock`. Every process of the server
+inherits the lock, so the lock tells whether anything of it lives, whatever pid files say after a crash, a reboot or a
+copy of the home. Where the server listens, and its pid, is read from PostgreSQL's own pid file in the cluster.
+"""
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from recstore.embedded.programs import INIT, TIMEOUT, VERSIONS, failed, pg_ctl, plain_errors, psql_path, run, tool_path
+from recstore.embedded.server import (
+    SETTINGS,
+    Server,
+    answers,
+    options,
+    pid_file,
+    recorded,
+    remove_sockets,
+    short_directory,
+)
+from recstore.errors import EmbeddedFailed
+
+DATABASE = "recstore"
+"""The database that `start` creates."""
+
+CREATE_DATABASE = """
+SELECT pg_advisory_lock(1);
+SELECT 'CREATE DATABASE recstore' WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'recstore') \\gexec
+"""
+
+LONGEST_HOME = 900
+"""Bytes of the path that leave room for PostgreSQL's own files below it."""
+
+PATIENCE = 5
+"""Seconds after which a server without its socket is taken to have lost it, and not to be starting or ending."""
+
+
+def start(home: Path, version: int = 18) -> Server:
+    """The server of `home`, started when it is not running, its cluster and the database `recstore` made when absent.
+
+    Whatever a killed server, a reboot or a copied home left behind is cleared away. Of several callers at once one
+    starts it and all get it. Raises EmbeddedUnavailable, and EmbeddedFailed also when it runs in another version.
+    """
+    tool_path(version, "postgres")
+    home = home.absolute()
+    if len(os.fsencode(home)) > LONGEST_HOME:
+        raise EmbeddedFailed(f"The embedded server can not use {home}: PostgreSQL takes paths of 1023 bytes at most.")
+    began = time.monotonic()
+    with plain_errors(home):
+        home.mkdir(parents=True, exist_ok=True)
+        while True:
+            server = running(home) or _start_unless_locked(home, version)
+            waited = time.monotonic() - began
+            if server:
+                if server.version != version:
+                    raise EmbeddedFailed(
+                        f"PostgreSQL {server.version} runs in {home}, {version} was asked for. First run: recstore stop"
+                    )
+                said = _create_database(server)
+                if not said:
+                    return server
+                if waited > PATIENCE:  # until then it may be recovering from a killed process, or ending
+                    raise failed("start", said, home / "postgres.log")
+            elif waited > PATIENCE and (lost := _recorded_in(home)) and not lost.sockets.exists():
+                _end(lost)  # somebody emptied the temporary directory
+            elif waited > TIMEOUT:
+                raise EmbeddedFailed(
+                    f"The embedded server did not start: for {TIMEOUT} s another process has held the lock of {home} "
+                    "without serving. Run: recstore stop"
+                )
+            time.sleep(0.05)
+
+
+def stop(home: Path) -> bool:
+    """End the server of `home`, disconnecting its clients; False when none was running. Raises EmbeddedFailed."""
+    home = home.absolute()
+    began = time.monotonic()
+    stopped = False
+    with plain_errors(home):
+        while _locked(home):
+            waited = time.monotonic() - began
+            server = running(home) or (_recorded_in(home) if waited > PATIENCE else None)
+            if server:
+                _end(server)
+                remove_sockets(server.sockets)
+                stopped = True
+            elif waited > TIMEOUT:
+                raise EmbeddedFailed(
+                    f"The embedded server of {home} did not stop: a process of it still holds its lock."
+                )
+            time.sleep(0.02)
+        if (home / "postgres.lock").exists():
+            with _lock(home, fcntl.LOCK_EX) as lock:
+                if lock is not None:
+                    _clear_leftovers(home)
+    return stopped
+
+
+def running(home: Path) -> Server | None:
+    """The server of `home` if it is running and accepts connections."""
+    home = home.absolute()
+    with plain_errors(home):
+        server = _recorded_in(home) if _locked(home) else None
+        return server if server and answers(server.sockets) else None
+
+
+def _start_unless_locked(home: Path, version: int) -> Server | None:
+    with _lock(home, fcntl.LOCK_EX) as lock:
+        return None if lock is None else _start(home, version, lock)
+
+
+def _start(home: Path, version: int, lock: int) -> Server:
+    _clear_leftovers(home)
+    data = home / f"postgres{version}"
+    if not data.exists():
+        _create_cluster(data, version, lock)
+    command = pg_ctl(version, data)
+    sockets = short_directory()
+    os.chown(sockets, data.stat().st_uid, -1)
+    log = home / "postgres.log"
+    seen = log.stat().st_size if log.exists() else 0
+    outcome = run([*command, "-l", log.name, "-o", options(SETTINGS, sockets), "start"], home, lock)
+    server = recorded(data, version, DATABASE)
+    if outcome.returncode or server is None:
+        run([*command, "-m", "immediate", "stop"], home)
+        remove_sockets(sockets)
+        said = log.read_bytes()[seen:].decode(errors="replace") if log.exists() else ""
+        raise failed("start", outcome.stderr + said, log)
+    return server
+
+
+def _create_cluster(data: Path, version: int, lock: int) -> None:
+    """Make a cluster beside `data`, then move it there, so that one made halfway is never used."""
+    fresh = data.with_suffix(".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(mode=0o700)
+    command = pg_ctl(version, fresh)
+    for locale in "C.UTF-8", "C":
+        outcome = run([*command, "-o", INIT + locale, "init"], data.parent, lock)
+        if outcome.returncode == 0:
+            fresh.rename(data)
+            return
+    raise failed("start", outcome.stderr)
+
+
+def _end(server: Server) -> None:
+    home = server.data.parent
+    outcome = run([*pg_ctl(server.version, server.data), "-m", "fast", "stop"], home)
+    if outcome.returncode and running(home):  # else another process was quicker
+        raise failed("stop", outcome.stderr, home / "postgres.log")
+
+
+def _create_database(server: Server) -> str:
+    """Create the database `recstore` when absent; what went wrong, if anything."""
+    psql = [str(psql_path(server.version)), "-X", "-q", "-w", "-o", os.devnull, "-v", "ON_ERROR_STOP=1"]
+    outcome = run([*psql, "-d", server.url_of("postgres") + "&connect_timeout=10"], Path("/"), script=CREATE_DATABASE)
+    return outcome.stderr if outcome.returncode else ""
+
+
+def _recorded_in(home: Path) -> Server | None:
+    servers = (recorded(home / f"postgres{version}", version, DATABASE) for version in VERSIONS)
+    return next((server for server in servers if server), None)
+
+
+def _clear_leftovers(home: Path) -> None:
+    """Remove what servers that have ended left; the caller holds the lock.
+
+    PostgreSQL would refuse to start where the number in its pid file has meanwhile gone to another process. A server
+    started by other means is still safe: PostgreSQL also looks for shared memory in use, by the directory's inode.
+    """
+    for version in VERSIONS:
+        data = home / f"postgres{version}"
+        match pid_file(data):
+            case [_, _, _, _, sockets, *_] if not answers(Path(sockets)):  # in a copied home it may be the original's
+                remove_sockets(Path(sockets))
+        (data / "postmaster.pid").unlink(missing_ok=True)
+
+
+@contextmanager
+def _lock(home: Path, kind: int) -> Iterator[int | None]:
+    """The lock of `home`, None where others hold it. Every process of its server inherits it, so it tells who lives."""
+    descriptor = os.open(home / "postgres.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            held = True
+        except BlockingIOError:
+            held = False
+        yield descriptor if held else None
+    finally:
+        os.close(descriptor)
+
+
+def _locked(home: Path) -> bool:
+    if not (home / "postgres.lock").exists():
+        return False
+    with _lock(home, fcntl.LOCK_SH) as lock:
+        return lock is None

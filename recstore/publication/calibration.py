@@ -1,0 +1,174 @@
+"""Calibration: for each kind of query, the cheapest plan that returns what an exact scan returns.
+
+No fixed index setting is right (design: calibration): HNSW on the inner product gives 0.98 of the exact list at one
+ef_search for one catalogue and 0.77 for another. So a sample of real queries is asked both ways, on the generation's own
+tables through the function that will answer them, before it goes live.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from recstore import sqlfile
+from recstore.config import Settings
+from recstore.database import Connection
+from recstore.definition import Search
+from recstore.objects import Registered
+from recstore.publication import indexes
+from recstore.publication.indexes import DENSER, Graph
+
+LADDER = (40, 100, 200, 400, 800)
+K = 10
+TIE = 1e-5
+"""Relative difference of distances below which two rows are one place in the list."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """One sampled question: the vector as text, and the ids that the answer must not contain."""
+
+    vector: str
+    excluded: list[Any]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of query: which column of which side answers it."""
+
+    name: str
+    side: str
+    column: str
+    rows: int
+    queries: Sequence[Query]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one plan gave: ef None is the exact scan; seconds are the median of one query."""
+
+    ef: int | None
+    m: int | None
+    ann_recall: float
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """The choice for one kind of query, and what it was chosen from."""
+
+    kind: str
+    chosen: Trial
+    trials: tuple[Trial, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"chosen": asdict(self.chosen), "trials": [asdict(trial) for trial in self.trials]}
+
+
+OnTrial = Callable[[str, Trial], None]
+
+
+def calibrate(
+    connection: Connection,
+    settings: Settings,
+    recommender: Registered,
+    generation: int,
+    kind: Kind,
+    search: Search,
+    ann_recall: float,
+    warn: indexes.Warn,
+    on_trial: OnTrial,
+) -> Calibrated:
+    """Chooses the plan of one kind of query, leaving an HNSW index only where the plan uses it.
+
+    `search` "exact" builds none; "hnsw" takes the index whenever it reaches `ann_recall`, "auto" where it is faster
+    besides. The index is built anew with a denser graph once before it is given up.
+    """
+    exact, lists = _measure(connection, recommender, generation, kind, None, None)
+    trials = [exact]
+    on_trial(kind.name, exact)
+    if search == "exact" or kind.rows <= K:
+        return Calibrated(kind.name, exact, tuple(trials))
+    for graph in (Graph(), DENSER):
+        indexes.build_hnsw(
+            connection, settings, recommender, generation, kind.side, kind.column, kind.rows, graph, warn
+        )
+        chosen = _climb(connection, recommender, generation, kind, graph, lists, trials, ann_recall, on_trial)
+        too_slow = search == "auto" and chosen is not None and chosen.milliseconds >= exact.milliseconds
+        if chosen is not None and not too_slow:
+            return Calibrated(kind.name, chosen, tuple(trials))
+        if not indexes.drop_hnsw(connection, recommender, generation, kind.side, kind.column, settings.prune_wait):
+            warn(f"The unused index on {kind.column} of generation {generation} is left invalid: a transaction holds its table.")
+            break
+        if too_slow:
+            break  # a denser graph would be slower still
+    if search == "hnsw":
+        warn(f"HNSW did not reach ANN recall@{K} {ann_recall:g} for {kind.name} queries: they use the exact scan.")
+    return Calibrated(kind.name, exact, tuple(trials))
+
+
+def _climb(
+    connection: Connection,
+    recommender: Registered,
+    generation: int,
+    kind: Kind,
+    graph: Graph,
+    lists: list[list[float]],
+    trials: list[Trial],
+    ann_recall: float,
+    on_trial: OnTrial,
+) -> Trial | None:
+    """The first rung of the ladder that reaches the wanted ANN recall."""
+    for ef in LADDER:
+        trial, _ = _measure(connection, recommender, generation, kind, ef, graph, lists)
+        trials.append(trial)
+        on_trial(kind.name, trial)
+        if trial.ann_recall >= ann_recall:
+            return trial
+    return None
+
+
+def _measure(
+    connection: Connection,
+    recommender: Registered,
+    generation: int,
+    kind: Kind,
+    ef: int | None,
+    graph: Graph | None,
+    exact: list[list[float]] | None = None,
+) -> tuple[Trial, list[list[float]]]:
+    """Asks every sampled query with one plan; the share of the exact list found, by distance so that ties count once."""
+    one = {"items": recommender.item_type, "users": recommender.user_type}[kind.side].value
+    statement = (
+        f"SELECT ARRAY(SELECT n.distance FROM unnest({recommender.schema}._nearest_{kind.side}("  # noqa: S608
+        f"%s, %s, %s::{recommender.vector}, {K}, %s::{one}[], NULL, %s)) n ORDER BY 1) AS distances"
+    )
+    times, answers = [], []
+    for query in kind.queries:
+        start = time.perf_counter()
+        row = connection.execute(statement, [generation, kind.column, query.vector, query.excluded, ef]).fetchone()
+        times.append(1000 * (time.perf_counter() - start))
+        assert row is not None
+        answers.append(row["distances"])
+    found = total = 0
+    for mine, best in zip(answers, exact if exact is not None else answers, strict=True):
+        total += len(best)
+        if best:
+            limit = best[-1] + TIE * max(abs(best[-1]), 1e-12)
+            found += sum(distance <= limit for distance in mine)
+    milliseconds = round(statistics.median(times), 3) if times else 0.0
+    recall = round(found / total, 4) if total else 1.0
+    return Trial(ef, graph.m if graph else None, recall, milliseconds), answers
+
+
+def store(connection: Connection, generation: int, calibrated: Sequence[Calibrated]) -> None:
+    """Writes the choices where the functions read them."""
+    by_kind = {result.kind: result for result in calibrated}
+    efs = {f"{kind}_ef": by_kind[kind].chosen.ef if kind in by_kind else None for kind in ("recommend", "similar", "users")}
+    connection.execute(
+        sqlfile.query("store_calibration"),
+        efs | {"generation": generation, "calibration": Jsonb({k: r.as_dict() for k, r in by_kind.items()})},
+    )

@@ -1,0 +1,77 @@
+"""Making a generation live: wait for whoever planned before it was attached, then update one row.
+
+Never flips by timeout. What cannot go live yet is left `ready`, naming whom it waits for.
+"""
+
+from collections.abc import Callable
+
+from recstore import sqlfile
+from recstore.config import Settings
+from recstore.database import Connection
+from recstore.errors import GenerationNotFound, LostLock, NothingReady, NothingToRollBack
+from recstore.objects import Registered
+from recstore.publication import barriers, generations
+from recstore.publication.barriers import Blocker
+from recstore.runs import Run
+
+OnWait = Callable[[list[Blocker]], None]
+
+
+def go_live(run: Run, generation: int, wait: float, on_wait: OnWait | None = None) -> list[Blocker]:
+    """Flips to a ready generation once nobody holds it up; after `wait` seconds returns who does, and nothing flipped."""
+    parents = run.recommender.parents()
+    blockers = barriers.wait(lambda: barriers.advance(run.connection, generation, parents), wait, on_wait)
+    if blockers:
+        reason = "waits for " + "; ".join(map(str, blockers))
+        run.connection.execute(sqlfile.query("set_reason"), {"generation": generation, "reason": reason})
+        return blockers
+    flip(run.connection, run.recommender, generation, run.job, run.number)
+    return []
+
+
+def flip(connection: Connection, recommender: Registered, generation: int, job: str, run: int | None) -> int | None:
+    """Points at a complete generation and notes it; returns the one that was live. One row is updated, no reader waits.
+
+    `run` is the fencing token: a newer run's makes this raise LostLock. None (a rollback) passes any fence.
+    """
+    keys = {"recommender_id": recommender.id, "generation": generation, "run": run}
+    with connection.transaction():
+        state = connection.execute(sqlfile.query("lock_generation"), keys).fetchone()
+        if state is None or state["state"] not in ("ready", "published"):
+            raise GenerationNotFound(name=recommender.name, generation=generation)
+        flipped = connection.execute(sqlfile.query("flip"), keys).fetchone()
+        if flipped is None:
+            fence = connection.execute(sqlfile.query("select_fence"), keys).fetchone()
+            raise LostLock(run=run, name=recommender.name, by=fence["fence"] if fence else None, stage="the flip")
+        before: int | None = flipped["from_generation"]
+        connection.execute(sqlfile.query("set_published"), keys)
+        connection.execute(sqlfile.query("insert_flip"), keys | {"from_generation": before, "job": job})
+    return before
+
+
+def ready_generation(connection: Connection, recommender: Registered) -> int:
+    """The newest generation that waits to go live. Raises NothingReady."""
+    ready = [row["generation"] for row in generations.all_of(connection, recommender) if row["state"] == "ready"]
+    if not ready:
+        raise NothingReady(name=recommender.name)
+    return int(max(ready))
+
+
+def roll_back(connection: Connection, settings: Settings, recommender: Registered, to: int | None = None) -> tuple[int, int]:
+    """Points at an earlier generation (the newest before the live one, or `to`); returns (was live, is live).
+
+    Takes no run lock, so it works while a training runs. Raises NothingToRollBack, GenerationNotFound.
+    """
+    rows = generations.all_of(connection, recommender)
+    live = next((row["generation"] for row in rows if row["live"]), None)
+    published = [row["generation"] for row in rows if row["state"] == "published" and not row["live"]]
+    if to is None:
+        earlier = [generation for generation in published if live is not None and generation < live]
+        if not earlier:
+            raise NothingToRollBack(name=recommender.name)
+        to = max(earlier)
+    elif to not in published:
+        raise GenerationNotFound(name=recommender.name, generation=to)
+    before = flip(connection, recommender, to, "rollback", None)
+    assert before is not None
+    return before, to

@@ -1,0 +1,150 @@
+"""The indexes of a generation's tables, built after the load with the memory and the workers that the server allows."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from psycopg import errors as pg
+
+from recstore import sqlfile
+from recstore.config import Settings
+from recstore.database import Connection
+from recstore.objects import Registered, quoted
+from recstore.publication import generations
+from recstore.runs import BUILD_LOCK, LOCK_NAMESPACE
+from recstore.types import IdType
+
+Warn = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """An HNSW graph's shape; the defaults are pgvector's own."""
+
+    m: int = 16
+    ef_construction: int = 64
+
+
+DENSER = Graph(m=32, ef_construction=200)
+"""For vectors whose lengths differ so much that the default graph does not reach the wanted ANN recall."""
+
+
+def index_lookups(connection: Connection, recommender: Registered, generation: int, *, seen: bool) -> None:
+    """B-tree indexes: ids to rows (unique), and items by popularity."""
+    items = generations.table(recommender, "items", generation)
+    collate = ' COLLATE "C"' if recommender.item_type is IdType.TEXT else ""
+    users = generations.table(recommender, "users", generation)
+    connection.execute(f"CREATE UNIQUE INDEX {_name('items', generation, 'item_id')} ON {items} (item_id)")
+    connection.execute(
+        f"CREATE INDEX {_name('items', generation, 'popularity')} ON {items} (users DESC, views DESC, item_id{collate})"
+    )
+    connection.execute(f"CREATE UNIQUE INDEX {_name('users', generation, 'user_id')} ON {users} (user_id)")
+    if seen:
+        table = generations.table(recommender, "seen", generation)
+        connection.execute(f"CREATE INDEX {_name('seen', generation, 'user_id')} ON {table} (user_id) INCLUDE (item_id)")
+
+
+def _name(kind: str, generation: int, what: str) -> str:
+    return quoted(f"_{kind}_{generation}_{what}")
+
+
+def hnsw_name(side: str, generation: int, column: str) -> str:
+    return f"_{side}_{generation}_{column}_hnsw"
+
+
+def build_hnsw(
+    connection: Connection,
+    settings: Settings,
+    recommender: Registered,
+    generation: int,
+    side: str,
+    column: str,
+    rows: int,
+    graph: Graph,
+    warn: Warn,
+) -> None:
+    """Builds the HNSW index of one vector column (`embedding` for cosine, `preference` for the inner product).
+
+    One build at a time in a database. Out of memory or of shared memory, it is tried again serially with less.
+    """
+    operators = {"embedding": "cosine", "preference": "ip"}[column]
+    extension = quoted(recommender.vector_schema)
+    statement = (
+        f"CREATE INDEX {quoted(hnsw_name(side, generation, column))}"
+        f" ON {generations.table(recommender, side, generation)}"
+        f" USING hnsw ({column} {extension}.{recommender.vector_type}_{operators}_ops)"
+        f" WITH (m = {graph.m}, ef_construction = {graph.ef_construction})"
+    )
+    wanted = graph_megabytes(rows, recommender.dimensions, recommender.vector_type, graph)
+    memory, workers = min(max(wanted, 64), settings.index_memory), settings.index_workers
+    with _one_build(connection), _notices(connection, warn):
+        while True:
+            connection.execute(f"SET maintenance_work_mem = '{memory}MB'")
+            connection.execute(f"SET max_parallel_maintenance_workers = {workers}")
+            try:
+                connection.execute(statement)
+                return
+            except (pg.OutOfMemory, pg.DiskFull, pg.InsufficientResources) as error:
+                if workers == 0 and memory <= 16:
+                    raise
+                lack = error.diag.message_primary
+                memory, workers = max(16, memory // 2), 0
+                warn(f"Building the index on {column} ran out of memory ({lack}): trying again serially with {memory} MB.")
+            finally:
+                if not connection.closed:
+                    connection.execute("RESET maintenance_work_mem")
+                    connection.execute("RESET max_parallel_maintenance_workers")
+
+
+def graph_megabytes(rows: int, dimensions: int, vector_type: str, graph: Graph) -> int:
+    """Memory that holds the whole graph while it is built: vectors, and neighbours on all layers (16 bytes each, with
+    their candidates' distances), with a tenth to spare."""
+    element = 4 if vector_type == "vector" else 2
+    return int(1.1 * rows * (dimensions * element + 2 * graph.m * 16 + 128) / 2**20) + 1
+
+
+def drop_hnsw(connection: Connection, recommender: Registered, generation: int, side: str, column: str, wait: float) -> bool:
+    """Drops an HNSW index without a lock that a reader of the views would wait for. False where a transaction that holds
+    the table kept it from ending in time: then the index is invalid, which the planner ignores, and goes with its table."""
+    name = recommender.relation(hnsw_name(side, generation, column))
+    connection.execute(f"SET lock_timeout = {max(100, int(1000 * wait))}")
+    try:
+        connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+        return True
+    except (pg.LockNotAvailable, pg.DeadlockDetected):
+        return False
+    finally:
+        if not connection.closed:
+            connection.execute("RESET lock_timeout")
+
+
+@contextmanager
+def _one_build(connection: Connection) -> Iterator[None]:
+    keys = {"namespace": LOCK_NAMESPACE, "recommender_id": BUILD_LOCK}
+    while True:  # asked again and again, because a waiting statement would hold a snapshot all the while
+        row = connection.execute(sqlfile.query("lock_run"), keys).fetchone()
+        if row and row["locked"]:
+            break
+        time.sleep(0.2)
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            connection.execute(sqlfile.query("unlock_run"), keys)
+
+
+@contextmanager
+def _notices(connection: Connection, warn: Warn) -> Iterator[None]:
+    """pgvector tells in a notice when the graph outgrew the memory."""
+
+    def handle(diagnostic: object) -> None:
+        message = getattr(diagnostic, "message_primary", "") or ""
+        if "no longer fits" in message:
+            warn(f"{message}: the build is slower than it need be. Raise RECSTORE_INDEX_MEMORY.")
+
+    connection.add_notice_handler(handle)
+    try:
+        yield
+    finally:
+        connection.remove_notice_handler(handle)

@@ -1,0 +1,212 @@
+"""The recommenders of a database: made, looked up, changed, granted, dropped. Their definitions live in Postgres."""
+
+import re
+from typing import Any
+
+from psycopg import errors as pg
+from psycopg.types.json import Jsonb
+
+from recstore import objects, sources, sqlfile
+from recstore.config import Settings
+from recstore.database import Connection, one_line, plain_errors, with_short_lock
+from recstore.definition import MAX_FACTORS, MAX_VECTOR_DIMENSIONS, Definition
+from recstore.errors import (
+    DependentObjects,
+    InvalidInput,
+    InvalidName,
+    PermissionDenied,
+    RecommenderExists,
+    RecommenderNotFound,
+    SchemaNameTaken,
+    TooManyFactors,
+)
+from recstore.objects import Registered, quoted
+from recstore.types import IdType
+
+DEFAULT_FACTORS = 128
+ROOM = 64
+"""Dimensions are the factors rounded up to a multiple of this, so that factors can grow a little later."""
+
+
+def check_name(connection: Connection, name: str) -> None:
+    """Raises InvalidName, RecommenderExists or SchemaNameTaken unless a recommender may have this name."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise InvalidName(name=name, reason="it is not a plain identifier")
+    if len(name) > 48:
+        raise InvalidName(name=name, reason=f"it is {len(name)} characters long")
+    if name.startswith(("pg_", "recstore")):
+        raise InvalidName(name=name, reason="names that begin with pg_ or recstore are taken")
+    found = connection.execute(sqlfile.query("name_checks"), {"name": name}).fetchone()
+    assert found is not None
+    if found["reserved"]:
+        raise InvalidName(name=name, reason="it is a reserved word of SQL")
+    if connection.execute(sqlfile.query("select_recommender"), {"name": name}).fetchone():
+        raise RecommenderExists(name=name)
+    if found["schema_exists"]:
+        raise SchemaNameTaken(name=name)
+
+
+def storage_for(definition: Definition, factors: int | None = None) -> tuple[str, int]:
+    """(vector type, dimensions) of a definition. Raises TooManyFactors, InvalidInput."""
+    factors = factors or definition.hyperparameters.factors or DEFAULT_FACTORS
+    storage = definition.storage
+    largest = max(factors, storage.dimensions or 0)
+    if largest > MAX_FACTORS:
+        raise TooManyFactors(factors=largest, limit=MAX_FACTORS)
+    if storage.dimensions is not None and storage.dimensions < factors:
+        raise InvalidInput(f"{factors} factors do not fit {storage.dimensions} dimensions: raise the dimensions.")
+    dimensions = storage.dimensions or min(-(-factors // ROOM) * ROOM, MAX_FACTORS)
+    vector_type = storage.vector_type or ("vector" if dimensions <= MAX_VECTOR_DIMENSIONS else "halfvec")
+    if vector_type == "vector" and dimensions > MAX_VECTOR_DIMENSIONS:
+        raise InvalidInput(
+            f"{dimensions} dimensions need the vector type halfvec: two single-precision vectors of more than"
+            f" {MAX_VECTOR_DIMENSIONS} do not fit a page."
+        )
+    return vector_type, dimensions
+
+
+def create(connection: Connection, settings: Settings, name: str, definition: Definition) -> Registered:
+    """Registers a recommender and makes its schema, in one transaction. The source is looked at, not read.
+
+    Raises InvalidName, RecommenderExists, SchemaNameTaken, SourceInvalid, UnsupportedIdType, PermissionDenied, ..
+    """
+    with plain_errors(f"creating {name!r}"):
+        check_name(connection, name)
+        shape = sources.inspect(connection, definition.source)
+        vector_type, dimensions = storage_for(definition)
+        try:
+            with connection.transaction():
+                row = connection.execute(
+                    sqlfile.query("insert_recommender"),
+                    {
+                        "name": name,
+                        "definition": Jsonb(definition.model_dump(mode="json")),
+                        "user_type": shape.user_type.value,
+                        "item_type": shape.item_type.value,
+                        "vector_type": vector_type,
+                        "dimensions": dimensions,
+                        "objects_version": objects.OBJECTS_VERSION,
+                    },
+                ).fetchone()
+                assert row is not None
+                connection.execute(sqlfile.query("insert_pointer"), {"recommender_id": row["id"]})
+                registered = get(connection, name)
+                connection.execute(f"CREATE SCHEMA {registered.schema}")
+                connection.execute(f"COMMENT ON SCHEMA {registered.schema} IS 'Recommendations by recstore: {name}.'")
+                objects.install(connection, registered, shape.select)
+        except pg.UniqueViolation:
+            raise RecommenderExists(name=name) from None
+        except pg.DuplicateSchema:
+            raise SchemaNameTaken(name=name) from None
+        except pg.InsufficientPrivilege as error:
+            role = connection.info.user
+            remedy = f"Have an administrator run: GRANT CREATE ON DATABASE {quoted(connection.info.dbname)} TO {quoted(role)};"
+            raise PermissionDenied(role=role, reason=one_line(error), remedy=remedy) from None
+        return get(connection, name)
+
+
+def get(connection: Connection, name: str) -> Registered:
+    """The recommender of that name. Raises RecommenderNotFound."""
+    with plain_errors(f"looking up {name!r}"):
+        row = connection.execute(sqlfile.query("select_recommender"), {"name": name}).fetchone()
+    if row is None:
+        raise RecommenderNotFound(name=name)
+    row["definition"] = Definition.model_validate(row["definition"])
+    row["user_type"], row["item_type"] = IdType(row["user_type"]), IdType(row["item_type"])
+    row.pop("object_digests")
+    return Registered(**row)
+
+
+def all_registered(connection: Connection) -> list[Registered]:
+    names = connection.execute(sqlfile.query("select_recommender_names")).fetchall()
+    return [get(connection, row["name"]) for row in names]
+
+
+def overview(connection: Connection) -> list[dict[str, Any]]:
+    """A row per recommender: what is live, what waits, how the last run went."""
+    with plain_errors("listing recommenders"):
+        return connection.execute(sqlfile.query("select_recommenders")).fetchall()
+
+
+def alter(connection: Connection, settings: Settings, recommender: Registered, definition: Definition) -> Registered:
+    """Stores another definition; takes effect at the next training, a changed source at once in view `interactions`.
+
+    Id types, and dimensions beyond the fixed ones, cannot change here (`resize` in publication does the latter).
+    """
+    factors = definition.hyperparameters.factors or 0
+    if factors > MAX_FACTORS:
+        raise TooManyFactors(factors=factors, limit=MAX_FACTORS)
+    with plain_errors(f"altering {recommender.name!r}"):
+        shape = sources.inspect(connection, definition.source)
+        if (shape.user_type, shape.item_type) != (recommender.user_type, recommender.item_type):
+            raise InvalidInput(
+                f"The new source's ids are {shape.user_type.value} and {shape.item_type.value}, but {recommender.name!r} has"
+                f" {recommender.user_type.value} and {recommender.item_type.value}: create another recommender for it."
+            )
+
+        def change() -> None:
+            connection.execute(
+                sqlfile.query("update_definition"),
+                {"recommender_id": recommender.id, "definition": Jsonb(definition.model_dump(mode="json"))},
+            )
+            view = objects.render(recommender, shape.select)["view interactions"]
+            objects.replace(connection, recommender, {"view interactions": view})
+
+        with_short_lock(
+            connection, settings, f"Altering {recommender.name!r}", recommender.relation("interactions"), change
+        )
+        return get(connection, recommender.name)
+
+
+def dependents(connection: Connection, recommender: Registered) -> list[str]:
+    """What outside the recommender's schema depends on it, in words."""
+    rows = connection.execute(sqlfile.query("schema_dependents"), {"schema": recommender.name}).fetchall()
+    return [row["object"] for row in rows]
+
+
+def drop(connection: Connection, settings: Settings, recommender: Registered, *, cascade: bool = False) -> list[str]:
+    """Removes the schema, its generations and its rows, in one transaction; returns what was dropped along with it.
+
+    Raises DependentObjects unless `cascade`, when anything outside the schema depends on it.
+    """
+    with plain_errors(f"dropping {recommender.name!r}"):
+        found = dependents(connection, recommender)
+        if found and not cascade:
+            raise DependentObjects(
+                what=f"{recommender.name!r}",
+                action="dropped",
+                objects=", ".join(found),
+                remedy="Drop or change those first, or add --cascade to drop them too; nothing was changed.",
+            )
+
+        def change() -> None:
+            connection.execute(sqlfile.query("delete_recommender"), {"recommender_id": recommender.id})
+            connection.execute(f"DROP SCHEMA {recommender.schema} CASCADE")
+
+        with_short_lock(
+            connection, settings, f"Dropping {recommender.name!r}", recommender.relation("item_vectors"), change
+        )
+        return found
+
+
+def grant_reader(connection: Connection, recommender: Registered, role: str, *, people: bool = False) -> list[str]:
+    """Lets a role read: schema, items and functions; with `people` also user vectors and the view of interactions, for
+    which it needs SELECT on the source besides. Returns the statements it ran. Raises InvalidInput for an unknown role."""
+    if not connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [role]).fetchone():
+        raise InvalidInput(f"There is no role named {role!r}.")
+    sides = ["items", "users"] if people else ["items"]
+    names = ["_generation", "item_vectors"] + (["user_vectors", "interactions"] if people else [])
+    tables = connection.execute(
+        "SELECT c.relname FROM pg_class c WHERE c.relnamespace = %s::regnamespace AND c.relkind IN ('r', 'p')"
+        " AND c.relname ~ %s ORDER BY c.relname",
+        [recommender.schema, rf"^_({'|'.join(sides)}{'|seen' if people else ''})(_old)?(_[0-9]+)?$"],
+    ).fetchall()
+    relations = [recommender.relation(name) for name in names + [row["relname"] for row in tables]]
+    statements = [
+        f"GRANT USAGE ON SCHEMA {recommender.schema} TO {quoted(role)};",
+        f"GRANT SELECT ON {', '.join(relations)} TO {quoted(role)};",
+    ]
+    with plain_errors(f"granting to {role!r}"), connection.transaction():
+        for statement in statements:
+            connection.execute(statement)
+    return statements

@@ -1,0 +1,189 @@
+"""One attempt at a job: its lock, its row, its fencing token, its stages.
+
+The run's connection holds a session advisory lock for as long as the run lives; its number is written to the pointer row
+as the fence. Each stage, and the flip itself, looks at the fence again, so a run that was overtaken (its connection lost,
+its process asleep past everything) stops and can publish nothing.
+"""
+
+import platform
+import socket
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from typing import Any, Protocol, Self
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from recstore import registry, sqlfile
+from recstore.config import Settings
+from recstore.database import Connection, connect, plain_errors
+from recstore.errors import LostLock, RecstoreError, RunInProgress
+from recstore.objects import Registered
+
+LOCK_NAMESPACE = 0x72656373
+"""First key of recstore's advisory locks ("recs"); the second is the recommender's id."""
+
+BUILD_LOCK = -2
+"""Second key of the lock that lets one index build at a time run in a database."""
+
+
+class Reporter(Protocol):
+    """What a run tells whoever watches it."""
+
+    def stage(self, name: str, seconds: float, details: dict[str, Any]) -> None:
+        """A stage ended."""
+
+    def progress(self, name: str, done: int, total: int, note: str = "") -> None:
+        """A long stage moved on."""
+
+    def warn(self, sentence: str) -> None: ...
+
+
+class Silent:
+    """A reporter for nobody."""
+
+    def stage(self, name: str, seconds: float, details: dict[str, Any]) -> None: ...
+
+    def progress(self, name: str, done: int, total: int, note: str = "") -> None: ...
+
+    def warn(self, sentence: str) -> None: ...
+
+
+class Run:
+    """A context: enters with the lock taken and the row written, leaves with the row finished and the lock given back.
+
+    Raises RunInProgress when another run of the recommender holds the lock.
+    """
+
+    def __init__(self, url: str, settings: Settings, name: str, job: str, reporter: Reporter | None = None) -> None:
+        self.url, self.settings, self.name, self.job = url, settings, name, job
+        self.reporter: Reporter = reporter or Silent()
+        self.number = 0
+        self.state = "succeeded"
+        self.generation: int | None = None
+        self.device: str | None = None
+        self.stages: list[dict[str, Any]] = []
+        self.warnings: list[str] = []
+        self.connection: Connection
+        self.recommender: Registered
+
+    @property
+    def application_name(self) -> str:
+        return f"recstore:run:{self.number}"
+
+    def __enter__(self) -> Self:
+        self.connection = connect(self.url)
+        try:
+            with plain_errors(f"starting a run of {self.name!r}"):
+                self.recommender = registry.get(self.connection, self.name)
+                self._lock()
+                self._begin()
+        except BaseException:
+            self.connection.close()
+            raise
+        return self
+
+    def _lock(self) -> None:
+        keys = {"namespace": LOCK_NAMESPACE, "recommender_id": self.recommender.id}
+        row = self.connection.execute(sqlfile.query("lock_run"), keys).fetchone()
+        if row and row["locked"]:
+            return
+        holder = self.connection.execute(sqlfile.query("lock_holder"), keys).fetchone()
+        who = "it has just ended, try again"
+        if holder:
+            who = f"{holder['application_name'] or 'another role'}, server process {holder['pid']}"
+            who += f", connected {holder['backend_start']:%Y-%m-%d %H:%M:%S}" if holder["backend_start"] else ""
+        raise RunInProgress(name=self.name, who=who)
+
+    def _begin(self) -> None:
+        keys = {"recommender_id": self.recommender.id}
+        with self.connection.transaction():
+            abandoned = self.connection.execute(sqlfile.query("abandon_runs"), keys).fetchall()
+            row = self.connection.execute(
+                sqlfile.query("insert_run"),
+                keys | {"job": self.job, "host": socket.gethostname(), "versions": Jsonb(_versions(self.connection))},
+            ).fetchone()
+            assert row is not None
+            self.number = row["run"]
+            self.connection.execute(sqlfile.query("take_fence"), keys | {"run": self.number})
+        self.connection.execute("SELECT set_config('application_name', %s, false)", [self.application_name])
+        if abandoned:
+            names = [f"recstore:run:{row['run']}" for row in abandoned]
+            self.connection.execute(sqlfile.query("end_backends"), {"application_names": names}).fetchall()
+            self.warn(f"Run {', '.join(str(row['run']) for row in abandoned)} ended without finishing; its leftovers are removed.")
+
+    def check(self, stage: str) -> None:
+        """Raises LostLock when a newer run has taken the fence."""
+        row = self.connection.execute(sqlfile.query("select_fence"), {"recommender_id": self.recommender.id}).fetchone()
+        fence = row["fence"] if row else None
+        if fence != self.number:
+            raise LostLock(run=self.number, name=self.name, by=fence, stage=stage)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[dict[str, Any]]:
+        """One step of the job: fence checked before, time and the details that the caller puts in the dict kept after."""
+        details: dict[str, Any] = {}
+        with plain_errors(f"in stage {name!r} of {self.name!r}"):
+            self.check(name)
+            self.stages.append({"stage": name})
+            start = time.perf_counter()
+            yield details
+            seconds = time.perf_counter() - start
+            self.stages[-1] = {"stage": name, "seconds": round(seconds, 4)} | details
+            self._store("update_run_stages")
+        self.reporter.stage(name, seconds, details)
+
+    def warn(self, sentence: str) -> None:
+        self.warnings.append(sentence)
+        self.reporter.warn(sentence)
+
+    def _store(self, query: str, **more: Any) -> None:
+        values = {
+            "run": self.number,
+            "stages": Jsonb(self.stages),
+            "warnings": Jsonb(self.warnings),
+            "device": self.device,
+            "generation": self.generation,
+        }
+        self.connection.execute(sqlfile.query(query), values | more)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        state = self.state if error is None else "failed"
+        sentence = None
+        if error is not None:
+            sentence = error.message if isinstance(error, RecstoreError) else f"{type(error).__name__}: {error}"
+            if isinstance(error, KeyboardInterrupt):
+                sentence = "Interrupted."
+        finish = {
+            "state": state,
+            "error": sentence,
+            "trace": "".join(traceback.format_exception(error)) if error else None,
+        }
+        try:
+            if self.connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                raise psycopg.OperationalError("the connection is not usable")
+            self._store("finish_run", **finish)
+        except psycopg.Error:
+            # the run's own connection is gone: the row is finished on another, if there is a server at all
+            with suppress(psycopg.Error, RecstoreError):
+                self.connection.close()
+                self.connection = connect(self.url)
+                self._store("finish_run", **finish)
+        finally:
+            self.connection.close()  # and with it the lock
+
+
+def _versions(connection: Connection) -> dict[str, str]:
+    extension = connection.execute(sqlfile.query("vector_extension")).fetchone()
+    server = connection.info.server_version
+    return {
+        "recstore": version("recstore"),
+        "python": platform.python_version(),
+        "postgresql": f"{server // 10000}.{server % 10000}",
+        "pgvector": extension["version"] if extension else "none",
+        "implicit": version("implicit"),
+        "numpy": version("numpy"),
+    }

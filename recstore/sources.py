@@ -1,0 +1,260 @@
+"""The source: from what a definition says to a SELECT, and from the SELECT to interactions.
+
+First step of the flow. One READ ONLY, REPEATABLE READ transaction with a timeout, over Arrow; nothing here writes.
+"""
+
+import json
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import adbc_driver_manager
+import adbc_driver_postgresql.dbapi as adbc
+import psycopg
+from psycopg import errors as pg
+from psycopg import sql
+
+from recstore.config import Settings
+from recstore.database import Connection, conninfo, one_line
+from recstore.definition import Source
+from recstore.errors import (
+    ConnectionLost,
+    PermissionDenied,
+    RecstoreError,
+    SourceInvalid,
+    SourceTimeout,
+    UnsupportedIdType,
+    UnsupportedValueType,
+)
+from recstore.interactions import Interactions, InteractionsBuilder, SourceReport
+from recstore.types import NUMBER_OIDS, TIMESTAMP_OIDS, IdType, type_of_oid
+
+OnRows = Callable[[int, int], None]
+"""Called with (rows read so far, rows the planner expects)."""
+
+
+@dataclass(frozen=True)
+class SourceShape:
+    """What was found out about a source."""
+
+    user_type: IdType
+    item_type: IdType
+    has_last_at: bool
+    select: str
+    """The SELECT that yields user_id, item_id, value and, if known, last_at; the body of view `interactions`."""
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """How one user's rows are found, which every recommend() pays (design: rights, pools, replicas)."""
+
+    indexed: bool
+    milliseconds: float | None
+    """Median of a few real users; None for an empty source."""
+
+
+def inspect(connection: Connection, source: Source) -> SourceShape:
+    """Finds the source's id types and its SELECT. Raises SourceInvalid, UnsupportedIdType, UnsupportedValueType,
+    PermissionDenied."""
+    select = _query_select(source.query) if source.query is not None else _table_select(connection, source)
+    columns = _columns(connection, select)
+    for name in ("user_id", "item_id", "value"):
+        if name not in columns:
+            raise SourceInvalid(
+                reason=f"the query yields the columns {', '.join(columns) or 'none'}, but none named {name}",
+                remedy="Name them in the query, for instance SELECT customer AS user_id, product AS item_id, views AS value",
+            )
+    types = []
+    for side, name in (("user", "user_id"), ("item", "item_id")):
+        oid = columns[name]
+        if oid not in type_of_oid:
+            raise UnsupportedIdType(side=side, column=_source_column(source, side), type=_type_name(connection, oid))
+        types.append(IdType(type_of_oid[oid]))
+    if columns["value"] not in NUMBER_OIDS:
+        column = source.value if source.table and source.value else "value"
+        raise UnsupportedValueType(column=column, type=_type_name(connection, columns["value"]))
+    has_last_at = "last_at" in columns
+    if has_last_at and columns["last_at"] not in TIMESTAMP_OIDS:
+        raise SourceInvalid(
+            reason=f"the last_at column has the type {_type_name(connection, columns['last_at'])}, which is not a time",
+            remedy="Use a timestamp, timestamptz or date.",
+        )
+    # varchar ids become text, so that every object has one type; an index on the varchar column still serves them
+    outer = [_as_text("user_id", columns), _as_text("item_id", columns), "s.value"] + ["s.last_at"] * has_last_at
+    if outer[:2] != ["s.user_id", "s.item_id"] or source.query is not None:
+        select = f"SELECT {', '.join(outer)}\nFROM (\n{select}\n) s"  # noqa: S608
+    return SourceShape(types[0], types[1], has_last_at, select)
+
+
+def _as_text(column: str, columns: dict[str, int]) -> str:
+    return f"s.{column}::text AS {column}" if columns[column] == 1043 else f"s.{column}"
+
+
+def _source_column(source: Source, side: str) -> str:
+    if source.table is None:
+        return f"{side}_id"
+    return source.user if side == "user" else source.item
+
+
+def _query_select(query: str) -> str:
+    return re.sub(r"[\s;]+$", "", query)
+
+
+def _table_select(connection: Connection, source: Source) -> str:
+    try:
+        row = connection.execute(
+            "SELECT n.nspname, c.relname, has_schema_privilege(n.oid, 'USAGE') AS usage FROM pg_class c"
+            " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%s)",
+            [source.table],
+        ).fetchone()
+    except pg.InsufficientPrivilege as error:
+        raise _denied(connection, error, f"GRANT USAGE ON SCHEMA and SELECT ON {source.table}") from None
+    except psycopg.Error as error:
+        raise SourceInvalid(reason=one_line(error), remedy="Write the table as schema.table.") from None
+    if row is None:
+        raise SourceInvalid(
+            reason=f"there is no table {source.table} that this role can see", remedy="Write it as schema.table."
+        )
+    relation = sql.Identifier(row["nspname"], row["relname"])
+    have = {
+        found["attname"]
+        for found in connection.execute(
+            "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
+            [relation.as_string(connection)],
+        )
+    }
+    wanted = {"user_id": source.user, "item_id": source.item, "value": source.value, "last_at": source.last_at}
+    for column in wanted.values():
+        if column is not None and column not in have:
+            raise SourceInvalid(
+                reason=f"{source.table} has no column {column!r}; its columns are {', '.join(sorted(have))}",
+                remedy="Name the columns with --user, --item, --value and --last-at.",
+            )
+    outputs = [
+        sql.SQL("s.{} AS {}").format(sql.Identifier(column), sql.Identifier(name))
+        for name, column in wanted.items()
+        if column is not None
+    ]
+    if source.value is None:
+        outputs.insert(2, sql.SQL("1 AS value"))
+    return sql.SQL("SELECT {} FROM {} s").format(sql.SQL(", ").join(outputs), relation).as_string(connection)
+
+
+def _columns(connection: Connection, select: str) -> dict[str, int]:
+    """Column name -> type oid. Prepared, so that the text is one statement and cannot break out of its parentheses."""
+    try:
+        with connection.transaction():
+            connection.execute("SET TRANSACTION READ ONLY")
+            cursor = connection.execute(f"SELECT * FROM (\n{select}\n) s LIMIT 0", prepare=True)  # noqa: S608
+            return {column.name: column.type_code for column in cursor.description or ()}
+    except pg.InsufficientPrivilege as error:
+        raise _denied(connection, error, "GRANT SELECT on the source's tables") from None
+    except psycopg.Error as error:
+        if isinstance(error, psycopg.OperationalError) and connection.closed:
+            raise
+        raise SourceInvalid(reason=one_line(error), remedy="Try the query in psql first.") from None
+
+
+def _denied(connection: Connection, error: psycopg.Error, grant: str) -> PermissionDenied:
+    role = connection.info.user
+    return PermissionDenied(role=role, reason=one_line(error), remedy=f"Have the owner run: {grant} TO {role};")
+
+
+def _type_name(connection: Connection, oid: int) -> str:
+    row = connection.execute("SELECT format_type(%s, NULL) AS name", [oid]).fetchone()
+    return str(row["name"]) if row else str(oid)
+
+
+def check_lookup(connection: Connection, schema: str, seconds: float = 5.0) -> Lookup:
+    """Whether one user's rows are found through an index, by EXPLAIN, and how long real users take."""
+    view = sql.Identifier(schema, "interactions")
+    with connection.transaction():
+        connection.execute("SET TRANSACTION READ ONLY")
+        connection.execute(f"SET LOCAL statement_timeout = {int(seconds * 1000)}")
+        try:
+            sample = connection.execute(
+                sql.SQL("SELECT i.user_id FROM {} i WHERE i.user_id IS NOT NULL LIMIT 5").format(view)
+            ).fetchall()
+            if not sample:
+                return Lookup(indexed=True, milliseconds=None)
+            lookup = sql.SQL("SELECT array_agg(i.item_id) FROM {} i WHERE i.user_id = %s").format(view)
+            row = connection.execute(sql.SQL("EXPLAIN (FORMAT JSON) ") + lookup, [sample[0]["user_id"]]).fetchone()
+            assert row is not None
+            plan = row["QUERY PLAN"][0]["Plan"]
+            times = []
+            for user in sample:
+                start = time.perf_counter()
+                connection.execute(lookup, [user["user_id"]])
+                times.append(1000 * (time.perf_counter() - start))
+        except pg.QueryCanceled:
+            return Lookup(indexed=False, milliseconds=1000 * seconds)
+    # a table of a few pages is rightly scanned
+    indexed = "Index Cond" in json.dumps(plan) or plan["Total Cost"] < 250
+    return Lookup(indexed=indexed, milliseconds=sorted(times)[len(times) // 2])
+
+
+def expected_rows(connection: Connection, schema: str) -> int:
+    """How many rows the planner expects of the source; for a progress bar only."""
+    view = sql.Identifier(schema, "interactions")
+    row = connection.execute(sql.SQL("EXPLAIN (FORMAT JSON) SELECT * FROM {}").format(view)).fetchone()
+    return int(row["QUERY PLAN"][0]["Plan"]["Plan Rows"]) if row else 0
+
+
+def read(
+    url: str,
+    settings: Settings,
+    name: str,
+    source: Source,
+    user_type: IdType,
+    item_type: IdType,
+    *,
+    application_name: str,
+    has_last_at: bool,
+    expected: int = 0,
+    on_rows: OnRows | None = None,
+) -> tuple[Interactions, SourceReport, dict[str, Any]]:
+    """Reads the whole source of recommender `name` in one snapshot, in bulk.
+
+    Returns the interactions (rows dropped and merged as `source` says), the counts, and the snapshot's time and number.
+    The transaction is closed before this returns. Raises SourceTimeout, TooManyNulls, SourceEmpty, PermissionDenied,
+    ConnectionLost.
+    """
+    view = f'"{name}".interactions'
+    last_at = ", i.last_at::timestamptz AS last_at" if has_last_at else ""
+    select = f"SELECT i.user_id, i.item_id, i.value::float8 AS value{last_at} FROM {view} i"  # noqa: S608
+    builder = InteractionsBuilder(user_type, item_type, source.duplicates, source.max_nulls, name)
+    try:
+        with adbc.connect(conninfo(url, application_name)) as connection, connection.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            cursor.execute(f"SET LOCAL statement_timeout = {int(settings.source_timeout * 1000)}")
+            cursor.execute("SELECT now()::text, pg_current_snapshot()::text")
+            taken_at, snapshot = cursor.fetchone()
+            cursor.execute(select)
+            rows = 0
+            for batch in cursor.fetch_record_batch():
+                builder.add(batch)
+                rows += batch.num_rows
+                if on_rows:
+                    on_rows(rows, max(rows, expected))
+            connection.rollback()
+    except adbc_driver_manager.Error as error:
+        raise _source_error(error, name, settings) from error
+    interactions, report = builder.build()
+    return interactions, report, {"taken_at": taken_at, "snapshot": snapshot}
+
+
+def _source_error(error: adbc_driver_manager.Error, name: str, settings: Settings) -> RecstoreError:
+    text = " ".join(str(error).split())
+    match = re.search(r"(?:ERROR|FATAL):\s*(.+?)(?: Query was:| SQLSTATE:|$)", text)
+    message = (match[1] if match else text).strip().rstrip(".")
+    state = getattr(error, "sqlstate", None)
+    if state == "57014":
+        return SourceTimeout(name=name, seconds=f"{settings.source_timeout:g}")
+    if state == "42501":
+        remedy = f"Grant it SELECT on the source's tables. The live generation of {name!r} stays."
+        return PermissionDenied(role="of this connection", reason=message, remedy=remedy)
+    if state is None or state[:2] in ("57", "08"):
+        return ConnectionLost(doing=f"reading the source of {name!r}", reason=message)
+    return SourceInvalid(reason=message, remedy=f"The live generation of {name!r} stays; mend the source and retrain.")

@@ -1,0 +1,283 @@
+-- The public functions. All run with the caller's rights and read the pointer and the vectors in the caller's snapshot;
+-- dynamic SQL goes to the live generation's own tables, so no plan goes stale and no other generation is locked.
+
+-- object: function generation
+CREATE OR REPLACE FUNCTION {schema}.generation()
+RETURNS bigint
+LANGUAGE sql
+STABLE
+PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+    SELECT g.generation FROM {schema}._generation g
+$function$;
+COMMENT ON FUNCTION {schema}.generation() IS
+    'Number of the live generation, to log beside an impression. NULL before the first publication.';
+
+-- object: function _live
+CREATE OR REPLACE FUNCTION {schema}._live(k integer)
+RETURNS {schema}._generation
+LANGUAGE plpgsql
+STABLE
+PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+    live {schema}._generation;
+BEGIN
+    IF k IS NULL OR k < 1 THEN
+        RAISE EXCEPTION 'k is the number of rows wanted and must be at least 1, not %', coalesce(k::text, 'NULL')
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    SELECT * INTO live FROM {schema}._generation;
+    RETURN live;
+END
+$function$;
+COMMENT ON FUNCTION {schema}._live(integer) IS
+    'The live generation''s row, all NULL before the first publication; refuses a k below 1. Used by the public functions.';
+
+-- object: function popular_items
+CREATE OR REPLACE FUNCTION {schema}.popular_items(k integer DEFAULT 10)
+RETURNS SETOF {schema}.popular_item
+LANGUAGE plpgsql
+STABLE
+PARALLEL UNSAFE
+COST 1000
+ROWS 10
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+    live {schema}._generation := {schema}._live(k);
+BEGIN
+    IF live.generation IS NULL THEN
+        RETURN;
+    END IF;
+    RETURN QUERY EXECUTE format(
+        'SELECT v.item_id, v.users, v.views FROM {schema}.%I v'
+        ' ORDER BY v.users DESC, v.views DESC, v.item_id{item_collate} LIMIT $1', '_items_' || live.generation)
+        USING k;
+END
+$function$;
+COMMENT ON FUNCTION {schema}.popular_items(integer) IS 'The k items with most distinct users, then most views, then by id.';
+
+-- object: function similar_items
+CREATE OR REPLACE FUNCTION {schema}.similar_items(item_id {item_parameter}, k integer DEFAULT 10, min_users integer DEFAULT 3)
+RETURNS SETOF {schema}.similar_item
+LANGUAGE plpgsql
+STABLE
+PARALLEL UNSAFE
+COST 10000
+ROWS 10
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+    live {schema}._generation := {schema}._live(k);
+    query {vector};
+BEGIN
+    IF live.generation IS NULL THEN
+        RETURN;
+    END IF;
+    EXECUTE format('SELECT v.embedding FROM {schema}.%I v WHERE v.item_id = $1', '_items_' || live.generation)
+        INTO query USING similar_items.item_id;
+    IF query IS NULL THEN
+        RETURN;
+    END IF;
+    RETURN QUERY
+        SELECT n.id, 1 - n.distance
+        FROM unnest({schema}._nearest_items(
+            live.generation, 'embedding', query, k, ARRAY[similar_items.item_id]::{item_type}[], min_users, live.similar_ef)) n;
+END
+$function$;
+COMMENT ON FUNCTION {schema}.similar_items({item_parameter}, integer, integer) IS
+    'The k items most similar to this one by cosine, among items with at least min_users distinct users. An unknown item has none.';
+
+-- object: function recommend
+CREATE OR REPLACE FUNCTION {schema}.recommend(user_id {user_parameter}, k integer DEFAULT 10, exclude_seen boolean DEFAULT true)
+RETURNS SETOF {schema}.recommendation
+LANGUAGE plpgsql
+STABLE
+PARALLEL UNSAFE
+COST 20000
+ROWS 10
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+    live {schema}._generation := {schema}._live(k);
+    person record;
+    seen {item_type}[];
+BEGIN
+    IF live.generation IS NULL THEN
+        RETURN;
+    END IF;
+
+    IF exclude_seen AND live.seen_published THEN
+        EXECUTE format('SELECT array_agg(s.item_id) FROM {schema}.%I s WHERE s.user_id = $1', '_seen_' || live.generation)
+            INTO seen USING recommend.user_id;
+    ELSIF exclude_seen THEN
+        SELECT array_agg(i.item_id) INTO seen
+        FROM {schema}.interactions i
+        WHERE i.user_id = recommend.user_id AND i.item_id IS NOT NULL;
+    END IF;
+
+    EXECUTE format('SELECT v.preference, v.length FROM {schema}.%I v WHERE v.user_id = $1', '_users_' || live.generation)
+        INTO person USING recommend.user_id;
+    IF person.preference IS NOT NULL THEN
+        RETURN QUERY
+            SELECT n.id, -n.distance * person.length * live.max_item_length, 'trained'
+            FROM unnest({schema}._nearest_items(
+                live.generation, 'preference', person.preference, k, seen, NULL, live.recommend_ef)) n;
+        RETURN;
+    END IF;
+
+    RETURN QUERY EXECUTE format(
+        'SELECT v.item_id, v.users / $1::double precision, ''popular'' FROM {schema}.%I v'
+        ' WHERE v.item_id <> ALL ($2) ORDER BY v.users DESC, v.views DESC, v.item_id{item_collate} LIMIT $3',
+        '_items_' || live.generation)
+        USING live.users, coalesce(seen, '{}'), k;
+END
+$function$;
+COMMENT ON FUNCTION {schema}.recommend({user_parameter}, integer, boolean) IS
+    'The k items with the highest predicted preference for this user, without what the user has seen unless exclude_seen is false. A user unknown to the live generation gets popular items with that reason. Needs SELECT on user_vectors and on the source.';
+
+-- object: function similar_users
+CREATE OR REPLACE FUNCTION {schema}.similar_users(user_id {user_parameter}, k integer DEFAULT 10)
+RETURNS SETOF {schema}.similar_user
+LANGUAGE plpgsql
+STABLE
+PARALLEL UNSAFE
+COST 10000
+ROWS 10
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+    live {schema}._generation := {schema}._live(k);
+    query {vector};
+BEGIN
+    IF live.generation IS NULL THEN
+        RETURN;
+    END IF;
+    EXECUTE format('SELECT v.preference FROM {schema}.%I v WHERE v.user_id = $1', '_users_' || live.generation)
+        INTO query USING similar_users.user_id;
+    IF query IS NULL THEN
+        RETURN;
+    END IF;
+    -- Unit vectors: the inner product is the cosine, and one index serves this and users_for_item.
+    RETURN QUERY
+        SELECT n.id, -n.distance
+        FROM unnest({schema}._nearest_users(
+            live.generation, 'preference', query, k, ARRAY[similar_users.user_id]::{user_type}[], NULL, live.users_ef)) n;
+END
+$function$;
+COMMENT ON FUNCTION {schema}.similar_users({user_parameter}, integer) IS
+    'The k users whose tastes are most like this user''s, by cosine. An unknown user has none. Needs SELECT on user_vectors.';
+
+-- object: function users_for_item
+CREATE OR REPLACE FUNCTION {schema}.users_for_item(item_id {item_parameter}, k integer DEFAULT 10)
+RETURNS SETOF {schema}.audience_member
+LANGUAGE plpgsql
+STABLE
+PARALLEL UNSAFE
+COST 10000
+ROWS 10
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+    live {schema}._generation := {schema}._live(k);
+    query {vector};
+BEGIN
+    IF live.generation IS NULL THEN
+        RETURN;
+    END IF;
+    EXECUTE format('SELECT v.preference FROM {schema}.%I v WHERE v.item_id = $1', '_items_' || live.generation)
+        INTO query USING users_for_item.item_id;
+    IF query IS NULL THEN
+        RETURN;
+    END IF;
+    RETURN QUERY EXECUTE format(
+        'SELECT v.user_id, -n.distance, -n.distance * v.length * $2'
+        ' FROM unnest($1) WITH ORDINALITY n (id, distance, place) JOIN {schema}.%I v ON v.user_id = n.id ORDER BY n.place',
+        '_users_' || live.generation)
+        USING
+            {schema}._nearest_users(live.generation, 'preference', query, k, NULL, NULL, live.users_ef),
+            live.max_item_length;
+END
+$function$;
+COMMENT ON FUNCTION {schema}.users_for_item({item_parameter}, integer) IS
+    'The k users most inclined to this item: an audience. Ranked by the unit user vector, so that heavy users do not head every list. Needs SELECT on user_vectors.';
+
+-- object: function user_vector
+CREATE OR REPLACE FUNCTION {schema}.user_vector(user_id {user_parameter})
+RETURNS {vector}
+LANGUAGE plpgsql
+STABLE
+PARALLEL UNSAFE
+COST 1000
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+    live record;
+    result {vector};
+BEGIN
+    SELECT * INTO live FROM {schema}._generation;
+    IF live.generation IS NULL THEN
+        RAISE EXCEPTION '{schema_name} has no live generation yet' USING
+            ERRCODE = 'object_not_in_prerequisite_state',
+            HINT = 'Run: recstore retrain {schema_name}';
+    END IF;
+    EXECUTE format('SELECT v.preference FROM {schema}.%I v WHERE v.user_id = $1', '_users_' || live.generation)
+        INTO result USING user_vector.user_id;
+    RETURN coalesce(result, live.mean_preference::{vector});
+END
+$function$;
+COMMENT ON FUNCTION {schema}.user_vector({user_parameter}) IS
+    'The user''s query vector, for a query of one''s own: ORDER BY preference <#> (SELECT user_vector(..)). Call it in a sub-select, so that it runs once. Never NULL: an unknown user has the mean user direction. Needs SELECT on user_vectors.';
+
+-- object: function predict
+CREATE OR REPLACE FUNCTION {schema}.predict(user_id {user_parameter}, item_id {item_parameter})
+RETURNS double precision
+LANGUAGE plpgsql
+STABLE
+PARALLEL UNSAFE
+COST 1000
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+    live record;
+    result double precision;
+BEGIN
+    SELECT * INTO live FROM {schema}._generation;
+    IF live.generation IS NULL THEN
+        RETURN NULL;
+    END IF;
+    EXECUTE format(
+        'SELECT -(i.preference OPERATOR({extension}.<#>) u.preference) * u.length * $3'
+        ' FROM {schema}.%I u CROSS JOIN {schema}.%I i WHERE u.user_id = $1 AND i.item_id = $2',
+        '_users_' || live.generation, '_items_' || live.generation)
+        INTO result USING predict.user_id, predict.item_id, live.max_item_length;
+    RETURN result;
+END
+$function$;
+COMMENT ON FUNCTION {schema}.predict({user_parameter}, {item_parameter}) IS
+    'The predicted preference of this user for this item, about 1 for what is liked and 0 for what is not. NULL where either is unknown. Needs SELECT on user_vectors.';
+
+-- object: function use_search_settings
+CREATE OR REPLACE FUNCTION {schema}.use_search_settings()
+RETURNS void
+LANGUAGE plpgsql
+VOLATILE
+PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+    ef integer := (SELECT greatest(g.recommend_ef, g.similar_ef, g.users_ef, 40) FROM {schema}._generation g);
+BEGIN
+    PERFORM '[1]'::{extension}.vector;  -- loads the library, before which its settings do not exist
+    PERFORM
+        set_config('hnsw.ef_search', coalesce(ef, 40)::text, true),
+        set_config('hnsw.iterative_scan', 'relaxed_order', true),
+        set_config('hnsw.max_scan_tuples', '2147483647', true),
+        set_config('hnsw.scan_mem_multiplier', '100', true);
+END
+$function$;
+COMMENT ON FUNCTION {schema}.use_search_settings() IS
+    'Sets, until the end of this transaction, what pgvector needs for a query written directly on the views: the calibrated ef_search, and scans that go on until LIMIT is met whatever the query filters away. Call it after BEGIN.';

@@ -1,0 +1,75 @@
+-- The one vector search behind every function, once for items and once for users.
+-- ef NULL: exact scan. Otherwise the HNSW index at that ef_search; where it returns fewer than k rows (filtered away, or
+-- a scan that stopped early) the exact scan answers. The outer order is distance, then id.
+
+-- object: function _nearest_{side}
+CREATE OR REPLACE FUNCTION {schema}._nearest_{side}(
+    generation bigint,
+    column_name text,
+    query {vector},
+    k integer,
+    excluded {id_type}[],
+    min_users integer,
+    ef integer
+)
+RETURNS {schema}._near_{one}[]
+LANGUAGE plpgsql
+STABLE
+PARALLEL UNSAFE
+COST 10000
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+    -- For <#> the distance is the negative inner product.
+    distance_sql text := format(
+        CASE column_name
+            WHEN 'embedding' THEN 'v.%I OPERATOR({extension}.<=>) $1'
+            ELSE 'v.%I OPERATOR({extension}.<#>) $1'
+        END,
+        column_name);
+    rows_sql text := format('SELECT v.{id} AS id, %s AS distance FROM {schema}.%I v WHERE v.%I IS NOT NULL',
+        distance_sql, '_{side}_' || generation, column_name);
+    result_sql text := 'SELECT array_agg(ROW(n.id, n.distance)::{schema}._near_{one} ORDER BY n.distance, n.id{collate}) FROM (%s) n';
+    nearest {schema}._near_{one}[];
+    saved text[];
+BEGIN
+    IF cardinality(excluded) > 0 THEN
+        rows_sql := rows_sql || ' AND v.{id} <> ALL ($3)';
+    END IF;
+    IF min_users > 1 THEN
+        rows_sql := rows_sql || ' AND v.users >= $4';
+    END IF;
+
+    IF ef IS NOT NULL THEN
+        PERFORM '[1]'::{extension}.vector;  -- loads the library, before which its settings do not exist
+        saved := ARRAY[
+            current_setting('hnsw.ef_search'),
+            current_setting('hnsw.iterative_scan'),
+            current_setting('hnsw.max_scan_tuples'),
+            current_setting('enable_sort')
+        ];
+        PERFORM
+            set_config('hnsw.ef_search', greatest(ef, least(2 * k::bigint, 1000))::text, true),
+            set_config('hnsw.iterative_scan', 'relaxed_order', true),
+            set_config('hnsw.max_scan_tuples', '20000', true),
+            set_config('enable_sort', 'off', true);  -- the index is the only path that needs no sort
+        EXECUTE format(result_sql, rows_sql || ' ORDER BY ' || distance_sql || ' LIMIT $2')
+            INTO nearest USING query, k, excluded, min_users;
+        PERFORM
+            set_config('hnsw.ef_search', saved[1], true),
+            set_config('hnsw.iterative_scan', saved[2], true),
+            set_config('hnsw.max_scan_tuples', saved[3], true),
+            set_config('enable_sort', saved[4], true);
+        IF cardinality(nearest) = k THEN
+            RETURN nearest;
+        END IF;
+    END IF;
+
+    -- "+ 0" matches no index: every row is compared.
+    EXECUTE format(result_sql, rows_sql || ' ORDER BY (' || distance_sql || ') + 0, v.{id}{collate} LIMIT $2')
+        INTO nearest USING query, k, excluded, min_users;
+    RETURN nearest;
+END
+$function$;
+COMMENT ON FUNCTION {schema}._nearest_{side}(bigint, text, {vector}, integer, {id_type}[], integer, integer) IS
+    'The k {side} of a generation nearest to a query vector, by exact scan or HNSW. Used by the public functions.';

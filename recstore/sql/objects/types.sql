@@ -1,0 +1,29 @@
+-- What the functions return. Composite types, because PL/pgSQL refuses a parameter and a result column of one name.
+
+-- object: type recommendation
+CREATE TYPE {schema}.recommendation AS (item_id {item_type}, score double precision, reason text);
+COMMENT ON TYPE {schema}.recommendation IS
+    'An item with its predicted preference; reason is trained, or popular where the user is unknown (score: share of users).';
+
+-- object: type similar_item
+CREATE TYPE {schema}.similar_item AS (item_id {item_type}, score double precision);
+COMMENT ON TYPE {schema}.similar_item IS 'An item with its cosine similarity, at most 1.';
+
+-- object: type similar_user
+CREATE TYPE {schema}.similar_user AS (user_id {user_type}, score double precision);
+COMMENT ON TYPE {schema}.similar_user IS 'A user with the cosine similarity of tastes, at most 1.';
+
+-- object: type audience_member
+CREATE TYPE {schema}.audience_member AS (user_id {user_type}, score double precision, preference double precision);
+COMMENT ON TYPE {schema}.audience_member IS
+    'A user, ranked by score (the unit user vector''s inner product), with the predicted preference beside it.';
+
+-- object: type popular_item
+CREATE TYPE {schema}.popular_item AS (item_id {item_type}, users integer, views double precision);
+COMMENT ON TYPE {schema}.popular_item IS 'An item with its distinct users and total views.';
+
+-- object: type _near_item
+CREATE TYPE {schema}._near_item AS (id {item_type}, distance double precision);
+
+-- object: type _near_user
+CREATE TYPE {schema}._near_user AS (id {user_type}, distance double precision);

@@ -1,0 +1,54 @@
+-- object: view _generation
+-- The live generation, or the complete one of this recommender that the setting recstore.generation names (a canary).
+-- Read with the owner's rights: it shows readers this one row of recstore's private tables.
+CREATE OR REPLACE VIEW {schema}._generation AS
+SELECT
+    g.generation,
+    g.users,
+    g.max_item_length,
+    g.mean_preference,
+    g.seen_published,
+    g.recommend_ef,
+    g.similar_ef,
+    g.users_ef
+FROM recstore_private.generations g
+WHERE g.generation = coalesce(
+    (
+        SELECT c.generation
+        FROM recstore_private.generations c
+        WHERE c.recommender_id = {recommender_id}
+            AND c.state IN ('ready', 'published')
+            AND c.generation::text = current_setting('recstore.generation', true)
+    ),
+    (
+        SELECT p.generation
+        FROM recstore_private.pointers p
+        WHERE p.recommender_id = {recommender_id}
+    )
+);
+COMMENT ON VIEW {schema}._generation IS
+    'The live generation and its calibrated search settings (or the generation that the setting recstore.generation names).';
+
+-- object: view item_vectors
+CREATE OR REPLACE VIEW {schema}.item_vectors AS
+{item_select};
+COMMENT ON VIEW {schema}.item_vectors IS
+    'Items of the live generation. ORDER BY embedding <=> another item''s embedding: similar items. ORDER BY preference <#> user_vector(user): recommendations.';
+COMMENT ON COLUMN {schema}.item_vectors.embedding IS 'Unit vector, for <=> (cosine): similar items. NULL for an item whose factors collapsed.';
+COMMENT ON COLUMN {schema}.item_vectors.preference IS 'Length at most 1, for <#> (inner product) with a user''s preference: recommendations.';
+COMMENT ON COLUMN {schema}.item_vectors.length IS 'Length of the item''s factors as trained.';
+COMMENT ON COLUMN {schema}.item_vectors.users IS 'Popularity: distinct users who viewed it, in the training snapshot.';
+COMMENT ON COLUMN {schema}.item_vectors.views IS 'Total views in the training snapshot.';
+
+-- object: view user_vectors
+CREATE OR REPLACE VIEW {schema}.user_vectors AS
+{user_select};
+COMMENT ON VIEW {schema}.user_vectors IS 'Users of the live generation. Shows people: granted apart.';
+COMMENT ON COLUMN {schema}.user_vectors.preference IS 'Unit vector: <#> with items'' preference, <=> with other users''.';
+COMMENT ON COLUMN {schema}.user_vectors.length IS 'Length of the user''s factors as trained.';
+
+-- object: view interactions
+-- The caller's own rights on the source decide what is seen (security_invoker).
+CREATE OR REPLACE VIEW {schema}.interactions WITH (security_invoker = true) AS
+{source_select};
+COMMENT ON VIEW {schema}.interactions IS 'The source, live, with the rights of whoever asks. Shows people: granted apart.';

@@ -1,0 +1,137 @@
+"""The tables of schema `recstore_private` as SQLAlchemy sees them, so that `alembic check` finds drift.
+
+The migrations' SQL is what creates them; run-time SQL is in `sql/queries.sql`.
+"""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+
+PRIVATE_SCHEMA = "recstore_private"
+
+metadata = sa.MetaData(
+    schema=PRIVATE_SCHEMA,
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    },
+)
+
+
+def _timestamp(name: str, *, nullable: bool = True, now: bool = False) -> sa.Column[object]:
+    default = sa.text("now()") if now else None
+    return sa.Column(name, sa.TIMESTAMP(timezone=True), nullable=nullable, server_default=default)
+
+
+def _json(name: str, default: str | None = None) -> sa.Column[object]:
+    return sa.Column(
+        name, pg.JSONB, nullable=default is None, server_default=sa.text(f"'{default}'::jsonb") if default else None
+    )
+
+
+def _recommender_id(*, primary_key: bool = False) -> sa.Column[int]:
+    return sa.Column(
+        "recommender_id",
+        sa.Integer,
+        sa.ForeignKey("recommenders.id", ondelete="CASCADE"),
+        nullable=False,
+        primary_key=primary_key,
+        autoincrement=False,
+    )
+
+
+recommenders = sa.Table(
+    "recommenders",
+    metadata,
+    sa.Column("id", sa.Integer, sa.Identity(always=True), primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("definition", pg.JSONB, nullable=False),
+    sa.Column("user_type", sa.Text, nullable=False),
+    sa.Column("item_type", sa.Text, nullable=False),
+    sa.Column("vector_type", sa.Text, nullable=False),
+    sa.Column("dimensions", sa.Integer, nullable=False),
+    sa.Column("objects_version", sa.Integer, nullable=False),
+    _json("object_digests", "{}"),
+    _timestamp("created_at", nullable=False, now=True),
+    sa.Column("created_by", sa.Text, nullable=False, server_default=sa.text("session_user")),
+)
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    sa.Column("run", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    _recommender_id(),
+    sa.Column("job", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False, server_default="running"),
+    sa.Column("generation", sa.BigInteger),
+    _json("stages", "[]"),
+    _json("warnings", "[]"),
+    sa.Column("device", sa.Text),
+    _json("versions", "{}"),
+    sa.Column("host", sa.Text),
+    sa.Column("pid", sa.Integer),
+    sa.Column("error", sa.Text),
+    sa.Column("trace", sa.Text),
+    _timestamp("started_at", nullable=False, now=True),
+    _timestamp("finished_at"),
+    sa.Index("ix_runs_recommender_id", "recommender_id", "run"),
+)
+
+generations = sa.Table(
+    "generations",
+    metadata,
+    sa.Column("generation", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    _recommender_id(),
+    sa.Column("state", sa.Text, nullable=False, server_default="attached"),
+    sa.Column("run", sa.BigInteger),
+    sa.Column("vector_type", sa.Text, nullable=False),
+    sa.Column("dimensions", sa.Integer, nullable=False),
+    _json("definition"),
+    _json("snapshot"),
+    _json("filters"),
+    _json("confidence"),
+    _json("training"),
+    sa.Column("factors", sa.Integer),
+    sa.Column("users", sa.Integer),
+    sa.Column("items", sa.Integer),
+    sa.Column("collapsed_items", sa.Integer),
+    sa.Column("max_item_length", sa.Double),
+    sa.Column("mean_preference", pg.ARRAY(sa.REAL)),
+    sa.Column("seen_published", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("recommend_ef", sa.Integer),
+    sa.Column("similar_ef", sa.Integer),
+    sa.Column("users_ef", sa.Integer),
+    _json("calibration"),
+    sa.Column("barrier", sa.Text),
+    _json("barrier_transactions"),
+    sa.Column("barrier_xid", sa.Text),
+    sa.Column("reason", sa.Text),
+    _timestamp("created_at", nullable=False, now=True),
+    _timestamp("ready_at"),
+    sa.Index("ix_generations_recommender_id", "recommender_id", "generation"),
+)
+
+pointers = sa.Table(
+    "pointers",
+    metadata,
+    _recommender_id(primary_key=True),
+    sa.Column("generation", sa.BigInteger, sa.ForeignKey("generations.generation", ondelete="CASCADE")),
+    sa.Column("fence", sa.BigInteger, nullable=False, server_default="0"),
+    _timestamp("flipped_at"),
+)
+
+flips = sa.Table(
+    "flips",
+    metadata,
+    sa.Column("flip", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    _recommender_id(),
+    sa.Column("from_generation", sa.BigInteger),
+    sa.Column("to_generation", sa.BigInteger, nullable=False),
+    sa.Column("job", sa.Text, nullable=False),
+    sa.Column("run", sa.BigInteger),
+    _timestamp("flipped_at", nullable=False, now=True),
+    sa.Column("flipped_by", sa.Text, nullable=False, server_default=sa.text("session_user")),
+    sa.Index("ix_flips_recommender_id", "recommender_id", "flip"),
+)

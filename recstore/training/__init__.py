@@ -1,0 +1,138 @@
+"""From the confidence matrix to factors: the protocol of a trainer, found by its name.
+
+The step between confidence and vectors. Knows no database and no particular trainer; `als` is imported when asked for.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from recstore.definition import MAX_FACTORS, Hyperparameters
+from recstore.errors import InvalidInput, TooManyFactors
+
+Device = Literal["auto", "cpu", "gpu"]
+Matrix = NDArray[np.float32]
+OnIteration = Callable[[int, float, float | None], None]
+"""Called after each iteration with its number from 0, its seconds, and the loss if it was asked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """What a training gives: the predicted preference p_ui is user_factors[u] . item_factors[i].
+
+    `user_factors` are as the last iteration left them, half a sweep behind the items: solve them again with
+    `Trainer.solve_users`, which needs `regularization`. `gram` is item_factors.T @ item_factors, for a fold-in.
+    """
+
+    user_factors: Matrix  # (users, factors)
+    item_factors: Matrix  # (items, factors)
+    regularization: float
+    gram: NDArray[np.float64]  # (factors, factors)
+    device: str  # "cpu" or "gpu"
+    warnings: tuple[str, ...]
+
+
+class Trainer(Protocol):
+    """Trains factors on a confidence matrix, and solves users exactly against given item factors."""
+
+    def train(
+        self,
+        matrix: sparse.csr_matrix,
+        hyperparameters: Hyperparameters,
+        *,
+        factors: int,
+        device: Device = "auto",
+        threads: int = 0,
+        item_factors: Matrix | None = None,
+        on_iteration: OnIteration | None = None,
+        with_loss: bool = False,
+    ) -> Factors:
+        """Trains on `matrix` (users x items, float32 CSR, c = 1 + alpha w).
+
+        `factors` overrides the hyperparameter of that name and is reduced to items - 1 where it is more. `threads` 0
+        means all cores. `item_factors`, (items, factors) float32, is a warm start; a row of zeros stands for an item
+        that is new. The same input gives the same factors on the CPU, whatever the number of threads.
+        Raises TooManyFactors, DeviceUnavailable, TrainingDiverged, and InvalidInput for a warm start of another shape.
+        """
+
+    def solve_users(
+        self, rows: sparse.csr_matrix, item_factors: Matrix, regularization: float, threads: int = 0
+    ) -> Matrix:
+        """The exact factors of each row of confidences (any rows, columns as `item_factors`), float32
+        (rows, factors); zeros for an empty row. Raises TrainingDiverged where they are not determined."""
+
+
+_BUILT_IN = {"als": EntryPoint("als", "recstore.training.als:ALS", "recstore.trainers")}
+
+
+def trainer(name: str) -> Trainer:
+    """The trainer of that name. Raises InvalidInput with the names there are."""
+    if name not in _BUILT_IN:
+        raise InvalidInput(f"There is no trainer named {name!r}; choose one of: {', '.join(sorted(_BUILT_IN))}.")
+    made: Trainer = _BUILT_IN[name].load()()
+    return made
+
+
+def default_factors(items: int) -> int:
+    """min(128, items - 1), at least 1."""
+    return max(1, min(128, items - 1))
+
+
+def usable_factors(factors: int, items: int) -> int:
+    """`factors`, at most items - 1 and at least 1. Raises TooManyFactors above what can be published."""
+    if factors > MAX_FACTORS:
+        raise TooManyFactors(factors=factors, limit=MAX_FACTORS)
+    return max(1, min(factors, items - 1))
+
+
+def warnings_for(matrix: sparse.csr_matrix, hyperparameters: Hyperparameters, factors: int) -> list[str]:
+    """A sentence for each setting that is known to be bad for this confidence matrix (c = 1 + alpha w, float32 CSR)."""
+    sentences = []
+    usable = usable_factors(factors, matrix.shape[1])
+    if usable < factors:
+        sentences.append(
+            f"{factors} factors are more than {matrix.shape[1]} items can determine; {usable} are used (items - 1)."
+        )
+    weight = float(matrix.data.mean(dtype=np.float64)) - 1
+    if weight <= 1.001:
+        sentences.append(
+            f"A view weighs only {weight:.3g} on average (alpha * w, beside 1 for no view), so counts hardly matter; "
+            f"an alpha {40 / weight:.2g} times as large is common."
+        )
+    regularization = hyperparameters.regularization
+    strongest = _largest_singular_value(matrix, enough=regularization)
+    if regularization >= strongest:
+        sentences.append(
+            f"A regularization of {regularization:g} is more than these data can resist: from {strongest:.3g} on all "
+            "factors shrink towards zero. Choose a tenth of that or less."
+        )
+    elif hyperparameters.iterations > 30 and regularization < strongest / 1000:
+        sentences.append(
+            f"{hyperparameters.iterations} iterations at a regularization of {regularization:g} tend to overfit; "
+            "15 are usually enough, or raise the regularization."
+        )
+    return sentences
+
+
+def _largest_singular_value(matrix: sparse.csr_matrix, enough: float) -> float:
+    """The largest singular value of a positive matrix, by power iteration; a lower bound once that is above `enough`.
+
+    Near zero the loss is sum_u,i -2 c_ui x_u . y_i + regularization (|x_u|^2 + |y_i|^2) to second order, so the zero
+    factors are a minimum exactly when the regularization is at least this value.
+    """
+    vector = np.full(matrix.shape[1], matrix.shape[1] ** -0.5, dtype=np.float32)
+    value = 0.0
+    for _ in range(30):
+        product = matrix.T @ (matrix @ vector)
+        with np.errstate(over="ignore"):
+            length = float(np.linalg.norm(product))
+        value = length**0.5
+        if value > enough:
+            break
+        vector = product / np.float32(length)
+    return value

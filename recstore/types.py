@@ -1,0 +1,52 @@
+"""The id types an application may have, and how each is written in SQL, Arrow and at the command line."""
+
+import uuid
+from enum import Enum
+
+import pyarrow as pa
+
+from recstore.errors import InvalidInput
+
+type_of_oid = {21: "smallint", 23: "integer", 20: "bigint", 2950: "uuid", 25: "text", 1043: "text"}
+"""Type oids of the source's id columns, to our types. varchar is text: an index on varchar serves text comparisons."""
+
+NUMBER_OIDS = frozenset({20, 21, 23, 700, 701, 1700})
+"""int8, int2, int4, float4, float8, numeric: what a value column may have."""
+
+TIMESTAMP_OIDS = frozenset({1114, 1184, 1082})
+"""timestamp, timestamptz, date: what a last_at column may have."""
+
+
+class IdType(Enum):
+    """An id type; the value is its SQL name, kept in every object of the recommender."""
+
+    SMALLINT = "smallint"
+    INTEGER = "integer"
+    BIGINT = "bigint"
+    UUID = "uuid"
+    TEXT = "text"
+
+    @property
+    def parameter_sql(self) -> str:
+        """The type of function parameters: integer for smallint, so that a literal fits."""
+        return "integer" if self is IdType.SMALLINT else self.value
+
+    @property
+    def arrow(self) -> pa.DataType:
+        """The Arrow type of an `IdMap` of this id type."""
+        return {
+            IdType.SMALLINT: pa.int16(),
+            IdType.INTEGER: pa.int32(),
+            IdType.BIGINT: pa.int64(),
+            IdType.UUID: pa.binary(16),
+            IdType.TEXT: pa.string(),
+        }[self]
+
+    def parse(self, text: str, what: str) -> int | str | uuid.UUID:
+        """The id that `text` writes; raises InvalidInput naming `what` (for instance "item id")."""
+        try:
+            if self is IdType.TEXT:
+                return text
+            return uuid.UUID(text) if self is IdType.UUID else int(text)
+        except ValueError:
+            raise InvalidInput(f"{text!r} is not a {what} of type {self.value}.") from None

@@ -1,0 +1,344 @@
+"""The embedded PostgreSQL with real processes: killed, started at once, copied, moved, as root and as others."""
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psycopg
+import pytest
+import sqlalchemy
+
+import recstore
+from recstore.embedded import daemon, programs, psql_path, running, start, stop, temporary_server, tool_path
+from recstore.errors import EmbeddedFailed, EmbeddedUnavailable, InvalidInput
+
+ROOT = os.geteuid() == 0
+CHECKOUT = str(Path(recstore.__path__[0]).parent)
+
+
+@pytest.fixture
+def new_home() -> Iterator[Path]:
+    """A home to be made, whose path a shell would trip over; whatever runs in it is stopped afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder) / "my home $(false) `false` 'ä\"" / "recstore"
+        yield home
+        stop(home)
+
+
+@pytest.fixture(scope="module")
+def used_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("used") / "home"
+    start(home)
+    stop(home)
+    return home
+
+
+@pytest.fixture
+def home(new_home: Path, used_home: Path) -> Path:
+    """A home in which the server has run before, which saves a second where the first start is not looked at."""
+    shutil.copytree(used_home, new_home)
+    return new_home
+
+
+def test_temporary_server_has_pgvector_its_settings_and_leaves_nothing() -> None:
+    for version in 18, 16:
+        with temporary_server(version, {"work_mem": "7MB"}) as server, psycopg.connect(server.url) as connection:
+            connection.execute("CREATE EXTENSION vector")
+            told = connection.execute(
+                "SELECT current_setting('server_version_num')::int / 10000, current_setting('work_mem'), "
+                "current_setting('fsync'), current_setting('server_encoding'), '[1,2]'::vector::text"
+            ).fetchone()
+            assert told == (version, "7MB", "off", "UTF8", "[1,2]")
+        assert not alive(server.pid)
+        assert not server.sockets.exists()
+
+
+def test_url_serves_sqlalchemy_psql_and_other_databases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = tmp_path / ("long and spaced" * 8)  # no socket's path may be so long
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    with temporary_server(durable=True) as server:
+        url = server.url.replace("postgresql:", "postgresql+psycopg:")
+        engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            assert connection.scalar(sqlalchemy.text("SHOW fsync")) == "on"
+            connection.execute(sqlalchemy.text('CREATE DATABASE "an odd/name?"'))
+        engine.dispose()
+        command = [str(psql_path()), "-XAtc", "SELECT current_database()", server.url_of("an odd/name?")]
+        assert subprocess.run(command, env={}, capture_output=True, check=True).stdout == b"an odd/name?\n"
+        assert server.sockets.stat().st_mode & 0o777 == 0o700
+
+
+def test_temporary_server_ends_with_a_killed_parent_although_its_forked_child_lives() -> None:
+    code = """if True:
+        import os, signal
+        from recstore.embedded import temporary_server
+        with temporary_server() as server:
+            child = os.fork()
+            if not child:
+                signal.pause()
+            print(server.pid, server.sockets, child, flush=True)
+            signal.pause()
+    """
+    with subprocess.Popen([sys.executable, "-c", code], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout
+        pid, sockets, child = parent.stdout.readline().split()
+        try:
+            assert alive(int(pid))
+            parent.kill()
+            until(lambda: not alive(int(pid)) and not Path(sockets).exists())
+            assert alive(int(child))
+        finally:
+            parent.kill()
+            os.kill(int(child), signal.SIGKILL)
+
+
+def test_wrong_setting_is_told_in_a_sentence() -> None:
+    with (
+        pytest.raises(EmbeddedFailed, match='unrecognized configuration parameter "nonsense"'),
+        temporary_server(settings={"nonsense": "1"}),
+    ):
+        pass
+
+
+def test_programs_and_versions() -> None:
+    for name in "psql", "pg_dump", "pg_restore", "pgbench":
+        for version in 18, 16:
+            said = subprocess.run([tool_path(version, name), "--version"], env={}, capture_output=True, check=True)
+            assert f"(PostgreSQL) {version}." in said.stdout.decode()
+    with pytest.raises(InvalidInput, match="18, 16"):
+        tool_path(9, "psql")
+
+
+def test_unavailable_without_the_wheel(new_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(EmbeddedUnavailable, match=r"recstore\[embedded\]"):
+        start(new_home)
+    assert not new_home.exists()
+
+
+@pytest.mark.parametrize("version", [18, 16])
+def test_daemon_starts_once_keeps_its_data_and_stops(new_home: Path, version: int) -> None:
+    assert running(new_home) is None
+    first = start(new_home, version)
+    with psycopg.connect(first.url) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT current_database() AS name, current_setting('fsync') AS fsync")
+    assert start(new_home, version) == running(new_home) == first
+    assert first.data.is_relative_to(new_home)
+    with pytest.raises(EmbeddedFailed, match="First run: recstore stop"):
+        start(new_home, 16 if version == 18 else 18)
+    assert stop(new_home)
+    assert not alive(first.pid)
+    assert not first.sockets.exists()
+    assert running(new_home) is None
+    assert not stop(new_home)
+    with psycopg.connect(start(new_home, version).url) as connection:
+        assert connection.execute("SELECT * FROM kept").fetchone() == ("recstore", "on")
+
+
+def test_start_recovers_from_a_kill_a_reused_pid_and_a_dropped_database(home: Path) -> None:
+    first = start(home)
+    with psycopg.connect(first.url_of("postgres"), autocommit=True) as connection:
+        connection.execute("DROP DATABASE recstore")
+        with pytest.raises(psycopg.OperationalError):
+            psycopg.connect(first.url)
+    os.kill(first.pid, signal.SIGKILL)
+    second = start(home)  # at once: processes of the first may still be ending
+    assert second.pid != first.pid
+    assert not first.sockets.exists()
+    psycopg.connect(second.url).close()
+
+    os.kill(second.pid, signal.SIGKILL)
+    until(lambda: not alive(second.pid))
+    recorded = second.data / "postmaster.pid"  # as after a reboot that gave the number to another process
+    recorded.write_text(recorded.read_text().replace(str(second.pid), str(os.getpid()), 1))
+    assert running(home) is None
+    assert not stop(home)
+    psycopg.connect(start(home).url).close()
+
+
+def test_start_recovers_from_a_start_killed_halfway(new_home: Path) -> None:
+    with subprocess.Popen(starting(new_home), cwd=CHECKOUT, stdout=subprocess.PIPE) as halfway:
+        until((new_home / "postgres18.new").exists)
+        halfway.kill()
+    psycopg.connect(start(new_home).url).close()
+
+
+def test_start_recovers_from_a_lost_socket(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemon, "PATIENCE", 0.2)
+    first = start(home)
+    shutil.rmtree(first.sockets)
+    second = start(home)
+    assert not alive(first.pid)
+    psycopg.connect(second.url).close()
+
+
+def test_starts_at_once_give_one_server(new_home: Path) -> None:
+    with ThreadPoolExecutor() as pool:
+        calls = pool.map(
+            lambda _: subprocess.run(starting(new_home), cwd=CHECKOUT, capture_output=True, text=True), range(3)
+        )
+    servers = [(call.stdout, call.stderr) for call in calls]
+    server = running(new_home)
+    assert server
+    assert servers == [(f"{server.pid}\n", "")] * 3
+
+
+def test_moved_and_copied_homes(home: Path) -> None:
+    original = start(home)
+    copy = home.with_name("copy")
+    shutil.copytree(home, copy)
+    try:
+        assert running(copy) is None
+        copied = start(copy)
+        assert {copied.pid, copied.sockets}.isdisjoint({original.pid, original.sockets})
+        moved = home.rename(home.with_name("moved"))
+        assert running(home) is None
+        try:
+            found = running(moved)
+            assert found
+            assert (found.pid, found.data) == (original.pid, moved / "postgres18")
+            assert stop(copy)
+            psycopg.connect(found.url).close()
+        finally:
+            assert stop(moved)
+    finally:
+        stop(copy)
+
+
+def test_callers_environment_does_not_matter(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hostile = {
+        "PGHOST": "nowhere",
+        "PGPORT": "1",
+        "PGOPTIONS": "-c nonsense=1",
+        "PGDATA": "/nowhere",
+        "LC_ALL": "nonsense",
+    }
+    for name, value in hostile.items():
+        monkeypatch.setenv(name, value)
+    start(home)
+    with temporary_server() as server:
+        assert alive(server.pid)
+
+
+def test_unusable_homes_are_told_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for unusable in tmp_path / "file", tmp_path / "file" / "below", tmp_path / ("/".join(["x" * 200] * 5)):
+        with pytest.raises(EmbeddedFailed, match="can not use"):
+            start(unusable)
+    broken = tmp_path / "broken"
+    (broken / "postgres18").mkdir(parents=True)
+    with pytest.raises(EmbeddedFailed, match="postgres") as caught:
+        start(broken)
+    assert str(broken / "postgres.log") in caught.value.message
+
+
+@pytest.mark.skipif(not ROOT, reason="only root can become another user")
+def test_root_without_user_namespaces_runs_it_as_nobody(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start(home)
+    stop(home)
+    monkeypatch.setattr(programs, "_may_unshare", lambda: False)
+    server = start(home)  # made by the other method
+    assert server.data.stat().st_uid == programs.NOBODY
+    psycopg.connect(server.url).close()
+    with temporary_server() as other:
+        psycopg.connect(other.url).close()
+    assert not other.sockets.exists()
+    stop(home)
+    monkeypatch.undo()
+    psycopg.connect(start(home).url).close()
+
+    monkeypatch.setattr(programs, "_may_unshare", lambda: False)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(EmbeddedFailed, match="Run recstore as an ordinary user"):
+        start(home.with_name("other"))
+
+
+@pytest.mark.skipif(not ROOT, reason="only root can become another user; every other test here runs as an ordinary one")
+def test_ordinary_user(used_home: Path) -> None:
+    code = """if True:
+        import os, signal
+        from pathlib import Path
+        from recstore.embedded import running, start, stop, temporary_server
+        from recstore.errors import EmbeddedFailed
+        with temporary_server() as server:
+            assert server.data.stat().st_uid == os.getuid() == 65534
+            assert server.sockets.parent == Path(os.environ["TMPDIR"])
+        home = Path.home() / "a home"
+        first = start(home)
+        assert start(home) == first
+        os.kill(first.pid, signal.SIGKILL)
+        second = start(home)
+        assert second.pid != first.pid
+        assert stop(home) and not stop(home) and not running(home)
+        for unusable in os.environ["ROOTS"], "/proc/new", "/home of nobody":
+            try:
+                start(Path(unusable))
+            except EmbeddedFailed as error:
+                print(error.message)
+    """
+    folder = Path(tempfile.mkdtemp())
+    roots = folder / "roots"
+    try:
+        shutil.copytree(used_home, roots)
+        folder.chmod(0o755)
+        own = folder / "own"
+        own.mkdir(mode=0o700)
+        os.chown(own, 65534, 65534)
+        environment = {"HOME": str(own), "TMPDIR": str(own), "ROOTS": str(roots), "PYTHONPATH": python_path()}
+        person = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        command = [*person, interpreter(person), "-W", "error", "-c", code]
+        outcome = subprocess.run(command, cwd=own, env=environment, capture_output=True, text=True)
+        assert (outcome.returncode, outcome.stderr) == (0, "")
+        assert outcome.stdout.count("can not use") == outcome.stdout.count("\n") == 3
+        assert outcome.stdout.count("Permission denied") >= 2
+        assert [*own.iterdir()] == [own / "a home"]
+    finally:
+        shutil.rmtree(folder)
+
+
+def starting(home: Path) -> list[str]:
+    code = "import sys, pathlib, recstore.embedded as e; print(e.start(pathlib.Path(sys.argv[1])).pid)"
+    return [sys.executable, "-c", code, str(home)]
+
+
+def python_path() -> str:
+    return os.pathsep.join([CHECKOUT, str(tool_path(18, "psql").parents[3])])
+
+
+def interpreter(person: list[str]) -> str:
+    """A Python that this person may run: that of the tests may be out of reach, for instance below /root."""
+    for python in sys.executable, *(f"/usr/bin/python3{minor}" for minor in ("", ".14", ".13", ".12", ".11")):
+        command = [
+            *person,
+            python,
+            "-c",
+            "import sys, recstore.embedded as e; e.psql_path(); sys.version_info >= (3, 11)",
+        ]
+        with_path = {"PYTHONPATH": python_path()}
+        try:
+            if subprocess.run(command, cwd="/", env=with_path, capture_output=True).returncode == 0:
+                return python
+        except OSError:
+            continue
+    pytest.fail("an ordinary user can run no Python here that finds recstore; check the rights of the checkout")
+
+
+def alive(pid: int) -> bool:
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
+    return bool(state) and not state.startswith("Z")
+
+
+def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)

@@ -1,0 +1,97 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from test_interactions import batch, build
+
+from recstore.confidence import ConfidenceModel, fit
+from recstore.definition import Confidence
+
+ROWS = [(1, 1, 4.0), (1, 2, 1.0), (2, 1, 2.0), (3, 1, 1.0), (3, 3, 8.0)]
+USERS = np.array([0, 0, 1, 2, 2])
+VALUES = np.array([4.0, 1.0, 2.0, 1.0, 8.0])
+TOTALS = np.array([5.0, 5.0, 2.0, 9.0, 9.0])
+FUNCTIONS = ("linear", "log", "binary", "share", "bm25")
+
+
+@pytest.fixture
+def interactions():
+    return build(batch(ROWS))[0]
+
+
+def unscaled(function):
+    match function:
+        case "linear":
+            return VALUES
+        case "log":
+            return np.log(1 + VALUES / 0.5)
+        case "binary":
+            return np.ones(5)
+        case "share":
+            return VALUES / TOTALS
+        case "bm25":
+            users_of_item = np.array([3, 1, 3, 3, 1])
+            idf = np.log(1 + (3 - users_of_item + 0.5) / (users_of_item + 0.5))
+            return idf * VALUES * 2.2 / (1.2 * (0.25 + 0.75 * TOTALS / (16 / 3)) + VALUES)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_the_matrix_holds_one_plus_alpha_w(interactions, function):
+    confidence = Confidence(function=function, scale="none", eps=0.5, k1=1.2, b=0.75)
+    matrix = fit(interactions, confidence).matrix(interactions, 40)
+    assert matrix.dtype == np.float32
+    assert matrix.shape == (3, 3)
+    assert matrix.has_canonical_format
+    expected = np.zeros((3, 3))
+    expected[[0, 0, 1, 2, 2], [0, 1, 0, 0, 2]] = 1 + 40 * unscaled(function)
+    np.testing.assert_allclose(matrix.toarray(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_scaled_weights_have_mean_one(interactions, function):
+    model = fit(interactions, Confidence(function=function, eps=0.5, k1=1.2, b=0.75))
+    weights = model.weights(interactions.user_index, interactions.item_index, interactions.values)
+    assert weights.mean() == pytest.approx(1)
+    np.testing.assert_allclose(weights, unscaled(function) / unscaled(function).mean())
+    assert model.scale_factor == pytest.approx(unscaled(function).mean())
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_stored_model_weighs_one_users_rows_the_same(interactions, function):
+    model = fit(interactions, Confidence(function=function))
+    constants = json.loads(json.dumps(model.constants()))
+    again = ConfidenceModel(**constants, idf=None if model.idf is None else model.idf.copy())
+    everyone = model.weights(interactions.user_index, interactions.item_index, interactions.values)
+    last = interactions.user_index == 2
+    alone = again.weights(np.zeros(2, np.int32), interactions.item_index[last], interactions.values[last])
+    np.testing.assert_array_equal(alone, everyone[last])
+
+
+def test_an_item_that_everybody_viewed_still_counts(interactions):
+    matrix = fit(interactions, Confidence(function="bm25", scale="none")).matrix(interactions, 1)
+    assert (matrix.data > 1).all()
+
+
+@pytest.mark.parametrize("scale", ["mean", "none"])
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_extreme_values_stay_positive_and_finite(function, scale):
+    rows = [(1, 1, 5e-324), (1, 2, 1e307), (2, 1, 1e-30), (2, 2, 1e307), (3, 1, 1.0)]
+    interactions, _ = build(batch(rows))
+    model = fit(interactions, Confidence(function=function, scale=scale, eps=1e-3))
+    weights = model.weights(interactions.user_index, interactions.item_index, interactions.values).astype(np.float32)
+    assert ((weights > 0) & np.isfinite(weights)).all()
+    data = model.matrix(interactions, 1e20).data
+    assert ((data > 1) & np.isfinite(data)).all()
+
+
+def test_a_user_without_pairs_is_an_empty_row(interactions):
+    keep = interactions.user_index != 1
+    part = replace(
+        interactions,
+        user_index=interactions.user_index[keep],
+        item_index=interactions.item_index[keep],
+        values=interactions.values[keep],
+    )
+    matrix = fit(interactions, Confidence()).matrix(part, 1)
+    assert np.diff(matrix.indptr).tolist() == [2, 0, 2]

@@ -1,0 +1,161 @@
+import json
+import uuid
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from recstore.errors import SourceEmpty, SourceInvalid, TooManyNulls
+from recstore.interactions import IdMap, Interactions, InteractionsBuilder, SourceReport
+from recstore.types import IdType
+
+BIGINT = pa.int64()
+
+
+def batch(rows, user_type=BIGINT, item_type=BIGINT, with_times=False):
+    users, items, values, *times = zip(*rows, strict=True)
+    columns = {
+        "user_id": pa.array(users, user_type),
+        "item_id": pa.array(items, item_type),
+        "value": pa.array(values, pa.float64()),
+    }
+    if with_times:
+        columns["last_at"] = pa.array(times[0], pa.timestamp("us", "UTC"))
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def build(*batches, user_type=IdType.BIGINT, item_type=IdType.BIGINT, duplicates="sum", max_nulls=1.0):
+    builder = InteractionsBuilder(user_type, item_type, duplicates, max_nulls, "retail")
+    for one in batches:
+        builder.add(one)
+    return builder.build()
+
+
+def triples(interactions: Interactions):
+    return [
+        (interactions.users.to_python(user), interactions.items.to_python(item), value)
+        for user, item, value in zip(
+            interactions.user_index, interactions.item_index, interactions.values.tolist(), strict=True
+        )
+    ]
+
+
+def test_pairs_are_sorted_merged_and_counted():
+    interactions, report = build(
+        batch([(7, 30, 1.0), (5, 20, 2.0), (None, 20, 9.0)]),
+        batch([(5, 10, 4.0), (7, 30, 2.5), (5, 20, None), (5, 20, float("nan")), (5, 20, float("inf"))]),
+        batch([(7, 10, 0.0), (7, 10, -3.0), (-1, 20, 1.0)]),
+    )
+    assert triples(interactions) == [(-1, 20, 1.0), (5, 10, 4.0), (5, 20, 2.0), (7, 30, 3.5)]
+    assert report == SourceReport(
+        rows=11, nulls=4, nonpositive=2, duplicates=1, pairs=4, users=3, items=3, total=10.5, newest=None
+    )
+    assert interactions.user_index.dtype == interactions.item_index.dtype == np.int32
+    assert interactions.values.dtype == np.float64
+
+
+@pytest.mark.parametrize(("how", "value"), [("sum", 9.0), ("max", 5.0), ("mean", 3.0), ("last", 1.0)])
+def test_duplicates(how, value):
+    interactions, report = build(batch([(1, 1, 3.0), (1, 2, 7.0)]), batch([(1, 1, 5.0), (1, 1, 1.0)]), duplicates=how)
+    assert triples(interactions) == [(1, 1, value), (1, 2, 7.0)]
+    assert report.duplicates == 2
+
+
+def test_last_is_the_newest_row_and_among_equals_the_one_read_last():
+    def at(day):
+        return datetime(2024, 1, day, tzinfo=UTC)
+
+    interactions, report = build(
+        batch([(1, 1, 3.0, at(9)), (2, 1, 1.0, at(2)), (3, 1, 8.0, at(1))], with_times=True),
+        batch([(1, 1, 5.0, at(4)), (2, 1, 2.0, at(2)), (3, 1, 9.0, None)], with_times=True),
+        duplicates="last",
+    )
+    assert triples(interactions) == [(1, 1, 3.0), (2, 1, 2.0), (3, 1, 8.0)]
+    assert report.newest == at(9)
+    assert json.loads(json.dumps(report.as_dict()))["newest"] == "2024-01-09T00:00:00+00:00"
+
+
+def test_newest_without_a_time_zone_or_as_a_date():
+    rows = {"user_id": [1, 2], "item_id": [1, 2], "value": [1.0, 1.0]}
+    for times, newest in (
+        (pa.array([datetime(2024, 1, 2), None], pa.timestamp("us")), datetime(2024, 1, 2)),
+        (pa.array([datetime(2024, 1, 2), datetime(2024, 1, 3)]).cast(pa.date32()), datetime(2024, 1, 3)),
+    ):
+        _, report = build(pa.RecordBatch.from_pydict(rows | {"last_at": times}))
+        assert report.newest == newest
+
+
+def test_uuid_ids_come_as_an_extension_type_and_sort_by_bytes():
+    ids = [uuid.UUID(int=value) for value in (2**127, 1, 2**64)]
+    storage = pa.array([one.bytes for one in ids], pa.binary(16))
+    users = pa.ExtensionArray.from_storage(pa.uuid(), storage)
+    interactions, _ = build(
+        pa.RecordBatch.from_arrays(
+            [users, pa.array([1, 1, 1]), pa.array([1.0, 2.0, 3.0])], ["user_id", "item_id", "value"]
+        ),
+        user_type=IdType.UUID,
+    )
+    assert triples(interactions) == [(ids[1], 1, 2.0), (ids[2], 1, 3.0), (ids[0], 1, 1.0)]
+    assert interactions.users.ids.type == IdType.UUID.arrow
+    assert interactions.users.lookup(users).tolist() == [2, 0, 1]
+
+
+def test_text_ids_sort_by_their_bytes_whatever_the_arrow_type():
+    for arrow in (pa.string(), pa.large_string()):
+        rows = [("b", "x", 1.0), ("a", "x", 1.0), ("B", "x", 1.0), ("é", "x", 1.0), ("", "x", 1.0), ("z", "x", 1.0)]
+        interactions, _ = build(batch(rows, arrow, arrow), user_type=IdType.TEXT, item_type=IdType.TEXT)
+        assert interactions.users.ids.to_pylist() == ["", "B", "a", "b", "z", "é"]
+        assert interactions.users.ids.type == pa.string()
+
+
+def test_smallint_and_integer_ids_keep_their_type():
+    interactions, _ = build(
+        batch([(1, 2, 1.0)], pa.int16(), pa.int32()), user_type=IdType.SMALLINT, item_type=IdType.INTEGER
+    )
+    assert (interactions.users.ids.type, interactions.items.ids.type) == (pa.int16(), pa.int32())
+
+
+def test_lookup_and_take():
+    ids = IdMap(pa.array([3, 5, 8], pa.int16()))
+    assert len(ids) == 3
+    assert ids.lookup(pa.array([8, 4, None, 3, 10**12], pa.int64())).tolist() == [2, -1, -1, 0, -1]
+    assert ids.lookup(pa.chunked_array([[5], [3]])).tolist() == [1, 0]
+    assert ids.lookup(pa.array([])).tolist() == []
+    assert ids.take(np.array([2, 0])).to_pylist() == [8, 3]
+
+
+def test_subset_shrinks_the_maps():
+    interactions, _ = build(batch([(1, 10, 1.0), (1, 20, 2.0), (2, 20, 3.0), (3, 30, 4.0)]))
+    left = interactions.subset(interactions.values >= 3)
+    assert triples(left) == [(2, 20, 3.0), (3, 30, 4.0)]
+    assert left.users.ids.to_pylist() == [2, 3]
+    assert left.items.ids.to_pylist() == [20, 30]
+
+
+def test_too_many_nulls_are_refused_with_the_counts():
+    rows = [(1, 1, 1.0)] * 98 + [(None, 1, 1.0)] * 2
+    assert build(batch(rows), max_nulls=0.02)[1].nulls == 2
+    with pytest.raises(TooManyNulls, match=r"2 of 100 rows.*2\.0%.*at most 1\.0%.*recstore alter retail"):
+        build(batch(rows), max_nulls=0.01)
+
+
+@pytest.mark.parametrize("batches", [[], [batch([(1, 1, 0.0), (None, 2, 1.0)])]])
+def test_a_source_without_usable_rows_is_refused(batches):
+    with pytest.raises(SourceEmpty, match="retail") as caught:
+        build(*batches)
+    assert caught.value.rows == 2 * len(batches)
+
+
+def test_values_that_add_up_to_infinity_are_refused():
+    with pytest.raises(SourceInvalid, match="infinite"):
+        build(batch([(1, 1, 1.5e308), (1, 1, 1.5e308)]))
+
+
+def test_many_batches_are_encoded_in_blocks(monkeypatch):
+    monkeypatch.setattr("recstore.interactions.BLOCK_ROWS", 8)
+    rng = np.random.default_rng(0)
+    rows = [(int(user), int(item), 1.0) for user, item in rng.integers(0, 200, (1000, 2))]
+    interactions, report = build(*(batch(rows[start : start + 5]) for start in range(0, 1000, 5)))
+    assert {(user, item) for user, item, _ in triples(interactions)} == {row[:2] for row in rows}
+    assert report.total == 1000

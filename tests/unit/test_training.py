@@ -1,0 +1,338 @@
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow.csv
+import pytest
+from scipy import sparse
+
+from recstore.confidence import fit
+from recstore.definition import MAX_FACTORS, Confidence, Hyperparameters
+from recstore.errors import DeviceUnavailable, InvalidInput, TooManyFactors, TrainingDiverged
+from recstore.interactions import InteractionsBuilder
+from recstore.training import Factors, als, default_factors, trainer, usable_factors, warnings_for
+from recstore.types import IdType
+
+VIEWS = Path(__file__).parents[1] / "data" / "oulad_aaa_sample.views.csv.gz"
+ALS = als.ALS()
+
+
+def hyperparameters(**given):
+    return Hyperparameters(**{"regularization": 1.0, "iterations": 15, "seed": 7} | given)
+
+
+def small_matrix(users=30, items=20, density=0.25, seed=0, alpha=10.0):
+    rng = np.random.default_rng(seed)
+    weights = rng.random((users, items)) * (rng.random((users, items)) < density)
+    weights[:, 0] = np.maximum(weights[:, 0], 0.1)
+    matrix = sparse.csr_matrix(weights)
+    matrix.data = 1 + alpha * matrix.data
+    return matrix.astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def course():
+    """Clicks of learners on the pages of a course, as (interactions, confidence matrix)."""
+    table = pyarrow.csv.read_csv(VIEWS).rename_columns(["user_id", "item_id", "value"])
+    builder = InteractionsBuilder(IdType.BIGINT, IdType.BIGINT, "sum", 0.0, "course")
+    for batch in table.to_batches():
+        builder.add(batch)
+    interactions, report = builder.build()
+    assert (report.pairs, report.users, report.items) == (6055, 364, 119)
+    return interactions, fit(interactions, Confidence()).matrix(interactions, 60)
+
+
+def solve(confidence, y, regularization):
+    """Hu, Koren and Volinsky's equation (4) for each row of a dense matrix of confidences, 0 where nothing was viewed:
+    x_u = (Y^T C^u Y + regularization I)^-1 Y^T C^u p_u."""
+    solved = []
+    for row in confidence:
+        c, p = np.where(row > 0, row, 1.0), (row > 0).astype(float)
+        solved.append(np.linalg.solve(y.T @ (c[:, None] * y) + regularization * np.eye(y.shape[1]), y.T @ (c * p)))
+    return np.array(solved)
+
+
+def dense_als(confidence, factors, given):
+    rng = np.random.default_rng(given.seed)
+    x = rng.random((confidence.shape[0], factors), dtype=np.float32) * np.float32(0.01)
+    y = (rng.random((confidence.shape[1], factors), dtype=np.float32) * np.float32(0.01)).astype(float)
+    for _ in range(given.iterations):
+        x = solve(confidence, y, given.regularization)
+        y = solve(confidence.T, x, given.regularization)
+    return x, y
+
+
+def loss(confidence, x, y, regularization):
+    c, p = np.where(confidence > 0, confidence, 1.0), (confidence > 0).astype(float)
+    return (c * (p - x @ y.T) ** 2).sum() + regularization * ((x**2).sum() + (y**2).sum())
+
+
+@pytest.mark.parametrize("factors", [1, 2, 3])
+def test_up_to_three_factors_each_half_sweep_is_the_paper_s_exact_solution(factors):
+    matrix, given = small_matrix(), hyperparameters()
+    x, y = dense_als(matrix.toarray().astype(float), factors, given)
+    trained = ALS.train(matrix, given, factors=factors, device="cpu")
+    np.testing.assert_allclose(trained.user_factors, x, rtol=2e-3, atol=2e-4)
+    np.testing.assert_allclose(trained.item_factors, y, rtol=2e-3, atol=2e-4)
+
+
+def test_with_more_factors_it_reaches_the_loss_of_the_exact_alternation():
+    matrix, given = small_matrix(), hyperparameters(iterations=60)
+    confidence = matrix.toarray().astype(float)
+    exact = loss(confidence, *dense_als(confidence, 8, given), given.regularization)
+    trained = ALS.train(matrix, given, factors=8, device="cpu")
+    found = loss(confidence, trained.user_factors.astype(float), trained.item_factors.astype(float), 1.0)
+    assert found == pytest.approx(exact, rel=0.01)
+
+
+@pytest.mark.parametrize("factors", [4, 9, 19])
+@pytest.mark.parametrize("regularization", [0.01, 1.0, 100.0])
+def test_exact_users_are_the_dense_solution(factors, regularization):
+    matrix = small_matrix(density=0.3)
+    y = np.random.default_rng(1).normal(size=(20, factors)).astype(np.float32)
+    expected = solve(matrix.toarray().astype(float), y.astype(float), regularization)
+    solved = ALS.solve_users(matrix, y, regularization)
+    assert solved.dtype == np.float32
+    np.testing.assert_allclose(solved, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_exact_users_of_any_rows(course):
+    _, matrix = course
+    trained = ALS.train(matrix, hyperparameters(regularization=20.0), factors=32, device="cpu")
+    everyone = ALS.solve_users(matrix, trained.item_factors, trained.regularization)
+    some = sparse.vstack([matrix[5], matrix[300], sparse.csr_matrix((1, 119), dtype=np.float32)], format="csr")
+    solved = ALS.solve_users(some, trained.item_factors, trained.regularization)
+    np.testing.assert_allclose(solved[:2], everyone[[5, 300]], rtol=1e-6, atol=1e-7)
+    assert not solved[2].any()
+    assert ALS.solve_users(matrix[:0], trained.item_factors, 1.0).shape == (0, 32)
+
+
+def test_exact_users_in_many_blocks(course, monkeypatch):
+    _, matrix = course
+    y = np.random.default_rng(1).normal(size=(119, 24)).astype(np.float32)
+    at_once = ALS.solve_users(matrix, y, 1.0)
+    monkeypatch.setattr(als, "BLOCK_BYTES", 5000)
+    np.testing.assert_allclose(ALS.solve_users(matrix, y, 1.0), at_once, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("factors", [2, 20])
+def test_users_that_are_not_determined_are_an_error(factors):
+    matrix = small_matrix(density=0.2)
+    y = np.zeros((20, factors), dtype=np.float32)
+    y[:, 0] = 1
+    with pytest.raises(TrainingDiverged, match=r"no single solution.*regularization"):
+        ALS.solve_users(matrix, y, 0.0)
+
+
+def test_a_known_answer():
+    """Two groups, each of 3 users who viewed the same 2 items, one factor per group. With p = x . y inside a group the
+    loss of a group is 6 c (1 - p)^2 + regularization (3 x^2 + 2 y^2), least at 3 x^2 = 2 y^2, so at
+    p = 1 - sqrt(6) regularization / (6 c); across groups p = 0."""
+    groups = np.kron(np.eye(2), np.ones((3, 2)))
+    matrix = sparse.csr_matrix(groups * 41, dtype=np.float32)
+    trained = ALS.train(matrix, hyperparameters(regularization=10.0, iterations=100), factors=2, device="cpu")
+    predicted = ALS.solve_users(matrix, trained.item_factors, 10.0) @ trained.item_factors.T
+    np.testing.assert_allclose(predicted, groups * (1 - 6**0.5 * 10 / (6 * 41)), atol=1e-4)
+
+
+def test_planted_clusters_are_recovered():
+    rng = np.random.default_rng(3)
+    users, items = np.arange(120) % 4, np.arange(60) % 4
+    chance = np.where(users[:, None] == items[None], 0.5, 0.01)
+    matrix = sparse.csr_matrix((rng.random((120, 60)) < chance).astype(np.float32) * 41)
+    trained = ALS.train(matrix, hyperparameters(regularization=20.0), factors=4, device="cpu")
+    predicted = ALS.solve_users(matrix, trained.item_factors, 20.0) @ trained.item_factors.T
+    predicted[matrix.toarray() > 0] = -np.inf
+    top = np.argsort(-predicted, axis=1)[:, :3]
+    assert (items[top] == users[:, None]).mean() > 0.95
+    unit = trained.item_factors / np.linalg.norm(trained.item_factors, axis=1, keepdims=True)
+    cosine = unit @ unit.T - 2 * np.eye(60)
+    assert (items[cosine.argmax(axis=1)] == items).mean() > 0.95
+
+
+def test_it_beats_popularity_on_real_views(course):
+    interactions, _ = course
+    held_out = np.random.default_rng(0).random(len(interactions)) < 0.2
+    kept = interactions.subset(~held_out)
+    matrix = fit(kept, Confidence()).matrix(kept, 60)
+    trained = ALS.train(matrix, hyperparameters(regularization=50.0), factors=16, device="cpu")
+    scores = ALS.solve_users(matrix, trained.item_factors, 50.0) @ trained.item_factors.T
+    users = kept.users.lookup(interactions.users.ids)[interactions.user_index[held_out]]
+    items = kept.items.lookup(interactions.items.ids)[interactions.item_index[held_out]]
+    known = (users >= 0) & (items >= 0)
+    wanted = np.zeros(matrix.shape, dtype=bool)
+    wanted[users[known], items[known]] = True
+
+    def recall_at_10(scores):
+        top = np.argsort(-np.where(matrix.toarray() > 0, -np.inf, scores), axis=1)[:, :10]
+        return np.take_along_axis(wanted, top, axis=1).sum() / wanted.sum()
+
+    popularity = np.broadcast_to(np.diff(matrix.tocsc().indptr), matrix.shape)
+    assert recall_at_10(scores) > max(0.76, 1.03 * recall_at_10(popularity))
+
+
+def test_the_same_seed_gives_the_same_bits_with_any_number_of_threads(course):
+    _, matrix = course
+    one = ALS.train(matrix, hyperparameters(), factors=16, device="cpu", threads=1)
+    three = ALS.train(matrix, hyperparameters(), factors=16, device="cpu", threads=3)
+    other_seed = ALS.train(matrix, hyperparameters(seed=8), factors=16, device="cpu", threads=1)
+    np.testing.assert_array_equal(one.user_factors, three.user_factors)
+    np.testing.assert_array_equal(one.item_factors, three.item_factors)
+    assert not np.array_equal(one.item_factors, other_seed.item_factors)
+    solved = [ALS.solve_users(matrix, one.item_factors, 1.0, threads) for threads in (1, 3)]
+    np.testing.assert_array_equal(*solved)
+
+
+def test_what_it_returns(course):
+    _, matrix = course
+    seen = []
+    trained = ALS.train(
+        matrix,
+        hyperparameters(iterations=4, regularization=20.0),
+        factors=16,
+        device="cpu",
+        on_iteration=lambda *progress: seen.append(progress),
+        with_loss=True,
+    )
+    assert isinstance(trained, Factors)
+    assert trained.user_factors.shape == (364, 16)
+    assert trained.item_factors.shape == (119, 16)
+    assert trained.user_factors.dtype == trained.item_factors.dtype == np.float32
+    np.testing.assert_allclose(trained.gram, trained.item_factors.T.astype(float) @ trained.item_factors, rtol=1e-5)
+    assert trained.gram.dtype == np.float64
+    assert (trained.device, trained.warnings, trained.regularization) == ("cpu", (), 20.0)
+    assert [number for number, _, _ in seen] == [0, 1, 2, 3]
+    losses = [value for _, _, value in seen]
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_a_warm_start_begins_from_the_given_items_and_leaves_them_alone(course):
+    _, matrix = course
+    cold = ALS.train(matrix, hyperparameters(regularization=20.0), factors=16, device="cpu")
+    start = cold.item_factors.copy()
+    start[3] = 0
+    before = start.copy()
+
+    def first_loss(item_factors):
+        seen = []
+        trained = ALS.train(
+            matrix, hyperparameters(iterations=1, regularization=20.0), factors=16, device="cpu",
+            item_factors=item_factors, on_iteration=lambda *progress: seen.append(progress[2]), with_loss=True,
+        )  # fmt: skip
+        assert trained.item_factors[3].any()
+        return seen[0]
+
+    assert first_loss(start) < 0.5 * first_loss(None)
+    np.testing.assert_array_equal(start, before)
+    with pytest.raises(InvalidInput, match=r"\(119, 15\), not \(119, 16\)"):
+        first_loss(start[:, :15])
+
+
+def test_factors_that_are_not_numbers_are_an_error():
+    matrix = small_matrix()
+    matrix.data[0] = np.nan
+    with pytest.raises(TrainingDiverged, match="regularization"):
+        ALS.train(matrix, hyperparameters(), factors=4, device="cpu")
+    matrix.data[0] = 3e38
+    with pytest.raises(TrainingDiverged):
+        ALS.train(matrix, hyperparameters(), factors=4, device="cpu")
+
+
+def test_an_error_of_the_callback_passes_through():
+    def stop(*_):
+        raise KeyError("lost the lock")
+
+    with pytest.raises(KeyError, match="lost the lock"):
+        ALS.train(small_matrix(), hyperparameters(), factors=4, device="cpu", on_iteration=stop)
+
+
+def test_the_number_of_factors():
+    assert [default_factors(items) for items in (1, 2, 50, 129, 10**6)] == [1, 1, 49, 128, 128]
+    assert [usable_factors(64, items) for items in (1, 2, 64, 65)] == [1, 1, 63, 64]
+    assert usable_factors(MAX_FACTORS, 10**6) == MAX_FACTORS
+    with pytest.raises(TooManyFactors, match="1985 factors"):
+        usable_factors(MAX_FACTORS + 1, 10**6)
+    trained = ALS.train(small_matrix(), hyperparameters(), factors=50, device="cpu")
+    assert trained.item_factors.shape == (20, 19)
+    assert trained.warnings == ("50 factors are more than 20 items can determine; 19 are used (items - 1).",)
+
+
+def test_one_item_and_one_user():
+    trained = ALS.train(sparse.csr_matrix(np.full((1, 1), 61, np.float32)), hyperparameters(), factors=1, device="cpu")
+    assert trained.item_factors.shape == (1, 1)
+
+
+def test_settings_known_to_be_bad_are_warned_of(course):
+    interactions, matrix = course
+    unweighted = fit(interactions, Confidence()).matrix(interactions, 1)
+    assert warnings_for(matrix, hyperparameters(regularization=20.0), 32) == []
+    assert "counts hardly matter" in warnings_for(unweighted, hyperparameters(), 32)[0]
+    assert "overfit" in warnings_for(matrix, hyperparameters(regularization=0.01, iterations=50), 32)[0]
+
+
+def test_the_regularization_that_shrinks_all_to_zero_is_named(course):
+    _, matrix = course
+    limit = np.linalg.norm(matrix.toarray(), 2)
+    assert warnings_for(matrix, hyperparameters(regularization=0.9 * limit), 8) == []
+    assert f"from {limit:.3g} on" in warnings_for(matrix, hyperparameters(regularization=1.1 * limit), 8)[0]
+
+    def longest(regularization):
+        given = hyperparameters(regularization=regularization, iterations=30)
+        return np.abs(ALS.train(matrix, given, factors=8, device="cpu").item_factors).max()
+
+    assert longest(1.5 * limit) < 1e-6
+    assert longest(0.7 * limit) > 0.01
+
+
+def test_trainers_have_names():
+    assert isinstance(trainer("als"), als.ALS)
+    with pytest.raises(InvalidInput, match="no trainer named 'bpr'; choose one of: als"):
+        trainer("bpr")
+
+
+def test_without_a_usable_gpu_auto_is_the_cpu_and_gpu_is_an_error(monkeypatch):
+    monkeypatch.setattr(als, "gpu_problem", lambda factors=1: f"no device for {factors}")
+    assert ALS.train(small_matrix(), hyperparameters(), factors=4, device="auto").device == "cpu"
+    with pytest.raises(DeviceUnavailable, match="no device for 4"):
+        ALS.train(small_matrix(), hyperparameters(), factors=4, device="gpu")
+
+
+def test_why_the_gpu_is_not_usable(monkeypatch):
+    gpu = als.implicit.gpu
+    monkeypatch.setattr(gpu, "HAS_RMM", False)
+    assert "pip install 'recstore[gpu]'" in als.gpu_problem()
+    monkeypatch.setattr(gpu, "HAS_RMM", True)
+    monkeypatch.setattr(gpu, "HAS_CUDA", False)
+    monkeypatch.setattr(als, "_import_warnings", [SimpleNamespace(message="undefined symbol")])
+    assert als.gpu_problem() == "undefined symbol"
+    monkeypatch.setattr(gpu, "HAS_CUDA", True)
+    assert als.gpu_problem(1024) is None
+    assert "1024" in als.gpu_problem(1025)
+
+
+def test_a_gpu_that_fails_leaves_the_work_to_the_cpu(monkeypatch):
+    def out_of_memory(*_):
+        raise MemoryError("std::bad_alloc: out of memory")
+
+    monkeypatch.setattr(als, "gpu_problem", lambda *_: None)
+    monkeypatch.setattr(als, "_fit_gpu", out_of_memory)
+    trained = ALS.train(small_matrix(), hyperparameters(), factors=4)
+    assert trained.device == "cpu"
+    assert "out of memory" in trained.warnings[-1]
+    with pytest.raises(DeviceUnavailable, match="out of memory"):
+        ALS.train(small_matrix(), hyperparameters(), factors=4, device="gpu")
+
+
+@pytest.mark.skipif(als.gpu_problem() is not None, reason=f"no GPU: {als.gpu_problem()}")
+def test_the_gpu_gives_what_the_cpu_gives(course):
+    _, matrix = course
+    given = hyperparameters(regularization=20.0)
+    cpu, gpu = (ALS.train(matrix, given, factors=20, device=device) for device in ("cpu", "gpu"))
+    np.testing.assert_allclose(gpu.user_factors @ gpu.item_factors.T, cpu.user_factors @ cpu.item_factors.T, atol=2e-2)
+
+
+def test_importing_the_protocol_does_not_import_implicit():
+    code = "import sys, recstore.training; assert not {'implicit', 'threadpoolctl'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)

@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+
+from recstore.errors import FactorsCollapsed, TrainingDiverged
+from recstore.vectors import factors_from, item_vectors, user_vectors
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(40, 6)).astype(np.float32) * RNG.random((40, 1)).astype(np.float32)
+Y = RNG.normal(size=(30, 6)).astype(np.float32) * RNG.random((30, 1)).astype(np.float32)
+
+
+def test_what_is_published():
+    items, users = item_vectors(Y, 64), user_vectors(X, 64)
+    assert items.embedding.shape == items.preference.shape == (30, 64)
+    assert items.embedding.dtype == items.preference.dtype == users.preference.dtype == np.float32
+    assert not items.embedding[:, 6:].any()
+    np.testing.assert_allclose(np.linalg.norm(items.embedding, axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(users.preference, axis=1), 1, rtol=1e-6)
+    assert np.linalg.norm(items.preference, axis=1).max() == pytest.approx(1)
+    assert items.longest == items.length.max()
+    assert items.published.all()
+    assert users.published.all()
+    assert items.length.dtype == users.length.dtype == np.float64
+
+
+def test_predicted_preference_and_rankings_are_the_factors():
+    items, users = item_vectors(Y, 8), user_vectors(X, 8)
+    exact = X.astype(float) @ Y.T.astype(float)
+    scores = users.preference.astype(float) @ items.preference.T.astype(float)
+    np.testing.assert_allclose(scores * users.length[:, None] * items.longest, exact, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(np.argsort(-scores, axis=1), np.argsort(-exact, axis=1))
+    lengths = np.linalg.norm(Y.astype(float), axis=1)
+    cosine = Y.astype(float) @ Y.T.astype(float) / np.outer(lengths, lengths)
+    np.testing.assert_allclose(items.embedding @ items.embedding.T, cosine, atol=1e-6)
+
+
+def test_the_factors_come_back():
+    items, users = item_vectors(Y, 64), user_vectors(X, 64)
+    np.testing.assert_allclose(factors_from(items.embedding, items.length, 6), Y, rtol=1e-6)
+    np.testing.assert_allclose(factors_from(users.preference, users.length, 6), X, rtol=1e-6)
+
+
+def test_collapsed_rows_are_not_published():
+    factors = Y.copy()
+    factors[3] *= 1e-13
+    factors[4] = 0
+    items = item_vectors(factors, 6)
+    assert np.flatnonzero(~items.published).tolist() == [3, 4]
+    assert not items.embedding[[3, 4]].any()
+    assert not items.preference[[3, 4]].any()
+    assert 0 < items.length[3] < 1e-12
+    assert not factors_from(items.embedding, items.length, 6)[[3, 4]].any()
+
+
+def test_the_limit_of_collapse_is_a_millionth_of_the_longest():
+    factors = np.diag([1.0, 2e-6, 0.5e-6]).astype(np.float32)
+    assert item_vectors(factors, 3).published.tolist() == [True, True, False]
+
+
+def test_the_mean_user_counts_every_published_user_once():
+    factors = np.array([[10, 0], [0, 1], [0, 0]], dtype=np.float32)
+    np.testing.assert_allclose(user_vectors(factors, 3).mean(), [0.5, 0.5, 0])
+
+
+def test_what_is_not_a_number_is_refused():
+    for bad in (np.nan, np.inf):
+        factors = Y.copy()
+        factors[[2, 5], 1] = bad
+        with pytest.raises(TrainingDiverged, match="2 of 30 items"):
+            item_vectors(factors, 6)
+        with pytest.raises(TrainingDiverged, match="2 of 30 users"):
+            user_vectors(factors, 6)
+
+
+def test_factors_that_all_shrank_to_nothing_are_refused():
+    with pytest.raises(FactorsCollapsed, match=r"all item factors to nothing.*regularization is too strong"):
+        item_vectors(Y * np.float32(1e-14), 6)
+    with pytest.raises(FactorsCollapsed, match="user"):
+        user_vectors(np.zeros((3, 2), np.float32), 2)
