@@ -105,7 +105,9 @@ class ALS:
         """See `Trainer.solve_users`. Solves (Y^T C_u Y + regularization I) x_u = Y^T C_u p_u in double precision."""
         with threadpool_limits(1, "blas"):
             try:
-                solved = _solve(rows, item_factors.astype(np.float64), regularization, threads)
+                solved = _solve(
+                    rows.astype(np.float32, copy=False), item_factors.astype(np.float64), regularization, threads
+                )
             except (ValueError, np.linalg.LinAlgError) as error:
                 raise TrainingDiverged(what=f"the users' equations have no single solution: {error}") from None
         if not np.isfinite(solved).all():
@@ -199,9 +201,12 @@ def _solve(rows: sparse.csr_matrix, y: NDArray[np.float64], regularization: floa
         )
         solved[block] = x
 
+    sizes = np.unique(counts[few & (counts > 0)])
+    if not len(sizes):
+        return solved
     lower = np.linalg.cholesky(gram + regularization * np.eye(factors))
     s = solve_triangular(lower, y.T, lower=True).T.copy()
-    for items in np.unique(counts[few & (counts > 0)]):
+    for items in sizes:
         for block in _blocks(np.flatnonzero(counts == items), factors * int(items)):
             entries = rows.indptr[block, None] + np.arange(items)
             s_u, c = s[rows.indices[entries]], rows.data[entries, None].astype(np.float64)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import adbc_driver_postgresql.dbapi as adbc
 import psycopg
 import pytest
 import sqlalchemy
@@ -48,33 +49,34 @@ def home(new_home: Path, used_home: Path) -> Path:
     return new_home
 
 
-def test_temporary_server_has_pgvector_its_settings_and_leaves_nothing() -> None:
-    for version in 18, 16:
-        with temporary_server(version, {"work_mem": "7MB"}) as server, psycopg.connect(server.url) as connection:
+@pytest.mark.parametrize("version", [18, 16])
+def test_temporary_server_serves_every_client_and_leaves_nothing(
+    version: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("long and spaced" * 8)  # no socket's path may be so long
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    with temporary_server(version, {"work_mem": "7MB"}, durable=version == 18) as server:
+        with psycopg.connect(server.url, autocommit=True) as connection:
             connection.execute("CREATE EXTENSION vector")
+            connection.execute('CREATE DATABASE "an odd/name?"')
             told = connection.execute(
                 "SELECT current_setting('server_version_num')::int / 10000, current_setting('work_mem'), "
                 "current_setting('fsync'), current_setting('server_encoding'), '[1,2]'::vector::text"
             ).fetchone()
-            assert told == (version, "7MB", "off", "UTF8", "[1,2]")
-        assert not alive(server.pid)
-        assert not server.sockets.exists()
-
-
-def test_url_serves_sqlalchemy_psql_and_other_databases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    long = tmp_path / ("long and spaced" * 8)  # no socket's path may be so long
-    long.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(long))
-    with temporary_server(durable=True) as server:
-        url = server.url.replace("postgresql:", "postgresql+psycopg:")
-        engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
-            assert connection.scalar(sqlalchemy.text("SHOW fsync")) == "on"
-            connection.execute(sqlalchemy.text('CREATE DATABASE "an odd/name?"'))
+        assert told == (version, "7MB", "on" if version == 18 else "off", "UTF8", "[1,2]")
+        engine = sqlalchemy.create_engine(server.url.replace("postgresql:", "postgresql+psycopg:"))
+        with engine.connect() as opened:
+            assert opened.scalar(sqlalchemy.text("SELECT current_database()")) == "postgres"
         engine.dispose()
-        command = [str(psql_path()), "-XAtc", "SELECT current_database()", server.url_of("an odd/name?")]
+        with adbc.connect(server.url) as other, other.cursor() as cursor:
+            cursor.execute("SELECT current_database()")
+            assert cursor.fetchone() == ("postgres",)
+        command = [str(psql_path(version)), "-XAtc", "SELECT current_database()", server.url_of("an odd/name?")]
         assert subprocess.run(command, env={}, capture_output=True, check=True).stdout == b"an odd/name?\n"
         assert server.sockets.stat().st_mode & 0o777 == 0o700
+    assert not alive(server.pid)
+    assert not server.sockets.exists()
 
 
 def test_temporary_server_ends_with_a_killed_parent_although_its_forked_child_lives() -> None:

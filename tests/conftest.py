@@ -1,0 +1,171 @@
+"""A real PostgreSQL for every test that wants one: a server per session, a template database, a database per test.
+
+recstore's own role is `worker`, which is no superuser and owns neither the database nor the application's tables; the
+application's is `application`. RECSTORE_TEST_POSTGRES chooses the version (18, or 16 for the contract subset).
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+import psycopg
+import pytest
+
+from recstore import migrate, pipeline, registry
+from recstore.config import Settings
+from recstore.database import Connection, connect
+from recstore.definition import Definition, Hyperparameters, Publication, Source
+from recstore.embedded import Server, temporary_server
+from recstore.objects import Registered
+
+VERSION = int(os.environ.get("RECSTORE_TEST_POSTGRES", "18"))
+_numbers = count(1)
+
+
+@dataclass
+class Database:
+    """One database of the test server; closes the connections it handed out."""
+
+    server: Server
+    name: str
+    opened: list[Connection] = field(default_factory=list)
+
+    def url_of(self, role: str) -> str:
+        return f"postgresql://{role}@/{self.name}?host={quote(str(self.server.sockets), safe='')}"
+
+    @property
+    def url(self) -> str:
+        """As recstore's own role."""
+        return self.url_of("worker")
+
+    @property
+    def settings(self) -> Settings:
+        """Nothing kept or waited for longer than a test needs."""
+        return Settings(database_url=self.url, retention=0, flip_wait=20, prune_wait=5, home=Path("/nonexistent"))
+
+    def connect(self, role: str = "worker") -> Connection:
+        connection = connect(self.url_of(role), "test")
+        self.opened.append(connection)
+        return connection
+
+    def create(self, name: str = "retail", **definition: object) -> Registered:
+        """A recommender over shop.views with small, quick defaults."""
+        given: dict[str, object] = {
+            "source": Source(table="shop.views", user="user_id", item="product_id", value="view_count"),
+            "hyperparameters": Hyperparameters(factors=16, iterations=5),
+            "publication": Publication(search="exact"),
+        }
+        with self.connect() as connection:
+            return registry.create(connection, self.settings, name, Definition(**(given | definition)))  # type: ignore[arg-type]
+
+    def retrain(self, name: str = "retail", **more: object) -> pipeline.Outcome:
+        return pipeline.retrain(self.url, self.settings, name, **more)  # type: ignore[arg-type]
+
+
+def superuser(server: Server, database: str = "postgres") -> psycopg.Connection[tuple[object, ...]]:
+    url = f"postgresql://postgres@/{database}?host={quote(str(server.sockets), safe='')}"
+    return psycopg.connect(url, autocommit=True)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    with temporary_server(VERSION, {"max_connections": "60"}) as server:
+        with superuser(server) as connection:
+            connection.execute("CREATE ROLE worker LOGIN")
+            connection.execute("CREATE ROLE application LOGIN")
+        yield server
+
+
+def make_database(server: Server, template: str) -> Database:
+    name = f"test_{next(_numbers)}"
+    with superuser(server) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        connection.execute(f"GRANT CREATE ON DATABASE {name} TO worker")
+        connection.execute(f"GRANT CREATE ON DATABASE {name} TO application")
+    return Database(server, name)
+
+
+def drop_database(database: Database) -> None:
+    for connection in database.opened:
+        connection.close()
+    with superuser(database.server) as connection:
+        connection.execute(f"DROP DATABASE {database.name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def empty_template(server: Server) -> str:
+    """pgvector, and nothing else."""
+    with superuser(server) as connection:
+        connection.execute("CREATE DATABASE template_empty")
+    with superuser(server, "template_empty") as connection:
+        connection.execute("CREATE EXTENSION vector")
+    return "template_empty"
+
+
+@pytest.fixture(scope="session")
+def shop_template(server: Server, empty_template: str) -> str:
+    """Migrated, with a small shop: see `planted_views`."""
+    database = make_database(server, empty_template)
+    with database.connect() as connection:
+        migrate.upgrade(connection, database.url, database.settings)
+    with database.connect("application") as connection:
+        make_shop(connection)
+    for connection in database.opened:
+        connection.close()
+    with superuser(server) as connection:
+        connection.execute(f"ALTER DATABASE {database.name} RENAME TO template_shop")
+    return "template_shop"
+
+
+def planted_views(users: int = 240, items: int = 120, clusters: int = 6, seed: int = 7) -> np.ndarray:
+    """Rows (user_id, product_id, view_count): users of a cluster view mostly its items, the first of them most."""
+    random = np.random.default_rng(seed)
+    rows = []
+    size = items // clusters
+    for user in range(users):
+        own = (user % clusters) * size + np.minimum(random.geometric(0.15, 12) - 1, size - 1)
+        other = random.integers(0, items, 2)
+        for item in np.unique(np.concatenate([own, other])):
+            rows.append((user + 1, item + 1, random.integers(1, 9)))
+    return np.array(rows)
+
+
+def make_shop(connection: Connection) -> None:
+    """Schema shop as an application has it, readable by recstore's role."""
+    connection.execute("CREATE SCHEMA shop")
+    connection.execute(
+        "CREATE TABLE shop.products (product_id integer PRIMARY KEY, title text NOT NULL, visible boolean NOT NULL DEFAULT true)"
+    )
+    connection.execute("INSERT INTO shop.products SELECT n, 'product ' || n FROM generate_series(1, 120) n")
+    connection.execute(
+        "CREATE TABLE shop.views (user_id bigint, product_id integer, view_count integer NOT NULL,"
+        " PRIMARY KEY (user_id, product_id))"
+    )
+    rows = planted_views()
+    connection.execute(
+        "INSERT INTO shop.views SELECT * FROM unnest(%s::bigint[], %s::int[], %s::int[])",
+        [column.tolist() for column in rows.T],
+    )
+    connection.execute("ANALYZE shop.views")
+    connection.execute("GRANT USAGE ON SCHEMA shop TO worker")
+    connection.execute("GRANT SELECT ON ALL TABLES IN SCHEMA shop TO worker")
+
+
+@pytest.fixture
+def empty(server: Server, empty_template: str) -> Iterator[Database]:
+    """A database with pgvector and nothing else."""
+    database = make_database(server, empty_template)
+    yield database
+    drop_database(database)
+
+
+@pytest.fixture
+def shop(server: Server, shop_template: str) -> Iterator[Database]:
+    """A migrated database with the small shop and no recommender yet."""
+    database = make_database(server, shop_template)
+    yield database
+    drop_database(database)
