@@ -21,7 +21,9 @@ def released_checksums() -> dict[str, str]:
 def read_sql(name: str) -> str:
     text = resources.files(__package__).joinpath("sql", name).read_text()
     if released_checksums().get(name) != checksum(text):
-        raise RuntimeError(f"migrations/sql/{name} differs from its released checksum; a released migration never changes")
+        raise RuntimeError(
+            f"migrations/sql/{name} differs from its released checksum; a released migration never changes"
+        )
     return text
 
 

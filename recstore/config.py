@@ -17,15 +17,23 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="RECSTORE_", frozen=True)
 
-    database_url: str | None = Field(None, description="postgresql://.. of the application's database; unset: the embedded one")
+    database_url: str | None = Field(
+        None, description="postgresql://.. of the application's database; unset: the embedded one"
+    )
     home: Path = Field(Path(".recstore"), description="folder of the embedded server")
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="where to train")
     threads: int = Field(0, ge=0, description="threads of training; 0: all cores")
     source_timeout: float = Field(3600, gt=0, description="seconds that reading a source may take")
-    flip_wait: float = Field(60, ge=0, description="seconds to wait for other transactions before a generation is left ready")
-    prune_wait: float = Field(5, ge=0, description="seconds to wait for other transactions before pruning is left for later")
+    flip_wait: float = Field(
+        60, ge=0, description="seconds to wait for other transactions before a generation is left ready"
+    )
+    prune_wait: float = Field(
+        5, ge=0, description="seconds to wait for other transactions before pruning is left for later"
+    )
     retention: float = Field(60, ge=0, description="least seconds that a generation is kept after it was live")
-    lock_timeout: float = Field(0.5, gt=0, description="seconds that one attempt at a short lock may wait; below deadlock_timeout")
+    lock_timeout: float = Field(
+        0.5, gt=0, description="seconds that one attempt at a short lock may wait; below deadlock_timeout"
+    )
     lock_attempts: int = Field(30, ge=1, description="attempts at a short lock")
     index_memory: int = Field(1024, ge=16, description="most megabytes of maintenance_work_mem for an index build")
     index_workers: int = Field(2, ge=0, description="parallel workers of an index build")

@@ -49,7 +49,9 @@ def conninfo(url: str, application_name: str) -> str:
         url = "postgresql://" + rest
     try:
         given = conninfo_to_dict(url)
-        return make_conninfo(**(_KEEPALIVE | {k: str(v) for k, v in given.items()} | {"application_name": application_name}))
+        return make_conninfo(
+            **(_KEEPALIVE | {k: str(v) for k, v in given.items()} | {"application_name": application_name})
+        )
     except psycopg.Error as error:
         raise ConnectionFailed(reason=one_line(error)) from None
 
@@ -105,9 +107,7 @@ def _role(error: psycopg.Error) -> str:
     return user.decode() if user else "of this connection"
 
 
-def with_short_lock(
-    connection: Connection, settings: Settings, what: str, relation: str, change: Callable[[], T]
-) -> T:
+def with_short_lock(connection: Connection, settings: Settings, what: str, relation: str, change: Callable[[], T]) -> T:
     """Runs `change` in a transaction whose lock waits are short, again and again, so that readers never queue behind it
     for longer than `lock_timeout`. Commits. Raises LockTimeout, naming who holds `relation`."""
     for _ in range(settings.lock_attempts):

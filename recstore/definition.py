@@ -65,7 +65,9 @@ class Confidence(Part):
     """c = 1 + alpha * w(r): the function w and its constants (design: Hu, Koren and Volinsky 2008)."""
 
     function: ConfidenceFunction = Field("bm25", description="w: linear, log, binary, share or bm25")
-    scale: Literal["mean", "none"] = Field("mean", description="divide w by its mean, so alpha means the same everywhere")
+    scale: Literal["mean", "none"] = Field(
+        "mean", description="divide w by its mean, so alpha means the same everywhere"
+    )
     eps: Positive = Field(1.0, description="of log: w = log(1 + r / eps)")
     k1: Positive = Field(100.0, description="of bm25")
     b: float = Field(0.8, ge=0, le=1, description="of bm25")

@@ -17,7 +17,7 @@ class RecstoreError(Exception):
         self.__dict__.update(data)
         if message is None:
             template = " ".join(inspect.cleandoc(type(self).__doc__ or "").split())
-            message = template.format_map({key: value for key, value in data.items()})
+            message = template.format_map(data)
         self.message = message
         super().__init__(message)
 

@@ -91,7 +91,9 @@ def render(recommender: Registered, source_select: str, *, old_parents: bool = F
         "source_select": source_select,
     }
     vectors = {"_items": ("item_id", "embedding", "preference"), "_users": ("user_id", "preference")}
-    values["item_select"] = _live_select(recommender, "_items", vectors["_items"], ("length", "users", "views"), old_parents)
+    values["item_select"] = _live_select(
+        recommender, "_items", vectors["_items"], ("length", "users", "views"), old_parents
+    )
     values["user_select"] = _live_select(recommender, "_users", vectors["_users"], ("length",), old_parents)
 
     rendered = {}
@@ -115,7 +117,11 @@ def _live_select(
 ) -> str:
     """The rows of the live generation. The cast drops the dimensions only, so the index order survives; the uncorrelated
     sub-select lets the planner prune the other partitions at run time."""
-    columns = [f"v.{vectors[0]}", *(f"v.{c}::{recommender.vector} AS {c}" for c in vectors[1:]), *(f"v.{c}" for c in others)]
+    columns = [
+        f"v.{vectors[0]}",
+        *(f"v.{c}::{recommender.vector} AS {c}" for c in vectors[1:]),
+        *(f"v.{c}" for c in others),
+    ]
     tables = [parent, OLD_PARENTS[parent]] if old_parents else [parent]
     return "\nUNION ALL\n".join(
         f"SELECT {', '.join(columns)}\nFROM {recommender.relation(table)} v\n"  # noqa: S608
@@ -215,9 +221,7 @@ def replace_storage(connection: Connection, recommender: Registered, vector_type
 
 
 def _functions_named(connection: Connection, recommender: Registered, name: str) -> list[dict[str, Any]]:
-    return connection.execute(
-        sqlfile.query("functions_named"), {"schema": recommender.name, "name": name}
-    ).fetchall()
+    return connection.execute(sqlfile.query("functions_named"), {"schema": recommender.name, "name": name}).fetchall()
 
 
 def _replace_function(connection: Connection, recommender: Registered, name: str, text: str) -> None:
@@ -225,7 +229,9 @@ def _replace_function(connection: Connection, recommender: Registered, name: str
     try:
         with connection.transaction():
             connection.execute(text)
-    except pg.InvalidFunctionDefinition:  # another result type or other parameter names: only a new function can have them
+    except (
+        pg.InvalidFunctionDefinition
+    ):  # another result type or other parameter names: only a new function can have them
         for old in before:
             _drop(connection, "FUNCTION", old["signature"])
         connection.execute(text)

@@ -14,7 +14,7 @@ from recstore.database import Connection, connect, plain_errors
 from recstore.errors import LostLock, NotTrained, RecstoreError
 from recstore.migrate import require_current
 from recstore.objects import Registered
-from recstore.publication import building, flipping, generations
+from recstore.publication import barriers, building, flipping, generations
 from recstore.publication.barriers import Blocker
 from recstore.runs import Reporter, Run
 
@@ -176,12 +176,14 @@ def _clean(run: Run) -> None:
     """Takes what dead runs left half-built out of the way; this run holds the lock, so nobody is at work on it."""
     for row in generations.all_of(run.connection, run.recommender):
         if row["state"] == "building":
-            generations.mark_pruning(run.connection, run.recommender, row["generation"], f"run {row['run']} did not finish it")
+            generations.mark_pruning(
+                run.connection, run.recommender, row["generation"], f"run {row['run']} did not finish it"
+            )
 
 
 def _advance(run: Run, generation: int) -> list[str]:
     """Gets the flip's waiting over with while the training runs."""
-    return [str(blocker) for blocker in flipping.barriers.advance(run.connection, generation, run.recommender.parents())]
+    return [str(blocker) for blocker in barriers.advance(run.connection, generation, run.recommender.parents())]
 
 
 def _has_last_at(run: Run) -> bool:
@@ -233,7 +235,9 @@ def _require_trained(connection: Connection, recommender: Registered) -> None:
         raise NotTrained(name=recommender.name)
 
 
-def resize(url: str, settings: Settings, name: str, factors: int, *, reporter: Reporter | None = None) -> tuple[str, int]:
+def resize(
+    url: str, settings: Settings, name: str, factors: int, *, reporter: Reporter | None = None
+) -> tuple[str, int]:
     """Makes room for more factors than the dimensions fixed at creation; returns (vector type, dimensions). The live
     generation serves on; the next training uses the room. Readers of the views may wait a moment."""
     with Run(url, settings, name, "resize", reporter) as run:

@@ -113,7 +113,9 @@ class Run:
         if abandoned:
             names = [f"recstore:run:{row['run']}" for row in abandoned]
             self.connection.execute(sqlfile.query("end_backends"), {"application_names": names}).fetchall()
-            self.warn(f"Run {', '.join(str(row['run']) for row in abandoned)} ended without finishing; its leftovers are removed.")
+            self.warn(
+                f"Run {', '.join(str(row['run']) for row in abandoned)} ended without finishing; its leftovers are removed."
+            )
 
     def check(self, stage: str) -> None:
         """Raises LostLock when a newer run has taken the fence."""

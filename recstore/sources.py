@@ -84,7 +84,7 @@ def inspect(connection: Connection, source: Source) -> SourceShape:
     # varchar ids become text, so that every object has one type; an index on the varchar column still serves them
     outer = [_as_text("user_id", columns), _as_text("item_id", columns), "s.value"] + ["s.last_at"] * has_last_at
     if outer[:2] != ["s.user_id", "s.item_id"] or source.query is not None:
-        select = f"SELECT {', '.join(outer)}\nFROM (\n{select}\n) s"  # noqa: S608
+        select = f"SELECT {', '.join(outer)}\nFROM (\n{select}\n) s"
     return SourceShape(types[0], types[1], has_last_at, select)
 
 
@@ -132,7 +132,7 @@ def _table_select(connection: Connection, source: Source) -> str:
                 reason=f"{source.table} has no column {column!r}; its columns are {', '.join(sorted(have))}",
                 remedy="Name the columns with --user, --item, --value and --last-at.",
             )
-    outputs = [
+    outputs: list[sql.Composable] = [
         sql.SQL("s.{} AS {}").format(sql.Identifier(column), sql.Identifier(name))
         for name, column in wanted.items()
         if column is not None

@@ -1,1 +1,64 @@
-def main() -> None: ...
+"""The command line: one module per kind of command, each a thin call into the library."""
+
+import json
+import sys
+
+import click
+import typer
+
+from recstore.cli import ask, jobs, manage, schema, server
+from recstore.cli.context import app, state
+from recstore.errors import RecstoreError
+
+__all__ = ["app", "main"]
+
+for module in (schema, manage, jobs, ask, server):
+    module.register(app)
+
+
+def main() -> None:
+    """Entry point: every error a sentence, never a traceback; the exit code tells the kind (see `docs/cli.md`)."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Runs one command line; returns its exit code."""
+    try:
+        code = app(arguments, prog_name="recstore", standalone_mode=False)
+        return int(code or 0)
+    except RecstoreError as error:
+        _complain(error.message, type(error).__name__)
+        return error.exit_code
+    except click.exceptions.Abort:
+        _complain("Aborted; nothing was changed.", "Aborted")
+        return 130
+    except click.ClickException as error:
+        _complain(error.format_message(), "Usage", hint=_usage(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        _complain("Interrupted. What was live stays live; the next run cleans up.", "Interrupted")
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except typer.Exit as error:
+        return error.exit_code
+
+
+def _usage(error: click.ClickException) -> str | None:
+    context = getattr(error, "ctx", None)
+    return f"Try: {context.command_path} --help" if context is not None else None
+
+
+def _complain(message: str, kind: str, hint: str | None = None) -> None:
+    if state.json:
+        print(json.dumps({"error": message, "kind": kind}), file=sys.stderr)  # noqa: T201
+        return
+    state.errors.print(
+        f"[bold red]Error:[/] {message}" if state.errors.is_terminal else f"Error: {message}",
+        markup=state.errors.is_terminal,
+        highlight=False,
+        soft_wrap=True,
+    )
+    if hint:
+        state.errors.print(hint, markup=False, highlight=False, soft_wrap=True)

@@ -1,1 +1,150 @@
+"""The demo: the main job on the Online Retail data, told step by step. Runs twice as well as once."""
 
+import gzip
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+
+from rich.console import Console
+
+from recstore import embedded, migrate, pipeline, questions, registry
+from recstore.progress import StageReporter
+from recstore.config import Settings
+from recstore.database import Connection, connect
+from recstore.definition import Definition, Source, Titles
+from recstore.errors import RecommenderNotFound
+from recstore.objects import Registered
+from recstore.publication import generations
+
+NAME = "retail"
+PRODUCTS = (1606, 2505, 599)
+CUSTOMERS = (1, 42, 1000)
+
+SHOP = """
+CREATE SCHEMA IF NOT EXISTS shop;
+CREATE TABLE IF NOT EXISTS shop.products (
+    product_id integer PRIMARY KEY,
+    stock_code text NOT NULL,
+    title text NOT NULL,
+    visible boolean NOT NULL DEFAULT true
+);
+CREATE TABLE IF NOT EXISTS shop.views (
+    user_id bigint,
+    product_id integer REFERENCES shop.products,
+    view_count integer NOT NULL,
+    PRIMARY KEY (user_id, product_id)
+);
+TRUNCATE shop.products, shop.views;
+"""
+
+
+def run(settings: Settings, program: str = "recstore") -> None:
+    """Does the main job in the embedded server of `settings.home` and prints it; `program` is how the reader calls
+    recstore. Raises RecstoreError."""
+    console = Console(highlight=False, soft_wrap=True)
+    began = time.perf_counter()
+
+    @contextmanager
+    def step(name: str) -> Iterator[list[str]]:
+        start, told = time.perf_counter(), [""]
+        yield told
+        console.print(f"{name:<12} {time.perf_counter() - start:7.2f} s   {told[0]}", markup=False)
+
+    with step("start") as told:
+        server = embedded.start(settings.home)
+        told[0] = f"PostgreSQL {server.version} with pgvector, data in {settings.home.absolute()}"
+    connection = connect(server.url)
+    with step("migrate") as told:
+        told[0] = "; ".join(migrate.upgrade(connection, server.url, settings)) or "recstore's schema is up to date"
+    with step("shop") as told:
+        told[0] = load_shop(connection)
+    with step("create") as told:
+        told[0] = _create(connection, settings)
+    with StageReporter(console).showing() as reporter:
+        pipeline.retrain(server.url, settings, NAME, reporter=reporter)
+    console.print(f"{'all':<12} {time.perf_counter() - began:7.2f} s")
+    show_answers(console, connection, registry.get(connection, NAME))
+    connection.close()
+    _what_next(console, program)
+
+
+def load_shop(connection: Connection) -> str:
+    """The application's own tables, as it would have them, filled anew."""
+    data = resources.files(__package__).joinpath("data")
+    counts = {}
+    with connection.transaction():
+        connection.execute(SHOP)
+        for table, columns, file in (
+            ("products", "product_id, stock_code, title", "online_retail_2010.resources.csv.gz"),
+            ("views", "user_id, product_id, view_count", "online_retail_2010.views.csv.gz"),
+        ):
+            with connection.cursor() as cursor:
+                with cursor.copy(f"COPY shop.{table} ({columns}) FROM STDIN (FORMAT csv, HEADER)") as copy:
+                    copy.write(gzip.decompress(data.joinpath(file).read_bytes()))
+                counts[table] = cursor.rowcount
+    connection.execute("ANALYZE shop.products, shop.views")
+    return f"{counts['products']:,} products, {counts['views']:,} view counts of an online shop, 2010"
+
+
+def _create(connection: Connection, settings: Settings) -> str:
+    try:
+        registry.get(connection, NAME)
+        return f"{NAME} exists already"
+    except RecommenderNotFound:
+        definition = Definition(
+            source=Source(table="shop.views", item="product_id", value="view_count"),
+            titles=Titles(table="shop.products", item="product_id", title="title"),
+        )
+        recommender = registry.create(connection, settings, NAME, definition)
+        generations.attach(connection, settings, recommender)
+        return f"recommender {NAME} over shop.views"
+
+
+def show_answers(console: Console, connection: Connection, recommender: Registered) -> None:
+    """Similar products and recommendations, each under the SQL that gave it."""
+    for product in PRODUCTS:
+        _show(
+            console, connection, f"Similar to {_title(connection, product)}", questions.similar(recommender, product, 5)
+        )
+    for customer in CUSTOMERS:
+        _show(
+            console,
+            connection,
+            f"Customer {customer} bought, most often first",
+            questions.seen(recommender, customer, 5),
+        )
+        _show(
+            console, connection, f"Recommended for customer {customer}", questions.recommended(recommender, customer, 5)
+        )
+
+
+def _title(connection: Connection, product: int) -> str:
+    row = connection.execute("SELECT title FROM shop.products WHERE product_id = %s", [product]).fetchone()
+    assert row is not None
+    return f"{product}, {row['title'].strip()}"
+
+
+def _show(console: Console, connection: Connection, heading: str, question: questions.Question) -> None:
+    console.print(f"\n{heading}", style="bold", markup=False)
+    console.print(question.statement, style="cyan", markup=False)
+    for row in question.ask(connection):
+        item, title, *others = row.values()
+        console.print(f"  {item:>6}  {title.strip():<38} {'  '.join(map(str, others))}", markup=False)
+
+
+def _what_next(console: Console, program: str) -> None:
+    console.print(
+        f"""
+The server stays up. Try:
+  {program} psql
+      paste any of the SQL above
+  {program} recommend {NAME} 7 --sql
+  {program} show {NAME}
+      what is live, and how it was calibrated
+  {program} alter {NAME} --min-users-per-item 3 && {program} retrain {NAME}
+  {program} rollback {NAME}
+Your own database: see "Connect your own database" in README.md.
+Stop the server with: {program} stop""",
+        markup=False,
+    )

@@ -186,7 +186,9 @@ def _calibrate(run: Run, generation: int, content: Content) -> dict[str, Any]:
 
         def on_trial(name: str, trial: calibration.Trial, number: int = number) -> None:
             plan = "exact scan" if trial.ef is None else f"ef_search {trial.ef}"
-            run.reporter.progress("calibrate", number, len(kinds), f"{name}, {plan}: ANN recall@10 {trial.ann_recall:.3f}")
+            run.reporter.progress(
+                "calibrate", number, len(kinds), f"{name}, {plan}: ANN recall@10 {trial.ann_recall:.3f}"
+            )
 
         run.check("calibrate")
         results.append(
@@ -217,5 +219,3 @@ def _queries(vectors: NDArray[np.float32], ids: IdMap, excluded: Any) -> list[Qu
         Query("[" + ",".join(map(repr, vector.tolist())) + "]", [ids.to_python(int(index)) for index in indices])
         for vector, indices in zip(vectors, excluded, strict=True)
     ]
-
-

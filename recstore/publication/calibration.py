@@ -101,7 +101,9 @@ def calibrate(
         if chosen is not None and not too_slow:
             return Calibrated(kind.name, chosen, tuple(trials))
         if not indexes.drop_hnsw(connection, recommender, generation, kind.side, kind.column, settings.prune_wait):
-            warn(f"The unused index on {kind.column} of generation {generation} is left invalid: a transaction holds its table.")
+            warn(
+                f"The unused index on {kind.column} of generation {generation} is left invalid: a transaction holds its table."
+            )
             break
         if too_slow:
             break  # a denser graph would be slower still
@@ -167,7 +169,9 @@ def _measure(
 def store(connection: Connection, generation: int, calibrated: Sequence[Calibrated]) -> None:
     """Writes the choices where the functions read them."""
     by_kind = {result.kind: result for result in calibrated}
-    efs = {f"{kind}_ef": by_kind[kind].chosen.ef if kind in by_kind else None for kind in ("recommend", "similar", "users")}
+    efs = {
+        f"{kind}_ef": by_kind[kind].chosen.ef if kind in by_kind else None for kind in ("recommend", "similar", "users")
+    }
     connection.execute(
         sqlfile.query("store_calibration"),
         efs | {"generation": generation, "calibration": Jsonb({k: r.as_dict() for k, r in by_kind.items()})},

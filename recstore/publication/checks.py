@@ -45,6 +45,8 @@ def check(
     expected = {"items": items, "users": users, "collapsed": collapsed, "bad": 0}
     found = {name: row[name] for name in expected}
     if found != expected:
-        wrong = ", ".join(f"{name} {found[name]} instead of {expected[name]}" for name in expected if found[name] != expected[name])
+        wrong = ", ".join(
+            f"{name} {found[name]} instead of {expected[name]}" for name in expected if found[name] != expected[name]
+        )
         raise PublicationFailed(generation=generation, reason=wrong)
     return found

@@ -57,7 +57,9 @@ def ready_generation(connection: Connection, recommender: Registered) -> int:
     return int(max(ready))
 
 
-def roll_back(connection: Connection, settings: Settings, recommender: Registered, to: int | None = None) -> tuple[int, int]:
+def roll_back(
+    connection: Connection, settings: Settings, recommender: Registered, to: int | None = None
+) -> tuple[int, int]:
     """Points at an earlier generation (the newest before the live one, or `to`); returns (was live, is live).
 
     Takes no run lock, so it works while a training runs. Raises NothingToRollBack, GenerationNotFound.

@@ -25,9 +25,7 @@ def table(recommender: Registered, kind: str, generation: int) -> str:
 
 def all_of(connection: Connection, recommender: Registered) -> list[dict[str, Any]]:
     """Every generation's row, oldest first, with `live` beside it."""
-    return connection.execute(
-        sqlfile.query("select_generations"), {"recommender_id": recommender.id}
-    ).fetchall()
+    return connection.execute(sqlfile.query("select_generations"), {"recommender_id": recommender.id}).fetchall()
 
 
 def attach(connection: Connection, settings: Settings, recommender: Registered) -> int:
@@ -55,7 +53,11 @@ def attach(connection: Connection, settings: Settings, recommender: Registered) 
         return generation
 
     generation = with_short_lock(
-        connection, settings, f"Attaching the next generation of {recommender.name!r}", recommender.relation("_items"), change
+        connection,
+        settings,
+        f"Attaching the next generation of {recommender.name!r}",
+        recommender.relation("_items"),
+        change,
     )
     barriers.advance(connection, generation, recommender.parents())
     return generation
@@ -93,7 +95,9 @@ def surplus(connection: Connection, settings: Settings, recommender: Registered,
     live = next((row["generation"] for row in rows if row["live"]), 0)
     ready = [row["generation"] for row in rows if row["state"] == "ready"]
     waiting = max((generation for generation in ready if generation > live), default=None)
-    retired = sorted((row["generation"] for row in rows if row["state"] == "published" and not row["live"]), reverse=True)
+    retired = sorted(
+        (row["generation"] for row in rows if row["state"] == "published" and not row["live"]), reverse=True
+    )
     found = [generation for generation in ready if generation != waiting]
     for generation in retired[keep - 1 :]:
         row = connection.execute(
@@ -166,9 +170,7 @@ def _partitions(connection: Connection, parent: str) -> dict[str, bool]:
     return {row["name"]: row["detach_pending"] for row in rows}
 
 
-def _detach(
-    connection: Connection, recommender: Registered, parent: str, partition: str, wait: float
-) -> list[Blocker]:
+def _detach(connection: Connection, recommender: Registered, parent: str, partition: str, wait: float) -> list[Blocker]:
     """DETACH CONCURRENTLY, or FINALIZE where an earlier one was cancelled. It waits for every transaction that holds a
     lock on the parent, so those are waited for first, without holding anything."""
     found = _partitions(connection, parent)
@@ -211,11 +213,17 @@ def _drop_old_parents(connection: Connection, settings: Settings, recommender: R
         connection.execute(f"DROP TABLE {', '.join(old)}")
 
     with_short_lock(
-        connection, settings, f"Finishing the resize of {recommender.name!r}", recommender.relation("item_vectors"), change
+        connection,
+        settings,
+        f"Finishing the resize of {recommender.name!r}",
+        recommender.relation("item_vectors"),
+        change,
     )
 
 
-def resize(connection: Connection, settings: Settings, recommender: Registered, vector_type: str, dimensions: int) -> None:
+def resize(
+    connection: Connection, settings: Settings, recommender: Registered, vector_type: str, dimensions: int
+) -> None:
     """Makes room for other dimensions: new parents beside the old ones, views over both, until the old generations are
     pruned. The one operation that a reader of the views may wait for, a moment; functions go on undisturbed."""
 

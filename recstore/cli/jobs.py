@@ -1,0 +1,129 @@
+"""Jobs: retrain, publish, generations, rollback, prune."""
+
+from typing import Annotated
+
+import typer
+
+from recstore import pipeline, registry
+from recstore.cli.context import Json, Name, current, database_url, say, settings, show, show_rows, state, use_json
+from recstore.progress import StageReporter
+
+READY = 4
+"""Exit code of a training whose generation is complete but could not go live yet."""
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(retrain)
+    app.command()(publish)
+    app.command()(generations)
+    app.command()(rollback)
+    app.command()(prune)
+
+
+def _told(outcome: pipeline.Outcome, name: str) -> None:
+    if state.json:
+        show(vars(outcome))
+    elif outcome.live:
+        say(f"generation {outcome.generation} of {name} is live")
+    else:
+        say(f"generation {outcome.generation} of {name} is ready. When those have ended: recstore publish {name}")
+    if not outcome.live:
+        raise typer.Exit(READY)
+
+
+def retrain(
+    name: Name,
+    loss: Annotated[bool, typer.Option("--loss", help="Compute and show the loss of each iteration.")] = False,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or gpu.", metavar="auto|cpu|gpu")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of training; 0: all cores.", metavar="N")] = None,
+    json: Json = False,
+) -> None:
+    """Pull the view counts, train, and publish a new generation. The live one serves until the flip.
+
+    Exit code 4: the generation is ready but waits for other sessions to end. Example: recstore retrain retail
+    """
+    use_json(json)
+    given = settings(device=device, threads=threads)
+    with StageReporter(state.errors).showing() as reporter:
+        outcome = pipeline.retrain(database_url(given), given, name, reporter=reporter, with_loss=loss)
+    _told(outcome, name)
+
+
+def publish(
+    name: Name,
+    now: Annotated[bool, typer.Option("--now", help="Don't wait for anybody; says whom that disturbs.")] = False,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for other sessions.", metavar="SECONDS", min=0)] = 0,
+    json: Json = False,
+) -> None:
+    """Make a generation live that is ready but had to wait.
+
+    Example: recstore publish retail
+    """
+    use_json(json)
+    given = settings()
+    with StageReporter(state.errors).showing() as reporter:
+        outcome = pipeline.publish(database_url(given), given, name, now=now, wait=wait, reporter=reporter)
+    _told(outcome, name)
+
+
+def generations(
+    name: Name,
+    every: Annotated[bool, typer.Option("--all", help="Also those that are pruned.")] = False,
+    json: Json = False,
+) -> None:
+    """List the generations: live, previous, ready, next.
+
+    Example: recstore generations retail
+    """
+    use_json(json)
+    with current() as (opened, _, _settings):
+        registry.get(opened, name)
+        rows = opened.execute(
+            "SELECT g.* FROM recstore.generations g WHERE g.recommender = %s ORDER BY g.generation", [name]
+        ).fetchall()
+        rows = [row for row in rows if every or row["state"] != "pruned"]
+        columns = ["generation", "state", "run", "factors", "users", "items", "ready_at", "last_live_at", "reason"]
+        show_rows(rows, columns)
+
+
+def rollback(
+    name: Name,
+    to: Annotated[
+        int | None,
+        typer.Option(help="This generation instead of the newest before the live one.", metavar="GENERATION"),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make an earlier generation live again, at once. Undo it with --to.
+
+    Example: recstore rollback retail
+    """
+    use_json(json)
+    given = settings()
+    before, now = pipeline.roll_back(database_url(given), given, name, to=to)
+    if json:
+        show({"was_live": before, "live": now})
+    say(f"generation {now} of {name} is live (was {before}); undo with: recstore rollback {name} --to {before}")
+
+
+def prune(
+    name: Name,
+    keep: Annotated[
+        int | None, typer.Option(help="Generations to keep, the live one included.", metavar="N", min=1)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Remove old generations and what dead runs left.
+
+    Example: recstore prune retail --keep 1
+    """
+    use_json(json)
+    given = settings()
+    done = pipeline.prune(database_url(given), given, name, keep=keep)
+    if json:
+        show(done)
+        return
+    removed = ", ".join(map(str, done["pruned"]))
+    say(f"removed {removed}" if removed else "nothing to remove")
+    for generation, who in done.get("postponed", {}).items():
+        say(f"{generation} stays for now: {'; '.join(who)}")

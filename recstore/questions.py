@@ -1,0 +1,81 @@
+"""Questions as people ask them, with titles beside the ids: SQL text that is ready to paste into psql.
+
+The command line and the demo run exactly the text they show.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import sql
+
+from recstore.database import Connection
+from recstore.objects import Registered
+
+
+@dataclass(frozen=True)
+class Question:
+    """A statement and the columns of its answer."""
+
+    statement: str
+
+    def ask(self, connection: Connection) -> list[dict[str, Any]]:
+        return connection.execute(self.statement).fetchall()
+
+
+def similar(recommender: Registered, item_id: Any, k: int, min_users: int = 3) -> Question:
+    arguments = [item_id, k] + ([min_users] if min_users != 3 else [])
+    return _listed(recommender, "similar_items", arguments, ["score"])
+
+
+def recommended(recommender: Registered, user_id: Any, k: int, *, exclude_seen: bool = True) -> Question:
+    arguments = [user_id, k] + ([] if exclude_seen else [False])
+    return _listed(recommender, "recommend", arguments, ["score", "reason"])
+
+
+def popular(recommender: Registered, k: int) -> Question:
+    return _listed(recommender, "popular_items", [k], ["users", "views"])
+
+
+def seen(recommender: Registered, user_id: Any, k: int) -> Question:
+    """What a user viewed most."""
+    columns, join = _titles(recommender, "i")
+    return Question(
+        f"SELECT i.item_id, {columns}i.value\nFROM {recommender.name}.interactions i\n{join}"
+        f"WHERE i.user_id = {_literal(user_id)}\nORDER BY i.value DESC, i.item_id\nLIMIT {k};"
+    )
+
+
+def _listed(recommender: Registered, function: str, arguments: list[Any], outputs: list[str]) -> Question:
+    columns, join = _titles(recommender, "r")
+    order = "r.users DESC, r.views DESC" if function == "popular_items" else "r.score DESC"
+    shown = ", ".join("round(r.score::numeric, 3) AS score" if name == "score" else f"r.{name}" for name in outputs)
+    given = ", ".join(map(_literal, arguments))
+    return Question(
+        f"SELECT r.item_id, {columns}{shown}\nFROM {recommender.name}.{function}({given}) r\n"
+        f"{join}ORDER BY {order}, r.item_id;"
+    )
+
+
+def _titles(recommender: Registered, alias: str) -> tuple[str, str]:
+    """(column list, JOIN) of the recommender's lookup table, or two empty strings."""
+    titles = recommender.definition.titles
+    if titles is None:
+        return "", ""
+    table, item, title = titles.table, _identifier(titles.item), _identifier(titles.title)
+    return f"t.{title}, ", f"LEFT JOIN {table} t ON t.{item} = {alias}.item_id\n"
+
+
+def _identifier(name: str) -> str:
+    return _plain(sql.Identifier(name).as_string(None))
+
+
+def _plain(quoted: str) -> str:
+    """Without quotes where SQL needs none, as a person would write it."""
+    return re.sub(r'"([a-z_][a-z0-9_]*)"', r"\1", quoted)
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, bool | int):
+        return str(value).lower()
+    return sql.Literal(str(value)).as_string(None)
