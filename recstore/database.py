@@ -76,7 +76,7 @@ def one_line(error: BaseException) -> str:
     """The server's primary message, or the exception's text, as one line."""
     if isinstance(error, psycopg.Error) and error.diag.message_primary:
         return error.diag.message_primary
-    return " ".join(str(error).split())
+    return " ".join(str(error).split()).rstrip(".?")
 
 
 @contextmanager

@@ -49,4 +49,4 @@ class IdType(Enum):
                 return text
             return uuid.UUID(text) if self is IdType.UUID else int(text)
         except ValueError:
-            raise InvalidInput(f"{text!r} is not a {what} of type {self.value}.") from None
+            raise InvalidInput(f"{text!r} can not be the {what}: its type is {self.value}.") from None

@@ -3,8 +3,8 @@
 import json
 import sys
 
-import click
 import typer
+from rich.text import Text
 
 from recstore.cli import ask, jobs, manage, schema, server
 from recstore.cli.context import app, state
@@ -29,10 +29,10 @@ def run(arguments: list[str]) -> int:
     except RecstoreError as error:
         _complain(error.message, type(error).__name__)
         return error.exit_code
-    except click.exceptions.Abort:
+    except typer.Abort:
         _complain("Aborted; nothing was changed.", "Aborted")
         return 130
-    except click.ClickException as error:
+    except typer.TyperException as error:
         _complain(error.format_message(), "Usage", hint=_usage(error))
         return error.exit_code
     except KeyboardInterrupt:
@@ -45,20 +45,15 @@ def run(arguments: list[str]) -> int:
         return error.exit_code
 
 
-def _usage(error: click.ClickException) -> str | None:
+def _usage(error: typer.TyperException) -> str | None:
     context = getattr(error, "ctx", None)
     return f"Try: {context.command_path} --help" if context is not None else None
 
 
 def _complain(message: str, kind: str, hint: str | None = None) -> None:
     if state.json:
-        print(json.dumps({"error": message, "kind": kind}), file=sys.stderr)  # noqa: T201
+        state.errors.print(json.dumps({"error": message, "kind": kind}), markup=False)
         return
-    state.errors.print(
-        f"[bold red]Error:[/] {message}" if state.errors.is_terminal else f"Error: {message}",
-        markup=state.errors.is_terminal,
-        highlight=False,
-        soft_wrap=True,
-    )
+    state.errors.print(Text.assemble(("Error: ", "bold red"), message))
     if hint:
-        state.errors.print(hint, markup=False, highlight=False, soft_wrap=True)
+        state.errors.print(hint, markup=False)

@@ -8,11 +8,11 @@ import typer
 from recstore import objects, pipeline, registry, sources
 from recstore.cli.context import Json, Name, Yes, confirm, current, say, show, show_rows, state, use_json
 from recstore.cli.definitions import definition_options, merge, read_toml
-from recstore.progress import plan_words
 from recstore.config import Settings
 from recstore.database import Connection
 from recstore.definition import Definition
 from recstore.errors import InvalidInput
+from recstore.progress import plan_words
 from recstore.publication import generations
 
 File = Annotated[

@@ -9,12 +9,12 @@ from importlib import resources
 from rich.console import Console
 
 from recstore import embedded, migrate, pipeline, questions, registry
-from recstore.progress import StageReporter
 from recstore.config import Settings
 from recstore.database import Connection, connect
 from recstore.definition import Definition, Source, Titles
 from recstore.errors import RecommenderNotFound
 from recstore.objects import Registered
+from recstore.progress import StageReporter
 from recstore.publication import generations
 
 NAME = "retail"

@@ -1,0 +1,160 @@
+"""What several tests share: waiting with a deadline, stopping a run at a stage, generations whose answers NumPy knows."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from conftest import Database, planted_views
+from numpy.typing import NDArray
+
+from recstore import pipeline, registry, vectors
+from recstore.config import Settings
+from recstore.interactions import IdMap, Interactions
+from recstore.publication import barriers, building, generations
+from recstore.runs import Run
+
+USERS, ITEMS, FACTORS = 240, 120, 16
+
+
+def until(condition: Callable[[], Any], seconds: float = 30) -> Any:
+    """Asks again and again until the answer is true, and returns it."""
+    deadline = time.monotonic() + seconds
+    while not (answer := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+    return answer
+
+
+@dataclass
+class Hook:
+    """A reporter that calls back at the end of a stage and within one; remembers the stages."""
+
+    on_stage: Callable[[str], None] = lambda _: None
+    on_progress: Callable[[str], None] = lambda _: None
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def stage(self, name: str, _seconds: float, details: dict[str, Any]) -> None:
+        self.stages[name] = details
+        self.on_stage(name)
+
+    def progress(self, name: str, _done: int, _total: int, _note: str = "") -> None:
+        self.on_progress(name)
+
+    def warn(self, sentence: str) -> None: ...
+
+
+@dataclass
+class Generations:
+    """Publishes generations of random factors over the shop's interactions, and knows what is right in each."""
+
+    database: Database
+    name: str = "retail"
+    items: dict[int, NDArray[np.float32]] = field(default_factory=dict)
+    users: dict[int, NDArray[np.float32]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        rows = planted_views()
+        self.interactions = Interactions(
+            IdMap(pa.array(range(1, USERS + 1), pa.int64())),
+            IdMap(pa.array(range(1, ITEMS + 1), pa.int32())),
+            (rows[:, 0] - 1).astype(np.int32),
+            (rows[:, 1] - 1).astype(np.int32),
+            rows[:, 2].astype(np.float64),
+        )
+        self.seen = np.zeros((USERS, ITEMS), dtype=np.bool_)
+        self.seen[self.interactions.user_index, self.interactions.item_index] = True
+
+    def publish(self, settings: Settings | None = None) -> pipeline.Outcome:
+        """Everything that a retrain does but reading and training."""
+        settings = settings or self.database.settings
+        with Run(self.database.url, settings, self.name, "retrain") as run:
+            with run.stage("prepare"):
+                pipeline._clean(run)
+                generation = run.generation = generations.next_of(run.connection, settings, run.recommender)
+                barriers.advance(run.connection, generation, run.recommender.parents())
+            building.build(run, generation, self._content(generation, run.recommender.dimensions))
+            return pipeline._finish(run, generation, settings.flip_wait)
+
+    def _content(self, generation: int, dimensions: int) -> building.Content:
+        random = np.random.default_rng(generation)
+        self.items[generation] = random.normal(size=(ITEMS, FACTORS)).astype(np.float32)
+        self.users[generation] = random.normal(size=(USERS, FACTORS)).astype(np.float32)
+        return building.Content(
+            interactions=self.interactions,
+            pulled=self.interactions,
+            items=vectors.item_vectors(self.items[generation], dimensions),
+            users=vectors.user_vectors(self.users[generation], dimensions),
+            factors=FACTORS,
+            snapshot={},
+            filters=[],
+            confidence={},
+            training={},
+        )
+
+    def recommended(self, generation: int, user: int, ids: Sequence[int], scores: Sequence[float], k: int = 10) -> bool:
+        """Whether this is the list of `recommend` in that generation: unseen items by predicted preference."""
+        right = self.items[generation].astype(np.float64) @ self.users[generation][user - 1].astype(np.float64)
+        return _is_top(right, ~self.seen[user - 1], ids, scores, k)
+
+    def ranked(self, generation: int, user: int, ids: Sequence[int], scores: Sequence[float], k: int = 10) -> bool:
+        """Whether this is the list of the direct query: all items by the inner product of the published vectors."""
+        items, person = self.items[generation].astype(np.float64), self.users[generation][user - 1].astype(np.float64)
+        right = items @ person / np.linalg.norm(person) / np.linalg.norm(items, axis=1).max()
+        return _is_top(right, np.ones(ITEMS, dtype=np.bool_), ids, scores, k)
+
+    def similar(self, generation: int, item: int, ids: Sequence[int], scores: Sequence[float], k: int = 10) -> bool:
+        """Whether this is the list of similar items by cosine."""
+        items = self.items[generation].astype(np.float64)
+        unit = items / np.linalg.norm(items, axis=1)[:, None]
+        allowed = (self.seen.sum(axis=0) >= 3) & (np.arange(ITEMS) != item - 1)
+        return _is_top(unit @ unit[item - 1], allowed, ids, scores, k)
+
+
+def _is_top(
+    right: NDArray[np.float64], allowed: NDArray[np.bool_], ids: Sequence[int], scores: Sequence[float], k: int
+) -> bool:
+    if len(ids) != k or len(set(ids)) != k:
+        return False
+    index = np.array(ids) - 1
+    best = np.sort(right[allowed])[::-1][:k]
+    tolerance = 1e-4 * np.abs(right).max()
+    return bool(
+        allowed[index].all()
+        and np.abs(right[index] - np.array(scores)).max() < tolerance
+        and np.abs(best - np.array(scores)).max() < tolerance
+    )
+
+
+def states(database: Database, name: str = "retail") -> dict[int, str]:
+    """Generation -> state as operators see it, without those that are gone."""
+    rows = database.look("SELECT generation, state FROM recstore.generations WHERE recommender = %s AND state <> 'pruned'", name)
+    return {row["generation"]: row["state"] for row in rows}
+
+
+def assert_nothing_left(database: Database, name: str = "retail") -> None:
+    """Only the next, the live and the previous generation; no table, index build, lock, transaction or run beside them."""
+    rows = database.look(
+        "SELECT generation, state FROM recstore.generations WHERE recommender = %s AND state <> 'pruned' ORDER BY 1", name
+    )
+    assert {row["state"] for row in rows} <= {"live", "previous", "next"}, rows
+    numbers = {row["generation"] for row in rows}
+    tables = database.look(
+        "SELECT c.relname AS name, i.inhdetachpending AS pending FROM pg_class c LEFT JOIN pg_inherits i ON i.inhrelid = c.oid"
+        " WHERE c.relnamespace = %s::regnamespace AND c.relkind = 'r'",
+        name,
+    )
+    assert {row["name"] for row in tables} == {f"_{kind}_{number}" for kind in ("items", "users") for number in numbers}
+    assert [row["name"] for row in tables if row["pending"] is not False] == []
+    assert database.look("SELECT * FROM recstore.runs WHERE state = 'running'") == []
+    invalid = "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid"
+    assert database.look(invalid) == []
+    locks = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = %s)"
+    assert database.look(locks, database.name) == []
+    backends = "SELECT application_name FROM pg_stat_activity WHERE datname = %s AND application_name LIKE 'recstore%%'"
+    until(lambda: database.look(backends, database.name) == [])
+
+
+__all__ = ["Generations", "Hook", "assert_nothing_left", "registry", "states", "until"]

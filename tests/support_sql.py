@@ -1,0 +1,133 @@
+"""What the tests of the SQL contract share: NumPy's answers to compare with, and ways to ask."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from conftest import Database, make_database, superuser
+from numpy.typing import NDArray
+
+from recstore.database import Connection
+from recstore.embedded import Server
+
+Rows = list[dict[str, Any]]
+
+
+def rows(connection: Connection, statement: str, *values: object) -> Rows:
+    return connection.execute(statement, values or None).fetchall()
+
+
+def column(connection: Connection, statement: str, *values: object) -> list[Any]:
+    """The first column."""
+    return [next(iter(row.values())) for row in rows(connection, statement, *values)]
+
+
+def value(connection: Connection, statement: str, *values: object) -> Any:
+    """The one value of a statement that gives one."""
+    (found,) = column(connection, statement, *values)
+    return found
+
+
+@contextmanager
+def transaction(connection: Connection) -> Iterator[Connection]:
+    """A transaction that is rolled back."""
+    with connection.transaction(force_rollback=True):
+        yield connection
+
+
+@dataclass(frozen=True)
+class Factors:
+    """X and Y of the live generation in double precision, read back from the views; rows in order of the ids."""
+
+    users: list[Any]
+    items: list[Any]
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    item_users: NDArray[np.int64]
+    item_views: NDArray[np.float64]
+
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """Predicted preferences, (users, items)."""
+        return self.x @ self.y.T
+
+    def user(self, user: Any) -> int:
+        return self.users.index(user)
+
+    def item(self, item: Any) -> int:
+        return self.items.index(item)
+
+
+def read_factors(connection: Connection, name: str = "retail") -> Factors:
+    """From the unit vectors and the lengths, which the views show."""
+    items = rows(
+        connection,
+        f"SELECT item_id, embedding::real[] AS unit, length, users, views FROM {name}.item_vectors"
+        " WHERE embedding IS NOT NULL ORDER BY item_id",
+    )
+    users = rows(
+        connection,
+        f"SELECT user_id, preference::real[] AS unit, length FROM {name}.user_vectors"
+        " WHERE preference IS NOT NULL ORDER BY user_id",
+    )
+    return Factors(
+        [row["user_id"] for row in users],
+        [row["item_id"] for row in items],
+        _scaled(users),
+        _scaled(items),
+        np.array([row["users"] for row in items]),
+        np.array([row["views"] for row in items]),
+    )
+
+
+def _scaled(found: Rows) -> NDArray[np.float64]:
+    unit = np.array([row["unit"] for row in found], dtype=np.float64)
+    return unit * np.array([row["length"] for row in found])[:, None]
+
+
+def unit(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    return matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+
+
+def assert_ranking(
+    answer: Rows,
+    ids: Sequence[Any],
+    scores: NDArray[np.float64],
+    k: int,
+    *,
+    excluded: Sequence[Any] = (),
+    key: str = "item_id",
+    tolerance: float = 2e-5,
+) -> None:
+    """`answer` is the k best of `ids` by `scores` without `excluded`, with those scores, best first, ties by id.
+
+    The functions compute in single precision: within `tolerance` (of the largest score) two ids may change places.
+    """
+    expected = dict(zip(ids, scores.tolist(), strict=True))
+    for one in excluded:
+        expected.pop(one, None)
+    margin = tolerance * float(np.abs(scores).max())
+    given = [row[key] for row in answer]
+    assert len(given) == min(k, len(expected))
+    assert len(set(given)) == len(given)
+    assert set(given) <= expected.keys(), set(given) - expected.keys()
+    assert all(abs(row["score"] - expected[row[key]]) <= margin for row in answer)
+    assert answer == sorted(answer, key=lambda row: (-row["score"], row[key]))
+    if given:
+        limit = sorted(expected.values(), reverse=True)[len(given) - 1]
+        assert min(expected[one] for one in given) >= limit - 2 * margin
+
+
+def as_template(database: Database, name: str) -> str:
+    """Turns a database into a template and closes its connections."""
+    for connection in database.opened:
+        connection.close()
+    with superuser(database.server) as connection:
+        connection.execute(f"ALTER DATABASE {database.name} RENAME TO {name}")
+    return name
+
+
+def copy_of(server: Server, template: str) -> Database:
+    return make_database(server, template)
