@@ -33,6 +33,8 @@ def run(arguments: list[str]) -> int:
         _complain("Aborted; nothing was changed.", "Aborted")
         return 130
     except typer.TyperException as error:
+        if not error.format_message():  # no arguments: the help was shown
+            return 0
         _complain(error.format_message(), "Usage", hint=_usage(error))
         return error.exit_code
     except KeyboardInterrupt:
