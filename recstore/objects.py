@@ -88,6 +88,8 @@ def render(recommender: Registered, source_select: str, *, old_parents: bool = F
         "item_parameter": recommender.item_type.parameter_sql,
         "user_collate": user_collate,
         "item_collate": item_collate,
+        "user_storage": "MAIN" if recommender.user_type is IdType.TEXT else "PLAIN",
+        "item_storage": "MAIN" if recommender.item_type is IdType.TEXT else "PLAIN",
         "source_select": source_select,
     }
     vectors = {"_items": ("item_id", "embedding", "preference"), "_users": ("user_id", "preference")}

@@ -135,10 +135,9 @@ def publish(
         generation = run.generation = flipping.ready_generation(run.connection, run.recommender)
         if not now:
             return _finish(run, generation, wait)
-        disturbed = flipping.go_live(run, generation, 0)
+        disturbed = flipping.flip_now(run, generation)
         if disturbed:
             run.warn("Published at once; these sessions may get empty answers from the views: " + _named(disturbed))
-            flipping.flip(run.connection, run.recommender, generation, run.job, run.number)
         return _finish(run, generation, wait, live=True)
 
 

@@ -192,7 +192,7 @@ def drop(connection: Connection, settings: Settings, recommender: Registered, *,
 def grant_reader(connection: Connection, recommender: Registered, role: str, *, people: bool = False) -> list[str]:
     """Lets a role read: schema, items and functions; with `people` also user vectors and the view of interactions, for
     which it needs SELECT on the source besides. Returns the statements it ran. Raises InvalidInput for an unknown role."""
-    if not connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [role]).fetchone():
+    if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [role]).fetchone() is None:
         raise InvalidInput(f"There is no role named {role!r}.")
     sides = ["items", "users"] if people else ["items"]
     names = ["_generation", "item_vectors"] + (["user_vectors", "interactions"] if people else [])

@@ -86,12 +86,15 @@ class Run:
             raise
         return self
 
+    @property
+    def _lock_keys(self) -> dict[str, int]:
+        return {"namespace": LOCK_NAMESPACE, "recommender_id": self.recommender.id}
+
     def _lock(self) -> None:
-        keys = {"namespace": LOCK_NAMESPACE, "recommender_id": self.recommender.id}
-        row = self.connection.execute(sqlfile.query("lock_run"), keys).fetchone()
+        row = self.connection.execute(sqlfile.query("lock_run"), self._lock_keys).fetchone()
         if row and row["locked"]:
             return
-        holder = self.connection.execute(sqlfile.query("lock_holder"), keys).fetchone()
+        holder = self.connection.execute(sqlfile.query("lock_holder"), self._lock_keys).fetchone()
         who = "it has just ended, try again"
         if holder:
             who = f"{holder['application_name'] or 'another role'}, server process {holder['pid']}"
@@ -168,6 +171,8 @@ class Run:
             if self.connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
                 raise psycopg.OperationalError("the connection is not usable")
             self._store("finish_run", **finish)
+            # closing gives the lock back too, but only once the server has noticed: a run that follows at once would meet it
+            self.connection.execute(sqlfile.query("unlock_run"), self._lock_keys)
         except psycopg.Error:
             # the run's own connection is gone: the row is finished on another, if there is a server at all
             with suppress(psycopg.Error, RecstoreError):

@@ -3,7 +3,6 @@
 First step of the flow. One READ ONLY, REPEATABLE READ transaction with a timeout, over Arrow; nothing here writes.
 """
 
-import json
 import re
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import Any
 import adbc_driver_manager
 import adbc_driver_postgresql.dbapi as adbc
 import psycopg
+from adbc_driver_manager._reader import AdbcRecordBatchReader
 from psycopg import errors as pg
 from psycopg import sql
 
@@ -30,6 +30,9 @@ from recstore.errors import (
 )
 from recstore.interactions import Interactions, InteractionsBuilder, SourceReport
 from recstore.types import NUMBER_OIDS, TIMESTAMP_OIDS, IdType, type_of_oid
+
+SMALL_COST = 250
+"""In the planner's units; a table of a few pages, about this much, is rightly scanned."""
 
 OnRows = Callable[[int, int], None]
 """Called with (rows read so far, rows the planner expects)."""
@@ -81,15 +84,12 @@ def inspect(connection: Connection, source: Source) -> SourceShape:
             reason=f"the last_at column has the type {_type_name(connection, columns['last_at'])}, which is not a time",
             remedy="Use a timestamp, timestamptz or date.",
         )
-    # varchar ids become text, so that every object has one type; an index on the varchar column still serves them
-    outer = [_as_text("user_id", columns), _as_text("item_id", columns), "s.value"] + ["s.last_at"] * has_last_at
-    if outer[:2] != ["s.user_id", "s.item_id"] or source.query is not None:
-        select = f"SELECT {', '.join(outer)}\nFROM (\n{select}\n) s"
+    # varchar becomes text and a domain its base type, so that every object has one type; their indexes still serve
+    outer = [f"s.{side}_id::{kind.value} AS {side}_id" for side, kind in zip(("user", "item"), types, strict=True)]
+    outer += ["s.value"] + ["s.last_at"] * has_last_at
+    select = f"SELECT {', '.join(outer)}\nFROM (\n{select}\n) s"
+    _columns(connection, select)  # refuses a column that is there twice
     return SourceShape(types[0], types[1], has_last_at, select)
-
-
-def _as_text(column: str, columns: dict[str, int]) -> str:
-    return f"s.{column}::text AS {column}" if columns[column] == 1043 else f"s.{column}"
 
 
 def _source_column(source: Source, side: str) -> str:
@@ -105,7 +105,7 @@ def _query_select(query: str) -> str:
 def _table_select(connection: Connection, source: Source) -> str:
     try:
         row = connection.execute(
-            "SELECT n.nspname, c.relname, has_schema_privilege(n.oid, 'USAGE') AS usage FROM pg_class c"
+            "SELECT n.nspname, c.relname FROM pg_class c"
             " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%s)",
             [source.table],
         ).fetchone()
@@ -168,37 +168,53 @@ def _type_name(connection: Connection, oid: int) -> str:
 
 
 def check_lookup(connection: Connection, schema: str, seconds: float = 5.0) -> Lookup:
-    """Whether one user's rows are found through an index, by EXPLAIN, and how long real users take."""
+    """Whether one user's rows are found without reading the rest, by EXPLAIN, and how long real users take."""
     view = sql.Identifier(schema, "interactions")
+    whole = sql.SQL("SELECT array_agg(i.item_id) FROM {} i").format(view)
+    lookup = whole + sql.SQL(" WHERE i.user_id = $1")
     with connection.transaction():
         connection.execute("SET TRANSACTION READ ONLY")
         connection.execute(f"SET LOCAL statement_timeout = {int(seconds * 1000)}")
+        # as for any user: a plan for one who has a tenth of all rows rightly reads the table
+        connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
         try:
             sample = connection.execute(
-                sql.SQL("SELECT i.user_id FROM {} i WHERE i.user_id IS NOT NULL LIMIT 5").format(view)
+                sql.SQL("SELECT i.user_id, pg_typeof(i.user_id)::text AS type FROM {} i WHERE i.user_id IS NOT NULL LIMIT 5")
+                .format(view)
             ).fetchall()
             if not sample:
                 return Lookup(indexed=True, milliseconds=None)
-            lookup = sql.SQL("SELECT array_agg(i.item_id) FROM {} i WHERE i.user_id = %s").format(view)
-            row = connection.execute(sql.SQL("EXPLAIN (FORMAT JSON) ") + lookup, [sample[0]["user_id"]]).fetchone()
-            assert row is not None
-            plan = row["QUERY PLAN"][0]["Plan"]
-            times = []
-            for user in sample:
-                start = time.perf_counter()
-                connection.execute(lookup, [user["user_id"]])
-                times.append(1000 * (time.perf_counter() - start))
+            name = sql.Identifier("recstore_lookup")
+            connection.execute(sql.SQL("PREPARE {} ({}) AS ").format(name, sql.SQL(sample[0]["type"])) + lookup)
+            try:
+                execute = sql.SQL("EXECUTE {} ({})")
+                asked = [execute.format(name, sql.Literal(user["user_id"])) for user in sample]
+                indexed = _cost(connection, asked[0]) < max(SMALL_COST, _cost(connection, whole) / 10)
+                times = []
+                for statement in asked:
+                    start = time.perf_counter()
+                    connection.execute(statement)
+                    times.append(1000 * (time.perf_counter() - start))
+            finally:
+                if connection.info.transaction_status != psycopg.pq.TransactionStatus.INERROR:
+                    connection.execute(sql.SQL("DEALLOCATE {}").format(name))
         except pg.QueryCanceled:
             return Lookup(indexed=False, milliseconds=1000 * seconds)
-    # a table of a few pages is rightly scanned
-    indexed = "Index Cond" in json.dumps(plan) or plan["Total Cost"] < 250
     return Lookup(indexed=indexed, milliseconds=sorted(times)[len(times) // 2])
 
 
+def _cost(connection: Connection, statement: sql.Composable) -> float:
+    row = connection.execute(sql.SQL("EXPLAIN (FORMAT JSON) ") + statement).fetchone()
+    return float(row["QUERY PLAN"][0]["Plan"]["Total Cost"]) if row else 0.0
+
+
 def expected_rows(connection: Connection, schema: str) -> int:
-    """How many rows the planner expects of the source; for a progress bar only."""
+    """How many rows the planner expects of the source; for a progress bar only, so 0 where it can not be asked."""
     view = sql.Identifier(schema, "interactions")
-    row = connection.execute(sql.SQL("EXPLAIN (FORMAT JSON) SELECT * FROM {}").format(view)).fetchone()
+    try:
+        row = connection.execute(sql.SQL("EXPLAIN (FORMAT JSON) SELECT * FROM {}").format(view)).fetchone()
+    except psycopg.DatabaseError:  # reading will say what is wrong
+        return 0
     return int(row["QUERY PLAN"][0]["Plan"]["Plan Rows"]) if row else 0
 
 
@@ -225,27 +241,30 @@ def read(
     last_at = ", i.last_at::timestamptz AS last_at" if has_last_at else ""
     select = f"SELECT i.user_id, i.item_id, i.value::float8 AS value{last_at} FROM {view} i"  # noqa: S608
     builder = InteractionsBuilder(user_type, item_type, source.duplicates, source.max_nulls, name)
+    role = "of this connection"
     try:
         with adbc.connect(conninfo(url, application_name)) as connection, connection.cursor() as cursor:
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             cursor.execute(f"SET LOCAL statement_timeout = {int(settings.source_timeout * 1000)}")
-            cursor.execute("SELECT now()::text, pg_current_snapshot()::text")
-            taken_at, snapshot = cursor.fetchone()
+            cursor.execute("SELECT now()::text, pg_current_snapshot()::text, current_user::text")
+            taken_at, snapshot, role = cursor.fetchone()
             cursor.execute(select)
             rows = 0
-            for batch in cursor.fetch_record_batch():
+            # not fetch_record_batch(), whose errors have no SQLSTATE: a timeout would be any other OSError
+            stream = cursor.fetch_arrow()
+            for batch in AdbcRecordBatchReader._import_from_c(stream.address):
                 builder.add(batch)
                 rows += batch.num_rows
                 if on_rows:
                     on_rows(rows, max(rows, expected))
             connection.rollback()
     except adbc_driver_manager.Error as error:
-        raise _source_error(error, name, settings) from error
+        raise _source_error(error, name, role, settings) from error
     interactions, report = builder.build()
     return interactions, report, {"taken_at": taken_at, "snapshot": snapshot}
 
 
-def _source_error(error: adbc_driver_manager.Error, name: str, settings: Settings) -> RecstoreError:
+def _source_error(error: adbc_driver_manager.Error, name: str, role: str, settings: Settings) -> RecstoreError:
     text = " ".join(str(error).split())
     match = re.search(r"(?:ERROR|FATAL):\s*(.+?)(?: Query was:| SQLSTATE:|$)", text)
     message = (match[1] if match else text).strip().rstrip(".")
@@ -254,7 +273,7 @@ def _source_error(error: adbc_driver_manager.Error, name: str, settings: Setting
         return SourceTimeout(name=name, seconds=f"{settings.source_timeout:g}")
     if state == "42501":
         remedy = f"Grant it SELECT on the source's tables. The live generation of {name!r} stays."
-        return PermissionDenied(role="of this connection", reason=message, remedy=remedy)
+        return PermissionDenied(role=role, reason=message, remedy=remedy)
     if state is None or state[:2] in ("57", "08"):
         return ConnectionLost(doing=f"reading the source of {name!r}", reason=message)
     return SourceInvalid(reason=message, remedy=f"The live generation of {name!r} stays; mend the source and retrain.")

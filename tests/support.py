@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from conftest import Database, planted_views
+from conftest import Database, planted_views, superuser
 from numpy.typing import NDArray
+from psycopg.rows import dict_row
 
-from recstore import pipeline, registry, vectors
+from recstore import pipeline, vectors
 from recstore.config import Settings
 from recstore.interactions import IdMap, Interactions
 from recstore.publication import barriers, building, generations
-from recstore.runs import Run
+from recstore.runs import Reporter, Run
 
 USERS, ITEMS, FACTORS = 240, 120, 16
 
@@ -26,6 +27,12 @@ def until(condition: Callable[[], Any], seconds: float = 30) -> Any:
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.01)
     return answer
+
+
+def look(database: Database, statement: str, *parameters: object) -> list[dict[str, Any]]:
+    """What a superuser sees, who is in nobody's way."""
+    with superuser(database.server, database.name) as connection:
+        return connection.cursor(row_factory=dict_row).execute(statement, parameters or None).fetchall()
 
 
 @dataclass
@@ -67,10 +74,10 @@ class Generations:
         self.seen = np.zeros((USERS, ITEMS), dtype=np.bool_)
         self.seen[self.interactions.user_index, self.interactions.item_index] = True
 
-    def publish(self, settings: Settings | None = None) -> pipeline.Outcome:
+    def publish(self, settings: Settings | None = None, reporter: Reporter | None = None) -> pipeline.Outcome:
         """Everything that a retrain does but reading and training."""
         settings = settings or self.database.settings
-        with Run(self.database.url, settings, self.name, "retrain") as run:
+        with Run(self.database.url, settings, self.name, "retrain", reporter) as run:
             with run.stage("prepare"):
                 pipeline._clean(run)
                 generation = run.generation = generations.next_of(run.connection, settings, run.recommender)
@@ -130,31 +137,35 @@ def _is_top(
 
 def states(database: Database, name: str = "retail") -> dict[int, str]:
     """Generation -> state as operators see it, without those that are gone."""
-    rows = database.look("SELECT generation, state FROM recstore.generations WHERE recommender = %s AND state <> 'pruned'", name)
+    rows = look(
+        database,
+        "SELECT generation, state FROM recstore.generations WHERE recommender = %s AND state <> 'pruned'",
+        name,
+    )
     return {row["generation"]: row["state"] for row in rows}
 
 
 def assert_nothing_left(database: Database, name: str = "retail") -> None:
     """Only the next, the live and the previous generation; no table, index build, lock, transaction or run beside them."""
-    rows = database.look(
-        "SELECT generation, state FROM recstore.generations WHERE recommender = %s AND state <> 'pruned' ORDER BY 1", name
+    rows = look(
+        database,
+        "SELECT generation, state FROM recstore.generations WHERE recommender = %s AND state <> 'pruned' ORDER BY 1",
+        name,
     )
     assert {row["state"] for row in rows} <= {"live", "previous", "next"}, rows
     numbers = {row["generation"] for row in rows}
-    tables = database.look(
+    tables = look(
+        database,
         "SELECT c.relname AS name, i.inhdetachpending AS pending FROM pg_class c LEFT JOIN pg_inherits i ON i.inhrelid = c.oid"
         " WHERE c.relnamespace = %s::regnamespace AND c.relkind = 'r'",
         name,
     )
     assert {row["name"] for row in tables} == {f"_{kind}_{number}" for kind in ("items", "users") for number in numbers}
     assert [row["name"] for row in tables if row["pending"] is not False] == []
-    assert database.look("SELECT * FROM recstore.runs WHERE state = 'running'") == []
+    assert look(database, "SELECT * FROM recstore.runs WHERE state = 'running'") == []
     invalid = "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid"
-    assert database.look(invalid) == []
+    assert look(database, invalid) == []
     locks = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = %s)"
-    assert database.look(locks, database.name) == []
+    assert look(database, locks, database.name) == []
     backends = "SELECT application_name FROM pg_stat_activity WHERE datname = %s AND application_name LIKE 'recstore%%'"
-    until(lambda: database.look(backends, database.name) == [])
-
-
-__all__ = ["Generations", "Hook", "assert_nothing_left", "registry", "states", "until"]
+    until(lambda: look(database, backends, database.name) == [])

@@ -34,8 +34,9 @@ def similar(
     """
     use_json(json)
     with current() as (opened, _, _settings):
-        recommender = _trained(opened, name, k)
+        recommender = registry.get(opened, name)
         item = recommender.item_type.parse(item_id, "item id")
+        _check(opened, recommender, k)
         known = opened.execute(
             f"SELECT v.embedding IS NULL AS collapsed FROM {recommender.relation('item_vectors')} v WHERE v.item_id = %s",  # noqa: S608
             [item],
@@ -62,8 +63,9 @@ def recommend(
     """
     use_json(json)
     with current() as (opened, _, _settings):
-        recommender = _trained(opened, name, k)
+        recommender = registry.get(opened, name)
         user = recommender.user_type.parse(user_id, "user id")
+        _check(opened, recommender, k)
         _answer(
             opened,
             questions.recommended(recommender, user, k, exclude_seen=not seen),
@@ -79,17 +81,17 @@ def popular(name: Name, k: K = 10, sql: Sql = False, json: Json = False) -> None
     """
     use_json(json)
     with current() as (opened, _, _settings):
-        _answer(opened, questions.popular(_trained(opened, name, k), k), "There are no items.", sql)
+        recommender = registry.get(opened, name)
+        _check(opened, recommender, k)
+        _answer(opened, questions.popular(recommender, k), "There are no items.", sql)
 
 
-def _trained(opened: Connection, name: str, k: int) -> Registered:
+def _check(opened: Connection, recommender: Registered, k: int) -> None:
     if k < 1:
         raise InvalidInput(f"--k is {k}: it is the number of rows wanted and must be at least 1.")
-    recommender = registry.get(opened, name)
     row: dict[str, Any] | None = opened.execute(f"SELECT {recommender.relation('generation')}() AS g").fetchone()
     if row is None or row["g"] is None:
-        raise NotTrained(name=name)
-    return recommender
+        raise NotTrained(name=recommender.name)
 
 
 def _answer(opened: Connection, question: questions.Question, empty: str, sql: bool) -> None:

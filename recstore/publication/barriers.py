@@ -9,10 +9,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from psycopg import errors as pg
 from psycopg.types.json import Jsonb
 
 from recstore import sqlfile
 from recstore.database import Connection
+
+
+LOCK_TIMEOUT = 0.5
+"""Seconds that an invalidation waits for its lock; below deadlock_timeout."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +30,20 @@ class Blocker:
     since: datetime | None
 
     def __str__(self) -> str:
-        who = f"process {self.pid}" if self.pid else "a prepared transaction"
+        if not self.pid:
+            return self.application_name or "a prepared transaction"
+        who = f"process {self.pid}"
         about = [part for part in (self.application_name, f"role {self.role}" if self.role else None) if part]
         since = f", in a transaction since {self.since:%Y-%m-%d %H:%M:%S %Z}" if self.since else ""
         return f"{who} ({', '.join(about) or 'not visible to this role'}){since}"
 
 
-def lock_holders(connection: Connection, relations: Sequence[str]) -> list[str]:
-    """Transactions that hold a lock on one of the relations now."""
-    rows = connection.execute(sqlfile.query("lock_holding_transactions"), {"relations": list(relations)}).fetchall()
+def lock_holders(connection: Connection, relations: Sequence[str], *, strong: bool = False) -> list[str]:
+    """Transactions that hold a lock on one of the relations now; with `strong` only a lock stronger than readers and
+    writers take, as maintenance does (ANALYZE, CREATE INDEX)."""
+    rows = connection.execute(
+        sqlfile.query("lock_holding_transactions"), {"relations": list(relations), "strong": strong}
+    ).fetchall()
     return [row["virtualtransaction"] for row in rows]
 
 
@@ -75,7 +85,11 @@ def advance(connection: Connection, generation: int, parents: Sequence[str]) -> 
     if blockers:
         return blockers
     if barrier in (None, "attached"):
-        invalidate(connection, parents)
+        try:
+            invalidate(connection, parents)
+        except pg.LockNotAvailable:
+            holders = lock_holders(connection, parents, strong=True)
+            return still_open(connection, holders) or [Blocker(None, None, "a lock on the parent tables", None)]
         note(connection, generation, "invalidated", lock_holders(connection, parents))
         return advance(connection, generation, parents)
     note(connection, generation, "cleared", [])
@@ -83,9 +97,12 @@ def advance(connection: Connection, generation: int, parents: Sequence[str]) -> 
 
 
 def invalidate(connection: Connection, parents: Sequence[str]) -> None:
-    """Makes every cached plan on the parents be made anew. SHARE UPDATE EXCLUSIVE: blocks no reader."""
-    for parent in parents:
-        connection.execute(f"ALTER TABLE ONLY {parent} ALTER COLUMN generation SET STATISTICS -1")
+    """Makes every cached plan on the parents be made anew. SHARE UPDATE EXCLUSIVE: blocks no reader. Raises
+    psycopg's LockNotAvailable where someone's maintenance (an ANALYZE, say) holds the same lock for long."""
+    with connection.transaction():
+        connection.execute(f"SET LOCAL lock_timeout = {int(1000 * LOCK_TIMEOUT)}")
+        for parent in parents:
+            connection.execute(f"ALTER TABLE ONLY {parent} ALTER COLUMN generation SET STATISTICS -1")
 
 
 def note(connection: Connection, generation: int, barrier: str, transactions: list[str]) -> list[str]:

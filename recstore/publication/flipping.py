@@ -4,6 +4,9 @@ Never flips by timeout. What cannot go live yet is left `ready`, naming whom it 
 """
 
 from collections.abc import Callable
+from contextlib import suppress
+
+from psycopg import errors as pg
 
 from recstore import sqlfile
 from recstore.config import Settings
@@ -29,6 +32,17 @@ def go_live(run: Run, generation: int, wait: float, on_wait: OnWait | None = Non
     return []
 
 
+def flip_now(run: Run, generation: int) -> list[Blocker]:
+    """Flips at the operator's word, whoever holds it up; returns those, who may get empty answers from the views until
+    their transactions end."""
+    disturbed = go_live(run, generation, 0)
+    if disturbed:
+        flip(run.connection, run.recommender, generation, run.job, run.number)
+        with suppress(pg.LockNotAvailable):  # plans that missed the attach would outlive those transactions
+            barriers.invalidate(run.connection, run.recommender.parents())
+    return disturbed
+
+
 def flip(connection: Connection, recommender: Registered, generation: int, job: str, run: int | None) -> int | None:
     """Points at a complete generation and notes it; returns the one that was live. One row is updated, no reader waits.
 
@@ -50,8 +64,11 @@ def flip(connection: Connection, recommender: Registered, generation: int, job: 
 
 
 def ready_generation(connection: Connection, recommender: Registered) -> int:
-    """The newest generation that waits to go live. Raises NothingReady."""
-    ready = [row["generation"] for row in generations.all_of(connection, recommender) if row["state"] == "ready"]
+    """The newest generation that waits to go live; one that is older than the live one has been overtaken. Raises
+    NothingReady."""
+    rows = generations.all_of(connection, recommender)
+    live = next((row["generation"] for row in rows if row["live"]), 0)
+    ready = [row["generation"] for row in rows if row["state"] == "ready" and row["generation"] > live]
     if not ready:
         raise NothingReady(name=recommender.name)
     return int(max(ready))

@@ -121,7 +121,8 @@ def prune(
     removed, postponed = [], {}
     for row in all_of(connection, recommender):
         if row["state"] == "pruning":
-            blockers = _remove(connection, settings, recommender, row["generation"], wait)
+            # who holds up one most likely holds up the others: waited for once
+            blockers = _remove(connection, settings, recommender, row["generation"], 0 if postponed else wait)
             if blockers:
                 postponed[row["generation"]] = blockers
             else:
@@ -170,27 +171,31 @@ def _partitions(connection: Connection, parent: str) -> dict[str, bool]:
     return {row["name"]: row["detach_pending"] for row in rows}
 
 
-def _detach(connection: Connection, recommender: Registered, parent: str, partition: str, wait: float) -> list[Blocker]:
-    """DETACH CONCURRENTLY, or FINALIZE where an earlier one was cancelled. It waits for every transaction that holds a
-    lock on the parent, so those are waited for first, without holding anything."""
+def _detach(
+    connection: Connection, recommender: Registered, parent: str, partition: str, wait: float
+) -> list[Blocker]:
+    """DETACH CONCURRENTLY, or FINALIZE where an earlier one was cancelled. Both wait for others, the one for every
+    transaction that holds a lock on the parent, the other for every older snapshot; so those who hold a lock are waited
+    for first, without holding anything, and what is left to wait for is cut short by `lock_timeout`."""
     found = _partitions(connection, parent)
     if partition not in found:
         return []
-    for name in (name for name, pending in found.items() if pending and name != partition):
-        _finalize(connection, recommender, parent, name)  # there can be one pending detach per parent
     holders = barriers.lock_holders(connection, [parent])
     blockers = barriers.wait(lambda: barriers.still_open(connection, holders), wait)
     if blockers:
         return blockers
+    others = [name for name, pending in found.items() if pending and name != partition]
     connection.execute(f"SET lock_timeout = {max(100, int(1000 * wait))}")
     try:
+        for name in others:  # there can be one pending detach per parent
+            _finalize(connection, recommender, parent, name)
         if found[partition]:
             _finalize(connection, recommender, parent, partition)
         else:
             name = recommender.relation(partition)
             connection.execute(f"ALTER TABLE {parent} DETACH PARTITION {name} CONCURRENTLY")
     except (pg.LockNotAvailable, pg.DeadlockDetected):
-        holders = barriers.lock_holders(connection, [parent])
+        holders = barriers.lock_holders(connection, [parent]) or barriers.open_transactions(connection)
         return barriers.still_open(connection, holders) or [Blocker(None, None, "a lock on the parent table", None)]
     finally:
         if not connection.closed and connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:

@@ -661,7 +661,7 @@ def retail(server: Server, empty_template: str) -> Iterator[Database]:
     application.execute("GRANT USAGE ON SCHEMA shop TO worker")
     application.execute("GRANT SELECT ON ALL TABLES IN SCHEMA shop TO worker")
     application.execute("ANALYZE shop.views, shop.products")
-    database.create(hyperparameters=Hyperparameters(factors=64), publication=Publication(search="hnsw"))
+    database.create(hyperparameters=Hyperparameters(), publication=Publication(search="hnsw"))
     assert database.retrain().live
     yield database
     drop_database(database)

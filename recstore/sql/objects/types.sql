@@ -24,6 +24,8 @@ COMMENT ON TYPE {schema}.popular_item IS 'An item with its distinct users and to
 
 -- object: type _near_item
 CREATE TYPE {schema}._near_item AS (id {item_type}, distance double precision);
+COMMENT ON TYPE {schema}._near_item IS 'An item at a distance. Used by the public functions.';
 
 -- object: type _near_user
 CREATE TYPE {schema}._near_user AS (id {user_type}, distance double precision);
+COMMENT ON TYPE {schema}._near_user IS 'A user at a distance. Used by the public functions.';

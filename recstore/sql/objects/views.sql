@@ -16,9 +16,12 @@ WHERE g.generation = coalesce(
     (
         SELECT c.generation
         FROM recstore_private.generations c
-        WHERE c.recommender_id = {recommender_id}
+        WHERE c.generation = CASE
+                WHEN current_setting('recstore.generation', true) ~ '^[0-9]{1,18}$'
+                    THEN current_setting('recstore.generation', true)::bigint
+            END
+            AND c.recommender_id = {recommender_id}
             AND c.state IN ('ready', 'published')
-            AND c.generation::text = current_setting('recstore.generation', true)
     ),
     (
         SELECT p.generation

@@ -1,0 +1,69 @@
+"""The documentation is complete, and its examples run."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+from conftest import Database
+
+from recstore import cli, sqlfile
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_settings_page_is_what_the_code_says() -> None:
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (ROOT / "docs/settings.md").read_text() == module.settings_page(), "run: make docs"
+
+
+def test_every_command_is_in_the_readme_and_has_an_example() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for command in cli.app.registered_commands:
+        assert command.callback
+        name = command.name or command.callback.__name__
+        example = re.search(r"Example: recstore (\w+)", command.callback.__doc__ or "")
+        assert example, f"{name} has no example"
+        assert example[1] == name
+        assert re.search(rf"(recstore |make |`){name}\b", readme), f"README does not name {name}"
+
+
+def test_every_public_function_and_view_is_documented() -> None:
+    page = (ROOT / "docs/sql.md").read_text()
+    names = [
+        name.split()[1]
+        for file in ("functions", "views")
+        for name in sqlfile.load(f"objects/{file}.sql")
+        if " _" not in name
+    ]
+    assert len(names) >= 12
+    for name in names:
+        assert f"`{name}" in page, f"docs/sql.md does not tell of {name}"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/sql.md"])
+def test_the_sql_of_the_documentation_runs(page: str, shop: Database) -> None:
+    """Every SQL block that asks recstore something, on the small shop; ids of the demo become ids of the shop."""
+    shop.create()
+    shop.retrain()
+    connection = shop.connect()
+    blocks = re.findall(r"```sql\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    asked = [block for block in blocks if "retail." in block]
+    assert asked
+    for block in asked:
+        text = block.replace("1606", "6").replace("'%CAKE%'", "'%1%'")
+        for statement in text.split(";"):
+            if re.sub(r"--.*", "", statement).strip():
+                cursor = connection.execute(statement)
+                if "retail." in statement and cursor.description:
+                    assert cursor.fetchall(), statement
+
+
+def test_links_in_the_documentation_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]:
+        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name} links to {link}"

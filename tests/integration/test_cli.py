@@ -1,0 +1,256 @@
+"""The command line, as a person uses it: output, exit codes, and one plain sentence for every mistake."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from conftest import Database
+
+from recstore import cli
+
+CREATE = "create retail --table shop.views --item product_id --value view_count --factors 16 --search exact"
+
+
+@dataclass
+class Answer:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> object:
+        return json.loads(self.out)
+
+
+Command = Callable[..., Answer]
+
+
+@pytest.fixture
+def recstore(shop: Database, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Runs a command line on the shop's database."""
+    monkeypatch.setenv("RECSTORE_RETENTION", "0")
+
+    def run(line: str, *more: str) -> Answer:
+        code = cli.run(["--database", shop.url, *line.split(), *more])
+        printed = capsys.readouterr()
+        return Answer(code, printed.out, printed.err)
+
+    return run
+
+
+def test_from_nothing_to_recommendations(recstore: Command) -> None:
+    created = recstore(CREATE + " --titles shop.products:product_id:title")
+    assert created.code == 0
+    assert "bigint users, integer items, vector of 64 dimensions" in created.out
+    trained = recstore("retrain retail --loss")
+    assert trained.code == 0
+    assert trained.out == "generation 1 of retail is live\n"
+    assert "240 users" in trained.err
+    assert "loss" in trained.err
+    assert "product " in recstore("similar retail 1 -k 3").out
+    listed = recstore("recommend retail 1 -k 3 --json").json
+    assert isinstance(listed, list)
+    assert [set(row) for row in listed] == [{"item_id", "title", "score", "reason"}] * 3
+    assert len(recstore("popular retail -k 4 --json").json) == 4  # type: ignore[arg-type]
+    shown = recstore("show retail").out
+    assert "live: generation 1 with 240 users, 120 items, 16 factors" in shown
+    assert "recommend: exact scan" in shown
+    assert "16" in recstore("generations retail").out
+    assert "retail" in recstore("list").out
+
+
+def test_the_sql_that_is_printed_is_the_sql_that_runs(recstore: Command, shop: Database) -> None:
+    recstore(CREATE + " --titles shop.products:product_id:title")
+    recstore("retrain retail")
+    for line in ("similar retail 1 -k 3", "recommend retail 1 -k 3", "popular retail -k 3"):
+        printed = recstore(line + " --sql").out
+        statement = printed[: printed.index(";") + 1]
+        rows = shop.connect().execute(statement).fetchall()
+        assert [row["item_id"] for row in rows] == [row["item_id"] for row in recstore(line + " --json").json]  # type: ignore[attr-defined]
+
+
+def test_rollback_and_back_again(recstore: Command) -> None:
+    recstore(CREATE)
+    recstore("retrain retail")
+    recstore("retrain retail")
+    assert recstore("rollback retail --json").json == {"was_live": 2, "live": 1}
+    assert recstore("rollback retail --to 2 --json").json == {"was_live": 1, "live": 2}
+    assert recstore("prune retail --keep 1 --json").json == {"pruned": [1]}
+    assert "no earlier generation" in recstore("rollback retail").err
+
+
+def test_from_a_toml_file(recstore: Command, tmp_path: Path) -> None:
+    file = tmp_path / "retail.toml"
+    file.write_text(
+        '[source]\nquery = """SELECT user_id, product_id AS item_id, view_count AS value FROM shop.views;"""\n'
+        '[filters]\nmin_users_per_item = 2\n[hyperparameters]\nfactors = 8\n[publication]\nsearch = "exact"\n'
+    )
+    assert recstore(f"create retail --file {file} --alpha 20").code == 0
+    definition = recstore("show retail --json").json["definition"]  # type: ignore[index]
+    assert definition["filters"]["min_users_per_item"] == 2
+    assert definition["hyperparameters"]["alpha"] == 20
+    assert recstore("retrain retail").code == 0
+
+
+def test_alter_keeps_the_rest_and_none_unsets(recstore: Command) -> None:
+    recstore(CREATE + " --min-item-views 2")
+    assert recstore("alter retail --alpha 10 --min-item-views none").code == 0
+    definition = recstore("show retail --json").json["definition"]  # type: ignore[index]
+    assert definition["hyperparameters"]["alpha"] == 10
+    assert definition["hyperparameters"]["factors"] == 16
+    assert definition["filters"]["min_item_views"] is None
+
+
+def test_more_factors_than_the_dimensions_need_resize(recstore: Command, shop: Database) -> None:
+    recstore(CREATE)
+    recstore("retrain retail")
+    refused = recstore("alter retail --factors 100")
+    assert refused.code == 2
+    assert "--resize" in refused.err
+    assert recstore("alter retail --factors 100 --resize").code == 0
+    connection = shop.connect()
+    assert connection.execute("SELECT count(*) AS n FROM retail.item_vectors").fetchone() == {"n": 120}
+    assert recstore("retrain retail").code == 0
+    row = connection.execute("SELECT max(vector_dims(embedding)) AS n FROM retail.item_vectors").fetchone()
+    assert row == {"n": 128}
+    assert len(connection.execute("SELECT * FROM retail.recommend(1, 5)").fetchall()) == 5
+
+
+def test_drop_asks_lists_dependents_and_leaves_nothing(recstore: Command, shop: Database) -> None:
+    recstore(CREATE)
+    assert "--yes" in recstore("drop retail").err
+    shop.connect().execute("CREATE SCHEMA web; CREATE VIEW web.vectors AS SELECT * FROM retail.item_vectors")
+    refused = recstore("drop retail --yes")
+    assert refused.code == 1
+    assert "web.vectors" in refused.err
+    dropped = recstore("drop retail --yes --cascade --json")
+    assert dropped.json == {"dropped": "retail", "with": ["view web.vectors"]}
+    assert recstore("list").out.startswith("There is no recommender yet")
+
+
+def test_grant_prints_what_it_ran(recstore: Command, shop: Database) -> None:
+    recstore(CREATE)
+    recstore("retrain retail")
+    assert "GRANT SELECT ON" in recstore("grant retail application").out
+    rows = shop.connect("application").execute("SELECT * FROM retail.similar_items(1, 3)").fetchall()
+    assert len(rows) == 3
+
+
+def test_a_slow_lookup_is_told_with_its_remedies(recstore: Command, shop: Database) -> None:
+    application = shop.connect("application")
+    application.execute("CREATE TABLE shop.log AS SELECT v.* FROM shop.views v CROSS JOIN generate_series(1, 20)")
+    application.execute("GRANT SELECT ON shop.log TO worker; ANALYZE shop.log")
+    created = recstore("create slow --table shop.log --item product_id --value view_count --factors 8")
+    assert "does not reach an index" in created.out
+    assert "recstore alter slow --seen published" in created.out
+
+
+MISTAKES = {
+    "recommend nix 1": (2, "There is no recommender named 'nix'"),
+    "retrain nix": (2, "There is no recommender named 'nix'"),
+    "create Retail --table shop.views": (2, "'Retail' can not name a recommender"),
+    "create shop --table shop.views": (2, "A schema named 'shop' exists already"),
+    "create select --table shop.views": (2, "reserved word"),
+    "create x": (2, "Where are the view counts?"),
+    "create x --table shop.nix": (2, "no table shop.nix"),
+    "create x --table shop.views --item nix": (2, "no column 'nix'; its columns are product_id, user_id, view_count"),
+    "create x --table shop.views --item product_id --value product_id --factors 1985": (2, "1985 factors"),
+    "create x --table shop.views --item product_id --factors many": (2, "--factors"),
+    "create x --table shop.views --item product_id --regularization -1": (2, "--regularization"),
+    "create x --table shop.views --item product_id --confidence nix": (2, "--confidence"),
+    "create x --table shop.views --item product_id --titles nix": (2, "table:id_column:title_column"),
+    "create x --table shop.views --item product_id --titles shop.nix:a:b": (2, "'shop.nix', which does not exist"),
+    "create x --table shop.views --item product_id --titles shop.products:a:b": (2, "the column 'a'"),
+    "create x --table shop.products --user title --item product_id --value title": (2, "not a number"),
+    "create x --table shop.products --user visible --item product_id": (2, "has the type boolean"),
+    "create x --file /nonexistent.toml": (2, "There is no file"),
+    "similar retail abc": (2, "'abc' can not be the item id"),
+    "similar retail 1 -k 0": (2, "must be at least 1"),
+    "recommend retail 1": (1, "no live generation yet. Run: recstore retrain retail"),
+    "rollback retail": (1, "no live generation yet"),
+    "publish retail": (1, "no generation that waits"),
+    "alter retail --user view_count": (2, "create another recommender"),
+    "alter retail --factors 5000": (2, "5000 factors"),
+    "alter retail --min-nix 1": (2, "No such option"),
+    "grant retail nobody_at_all": (2, "no role named"),
+    "prune retail --keep 0": (2, "--keep"),
+    "retrain retail --device tpu": (2, "RECSTORE_DEVICE"),
+    "nonsense": (2, "No such command"),
+    "db downgrade base --yes": (1, "there are recommenders: retail"),
+}
+
+
+@pytest.fixture(scope="module")
+def with_retail(server: object, shop_template: str) -> object:
+    from conftest import drop_database, make_database
+
+    database = make_database(server, shop_template)  # type: ignore[arg-type]
+    database.create()
+    yield database
+    drop_database(database)
+
+
+@pytest.mark.parametrize("line", MISTAKES)
+def test_every_mistake_gets_a_sentence(line: str, with_retail: Database, capsys: pytest.CaptureFixture[str]) -> None:
+    expected_code, expected = MISTAKES[line]
+    code = cli.run(["--database", with_retail.url, *line.split()])
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert expected in printed.err
+    assert "Traceback" not in printed.err
+    assert code == expected_code
+    as_json = cli.run(["--database", with_retail.url, *line.split(), "--json"])
+    assert as_json == expected_code or "No such option" in capsys.readouterr().err
+
+
+def test_nothing_left_says_what_each_filter_dropped(recstore: Command) -> None:
+    recstore(CREATE + " --min-users-per-item 1000 --min-user-views 3")
+    refused = recstore("retrain retail")
+    assert refused.code == 1
+    assert "min_users_per_item = 1000 dropped" in refused.err
+    assert "failed" in recstore("list").out
+
+
+def test_no_database_at_all(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECSTORE_HOME", str(tmp_path))
+    monkeypatch.delenv("RECSTORE_DATABASE_URL", raising=False)
+    assert cli.run(["list"]) == 3
+    assert "recstore start" in capsys.readouterr().err
+    assert cli.run(["--database", f"postgresql://nobody@/x?host={tmp_path}", "list"]) == 3
+    assert "could not be reached" in capsys.readouterr().err
+    assert cli.run(["--database", "what is this?", "list"]) == 3
+    assert "could not be reached" in capsys.readouterr().err
+
+
+def test_a_database_without_the_schema(empty: Database, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["--database", empty.url, "list"]) == 1
+    assert "recstore db upgrade" in capsys.readouterr().err
+    assert cli.run(["--database", empty.url, "db", "upgrade"]) == 0
+    assert cli.run(["--database", empty.url, "db", "upgrade"]) == 0
+    assert "already at revision" in capsys.readouterr().out
+    assert cli.run(["--database", empty.url, "db", "check"]) == 0
+    assert cli.run(["--database", empty.url, "db", "downgrade", "base", "--yes"]) == 0
+    assert cli.run(["--database", empty.url, "list"]) == 1
+
+
+def test_piped_output_is_plain(shop: Database) -> None:
+    shop.create()
+    command = [sys.executable, "-m", "recstore", "--database", shop.url, "list"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "\x1b" not in printed.stdout
+    assert "retail" in printed.stdout
+    assert printed.stderr == ""
+
+
+def test_every_command_has_an_example() -> None:
+    for name in ("create", "list", "show", "alter", "grant", "drop", "retrain", "publish", "generations", "rollback"):
+        printed = subprocess.run(
+            [sys.executable, "-m", "recstore", name, "--help"], capture_output=True, text=True, check=True
+        )
+        assert "Example: recstore " + name in printed.stdout

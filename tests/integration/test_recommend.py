@@ -1,0 +1,87 @@
+"""The read side in Python gives what the SQL functions give, in the caller's transaction, and composes."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from conftest import Database, drop_database, make_database
+from sqlalchemy.orm import Session
+
+from recstore import Recommender
+from recstore.embedded import Server
+
+
+@pytest.fixture(scope="module")
+def trained(server: Server, shop_template: str) -> Iterator[Database]:
+    database = make_database(server, shop_template)
+    database.create()
+    database.retrain()
+    yield database
+    drop_database(database)
+
+
+@pytest.fixture
+def engine(trained: Database) -> Iterator[sa.Engine]:
+    engine = sa.create_engine(trained.url.replace("postgresql://", "postgresql+psycopg://", 1), poolclass=sa.NullPool)
+    yield engine
+    engine.dispose()
+
+
+def test_methods_are_the_functions(trained: Database, engine: sa.Engine) -> None:
+    retail, connection = Recommender(engine, "retail"), trained.connect()
+    for result, statement in (
+        (retail.recommend(1, 5), "SELECT * FROM retail.recommend(1, 5)"),
+        (retail.recommend(1, 5, exclude_seen=False), "SELECT * FROM retail.recommend(1, 5, false)"),
+        (retail.similar_items(3, 5, min_users=1), "SELECT * FROM retail.similar_items(3, 5, 1)"),
+        (retail.similar_users(1, 5), "SELECT * FROM retail.similar_users(1, 5)"),
+        (retail.users_for_item(3, 5), "SELECT * FROM retail.users_for_item(3, 5)"),
+        (retail.popular_items(5), "SELECT * FROM retail.popular_items(5)"),
+    ):
+        expected = connection.execute(statement).fetchall()
+        assert [row._asdict() for row in result] == expected
+        assert len(expected) == 5
+    assert retail.generation() == 1
+    assert retail.predict(1, 3) == connection.execute("SELECT retail.predict(1, 3) AS p").fetchone()["p"]  # type: ignore[index]
+    assert retail.predict(1, 999) is None
+    vector = retail.user_vector(1)
+    assert vector.dtype == np.float32
+    assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
+    assert retail.recommend(10**6, 3)[0].reason == "popular"
+
+
+def test_the_direct_query_composes_and_equals_the_function(engine: sa.Engine) -> None:
+    products = sa.table("products", sa.column("product_id"), sa.column("title"), sa.column("visible"), schema="shop")
+    with engine.begin() as connection:
+        retail = Recommender(connection, "retail")
+        retail.use_search_settings()
+        vectors = retail.item_vectors
+        query = (
+            sa.select(products.c.product_id)
+            .join(vectors, vectors.c.item_id == products.c.product_id)
+            .where(products.c.visible)
+            .order_by(vectors.c.preference.max_inner_product(retail.select_user_vector(1)), products.c.product_id)
+            .limit(10)
+        )
+        direct = connection.execute(query).scalars().all()
+        assert direct == [row.item_id for row in retail.recommend(1, 10, exclude_seen=False)]
+        listed = retail.select_recommend(1, 5)
+        titled = sa.select(listed.c.item_id, products.c.title).join(products, products.c.product_id == listed.c.item_id)
+        assert len(connection.execute(titled).all()) == 5
+
+
+def test_it_joins_the_callers_transaction(engine: sa.Engine, trained: Database) -> None:
+    with Session(engine) as session:
+        before = [row.item_id for row in Recommender(session, "retail").recommend(1, 3)]
+        connection = trained.connect("application")
+        connection.execute("INSERT INTO shop.views VALUES (1, %s, 1) ON CONFLICT DO NOTHING", [before[0]])
+        try:
+            after = [row.item_id for row in Recommender(session, "retail").recommend(1, 3)]
+            assert before[0] not in after  # what was seen a moment ago is gone from the next answer
+        finally:
+            connection.execute("DELETE FROM shop.views WHERE user_id = 1 AND product_id = %s", [before[0]])
+
+
+def test_search_settings_need_a_transaction(engine: sa.Engine) -> None:
+    with pytest.raises(TypeError, match="connection or a session"):
+        Recommender(engine, "retail").use_search_settings()

@@ -1,0 +1,567 @@
+"""Sources as applications have them, good and bad: what is read, what is refused, and that the live generation stays."""
+
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+from conftest import Database, superuser
+from support_sql import column, rows, value
+
+from recstore import pipeline, registry, sources
+from recstore.database import Connection
+from recstore.definition import Source
+from recstore.errors import (
+    PermissionDenied,
+    RecstoreError,
+    SourceEmpty,
+    SourceInvalid,
+    SourceTimeout,
+    TooManyNulls,
+    UnsupportedIdType,
+    UnsupportedValueType,
+)
+from recstore.interactions import Interactions, SourceReport
+from recstore.types import IdType
+
+
+@pytest.fixture
+def application(shop: Database) -> Connection:
+    return shop.connect("application")
+
+
+def pull(shop: Database, source: Source, name: str = "read") -> tuple[dict[tuple[Any, Any], float], SourceReport]:
+    """Creates a recommender over the source and reads it: (user, item) -> value, and the report."""
+    recommender = shop.create(name, source=source)
+    interactions, report = read_again(shop, recommender.name)
+    return pairs_of(interactions), report
+
+
+def read_again(shop: Database, name: str, **settings: object) -> tuple[Interactions, SourceReport]:
+    with shop.connect() as connection:
+        recommender = registry.get(connection, name)
+        has_last_at = sources.inspect(connection, recommender.definition.source).has_last_at
+    interactions, report, _ = sources.read(
+        shop.url,
+        shop.settings.model_copy(update=settings),
+        name,
+        recommender.definition.source,
+        recommender.user_type,
+        recommender.item_type,
+        application_name="test",
+        has_last_at=has_last_at,
+    )
+    return interactions, report
+
+
+def pairs_of(interactions: Interactions) -> dict[tuple[Any, Any], float]:
+    users, items = interactions.users, interactions.items
+    return {
+        (users.to_python(int(u)), items.to_python(int(i))): float(v)
+        for u, i, v in zip(interactions.user_index, interactions.item_index, interactions.values, strict=True)
+    }
+
+
+def make_views(application: Connection, columns: str, *values: str) -> None:
+    """Table shop.clicks with a few rows, readable by recstore."""
+    application.execute(f"CREATE TABLE shop.clicks ({columns})")
+    application.execute(f"INSERT INTO shop.clicks VALUES {', '.join(values)}")
+    application.execute("GRANT SELECT ON shop.clicks TO worker")
+
+
+def refuse(shop: Database, error: type[RecstoreError], **source: object) -> str:
+    """The message of the error that `create` raises; nothing is left of the attempt."""
+    connection = shop.connect()
+    with pytest.raises(error) as caught:
+        shop.create("bad", source=Source(**source))  # type: ignore[arg-type]
+    assert column(connection, "SELECT name FROM recstore.recommenders WHERE name = 'bad'") == []
+    assert value(connection, "SELECT to_regnamespace('bad')") is None
+    return str(caught.value)
+
+
+# What is read
+
+
+@pytest.mark.contract
+def test_a_table_and_its_query_are_the_same(shop: Database) -> None:
+    expected = {
+        (row["user_id"], row["product_id"]): float(row["view_count"])
+        for row in rows(shop.connect(), "SELECT * FROM shop.views")
+    }
+    table, report = pull(shop, Source(table="shop.views", item="product_id", value="view_count"), "one")
+    assert table == expected
+    assert report.rows == report.pairs == len(expected)
+    for number, query in enumerate(
+        [
+            "SELECT user_id, product_id AS item_id, view_count AS value FROM shop.views",
+            "SELECT user_id, product_id AS item_id, view_count AS value FROM shop.views;\n ;",
+            "WITH v AS (SELECT * FROM shop.views) SELECT view_count AS value, product_id AS item_id, user_id, 'more' FROM v -- all",
+            "SELECT user_id, product_id AS item_id, sum(view_count) AS value FROM shop.views GROUP BY 1, 2",
+            "SELECT user_id, product_id AS item_id, view_count * 1.0::float4 AS value FROM shop.views WHERE '50%' = '50%'",
+        ]
+    ):
+        assert pull(shop, Source(query=query), f"query{number}")[0] == expected, query
+
+
+def test_values_of_every_number_type_and_none(shop: Database, application: Connection) -> None:
+    make_views(
+        application,
+        "u varchar(20), i text, small smallint, big bigint, exact numeric(10, 3), single real, double float8",
+        "('Zoë', 'a', 1, 5000000000, 1.125, 0.5, 0.1)",
+        "('Zoë', 'b', 2, 2, 12345.678, 1e30, 1e300)",
+    )
+    for name, expected in {
+        "small": [1.0, 2.0],
+        "big": [5e9, 2.0],
+        "exact": [1.125, 12345.678],
+        "single": [0.5, float(np.float32(1e30))],
+        "double": [0.1, 1e300],
+        None: [1.0, 1.0],
+    }.items():
+        pairs, _ = pull(shop, Source(table="shop.clicks", user="u", item="i", value=name), f"of_{name}".lower())
+        assert pairs == {("Zoë", "a"): expected[0], ("Zoë", "b"): expected[1]}
+    types = column(
+        shop.connect(),
+        "SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'of_small.interactions'::regclass"
+        " AND attname = 'user_id'",
+    )
+    assert types == ["text"]
+
+
+@pytest.mark.contract
+def test_domains_are_their_base_types(shop: Database, application: Connection) -> None:
+    application.execute("CREATE DOMAIN shop.customer AS bigint CHECK (value > 0)")
+    application.execute("CREATE DOMAIN shop.article AS varchar(10)")
+    application.execute("CREATE DOMAIN shop.amount AS numeric CHECK (value > 0)")
+    make_views(
+        application,
+        "user_id shop.customer, item_id shop.article, value shop.amount, PRIMARY KEY (user_id, item_id)",
+        *[f"({user}, 'article {item}', 2)" for user in range(1, 30) for item in range(user % 5, 20, 3)],
+    )
+    recommender = shop.create(source=Source(table="shop.clicks", value="value"))
+    assert (recommender.user_type, recommender.item_type) == (IdType.BIGINT, IdType.TEXT)
+    assert shop.retrain().live
+    connection = shop.connect()
+    seen = column(connection, "SELECT item_id::text FROM shop.clicks WHERE user_id = 3")
+    answer = column(connection, "SELECT item_id FROM retail.recommend(3, 100)")
+    assert len(answer) == 20 - len(seen)
+    assert not set(answer) & set(seen)
+
+
+@pytest.mark.parametrize(
+    ("kind", "newest"),
+    [
+        ("timestamptz", "2024-05-06T07:08:09.123456+00:00"),
+        ("timestamp", "2024-05-06T07:08:09.123456+00:00"),
+        ("date", "2024-05-06T00:00:00+00:00"),
+    ],
+)
+def test_last_at_of_every_time_type(shop: Database, application: Connection, kind: str, newest: str) -> None:
+    with superuser(shop.server) as connection:
+        connection.execute(f"ALTER DATABASE {shop.name} SET timezone = 'UTC'")
+    make_views(
+        application,
+        f"user_id int, item_id int, value int, seen_at {kind}",
+        "(1, 1, 5, '2024-05-06 07:08:09.123456')",
+        "(1, 1, 7, '2023-01-01')",
+        "(1, 1, 9, NULL)",
+        "(2, 1, 3, '1999-12-31 23:59:59')",
+    )
+    source = Source(table="shop.clicks", value="value", last_at="seen_at", duplicates="last")
+    pairs, report = pull(shop, source)
+    assert pairs == {(1, 1): 5.0, (2, 1): 3.0}
+    assert report.as_dict()["newest"] == newest
+    assert column(shop.connect(), "SELECT last_at FROM read.interactions WHERE value = 9") == [None]
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize(("how", "expected"), [("sum", 12.0), ("max", 7.0), ("mean", 4.0), ("last", 4.0)])
+def test_duplicates(shop: Database, application: Connection, how: Any, expected: float) -> None:
+    make_views(
+        application,
+        "user_id int, item_id int, value int, at timestamptz",
+        "(1, 1, 7, '2024-01-02')",
+        "(1, 1, 4, '2024-01-03')",
+        "(2, 1, 1, '2024-01-01')",
+        "(1, 1, 1, '2024-01-01')",
+    )
+    pairs, report = pull(shop, Source(table="shop.clicks", value="value", last_at="at", duplicates=how))
+    assert pairs == {(1, 1): expected, (2, 1): 1.0}
+    assert (report.rows, report.duplicates, report.pairs) == (4, 2, 2)
+
+
+def test_nulls_nan_and_nonpositive_values_are_counted_and_left_out(shop: Database, application: Connection) -> None:
+    make_views(
+        application,
+        "user_id int, item_id int, value float8",
+        *(f"({n}, 1, 1)" for n in range(10, 20)),
+        "(NULL, 1, 1)",
+        "(1, NULL, 1)",
+        "(1, 1, NULL)",
+        "(1, 1, 'NaN')",
+        "(1, 1, 'Infinity')",
+        "(1, 1, 0)",
+        "(1, 1, -3)",
+        "(1, 1, '-Infinity')",
+        "(1, 1, 1e-300)",
+    )
+    pairs, report = pull(shop, Source(table="shop.clicks", value="value", max_nulls=0.5))
+    assert pairs == {(n, 1): 1.0 for n in range(10, 20)} | {(1, 1): 1e-300}
+    assert (report.rows, report.nulls, report.nonpositive, report.pairs) == (19, 6, 2, 11)
+
+
+@pytest.mark.contract
+def test_row_level_security_of_the_source_is_respected(shop: Database, application: Connection) -> None:
+    application.execute("ALTER TABLE shop.views ENABLE ROW LEVEL SECURITY")
+    application.execute("CREATE POLICY even ON shop.views TO worker USING (user_id % 2 = 0)")
+    source = Source(table="shop.views", item="product_id", value="view_count")
+    pairs, _ = pull(shop, source, "retail")
+    assert {user % 2 for user, _ in pairs} == {0}
+    assert shop.retrain().live
+    assert set(column(shop.connect(), "SELECT user_id % 2 FROM retail.user_vectors")) == {0}
+    # each reads interactions with the rights of its own role: the table's owner sees all rows
+    shop.connect().execute("GRANT USAGE ON SCHEMA retail TO application")
+    shop.connect().execute("GRANT SELECT ON retail.interactions TO application")
+    assert set(column(application, "SELECT user_id % 2 FROM retail.interactions")) == {0, 1}
+    assert set(column(shop.connect(), "SELECT user_id % 2 FROM retail.interactions")) == {0}
+
+
+# What is refused
+
+
+@pytest.mark.contract
+def test_what_create_refuses_names_the_culprit(shop: Database, application: Connection) -> None:
+    application.execute(
+        "CREATE TABLE shop.odd (user_id bigint, item_id bigint, value int, amount money, flag boolean, code char(5),"
+        " price numeric, at time, moment timestamptz)"
+    )
+    application.execute("GRANT SELECT ON shop.odd TO worker")
+    application.execute("CREATE TABLE shop.secret (user_id bigint, item_id bigint)")
+    application.execute("CREATE SCHEMA closed")
+    application.execute("CREATE TABLE closed.views (user_id bigint, item_id bigint)")
+
+    def message(error: type[RecstoreError], **source: object) -> str:
+        return refuse(shop, error, **source)
+
+    assert "shop.nothing" in message(SourceInvalid, table="shop.nothing")
+    assert "nowhere.views" in message(SourceInvalid, table="nowhere.views")
+    assert "Write it as schema.table" in message(SourceInvalid, table="shop views")
+    assert "Write the table as schema.table" in message(SourceInvalid, table="elsewhere.shop.views")
+    found = message(SourceInvalid, table="shop.odd", user="customer")
+    assert "shop.odd has no column 'customer'; its columns are amount, at, code" in found
+    for side in ("item", "value", "last_at"):
+        assert "'nothing'" in message(SourceInvalid, table="shop.odd", **{side: "nothing"})
+    assert "'price' has the type numeric" in message(UnsupportedIdType, table="shop.odd", user="price")
+    assert "item id column 'code' has the type character" in message(UnsupportedIdType, table="shop.odd", item="code")
+    assert "'amount' has the type money" in message(UnsupportedValueType, table="shop.odd", value="amount")
+    assert "'flag' has the type boolean" in message(UnsupportedValueType, table="shop.odd", value="flag")
+    assert "time without time zone" in message(SourceInvalid, table="shop.odd", last_at="at")
+    found = message(PermissionDenied, table="shop.secret")
+    assert "'worker'" in found
+    assert "permission denied for table secret" in found
+    assert "GRANT SELECT" in found
+    assert "permission denied for schema closed" in message(PermissionDenied, table="closed.views")
+    select = "SELECT user_id, item_id, value FROM shop.odd"
+    assert "none named item_id" in message(SourceInvalid, query="SELECT 1 AS user_id, 2 AS item, 3 AS value")
+    assert "syntax error" in message(SourceInvalid, query=select + " WHERE")
+    assert '"shop.nothing"' in message(SourceInvalid, query="SELECT * FROM shop.nothing")
+    assert "secret" in message(PermissionDenied, query="SELECT *, 1 AS value FROM shop.secret")
+    assert "'user_id' has the type numeric" in message(
+        UnsupportedIdType, query="SELECT price AS user_id, item_id, value FROM shop.odd"
+    )
+    assert "'value' has the type interval" in message(
+        UnsupportedValueType, query="SELECT user_id, item_id, now() - moment AS value FROM shop.odd"
+    )
+    assert message(SourceInvalid, query="")
+    assert message(SourceInvalid, query="-- nothing")
+    assert message(SourceInvalid, query="UPDATE shop.odd SET value = 1 RETURNING *")
+    assert message(SourceInvalid, query="WITH gone AS (DELETE FROM shop.odd RETURNING *) SELECT * FROM gone")
+    assert message(SourceInvalid, query="SELECT user_id, item_id, value, value FROM shop.odd")
+    assert "parameter" in message(SourceInvalid, query="SELECT $1::int AS user_id, item_id, value FROM shop.odd")
+
+
+ATTACKS = [
+    "SELECT 1 AS user_id, 1 AS item_id, 1 AS value; DROP TABLE shop.bait",
+    "SELECT 1 AS user_id, 1 AS item_id, 1 AS value) s; DROP TABLE shop.bait; SELECT * FROM (SELECT 1",
+    "SELECT 1 AS user_id, 1 AS item_id, 1 AS value) s; DROP TABLE shop.bait; --",
+    "SELECT 1 AS user_id, 1 AS item_id, 1 AS value) s LIMIT 0; COMMIT; DROP TABLE shop.bait; /*",
+    "SELECT 1 AS user_id, 1 AS item_id, 1 AS value --) s; DROP TABLE shop.bait",
+    "SELECT 1 AS user_id, 1 AS item_id, 1 AS value /*",
+    "SELECT 1 AS user_id, 1 AS item_id, $x$; DROP TABLE shop.bait; $x$ AS value",
+    "SELECT 1 AS user_id, 1 AS item_id, 1 AS value) s; COMMENT ON VIEW retail.interactions IS 'x'; SELECT (1",
+    "{schema}.interactions",
+    "%s",
+    "SELECT 1 AS user_id, 1 AS item_id, 1 AS value FROM shop.bait WHERE shop.drop_it() = 1",
+]
+
+
+@pytest.mark.contract
+def test_no_source_breaks_out_of_its_parentheses(shop: Database) -> None:
+    """shop.bait is recstore's own, so that nothing but the parser and READ ONLY protects it."""
+    worker = shop.connect()
+    application = shop.connect("application")
+    application.execute("GRANT CREATE ON SCHEMA shop TO worker")
+    worker.execute("CREATE TABLE shop.bait AS SELECT 1 AS user_id, 1 AS item_id, 1 AS value")
+    worker.execute("CREATE FUNCTION shop.drop_it() RETURNS int LANGUAGE sql AS 'DROP TABLE shop.bait; SELECT 1'")
+    for number, attack in enumerate(ATTACKS):
+        for source in ({"query": attack}, {"table": attack}, {"table": "shop.bait", "user": attack}):
+            try:
+                shop.create(f"attack{number}", source=Source(**source))  # type: ignore[arg-type]
+                shop.retrain(f"attack{number}")
+            except RecstoreError as error:
+                assert not isinstance(error, PermissionDenied)
+            assert rows(worker, "SELECT * FROM shop.bait") == [{"user_id": 1, "item_id": 1, "value": 1}]
+            with superuser(shop.server, shop.name) as owner:
+                owner.execute(f"DELETE FROM recstore_private.recommenders WHERE name = 'attack{number}'")
+                owner.execute(f"DROP SCHEMA IF EXISTS attack{number} CASCADE")
+
+
+def test_odd_identifiers_work(shop: Database, application: Connection) -> None:
+    application.execute('CREATE SCHEMA "My; shop"')
+    application.execute('GRANT USAGE ON SCHEMA "My; shop" TO worker')
+    application.execute(
+        'CREATE TABLE "My; shop"."Views ""of"" %s.x" ("the user" int, "SELECT" text, "a ""value"")" int, "{schema}" date)'
+    )
+    application.execute('INSERT INTO "My; shop"."Views ""of"" %s.x" VALUES (1, \'x\', 3, now())')
+    application.execute('GRANT SELECT ON "My; shop"."Views ""of"" %s.x" TO worker')
+    source = Source(
+        table='"My; shop"."Views ""of"" %s.x"', user="the user", item="SELECT", value='a "value")', last_at="{schema}"
+    )
+    pairs, report = pull(shop, source)
+    assert pairs == {(1, "x"): 3.0}
+    assert report.newest is not None
+
+
+# The transaction
+
+
+@pytest.fixture
+def stepping(shop: Database, application: Connection) -> Iterator[Connection]:
+    """shop.live: a view whose rows call shop.step(), which does what the table shop.todo says."""
+    application.execute("CREATE TABLE shop.log (line text)")
+    application.execute(
+        "CREATE FUNCTION shop.step(id int) RETURNS int LANGUAGE plpgsql VOLATILE AS $$ BEGIN"
+        " IF id = 3 THEN {body} END IF; RETURN 1; END $$".replace("{body}", "RETURN 1;")
+    )
+    application.execute("GRANT ALL ON shop.log TO worker")
+    application.execute(
+        "CREATE VIEW shop.live AS SELECT id AS user_id, id AS item_id, shop.step(id) AS value"
+        " FROM generate_series(1, 9) id"
+    )
+    application.execute("GRANT SELECT ON shop.live TO worker")
+    yield application
+
+
+def set_step(application: Connection, body: str) -> None:
+    application.execute(
+        "CREATE OR REPLACE FUNCTION shop.step(id int) RETURNS int LANGUAGE plpgsql VOLATILE AS $$"
+        f" DECLARE found int; BEGIN {body} RETURN 1; END $$"
+    )
+
+
+@pytest.mark.contract
+def test_reading_can_not_write(shop: Database, stepping: Connection) -> None:
+    shop.create(source=Source(table="shop.live", value="value"))
+    assert read_again(shop, "retail")[1].rows == 9
+    for body in (
+        "INSERT INTO shop.log VALUES ('written');",
+        "PERFORM nextval('shop.numbers');",
+        "CREATE TABLE shop.more ();",
+    ):
+        stepping.execute("CREATE SEQUENCE IF NOT EXISTS shop.numbers")
+        stepping.execute("GRANT ALL ON shop.numbers TO worker")
+        set_step(stepping, body)
+        with pytest.raises(SourceInvalid, match="read-only transaction"):
+            read_again(shop, "retail")
+    assert rows(stepping, "SELECT * FROM shop.log") == []
+    assert value(stepping, "SELECT is_called FROM shop.numbers") is False
+
+
+def test_everything_is_read_in_one_snapshot(shop: Database, stepping: Connection) -> None:
+    """A row is committed while the source is being read, by another session, at a known moment: the reader waits for an
+    advisory lock in the middle. A function that is VOLATILE sees new rows unless the snapshot is the transaction's."""
+    set_step(
+        stepping,
+        "IF id = 5 THEN PERFORM pg_advisory_xact_lock(5); END IF;"
+        " SELECT count(*) INTO found FROM shop.log; IF found > 0 THEN RETURN 100; END IF;",
+    )
+    shop.create(source=Source(table="shop.live", value="value"))
+    stepping.execute("SELECT pg_advisory_lock(5)")
+    reader = Reading(shop)
+    wait_until_blocked(stepping)
+    stepping.execute("INSERT INTO shop.log VALUES ('new')")
+    stepping.execute("SELECT pg_advisory_unlock(5)")
+    interactions, report = reader.result()
+    assert report.rows == 9
+    assert set(interactions.values) == {1.0}
+    assert set(read_again(shop, "retail")[0].values) == {100.0}
+
+
+class Reading:
+    """sources.read in a thread."""
+
+    def __init__(self, shop: Database) -> None:
+        self._pool = ThreadPoolExecutor(1)
+        self._future = self._pool.submit(read_again, shop, "retail")
+
+    def result(self) -> tuple[Interactions, SourceReport]:
+        try:
+            return self._future.result()
+        finally:
+            self._pool.shutdown()
+
+
+def wait_until_blocked(connection: Connection) -> None:
+    """Until another session waits for an advisory lock."""
+    while not column(connection, "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"):
+        pass
+
+
+@pytest.mark.contract
+def test_a_slow_source_is_stopped(shop: Database, stepping: Connection) -> None:
+    shop.create(source=Source(table="shop.live", value="value"))
+    assert shop.retrain().live
+    before = value(shop.connect(), "SELECT retail.generation()")
+    set_step(stepping, "PERFORM pg_sleep(1000);")
+    settings = shop.settings.model_copy(update={"source_timeout": 0.2})
+    with pytest.raises(SourceTimeout, match=r"'retail' took longer than 0\.2 s.*live generation stays"):
+        pipeline.retrain(shop.url, settings, "retail")
+    assert value(shop.connect(), "SELECT retail.generation()") == before
+    assert value(shop.connect(), "SELECT count(*) FROM retail.popular_items(100)") == 9
+
+
+@pytest.mark.contract
+def test_the_live_generation_survives_every_failure_of_the_source(shop: Database, application: Connection) -> None:
+    application.execute("CREATE TABLE shop.clicks (LIKE shop.views)")
+    application.execute("INSERT INTO shop.clicks SELECT * FROM shop.views")
+    application.execute("GRANT SELECT ON shop.clicks TO worker")
+    application.execute(
+        "CREATE VIEW shop.clicked AS SELECT user_id, product_id AS item_id, 12 / view_count AS value FROM shop.clicks"
+    )
+    application.execute("GRANT SELECT ON shop.clicked TO worker")
+    shop.create(source=Source(table="shop.clicked", value="value", max_nulls=0.01))
+    live = shop.retrain().generation
+    connection = shop.connect()
+    answer = rows(connection, "SELECT * FROM retail.recommend(1, 5)")
+
+    def fails(error: type[RecstoreError], match: str, spoil: str, mend: str) -> None:
+        application.execute(spoil)
+        with pytest.raises(error, match=match) as caught:
+            shop.retrain()
+        application.execute(mend)
+        assert re.search(r"live generation( of 'retail')? stays", caught.value.message), caught.value.message
+        assert value(connection, "SELECT retail.generation()") == live
+        assert rows(connection, "SELECT * FROM retail.recommend(1, 5)") == answer
+        last = rows(connection, "SELECT last_state, last_error FROM recstore.status")
+        assert last == [{"last_state": "failed", "last_error": caught.value.message}]
+
+    reset = "TRUNCATE shop.clicks; INSERT INTO shop.clicks SELECT * FROM shop.views"
+    fails(SourceEmpty, "no usable rows", "TRUNCATE shop.clicks", reset)
+    fails(SourceInvalid, "division by zero", "UPDATE shop.clicks SET view_count = 0 WHERE user_id = 200", reset)
+    fails(
+        TooManyNulls,
+        r"at most 1\.0% are allowed",
+        "ALTER TABLE shop.clicks ALTER user_id DROP NOT NULL; UPDATE shop.clicks SET user_id = NULL WHERE user_id < 10",
+        reset,
+    )
+    fails(
+        PermissionDenied,
+        "'worker'.*permission denied for view clicked",
+        "REVOKE SELECT ON shop.clicked FROM worker",
+        "GRANT SELECT ON shop.clicked TO worker",
+    )
+    assert shop.retrain().generation > live
+
+
+# The lookup of one user
+
+
+@pytest.fixture
+def history(application: Connection) -> str:
+    """A table of 60 thousand rows without any index, and one of items with its key."""
+    application.execute("CREATE TABLE shop.catalogue (id bigint PRIMARY KEY)")
+    application.execute("INSERT INTO shop.catalogue SELECT generate_series(1, 20000)")
+    application.execute("ANALYZE shop.catalogue")
+    application.execute("GRANT SELECT ON shop.catalogue TO worker")
+    application.execute(
+        "CREATE TABLE shop.history AS SELECT n % 3000 AS user_id, n / 3 % 997 AS item_id, 1 AS value, now() AS at"
+        " FROM generate_series(1, 60000) n"
+    )
+    application.execute("ANALYZE shop.history")
+    application.execute("GRANT SELECT ON shop.history TO worker")
+    return "shop.history"
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize(
+    ("indexed", "index", "query"),
+    [
+        (False, None, "SELECT user_id, item_id, value FROM shop.history"),
+        (True, "(user_id)", "SELECT user_id, item_id, value FROM shop.history"),
+        (True, "(user_id, item_id)", "SELECT user_id, item_id, value FROM shop.history"),
+        (False, "(item_id, user_id)", "SELECT user_id, item_id, value FROM shop.history"),
+        (False, "(user_id)", "SELECT user_id::text AS user_id, item_id, value FROM shop.history"),
+        (True, "((user_id::text))", "SELECT user_id::text AS user_id, item_id, value FROM shop.history"),
+        (True, "(user_id)", "SELECT user_id, item_id, count(*) AS value FROM shop.history GROUP BY 1, 2"),
+        (
+            False,
+            "(user_id)",
+            "SELECT user_id, item_id, value FROM (SELECT *, row_number() OVER (ORDER BY at) AS n FROM shop.history) h"
+            " WHERE n > 0",
+        ),
+        (
+            True,
+            "(user_id)",
+            "SELECT user_id, item_id, value FROM (SELECT *, row_number() OVER (PARTITION BY user_id ORDER BY at) AS n"
+            " FROM shop.history) h WHERE n < 100",
+        ),
+        (
+            False,
+            "(user_id)",
+            "WITH h AS MATERIALIZED (SELECT * FROM shop.history) SELECT user_id, item_id, value FROM h",
+        ),
+        (
+            False,
+            None,
+            "SELECT h.user_id, c.id AS item_id, h.value FROM shop.history h JOIN shop.catalogue c ON c.id = h.item_id",
+        ),
+        (
+            True,
+            "(user_id)",
+            "SELECT h.user_id, c.id AS item_id, h.value FROM shop.history h JOIN shop.catalogue c ON c.id = h.item_id",
+        ),
+    ],
+)
+def test_check_lookup_tells_whether_a_user_s_rows_are_found_by_an_index(
+    shop: Database, application: Connection, history: str, indexed: bool, index: str | None, query: str
+) -> None:
+    if index:
+        application.execute(f"CREATE INDEX ON {history} {index}")
+        application.execute(f"ANALYZE {history}")
+    shop.create(source=Source(query=query))
+    found = sources.check_lookup(shop.connect(), "retail")
+    assert found.indexed is indexed
+    assert found.milliseconds is not None
+
+
+def test_check_lookup_of_nothing_and_of_little_is_content(shop: Database, application: Connection) -> None:
+    make_views(application, "user_id int, item_id int", "(1, 1)")
+    shop.create(source=Source(table="shop.clicks"))
+    assert sources.check_lookup(shop.connect(), "retail").indexed
+    application.execute("TRUNCATE shop.clicks")
+    found = sources.check_lookup(shop.connect(), "retail")
+    assert found == sources.Lookup(indexed=True, milliseconds=None)
+
+
+def test_check_lookup_gives_up_on_a_source_that_takes_too_long(shop: Database, stepping: Connection) -> None:
+    set_step(stepping, "PERFORM pg_sleep(1000);")
+    shop.create(source=Source(table="shop.live", value="value"))
+    found = sources.check_lookup(shop.connect(), "retail", seconds=0.2)
+    assert not found.indexed
+    connection = shop.connect()
+    assert value(connection, "SHOW statement_timeout") == "0"
+    with pytest.raises(psycopg.Error):
+        connection.execute("SELECT 1/0")
