@@ -77,7 +77,9 @@ class Hyperparameters(Part):
     """Of training. `factors` None means min(128, items - 1)."""
 
     trainer: str = Field("als", description="name of the trainer")
-    factors: Annotated[int, Field(ge=1)] | None = Field(None, description="dimensions of the factors; unset: min(128, items - 1)")
+    factors: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="dimensions of the factors; unset: min(128, items - 1)"
+    )
     regularization: NonNegative = Field(100.0, description="L2 weight on the factors")
     alpha: Positive = Field(60.0, description="weight of a view: c = 1 + alpha * w")
     iterations: Count = Field(15, description="sweeps of alternating least squares")
@@ -87,8 +89,12 @@ class Hyperparameters(Part):
 class Storage(Part):
     """Of the vectors in Postgres. Fixed at creation; changing them is an operation of its own."""
 
-    vector_type: Literal["vector", "halfvec"] | None = Field(None, description="unset: vector up to 960 dimensions, halfvec above")
-    dimensions: Annotated[int, Field(ge=1)] | None = Field(None, description="room for factors; unset: factors rounded up to 64")
+    vector_type: Literal["vector", "halfvec"] | None = Field(
+        None, description="unset: vector up to 960 dimensions, halfvec above"
+    )
+    dimensions: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="room for factors; unset: factors rounded up to 64"
+    )
 
 
 class Publication(Part):

@@ -38,6 +38,7 @@ def create(
     name: Annotated[str, typer.Argument(help="Its name, and that of its schema.", show_default=False)],
     file: File = None,
     titles: TitlesOption = None,
+    yes: Yes = False,
     json: Json = False,
     *,
     given: dict[str, dict[str, Any]],
@@ -53,6 +54,7 @@ def create(
     definition = merge(base, given, titles)
     with current() as (opened, _, settings):
         _check_titles(opened, definition)
+        _warn_of_publications(opened, yes)
         recommender = registry.create(opened, settings, name, definition)
         generations.attach(opened, settings, recommender)
         lookup = sources.check_lookup(opened, name)
@@ -85,6 +87,18 @@ def _offer_seen_table(
         registry.alter(opened, settings, recommender, recommender.definition.model_copy(update={"source": source}))
     else:
         say(f"The latter by: {command}")
+
+
+def _warn_of_publications(opened: Connection, yes: bool) -> None:
+    """A publication FOR ALL TABLES carries every new generation to its subscribers, and stops where they lack it."""
+    rows = opened.execute("SELECT p.pubname FROM pg_publication p WHERE p.puballtables ORDER BY p.pubname").fetchall()
+    if rows:
+        names = ", ".join(row["pubname"] for row in rows)
+        confirm(
+            f"The publication {names} is FOR ALL TABLES: it would send every generation's tables to subscribers that lack"
+            " them, and the application's own replication would stop. Create the recommender all the same?",
+            yes,
+        )
 
 
 def _check_titles(opened: Connection, definition: Definition) -> None:

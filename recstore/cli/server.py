@@ -23,7 +23,10 @@ def register(app: typer.Typer) -> None:
 
 
 def start(
-    version: Annotated[int, typer.Option(help="Of PostgreSQL: 18 or 16.", metavar="N")] = 18, json: Json = False
+    version: Annotated[
+        int | None, typer.Option(help="Of PostgreSQL: 18 or 16; by default the one that is here, or 18.", metavar="N")
+    ] = None,
+    json: Json = False,
 ) -> None:
     """Start the embedded PostgreSQL with pgvector; it stays until `recstore stop`.
 
@@ -31,7 +34,7 @@ def start(
     """
     use_json(json)
     given = settings()
-    server = embedded.start(given.home, version)
+    server = embedded.start(given.home, version or embedded.version_in(given.home))
     if json:
         show({"url": server.url, "pid": server.pid, "version": server.version, "data": str(server.data)})
     say(f"PostgreSQL {server.version} runs as process {server.pid}, its data in {server.data}\n{server.url}")
@@ -60,7 +63,7 @@ def psql(context: typer.Context) -> None:
     if url is None:
         if not given.home.is_dir():
             raise InvalidInput(f"No embedded server was ever started in {given.home.absolute()}. Run: recstore start")
-        url = embedded.start(given.home).url
+        url = embedded.start(given.home, embedded.version_in(given.home)).url
     try:
         program = str(embedded.psql_path())
     except EmbeddedUnavailable:

@@ -52,7 +52,7 @@ def run(settings: Settings, program: str = "recstore") -> None:
         console.print(f"{name:<12} {time.perf_counter() - start:7.2f} s   {told[0]}", markup=False)
 
     with step("start") as told:
-        server = embedded.start(settings.home)
+        server = embedded.start(settings.home, embedded.version_in(settings.home))
         told[0] = f"PostgreSQL {server.version} with pgvector, data in {settings.home.absolute()}"
     connection = connect(server.url)
     with step("migrate") as told:

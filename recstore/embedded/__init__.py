@@ -8,9 +8,9 @@ Knows nothing of recommenders, reads no environment variable, and gives its chil
 that neither PGHOST nor LC_ALL of the caller reaches them.
 """
 
-from recstore.embedded.daemon import running, start, stop
+from recstore.embedded.daemon import running, start, stop, version_in
 from recstore.embedded.programs import VERSIONS, psql_path, tool_path
 from recstore.embedded.server import Server
 from recstore.embedded.temporary import temporary_server
 
-__all__ = ["VERSIONS", "Server", "psql_path", "running", "start", "stop", "temporary_server", "tool_path"]
+__all__ = ["VERSIONS", "Server", "psql_path", "running", "start", "stop", "temporary_server", "tool_path", "version_in"]

@@ -77,6 +77,11 @@ def start(home: Path, version: int = 18) -> Server:
             time.sleep(0.05)
 
 
+def version_in(home: Path) -> int:
+    """The version whose cluster `home` has, the newest of several; 18 where there is none yet."""
+    return max((version for version in VERSIONS if (home / f"postgres{version}").is_dir()), default=18)
+
+
 def stop(home: Path) -> bool:
     """End the server of `home`, disconnecting its clients; False when none was running. Raises EmbeddedFailed."""
     home = home.absolute()

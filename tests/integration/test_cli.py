@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import Database
+from conftest import Database, superuser
 
 from recstore import cli
 
@@ -149,6 +149,15 @@ def test_a_slow_lookup_is_told_with_its_remedies(recstore: Command, shop: Databa
     assert "recstore alter slow --seen published" in created.out
 
 
+def test_a_publication_for_all_tables_is_asked_about(recstore: Command, shop: Database) -> None:
+    with superuser(shop.server, shop.name) as connection:
+        connection.execute("CREATE PUBLICATION everything FOR ALL TABLES")
+    refused = recstore(CREATE)
+    assert refused.code == 2
+    assert "everything is FOR ALL TABLES" in refused.err
+    assert recstore(CREATE + " --yes").code == 0
+
+
 MISTAKES = {
     "recommend nix 1": (2, "There is no recommender named 'nix'"),
     "retrain nix": (2, "There is no recommender named 'nix'"),
@@ -246,11 +255,3 @@ def test_piped_output_is_plain(shop: Database) -> None:
     assert "\x1b" not in printed.stdout
     assert "retail" in printed.stdout
     assert printed.stderr == ""
-
-
-def test_every_command_has_an_example() -> None:
-    for name in ("create", "list", "show", "alter", "grant", "drop", "retrain", "publish", "generations", "rollback"):
-        printed = subprocess.run(
-            [sys.executable, "-m", "recstore", name, "--help"], capture_output=True, text=True, check=True
-        )
-        assert "Example: recstore " + name in printed.stdout
