@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -107,9 +107,11 @@ def _role(error: psycopg.Error) -> str:
     return user.decode() if user else "of this connection"
 
 
-def with_short_lock(connection: Connection, settings: Settings, what: str, relation: str, change: Callable[[], T]) -> T:
+def with_short_lock(
+    connection: Connection, settings: Settings, what: str, relation: str | Sequence[str], change: Callable[[], T]
+) -> T:
     """Runs `change` in a transaction whose lock waits are short, again and again, so that readers never queue behind it
-    for longer than `lock_timeout`. Commits. Raises LockTimeout, naming who holds `relation`."""
+    for longer than `lock_timeout`. Commits. Raises LockTimeout, naming who holds `relation` (one, or several)."""
     for _ in range(settings.lock_attempts):
         try:
             with connection.transaction():
@@ -117,8 +119,12 @@ def with_short_lock(connection: Connection, settings: Settings, what: str, relat
                 return change()
         except (pg.LockNotAvailable, pg.DeadlockDetected):
             time.sleep(random.uniform(0.05, 0.3))
+    names = [relation] if isinstance(relation, str) else list(relation)
     holders = connection.execute(
-        "SELECT DISTINCT pid FROM pg_locks WHERE relation = to_regclass(%s) AND pid <> pg_backend_pid()", [relation]
+        "SELECT DISTINCT n.name, l.pid FROM unnest(%s::text[]) n(name) JOIN pg_locks l ON l.relation = to_regclass(n.name)"
+        " WHERE l.pid <> pg_backend_pid() ORDER BY 1, 2",
+        [names],
     ).fetchall()
-    pids = ", ".join(str(row["pid"]) for row in holders) or "unknown"
-    raise LockTimeout(what=what, attempts=settings.lock_attempts, relation=relation, pids=pids)
+    held = ", ".join(dict.fromkeys(row["name"] for row in holders)) or " or ".join(names)
+    pids = ", ".join(dict.fromkeys(str(row["pid"]) for row in holders)) or "unknown"
+    raise LockTimeout(what=what, attempts=settings.lock_attempts, relation=held, pids=pids)

@@ -17,7 +17,7 @@ from recstore import sqlfile
 from recstore.config import Settings
 from recstore.database import Connection, one_line, with_short_lock
 from recstore.definition import Definition
-from recstore.errors import DependentObjects
+from recstore.errors import DependentObjects, RecommenderNotFound
 from recstore.types import IdType
 
 OBJECTS_VERSION = 1
@@ -25,6 +25,10 @@ OBJECTS_VERSION = 1
 
 OLD_PARENTS = {"_items": "_items_old", "_users": "_users_old"}
 """Where a resize leaves the parents of generations with the former dimensions, until those are pruned."""
+
+
+OUTER_VIEWS = ("item_vectors", "user_vectors")
+"""The views that read `_generation`."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,7 @@ def upgrade(connection: Connection, settings: Settings, recommender: Registered)
         connection,
         settings,
         f"Upgrading the objects of {recommender.name!r}",
-        recommender.relation("item_vectors"),
+        [recommender.relation(name) for name in (*OUTER_VIEWS, "_generation")],
         lambda: replace(connection, recommender, rendered),
     )
 
@@ -171,23 +175,29 @@ def has_old_parents(connection: Connection, recommender: Registered) -> bool:
 
 
 def replace(connection: Connection, recommender: Registered, rendered: dict[str, str]) -> list[str]:
-    """Replaces the types, functions and views whose digest differs from the installed one; the caller's transaction.
+    """Replaces the types, functions and views whose digest differs from the installed one, and makes those that are
+    missing; the caller's transaction.
 
     Raises DependentObjects, and then the caller's transaction must roll back.
     """
-    row = connection.execute(sqlfile.query("select_recommender"), {"name": recommender.name}).fetchone()
-    assert row is not None
+    row = connection.execute(sqlfile.query("lock_recommender"), {"recommender_id": recommender.id}).fetchone()
+    if row is None:
+        raise RecommenderNotFound(name=recommender.name)
     installed: dict[str, str] = row["object_digests"]
+    found = connection.execute(sqlfile.query("installed_objects"), {"quoted": recommender.schema}).fetchall()
+    present = {row["name"] for row in found}
     changed = []
     for name, text in rendered.items():
         kind, plain = name.split()
-        if installed.get(name) == digest(text) or kind == "table":
+        if kind == "table" or (installed.get(name) == digest(text) and name in present):
             continue
+        if name == "view _generation":
+            _lock_outer_views(connection, recommender)
         if kind == "function":
             _replace_function(connection, recommender, plain, text)
         elif kind == "view":
             _replace_view(connection, recommender, plain, text)
-        elif name in installed:
+        elif name in present:
             continue  # a type that is in use can only be extended, by a migration of its own
         else:
             connection.execute(text)
@@ -198,17 +208,30 @@ def replace(connection: Connection, recommender: Registered, rendered: dict[str,
     return changed
 
 
+def _lock_outer_views(connection: Connection, recommender: Registered) -> None:
+    """ACCESS EXCLUSIVE on the vector views, before the view _generation inside them is replaced: readers lock them in this
+    order, and a change that locked the inner one first would meet a reader that holds the outer one, every time. Dropping
+    a default that is not there changes nothing; LOCK TABLE would lock the partitions too."""
+    for name in OUTER_VIEWS:
+        relation = recommender.relation(name)
+        first = connection.execute(
+            "SELECT a.attname FROM pg_attribute a WHERE a.attrelid = to_regclass(%s) AND a.attnum = 1", [relation]
+        ).fetchone()
+        if first:
+            connection.execute(f"ALTER VIEW {relation} ALTER COLUMN {quoted(first['attname'])} DROP DEFAULT")
+
+
 def replace_views(connection: Connection, recommender: Registered, *, old_parents: bool) -> None:
     """The two vector views over one kind of parents, or over both; the caller's transaction."""
     rendered = render(recommender, "", old_parents=old_parents)
-    replace(connection, recommender, {name: rendered[name] for name in ("view item_vectors", "view user_vectors")})
+    replace(connection, recommender, {f"view {name}": rendered[f"view {name}"] for name in OUTER_VIEWS})
 
 
 def lock_views(connection: Connection, recommender: Registered) -> None:
     """ACCESS EXCLUSIVE on the two vector views until the caller's transaction ends, by replacing them with themselves."""
     rendered = render(recommender, "")
-    for name in ("view item_vectors", "view user_vectors"):
-        connection.execute(rendered[name])
+    for name in OUTER_VIEWS:
+        connection.execute(rendered[f"view {name}"])
 
 
 def replace_storage(connection: Connection, recommender: Registered, vector_type: str, dimensions: int) -> None:
@@ -231,9 +254,7 @@ def _replace_function(connection: Connection, recommender: Registered, name: str
     try:
         with connection.transaction():
             connection.execute(text)
-    except (
-        pg.InvalidFunctionDefinition
-    ):  # another result type or other parameter names: only a new function can have them
+    except pg.InvalidFunctionDefinition:  # another result type or parameter name: only a new function can have it
         for old in before:
             _drop(connection, "FUNCTION", old["signature"])
         connection.execute(text)

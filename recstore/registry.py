@@ -94,8 +94,9 @@ def create(connection: Connection, settings: Settings, name: str, definition: De
                 connection.execute(f"CREATE SCHEMA {registered.schema}")
                 connection.execute(f"COMMENT ON SCHEMA {registered.schema} IS 'Recommendations by recstore: {name}.'")
                 objects.install(connection, registered, shape.select)
-        except pg.UniqueViolation:
-            raise RecommenderExists(name=name) from None
+        except pg.UniqueViolation as error:
+            ours = error.diag.schema_name == "recstore_private"
+            raise (RecommenderExists if ours else SchemaNameTaken)(name=name) from None
         except pg.DuplicateSchema:
             raise SchemaNameTaken(name=name) from None
         except pg.InsufficientPrivilege as error:
@@ -159,8 +160,11 @@ def alter(connection: Connection, settings: Settings, recommender: Registered, d
 
 
 def dependents(connection: Connection, recommender: Registered) -> list[str]:
-    """What outside the recommender's schema depends on it, in words."""
-    rows = connection.execute(sqlfile.query("schema_dependents"), {"schema": recommender.name}).fetchall()
+    """What would be lost with the recommender's schema, in words: objects elsewhere that depend on it, and objects in it
+    that recstore did not make."""
+    known = [name.split()[1] for name in objects.render(recommender, "")]
+    keys = {"quoted": recommender.schema, "known": known}
+    rows = connection.execute(sqlfile.query("schema_dependents"), keys).fetchall()
     return [row["object"] for row in rows]
 
 
@@ -169,7 +173,9 @@ def drop(connection: Connection, settings: Settings, recommender: Registered, *,
 
     Raises DependentObjects unless `cascade`, when anything outside the schema depends on it.
     """
-    with plain_errors(f"dropping {recommender.name!r}"):
+
+    def change() -> list[str]:
+        connection.execute(sqlfile.query("delete_recommender"), {"recommender_id": recommender.id})
         found = dependents(connection, recommender)
         if found and not cascade:
             raise DependentObjects(
@@ -178,15 +184,13 @@ def drop(connection: Connection, settings: Settings, recommender: Registered, *,
                 objects=", ".join(found),
                 remedy="Drop or change those first, or add --cascade to drop them too; nothing was changed.",
             )
+        connection.execute(f"DROP SCHEMA {recommender.schema} CASCADE")
+        return found
 
-        def change() -> None:
-            connection.execute(sqlfile.query("delete_recommender"), {"recommender_id": recommender.id})
-            connection.execute(f"DROP SCHEMA {recommender.schema} CASCADE")
-
-        with_short_lock(
+    with plain_errors(f"dropping {recommender.name!r}"):
+        return with_short_lock(
             connection, settings, f"Dropping {recommender.name!r}", recommender.relation("item_vectors"), change
         )
-        return found
 
 
 def grant_reader(connection: Connection, recommender: Registered, role: str, *, people: bool = False) -> list[str]:

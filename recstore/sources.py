@@ -179,8 +179,9 @@ def check_lookup(connection: Connection, schema: str, seconds: float = 5.0) -> L
         connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
         try:
             sample = connection.execute(
-                sql.SQL("SELECT i.user_id, pg_typeof(i.user_id)::text AS type FROM {} i WHERE i.user_id IS NOT NULL LIMIT 5")
-                .format(view)
+                sql.SQL(
+                    "SELECT i.user_id, pg_typeof(i.user_id)::text AS type FROM {} i WHERE i.user_id IS NOT NULL LIMIT 5"
+                ).format(view)
             ).fetchall()
             if not sample:
                 return Lookup(indexed=True, milliseconds=None)

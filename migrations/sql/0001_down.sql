@@ -10,6 +10,7 @@ BEGIN
 END
 $$;
 
-DROP SCHEMA recstore CASCADE;
+DROP VIEW recstore.status, recstore.runs, recstore.generations, recstore.recommenders;
+DROP SCHEMA recstore;
 DROP TABLE recstore_private.flips, recstore_private.pointers, recstore_private.generations, recstore_private.runs,
     recstore_private.recommenders;

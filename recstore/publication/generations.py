@@ -171,9 +171,7 @@ def _partitions(connection: Connection, parent: str) -> dict[str, bool]:
     return {row["name"]: row["detach_pending"] for row in rows}
 
 
-def _detach(
-    connection: Connection, recommender: Registered, parent: str, partition: str, wait: float
-) -> list[Blocker]:
+def _detach(connection: Connection, recommender: Registered, parent: str, partition: str, wait: float) -> list[Blocker]:
     """DETACH CONCURRENTLY, or FINALIZE where an earlier one was cancelled. Both wait for others, the one for every
     transaction that holds a lock on the parent, the other for every older snapshot; so those who hold a lock are waited
     for first, without holding anything, and what is left to wait for is cut short by `lock_timeout`."""

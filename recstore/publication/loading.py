@@ -108,8 +108,8 @@ def copy(
 
 
 def _blocks(columns: list[Column], rows: int) -> Iterator[Rows]:
-    """Row numbers in blocks of one width each, of a few megabytes."""
-    width = np.zeros(rows, dtype=np.int64)
+    """Row numbers in blocks of a few megabytes, each of rows whose fields have the same widths."""
+    width = np.zeros(rows, dtype=np.int64)  # a number for each combination of the fields' widths
     row_bytes = 2
     for column in columns:
         if isinstance(column, Vectors):
@@ -119,7 +119,8 @@ def _blocks(columns: list[Column], rows: int) -> Iterator[Rows]:
             row_bytes += 24
     for column in columns:
         if isinstance(column, Ids) and column.kind is IdType.TEXT:
-            width = width + column.lengths() * 4
+            lengths = column.lengths()
+            width = width * (1 + lengths.max(initial=0)) + lengths
     order = np.argsort(width, kind="stable")
     cuts = np.flatnonzero(np.diff(width[order])) + 1
     size = max(1, _BLOCK_BYTES // row_bytes)

@@ -32,6 +32,24 @@ JOIN pg_extension e ON e.extname = 'vector'
 JOIN pg_namespace n ON n.oid = e.extnamespace
 WHERE r.name = %(name)s;
 
+-- name: lock_recommender
+-- Whoever changes a recommender's objects holds this until the end of its transaction.
+SELECT r.object_digests, r.objects_version
+FROM recstore_private.recommenders r
+WHERE r.id = %(recommender_id)s
+FOR NO KEY UPDATE;
+
+-- name: installed_objects
+-- Which of a recommender's views, functions and types there are.
+SELECT 'view ' || c.relname AS name FROM pg_class c
+WHERE c.relnamespace = to_regnamespace(%(quoted)s) AND c.relkind = 'v'
+UNION
+SELECT 'type ' || c.relname FROM pg_class c
+WHERE c.relnamespace = to_regnamespace(%(quoted)s) AND c.relkind = 'c'
+UNION
+SELECT 'function ' || p.proname FROM pg_proc p
+WHERE p.pronamespace = to_regnamespace(%(quoted)s);
+
 -- name: select_recommender_names
 SELECT r.name FROM recstore_private.recommenders r ORDER BY r.name;
 
@@ -58,35 +76,50 @@ WHERE id = %(recommender_id)s;
 DELETE FROM recstore_private.recommenders WHERE id = %(recommender_id)s;
 
 -- name: schema_dependents
--- Objects outside a schema that depend on objects inside it.
-SELECT DISTINCT pg_describe_object(d.classid, d.objid, 0) AS object
-FROM (
+-- What a DROP SCHEMA .. CASCADE would take along: objects elsewhere (views, functions, column defaults, constraints, policies,
+-- ..) that depend on objects of the schema, and objects in the schema that recstore did not make.
+WITH ours AS (
+    SELECT 'pg_class'::regclass::oid AS classid, c.oid AS objid FROM pg_class c
+    WHERE c.relnamespace = to_regnamespace(%(quoted)s)
+    UNION ALL
+    SELECT 'pg_proc'::regclass, p.oid FROM pg_proc p WHERE p.pronamespace = to_regnamespace(%(quoted)s)
+    UNION ALL
+    SELECT 'pg_type'::regclass, t.oid FROM pg_type t WHERE t.typnamespace = to_regnamespace(%(quoted)s)
+),
+depending AS (
     SELECT
-        CASE WHEN d.classid = 'pg_rewrite'::regclass THEN 'pg_class'::regclass ELSE d.classid END AS classid,
-        CASE
-            WHEN d.classid = 'pg_rewrite'::regclass THEN (SELECT w.ev_class FROM pg_rewrite w WHERE w.oid = d.objid)
-            ELSE d.objid
-        END AS objid,
-        d.refclassid,
-        d.refobjid
+        d.classid,
+        d.objid,
+        CASE d.classid
+            WHEN 'pg_rewrite'::regclass THEN (SELECT w.ev_class FROM pg_rewrite w WHERE w.oid = d.objid)
+            WHEN 'pg_attrdef'::regclass THEN (SELECT a.adrelid FROM pg_attrdef a WHERE a.oid = d.objid)
+            WHEN 'pg_constraint'::regclass THEN (SELECT n.conrelid FROM pg_constraint n WHERE n.oid = d.objid)
+            WHEN 'pg_policy'::regclass THEN (SELECT p.polrelid FROM pg_policy p WHERE p.oid = d.objid)
+            WHEN 'pg_trigger'::regclass THEN (SELECT t.tgrelid FROM pg_trigger t WHERE t.oid = d.objid)
+            WHEN 'pg_statistic_ext'::regclass THEN (SELECT s.stxrelid FROM pg_statistic_ext s WHERE s.oid = d.objid)
+            WHEN 'pg_publication_rel'::regclass THEN (SELECT p.prrelid FROM pg_publication_rel p WHERE p.oid = d.objid)
+        END AS relation
     FROM pg_depend d
+    JOIN ours o ON o.classid = d.refclassid AND o.objid = d.refobjid
     WHERE d.deptype IN ('n', 'a')
-) d
-JOIN pg_namespace n ON n.nspname = %(schema)s
-WHERE (d.refclassid, d.refobjid) IN (
-        SELECT 'pg_class'::regclass, c.oid FROM pg_class c WHERE c.relnamespace = n.oid
-        UNION ALL
-        SELECT 'pg_proc'::regclass, p.oid FROM pg_proc p WHERE p.pronamespace = n.oid
-        UNION ALL
-        SELECT 'pg_type'::regclass, t.oid FROM pg_type t WHERE t.typnamespace = n.oid
-    )
-    AND NOT (
-        d.classid = 'pg_class'::regclass
-        AND EXISTS (SELECT FROM pg_class c WHERE c.oid = d.objid AND (c.relnamespace = n.oid OR c.relkind IN ('i', 't', 'I')))
-    )
-    AND NOT (d.classid = 'pg_proc'::regclass AND EXISTS (SELECT FROM pg_proc p WHERE p.oid = d.objid AND p.pronamespace = n.oid))
-    AND NOT (d.classid = 'pg_type'::regclass AND EXISTS (SELECT FROM pg_type t WHERE t.oid = d.objid AND t.typnamespace = n.oid))
-    AND d.classid IN ('pg_class'::regclass, 'pg_proc'::regclass, 'pg_type'::regclass)
+)
+SELECT DISTINCT
+    CASE
+        WHEN d.classid = 'pg_rewrite'::regclass THEN pg_describe_object('pg_class'::regclass, d.relation, 0)
+        ELSE pg_describe_object(d.classid, d.objid, 0)
+    END AS object
+FROM depending d
+WHERE (d.classid, d.objid) NOT IN (SELECT o.classid, o.objid FROM ours o)
+    AND coalesce(d.relation, 0) NOT IN (SELECT o.objid FROM ours o WHERE o.classid = 'pg_class'::regclass)
+UNION
+SELECT pg_describe_object('pg_class'::regclass, c.oid, 0)
+FROM pg_class c
+WHERE c.relnamespace = to_regnamespace(%(quoted)s) AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+    AND c.relname <> ALL (%(known)s) AND c.relname !~ '^_(items|users|seen)(_old)?(_[0-9]+)?$'
+UNION
+SELECT pg_describe_object('pg_proc'::regclass, p.oid, 0)
+FROM pg_proc p
+WHERE p.pronamespace = to_regnamespace(%(quoted)s) AND p.proname <> ALL (%(known)s)
 ORDER BY object;
 
 -- name: grants_on

@@ -1,22 +1,23 @@
 """Whom a flip and a pruning wait for: real sessions, a real pg_dump; nobody is ever killed, nobody gets a wrong answer."""
 
+import struct
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psycopg
 import pytest
 from conftest import VERSION, Database, superuser
 from psycopg import errors as pg
-from support import Generations, look, states, until
+from support import Generations, Hook, look, states, until
 
 from recstore import pipeline, registry
 from recstore.config import Settings
 from recstore.database import Connection
 from recstore.definition import Publication
+from recstore.embedded import tool_path
 from recstore.errors import NothingReady
 from recstore.publication import barriers, building, flipping, generations
 
@@ -152,21 +153,16 @@ def test_who_came_after_the_attach_or_holds_no_lock_on_the_parents_delays_nothin
     snapshot = idle(shop, "worker", "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT retail.generation()")
     writer = idle(shop, "worker", "SELECT pg_current_xact_id()")
     for generation in (2, 3, 4):
-        later = idle(shop, "application", VIEWS)
-        assert later.info.backend_pid in {row["pid"] for row in holders(shop)}
-        outcome = made.publish(quick)
+        later: list[Connection] = []
+        hook = Hook(lambda stage, later=later: later.append(idle(shop, "application", VIEWS)) if stage == "prepare" else None)
+        outcome = made.publish(quick, hook)
         assert (outcome.generation, outcome.live) == (generation, True)
-        assert served(made, later, generation)
-        later.execute("COMMIT")
-        # the next one's attach met `later`; its end is noticed when the next run prepares
+        assert served(made, later[0], generation)
+        later[0].execute("COMMIT")
     assert served(made, snapshot, 1)
     for session in (functions, snapshot, writer):
         assert session.execute("SELECT 1 AS alive").fetchone() == {"alive": 1}
         session.execute("COMMIT")
-
-
-def holders(database: Database) -> list[dict[str, Any]]:
-    return look(database, "SELECT pid FROM pg_locks WHERE relation = 'retail._items'::regclass")
 
 
 @pytest.mark.parametrize("user", ["postgres", "application"])
@@ -209,8 +205,6 @@ def test_a_running_dump_holds_up_the_flip_and_is_complete(
 
 
 def dump_program() -> str:
-    from recstore.embedded import tool_path
-
     return str(tool_path(VERSION, "pg_dump"))
 
 
@@ -226,16 +220,16 @@ def waiting_for(database: Database, relation: str) -> bool:
 def test_maintenance_of_the_parents_holds_up_the_flip_without_hanging_it(
     shop: Database, made: Generations, quick: Settings
 ) -> None:
-    """An ANALYZE of a parent, or of the whole database, holds for as long as it runs the lock that invalidating takes."""
+    """ANALYZE, and much else that maintains a table, takes the lock that invalidating takes."""
     session = idle(shop, "application", VIEWS)
     made.publish(quick)  # 3 is attached, and waits for the session
     session.execute("COMMIT")
-    analyze = idle(shop, "worker", "ANALYZE retail._items")
+    maintenance = idle(shop, "worker", "LOCK TABLE ONLY retail._items IN SHARE UPDATE EXCLUSIVE MODE")
     reading = idle(shop, "worker", VIEWS)
-    outcome = made.publish(quick)
+    outcome = made.publish(quick.model_copy(update={"lock_attempts": 1}))
     assert not outcome.live
-    assert [f"process {analyze.info.backend_pid} " in blocker for blocker in outcome.blockers] == [True]
-    analyze.execute("COMMIT")
+    assert [f"process {maintenance.info.backend_pid} " in blocker for blocker in outcome.blockers] == [True]
+    maintenance.execute("COMMIT")
     reading.execute("COMMIT")
     assert pipeline.publish(shop.url, shop.settings, "retail").live
 
@@ -270,15 +264,60 @@ def test_a_generation_stays_as_long_as_a_snapshot_sees_it_live(
     assert served(made, session, 3)
 
 
-def test_hidden_roles_and_what_is_visible(shop: Database, made: Generations, quick: Settings) -> None:
-    """The sessions above of `application` really were hidden from `worker`, which is what made them a test."""
+@pytest.mark.contract
+def test_the_oldest_snapshot_of_another_role_is_visible(shop: Database, made: Generations, quick: Settings) -> None:
+    """Unlike the start of its transaction. So pruning sees every snapshot of this server, without pg_read_all_stats."""
     session = idle(shop, "application", "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT retail.generation()")
     with shop.connect() as connection:
         row = connection.execute(
-            "SELECT backend_xmin, xact_start FROM pg_stat_activity WHERE pid = %s", [session.info.backend_pid]
+            "SELECT backend_xmin IS NULL AS xmin_hidden, xact_start IS NULL AS start_hidden FROM pg_stat_activity WHERE pid = %s",
+            [session.info.backend_pid],
         ).fetchone()
-        assert row == {"backend_xmin": None, "xact_start": None}
+    assert row == {"xmin_hidden": False, "start_hidden": True}
     session.execute("COMMIT")
+
+
+def test_an_imported_snapshot_counts_after_its_exporter_has_ended(
+    shop: Database, made: Generations, quick: Settings
+) -> None:
+    """As in a parallel dump: the importing transaction begins after the generation was marked."""
+    begin = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
+    exporter = idle(shop, "application", begin, "SELECT retail.generation()")
+    row = exporter.execute("SELECT pg_export_snapshot() AS snapshot").fetchone()
+    assert row is not None
+    made.publish(quick)
+    made.publish(quick)
+    assert states(shop)[1] == "pruning"
+    importer = idle(shop, "application", begin, f"SET TRANSACTION SNAPSHOT '{row['snapshot']}'")
+    exporter.execute("COMMIT")
+    answer = pipeline.prune(shop.url, quick, "retail")
+    assert answer["pruned"] == []
+    assert served(made, importer, 1)
+    importer.execute("COMMIT")
+    assert pipeline.prune(shop.url, shop.settings, "retail") == {"pruned": [1]}
+
+
+def test_a_standby_that_tells_its_oldest_snapshot_through_a_slot_counts(
+    shop: Database, made: Generations, quick: Settings
+) -> None:
+    row = look(shop, "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::int AS xmin, pg_current_wal_lsn()::text AS lsn")[0]
+    url = shop.url_of("postgres") + "&replication=true"
+    standby = psycopg.pq.PGconn.connect(url.encode())
+    try:
+        standby.exec_(f"CREATE_REPLICATION_SLOT {shop.name} TEMPORARY PHYSICAL".encode())
+        started = standby.exec_(f"START_REPLICATION SLOT {shop.name} PHYSICAL {row['lsn']}".encode())
+        assert started.status == psycopg.pq.ExecStatus.COPY_BOTH
+        standby.put_copy_data(b"h" + struct.pack("!qIIII", 0, row["xmin"], 0, 0, 0))  # hot standby feedback
+        standby.flush()
+        until(lambda: look(shop, "SELECT FROM pg_replication_slots WHERE xmin IS NOT NULL"))
+        made.publish(quick)
+        made.publish(quick)
+        answer = pipeline.prune(shop.url, quick, "retail")
+        assert f"replication slot {shop.name}" in str(answer["postponed"][1])
+    finally:
+        standby.finish()
+    until(lambda: not look(shop, "SELECT FROM pg_replication_slots"))
+    assert pipeline.prune(shop.url, shop.settings, "retail") == {"pruned": [1]}
 
 
 def test_retention(shop: Database, made: Generations) -> None:

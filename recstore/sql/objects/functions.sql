@@ -73,6 +73,7 @@ AS $function$
 DECLARE
     live {schema}._generation := {schema}._live(k);
     query {vector};
+    nearest {schema}._near_item[];
 BEGIN
     IF live.generation IS NULL THEN
         RETURN;
@@ -82,10 +83,9 @@ BEGIN
     IF query IS NULL THEN
         RETURN;
     END IF;
-    RETURN QUERY
-        SELECT n.id, 1 - n.distance
-        FROM unnest({schema}._nearest_items(
-            live.generation, 'embedding', query, k, ARRAY[similar_items.item_id]::{item_type}[], min_users, live.similar_ef)) n;
+    nearest := {schema}._nearest_items(
+        live.generation, 'embedding', query, k, ARRAY[similar_items.item_id]::{item_type}[], min_users, live.similar_ef);
+    RETURN QUERY SELECT n.id, 1 - n.distance FROM unnest(nearest) n;
 END
 $function$;
 COMMENT ON FUNCTION {schema}.similar_items({item_parameter}, integer, integer) IS
@@ -105,6 +105,7 @@ DECLARE
     live {schema}._generation := {schema}._live(k);
     person record;
     seen {item_type}[];
+    nearest {schema}._near_item[];
 BEGIN
     IF live.generation IS NULL THEN
         RETURN;
@@ -122,10 +123,10 @@ BEGIN
     EXECUTE format('SELECT v.preference, v.length FROM {schema}.%I v WHERE v.user_id = $1', '_users_' || live.generation)
         INTO person USING recommend.user_id;
     IF person.preference IS NOT NULL THEN
+        nearest := {schema}._nearest_items(
+            live.generation, 'preference', person.preference, k, seen, NULL, live.recommend_ef);
         RETURN QUERY
-            SELECT n.id, -n.distance * person.length * live.max_item_length, 'trained'
-            FROM unnest({schema}._nearest_items(
-                live.generation, 'preference', person.preference, k, seen, NULL, live.recommend_ef)) n;
+            SELECT n.id, -n.distance * person.length * live.max_item_length, 'trained' FROM unnest(nearest) n;
         RETURN;
     END IF;
 
@@ -152,6 +153,7 @@ AS $function$
 DECLARE
     live {schema}._generation := {schema}._live(k);
     query {vector};
+    nearest {schema}._near_user[];
 BEGIN
     IF live.generation IS NULL THEN
         RETURN;
@@ -162,10 +164,9 @@ BEGIN
         RETURN;
     END IF;
     -- Unit vectors: the inner product is the cosine, and one index serves this and users_for_item.
-    RETURN QUERY
-        SELECT n.id, -n.distance
-        FROM unnest({schema}._nearest_users(
-            live.generation, 'preference', query, k, ARRAY[similar_users.user_id]::{user_type}[], NULL, live.users_ef)) n;
+    nearest := {schema}._nearest_users(
+        live.generation, 'preference', query, k, ARRAY[similar_users.user_id]::{user_type}[], NULL, live.users_ef);
+    RETURN QUERY SELECT n.id, -n.distance FROM unnest(nearest) n;
 END
 $function$;
 COMMENT ON FUNCTION {schema}.similar_users({user_parameter}, integer) IS

@@ -1,6 +1,7 @@
 -- The one vector search behind every function, once for items and once for users.
 -- ef NULL: exact scan. Otherwise the HNSW index at that ef_search; where it returns fewer than k rows (filtered away, or
 -- a scan that stopped early) the exact scan answers. The outer order is distance, then id.
+-- Its callers assign the result to a variable: written into unnest(..), the planner would call it too, to guess the rows.
 
 -- object: function _nearest_{side}
 CREATE OR REPLACE FUNCTION {schema}._nearest_{side}(

@@ -1,0 +1,457 @@
+"""The schema from nothing, again, at once, down and up; and recommenders whose objects are of an older version."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
+from pathlib import Path
+from threading import Barrier, Event
+from typing import Any
+
+import pytest
+from conftest import Database, drop_database, superuser
+from support_sql import column, rows, value
+
+from recstore import errors, migrate, objects, pipeline, registry
+from recstore.database import Connection
+from recstore.definition import Hyperparameters, Source
+from recstore.embedded import Server
+from recstore.migrations import frozen
+
+SMALL = Hyperparameters(factors=8, iterations=2)
+
+TABLES = """
+SELECT c.oid::regclass::text FROM pg_class c
+WHERE c.relnamespace IN (to_regnamespace('recstore'), to_regnamespace('recstore_private')) ORDER BY 1
+"""
+
+
+def upgrade(database: Database, **settings: Any) -> list[str]:
+    with database.connect() as connection:
+        return migrate.upgrade(connection, database.url, database.settings.model_copy(update=settings))
+
+
+# The schema
+
+
+@pytest.mark.contract
+def test_from_nothing_and_again(empty: Database) -> None:
+    assert upgrade(empty) == [f"schema upgraded from nothing to {migrate.head()}"]
+    connection = empty.connect()
+    found = rows(connection, TABLES), rows(connection, "SELECT oid, xmin::text FROM pg_class ORDER BY oid")
+    assert upgrade(empty) == []
+    assert (rows(connection, TABLES), rows(connection, "SELECT oid, xmin::text FROM pg_class ORDER BY oid")) == found
+    migrate.require_current(connection)
+    migrate.check(empty.url)
+
+
+@pytest.fixture
+def bare(server: Server) -> Iterator[Database]:
+    """Without pgvector, which only the superuser may install."""
+    with superuser(server) as owner:
+        owner.execute("CREATE DATABASE bare")
+        owner.execute("GRANT CREATE ON DATABASE bare TO worker")
+    database = Database(server, "bare")
+    yield database
+    drop_database(database)
+
+
+@pytest.mark.contract
+def test_five_at_once(bare: Database) -> None:
+    """As a superuser, so that all five try to install pgvector, too."""
+    url = bare.url_of("postgres")
+    barrier = Barrier(5)
+
+    def run(_number: int) -> list[str]:
+        with bare.connect("postgres") as connection:
+            barrier.wait()
+            return migrate.upgrade(connection, url, bare.settings)
+
+    with ThreadPoolExecutor(5) as pool:
+        assert len(list(pool.map(run, range(5)))) == 5
+    connection = bare.connect("postgres")
+    assert column(connection, "SELECT version_num FROM recstore_private.alembic_version") == [migrate.head()]
+    assert column(connection, "SELECT extname FROM pg_extension WHERE extname = 'vector'") == ["vector"]
+    migrate.check(url)
+
+
+@pytest.mark.contract
+def test_down_is_refused_while_there_are_recommenders(shop: Database) -> None:
+    connection = shop.connect()
+    first, second = (shop.create(name, hyperparameters=SMALL) for name in ("retail", "books"))
+    before = rows(connection, TABLES)
+    with pytest.raises(errors.RecstoreError, match=r"there are recommenders: books, retail\. Drop them first"):
+        migrate.downgrade(shop.url, "base")
+    assert rows(connection, TABLES) == before
+    migrate.require_current(connection)
+    for recommender in (first, second):
+        registry.drop(connection, shop.settings, recommender)
+    # an application's own view is not taken along
+    connection.execute("CREATE SCHEMA ours")
+    connection.execute("CREATE VIEW ours.status AS SELECT * FROM recstore.status")
+    with pytest.raises(errors.RecstoreError, match="other objects depend"):
+        migrate.downgrade(shop.url, "base")
+    assert rows(connection, TABLES) == before
+    connection.execute("DROP VIEW ours.status")
+
+    migrate.downgrade(shop.url, "base")
+    assert value(connection, "SELECT to_regnamespace('recstore')") is None
+    assert column(connection, TABLES) == ["recstore_private.alembic_version", "recstore_private.alembic_version_pkc"]
+    with pytest.raises(errors.SchemaMissing):
+        migrate.require_current(connection)
+    assert upgrade(shop) == [f"schema upgraded from nothing to {migrate.head()}"]
+    assert rows(connection, TABLES) == before
+    shop.create(hyperparameters=SMALL)
+    assert shop.retrain().live
+    with pytest.raises(errors.InvalidInput, match="nonsense"):
+        migrate.downgrade(shop.url, "nonsense")
+
+
+DRIFT = [
+    "ALTER TABLE recstore_private.runs ADD COLUMN more integer",
+    "ALTER TABLE recstore_private.runs DROP COLUMN trace",
+    "ALTER TABLE recstore_private.generations ALTER COLUMN max_item_length TYPE real",
+    "ALTER TABLE recstore_private.recommenders ALTER COLUMN created_at DROP NOT NULL",
+    "ALTER TABLE recstore_private.recommenders DROP CONSTRAINT uq_recommenders_name",
+    "ALTER TABLE recstore_private.pointers DROP CONSTRAINT fk_pointers_generation_generations",
+    "DROP INDEX recstore_private.ix_runs_recommender_id",
+    "ALTER TABLE recstore_private.flips ALTER COLUMN flipped_at DROP DEFAULT",
+    "CREATE TABLE recstore_private.more (id integer)",
+]
+
+
+@pytest.mark.parametrize("change", DRIFT)
+def test_check_finds_what_was_changed_by_hand(shop: Database, change: str) -> None:
+    migrate.check(shop.url)
+    connection = shop.connect()
+    connection.execute(change)
+    with pytest.raises(errors.RecstoreError, match="differs from what recstore"):
+        migrate.check(shop.url)
+
+
+@pytest.mark.contract
+def test_the_database_s_revision_is_compared_with_the_code_s(
+    empty: Database, shop: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(errors.SchemaMissing, match="recstore db upgrade"):
+        migrate.require_current(empty.connect())
+    with pytest.raises(errors.SchemaMissing):
+        migrate.check(empty.url)
+    assert column(empty.connect(), TABLES) == []
+    with pytest.raises(errors.SchemaMissing):
+        pipeline.retrain(empty.url, empty.settings, "retail")
+    with pytest.raises(errors.SchemaMissing):
+        empty.create()
+
+    connection = shop.connect()
+    shop.create(hyperparameters=SMALL)
+    with monkeypatch.context() as patch:
+        patch.setattr(migrate, "head", lambda: "0002")
+        with pytest.raises(errors.SchemaOutdated, match="at revision 0001, this recstore needs 0002"):
+            migrate.require_current(connection)
+    connection.execute("UPDATE recstore_private.alembic_version SET version_num = '9999'")
+    for attempt in (
+        lambda: migrate.require_current(connection),
+        lambda: migrate.upgrade(connection, shop.url, shop.settings),
+        lambda: migrate.check(shop.url),
+        lambda: pipeline.retrain(shop.url, shop.settings, "retail"),
+    ):
+        with pytest.raises(errors.SchemaTooNew, match="at revision 9999"):
+            attempt()
+    connection.execute(f"UPDATE recstore_private.alembic_version SET version_num = '{migrate.head()}'")
+    connection.execute("UPDATE recstore_private.recommenders SET objects_version = 99")
+    with pytest.raises(errors.SchemaTooNew, match="objects 99 of 'retail'"):
+        upgrade(shop)
+
+
+@pytest.mark.contract
+def test_pgvector_missing_or_too_old(bare: Database) -> None:
+    with superuser(bare.server, bare.name) as owner:
+        owner.execute("REVOKE CREATE ON DATABASE bare FROM worker")
+    with pytest.raises(errors.ExtensionMissing, match="role 'worker' may not install it.*CREATE EXTENSION vector"):
+        upgrade(bare)
+    with superuser(bare.server, bare.name) as owner:
+        owner.execute("CREATE EXTENSION vector")
+        owner.execute("SET allow_system_table_mods = on")
+        owner.execute("UPDATE pg_extension SET extversion = '0.7.4' WHERE extname = 'vector'")
+    with pytest.raises(errors.ExtensionTooOld, match=r"pgvector 0\.7\.4 is installed, 0\.8 or newer"):
+        upgrade(bare)
+    assert column(bare.connect(), TABLES) == []
+    with superuser(bare.server, bare.name) as owner:
+        owner.execute("SET allow_system_table_mods = on")
+        owner.execute("UPDATE pg_extension SET extversion = '0.10.0' WHERE extname = 'vector'")
+    with pytest.raises(errors.PermissionDenied, match="permission denied for database bare"):
+        upgrade(bare)  # no right to create a schema
+
+
+def test_released_sql_never_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(str(resources.files(frozen.__package__))) / "sql"
+    listed = frozen.released_checksums()
+    assert {path.name for path in folder.glob("*.sql")} == set(listed)
+    for name in listed:
+        assert frozen.checksum((folder / name).read_text()) == listed[name], (
+            f"{name} differs: it was released and must not change (before the first release: "
+            "cd migrations/sql && sha256sum *.sql > checksums.txt)"
+        )
+    monkeypatch.setattr(frozen, "released_checksums", lambda: {"0001_up.sql": "another"})
+    with pytest.raises(RuntimeError, match=r"0001_up\.sql differs from its released checksum"):
+        frozen.read_sql("0001_up.sql")
+
+
+# The objects of a recommender
+
+
+@pytest.fixture
+def trained(shop: Database) -> objects.Registered:
+    recommender = shop.create(hyperparameters=SMALL)
+    assert shop.retrain().live
+    return recommender
+
+
+def make_older(connection: Connection, name: str, *statements: str) -> None:
+    """As if an older recstore had installed the object."""
+    for statement in statements:
+        connection.execute(statement)
+    connection.execute(
+        "UPDATE recstore_private.recommenders SET objects_version = 0,"
+        " object_digests = object_digests || jsonb_build_object(%s::text, 'older')",
+        [name],
+    )
+
+
+def identities(connection: Connection) -> dict[str, tuple[int, str]]:
+    """Object -> oid and the transaction that last wrote it, of everything in the schema."""
+    found = rows(
+        connection,
+        """
+        SELECT 'function ' || p.proname AS name, p.oid::int, p.xmin::text FROM pg_proc p
+        WHERE p.pronamespace = 'retail'::regnamespace
+        UNION ALL
+        SELECT 'view ' || c.relname, r.oid::int, c.xmin || ' ' || r.xmin FROM pg_class c
+        JOIN pg_rewrite r ON r.ev_class = c.oid
+        WHERE c.relnamespace = 'retail'::regnamespace
+        UNION ALL
+        SELECT 'type ' || t.typname, t.oid::int, t.xmin::text FROM pg_type t
+        JOIN pg_class c ON c.oid = t.typrelid WHERE t.typnamespace = 'retail'::regnamespace AND c.relkind = 'c'
+        """,
+    )
+    return {row["name"]: (row["oid"], row["xmin"]) for row in found}
+
+
+def executors(connection: Connection, function: str) -> list[str]:
+    return column(
+        connection,
+        "SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END FROM pg_proc p,"
+        " aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a"
+        " WHERE p.pronamespace = 'retail'::regnamespace AND p.proname = %s AND a.grantee <> p.proowner ORDER BY 1",
+        function,
+    )
+
+
+OLDER_BODY = """
+CREATE OR REPLACE FUNCTION retail.popular_items(k integer DEFAULT 10) RETURNS SETOF retail.popular_item LANGUAGE sql STABLE
+AS 'SELECT item_id, users, 0::float8 FROM retail.item_vectors LIMIT k'
+"""
+OLDER_SIGNATURE = (
+    "DROP FUNCTION retail.similar_items",
+    "CREATE FUNCTION retail.similar_items(item_id integer, k integer DEFAULT 10) RETURNS SETOF retail.similar_item"
+    " LANGUAGE sql STABLE AS 'SELECT item_id, 0::float8 FROM retail.item_vectors LIMIT k'",
+    "REVOKE ALL ON FUNCTION retail.similar_items FROM PUBLIC",
+    "GRANT EXECUTE ON FUNCTION retail.similar_items TO application",
+)
+OLDER_RESULT = (
+    "DROP FUNCTION retail.predict",
+    "CREATE FUNCTION retail.predict(user_id bigint, item_id integer) RETURNS numeric LANGUAGE sql STABLE AS 'SELECT 0.0'",
+)
+OLDER_PARAMETERS = (
+    "DROP FUNCTION retail.similar_users",
+    "CREATE FUNCTION retail.similar_users(who bigint, k integer DEFAULT 10) RETURNS SETOF retail.similar_user"
+    " LANGUAGE sql STABLE AS 'SELECT who, 0::float8'",
+)
+OLDER_VIEW = (
+    "DROP VIEW retail.user_vectors",
+    "CREATE VIEW retail.user_vectors AS SELECT user_id, length AS size FROM retail._users",
+    "GRANT SELECT ON retail.user_vectors TO application WITH GRANT OPTION",
+)
+
+
+@pytest.mark.contract
+def test_nothing_is_touched_when_nothing_changed(shop: Database, trained: objects.Registered) -> None:
+    connection = shop.connect()
+    before = identities(connection)
+    assert {name.split()[0] for name in before} == {"function", "view", "type"}
+    assert upgrade(shop) == []
+    connection.execute("UPDATE recstore_private.recommenders SET objects_version = 0")
+    assert upgrade(shop) == []
+    assert identities(connection) == before
+    assert column(connection, "SELECT objects_version FROM recstore.recommenders") == [objects.OBJECTS_VERSION]
+
+
+@pytest.mark.contract
+def test_an_upgrade_replaces_exactly_what_is_older(shop: Database, trained: objects.Registered) -> None:
+    connection = shop.connect()
+    registry.grant_reader(connection, trained, "application", people=True)
+    reader = shop.connect("application")
+    questions = [
+        "SELECT * FROM retail.popular_items(5)",
+        "SELECT * FROM retail.similar_items(1, 5, 2)",
+        "SELECT retail.predict(1, 1)",
+        "SELECT * FROM retail.similar_users(user_id => 1)",
+        "SELECT * FROM retail.user_vectors ORDER BY user_id",
+    ]
+    expected = [rows(reader, question) for question in questions]
+    definitions = "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'retail'::regnamespace ORDER BY 1"
+    texts = rows(connection, definitions)
+    connection.execute("REVOKE ALL ON FUNCTION retail.popular_items FROM PUBLIC")
+    connection.execute("GRANT EXECUTE ON FUNCTION retail.popular_items TO application")
+    make_older(connection, "function popular_items", OLDER_BODY)
+    make_older(connection, "function similar_items", *OLDER_SIGNATURE)
+    make_older(connection, "function predict", *OLDER_RESULT)
+    make_older(connection, "function similar_users", *OLDER_PARAMETERS)
+    make_older(connection, "view user_vectors", *OLDER_VIEW)
+    make_older(connection, "view item_vectors", "SELECT 1")
+    before = identities(connection)
+
+    (done,) = upgrade(shop)
+    replaced = {
+        "view item_vectors",
+        "view user_vectors",
+        "function popular_items",
+        "function similar_items",
+        "function similar_users",
+        "function predict",
+    }
+    assert done.startswith("retail: replaced ")
+    assert set(done.removeprefix("retail: replaced ").split(", ")) == replaced
+    after = identities(connection)
+    assert {name for name in after if after[name] != before.get(name)} - replaced == set()
+    assert after["function popular_items"][0] == before["function popular_items"][0]
+    assert [rows(reader, question) for question in questions] == expected
+    assert rows(connection, definitions) == texts
+    assert executors(connection, "popular_items") == executors(connection, "similar_items") == ["application"]
+    assert executors(connection, "predict") == executors(connection, "similar_users") == ["PUBLIC"]
+    reader.execute("GRANT SELECT ON retail.user_vectors TO worker")  # the grant option is kept too
+    assert upgrade(shop) == []
+    assert shop.retrain().live
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize(
+    ("name", "older", "depending"),
+    [
+        ("function similar_items", OLDER_SIGNATURE, "CREATE VIEW shop.ours AS SELECT * FROM retail.similar_items(1, 3)"),
+        (
+            "function predict",
+            OLDER_RESULT,
+            "CREATE FUNCTION shop.ours() RETURNS numeric LANGUAGE sql BEGIN ATOMIC SELECT retail.predict(1, 1); END",
+        ),
+        ("function predict", OLDER_RESULT, "CREATE TABLE shop.ours (p numeric DEFAULT retail.predict(1, 1))"),
+        ("view user_vectors", OLDER_VIEW, "CREATE VIEW shop.ours AS SELECT size FROM retail.user_vectors"),
+    ],
+)
+def test_an_upgrade_that_would_break_the_application_changes_nothing(
+    shop: Database, trained: objects.Registered, name: str, older: tuple[str, ...], depending: str
+) -> None:
+    connection = shop.connect()
+    registry.grant_reader(connection, trained, "application", people=True)
+    make_older(connection, "function popular_items", OLDER_BODY)
+    make_older(connection, name, *older)
+    shop.connect("application").execute(depending)
+    before, row = identities(connection), rows(connection, "SELECT * FROM recstore_private.recommenders")
+    with pytest.raises(errors.DependentObjects, match=r"shop\.ours.*nothing was changed"):
+        upgrade(shop)
+    assert identities(connection) == before
+    assert rows(connection, "SELECT * FROM recstore_private.recommenders") == row
+
+
+def test_an_upgrade_makes_what_is_missing(shop: Database, trained: objects.Registered) -> None:
+    connection = shop.connect()
+    question = "SELECT * FROM retail.similar_items(1, 5)"
+    expected = rows(connection, question)
+    connection.execute("DROP FUNCTION retail.similar_items")
+    connection.execute("DROP VIEW retail.item_vectors")
+    assert upgrade(shop) == ["retail: replaced view item_vectors, function similar_items"]
+    assert rows(connection, question) == expected
+
+
+@pytest.mark.contract
+def test_readers_see_no_error_while_objects_are_upgraded(shop: Database, trained: objects.Registered) -> None:
+    """Four readers ask in a loop, prepared and not, while functions and views are made older and upgraded again."""
+    questions = [
+        "SELECT count(*) AS n FROM retail.recommend(1, 5)",
+        "SELECT count(*) AS n FROM (SELECT * FROM retail.item_vectors LIMIT 5) v",
+        "SELECT count(*) AS n FROM retail.similar_items(1, 5)",
+        "SELECT count(*) AS n FROM (SELECT user_id FROM retail.user_vectors LIMIT 5) v",
+    ]
+    stop = Event()
+
+    def read(number: int) -> int:
+        done = 0
+        with shop.connect() as connection:
+            connection.prepare_threshold = 0 if number % 2 else None
+            while not stop.is_set() or not done:
+                assert rows(connection, questions[number]) == [{"n": 5}]
+                done += 1
+        return done
+
+    names = [
+        *(f"function {name}" for name in ("recommend", "similar_items", "_nearest_items", "_live")),
+        *(f"view {name}" for name in ("_generation", "item_vectors", "user_vectors")),
+    ]
+    with ThreadPoolExecutor(4) as pool, shop.connect() as connection:
+        readers = [pool.submit(read, number) for number in range(4)]
+        try:
+            for _ in range(15):
+                for name in names:
+                    make_older(connection, name)
+                (done,) = migrate.upgrade(connection, shop.url, shop.settings)
+                assert len(done.split(", ")) == len(names)
+        finally:
+            stop.set()
+        assert all(reader.result() for reader in readers)
+
+
+def test_upgrades_of_objects_at_once(shop: Database, trained: objects.Registered) -> None:
+    connection = shop.connect()
+    for name in objects.render(trained, ""):
+        if name.startswith(("function", "view")) and name != "view interactions":
+            make_older(connection, name)
+    barrier = Barrier(4)
+
+    def run(_number: int) -> list[str]:
+        barrier.wait()
+        return upgrade(shop)
+
+    with ThreadPoolExecutor(4) as pool:
+        done = [sentence for sentences in pool.map(run, range(4)) for sentence in sentences]
+    assert len(done) == 1
+    assert shop.retrain().live
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("view", ["item_vectors", "user_vectors"])
+def test_a_session_that_holds_a_view_is_named(shop: Database, trained: objects.Registered, view: str) -> None:
+    connection = shop.connect()
+    make_older(connection, f"view {view}")
+    make_older(connection, "function recommend")
+    before = identities(connection)
+    holder = shop.connect()
+    with holder.transaction():
+        holder.execute(f"SELECT * FROM retail.{view} LIMIT 1")
+        with pytest.raises(errors.LockTimeout) as caught:
+            upgrade(shop, lock_timeout=0.01, lock_attempts=2)
+        assert f"pids {holder.info.backend_pid})" in str(caught.value)
+        assert "2 attempts" in str(caught.value)
+        assert view in str(caught.value)
+        assert identities(connection) == before
+    assert len(upgrade(shop)) == 1
+
+
+def test_the_source_s_text_is_not_the_upgrade_s_business(shop: Database) -> None:
+    query = "SELECT user_id, product_id AS item_id, 1 AS value, '{schema} {source}' AS more FROM shop.views"
+    shop.create(source=Source(query=query), hyperparameters=SMALL)
+    connection = shop.connect()
+    connection.execute("UPDATE recstore_private.recommenders SET object_digests = '{}', objects_version = 0")
+    before = identities(connection)["view interactions"]
+    (done,) = upgrade(shop)
+    assert "interactions" not in done
+    assert identities(connection)["view interactions"] == before

@@ -1,0 +1,259 @@
+"""The plans: HNSW in order for queries on the views, what calibration chose for functions, indexes for lookups."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Database, drop_database, make_database
+from support_sql import column, rows, transaction, value
+
+from recstore.database import Connection
+from recstore.definition import Hyperparameters, Publication, Source
+from recstore.embedded import Server
+
+ITEMS, USERS, VIEWS = 2500, 2500, 6
+
+Plan = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def planned(server: Server, shop_template: str) -> Iterator[Database]:
+    """shop.many: large enough for an index to be the natural choice. Recommenders hnsw and exact, each with two
+    generations (the live one is the second) and the next, empty one."""
+    database = make_database(server, shop_template)
+    with database.connect("application") as application:
+        application.execute(
+            "CREATE TABLE shop.many (user_id int, item_id int, value int, PRIMARY KEY (user_id, item_id))"
+        )
+        random = np.random.default_rng(5)
+        pairs = sorted({(user, int(i)) for user in range(1, USERS + 1) for i in random.integers(1, ITEMS + 1, VIEWS)})
+        application.execute(
+            "INSERT INTO shop.many SELECT u, i, 1 FROM unnest(%s::int[], %s::int[]) AS t(u, i)",
+            list(map(list, zip(*pairs, strict=True))),
+        )
+        application.execute("GRANT SELECT ON shop.many TO worker")
+        application.execute("CREATE TABLE shop.things AS SELECT n AS id, n % 2 = 0 AS visible FROM generate_series(1, 2500) n")
+        application.execute("ALTER TABLE shop.things ADD PRIMARY KEY (id)")
+        application.execute("GRANT SELECT ON shop.things TO worker")
+        application.execute("ANALYZE shop.many, shop.things")
+    common = {
+        "source": Source(table="shop.many", value="value"),
+        "hyperparameters": Hyperparameters(factors=16, iterations=2, regularization=1),
+    }
+    publication = Publication(search="hnsw", index_users=True, ann_recall=0.7)
+    database.create("hnsw", publication=publication, **common)
+    database.create("exact", **common)
+    for name in ("hnsw", "hnsw", "exact", "exact"):
+        assert database.retrain(name).live
+    yield database
+    drop_database(database)
+
+
+@pytest.fixture
+def connection(planned: Database) -> Iterator[Connection]:
+    with planned.connect() as connection:
+        yield connection
+
+
+def explain(connection: Connection, query: str) -> Plan:
+    plan: Plan = value(connection, f"EXPLAIN (ANALYZE, FORMAT JSON) {query}")[0]["Plan"]
+    return plan
+
+
+def nodes(plan: Plan, above: tuple[Plan, ...] = ()) -> Iterator[tuple[Plan, tuple[Plan, ...]]]:
+    """Every node with those above it."""
+    yield plan, above
+    for child in plan.get("Plans", ()):
+        yield from nodes(child, (*above, plan))
+
+
+def executed(plan: Plan, relation: str) -> list[Plan]:
+    """Scans of the relation, or of its partitions, that really ran."""
+    return [
+        node
+        for node, _ in nodes(plan)
+        if node.get("Relation Name", "").startswith(relation) and node["Actual Loops"] > 0
+    ]
+
+
+def live(connection: Connection, name: str) -> int:
+    generation: int = value(connection, f"SELECT {name}.generation()")
+    return generation
+
+
+ORDERED = {
+    "recommendations": (
+        "SELECT item_id FROM hnsw.item_vectors ORDER BY preference <#> (SELECT hnsw.user_vector(1)) LIMIT 10",
+        "_items_{}_preference_hnsw",
+    ),
+    "recommendations to a literal vector": (
+        "SELECT v.item_id FROM hnsw.item_vectors v ORDER BY v.preference <#> '{vector}' LIMIT 10",
+        "_items_{}_preference_hnsw",
+    ),
+    "similar items": (
+        "SELECT v.item_id FROM hnsw.item_vectors v"
+        " ORDER BY v.embedding <=> (SELECT o.embedding FROM hnsw.item_vectors o WHERE o.item_id = 3) LIMIT 10",
+        "_items_{}_embedding_hnsw",
+    ),
+    "an audience": (
+        "SELECT u.user_id FROM hnsw.user_vectors u"
+        " ORDER BY u.preference <#> (SELECT i.preference FROM hnsw.item_vectors i WHERE i.item_id = 3) LIMIT 10",
+        "_users_{}_preference_hnsw",
+    ),
+    "with columns of the application's": (
+        "SELECT t.id FROM shop.things t JOIN hnsw.item_vectors v ON v.item_id = t.id WHERE t.visible"
+        " ORDER BY v.preference <#> (SELECT hnsw.user_vector(1)) LIMIT 10",
+        "_items_{}_preference_hnsw",
+    ),
+}
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("query", ORDERED.values(), ids=ORDERED)
+def test_a_query_on_a_view_scans_the_live_generation_s_hnsw_in_order(
+    connection: Connection, query: tuple[str, str]
+) -> None:
+    statement, index = query
+    generation = live(connection, "hnsw")
+    statement = statement.replace("{vector}", value(connection, "SELECT hnsw.user_vector(1)::text"))
+    with connection.transaction():
+        connection.execute("SELECT hnsw.use_search_settings()")
+        plan = explain(connection, statement)
+    ((node, above),) = [found for found in nodes(plan) if found[0].get("Index Name") == index.format(generation)]
+    assert node["Actual Loops"] == 1
+    assert "Order By" in node
+    assert [parent["Node Type"] for parent in above if "Sort" in parent["Node Type"]] == []
+    # of the other generations' partitions none is touched
+    others = [
+        scan["Relation Name"]
+        for scan, _ in nodes(plan)
+        if scan["Actual Loops"] > 0 and scan.get("Relation Name", "").startswith(("_items_", "_users_"))
+    ]
+    assert {name.rpartition("_")[2] for name in others} == {str(generation)}
+    assert plan["Actual Rows"] == 10
+
+
+@pytest.mark.contract
+def test_a_lookup_on_a_view_is_one_index_scan(connection: Connection) -> None:
+    for name in ("hnsw", "exact"):
+        generation = live(connection, name)
+        for side, one in (("items", "item"), ("users", "user")):
+            plan = explain(connection, f"SELECT * FROM {name}.{one}_vectors WHERE {one}_id = 7")
+            (scan,) = executed(plan, f"_{side}_")
+            assert scan["Index Name"] == f"_{side}_{generation}_{one}_id"
+            join = f"SELECT v.* FROM shop.things t JOIN {name}.{one}_vectors v ON v.{one}_id = t.id WHERE t.id IN (3, 5)"
+            scans = executed(explain(connection, join), f"_{side}_")
+            assert {scan.get("Index Name") for scan in scans} == {f"_{side}_{generation}_{one}_id"}
+
+
+class Counters:
+    """How often indexes were scanned, and tables read from end to end, by what this session does in between."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.before = self._read()
+
+    def _read(self) -> dict[str, int]:
+        self.connection.execute("SELECT pg_stat_force_next_flush()")
+        found = rows(
+            self.connection,
+            "SELECT schemaname || '.' || indexrelname AS name, idx_scan AS n FROM pg_stat_user_indexes"
+            " UNION ALL SELECT schemaname || '.' || relname, seq_scan FROM pg_stat_user_tables",
+        )
+        return {row["name"]: row["n"] or 0 for row in found}
+
+    def used(self) -> dict[str, int]:
+        """Since the last call; recstore's own small tables and the catalog left out."""
+        after = self._read()
+        used = {
+            name: after[name] - self.before.get(name, 0)
+            for name in after
+            if not name.startswith("recstore_private.") and after[name] != self.before.get(name, 0)
+        }
+        self.before = after
+        return used
+
+
+@pytest.mark.contract
+def test_functions_use_the_plan_that_calibration_chose(connection: Connection) -> None:
+    chosen = {
+        name: rows(connection, f"SELECT recommend_ef, similar_ef, users_ef FROM {name}._generation")[0]
+        for name in ("hnsw", "exact")
+    }
+    assert all(chosen["hnsw"].values())
+    assert not any(chosen["exact"].values())
+    counters = Counters(connection)
+    h, e = live(connection, "hnsw"), live(connection, "exact")
+    calls = {
+        "recommend(7, 10)": ("items", "preference"),
+        "recommend(7, 10, false)": ("items", "preference"),
+        "similar_items(7, 10, 1)": ("items", "embedding"),
+        "similar_users(7, 10)": ("users", "preference"),
+    }
+    for call, (side, vectors) in calls.items():
+        lookup = "item_id" if call.startswith("similar_items") else "user_id"
+        looked_up = "items" if lookup == "item_id" else "users"
+        source = {"shop.many_pkey": 1} if call == "recommend(7, 10)" else {}
+        connection.execute(f"SELECT * FROM hnsw.{call}")
+        expected = {f"hnsw._{side}_{h}_{vectors}_hnsw", f"hnsw._{looked_up}_{h}_{lookup}"}
+        assert set(counters.used()) == expected | set(source), call
+        connection.execute(f"SELECT * FROM exact.{call}")
+        assert counters.used() == {f"exact._{side}_{e}": 1, f"exact._{looked_up}_{e}_{lookup}": 1} | source, call
+    connection.execute("SELECT * FROM hnsw.users_for_item(7, 10)")
+    used = counters.used()
+    assert f"hnsw._users_{h}_preference_hnsw" in used
+    assert f"hnsw._users_{h}" not in used
+    # fewer than k through the index: the exact scan answers
+    connection.execute(f"SELECT * FROM hnsw.recommend(7, {ITEMS * 2}, false)")
+    used = counters.used()
+    assert f"hnsw._items_{h}_preference_hnsw" in used
+    assert used[f"hnsw._items_{h}"] == 1
+
+
+@pytest.mark.contract
+def test_an_index_that_no_plan_uses_is_not_kept(connection: Connection) -> None:
+    indexes = "SELECT indexname FROM pg_indexes WHERE schemaname = %s AND indexdef LIKE '%%USING hnsw%%' ORDER BY 1"
+    generation = live(connection, "hnsw")
+    kept = column(connection, indexes, "hnsw")
+    assert [name for name in kept if f"_{generation}_" in name] == [
+        f"_items_{generation}_embedding_hnsw",
+        f"_items_{generation}_preference_hnsw",
+        f"_users_{generation}_preference_hnsw",
+    ]
+    assert column(connection, indexes, "exact") == []
+
+
+@pytest.mark.contract
+def test_popular_and_predicted_are_read_through_their_indexes(connection: Connection) -> None:
+    generation = live(connection, "exact")
+    counters = Counters(connection)
+    connection.execute("SELECT * FROM exact.popular_items(5)")
+    assert counters.used() == {f"exact._items_{generation}_popularity": 1}
+    connection.execute("SELECT exact.predict(3, 3)")
+    assert counters.used() == {f"exact._items_{generation}_item_id": 1, f"exact._users_{generation}_user_id": 1}
+    connection.execute("SELECT exact.user_vector(3)")
+    assert counters.used() == {f"exact._users_{generation}_user_id": 1}
+    connection.execute("SELECT * FROM exact.recommend(999999, 5)")
+    assert counters.used() == {
+        f"exact._items_{generation}_popularity": 1,
+        f"exact._users_{generation}_user_id": 1,
+        "shop.many_pkey": 1,
+    }
+
+
+@pytest.mark.contract
+def test_the_pointer_is_read_by_its_keys(connection: Connection) -> None:
+    """With a history of thousands of generations, as a recommender that is trained every hour has after a year."""
+    with transaction(connection):
+        connection.execute(
+            "INSERT INTO recstore_private.generations (recommender_id, state, vector_type, dimensions)"
+            " SELECT r.id, 'pruned', 'vector', 64 FROM recstore_private.recommenders r, generate_series(1, 9000)"
+        )
+        connection.execute("ANALYZE recstore_private.generations")
+        for setting in ("", "1", "nonsense"):
+            connection.execute("SELECT set_config('recstore.generation', %s, true)", [setting])
+            plan = explain(connection, "SELECT * FROM exact._generation")
+            scans = [node for node, _ in nodes(plan) if node.get("Relation Name") == "generations"]
+            assert len(scans) == 2
+            assert all("generation =" in node.get("Index Cond", "") for node in scans), setting

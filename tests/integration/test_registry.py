@@ -1,0 +1,528 @@
+"""Recommenders made, changed, granted, dropped, dumped and restored; always as a plain role, in fresh sessions."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+
+import psycopg
+import pytest
+from conftest import VERSION, Database, drop_database, make_database, make_shop, superuser
+from psycopg import errors as pg
+from support_sql import column, read_factors, rows, value
+
+from recstore import migrate, pipeline, registry
+from recstore.database import Connection
+from recstore.definition import Definition, Hyperparameters, Publication, Source, Storage
+from recstore.embedded import Server, tool_path
+from recstore.errors import (
+    DependentObjects,
+    InvalidInput,
+    InvalidName,
+    PermissionDenied,
+    RecommenderExists,
+    RecommenderNotFound,
+    RecstoreError,
+    SchemaNameTaken,
+    SourceInvalid,
+    TooManyFactors,
+)
+
+CATALOG = """
+SELECT 'relation ' || c.oid::regclass || ' ' || c.relkind::text AS object FROM pg_class c
+WHERE c.relnamespace <> 'pg_toast'::regnamespace
+UNION ALL SELECT 'function ' || p.oid::regprocedure FROM pg_proc p
+UNION ALL SELECT 'type ' || t.oid::regtype FROM pg_type t WHERE t.typnamespace <> 'pg_toast'::regnamespace
+UNION ALL SELECT 'schema ' || n.nspname FROM pg_namespace n WHERE n.nspname !~ '^pg_(toast_)?temp'
+UNION ALL SELECT 'recommender ' || r.name FROM recstore_private.recommenders r
+UNION ALL SELECT 'generation ' || g.generation FROM recstore_private.generations g
+UNION ALL SELECT 'pointer ' || p.recommender_id FROM recstore_private.pointers p
+UNION ALL SELECT 'flip ' || f.flip FROM recstore_private.flips f
+UNION ALL SELECT 'run ' || u.run FROM recstore_private.runs u
+ORDER BY 1
+"""
+
+SMALL = Hyperparameters(factors=8, iterations=2)
+
+
+def catalog(connection: Connection) -> list[str]:
+    return column(connection, CATALOG)
+
+
+def shop_source(**more: Any) -> Source:
+    return Source(table="shop.views", item="product_id", value="view_count", **more)
+
+
+@pytest.fixture
+def worker(shop: Database) -> Connection:
+    return shop.connect()
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "", "Retail", "re-tail", "1st", "_retail", "a b", 'a"b', "a;b", "ñu", "a" * 49, "pg_mine", "recstore", "recstore2",
+        "select", "user", "table", "retail\n",
+    ],
+)  # fmt: skip
+def test_a_name_that_is_no_plain_identifier_is_refused(shop: Database, name: str) -> None:
+    with pytest.raises(InvalidName):
+        shop.create(name)
+    assert rows(shop.connect(), "SELECT * FROM recstore.recommenders") == []
+
+
+@pytest.mark.parametrize("name", ["a", "a" * 48, "retail_2", "english", "value", "name"])
+def test_other_names_are_fine(shop: Database, name: str) -> None:
+    shop.create(name, hyperparameters=SMALL)
+    assert value(shop.connect(), f"SELECT {name}.generation()") is None
+
+
+@pytest.mark.contract
+def test_a_taken_name_is_refused_and_what_is_there_stays(shop: Database, worker: Connection) -> None:
+    with pytest.raises(SchemaNameTaken, match="shop"):
+        shop.create("shop")
+    with pytest.raises(SchemaNameTaken, match="public"):
+        shop.create("public")
+    shop.create("retail")
+    before = catalog(worker)
+    with pytest.raises(RecommenderExists, match="retail"):
+        shop.create("retail")
+    assert catalog(worker) == before
+    with pytest.raises(RecommenderNotFound, match="'none'"):
+        registry.get(worker, "none")
+
+
+@pytest.mark.contract
+def test_creating_is_all_or_nothing(shop: Database, worker: Connection) -> None:
+    before = catalog(worker)
+    with pytest.raises(SourceInvalid):
+        shop.create("retail", source=Source(table="shop.nothing"))
+    with pytest.raises(TooManyFactors):
+        shop.create("retail", hyperparameters=Hyperparameters(factors=1985))
+    with pytest.raises(InvalidInput, match="do not fit 32 dimensions"):
+        shop.create("retail", hyperparameters=Hyperparameters(factors=33), storage=Storage(dimensions=32))
+    with pytest.raises(InvalidInput, match="halfvec"):
+        shop.create("retail", storage=Storage(dimensions=1000, vector_type="vector"))
+    with superuser(shop.server, shop.name) as owner:
+        owner.execute(f"REVOKE CREATE ON DATABASE {shop.name} FROM worker")
+    with pytest.raises(PermissionDenied, match=f"'worker'.*GRANT CREATE ON DATABASE \"{shop.name}\" TO \"worker\""):
+        shop.create("retail")
+    assert catalog(worker) == before
+
+
+def test_of_two_creates_of_one_name_at_once_one_wins(shop: Database, worker: Connection) -> None:
+    barrier = Barrier(4)
+
+    def create(_number: int) -> str:
+        barrier.wait()
+        try:
+            shop.create("retail", hyperparameters=SMALL)
+        except RecommenderExists:
+            return "exists"
+        return "made"
+
+    with ThreadPoolExecutor(4) as pool:
+        outcomes = sorted(pool.map(create, range(4)))
+    assert outcomes == ["exists"] * 3 + ["made"]
+    assert len(rows(worker, "SELECT * FROM recstore.recommenders")) == 1
+    assert shop.retrain().live
+
+
+def test_an_application_s_schema_of_that_name_made_at_the_same_time_wins(shop: Database, worker: Connection) -> None:
+    application = shop.connect("application")
+    with ThreadPoolExecutor(1) as pool:
+        with application.transaction():
+            application.execute("CREATE SCHEMA retail")
+            creating = pool.submit(shop.create, "retail")
+            wait_for_waiter(worker)
+        with pytest.raises(SchemaNameTaken):
+            creating.result()
+    assert rows(worker, "SELECT * FROM recstore.recommenders") == []
+
+
+def wait_for_waiter(connection: Connection) -> None:
+    """Until some session waits for a lock."""
+    while not column(connection, "SELECT pid FROM pg_locks WHERE NOT granted"):
+        pass
+
+
+# Altering
+
+
+@pytest.mark.contract
+def test_an_altered_source_is_seen_at_once_and_its_hyperparameters_at_the_next_training(
+    shop: Database, worker: Connection
+) -> None:
+    recommender = shop.create(hyperparameters=SMALL)
+    shop.retrain()
+    registry.grant_reader(worker, recommender, "application", people=True)
+    functions = column(worker, "SELECT oid::int FROM pg_proc WHERE pronamespace = 'retail'::regnamespace ORDER BY 1")
+    query = "SELECT user_id, product_id AS item_id, 1.5 AS value, now() AS last_at, 1 AS more FROM shop.views WHERE user_id < 50"
+    definition = Definition(source=Source(query=query), hyperparameters=Hyperparameters(factors=9, iterations=2))
+    altered = registry.alter(worker, shop.settings, recommender, definition)
+    assert altered.definition == definition == registry.get(worker, "retail").definition
+    # now with a fourth column and another type of value; the reader's grant is kept
+    application = shop.connect("application")
+    assert value(application, "SELECT max(user_id) FROM retail.interactions") == 49
+    assert column(application, "SELECT DISTINCT value::text FROM retail.interactions") == ["1.5"]
+    assert value(application, "SELECT count(last_at) FROM retail.interactions") > 0
+    # seen items are the new source's
+    assert len(rows(application, "SELECT * FROM retail.recommend(100, 1000)")) == 120
+    assert value(worker, "SELECT count(*) FROM retail.user_vectors") == 240
+    assert shop.retrain().live
+    assert value(worker, "SELECT count(*) FROM retail.user_vectors") == 49
+    assert value(worker, "SELECT factors FROM recstore.generations WHERE state = 'live'") == 9
+    # and back to fewer columns
+    registry.alter(worker, shop.settings, altered, Definition(source=shop_source(), hyperparameters=SMALL))
+    assert value(application, "SELECT max(user_id) FROM retail.interactions") == 240
+    columns = column(
+        worker,
+        "SELECT attname FROM pg_attribute WHERE attrelid = 'retail.interactions'::regclass AND attnum > 0 ORDER BY attnum",
+    )
+    assert columns == ["user_id", "item_id", "value"]
+    assert shop.retrain().live
+    assert functions == column(
+        worker, "SELECT oid::int FROM pg_proc WHERE pronamespace = 'retail'::regnamespace ORDER BY 1"
+    )
+
+
+def test_what_alter_refuses_changes_nothing(shop: Database, worker: Connection) -> None:
+    recommender = shop.create(hyperparameters=SMALL)
+    application = shop.connect("application")
+    registry.grant_reader(worker, recommender, "application", people=True)
+    application.execute("CREATE VIEW shop.mine AS SELECT value FROM retail.interactions")
+    before = rows(worker, "SELECT * FROM recstore_private.recommenders")
+    text = value(worker, "SELECT pg_get_viewdef('retail.interactions'::regclass)")
+
+    def refused(error: type[RecstoreError], match: str, source: Source, factors: int = 8) -> None:
+        definition = Definition(source=source, hyperparameters=Hyperparameters(factors=factors))
+        with pytest.raises(error, match=match):
+            registry.alter(worker, shop.settings, recommender, definition)
+        assert rows(worker, "SELECT * FROM recstore_private.recommenders") == before
+        assert value(worker, "SELECT pg_get_viewdef('retail.interactions'::regclass)") == text
+
+    refused(SourceInvalid, "shop.nothing", Source(table="shop.nothing"))
+    refused(TooManyFactors, "1985", shop_source(), 1985)
+    query = "SELECT user_id::{} AS user_id, product_id::{} AS item_id, 1 AS value FROM shop.views"
+    refused(InvalidInput, "integer and integer, but 'retail' has bigint and", Source(query=query.format("int", "int")))
+    refused(InvalidInput, "bigint and text", Source(query=query.format("bigint", "text")))
+    other = "SELECT user_id, product_id AS item_id, 1.5 AS value FROM shop.views"
+    refused(DependentObjects, r"view shop\.mine", Source(query=other))
+
+
+def test_alter_makes_a_view_of_interactions_that_was_dropped_with_its_table(shop: Database, worker: Connection) -> None:
+    recommender = shop.create(hyperparameters=SMALL)
+    application = shop.connect("application")
+    application.execute("CREATE TABLE shop.copy AS SELECT * FROM shop.views")
+    application.execute("DROP TABLE shop.views CASCADE")
+    assert value(worker, "SELECT to_regclass('retail.interactions')") is None
+    application.execute("ALTER TABLE shop.copy RENAME TO views")
+    application.execute("GRANT SELECT ON shop.views TO worker")
+    registry.alter(worker, shop.settings, recommender, recommender.definition)
+    assert value(worker, "SELECT count(*) FROM retail.interactions") > 0
+    assert shop.retrain().live
+
+
+# Dropping
+
+
+@pytest.mark.contract
+def test_dropping_leaves_nothing_behind(shop: Database, worker: Connection) -> None:
+    other = shop.create("other", hyperparameters=SMALL)
+    shop.retrain("other")
+    before = catalog(worker)
+    for seen in ("live", "published"):
+        publication = Publication(search="hnsw", index_users=True)
+        recommender = shop.create(source=shop_source(seen=seen), hyperparameters=SMALL, publication=publication)
+        for _ in range(3):
+            shop.retrain()
+        assert len(catalog(worker)) > len(before) + 50
+        assert registry.drop(worker, shop.settings, recommender) == []
+        assert catalog(worker) == before
+    assert value(worker, "SELECT count(*) FROM other.recommend(1, 5)") == 5
+    assert registry.drop(worker, shop.settings, other) == []
+    with pytest.raises(RecommenderNotFound):
+        registry.get(worker, "other")
+
+
+DEPENDENTS = {
+    "view shop.best": "CREATE VIEW shop.best AS SELECT * FROM retail.item_vectors",
+    "materialized view shop.kept": "CREATE MATERIALIZED VIEW shop.kept AS SELECT * FROM retail.popular_items(3)",
+    "function shop.three()": "CREATE FUNCTION shop.three() RETURNS SETOF bigint LANGUAGE sql"
+    " BEGIN ATOMIC SELECT item_id::bigint FROM retail.recommend(1, 3); END",
+    "function shop.typed()": "CREATE FUNCTION shop.typed() RETURNS SETOF retail.recommendation LANGUAGE sql"
+    " AS 'SELECT * FROM retail.recommend(1, 3)'",
+    "default value for column generation of table shop.impressions": "CREATE TABLE shop.impressions"
+    " (generation bigint DEFAULT retail.generation())",
+    "constraint known on table shop.baskets": "CREATE TABLE shop.baskets (item integer,"
+    " CONSTRAINT known CHECK (retail.predict(1, item) > 0))",
+    "column shown of table shop.lists": "CREATE TABLE shop.lists (shown retail.similar_item[])",
+    "policy own on table shop.products": "CREATE POLICY own ON shop.products USING (retail.generation() > 0)",
+}
+
+
+@pytest.mark.contract
+def test_dropping_is_refused_while_the_application_depends_on_it(shop: Database, worker: Connection) -> None:
+    recommender = shop.create(hyperparameters=SMALL)
+    shop.retrain()
+    registry.grant_reader(worker, recommender, "application", people=True)
+    application = shop.connect("application")
+    for statement in DEPENDENTS.values():
+        application.execute(statement)
+    application.execute("GRANT USAGE, CREATE ON SCHEMA shop TO worker")
+    worker.execute("CREATE VIEW retail.ours AS SELECT 1")
+    before = catalog(worker)
+    with pytest.raises(DependentObjects) as caught:
+        registry.drop(worker, shop.settings, recommender)
+    named = [name.replace("column shown of ", "") for name in DEPENDENTS]
+    for name in [*named, "view retail.ours"]:
+        assert name in str(caught.value), name
+    assert str(caught.value).count(",") == len(named) + 2  # the names, and no others
+    assert catalog(worker) == before
+    assert value(worker, "SELECT count(*) FROM retail.recommend(1, 5)") == 5
+
+    found = registry.drop(worker, shop.settings, recommender, cascade=True)
+    assert sorted(found) == sorted([*named, "view retail.ours"])
+    assert value(worker, "SELECT to_regnamespace('retail')") is None
+    assert column(application, "SELECT to_regclass('shop.best')") == [None]
+    assert column(application, "SELECT generation FROM shop.impressions") == []
+
+
+# Rights
+
+
+def allowed(connection: Connection, statement: str) -> bool:
+    try:
+        connection.execute(statement)
+    except pg.InsufficientPrivilege:
+        return False
+    return True
+
+
+WITHOUT_PEOPLE = [
+    "SELECT * FROM retail.similar_items(1, 3)",
+    "SELECT * FROM retail.popular_items(3)",
+    "SELECT * FROM retail.item_vectors",
+    "SELECT retail.generation()",
+    "SELECT retail.use_search_settings()",
+]
+WITH_PEOPLE = [
+    "SELECT * FROM retail.recommend(1, 3)",
+    "SELECT * FROM retail.recommend(1, 3, false)",
+    "SELECT * FROM retail.recommend(99999, 3)",
+    "SELECT * FROM retail.similar_users(1, 3)",
+    "SELECT * FROM retail.users_for_item(1, 3)",
+    "SELECT retail.user_vector(1)",
+    "SELECT retail.predict(1, 1)",
+    "SELECT * FROM retail.user_vectors",
+    "SELECT * FROM retail.interactions",
+]
+NEVER = [
+    "SELECT * FROM recstore_private.generations",
+    "SELECT * FROM recstore_private.recommenders",
+    "SELECT * FROM recstore.status",
+    "SELECT * FROM recstore.recommenders",
+    "DELETE FROM retail.item_vectors",
+    "DELETE FROM retail._items",
+    "UPDATE retail._generation SET users = 0",
+]
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("seen", ["live", "published"])
+def test_rights(shop: Database, worker: Connection, seen: str) -> None:
+    recommender = shop.create(source=shop_source(seen=seen), hyperparameters=SMALL)
+    shop.retrain()
+    application = shop.connect("application")  # owns the source
+
+    def may(statements: list[str]) -> set[bool]:
+        return {allowed(application, statement) for statement in statements}
+
+    assert may(WITHOUT_PEOPLE) == may(WITH_PEOPLE) == may(NEVER) == {False}
+    registry.grant_reader(worker, recommender, "application")
+    for _ in range(2):  # the second time on the next generation's tables
+        assert may(WITHOUT_PEOPLE) == {True}
+        assert may(WITH_PEOPLE) == may(NEVER) == {False}
+        shop.retrain()
+    statements = registry.grant_reader(worker, recommender, "application", people=True)
+    assert all(statement.startswith("GRANT ") and statement.endswith(";") for statement in statements)
+    for _ in range(3):
+        assert may(WITHOUT_PEOPLE) == may(WITH_PEOPLE) == {True}
+        assert may(NEVER) == {False}
+        shop.retrain()
+    with pytest.raises(InvalidInput, match="no role named 'nobody'"):
+        registry.grant_reader(worker, recommender, "nobody")
+
+
+@pytest.mark.contract
+def test_a_reader_who_may_not_read_the_source_gets_nothing_out_of_it(shop: Database, worker: Connection) -> None:
+    recommender = shop.create(hyperparameters=SMALL)
+    shop.retrain()
+    with superuser(shop.server) as owner:
+        owner.execute("DROP ROLE IF EXISTS \"Odd 'reader\"")
+        owner.execute("CREATE ROLE \"Odd 'reader\" LOGIN")
+    registry.grant_reader(worker, recommender, "Odd 'reader", people=True)
+    reader = shop.connect("Odd%20'reader")
+    assert not allowed(reader, "SELECT * FROM retail.interactions")
+    assert not allowed(reader, "SELECT * FROM retail.recommend(1, 3)")
+    assert allowed(reader, "SELECT * FROM retail.recommend(1, 3, false)")
+    assert allowed(reader, "SELECT * FROM retail.similar_users(1, 3)")
+    reader.close()
+    with superuser(shop.server, shop.name) as owner:
+        owner.execute("DROP OWNED BY \"Odd 'reader\"")
+        owner.execute("DROP ROLE \"Odd 'reader\"")
+
+
+# pgvector elsewhere, dump and restore
+
+
+@pytest.fixture
+def elsewhere(server: Server) -> Iterator[Database]:
+    """The small shop in a database whose pgvector is in the schema extensions, and nobody's search_path."""
+    with superuser(server) as owner:
+        owner.execute("DROP DATABASE IF EXISTS template_extensions")
+        owner.execute("CREATE DATABASE template_extensions")
+    with superuser(server, "template_extensions") as owner:
+        owner.execute("CREATE SCHEMA extensions")
+        owner.execute("CREATE EXTENSION vector SCHEMA extensions")
+        owner.execute("GRANT USAGE ON SCHEMA extensions TO PUBLIC")
+    database = make_database(server, "template_extensions")
+    with database.connect() as connection:
+        migrate.upgrade(connection, database.url, database.settings)
+    with database.connect("application") as connection:
+        make_shop(connection)
+    yield database
+    drop_database(database)
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("vector_type", ["vector", "halfvec"])
+def test_everything_works_with_pgvector_in_another_schema(elsewhere: Database, vector_type: Any) -> None:
+    publication = Publication(search="hnsw", index_users=True)
+    storage = Storage(vector_type=vector_type)
+    recommender = elsewhere.create(hyperparameters=SMALL, publication=publication, storage=storage)
+    with elsewhere.connect() as connection:
+        registry.grant_reader(connection, recommender, "application", people=True)
+    for _ in range(2):
+        assert elsewhere.retrain().live
+    for statement in [*WITHOUT_PEOPLE, *WITH_PEOPLE]:
+        with elsewhere.connect("application") as fresh:
+            assert rows(fresh, statement), statement
+    with elsewhere.connect("application") as fresh, fresh.transaction():
+        fresh.execute("SELECT retail.use_search_settings()")
+        direct = (
+            "SELECT p.product_id FROM shop.products p JOIN retail.item_vectors v ON v.item_id = p.product_id"
+            " ORDER BY v.preference OPERATOR(extensions.<#>) (SELECT retail.user_vector(1)) LIMIT 10"
+        )
+        found = column(fresh, direct)
+        assert set(found) == set(column(fresh, "SELECT item_id FROM retail.recommend(1, 10, false)"))
+    pipeline.roll_back(elsewhere.url, elsewhere.settings, "retail")
+    with elsewhere.connect() as connection:
+        assert len(rows(connection, "SELECT * FROM retail.recommend(1, 10)")) == 10
+        assert registry.drop(connection, elsewhere.settings, recommender) == []
+        migrate.upgrade(connection, elsewhere.url, elsewhere.settings)
+        migrate.check(elsewhere.url)
+
+
+def tool(name: str, database: Database, *arguments: str) -> str:
+    """Runs pg_dump or pg_restore as recstore's plain role."""
+    command = [str(tool_path(VERSION, name)), f"--dbname={database.url}", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={"PATH": os.defpath})
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return done.stdout
+
+
+@pytest.mark.contract
+def test_a_dump_is_restored_by_a_plain_role_and_goes_on(
+    server: Server, empty_template: str, shop: Database, tmp_path: Path
+) -> None:
+    recommender = shop.create(hyperparameters=SMALL, publication=Publication(search="hnsw", index_users=True))
+    with shop.connect() as connection:
+        registry.grant_reader(connection, recommender, "application", people=True)
+    for _ in range(3):
+        shop.retrain()
+    questions = [*WITHOUT_PEOPLE[:2], *WITH_PEOPLE[:6], "SELECT * FROM retail.item_vectors ORDER BY item_id"]
+    with shop.connect() as connection:
+        expected = [rows(connection, question) for question in questions]
+        last = value(connection, "SELECT max(generation) FROM recstore.generations")
+        comments = value(connection, "SELECT obj_description('retail.item_vectors'::regclass)")
+    dump, contents = tmp_path / "dump", tmp_path / "contents"
+    tool("pg_dump", shop, "--format=custom", f"--file={dump}")
+    lines = subprocess.run(
+        [str(tool_path(VERSION, "pg_restore")), "--list", str(dump)], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    contents.write_text("\n".join(line for line in lines if "EXTENSION" not in line))  # there already, and not ours
+
+    restored = make_database(server, empty_template)
+    try:
+        tool("pg_restore", restored, "--no-owner", f"--use-list={contents}", "--exit-on-error", str(dump))
+        with restored.connect() as fresh:
+            assert [rows(fresh, question) for question in questions] == expected
+            assert value(fresh, "SELECT obj_description('retail.item_vectors'::regclass)") == comments
+        with restored.connect("application") as reader:
+            assert rows(reader, "SELECT * FROM retail.similar_items(1, 3)")
+        with restored.connect() as fresh:
+            assert migrate.upgrade(fresh, restored.url, restored.settings) == []
+            migrate.check(restored.url)
+            read_factors(fresh)
+        outcome = restored.retrain()
+        assert outcome.live
+        assert outcome.generation >= last
+        assert not outcome.warnings
+        assert pipeline.prune(restored.url, restored.settings, "retail", keep=1)["pruned"]
+        with restored.connect() as fresh:
+            states = column(
+                fresh, "SELECT state FROM recstore.generations WHERE state NOT IN ('pruned', 'next') ORDER BY generation"
+            )
+            assert states == ["live"]
+            assert len(rows(fresh, "SELECT * FROM retail.recommend(1, 10)")) == 10
+            assert registry.drop(fresh, restored.settings, registry.get(fresh, "retail")) == []
+    finally:
+        drop_database(restored)
+
+
+def test_the_search_path_of_the_session_makes_no_difference(shop: Database) -> None:
+    """Not even with functions and operators of the same name before pg_catalog's."""
+    recommender = shop.create(hyperparameters=SMALL, publication=Publication(search="hnsw", index_users=True))
+    shop.retrain()
+    with shop.connect() as connection:
+        registry.grant_reader(connection, recommender, "application", people=True)
+    application = shop.connect("application")
+    expected = [rows(application, question) for question in WITH_PEOPLE]
+    application.execute("CREATE SCHEMA trap")
+    application.execute("CREATE FUNCTION trap.format(text, text) RETURNS text LANGUAGE sql AS 'SELECT 1 / 0 || $1'")
+    application.execute("CREATE FUNCTION trap.unnest(anyarray) RETURNS int LANGUAGE sql AS 'SELECT 1 / 0'")
+    application.execute("CREATE TABLE trap.interactions AS SELECT 1 AS user_id, 1 AS item_id")
+    application.execute("SET search_path = trap, pg_catalog, public")
+    assert [rows(application, question) for question in WITH_PEOPLE] == expected
+    application.execute("SET search_path = ''")
+    assert [rows(application, question) for question in WITH_PEOPLE] == expected
+
+
+def test_a_name_like_a_column_or_a_keyword_quotes_well(shop: Database) -> None:
+    for name in ("generation", "value", "name", "item_id", "query"):
+        shop.create(name, hyperparameters=SMALL, publication=Publication(search="hnsw"))
+        assert shop.retrain(name).live
+        connection = shop.connect()
+        assert len(rows(connection, f"SELECT * FROM {name}.recommend(1, 4)")) == 4
+        assert len(rows(connection, f"SELECT * FROM {name}.similar_items(1, 4)")) == 4
+        assert registry.drop(connection, shop.settings, registry.get(connection, name)) == []
+
+
+def test_the_session_of_psycopg_may_prepare_every_question(shop: Database) -> None:
+    recommender = shop.create(hyperparameters=SMALL)
+    shop.retrain()
+    connection = shop.connect()
+    connection.prepare_threshold = 0
+    answers = [rows(connection, question) for question in WITH_PEOPLE]
+    shop.retrain()
+    assert [rows(connection, question) for question in WITH_PEOPLE] == answers  # the same seed and the same source
+    registry.drop(connection, shop.settings, recommender)
+    with pytest.raises(psycopg.Error):
+        rows(connection, WITH_PEOPLE[0])

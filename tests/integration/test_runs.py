@@ -1,0 +1,362 @@
+"""A run that is doubled, overtaken, cut off, interrupted or killed: what was live serves on, and the next run cleans up."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Database, superuser
+from support import Generations, Hook, assert_nothing_left, look, states, until
+
+import recstore
+from recstore import pipeline, registry, training
+from recstore.definition import Publication
+from recstore.errors import ConnectionLost, LostLock, RecstoreError, RunInProgress, TrainingDiverged
+from recstore.publication import barriers, building, flipping, indexes
+
+STAGES = [
+    "prepare",
+    "read",
+    "filter",
+    "weigh",
+    "train",
+    "solve users",
+    "vectors",
+    "load",
+    "index",
+    "calibrate",
+    "check",
+    "flip",
+    "tidy",
+]
+
+
+@pytest.fixture
+def live(shop: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
+    """A shop whose first generation is live."""
+    monkeypatch.setattr(building, "SAMPLE", 2)  # calibration is not looked at here
+    shop.create()
+    assert shop.retrain().live
+    return shop
+
+
+def generation(database: Database) -> int:
+    """The live generation, which must answer completely."""
+    with database.connect() as connection:
+        rows = connection.execute("SELECT retail.generation() AS g, r.* FROM retail.recommend(1, 10) r").fetchall()
+        assert len(rows) == 10
+        views = connection.execute("SELECT count(*) AS n FROM retail.item_vectors").fetchone()
+        assert views == {"n": 120}
+        return int(rows[0]["g"])
+
+
+def on(stage: str, action: Callable[[], Any]) -> Hook:
+    """A reporter that acts when this stage has ended."""
+    return Hook(lambda ended: action() if ended == stage else None)
+
+
+def next_succeeds(database: Database) -> None:
+    """The next run goes live and leaves nothing of former ones."""
+    before = generation(database)
+
+    def attempt() -> Any:
+        try:
+            return database.retrain()
+        except RunInProgress:  # the server has not noticed yet that a killed process is gone
+            return None
+
+    outcome = until(attempt)
+    assert outcome.live
+    assert outcome.generation > before
+    assert generation(database) == outcome.generation
+    assert_nothing_left(database)
+
+
+def last_run(database: Database) -> dict[str, Any]:
+    return look(database, "SELECT state, error, generation FROM recstore.runs ORDER BY run DESC LIMIT 1")[0]
+
+
+def test_runs_follow_each_other_at_once(live: Database) -> None:
+    """A run's end gives its lock back before it returns, not when the server notices that it has gone."""
+    for _ in range(20):
+        pipeline.prune(live.url, live.settings, "retail")
+
+
+@pytest.mark.contract
+def test_a_second_run_is_refused_and_told_of_the_first(live: Database) -> None:
+    refused: list[RunInProgress] = []
+
+    def second() -> None:
+        for job in (pipeline.retrain, pipeline.publish, pipeline.prune):
+            with pytest.raises(RunInProgress) as caught:
+                job(live.url, live.settings, "retail")
+            refused.append(caught.value)
+
+    assert live.retrain(reporter=on("train", second)).live
+    number = look(live, "SELECT max(run) AS run FROM recstore.runs")[0]["run"]
+    assert [f"recstore:run:{number}," in error.message for error in refused] == [True] * 3
+    assert_nothing_left(live)
+
+
+def test_recommenders_do_not_exclude_each_other(live: Database) -> None:
+    live.create("other")
+    outcomes = []
+    assert live.retrain(reporter=on("train", lambda: outcomes.append(live.retrain("other")))).live
+    assert outcomes[0].live
+    assert_nothing_left(live)
+    assert_nothing_left(live, "other")
+
+
+@pytest.mark.parametrize("stage", ["prepare", "train", "load", "calibrate", "check"])
+def test_a_run_that_is_cut_off_publishes_nothing(live: Database, stage: str) -> None:
+    def cut() -> None:
+        ended = look(
+            live,
+            "SELECT pg_terminate_backend(pid, 10000) AS ended FROM pg_stat_activity"
+            " WHERE datname = %s AND application_name LIKE 'recstore:run:%%'",
+            live.name,
+        )
+        assert ended == [{"ended": True}]
+
+    with pytest.raises(ConnectionLost):
+        live.retrain(reporter=on(stage, cut))
+    assert generation(live) == 1
+    assert last_run(live)["state"] == "failed"
+    next_succeeds(live)
+
+
+TAKE_FENCE = """
+    WITH newer AS (
+        INSERT INTO recstore_private.runs (recommender_id, job) SELECT id, 'test' FROM recstore_private.recommenders RETURNING run
+    )
+    UPDATE recstore_private.pointers p SET fence = newer.run FROM newer
+"""
+
+
+def overtake(database: Database) -> None:
+    with database.connect() as connection:
+        connection.execute(TAKE_FENCE)
+
+
+@pytest.mark.parametrize(("stage", "stops_before"), list(zip(STAGES[:-2], STAGES[1:-1], strict=True)))
+def test_an_overtaken_run_stops_at_its_next_stage(live: Database, stage: str, stops_before: str) -> None:
+    hook = on(stage, lambda: overtake(live))
+    with pytest.raises(LostLock) as caught:
+        live.retrain(reporter=hook)
+    assert (caught.value.stage, list(hook.stages)[-1]) == (stops_before, stage)  # type: ignore[attr-defined]
+    assert generation(live) == 1
+    next_succeeds(live)
+
+
+@pytest.mark.contract
+def test_a_run_that_is_overtaken_while_it_waits_for_the_flip_does_not_flip(live: Database) -> None:
+    with live.connect() as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM retail.item_vectors")
+        assert live.retrain().generation == 2  # 3 is attached, and waits for the reader
+
+        def while_waiting(stage: str) -> None:
+            if stage == "flip":
+                overtake(live)
+                reader.execute("COMMIT")
+
+        hook = Hook(on_progress=while_waiting)
+        with pytest.raises(LostLock) as caught:
+            live.retrain(reporter=hook)
+    assert caught.value.stage == "the flip"  # type: ignore[attr-defined]
+    assert generation(live) == 2
+    assert states(live)[3] == "ready"
+    next_succeeds(live)
+
+
+@pytest.mark.parametrize("stage", ["read", "load"])
+def test_interrupted_in_the_middle_of_a_stage(live: Database, stage: str) -> None:
+    def interrupt(running: str) -> None:
+        if running == stage:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        live.retrain(reporter=Hook(on_progress=interrupt))
+    assert generation(live) == 1
+    assert (last_run(live)["state"], last_run(live)["error"]) == ("failed", "Interrupted.")
+    next_succeeds(live)
+
+
+def test_a_training_that_raises(live: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    def diverge(_: str) -> None:
+        raise TrainingDiverged(what="all of them")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "trainer", diverge)
+        with pytest.raises(TrainingDiverged):
+            live.retrain()
+    assert generation(live) == 1
+    assert "not finite" in last_run(live)["error"]
+    next_succeeds(live)
+
+
+@pytest.mark.parametrize("stage", ["prepare", "train", "check"])
+def test_a_rollback_while_a_training_runs(live: Database, stage: str) -> None:
+    assert live.retrain().generation == 2
+    flips = []
+
+    def back() -> None:
+        flips.append(pipeline.roll_back(live.url, live.settings, "retail"))
+        assert generation(live) == 1
+
+    assert live.retrain(reporter=on(stage, back)).live
+    assert flips == [(2, 1)]
+    assert generation(live) == 3
+    assert_nothing_left(live)
+
+
+@pytest.mark.contract
+def test_a_flip_updates_one_row_and_locks_nothing_of_the_readers(live: Database) -> None:
+    live.create("other")
+    live.retrain("other")
+    live.retrain()
+    with live.connect() as connection:
+        recommender = registry.get(connection, "retail")
+        rows = "SELECT recommender_id, ctid::text, xmin::text FROM recstore_private.pointers ORDER BY 1"
+        before = connection.execute(rows).fetchall()
+        with connection.transaction():
+            flipping.flip(connection, recommender, 1, "rollback", None)
+            changes = connection.execute(
+                "SELECT relname, n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_xact_all_tables"
+                " WHERE n_tup_ins + n_tup_upd + n_tup_del > 0"
+            ).fetchall()
+            locks = connection.execute(
+                "SELECT relation::regclass::text AS relation, mode FROM pg_locks"
+                " WHERE pid = pg_backend_pid() AND locktype = 'relation'"
+            ).fetchall()
+        after = connection.execute(rows).fetchall()
+    assert sum(a != b for a, b in zip(before, after, strict=True)) == 1
+    assert {row["relname"]: (row["n_tup_ins"], row["n_tup_upd"], row["n_tup_del"]) for row in changes} == {
+        "pointers": (0, 1, 0),
+        "generations": (0, 1, 0),
+        "flips": (1, 0, 0),
+    }
+    assert {row["mode"] for row in locks} <= {"AccessShareLock", "RowShareLock", "RowExclusiveLock"}
+    assert not [row for row in locks if row["relation"].startswith(("retail.", "other."))]
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize(
+    ("search", "truncating"), [("exact", False), ("hnsw", False), ("auto", False), ("hnsw", True)]
+)
+def test_a_publication_asks_for_no_lock_that_a_reader_has(
+    shop: Database, search: str, truncating: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An open transaction holds ACCESS SHARE on the parents and on every partition, the next one too, while that is
+    loaded, indexed, calibrated and made live: nothing that conflicts with a reader is asked for, or it would be refused.
+    """
+    monkeypatch.setattr(building, "SAMPLE", 2)
+    shop.create(publication=Publication(search=search, index_users=True))
+    assert shop.retrain().live
+    if truncating:
+        really = building._load
+
+        def load(run: Any, *arguments: Any) -> Any:
+            run.connection.execute("TRUNCATE retail._items_2")
+            return really(run, *arguments)
+
+        monkeypatch.setattr(building, "_load", load)
+    reader = shop.connect()
+
+    def read() -> None:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM retail.item_vectors, retail.user_vectors")
+        held = "SELECT relation::regclass::text AS name FROM pg_locks WHERE pid = %s AND mode = 'AccessShareLock'"
+        names = {row["name"] for row in look(shop, held, reader.info.backend_pid)}
+        assert names >= {f"retail._{kind}{number}" for kind in ("items", "users") for number in ("", "_1", "_2")}
+
+    url = shop.url + "&options=-c%20lock_timeout%3D500"
+    settings = shop.settings.model_copy(update={"flip_wait": 0, "prune_wait": 0})
+    hook = on("prepare", read)
+    if truncating:
+        with pytest.raises(RecstoreError, match="lock timeout"):
+            pipeline.retrain(url, settings, "retail", reporter=hook)
+        assert generation(shop) == 1
+        return
+    outcome = pipeline.retrain(url, settings, "retail", reporter=hook)
+    assert outcome.live
+    unused = [warning for warning in outcome.warnings if "is left invalid" in warning]  # by `auto`, for the reader's sake
+    assert list(outcome.warnings) == (unused if search == "auto" else [])
+    assert generation(shop) == 2
+    assert pipeline.roll_back(url, settings, "retail") == (2, 1)
+    assert generation(shop) == 1
+    reader.execute("COMMIT")
+    for _ in range(2):
+        shop.retrain()
+    assert_nothing_left(shop)
+
+
+KILLED = """if True:
+    import os, signal, sys
+    from pathlib import Path
+    from recstore import pipeline
+    from recstore.config import Settings
+    from recstore.publication import building
+    import recstore.training.als, recstore.sources
+
+    building.SAMPLE = 2
+
+    class Stops:
+        def __init__(self, at):
+            self.at = at
+        def stage(self, name, seconds, details):
+            self.met(name)
+        def progress(self, name, done, total, note=""):
+            self.met("in " + name)
+        def met(self, place):
+            if place == self.at:
+                print(os.getpid(), flush=True)
+                signal.pause()
+        def warn(self, sentence):
+            pass
+
+    url = sys.argv[1]
+    for place in sys.stdin:  # a child for each: this process itself trains nothing, and so may fork
+        child = os.fork()
+        if not child:
+            settings = Settings(database_url=url, retention=0, home=Path("/nonexistent"))
+            pipeline.retrain(url, settings, "retail", reporter=Stops(place.strip()))
+            print("ended", flush=True)
+            os._exit(0)
+        os.waitpid(child, 0)
+"""
+
+
+@pytest.fixture
+def victims(live: Database) -> Iterator[Callable[[str], int]]:
+    """Starts a process that trains and stops at a place; returns its id."""
+    checkout = str(Path(recstore.__path__[0]).parent)
+    command = [sys.executable, "-c", KILLED, live.url]
+    with subprocess.Popen(command, cwd=checkout, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdin
+        assert parent.stdout
+
+        def start(place: str) -> int:
+            parent.stdin.write(place + "\n")  # type: ignore[union-attr]
+            parent.stdin.flush()  # type: ignore[union-attr]
+            return int(parent.stdout.readline())  # type: ignore[union-attr]
+
+        yield start
+        parent.stdin.close()
+
+
+@pytest.mark.contract
+def test_killed_at_any_stage(live: Database, victims: Callable[[str], int]) -> None:
+    """By kill -9, at the end of each stage and in the middle of those that tell how far they are."""
+    for place in [*STAGES, "in train", "in load", "in calibrate"]:
+        before = generation(live)
+        pid = victims(place)
+        os.kill(pid, signal.SIGKILL)
+        assert generation(live) == before + (place in ("flip", "tidy")), place
+        next_succeeds(live)
+        assert look(live, "SELECT count(*) AS n FROM recstore.runs WHERE state = 'abandoned'")[0]["n"] > 0
