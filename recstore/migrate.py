@@ -14,7 +14,7 @@ from psycopg import errors as pg
 
 from recstore import objects, registry
 from recstore.config import Settings
-from recstore.database import Connection, conninfo, connect, one_line, plain_errors
+from recstore.database import Connection, connect, conninfo, one_line, plain_errors
 from recstore.errors import (
     ExtensionMissing,
     ExtensionTooOld,

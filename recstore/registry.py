@@ -65,7 +65,7 @@ def storage_for(definition: Definition, factors: int | None = None) -> tuple[str
     return vector_type, dimensions
 
 
-def create(connection: Connection, settings: Settings, name: str, definition: Definition) -> Registered:
+def create(connection: Connection, settings: Settings, name: str, definition: Definition) -> Registered:  # noqa: ARG001
     """Registers a recommender and makes its schema, in one transaction. The source is looked at, not read.
 
     Raises InvalidName, RecommenderExists, SchemaNameTaken, SourceInvalid, UnsupportedIdType, PermissionDenied, ..

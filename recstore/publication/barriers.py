@@ -15,7 +15,6 @@ from psycopg.types.json import Jsonb
 from recstore import sqlfile
 from recstore.database import Connection
 
-
 LOCK_TIMEOUT = 0.5
 """Seconds that an invalidation waits for its lock; below deadlock_timeout."""
 

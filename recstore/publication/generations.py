@@ -118,7 +118,8 @@ def prune(
     wait = settings.prune_wait if wait is None else wait
     for generation in surplus(connection, settings, recommender, keep):
         mark_pruning(connection, recommender, generation, "superseded")
-    removed, postponed = [], {}
+    removed: list[int] = []
+    postponed: dict[int, list[Blocker]] = {}
     for row in all_of(connection, recommender):
         if row["state"] == "pruning":
             # who holds up one most likely holds up the others: waited for once

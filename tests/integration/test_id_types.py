@@ -11,7 +11,27 @@ from recstore import pipeline, registry
 from recstore.definition import Hyperparameters, Publication, Source
 from recstore.types import IdType
 
-ODD = ["", " ", "'", '"', "\\", "%s", "{a}", "NULL", "a", "A", "B", "Ä", "ß", "é", "e\u0301", "日本", "😀", "x" * 300, "\t\n"]
+ODD = [
+    "",
+    " ",
+    "'",
+    '"',
+    "\\",
+    "%s",
+    "{a}",
+    "NULL",
+    "a",
+    "A",
+    "B",
+    "Ä",
+    "ß",
+    "é",
+    "e\u0301",
+    "日本",
+    "😀",
+    "x" * 300,
+    "\t\n",
+]
 """Text ids that go wrong easily."""
 
 NAMESPACE = uuid.UUID(int=7)
@@ -97,7 +117,9 @@ def test_the_whole_job(shop: Database, user_type: str, item_type: str, seen: Any
     for user in [users[number] for number in (1, 2, 8, 9, 14, 18, 40)]:
         answer = rows(connection, f"SELECT * FROM retail.recommend(%s::{user_sql}, 1000)", user)
         assert_ranking(answer, of.items, of.scores[of.user(user)], 1000, excluded=list(viewed[user]))
-        assert value(connection, f"SELECT array_agg(reason) = '{{trained}}' FROM retail.recommend(%s::{user_sql}, 1)", user)
+        assert value(
+            connection, f"SELECT array_agg(reason) = '{{trained}}' FROM retail.recommend(%s::{user_sql}, 1)", user
+        )
         near = rows(connection, f"SELECT * FROM retail.similar_users(%s::{user_sql}, 5)", user)
         assert_ranking(near, of.users, unit(of.x) @ unit(of.x)[of.user(user)], 5, excluded=[user], key="user_id")
         item = of.items[0]
@@ -142,13 +164,17 @@ def test_literals_fit_and_what_is_out_of_range_is_unknown(shop: Database) -> Non
     assert value(connection, "SELECT retail.predict(-99, -99)") is not None
     assert value(connection, "SELECT pg_typeof(item_id)::text FROM retail.recommend(-99, 1)") == "smallint"
     # a smallint column fits, too
-    assert value(connection, "SELECT count(*) FROM shop.articles a, LATERAL retail.similar_items(a.article, 1, 1)") > 100
+    assert (
+        value(connection, "SELECT count(*) FROM shop.articles a, LATERAL retail.similar_items(a.article, 1, 1)") > 100
+    )
     for unknown in ("100000", "-40000"):
         assert rows(connection, f"SELECT * FROM retail.similar_items({unknown}, 5)") == []
         assert rows(connection, f"SELECT * FROM retail.similar_users({unknown}, 5)") == []
         assert rows(connection, f"SELECT * FROM retail.users_for_item({unknown}, 5)") == []
         assert value(connection, f"SELECT retail.predict({unknown}, -99)") is None
-        assert {row["reason"] for row in rows(connection, f"SELECT * FROM retail.recommend({unknown}, 5)")} == {"popular"}
+        assert {row["reason"] for row in rows(connection, f"SELECT * FROM retail.recommend({unknown}, 5)")} == {
+            "popular"
+        }
 
 
 def test_text_ties_are_in_the_order_of_the_bytes(shop: Database) -> None:

@@ -19,8 +19,8 @@ Plan = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def planned(server: Server, shop_template: str) -> Iterator[Database]:
-    """shop.many: large enough for an index to be the natural choice. Recommenders hnsw and exact, each with two
-    generations (the live one is the second) and the next, empty one."""
+    """shop.many: large enough for an index to be the natural choice. Recommender hnsw has two generations, of
+    which the second is live, exact has one; both have the next, empty one."""
     database = make_database(server, shop_template)
     with database.connect("application") as application:
         application.execute(
@@ -33,7 +33,9 @@ def planned(server: Server, shop_template: str) -> Iterator[Database]:
             list(map(list, zip(*pairs, strict=True))),
         )
         application.execute("GRANT SELECT ON shop.many TO worker")
-        application.execute("CREATE TABLE shop.things AS SELECT n AS id, n % 2 = 0 AS visible FROM generate_series(1, 2500) n")
+        application.execute(
+            "CREATE TABLE shop.things AS SELECT n AS id, n % 2 = 0 AS visible FROM generate_series(1, 2500) n"
+        )
         application.execute("ALTER TABLE shop.things ADD PRIMARY KEY (id)")
         application.execute("GRANT SELECT ON shop.things TO worker")
         application.execute("ANALYZE shop.many, shop.things")
@@ -44,7 +46,7 @@ def planned(server: Server, shop_template: str) -> Iterator[Database]:
     publication = Publication(search="hnsw", index_users=True, ann_recall=0.7)
     database.create("hnsw", publication=publication, **common)
     database.create("exact", **common)
-    for name in ("hnsw", "hnsw", "exact", "exact"):
+    for name in ("hnsw", "hnsw", "exact"):
         assert database.retrain(name).live
     yield database
     drop_database(database)
@@ -142,7 +144,9 @@ def test_a_lookup_on_a_view_is_one_index_scan(connection: Connection) -> None:
             plan = explain(connection, f"SELECT * FROM {name}.{one}_vectors WHERE {one}_id = 7")
             (scan,) = executed(plan, f"_{side}_")
             assert scan["Index Name"] == f"_{side}_{generation}_{one}_id"
-            join = f"SELECT v.* FROM shop.things t JOIN {name}.{one}_vectors v ON v.{one}_id = t.id WHERE t.id IN (3, 5)"
+            join = (
+                f"SELECT v.* FROM shop.things t JOIN {name}.{one}_vectors v ON v.{one}_id = t.id WHERE t.id IN (3, 5)"
+            )
             scans = executed(explain(connection, join), f"_{side}_")
             assert {scan.get("Index Name") for scan in scans} == {f"_{side}_{generation}_{one}_id"}
 
@@ -196,18 +200,18 @@ def test_functions_use_the_plan_that_calibration_chose(connection: Connection) -
         looked_up = "items" if lookup == "item_id" else "users"
         source = {"shop.many_pkey": 1} if call == "recommend(7, 10)" else {}
         connection.execute(f"SELECT * FROM hnsw.{call}")
-        expected = {f"hnsw._{side}_{h}_{vectors}_hnsw", f"hnsw._{looked_up}_{h}_{lookup}"}
-        assert set(counters.used()) == expected | set(source), call
+        expected = {f"hnsw._{side}_{h}_{vectors}_hnsw": 1, f"hnsw._{looked_up}_{h}_{lookup}": 1}
+        assert counters.used() == expected | source, call
         connection.execute(f"SELECT * FROM exact.{call}")
         assert counters.used() == {f"exact._{side}_{e}": 1, f"exact._{looked_up}_{e}_{lookup}": 1} | source, call
     connection.execute("SELECT * FROM hnsw.users_for_item(7, 10)")
     used = counters.used()
-    assert f"hnsw._users_{h}_preference_hnsw" in used
+    assert used[f"hnsw._users_{h}_preference_hnsw"] == 1
     assert f"hnsw._users_{h}" not in used
     # fewer than k through the index: the exact scan answers
     connection.execute(f"SELECT * FROM hnsw.recommend(7, {ITEMS * 2}, false)")
     used = counters.used()
-    assert f"hnsw._items_{h}_preference_hnsw" in used
+    assert used[f"hnsw._items_{h}_preference_hnsw"] == 1
     assert used[f"hnsw._items_{h}"] == 1
 
 

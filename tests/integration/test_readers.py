@@ -14,13 +14,12 @@ from typing import Any
 import psycopg
 import pytest
 from conftest import Database
-from psycopg import sql
 from support import Generations, Hook, look, until
 
 from recstore import pipeline, registry
 from recstore.database import Connection
 from recstore.errors import NothingToRollBack
-from recstore.publication import barriers, building, generations
+from recstore.publication import barriers, building
 
 K = 10
 PEOPLE = range(1, 13)
@@ -169,7 +168,7 @@ def wrong(made: Generations, given: Answer) -> bool:
 
 
 @pytest.fixture
-def made(shop: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Generations]:
+def made(shop: Database, monkeypatch: pytest.MonkeyPatch) -> Generations:
     """A recommender with its first generation live, and an application that reads it."""
     monkeypatch.setattr(building, "SAMPLE", 2)  # calibration is not looked at here
     recommender = shop.create()
@@ -179,11 +178,11 @@ def made(shop: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[Generation
         connection.execute(TOP)
     made = Generations(shop)
     made.publish()
-    yield made
+    return made
 
 
-def test_the_applications_function_is_inlined(shop: Database, made: Generations) -> None:
-    plan = shop.connect().execute("EXPLAIN " + INLINED, {"id": 1}).fetchall()
+def test_the_applications_function_is_inlined(made: Generations) -> None:
+    plan = made.database.connect().execute("EXPLAIN " + INLINED, {"id": 1}).fetchall()
     assert "Function Scan" not in str(plan)
     assert "_items_" in str(plan)
 
@@ -290,10 +289,10 @@ class Stalled:
 
 
 @pytest.fixture
-def stalled(shop: Database, made: Generations) -> Iterator[Stalled]:
-    with shop.connect("application") as connection:
+def stalled(made: Generations) -> Iterator[Stalled]:
+    with made.database.connect("application") as connection:
         connection.execute(STALLING)
-    stalled = Stalled(shop)
+    stalled = Stalled(made.database)
     yield stalled
     stalled.gate.close()
     stalled.thread.join()
@@ -331,7 +330,7 @@ def test_a_flip_waits_for_a_statement_planned_before_the_attach(
 @pytest.mark.contract
 @pytest.mark.parametrize("invalidating", [True, False])
 def test_a_plan_that_missed_the_attach_is_made_anew_before_the_flip(
-    shop: Database, made: Generations, stalled: Stalled, monkeypatch: pytest.MonkeyPatch, invalidating: bool
+    made: Generations, stalled: Stalled, monkeypatch: pytest.MonkeyPatch, invalidating: bool
 ) -> None:
     """The attach's invalidation arrives while the plan of an inlined function is being made, when nothing tells yet that
     the plan is about the parents. Its transaction ends before the flip, but the plan without the partition stays."""

@@ -64,23 +64,23 @@ def worker(shop: Database) -> Connection:
 # Names
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "", "Retail", "re-tail", "1st", "_retail", "a b", 'a"b', "a;b", "ñu", "a" * 49, "pg_mine", "recstore", "recstore2",
-        "select", "user", "table", "retail\n",
-    ],
-)  # fmt: skip
-def test_a_name_that_is_no_plain_identifier_is_refused(shop: Database, name: str) -> None:
-    with pytest.raises(InvalidName):
-        shop.create(name)
-    assert rows(shop.connect(), "SELECT * FROM recstore.recommenders") == []
+BAD_NAMES = [
+    "", "Retail", "re-tail", "1st", "_retail", "a b", 'a"b', "a;b", "ñu", "a" * 49, "pg_mine", "recstore", "recstore2",
+    "select", "user", "table", "retail\n",
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["a", "a" * 48, "retail_2", "english", "value", "name"])
-def test_other_names_are_fine(shop: Database, name: str) -> None:
-    shop.create(name, hyperparameters=SMALL)
-    assert value(shop.connect(), f"SELECT {name}.generation()") is None
+def test_a_name_that_is_no_plain_identifier_is_refused(shop: Database, worker: Connection) -> None:
+    for name in BAD_NAMES:
+        with pytest.raises(InvalidName):
+            shop.create(name)
+    assert rows(worker, "SELECT * FROM recstore.recommenders") == []
+
+
+def test_other_names_are_fine(shop: Database, worker: Connection) -> None:
+    for name in ("a", "a" * 48, "retail_2", "english", "value", "name"):
+        shop.create(name, hyperparameters=SMALL)
+        assert value(worker, f"SELECT {name}.generation()") is None
 
 
 @pytest.mark.contract
@@ -111,7 +111,7 @@ def test_creating_is_all_or_nothing(shop: Database, worker: Connection) -> None:
         shop.create("retail", storage=Storage(dimensions=1000, vector_type="vector"))
     with superuser(shop.server, shop.name) as owner:
         owner.execute(f"REVOKE CREATE ON DATABASE {shop.name} FROM worker")
-    with pytest.raises(PermissionDenied, match=f"'worker'.*GRANT CREATE ON DATABASE \"{shop.name}\" TO \"worker\""):
+    with pytest.raises(PermissionDenied, match=f'\'worker\'.*GRANT CREATE ON DATABASE "{shop.name}" TO "worker"'):
         shop.create("retail")
     assert catalog(worker) == before
 
@@ -240,7 +240,7 @@ def test_dropping_leaves_nothing_behind(shop: Database, worker: Connection) -> N
     for seen in ("live", "published"):
         publication = Publication(search="hnsw", index_users=True)
         recommender = shop.create(source=shop_source(seen=seen), hyperparameters=SMALL, publication=publication)
-        for _ in range(3):
+        for _ in range(2):
             shop.retrain()
         assert len(catalog(worker)) > len(before) + 50
         assert registry.drop(worker, shop.settings, recommender) == []
@@ -365,8 +365,8 @@ def test_a_reader_who_may_not_read_the_source_gets_nothing_out_of_it(shop: Datab
     recommender = shop.create(hyperparameters=SMALL)
     shop.retrain()
     with superuser(shop.server) as owner:
-        owner.execute("DROP ROLE IF EXISTS \"Odd 'reader\"")
-        owner.execute("CREATE ROLE \"Odd 'reader\" LOGIN")
+        owner.execute('DROP ROLE IF EXISTS "Odd \'reader"')
+        owner.execute('CREATE ROLE "Odd \'reader" LOGIN')
     registry.grant_reader(worker, recommender, "Odd 'reader", people=True)
     reader = shop.connect("Odd%20'reader")
     assert not allowed(reader, "SELECT * FROM retail.interactions")
@@ -375,8 +375,8 @@ def test_a_reader_who_may_not_read_the_source_gets_nothing_out_of_it(shop: Datab
     assert allowed(reader, "SELECT * FROM retail.similar_users(1, 3)")
     reader.close()
     with superuser(shop.server, shop.name) as owner:
-        owner.execute("DROP OWNED BY \"Odd 'reader\"")
-        owner.execute("DROP ROLE \"Odd 'reader\"")
+        owner.execute('DROP OWNED BY "Odd \'reader"')
+        owner.execute('DROP ROLE "Odd \'reader"')
 
 
 # pgvector elsewhere, dump and restore
@@ -478,7 +478,8 @@ def test_a_dump_is_restored_by_a_plain_role_and_goes_on(
         assert pipeline.prune(restored.url, restored.settings, "retail", keep=1)["pruned"]
         with restored.connect() as fresh:
             states = column(
-                fresh, "SELECT state FROM recstore.generations WHERE state NOT IN ('pruned', 'next') ORDER BY generation"
+                fresh,
+                "SELECT state FROM recstore.generations WHERE state NOT IN ('pruned', 'next') ORDER BY generation",
             )
             assert states == ["live"]
             assert len(rows(fresh, "SELECT * FROM retail.recommend(1, 10)")) == 10
@@ -506,7 +507,7 @@ def test_the_search_path_of_the_session_makes_no_difference(shop: Database) -> N
 
 
 def test_a_name_like_a_column_or_a_keyword_quotes_well(shop: Database) -> None:
-    for name in ("generation", "value", "name", "item_id", "query"):
+    for name in ("generation", "item_id", "query"):
         shop.create(name, hyperparameters=SMALL, publication=Publication(search="hnsw"))
         assert shop.retrain(name).live
         connection = shop.connect()

@@ -1,23 +1,24 @@
 """A run that is doubled, overtaken, cut off, interrupted or killed: what was live serves on, and the next run cleans up."""
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Database, superuser
-from support import Generations, Hook, assert_nothing_left, look, states, until
+from conftest import Database
+from support import Hook, assert_nothing_left, look, states, until
 
 import recstore
-from recstore import pipeline, registry, training
+from recstore import pipeline, registry, runs, training
+from recstore.database import Connection
 from recstore.definition import Publication
 from recstore.errors import ConnectionLost, LostLock, RecstoreError, RunInProgress, TrainingDiverged
-from recstore.publication import barriers, building, flipping, indexes
+from recstore.publication import building, flipping
 
 STAGES = [
     "prepare",
@@ -81,10 +82,24 @@ def last_run(database: Database) -> dict[str, Any]:
     return look(database, "SELECT state, error, generation FROM recstore.runs ORDER BY run DESC LIMIT 1")[0]
 
 
-def test_runs_follow_each_other_at_once(live: Database) -> None:
-    """A run's end gives its lock back before it returns, not when the server notices that it has gone."""
-    for _ in range(20):
+def test_a_run_gives_its_lock_back_before_the_server_notices_that_it_has_gone(
+    live: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_still = []
+    really = runs.connect
+
+    def connect(*arguments: Any) -> Connection:
+        connection = really(*arguments)
+        monkeypatch.setattr(connection, "close", lambda: open_still.append(connection))
+        return connection
+
+    monkeypatch.setattr(runs, "connect", connect)
+    for _ in range(2):
         pipeline.prune(live.url, live.settings, "retail")
+    monkeypatch.undo()
+    for connection in open_still:
+        connection.close()
+    assert len(open_still) == 2
 
 
 @pytest.mark.contract
@@ -143,7 +158,7 @@ def overtake(database: Database) -> None:
         connection.execute(TAKE_FENCE)
 
 
-@pytest.mark.parametrize(("stage", "stops_before"), list(zip(STAGES[:-2], STAGES[1:-1], strict=True)))
+@pytest.mark.parametrize(("stage", "stops_before"), list(itertools.pairwise(STAGES))[:-1])
 def test_an_overtaken_run_stops_at_its_next_stage(live: Database, stage: str, stops_before: str) -> None:
     hook = on(stage, lambda: overtake(live))
     with pytest.raises(LostLock) as caught:
@@ -246,9 +261,7 @@ def test_a_flip_updates_one_row_and_locks_nothing_of_the_readers(live: Database)
 
 
 @pytest.mark.contract
-@pytest.mark.parametrize(
-    ("search", "truncating"), [("exact", False), ("hnsw", False), ("auto", False), ("hnsw", True)]
-)
+@pytest.mark.parametrize(("search", "truncating"), [("exact", False), ("hnsw", False), ("auto", False), ("hnsw", True)])
 def test_a_publication_asks_for_no_lock_that_a_reader_has(
     shop: Database, search: str, truncating: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -285,7 +298,7 @@ def test_a_publication_asks_for_no_lock_that_a_reader_has(
         return
     outcome = pipeline.retrain(url, settings, "retail", reporter=hook)
     assert outcome.live
-    unused = [warning for warning in outcome.warnings if "is left invalid" in warning]  # by `auto`, for the reader's sake
+    unused = [warning for warning in outcome.warnings if "is left invalid" in warning]  # `auto` waits for no reader
     assert list(outcome.warnings) == (unused if search == "auto" else [])
     assert generation(shop) == 2
     assert pipeline.roll_back(url, settings, "retail") == (2, 1)
