@@ -43,7 +43,7 @@ class ConnectionLost(RecstoreError):
 
 
 class PermissionDenied(RecstoreError):
-    """The role {role!r} may not do this: {reason}. {remedy}"""
+    """The role {role} may not do this: {reason}. {remedy}"""
 
 
 class ExtensionMissing(RecstoreError):
@@ -66,6 +66,11 @@ class SchemaMissing(RecstoreError):
 
 class SchemaOutdated(RecstoreError):
     """The database is at revision {found}, this recstore needs {needed}. Run: recstore db upgrade"""
+
+
+class ObjectsOutdated(RecstoreError):
+    """The functions and views of {name!r} are of version {found}, this recstore makes version {needed}. Run: recstore db
+    upgrade (with the newer of the two versions)"""
 
 
 class SchemaTooNew(RecstoreError):

@@ -11,6 +11,7 @@ from typing import Any
 from recstore import confidence, filters, registry, sources, training, vectors
 from recstore.config import Settings
 from recstore.database import Connection, connect, plain_errors
+from recstore.definition import Definition
 from recstore.errors import LostLock, NotTrained, RecstoreError
 from recstore.migrate import require_current
 from recstore.objects import Registered
@@ -28,6 +29,15 @@ class Outcome:
     live: bool
     blockers: tuple[str, ...]
     warnings: tuple[str, ...]
+
+
+def create(connection: Connection, settings: Settings, name: str, definition: Definition) -> Registered:
+    """Registers recommender `name` and attaches its first, empty generation. Nothing is read or trained yet.
+    Raises InvalidName, SourceInvalid, PermissionDenied, .."""
+    recommender = registry.create(connection, name, definition)
+    with plain_errors(f"creating {name!r}"):
+        generations.attach(connection, settings, recommender)
+    return recommender
 
 
 def retrain(
@@ -215,7 +225,7 @@ def prune(
         return details
 
 
-def roll_back(url: str, settings: Settings, name: str, *, to: int | None = None) -> tuple[int, int]:
+def roll_back(url: str, settings: Settings, name: str, *, to: int | None = None) -> tuple[int, int]:  # noqa: ARG001
     """Makes an earlier generation live again, at once; returns (was live, is live). Works while a training runs.
     Raises NothingToRollBack, GenerationNotFound, NotTrained."""
     connection = connect(url)
@@ -224,7 +234,7 @@ def roll_back(url: str, settings: Settings, name: str, *, to: int | None = None)
             require_current(connection)
             recommender = registry.get(connection, name)
             _require_trained(connection, recommender)
-            return flipping.roll_back(connection, settings, recommender, to)
+            return flipping.roll_back(connection, recommender, to)
     finally:
         connection.close()
 

@@ -65,7 +65,7 @@ def storage_for(definition: Definition, factors: int | None = None) -> tuple[str
     return vector_type, dimensions
 
 
-def create(connection: Connection, settings: Settings, name: str, definition: Definition) -> Registered:  # noqa: ARG001
+def create(connection: Connection, name: str, definition: Definition) -> Registered:
     """Registers a recommender and makes its schema, in one transaction. The source is looked at, not read.
 
     Raises InvalidName, RecommenderExists, SchemaNameTaken, SourceInvalid, UnsupportedIdType, PermissionDenied, ..
@@ -73,6 +73,7 @@ def create(connection: Connection, settings: Settings, name: str, definition: De
     with plain_errors(f"creating {name!r}"):
         check_name(connection, name)
         shape = sources.inspect(connection, definition.source)
+        _check_titles(connection, definition)
         vector_type, dimensions = storage_for(definition)
         try:
             with connection.transaction():
@@ -104,6 +105,30 @@ def create(connection: Connection, settings: Settings, name: str, definition: De
             remedy = f"Have an administrator run: GRANT CREATE ON DATABASE {quoted(connection.info.dbname)} TO {quoted(role)};"
             raise PermissionDenied(role=role, reason=one_line(error), remedy=remedy) from None
         return get(connection, name)
+
+
+def _check_titles(connection: Connection, definition: Definition) -> None:
+    """Raises InvalidInput unless the lookup table of titles is there with its columns."""
+    titles = definition.titles
+    if titles is None:
+        return
+    try:
+        with connection.transaction():
+            row = connection.execute(
+                "SELECT array_agg(a.attname::text) AS columns FROM pg_attribute a"
+                " WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped",
+                [titles.table],
+            ).fetchone()
+    except (pg.SyntaxError, pg.InvalidName, pg.InsufficientPrivilege) as error:
+        raise InvalidInput(f"The titles' table {titles.table!r} can not be looked up: {one_line(error)}.") from None
+    columns = row["columns"] if row else None
+    if columns is None:
+        raise InvalidInput(f"The titles' table {titles.table!r} does not exist.")
+    for column in (titles.item, titles.title):
+        if column not in columns:
+            raise InvalidInput(
+                f"{titles.table} has no column {column!r} for titles; it has {', '.join(sorted(columns))}."
+            )
 
 
 def get(connection: Connection, name: str) -> Registered:
@@ -139,6 +164,7 @@ def alter(connection: Connection, settings: Settings, recommender: Registered, d
         raise TooManyFactors(factors=factors, limit=MAX_FACTORS)
     with plain_errors(f"altering {recommender.name!r}"):
         shape = sources.inspect(connection, definition.source)
+        _check_titles(connection, definition)
         if (shape.user_type, shape.item_type) != (recommender.user_type, recommender.item_type):
             raise InvalidInput(
                 f"The new source's ids are {shape.user_type.value} and {shape.item_type.value}, but {recommender.name!r} has"
@@ -195,7 +221,8 @@ def drop(connection: Connection, settings: Settings, recommender: Registered, *,
 
 def grant_reader(connection: Connection, recommender: Registered, role: str, *, people: bool = False) -> list[str]:
     """Lets a role read: schema, items and functions; with `people` also user vectors and the view of interactions, for
-    which it needs SELECT on the source besides. Returns the statements it ran. Raises InvalidInput for an unknown role."""
+    which it needs SELECT on the source besides. Returns the statements it ran, and as comments
+    those that others have to run. Raises InvalidInput for an unknown role."""
     if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [role]).fetchone() is None:
         raise InvalidInput(f"There is no role named {role!r}.")
     sides = ["items", "users"] if people else ["items"]
@@ -213,4 +240,25 @@ def grant_reader(connection: Connection, recommender: Registered, role: str, *, 
     with plain_errors(f"granting to {role!r}"), connection.transaction():
         for statement in statements:
             connection.execute(statement)
-    return statements
+        needed = _not_ours_to_grant(connection, recommender, role, people)
+    return statements + needed
+
+
+def _not_ours_to_grant(connection: Connection, recommender: Registered, role: str, people: bool) -> list[str]:
+    """What the role still lacks and its owner has to grant, as SQL comments."""
+    lacking = []
+    usage = connection.execute(
+        "SELECT has_schema_privilege(%s, %s, 'USAGE') AS granted", [role, recommender.vector_schema]
+    ).fetchone()
+    if usage and not usage["granted"]:
+        schema = quoted(recommender.vector_schema)
+        lacking.append(
+            f"-- still to be run by the owner of pgvector's schema: GRANT USAGE ON SCHEMA {schema} TO {quoted(role)};"
+        )
+    sources = connection.execute(
+        sqlfile.query("source_relations"), {"view": recommender.relation("interactions"), "role": role}
+    )
+    for row in sources.fetchall() if people else []:
+        granted = " ".join(filter(None, (row["usage"], row["select"])))
+        lacking.append(f"-- still to be run by the owner of the source, for recommend(): {granted}")
+    return lacking

@@ -20,8 +20,8 @@ from psycopg.types.json import Jsonb
 from recstore import registry, sqlfile
 from recstore.config import Settings
 from recstore.database import Connection, connect, plain_errors
-from recstore.errors import LostLock, RecstoreError, RunInProgress
-from recstore.objects import Registered
+from recstore.errors import LostLock, ObjectsOutdated, RecstoreError, RunInProgress
+from recstore.objects import OBJECTS_VERSION, Registered
 
 LOCK_NAMESPACE = 0x72656373
 """First key of recstore's advisory locks ("recs"); the second is the recommender's id."""
@@ -79,6 +79,9 @@ class Run:
         try:
             with plain_errors(f"starting a run of {self.name!r}"):
                 self.recommender = registry.get(self.connection, self.name)
+                if self.recommender.objects_version != OBJECTS_VERSION:
+                    found = self.recommender.objects_version
+                    raise ObjectsOutdated(name=self.name, found=found, needed=OBJECTS_VERSION)
                 self._lock()
                 self._begin()
         except BaseException:

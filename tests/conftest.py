@@ -60,7 +60,7 @@ class Database:
             "publication": Publication(search="exact"),
         }
         with self.connect() as connection:
-            return registry.create(connection, self.settings, name, Definition(**(given | definition)))  # type: ignore[arg-type]
+            return registry.create(connection, name, Definition(**(given | definition)))  # type: ignore[arg-type]
 
     def retrain(self, name: str = "retail", **more: object) -> pipeline.Outcome:
         return pipeline.retrain(self.url, self.settings, name, **more)  # type: ignore[arg-type]

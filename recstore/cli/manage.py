@@ -10,10 +10,8 @@ from recstore.cli.context import Json, Name, Yes, confirm, current, say, show, s
 from recstore.cli.definitions import definition_options, merge, read_toml
 from recstore.config import Settings
 from recstore.database import Connection
-from recstore.definition import Definition
 from recstore.errors import InvalidInput
 from recstore.progress import plan_words
-from recstore.publication import generations
 
 File = Annotated[
     Path | None,
@@ -53,10 +51,8 @@ def create(
         raise InvalidInput(f"{file} is about another recommender than {name!r}.")
     definition = merge(base, given, titles)
     with current() as (opened, _, settings):
-        _check_titles(opened, definition)
         _warn_of_publications(opened, yes)
-        recommender = registry.create(opened, settings, name, definition)
-        generations.attach(opened, settings, recommender)
+        recommender = pipeline.create(opened, settings, name, definition)
         lookup = sources.check_lookup(opened, name)
         if json:
             show(
@@ -99,29 +95,6 @@ def _warn_of_publications(opened: Connection, yes: bool) -> None:
             " them, and the application's own replication would stop. Create the recommender all the same?",
             yes,
         )
-
-
-def _check_titles(opened: Connection, definition: Definition) -> None:
-    titles = definition.titles
-    if titles is None:
-        return
-    try:
-        with opened.transaction():
-            row = opened.execute(
-                "SELECT array_agg(a.attname::text) AS columns FROM pg_attribute a"
-                " WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped",
-                [titles.table],
-            ).fetchone()
-    except Exception as error:
-        raise InvalidInput(f"--titles names the table {titles.table!r}, which can not be looked up: {error}.") from None
-    columns = row["columns"] if row else None
-    if columns is None:
-        raise InvalidInput(f"--titles names the table {titles.table!r}, which does not exist.")
-    for column in (titles.item, titles.title):
-        if column not in columns:
-            raise InvalidInput(
-                f"--titles names the column {column!r}, but {titles.table} has {', '.join(sorted(columns))}."
-            )
 
 
 def list_(json: Json = False) -> None:
@@ -230,7 +203,6 @@ def alter(
             raise InvalidInput(
                 "The vectors' type and dimensions are fixed at creation; more factors make room with --resize."
             )
-        _check_titles(opened, definition)
         factors = definition.hyperparameters.factors or 0
         if factors > recommender.dimensions:
             registry.storage_for(definition.model_copy(update={"storage": type(definition.storage)()}), factors)

@@ -15,7 +15,6 @@ from recstore.definition import Definition, Source, Titles
 from recstore.errors import RecommenderNotFound
 from recstore.objects import Registered
 from recstore.progress import StageReporter
-from recstore.publication import generations
 
 NAME = "retail"
 PRODUCTS = (1606, 2505, 599)
@@ -96,8 +95,7 @@ def _create(connection: Connection, settings: Settings) -> str:
             source=Source(table="shop.views", item="product_id", value="view_count"),
             titles=Titles(table="shop.products", item="product_id", title="title"),
         )
-        recommender = registry.create(connection, settings, NAME, definition)
-        generations.attach(connection, settings, recommender)
+        pipeline.create(connection, settings, NAME, definition)
         return f"recommender {NAME} over shop.views"
 
 

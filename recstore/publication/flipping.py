@@ -9,7 +9,6 @@ from contextlib import suppress
 from psycopg import errors as pg
 
 from recstore import sqlfile
-from recstore.config import Settings
 from recstore.database import Connection
 from recstore.errors import GenerationNotFound, LostLock, NothingReady, NothingToRollBack
 from recstore.objects import Registered
@@ -74,9 +73,7 @@ def ready_generation(connection: Connection, recommender: Registered) -> int:
     return int(max(ready))
 
 
-def roll_back(
-    connection: Connection, settings: Settings, recommender: Registered, to: int | None = None
-) -> tuple[int, int]:
+def roll_back(connection: Connection, recommender: Registered, to: int | None = None) -> tuple[int, int]:
     """Points at an earlier generation (the newest before the live one, or `to`); returns (was live, is live).
 
     Takes no run lock, so it works while a training runs. Raises NothingToRollBack, GenerationNotFound.

@@ -122,6 +122,24 @@ FROM pg_proc p
 WHERE p.pronamespace = to_regnamespace(%(quoted)s) AND p.proname <> ALL (%(known)s)
 ORDER BY object;
 
+-- name: source_relations
+-- Relations that a view reads and a role may not, with the statements that would let it.
+SELECT DISTINCT
+    CASE
+        WHEN NOT has_schema_privilege(%(role)s, n.oid, 'USAGE')
+        THEN format('GRANT USAGE ON SCHEMA %%I TO %%I;', n.nspname, %(role)s::text)
+    END AS usage,
+    CASE
+        WHEN NOT has_any_column_privilege(%(role)s, c.oid, 'SELECT')
+        THEN format('GRANT SELECT ON %%I.%%I TO %%I;', n.nspname, c.relname, %(role)s::text)
+    END AS select
+FROM pg_rewrite w
+JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_class'::regclass
+JOIN pg_class c ON c.oid = d.refobjid AND c.oid <> w.ev_class AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE w.ev_class = to_regclass(%(view)s)
+    AND NOT (has_schema_privilege(%(role)s, n.oid, 'USAGE') AND has_any_column_privilege(%(role)s, c.oid, 'SELECT'));
+
 -- name: grants_on
 -- Who but the owner may do what on a relation.
 SELECT

@@ -111,7 +111,7 @@ def test_creating_is_all_or_nothing(shop: Database, worker: Connection) -> None:
         shop.create("retail", storage=Storage(dimensions=1000, vector_type="vector"))
     with superuser(shop.server, shop.name) as owner:
         owner.execute(f"REVOKE CREATE ON DATABASE {shop.name} FROM worker")
-    with pytest.raises(PermissionDenied, match=f'\'worker\'.*GRANT CREATE ON DATABASE "{shop.name}" TO "worker"'):
+    with pytest.raises(PermissionDenied, match=f'The role worker.*GRANT CREATE ON DATABASE "{shop.name}" TO "worker"'):
         shop.create("retail")
     assert catalog(worker) == before
 
