@@ -114,6 +114,7 @@ def retrain(
             item_vectors = vectors.item_vectors(factors.item_factors, recommender.dimensions)
             user_vectors = vectors.user_vectors(user_factors, recommender.dimensions)
             details |= {"dimensions": recommender.dimensions, "type": recommender.vector_type}
+            _advance(run, generation)
 
         hyperparameters = definition.hyperparameters.model_dump() | {"factors": used, "device": factors.device}
         building.build(

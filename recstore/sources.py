@@ -275,6 +275,6 @@ def _source_error(error: adbc_driver_manager.Error, name: str, role: str, settin
     if state == "42501":
         remedy = f"Grant it SELECT on the source's tables. The live generation of {name!r} stays."
         return PermissionDenied(role=role, reason=message, remedy=remedy)
-    if state is None or state[:2] in ("57", "08"):
+    if state is None or state.startswith(("57P", "08")):
         return ConnectionLost(doing=f"reading the source of {name!r}", reason=message)
     return SourceInvalid(reason=message, remedy=f"The live generation of {name!r} stays; mend the source and retrain.")

@@ -192,17 +192,7 @@ def _calibrate(run: Run, generation: int, content: Content) -> dict[str, Any]:
 
         run.check("calibrate")
         results.append(
-            calibration.calibrate(
-                run.connection,
-                run.settings,
-                run.recommender,
-                generation,
-                kind,
-                publication.search,
-                publication.ann_recall,
-                run.warn,
-                on_trial,
-            )
+            calibration.calibrate(run, generation, kind, publication.search, publication.ann_recall, on_trial)
         )
     run.reporter.progress("calibrate", len(kinds), len(kinds))
     calibration.store(run.connection, generation, results)

@@ -14,12 +14,11 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from recstore import sqlfile
-from recstore.config import Settings
 from recstore.database import Connection
 from recstore.definition import Search
-from recstore.objects import Registered
 from recstore.publication import indexes
 from recstore.publication.indexes import DENSER, Graph
+from recstore.runs import Run
 
 LADDER = (40, 100, 200, 400, 800)
 K = 10
@@ -72,70 +71,45 @@ OnTrial = Callable[[str, Trial], None]
 
 
 def calibrate(
-    connection: Connection,
-    settings: Settings,
-    recommender: Registered,
-    generation: int,
-    kind: Kind,
-    search: Search,
-    ann_recall: float,
-    warn: indexes.Warn,
-    on_trial: OnTrial,
+    run: Run, generation: int, kind: Kind, search: Search, ann_recall: float, on_trial: OnTrial
 ) -> Calibrated:
     """Chooses the plan of one kind of query, leaving an HNSW index only where the plan uses it.
 
     `search` "exact" builds none; "hnsw" takes the index whenever it reaches `ann_recall`, "auto" where it is faster
     besides. The index is built anew with a denser graph once before it is given up.
     """
-    exact, lists = _measure(connection, recommender, generation, kind, None, None)
+    exact, lists = _measure(run, generation, kind, None, None)
     trials = [exact]
     on_trial(kind.name, exact)
     if search == "exact" or kind.rows <= K:
         return Calibrated(kind.name, exact, tuple(trials))
     for graph in (Graph(), DENSER):
-        indexes.build_hnsw(
-            connection, settings, recommender, generation, kind.side, kind.column, kind.rows, graph, warn
-        )
-        chosen = _climb(connection, recommender, generation, kind, graph, lists, trials, ann_recall, on_trial)
+        indexes.build_hnsw(run, generation, kind.side, kind.column, kind.rows, graph)
+        chosen = None
+        for ef in LADDER:  # the first rung that reaches the wanted ANN recall
+            trial, _ = _measure(run, generation, kind, ef, graph, lists)
+            trials.append(trial)
+            on_trial(kind.name, trial)
+            if trial.ann_recall >= ann_recall:
+                chosen = trial
+                break
         too_slow = search == "auto" and chosen is not None and chosen.milliseconds >= exact.milliseconds
         if chosen is not None and not too_slow:
             return Calibrated(kind.name, chosen, tuple(trials))
-        if not indexes.drop_hnsw(connection, recommender, generation, kind.side, kind.column, settings.prune_wait):
-            warn(
+        if not indexes.drop_hnsw(run, generation, kind.side, kind.column):
+            run.warn(
                 f"The unused index on {kind.column} of generation {generation} is left invalid: a transaction holds its table."
             )
             break
         if too_slow:
             break  # a denser graph would be slower still
     if search == "hnsw":
-        warn(f"HNSW did not reach ANN recall@{K} {ann_recall:g} for {kind.name} queries: they use the exact scan.")
+        run.warn(f"HNSW did not reach ANN recall@{K} {ann_recall:g} for {kind.name} queries: they use the exact scan.")
     return Calibrated(kind.name, exact, tuple(trials))
 
 
-def _climb(
-    connection: Connection,
-    recommender: Registered,
-    generation: int,
-    kind: Kind,
-    graph: Graph,
-    lists: list[list[float]],
-    trials: list[Trial],
-    ann_recall: float,
-    on_trial: OnTrial,
-) -> Trial | None:
-    """The first rung of the ladder that reaches the wanted ANN recall."""
-    for ef in LADDER:
-        trial, _ = _measure(connection, recommender, generation, kind, ef, graph, lists)
-        trials.append(trial)
-        on_trial(kind.name, trial)
-        if trial.ann_recall >= ann_recall:
-            return trial
-    return None
-
-
 def _measure(
-    connection: Connection,
-    recommender: Registered,
+    run: Run,
     generation: int,
     kind: Kind,
     ef: int | None,
@@ -143,6 +117,7 @@ def _measure(
     exact: list[list[float]] | None = None,
 ) -> tuple[Trial, list[list[float]]]:
     """Asks every sampled query with one plan; the share of the exact list found, by distance so that ties count once."""
+    connection, recommender = run.connection, run.recommender
     one = {"items": recommender.item_type, "users": recommender.user_type}[kind.side].value
     statement = (
         "SELECT ARRAY(SELECT n.distance FROM unnest(s.nearest) n ORDER BY 1) AS distances"  # noqa: S608

@@ -1,21 +1,22 @@
 """The indexes of a generation's tables, built after the load with the memory and the workers that the server allows."""
 
+import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+import psycopg
 from psycopg import errors as pg
+from psycopg.errors import Diagnostic
 
 from recstore import sqlfile
-from recstore.config import Settings
-from recstore.database import Connection
+from recstore.database import Connection, connect
+from recstore.errors import RecstoreError
 from recstore.objects import Registered, quoted
 from recstore.publication import generations
-from recstore.runs import BUILD_LOCK, LOCK_NAMESPACE
+from recstore.runs import BUILD_LOCK, LOCK_NAMESPACE, Run
 from recstore.types import IdType
-
-Warn = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -55,21 +56,12 @@ def hnsw_name(side: str, generation: int, column: str) -> str:
     return f"_{side}_{generation}_{column}_hnsw"
 
 
-def build_hnsw(
-    connection: Connection,
-    settings: Settings,
-    recommender: Registered,
-    generation: int,
-    side: str,
-    column: str,
-    rows: int,
-    graph: Graph,
-    warn: Warn,
-) -> None:
+def build_hnsw(run: Run, generation: int, side: str, column: str, rows: int, graph: Graph) -> None:
     """Builds the HNSW index of one vector column (`embedding` for cosine, `preference` for the inner product).
 
     One build at a time in a database. Out of memory or of shared memory, it is tried again serially with less.
     """
+    connection, recommender = run.connection, run.recommender
     operators = {"embedding": "cosine", "preference": "ip"}[column]
     extension = quoted(recommender.vector_schema)
     statement = (
@@ -79,8 +71,8 @@ def build_hnsw(
         f" WITH (m = {graph.m}, ef_construction = {graph.ef_construction})"
     )
     wanted = graph_megabytes(rows, recommender.dimensions, recommender.vector_type, graph)
-    memory, workers = min(max(wanted, 64), settings.index_memory), settings.index_workers
-    with _one_build(connection), _notices(connection, warn):
+    memory, workers = min(max(wanted, 64), run.settings.index_memory), run.settings.index_workers
+    with _one_build(connection), _notices(run), _watched(run, f"index on {column}"):
         while True:
             connection.execute(f"SET maintenance_work_mem = '{memory}MB'")
             connection.execute(f"SET max_parallel_maintenance_workers = {workers}")
@@ -92,7 +84,7 @@ def build_hnsw(
                     raise
                 lack = error.diag.message_primary
                 memory, workers = max(16, memory // 2), 0
-                warn(
+                run.warn(
                     f"Building the index on {column} ran out of memory ({lack}): trying again serially with {memory} MB."
                 )
             finally:
@@ -108,13 +100,12 @@ def graph_megabytes(rows: int, dimensions: int, vector_type: str, graph: Graph) 
     return int(1.1 * rows * (dimensions * element + 2 * graph.m * 16 + 128) / 2**20) + 1
 
 
-def drop_hnsw(
-    connection: Connection, recommender: Registered, generation: int, side: str, column: str, wait: float
-) -> bool:
+def drop_hnsw(run: Run, generation: int, side: str, column: str) -> bool:
     """Drops an HNSW index without a lock that a reader of the views would wait for. False where a transaction that holds
     the table kept it from ending in time: then the index is invalid, which the planner ignores, and goes with its table."""
-    name = recommender.relation(hnsw_name(side, generation, column))
-    connection.execute(f"SET lock_timeout = {max(100, int(1000 * wait))}")
+    connection = run.connection
+    name = run.recommender.relation(hnsw_name(side, generation, column))
+    connection.execute(f"SET lock_timeout = {max(100, int(1000 * run.settings.prune_wait))}")
     try:
         connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
         return True
@@ -141,16 +132,43 @@ def _one_build(connection: Connection) -> Iterator[None]:
 
 
 @contextmanager
-def _notices(connection: Connection, warn: Warn) -> Iterator[None]:
+def _notices(run: Run) -> Iterator[None]:
     """pgvector tells in a notice when the graph outgrew the memory."""
 
-    def handle(diagnostic: object) -> None:
-        message = getattr(diagnostic, "message_primary", "") or ""
+    def handle(diagnostic: Diagnostic) -> None:
+        message = diagnostic.message_primary or ""
         if "no longer fits" in message:
-            warn(f"{message}: the build is slower than it need be. Raise RECSTORE_INDEX_MEMORY.")
+            run.warn(f"{message}: the build is slower than it need be. Raise RECSTORE_INDEX_MEMORY.")
 
-    connection.add_notice_handler(handle)
+    run.connection.add_notice_handler(handle)
     try:
         yield
     finally:
-        connection.remove_notice_handler(handle)
+        run.connection.remove_notice_handler(handle)
+
+
+@contextmanager
+def _watched(run: Run, what: str) -> Iterator[None]:
+    """Reports how far a build is, from a second connection: the first is busy with it. Of a build that is quick, or where
+    no connection is to be had, nothing is reported."""
+    ended = threading.Event()
+    pid = run.connection.info.backend_pid
+
+    def watch() -> None:
+        with suppress(psycopg.Error, RecstoreError):
+            connection: Connection | None = None
+            while not ended.wait(1.0):
+                connection = connection or connect(run.url, "recstore:progress")
+                row = connection.execute(sqlfile.query("index_progress"), {"pid": pid}).fetchone()
+                if row and row["total"]:
+                    run.reporter.progress(what, row["done"], row["total"])
+            if connection:
+                connection.close()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()

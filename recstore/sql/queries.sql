@@ -359,3 +359,8 @@ FROM pg_replication_slots s
 WHERE s.slot_type = 'physical' AND s.xmin IS NOT NULL
     AND %(xid)s::text::xid8 < pg_snapshot_xmax(pg_current_snapshot())
     AND age(s.xmin) >= age(%(xid)s::text::xid8::xid);
+
+-- name: index_progress
+SELECT p.tuples_done AS done, p.tuples_total AS total
+FROM pg_stat_progress_create_index p
+WHERE p.pid = %(pid)s;
