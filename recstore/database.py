@@ -94,7 +94,11 @@ def plain_errors(doing: str) -> Iterator[None]:
             raise SchemaMissing() from error
         raise RecstoreError(f"The database refused while {doing}: {one_line(error)}.") from error
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-        if isinstance(error, psycopg.InterfaceError) or error.sqlstate is None or error.sqlstate.startswith(("57P", "08")):
+        if (
+            isinstance(error, psycopg.InterfaceError)
+            or error.sqlstate is None
+            or error.sqlstate.startswith(("57P", "08"))
+        ):
             raise ConnectionLost(doing=doing, reason=one_line(error)) from error
         raise RecstoreError(f"The database refused while {doing}: {one_line(error)}.") from error
     except psycopg.Error as error:

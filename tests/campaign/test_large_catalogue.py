@@ -31,7 +31,9 @@ def test_a_large_catalogue_is_calibrated(factors: int, shop: Database) -> None:
     connection.execute("GRANT USAGE ON SCHEMA shop TO worker; GRANT SELECT ON ALL TABLES IN SCHEMA shop TO worker")
     source = Source(table="shop.views", item="product_id", value="view_count")
     definition = Definition(source=source, hyperparameters=Hyperparameters(factors=factors), publication=Publication())
-    recommender = shop.create(**{name: getattr(definition, name) for name in ("source", "hyperparameters", "publication")})
+    recommender = shop.create(
+        **{name: getattr(definition, name) for name in ("source", "hyperparameters", "publication")}
+    )
     with Run(shop.url, shop.settings, "retail", "retrain") as run:
         generation = generations.next_of(run.connection, shop.settings, recommender)
         pulled, _, _ = sources.read(

@@ -172,7 +172,10 @@ MISTAKES = {
     "create x --table shop.views --item product_id --regularization -1": (2, "--regularization"),
     "create x --table shop.views --item product_id --confidence nix": (2, "--confidence"),
     "create x --table shop.views --item product_id --titles nix": (2, "table:id_column:title_column"),
-    "create x --table shop.views --item product_id --titles shop.nix:a:b": (2, "titles' table 'shop.nix' does not exist"),
+    "create x --table shop.views --item product_id --titles shop.nix:a:b": (
+        2,
+        "titles' table 'shop.nix' does not exist",
+    ),
     "create x --table shop.views --item product_id --titles shop.products:a:b": (2, "no column 'a' for titles"),
     "create x --table shop.products --user title --item product_id --value title": (2, "not a number"),
     "create x --table shop.products --user visible --item product_id": (2, "has the type boolean"),
