@@ -262,7 +262,7 @@ def test_what_create_refuses_names_the_culprit(shop: Database, application: Conn
     assert "'flag' has the type boolean" in message(UnsupportedValueType, table="shop.odd", value="flag")
     assert "time without time zone" in message(SourceInvalid, table="shop.odd", last_at="at")
     found = message(PermissionDenied, table="shop.secret")
-    assert "'worker'" in found
+    assert "role worker" in found
     assert "permission denied for table secret" in found
     assert "GRANT SELECT" in found
     assert "permission denied for schema closed" in message(PermissionDenied, table="closed.views")
@@ -470,7 +470,7 @@ def test_the_live_generation_survives_every_failure_of_the_source(shop: Database
     )
     fails(
         PermissionDenied,
-        "'worker'.*permission denied for view clicked",
+        "role worker .*permission denied for view clicked",
         "REVOKE SELECT ON shop.clicked FROM worker",
         "GRANT SELECT ON shop.clicked TO worker",
     )
