@@ -17,13 +17,13 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: $(VENV)/bin/python requirements/demo.txt pyproject.toml
-	@echo "installing the locked dependencies into $(VENV) (once)"
+	@echo "installing the locked dependencies into $(VENV): once, about a minute"
 	@$(PIP) install --quiet --require-hashes -r requirements/demo.txt
 	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python requirements/dev.txt pyproject.toml
-	@echo "installing the locked development dependencies into $(VENV) (once)"
+	@echo "installing the locked development dependencies into $(VENV): once, about a minute"
 	@$(PIP) install --quiet --require-hashes -r requirements/dev.txt
 	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	@touch $@ $(VENV)/.demo

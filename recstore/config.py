@@ -6,7 +6,7 @@ What belongs to one recommender is in `recstore.definition`.
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from recstore.errors import InvalidInput
@@ -37,6 +37,11 @@ class Settings(BaseSettings):
     lock_attempts: int = Field(30, ge=1, description="attempts at a short lock")
     index_memory: int = Field(1024, ge=16, description="most megabytes of maintenance_work_mem for an index build")
     index_workers: int = Field(2, ge=0, description="parallel workers of an index build")
+
+    @field_validator("database_url")
+    @classmethod
+    def _empty_is_unset(cls, value: str | None) -> str | None:
+        return value or None
 
 
 def load_settings(**overrides: object) -> Settings:

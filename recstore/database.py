@@ -45,7 +45,9 @@ def conninfo(url: str, application_name: str) -> str:
     Raises ConnectionFailed if it is neither.
     """
     scheme, separator, rest = url.partition("://")
-    if separator and scheme.split("+")[0] in ("postgresql", "postgres"):
+    if separator:
+        if scheme.split("+")[0] not in ("postgresql", "postgres"):
+            raise ConnectionFailed(reason=f"{scheme}://.. is not a postgresql:// URL")
         url = "postgresql://" + rest
     try:
         given = conninfo_to_dict(url)
@@ -75,20 +77,22 @@ def connect(url: str, application_name: str = "recstore") -> Connection:
 def one_line(error: BaseException) -> str:
     """The server's primary message, or the exception's text, as one line."""
     if isinstance(error, psycopg.Error) and error.diag.message_primary:
-        return error.diag.message_primary
+        return error.diag.message_primary.rstrip(".")
     return " ".join(str(error).split()).rstrip(".?")
 
 
 @contextmanager
-def plain_errors(doing: str) -> Iterator[None]:
-    """Turns what psycopg raises inside into recstore's errors: a lost connection, a missing right, a missing schema."""
+def plain_errors(doing: str, connection: Connection | None = None) -> Iterator[None]:
+    """Turns what psycopg raises inside into recstore's errors: a lost connection, a missing right, a missing schema.
+    Of `connection` only the role's name is used."""
+    role = connection.info.user if connection else "of this connection"
     try:
         yield
     except RecstoreError:
         raise
     except pg.InsufficientPrivilege as error:
         remedy = "Ask the owner to grant it, or connect as a role that may."
-        raise PermissionDenied(role=_role(error), reason=one_line(error), remedy=remedy) from error
+        raise PermissionDenied(role=role, reason=one_line(error), remedy=remedy) from error
     except (pg.UndefinedTable, pg.InvalidSchemaName) as error:
         if "recstore_private" in str(error):
             raise SchemaMissing() from error
@@ -103,12 +107,6 @@ def plain_errors(doing: str) -> Iterator[None]:
         raise RecstoreError(f"The database refused while {doing}: {one_line(error)}.") from error
     except psycopg.Error as error:
         raise RecstoreError(f"The database refused while {doing}: {one_line(error)}.") from error
-
-
-def _role(error: psycopg.Error) -> str:
-    connection = getattr(error, "pgconn", None)
-    user = connection.user if connection is not None else None
-    return user.decode() if user else "of this connection"
 
 
 def with_short_lock(

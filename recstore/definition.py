@@ -60,6 +60,14 @@ class Filters(Part):
     max_value: Positive | None = Field(None, description="cap on the value of one pair")
     until_stable: bool = Field(False, description="repeat the filters until nothing more is dropped")
 
+    @model_validator(mode="after")
+    def _least_below_most(self) -> Self:
+        for least, most in (("min_item_views", "max_item_views"), ("min_items_per_user", "max_items_per_user")):
+            low, high = getattr(self, least), getattr(self, most)
+            if low is not None and high is not None and low > high:
+                raise ValueError(f"{least} = {low:g} is above {most} = {high:g}, so nothing would be left")
+        return self
+
 
 class Confidence(Part):
     """c = 1 + alpha * w(r): the function w and its constants (design: Hu, Koren and Volinsky 2008)."""
@@ -80,9 +88,9 @@ class Hyperparameters(Part):
     factors: Annotated[int, Field(ge=1)] | None = Field(
         None, description="dimensions of the factors; unset: min(128, items - 1)"
     )
-    regularization: NonNegative = Field(100.0, description="L2 weight on the factors")
-    alpha: Positive = Field(60.0, description="weight of a view: c = 1 + alpha * w")
-    iterations: Count = Field(15, description="sweeps of alternating least squares")
+    regularization: Annotated[float, Field(ge=0, le=1e9)] = Field(100.0, description="L2 weight on the factors")
+    alpha: Annotated[float, Field(gt=0, le=1e6)] = Field(60.0, description="weight of a view: c = 1 + alpha * w")
+    iterations: Annotated[int, Field(ge=1, le=1000)] = Field(15, description="sweeps of alternating least squares")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(42, description="of the initial factors")
 
 

@@ -36,8 +36,8 @@ class ConnectionFailed(RecstoreError):
 
 
 class ConnectionLost(RecstoreError):
-    """The connection to the database was lost while {doing}: {reason}. What was live stays live; the next run cleans up
-    and starts afresh."""
+    """There was no connection to the database, or it was lost, while {doing}: {reason}. What was live stays live; the next
+    run cleans up and starts afresh."""
 
     exit_code = 3
 
@@ -163,7 +163,7 @@ class DeviceUnavailable(RecstoreError):
 
 
 class RunInProgress(RecstoreError):
-    """Another run of {name!r} is in progress ({who}). Wait for it, or end it; `recstore show {name}` tells more."""
+    """Another run of {name!r} is in progress ({who}). Wait for it, or end it; `SELECT * FROM recstore.runs` tells more."""
 
 
 class LostLock(RecstoreError):

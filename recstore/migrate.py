@@ -19,6 +19,7 @@ from recstore.errors import (
     ExtensionMissing,
     ExtensionTooOld,
     InvalidInput,
+    PermissionDenied,
     RecstoreError,
     SchemaMissing,
     SchemaOutdated,
@@ -104,6 +105,17 @@ def ensure_extension(connection: Connection) -> None:
     version = tuple(int(part) for part in row["extversion"].split(".")[:2])
     if version < MINIMUM_PGVECTOR:
         raise ExtensionTooOld(found=row["extversion"], needed=".".join(map(str, MINIMUM_PGVECTOR)))
+    schema = connection.execute(
+        "SELECT n.nspname, has_schema_privilege(n.oid, 'USAGE') AS usable FROM pg_extension e"
+        " JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'"
+    ).fetchone()
+    if schema and not schema["usable"]:
+        name, role = objects.quoted(schema["nspname"]), connection.info.user
+        raise PermissionDenied(
+            role=role,
+            reason=f"pgvector is in the schema {name}, which it may not use",
+            remedy=f"Have the schema's owner run: GRANT USAGE ON SCHEMA {name} TO {objects.quoted(role)};",
+        )
 
 
 def upgrade(connection: Connection, url: str, settings: Settings) -> list[str]:
@@ -112,7 +124,7 @@ def upgrade(connection: Connection, url: str, settings: Settings) -> list[str]:
     Each recommender is a short transaction of its own under `lock_timeout`: readers read on.
     """
     done = []
-    with plain_errors("upgrading"):
+    with plain_errors("upgrading", connection):
         before = current(connection)
         if before is not None:
             with suppress(SchemaOutdated):
@@ -130,6 +142,13 @@ def upgrade(connection: Connection, url: str, settings: Settings) -> list[str]:
             changed = objects.upgrade(connection, settings, recommender)
             if changed:
                 done.append(f"{recommender.name}: replaced {', '.join(changed)}")
+            try:
+                if registry.restore_source_view(connection, settings, recommender):
+                    done.append(f"{recommender.name}: made the view interactions anew, which was gone")
+            except RecstoreError as error:
+                done.append(
+                    f"{recommender.name}: the view interactions is gone and can not be made anew: {error.message}"
+                )
     return done
 
 
@@ -143,8 +162,14 @@ def check(url: str) -> None:
     """Raises RecstoreError when the database is not at this version's revision, or differs from what it declares."""
     connection = connect(url)
     try:
-        with plain_errors("checking the schema"):
+        with plain_errors("checking the schema", connection):
             require_current(connection)
+            for recommender in registry.all_registered(connection):
+                lacking = objects.missing(connection, recommender)
+                if lacking:
+                    raise RecstoreError(
+                        f"{recommender.name!r} lacks the {', the '.join(lacking)}. Run: recstore db upgrade"
+                    )
     finally:
         connection.close()
     try:

@@ -184,8 +184,7 @@ def replace(connection: Connection, recommender: Registered, rendered: dict[str,
     if row is None:
         raise RecommenderNotFound(name=recommender.name)
     installed: dict[str, str] = row["object_digests"]
-    found = connection.execute(sqlfile.query("installed_objects"), {"quoted": recommender.schema}).fetchall()
-    present = {row["name"] for row in found}
+    present = _present(connection, recommender)
     changed = []
     for name, text in rendered.items():
         kind, plain = name.split()
@@ -197,6 +196,9 @@ def replace(connection: Connection, recommender: Registered, rendered: dict[str,
             _replace_function(connection, recommender, plain, text)
         elif kind == "view":
             _replace_view(connection, recommender, plain, text)
+            if name not in present:  # dropped with CASCADE along with what it read; its grants were its parent's
+                parent = recommender.relation("_items" if plain == "item_vectors" else "_users")
+                grant(connection, recommender.relation(plain), grants_on(connection, parent))
         elif name in present:
             continue  # a type that is in use can only be extended, by a migration of its own
         else:
@@ -206,6 +208,18 @@ def replace(connection: Connection, recommender: Registered, rendered: dict[str,
     if changed or row["objects_version"] != OBJECTS_VERSION:
         _store_digests(connection, recommender, digests)
     return changed
+
+
+def _present(connection: Connection, recommender: Registered) -> set[str]:
+    found = connection.execute(sqlfile.query("installed_objects"), {"quoted": recommender.schema}).fetchall()
+    return {row["name"] for row in found}
+
+
+def missing(connection: Connection, recommender: Registered) -> list[str]:
+    """Views, functions and types that the recommender should have and has not, for instance "view interactions"."""
+    wanted = [name for name in render(recommender, "") if not name.startswith("table ")]
+    present = _present(connection, recommender)
+    return [name for name in wanted if name not in present]
 
 
 def _lock_outer_views(connection: Connection, recommender: Registered) -> None:

@@ -17,7 +17,7 @@ from recstore.migrate import require_current
 from recstore.objects import Registered
 from recstore.publication import barriers, building, flipping, generations
 from recstore.publication.barriers import Blocker
-from recstore.runs import Reporter, Run
+from recstore.runs import Reporter, Run, give_lock, take_lock
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,10 @@ def retrain(
         recommender, definition = run.recommender, run.recommender.definition
         with run.stage("prepare") as details:
             _clean(run)
+            if registry.restore_source_view(run.connection, settings, recommender):
+                run.warn(
+                    f"The view {name}.interactions was gone, perhaps dropped along with the source; it is made anew."
+                )
             generation = run.generation = generations.next_of(run.connection, settings, recommender)
             barrier = _advance(run, generation)
             details |= {"generation": generation} | ({"flip_waits_for": barrier} if barrier else {})
@@ -205,12 +209,13 @@ def _has_last_at(run: Run) -> bool:
 
 
 def _pruned(run: Run, keep: int, wait: float | None = None) -> dict[str, Any]:
-    removed, postponed = generations.prune(run.connection, run.settings, run.recommender, keep, wait)
-    return {"pruned": removed} | (
-        {"postponed": {generation: [str(b) for b in blockers] for generation, blockers in postponed.items()}}
-        if postponed
-        else {}
-    )
+    done = generations.prune(run.connection, run.settings, run.recommender, keep, wait)
+    told: dict[str, Any] = {"pruned": done.removed}
+    if done.postponed:
+        told["postponed"] = {generation: [str(b) for b in blockers] for generation, blockers in done.postponed.items()}
+    if done.retained:
+        told["retained"] = {generation: round(seconds) for generation, seconds in done.retained.items()}
+    return told
 
 
 def prune(
@@ -238,6 +243,17 @@ def roll_back(url: str, settings: Settings, name: str, *, to: int | None = None)
             return flipping.roll_back(connection, recommender, to)
     finally:
         connection.close()
+
+
+def drop(connection: Connection, settings: Settings, recommender: Registered, *, cascade: bool = False) -> list[str]:
+    """Removes a recommender, unless a run of it is in progress; returns what was dropped along with it.
+    Raises RunInProgress, DependentObjects, LockTimeout."""
+    take_lock(connection, recommender)
+    try:
+        return registry.drop(connection, settings, recommender, cascade=cascade)
+    finally:
+        if not connection.closed:
+            give_lock(connection, recommender)
 
 
 def _require_trained(connection: Connection, recommender: Registered) -> None:

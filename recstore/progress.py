@@ -105,12 +105,7 @@ def sentence(name: str, details: dict[str, Any]) -> str:
         case "flip":
             return "live" if details["live"] else "not yet live"
         case "tidy" | "prune":
-            removed = ", ".join(map(str, details["pruned"]))
-            parts = [f"removed {removed}"] if removed else ["nothing to remove"]
-            parts += [
-                f"{generation} stays until {'; '.join(who)}" for generation, who in details.get("postponed", {}).items()
-            ]
-            return ", ".join(parts)
+            return "; ".join(pruned_words(details))
         case _:
             return ", ".join(f"{key} {value}" for key, value in details.items())
 
@@ -120,3 +115,17 @@ def plan_words(chosen: dict[str, Any]) -> str:
     if chosen["ef"] is None:
         return f"exact scan, {chosen['milliseconds']} ms"
     return f"HNSW at ef_search {chosen['ef']}, ANN recall@10 {chosen['ann_recall']:.3f}, {chosen['milliseconds']} ms"
+
+
+def pruned_words(done: dict[str, Any]) -> list[str]:
+    """What a prune did and did not, a phrase each."""
+    removed = ", ".join(map(str, done["pruned"]))
+    words = [f"removed {removed}"] if removed else []
+    words += [
+        f"{generation} stays until {'; '.join(who)} has ended" for generation, who in done.get("postponed", {}).items()
+    ]
+    words += [
+        f"{generation} stays {seconds} s more (RECSTORE_RETENTION)"
+        for generation, seconds in done.get("retained", {}).items()
+    ]
+    return words or ["nothing to remove"]

@@ -49,7 +49,7 @@ def seen(recommender: Registered, user_id: Any, k: int) -> Question:
 def _listed(recommender: Registered, function: str, arguments: list[Any], outputs: list[str]) -> Question:
     columns, join = _titles(recommender, "r")
     order = "r.users DESC, r.views DESC" if function == "popular_items" else "r.score DESC"
-    shown = ", ".join("round(r.score::numeric, 3) AS score" if name == "score" else f"r.{name}" for name in outputs)
+    shown = ", ".join(f"r.{name}" for name in outputs)
     given = ", ".join(map(_literal, arguments))
     return Question(
         f"SELECT r.item_id, {columns}{shown}\nFROM {recommender.name}.{function}({given}) r\n"

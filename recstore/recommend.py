@@ -17,6 +17,11 @@ Id = Any
 """The application's id type: int, uuid.UUID or str."""
 
 
+def _untyped(value: Id) -> sa.BindParameter[Any]:
+    """A parameter without a cast, so that the function's own type decides: a uuid may come as a string."""
+    return sa.bindparam(None, value, type_=sa.types.NullType(), unique=True)
+
+
 class Recommendation(NamedTuple):
     """An item with its predicted preference; `reason` is "trained", or "popular" for an unknown user."""
 
@@ -127,12 +132,12 @@ class Recommender:
 
     def predict(self, user_id: Id, item_id: Id) -> float | None:
         """The predicted preference; None where either is unknown."""
-        value: float | None = self._value(self._functions.predict(user_id, item_id))
+        value: float | None = self._value(self._functions.predict(_untyped(user_id), _untyped(item_id)))
         return value
 
     def user_vector(self, user_id: Id) -> NDArray[np.float32]:
         """The user's query vector, float32 (dimensions,); the mean user direction for an unknown user."""
-        value = self._value(sa.cast(self._functions.user_vector(user_id), sa.ARRAY(sa.REAL)))
+        value = self._value(sa.cast(self._functions.user_vector(_untyped(user_id)), sa.ARRAY(sa.REAL)))
         return np.asarray(value, dtype=np.float32)
 
     def generation(self) -> int | None:
@@ -151,25 +156,25 @@ class Recommender:
 
     def select_recommend(self, user_id: Id, k: int = 10, *, exclude_seen: bool = True) -> sa.TableValuedAlias:
         """`recommend` as a FROM element with columns item_id, score, reason."""
-        return self._functions.recommend(user_id, k, exclude_seen).table_valued(  # type: ignore[no-any-return]
+        return self._functions.recommend(_untyped(user_id), k, exclude_seen).table_valued(  # type: ignore[no-any-return]
             "item_id", sa.column("score", sa.Double), sa.column("reason", sa.Text), name="recommended"
         )
 
     def select_similar_items(self, item_id: Id, k: int = 10, *, min_users: int = 3) -> sa.TableValuedAlias:
         """`similar_items` as a FROM element with columns item_id, score."""
-        return self._functions.similar_items(item_id, k, min_users).table_valued(  # type: ignore[no-any-return]
+        return self._functions.similar_items(_untyped(item_id), k, min_users).table_valued(  # type: ignore[no-any-return]
             "item_id", sa.column("score", sa.Double), name="similar"
         )
 
     def select_similar_users(self, user_id: Id, k: int = 10) -> sa.TableValuedAlias:
         """`similar_users` as a FROM element with columns user_id, score."""
-        return self._functions.similar_users(user_id, k).table_valued(  # type: ignore[no-any-return]
+        return self._functions.similar_users(_untyped(user_id), k).table_valued(  # type: ignore[no-any-return]
             "user_id", sa.column("score", sa.Double), name="similar"
         )
 
     def select_users_for_item(self, item_id: Id, k: int = 10) -> sa.TableValuedAlias:
         """`users_for_item` as a FROM element with columns user_id, score, preference."""
-        return self._functions.users_for_item(item_id, k).table_valued(  # type: ignore[no-any-return]
+        return self._functions.users_for_item(_untyped(item_id), k).table_valued(  # type: ignore[no-any-return]
             "user_id", sa.column("score", sa.Double), sa.column("preference", sa.Double), name="audience"
         )
 
@@ -181,4 +186,4 @@ class Recommender:
 
     def select_user_vector(self, user_id: Id) -> sa.ScalarSelect[Any]:
         """The query vector as a sub-select, for ORDER BY item_vectors.preference.max_inner_product(..): evaluated once."""
-        return sa.select(sa.type_coerce(self._functions.user_vector(user_id), VECTOR)).scalar_subquery()
+        return sa.select(sa.type_coerce(self._functions.user_vector(_untyped(user_id)), VECTOR)).scalar_subquery()

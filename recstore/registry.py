@@ -21,6 +21,7 @@ from recstore.errors import (
     TooManyFactors,
 )
 from recstore.objects import Registered, quoted
+from recstore.training import trainer
 from recstore.types import IdType
 
 DEFAULT_FACTORS = 128
@@ -70,10 +71,10 @@ def create(connection: Connection, name: str, definition: Definition) -> Registe
 
     Raises InvalidName, RecommenderExists, SchemaNameTaken, SourceInvalid, UnsupportedIdType, PermissionDenied, ..
     """
-    with plain_errors(f"creating {name!r}"):
+    with plain_errors(f"creating {name!r}", connection):
         check_name(connection, name)
         shape = sources.inspect(connection, definition.source)
-        _check_titles(connection, definition)
+        _check_names(connection, definition)
         vector_type, dimensions = storage_for(definition)
         try:
             with connection.transaction():
@@ -102,14 +103,21 @@ def create(connection: Connection, name: str, definition: Definition) -> Registe
             raise SchemaNameTaken(name=name) from None
         except pg.InsufficientPrivilege as error:
             role = connection.info.user
-            remedy = f"Have an administrator run: GRANT CREATE ON DATABASE {quoted(connection.info.dbname)} TO {quoted(role)};"
+            remedy = "Have its owner grant that."
+            if f"database {connection.info.dbname}" in one_line(error):
+                database = quoted(connection.info.dbname)
+                remedy = f"Have an administrator run: GRANT CREATE ON DATABASE {database} TO {quoted(role)};"
+            elif "schema" in one_line(error):
+                schema = one_line(error).rpartition("schema ")[2]
+                remedy = f"Have its owner run: GRANT USAGE ON SCHEMA {schema} TO {quoted(role)};"
             raise PermissionDenied(role=role, reason=one_line(error), remedy=remedy) from None
         return get(connection, name)
 
 
-def _check_titles(connection: Connection, definition: Definition) -> None:
-    """Raises InvalidInput unless the lookup table of titles is there with its columns."""
+def _check_names(connection: Connection, definition: Definition) -> None:
+    """Raises InvalidInput unless there is a trainer of that name, and the lookup table of titles with its columns."""
     titles = definition.titles
+    trainer(definition.hyperparameters.trainer)
     if titles is None:
         return
     try:
@@ -119,11 +127,18 @@ def _check_titles(connection: Connection, definition: Definition) -> None:
                 " WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped",
                 [titles.table],
             ).fetchone()
+            readable = connection.execute(
+                "SELECT has_table_privilege(to_regclass(%s), 'SELECT') AS yes", [titles.table]
+            ).fetchone()
     except (pg.SyntaxError, pg.InvalidName, pg.InsufficientPrivilege) as error:
         raise InvalidInput(f"The titles' table {titles.table!r} can not be looked up: {one_line(error)}.") from None
     columns = row["columns"] if row else None
     if columns is None:
         raise InvalidInput(f"The titles' table {titles.table!r} does not exist.")
+    if readable and not readable["yes"]:
+        role = connection.info.user
+        remedy = f"Have the owner run: GRANT SELECT ON {titles.table} TO {quoted(role)};"
+        raise PermissionDenied(role=role, reason=f"it can not read the titles in {titles.table}", remedy=remedy)
     for column in (titles.item, titles.title):
         if column not in columns:
             raise InvalidInput(
@@ -133,7 +148,7 @@ def _check_titles(connection: Connection, definition: Definition) -> None:
 
 def get(connection: Connection, name: str) -> Registered:
     """The recommender of that name. Raises RecommenderNotFound."""
-    with plain_errors(f"looking up {name!r}"):
+    with plain_errors(f"looking up {name!r}", connection):
         row = connection.execute(sqlfile.query("select_recommender"), {"name": name}).fetchone()
     if row is None:
         raise RecommenderNotFound(name=name)
@@ -162,9 +177,9 @@ def alter(connection: Connection, settings: Settings, recommender: Registered, d
     factors = definition.hyperparameters.factors or 0
     if factors > MAX_FACTORS:
         raise TooManyFactors(factors=factors, limit=MAX_FACTORS)
-    with plain_errors(f"altering {recommender.name!r}"):
+    with plain_errors(f"altering {recommender.name!r}", connection):
         shape = sources.inspect(connection, definition.source)
-        _check_titles(connection, definition)
+        _check_names(connection, definition)
         if (shape.user_type, shape.item_type) != (recommender.user_type, recommender.item_type):
             raise InvalidInput(
                 f"The new source's ids are {shape.user_type.value} and {shape.item_type.value}, but {recommender.name!r} has"
@@ -183,6 +198,30 @@ def alter(connection: Connection, settings: Settings, recommender: Registered, d
             connection, settings, f"Altering {recommender.name!r}", recommender.relation("interactions"), change
         )
         return get(connection, recommender.name)
+
+
+def restore_source_view(connection: Connection, settings: Settings, recommender: Registered) -> bool:
+    """Makes the view `interactions` anew, with its grants, where it is gone: dropped to migrate the source, or along with
+    it by CASCADE. False where it is there. Raises SourceInvalid where the source is gone."""
+    if "view interactions" not in objects.missing(connection, recommender):
+        return False
+    with plain_errors(f"restoring the source of {recommender.name!r}", connection):
+        shape = sources.inspect(connection, recommender.definition.source)
+        if (shape.user_type, shape.item_type) != (recommender.user_type, recommender.item_type):
+            raise InvalidInput(
+                f"The source's ids have become {shape.user_type.value} and {shape.item_type.value}, but {recommender.name!r}"
+                f" has {recommender.user_type.value} and {recommender.item_type.value}: cast them in a query, or create"
+                " another recommender."
+            )
+        view = objects.render(recommender, shape.select)["view interactions"]
+        with_short_lock(
+            connection,
+            settings,
+            f"Restoring the source of {recommender.name!r}",
+            recommender.relation("interactions"),
+            lambda: objects.replace(connection, recommender, {"view interactions": view}),
+        )
+    return True
 
 
 def dependents(connection: Connection, recommender: Registered) -> list[str]:
@@ -213,7 +252,7 @@ def drop(connection: Connection, settings: Settings, recommender: Registered, *,
         connection.execute(f"DROP SCHEMA {recommender.schema} CASCADE")
         return found
 
-    with plain_errors(f"dropping {recommender.name!r}"):
+    with plain_errors(f"dropping {recommender.name!r}", connection):
         return with_short_lock(
             connection, settings, f"Dropping {recommender.name!r}", recommender.relation("item_vectors"), change
         )
@@ -237,7 +276,7 @@ def grant_reader(connection: Connection, recommender: Registered, role: str, *, 
         f"GRANT USAGE ON SCHEMA {recommender.schema} TO {quoted(role)};",
         f"GRANT SELECT ON {', '.join(relations)} TO {quoted(role)};",
     ]
-    with plain_errors(f"granting to {role!r}"), connection.transaction():
+    with plain_errors(f"granting to {role!r}", connection), connection.transaction():
         for statement in statements:
             connection.execute(statement)
         needed = _not_ours_to_grant(connection, recommender, role, people)

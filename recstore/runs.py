@@ -52,6 +52,28 @@ class Silent:
     def warn(self, sentence: str) -> None: ...
 
 
+def take_lock(connection: Connection, recommender: Registered) -> None:
+    """Takes the recommender's session lock. Raises RunInProgress, naming who holds it."""
+    row = connection.execute(sqlfile.query("lock_run"), lock_keys(recommender)).fetchone()
+    if row and row["locked"]:
+        return
+    holder = connection.execute(sqlfile.query("lock_holder"), lock_keys(recommender)).fetchone()
+    who = "it has just ended, try again"
+    if holder:
+        who = f"{holder['application_name'] or 'another role'}, server process {holder['pid']}"
+        who += f", connected {holder['backend_start']:%Y-%m-%d %H:%M:%S}" if holder["backend_start"] else ""
+    raise RunInProgress(name=recommender.name, who=who)
+
+
+def give_lock(connection: Connection, recommender: Registered) -> None:
+    """Gives the session lock back."""
+    connection.execute(sqlfile.query("unlock_run"), lock_keys(recommender))
+
+
+def lock_keys(recommender: Registered) -> dict[str, int]:
+    return {"namespace": LOCK_NAMESPACE, "recommender_id": recommender.id}
+
+
 class Run:
     """A context: enters with the lock taken and the row written, leaves with the row finished and the lock given back.
 
@@ -77,32 +99,17 @@ class Run:
     def __enter__(self) -> Self:
         self.connection = connect(self.url)
         try:
-            with plain_errors(f"starting a run of {self.name!r}"):
+            with plain_errors(f"starting a run of {self.name!r}", self.connection):
                 self.recommender = registry.get(self.connection, self.name)
                 if self.recommender.objects_version != OBJECTS_VERSION:
                     found = self.recommender.objects_version
                     raise ObjectsOutdated(name=self.name, found=found, needed=OBJECTS_VERSION)
-                self._lock()
+                take_lock(self.connection, self.recommender)
                 self._begin()
         except BaseException:
             self.connection.close()
             raise
         return self
-
-    @property
-    def _lock_keys(self) -> dict[str, int]:
-        return {"namespace": LOCK_NAMESPACE, "recommender_id": self.recommender.id}
-
-    def _lock(self) -> None:
-        row = self.connection.execute(sqlfile.query("lock_run"), self._lock_keys).fetchone()
-        if row and row["locked"]:
-            return
-        holder = self.connection.execute(sqlfile.query("lock_holder"), self._lock_keys).fetchone()
-        who = "it has just ended, try again"
-        if holder:
-            who = f"{holder['application_name'] or 'another role'}, server process {holder['pid']}"
-            who += f", connected {holder['backend_start']:%Y-%m-%d %H:%M:%S}" if holder["backend_start"] else ""
-        raise RunInProgress(name=self.name, who=who)
 
     def _begin(self) -> None:
         keys = {"recommender_id": self.recommender.id}
@@ -134,7 +141,7 @@ class Run:
     def stage(self, name: str) -> Iterator[dict[str, Any]]:
         """One step of the job: fence checked before, time and the details that the caller puts in the dict kept after."""
         details: dict[str, Any] = {}
-        with plain_errors(f"in stage {name!r} of {self.name!r}"):
+        with plain_errors(f"in stage {name!r} of {self.name!r}", self.connection):
             self.check(name)
             self.stages.append({"stage": name})
             start = time.perf_counter()
@@ -175,7 +182,7 @@ class Run:
                 raise psycopg.OperationalError("the connection is not usable")
             self._store("finish_run", **finish)
             # closing gives the lock back too, but only once the server has noticed: a run that follows at once would meet it
-            self.connection.execute(sqlfile.query("unlock_run"), self._lock_keys)
+            give_lock(self.connection, self.recommender)
         except psycopg.Error:
             # the run's own connection is gone: the row is finished on another, if there is a server at all
             with suppress(psycopg.Error, RecstoreError):

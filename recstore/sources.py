@@ -147,6 +147,7 @@ def _columns(connection: Connection, select: str) -> dict[str, int]:
     try:
         with connection.transaction():
             connection.execute("SET TRANSACTION READ ONLY")
+            connection.execute(f"EXPLAIN {select}", prepare=True)  # a mistake is told of the text as it was written
             cursor = connection.execute(f"SELECT * FROM (\n{select}\n) s LIMIT 0", prepare=True)  # noqa: S608
             return {column.name: column.type_code for column in cursor.description or ()}
     except pg.InsufficientPrivilege as error:
@@ -213,7 +214,9 @@ def expected_rows(connection: Connection, schema: str) -> int:
     """How many rows the planner expects of the source; for a progress bar only, so 0 where it can not be asked."""
     view = sql.Identifier(schema, "interactions")
     try:
-        row = connection.execute(sql.SQL("EXPLAIN (FORMAT JSON) SELECT * FROM {}").format(view)).fetchone()
+        with connection.transaction():
+            connection.execute("SET LOCAL statement_timeout = '1s'")
+            row = connection.execute(sql.SQL("EXPLAIN (FORMAT JSON) SELECT * FROM {}").format(view)).fetchone()
     except psycopg.DatabaseError:  # reading will say what is wrong
         return 0
     return int(row["QUERY PLAN"][0]["Plan"]["Plan Rows"]) if row else 0

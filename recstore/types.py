@@ -47,6 +47,11 @@ class IdType(Enum):
         try:
             if self is IdType.TEXT:
                 return text
-            return uuid.UUID(text) if self is IdType.UUID else int(text)
+            if self is IdType.UUID:
+                return uuid.UUID(text)
+            number, bits = int(text), {IdType.SMALLINT: 15, IdType.INTEGER: 31, IdType.BIGINT: 63}[self]
+            if not -(2**bits) <= number < 2**bits:
+                raise ValueError
+            return number
         except ValueError:
             raise InvalidInput(f"{text!r} can not be the {what}: its type is {self.value}.") from None

@@ -141,6 +141,13 @@ def make_shop(connection: Connection) -> None:
         "CREATE TABLE shop.products (product_id integer PRIMARY KEY, title text NOT NULL, visible boolean NOT NULL DEFAULT true)"
     )
     connection.execute("INSERT INTO shop.products SELECT n, 'product ' || n FROM generate_series(1, 120) n")
+    make_views(connection)
+    connection.execute("GRANT USAGE ON SCHEMA shop TO worker")
+    connection.execute("GRANT SELECT ON ALL TABLES IN SCHEMA shop TO worker")
+
+
+def make_views(connection: Connection) -> None:
+    """The table of planted view counts."""
     connection.execute(
         "CREATE TABLE shop.views (user_id bigint, product_id integer, view_count integer NOT NULL,"
         " PRIMARY KEY (user_id, product_id))"
@@ -151,8 +158,7 @@ def make_shop(connection: Connection) -> None:
         [column.tolist() for column in rows.T],
     )
     connection.execute("ANALYZE shop.views")
-    connection.execute("GRANT USAGE ON SCHEMA shop TO worker")
-    connection.execute("GRANT SELECT ON ALL TABLES IN SCHEMA shop TO worker")
+    connection.execute("GRANT SELECT ON shop.views TO worker")
 
 
 @pytest.fixture

@@ -184,7 +184,16 @@ SELECT
     u.run,
     r.name AS recommender,
     u.job,
-    u.state,
+    -- a run holds its lock as long as it lives
+    CASE
+        WHEN u.state = 'running' AND NOT EXISTS (
+            SELECT
+            FROM pg_locks l
+            WHERE l.locktype = 'advisory' AND l.classid = 1919247219 AND l.objid = r.id::oid AND l.objsubid = 2
+                AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+        ) THEN 'abandoned'
+        ELSE u.state
+    END AS state,
     u.generation,
     u.started_at,
     coalesce(u.finished_at, now()) - u.started_at AS duration,
@@ -209,10 +218,9 @@ SELECT
     g.items,
     w.generation AS ready_generation,
     w.reason AS waits_for,
-    u.run AS last_run,
-    u.job AS last_job,
-    u.state AS last_state,
-    u.started_at AS last_started_at,
+    u.run AS last_retrain,
+    u.state AS last_retrain_state,
+    u.started_at AS last_retrain_at,
     u.error AS last_error
 FROM recstore_private.recommenders r
 JOIN recstore_private.pointers p ON p.recommender_id = r.id
@@ -225,10 +233,10 @@ LEFT JOIN LATERAL (
     LIMIT 1
 ) w ON true
 LEFT JOIN LATERAL (
-    SELECT u.run, u.job, u.state, u.started_at, u.error
-    FROM recstore_private.runs u
-    WHERE u.recommender_id = r.id
+    SELECT u.run, u.state, u.started_at, u.error
+    FROM recstore.runs u
+    WHERE u.recommender = r.name AND u.job = 'retrain'
     ORDER BY u.run DESC
     LIMIT 1
 ) u ON true;
-COMMENT ON VIEW recstore.status IS 'One row per recommender: what is live, what waits to go live and for whom, how the last run went.';
+COMMENT ON VIEW recstore.status IS 'One row per recommender: what is live, what waits to go live and for whom, how the last training went.';

@@ -8,30 +8,31 @@ from rich.text import Text
 
 from recstore.cli import ask, jobs, manage, schema, server
 from recstore.cli.context import app, state
-from recstore.errors import RecstoreError
+from recstore.errors import InvalidInput, RecstoreError
 
-__all__ = ["app", "main"]
+__all__ = ["app", "run"]
+
+INTERRUPTED = 130
+"""Exit code of Ctrl-C and of SIGTERM."""
 
 for module in (schema, manage, jobs, ask, server):
     module.register(app)
 
 
-def main() -> None:
-    """Entry point: every error a sentence, never a traceback; the exit code tells the kind (see `docs/cli.md`)."""
-    sys.exit(run(sys.argv[1:]))
-
-
 def run(arguments: list[str]) -> int:
     """Runs one command line; returns its exit code."""
     try:
-        code = app(arguments, prog_name="recstore", standalone_mode=False)
-        return int(code or 0)
+        _check_text(arguments)
+        code = int(app(arguments, prog_name="recstore", standalone_mode=False) or 0)
+        if code == INTERRUPTED:  # what typer makes of Ctrl-C
+            raise KeyboardInterrupt
+        return code
     except RecstoreError as error:
         _complain(error.message, type(error).__name__)
         return error.exit_code
     except typer.Abort:
-        _complain("Aborted; nothing was changed.", "Aborted")
-        return 130
+        state.errors.print("Nothing was changed.")
+        return 1
     except typer.TyperException as error:
         if not error.format_message():  # no arguments: the help was shown
             return 0
@@ -39,12 +40,22 @@ def run(arguments: list[str]) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         _complain("Interrupted. What was live stays live; the next run cleans up.", "Interrupted")
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()
         return 0
     except typer.Exit as error:
         return error.exit_code
+
+
+def _check_text(arguments: list[str]) -> None:
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise InvalidInput(
+                f"The argument {argument!r} is not text in this locale. Use a UTF-8 locale, for instance LC_ALL=C.UTF-8."
+            ) from None
 
 
 def _usage(error: typer.TyperException) -> str | None:

@@ -15,8 +15,9 @@ Sql = Annotated[bool, typer.Option("--sql", help="Print the SQL, too.")]
 
 
 def register(app: typer.Typer) -> None:
-    app.command()(similar)
-    app.command()(recommend)
+    negative_ids = {"ignore_unknown_options": True}
+    app.command(context_settings=negative_ids)(similar)
+    app.command(context_settings=negative_ids)(recommend)
     app.command()(popular)
 
 

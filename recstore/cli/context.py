@@ -100,7 +100,7 @@ def connection() -> Iterator[tuple[Connection, str, Settings]]:
     url = database_url(given)
     opened = connect(url)
     try:
-        with plain_errors("asking the database"):
+        with plain_errors("asking the database", opened):
             yield opened, url, given
     finally:
         opened.close()
@@ -148,20 +148,28 @@ def show_rows(
     if not rows:
         say(empty)
         return
-    terminal = state.output.is_terminal
-    table = Table(box=SIMPLE_HEAD if terminal else None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     names = list(columns or rows[0])
-    for name in names:
+    cells = [[_cell(row[name]) for name in names] for row in rows]
+    heads = [name.replace("_", " ") for name in names]
+    widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
+    terminal = state.output.is_terminal
+    if terminal and sum(widths) + 2 * len(widths) > state.output.width:  # too wide: a block per row, as psql's \x
+        for row in cells:
+            for head, cell in zip(heads, row, strict=True):
+                state.output.print(Text.assemble((f"{head:<{max(map(len, heads))}}  ", "bold"), cell))
+            state.output.print()
+        return
+    table = Table(box=SIMPLE_HEAD if terminal else None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for head, name in zip(heads, names, strict=True):
         numeric = all(isinstance(row[name], int | float | Decimal) for row in rows if row[name] is not None)
-        table.add_column(
-            name.replace("_", " "), justify="right" if numeric else "left", overflow="fold", no_wrap=not terminal
-        )
-    for row in rows:
-        table.add_row(*(Text(_cell(row[name])) for name in names))
-    if terminal:
-        state.output.print(table)
-    else:  # a pipe or a file has no width
-        Console(file=state.output.file, width=10_000, highlight=False, color_system=None).print(table)
+        table.add_column(head, justify="right" if numeric else "left", no_wrap=True)
+    for row in cells:
+        table.add_row(*map(Text, row))
+    # a pipe or a file has no width
+    console = (
+        state.output if terminal else Console(file=state.output.file, width=10_000, highlight=False, color_system=None)
+    )
+    console.print(table)
 
 
 def _cell(value: Any) -> str:
@@ -170,7 +178,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, datetime):
         return f"{value.astimezone():%Y-%m-%d %H:%M:%S}"
     if isinstance(value, float):
-        return f"{value:.3f}"
+        return f"{value:.3f}".removesuffix(".000")
     if isinstance(value, UUID | str | int | Decimal):
         return str(value)
     return json.dumps(value, default=str, ensure_ascii=False)

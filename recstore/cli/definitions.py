@@ -56,11 +56,11 @@ def definition_options(*, without: tuple[str, ...] = ()) -> Callable[[Callable[.
 
         def wrapper(**arguments: Any) -> Any:
             given: dict[str, dict[str, Any]] = {}
-            for parameter, (section, name, _info) in fields.items():
+            for parameter, (section, name, info) in fields.items():
                 value = arguments.pop(parameter)
                 if value is not None:
                     none = isinstance(value, str) and value.lower() == "none"
-                    given.setdefault(section, {})[name] = None if none else value
+                    given.setdefault(section, {})[name] = info.get_default() if none else value
             return command(**arguments, given=given)
 
         own = [p for p in inspect.signature(command).parameters.values() if p.name != "given"]
@@ -107,8 +107,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text())
     except FileNotFoundError:
         raise InvalidInput(f"There is no file {path}.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{path} can not be read: {error}.") from None
+    except OSError as error:
+        raise InvalidInput(f"{path} can not be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise InvalidInput(f"{path} can not be read: it is not UTF-8 text.") from None
     except tomllib.TOMLDecodeError as error:
         raise InvalidInput(f"{path} is not valid TOML: {error}.") from None
 
@@ -124,6 +126,10 @@ def merge(base: dict[str, Any], given: dict[str, dict[str, Any]], titles: str | 
                 merged[section].pop(other, None)
     if titles is not None:
         merged["titles"] = None if titles.lower() == "none" else _titles(titles)
+    for section in merged.keys() - Definition.model_fields.keys():
+        raise InvalidInput(
+            f"[{section}] is no section of a recommender; there are {', '.join(Definition.model_fields)}."
+        )
     if "source" not in merged:
         raise InvalidInput(
             "Where are the view counts? Give --table schema.table, --query 'SELECT ..' or --file FILE.toml."
@@ -147,9 +153,6 @@ def _sentence(error: Any) -> str:
     location = [str(part) for part in error["loc"]]
     message = error["msg"].removeprefix("Value error, ")
     if len(location) < 2:
-        if error["type"] == "extra_forbidden":
-            known = ", ".join(Definition.model_fields)
-            return f"[{location[0]}] is no section of a recommender; there are {known}."
         return f"{location[0] if location else 'definition'}: {message}."
     section, name = location[0], location[1]
     if error["type"] == "extra_forbidden":

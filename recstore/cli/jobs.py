@@ -6,7 +6,7 @@ import typer
 
 from recstore import pipeline, registry
 from recstore.cli.context import Json, Name, current, database_url, say, settings, show, show_rows, state, use_json
-from recstore.progress import StageReporter
+from recstore.progress import StageReporter, pruned_words
 
 READY = 4
 """Exit code of a training whose generation is complete but could not go live yet."""
@@ -123,7 +123,5 @@ def prune(
     if json:
         show(done)
         return
-    removed = ", ".join(map(str, done["pruned"]))
-    say(f"removed {removed}" if removed else "nothing to remove")
-    for generation, who in done.get("postponed", {}).items():
-        say(f"{generation} stays for now: {'; '.join(who)}")
+    for words in pruned_words(done):
+        say(words)

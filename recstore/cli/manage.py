@@ -111,8 +111,7 @@ def list_(json: Json = False) -> None:
             "users",
             "items",
             "ready_generation",
-            "last_job",
-            "last_state",
+            "last_retrain_state",
         ]
         show_rows(
             registry.overview(opened),
@@ -138,6 +137,8 @@ def show_one(name: Name, json: Json = False) -> None:
         told = {key: value for key, value in (values or {}).items() if value is not None}
         if told:
             say(f"  {section}: " + ", ".join(f"{key} = {value}" for key, value in told.items()))
+    if described["last_error"]:
+        say(f"  the last training failed: {described['last_error']}")
     live = described["live"]
     if live is None:
         say(f"  nothing is live yet. Run: recstore retrain {name}")
@@ -171,6 +172,9 @@ def _described(opened: Connection, recommender: objects.Registered) -> dict[str,
         "dimensions": recommender.dimensions,
         "definition": recommender.definition.model_dump(mode="json"),
         "live": next((row for row in rows if row["state"] == "live"), None),
+        "last_error": next(
+            row["last_error"] for row in registry.overview(opened) if row["recommender"] == recommender.name
+        ),
         "waiting": [row for row in rows if row["state"] == "ready"],
     }
 
@@ -216,7 +220,7 @@ def alter(
         altered = registry.alter(opened, settings, recommender, definition)
         if json:
             show(_described(opened, altered))
-        elif definition == recommender.definition and factors <= recommender.dimensions and not resize:
+        elif definition == recommender.definition:
             say(f"{name} is as it was")
         else:
             say(f"altered {name}; the next training uses it: recstore retrain {name}")
@@ -260,7 +264,7 @@ def drop(
         if cascade or not found:
             also = f", and with it {', '.join(found)}" if found else ""
             confirm(f"Drop the recommender {name} with all its generations{also}?", yes)
-        dropped = registry.drop(opened, settings, recommender, cascade=cascade)
+        dropped = pipeline.drop(opened, settings, recommender, cascade=cascade)
         if json:
             show({"dropped": name, "with": dropped})
         say(f"dropped {name}" + (f" and {', '.join(dropped)}" if dropped else ""))

@@ -127,7 +127,7 @@ def _show(console: Console, connection: Connection, heading: str, question: ques
     console.print(f"\n{heading}", style="bold", markup=False)
     console.print(question.statement, style="cyan", markup=False)
     for row in question.ask(connection):
-        item, title, *others = row.values()
+        item, title, *others = (f"{value:.3f}" if isinstance(value, float) else value for value in row.values())
         console.print(f"  {item:>6}  {title.strip():<38} {'  '.join(map(str, others))}", markup=False)
 
 

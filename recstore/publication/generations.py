@@ -4,6 +4,7 @@ At the same time tables of their own (the functions read them) and partitions (t
 here takes a lock that a reader of the views waits for, but for the drop of what no reader can see any more.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -88,9 +89,11 @@ def mark_pruning(connection: Connection, recommender: Registered, generation: in
     return True
 
 
-def surplus(connection: Connection, settings: Settings, recommender: Registered, keep: int) -> list[int]:
-    """Generations to prune: all but the live one, the `keep - 1` newest that were live before, the newest that is ready
-    to go live, and those retired less than `retention` seconds ago."""
+def surplus(
+    connection: Connection, settings: Settings, recommender: Registered, keep: int
+) -> tuple[list[int], dict[int, float]]:
+    """Generations to prune: all but the live one, the `keep - 1` newest that were live before, and the newest that is
+    ready to go live; and, with the seconds left, those that would be but were live less than `retention` ago."""
     rows = all_of(connection, recommender)
     live = next((row["generation"] for row in rows if row["live"]), 0)
     ready = [row["generation"] for row in rows if row["state"] == "ready"]
@@ -99,24 +102,38 @@ def surplus(connection: Connection, settings: Settings, recommender: Registered,
         (row["generation"] for row in rows if row["state"] == "published" and not row["live"]), reverse=True
     )
     found = [generation for generation in ready if generation != waiting]
+    retained = {}
     for generation in retired[keep - 1 :]:
         row = connection.execute(
             sqlfile.query("retired_long_enough"), {"recommender_id": recommender.id, "generation": generation}
         ).fetchone()
-        if row is None or row["seconds"] is None or row["seconds"] >= settings.retention:
+        left = settings.retention - row["seconds"] if row and row["seconds"] is not None else 0
+        if left > 0:
+            retained[generation] = left
+        else:
             found.append(generation)
-    return found
+    return found, retained
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What a prune did: generations removed, those that transactions hold up, and those retained for some seconds yet."""
+
+    removed: list[int]
+    postponed: dict[int, list[Blocker]]
+    retained: dict[int, float]
 
 
 def prune(
     connection: Connection, settings: Settings, recommender: Registered, keep: int, wait: float | None = None
-) -> tuple[list[int], dict[int, list[Blocker]]]:
-    """Removes surplus generations and leftovers of dead runs; returns (removed, {postponed: whom it waits for}).
+) -> Pruned:
+    """Removes surplus generations and leftovers of dead runs.
 
     Never waits longer than `prune_wait` for anybody; what is postponed goes with a later prune.
     """
     wait = settings.prune_wait if wait is None else wait
-    for generation in surplus(connection, settings, recommender, keep):
+    found, retained = surplus(connection, settings, recommender, keep)
+    for generation in found:
         mark_pruning(connection, recommender, generation, "superseded")
     removed: list[int] = []
     postponed: dict[int, list[Blocker]] = {}
@@ -129,7 +146,7 @@ def prune(
             else:
                 removed.append(row["generation"])
     _drop_old_parents(connection, settings, recommender)
-    return removed, postponed
+    return Pruned(removed, postponed, retained)
 
 
 def _may_see(connection: Connection, generation: int) -> list[Blocker]:

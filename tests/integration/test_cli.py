@@ -1,6 +1,8 @@
 """The command line, as a person uses it: output, exit codes, and one plain sentence for every mistake."""
 
 import json
+import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,9 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import Database, superuser
+from conftest import Database, make_views, superuser
+from rich.console import Console
+from support import look, until
 
 from recstore import cli
+from recstore.definition import Hyperparameters
 
 CREATE = "create retail --table shop.views --item product_id --value view_count --factors 16 --search exact"
 
@@ -149,6 +154,95 @@ def test_a_slow_lookup_is_told_with_its_remedies(recstore: Command, shop: Databa
     assert "recstore alter slow --seen published" in created.out
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_is_a_sentence_and_a_finished_run(shop: Database, number: signal.Signals) -> None:
+    shop.create(hyperparameters=Hyperparameters(factors=64, iterations=1000))
+    command = [sys.executable, "-m", "recstore", "--database", shop.url, "retrain", "retail"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until(lambda: look(shop, 'SELECT FROM recstore.runs WHERE stages @> \'[{"stage": "weigh"}]\''))
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == ""
+    assert "Error: Interrupted. What was live stays live" in err
+    assert "Traceback" not in err
+    assert look(shop, "SELECT state, error FROM recstore.runs") == [{"state": "failed", "error": "Interrupted."}]
+
+
+def test_a_run_whose_process_is_gone_is_not_shown_as_running(shop: Database, recstore: Command) -> None:
+    shop.create(hyperparameters=Hyperparameters(factors=64, iterations=1000))
+    command = [sys.executable, "-m", "recstore", "--database", shop.url, "retrain", "retail"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until(lambda: look(shop, 'SELECT FROM recstore.runs WHERE stages @> \'[{"stage": "weigh"}]\''))
+    assert "running" in recstore("list").out
+    refused = recstore("drop retail --yes")
+    assert (refused.code, "Another run of 'retail' is in progress" in refused.err) == (1, True)
+    process.kill()
+    process.wait()
+    until(lambda: look(shop, "SELECT FROM recstore.status WHERE last_retrain_state = 'abandoned'"))
+    assert "abandoned" in recstore("list").out
+    assert recstore("drop retail --yes").code == 0
+
+
+def test_a_source_that_was_dropped_and_made_again(shop: Database, recstore: Command) -> None:
+    recstore(CREATE)
+    recstore("retrain retail")
+    recstore("grant retail application --people")
+    application = shop.connect("application")
+    application.execute("CREATE TABLE shop.kept AS TABLE shop.views; DROP TABLE shop.views CASCADE")
+    failed = recstore("retrain retail")
+    assert (failed.code, "no table shop.views" in failed.err) == (2, True)
+    assert (
+        "the last training failed: The source can not be read: there is no table shop.views"
+        in recstore("show retail").out
+    )
+    assert "lacks the view interactions" in recstore("db check").err
+    application.execute("ALTER TABLE shop.kept RENAME TO views; GRANT SELECT ON shop.views TO worker")
+    assert "made the view interactions anew" in recstore("db upgrade").out
+    assert recstore("db check").code == 0
+    assert len(application.execute("SELECT * FROM retail.recommend(1, 3)").fetchall()) == 3
+    application.execute("DROP TABLE shop.views CASCADE")
+    make_views(application)
+    retrained = recstore("retrain retail")
+    assert retrained.code == 0
+    assert "it is made anew" in retrained.err
+    assert len(application.execute("SELECT * FROM retail.recommend(1, 3)").fetchall()) == 3
+
+
+def test_a_locked_source_ends_in_a_timeout(shop: Database, recstore: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    recstore(CREATE)
+    recstore("retrain retail")
+    monkeypatch.setenv("RECSTORE_SOURCE_TIMEOUT", "0.5")
+    application = shop.connect("application")
+    application.execute("BEGIN; LOCK TABLE shop.views")
+    refused = recstore("retrain retail")
+    assert (refused.code, "took longer than 0.5 s" in refused.err) == (1, True)
+    application.execute("ROLLBACK")
+    monkeypatch.delenv("RECSTORE_SOURCE_TIMEOUT")
+    assert recstore("retrain retail").code == 0
+
+
+def test_what_is_retained_is_said(recstore: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    recstore(CREATE + " --keep 1")
+    recstore("retrain retail")
+    recstore("retrain retail")
+    monkeypatch.setenv("RECSTORE_RETENTION", "3600")
+    recstore("retrain retail")
+    assert re.search(r"2 stays 3\d\d\d s more \(RECSTORE_RETENTION\)", recstore("prune retail").out)
+    monkeypatch.setenv("RECSTORE_RETENTION", "0")
+    assert recstore("prune retail").out == "removed 2\n"
+    assert recstore("prune retail").out == "nothing to remove\n"
+
+
+def test_a_table_too_wide_for_the_terminal_is_shown_in_blocks(
+    shop: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop.create()
+    monkeypatch.setattr(cli.state, "output", Console(force_terminal=True, width=60, color_system=None))
+    assert cli.run(["--database", shop.url, "list"]) == 0
+    assert "recommender         retail\n" in capsys.readouterr().out
+
+
 def test_a_publication_for_all_tables_is_asked_about(recstore: Command, shop: Database) -> None:
     with superuser(shop.server, shop.name) as connection:
         connection.execute("CREATE PUBLICATION everything FOR ALL TABLES")
@@ -188,6 +282,13 @@ MISTAKES = {
     "alter retail --user view_count": (2, "create another recommender"),
     "alter retail --factors 5000": (2, "5000 factors"),
     "alter retail --min-nix 1": (2, "No such option"),
+    "alter retail --trainer nix": (2, "There is no trainer named 'nix'"),
+    "alter retail --iterations 1000000": (2, "--iterations"),
+    "alter retail --min-item-views 10 --max-item-views 5": (2, "nothing would be left"),
+    "recommend retail 99999999999999999999": (2, "can not be the user id"),
+    "recommend retail \udcff": (2, "not text in this locale"),
+    "create x --query selec": (2, 'syntax error at or near "selec"'),
+    "--database mysql://x/y list": (3, "not a postgresql:// URL"),
     "grant retail nobody_at_all": (2, "no role named"),
     "prune retail --keep 0": (2, "--keep"),
     "retrain retail --device tpu": (2, "RECSTORE_DEVICE"),

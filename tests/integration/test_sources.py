@@ -456,8 +456,8 @@ def test_the_live_generation_survives_every_failure_of_the_source(shop: Database
         assert re.search(r"live generation( of 'retail')? stays", caught.value.message), caught.value.message
         assert value(connection, "SELECT retail.generation()") == live
         assert rows(connection, "SELECT * FROM retail.recommend(1, 5)") == answer
-        last = rows(connection, "SELECT last_state, last_error FROM recstore.status")
-        assert last == [{"last_state": "failed", "last_error": caught.value.message}]
+        last = rows(connection, "SELECT last_retrain_state, last_error FROM recstore.status")
+        assert last == [{"last_retrain_state": "failed", "last_error": caught.value.message}]
 
     reset = "TRUNCATE shop.clicks; INSERT INTO shop.clicks SELECT * FROM shop.views"
     fails(SourceEmpty, "no usable rows", "TRUNCATE shop.clicks", reset)
