@@ -147,7 +147,6 @@ def _columns(connection: Connection, select: str) -> dict[str, int]:
     try:
         with connection.transaction():
             connection.execute("SET TRANSACTION READ ONLY")
-            connection.execute(f"EXPLAIN {select}", prepare=True)  # a mistake is told of the text as it was written
             cursor = connection.execute(f"SELECT * FROM (\n{select}\n) s LIMIT 0", prepare=True)  # noqa: S608
             return {column.name: column.type_code for column in cursor.description or ()}
     except pg.InsufficientPrivilege as error:
@@ -155,7 +154,23 @@ def _columns(connection: Connection, select: str) -> dict[str, int]:
     except psycopg.Error as error:
         if isinstance(error, psycopg.OperationalError) and connection.closed:
             raise
-        raise SourceInvalid(reason=one_line(error), remedy="Try the query in psql first.") from None
+        reason = one_line(error)
+        if isinstance(error, pg.SyntaxError):
+            reason = _syntax_error(connection, select) or reason
+        raise SourceInvalid(reason=reason, remedy="Try the query in psql first.") from None
+
+
+def _syntax_error(connection: Connection, select: str) -> str | None:
+    """The mistake as the server tells it of the text alone, without the parentheses that were put around it."""
+    try:
+        with connection.transaction():
+            connection.execute("SET TRANSACTION READ ONLY")
+            connection.execute(f"EXPLAIN {select}", prepare=True)
+    except pg.SyntaxError as error:
+        return one_line(error)
+    except psycopg.Error:
+        pass
+    return None
 
 
 def _denied(connection: Connection, error: psycopg.Error, grant: str) -> PermissionDenied:
