@@ -175,3 +175,25 @@ def shop(server: Server, shop_template: str) -> Iterator[Database]:
     database = make_database(server, shop_template)
     yield database
     drop_database(database)
+
+
+@pytest.fixture
+def application(shop: Database) -> Connection:
+    """The shop's database as the application's own role."""
+    return shop.connect("application")
+
+
+@pytest.fixture
+def stepping(application: Connection) -> Connection:
+    """shop.live: a view of nine rows whose value is shop.step(), which `set_step` gives something to do."""
+    application.execute("CREATE TABLE shop.log (line text)")
+    application.execute(
+        "CREATE FUNCTION shop.step(id int) RETURNS int LANGUAGE plpgsql VOLATILE AS $$ BEGIN RETURN 1; END $$"
+    )
+    application.execute("GRANT ALL ON shop.log TO worker")
+    application.execute(
+        "CREATE VIEW shop.live AS SELECT id AS user_id, id AS item_id, shop.step(id) AS value"
+        " FROM generate_series(1, 9) id"
+    )
+    application.execute("GRANT SELECT ON shop.live TO worker")
+    return application

@@ -131,3 +131,38 @@ def as_template(database: Database, name: str) -> str:
 
 def copy_of(server: Server, template: str) -> Database:
     return make_database(server, template)
+
+
+WITHOUT_PEOPLE = [
+    "SELECT * FROM retail.similar_items(1, 3)",
+    "SELECT * FROM retail.popular_items(3)",
+    "SELECT * FROM retail.item_vectors",
+    "SELECT retail.generation()",
+    "SELECT retail.use_search_settings()",
+]
+
+WITH_PEOPLE = [
+    "SELECT * FROM retail.recommend(1, 3)",
+    "SELECT * FROM retail.recommend(1, 3, false)",
+    "SELECT * FROM retail.recommend(99999, 3)",
+    "SELECT * FROM retail.similar_users(1, 3)",
+    "SELECT * FROM retail.users_for_item(1, 3)",
+    "SELECT retail.user_vector(1)",
+    "SELECT retail.predict(1, 1)",
+    "SELECT * FROM retail.user_vectors",
+    "SELECT * FROM retail.interactions",
+]
+
+
+def make_clicks(application: Connection, columns: str, *values: str) -> None:
+    """Table shop.clicks with a few rows, readable by recstore."""
+    application.execute(f"CREATE TABLE shop.clicks ({columns})")
+    application.execute(f"INSERT INTO shop.clicks VALUES {', '.join(values)}")
+    application.execute("GRANT SELECT ON shop.clicks TO worker")
+
+
+def set_step(application: Connection, body: str) -> None:
+    application.execute(
+        "CREATE OR REPLACE FUNCTION shop.step(id int) RETURNS int LANGUAGE plpgsql VOLATILE AS $$"
+        f" DECLARE found int; BEGIN {body} RETURN 1; END $$"
+    )

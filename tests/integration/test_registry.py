@@ -1,23 +1,18 @@
 """Recommenders made, changed, granted, dropped, dumped and restored; always as a plain role, in fresh sessions."""
 
-import os
-import subprocess
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from threading import Barrier
 from typing import Any
 
 import psycopg
 import pytest
-from conftest import VERSION, Database, drop_database, make_database, make_shop, superuser
+from conftest import Database, superuser
 from psycopg import errors as pg
-from support_sql import column, read_factors, rows, value
+from support_sql import WITH_PEOPLE, WITHOUT_PEOPLE, column, rows, value
 
-from recstore import migrate, pipeline, registry
+from recstore import registry
 from recstore.database import Connection
 from recstore.definition import Definition, Hyperparameters, Publication, Source, Storage
-from recstore.embedded import Server, tool_path
 from recstore.errors import (
     DependentObjects,
     InvalidInput,
@@ -305,24 +300,6 @@ def allowed(connection: Connection, statement: str) -> bool:
     return True
 
 
-WITHOUT_PEOPLE = [
-    "SELECT * FROM retail.similar_items(1, 3)",
-    "SELECT * FROM retail.popular_items(3)",
-    "SELECT * FROM retail.item_vectors",
-    "SELECT retail.generation()",
-    "SELECT retail.use_search_settings()",
-]
-WITH_PEOPLE = [
-    "SELECT * FROM retail.recommend(1, 3)",
-    "SELECT * FROM retail.recommend(1, 3, false)",
-    "SELECT * FROM retail.recommend(99999, 3)",
-    "SELECT * FROM retail.similar_users(1, 3)",
-    "SELECT * FROM retail.users_for_item(1, 3)",
-    "SELECT retail.user_vector(1)",
-    "SELECT retail.predict(1, 1)",
-    "SELECT * FROM retail.user_vectors",
-    "SELECT * FROM retail.interactions",
-]
 NEVER = [
     "SELECT * FROM recstore_private.generations",
     "SELECT * FROM recstore_private.recommenders",
@@ -377,115 +354,6 @@ def test_a_reader_who_may_not_read_the_source_gets_nothing_out_of_it(shop: Datab
     with superuser(shop.server, shop.name) as owner:
         owner.execute('DROP OWNED BY "Odd \'reader"')
         owner.execute('DROP ROLE "Odd \'reader"')
-
-
-# pgvector elsewhere, dump and restore
-
-
-@pytest.fixture
-def elsewhere(server: Server) -> Iterator[Database]:
-    """The small shop in a database whose pgvector is in the schema extensions, and nobody's search_path."""
-    with superuser(server) as owner:
-        owner.execute("DROP DATABASE IF EXISTS template_extensions")
-        owner.execute("CREATE DATABASE template_extensions")
-    with superuser(server, "template_extensions") as owner:
-        owner.execute("CREATE SCHEMA extensions")
-        owner.execute("CREATE EXTENSION vector SCHEMA extensions")
-        owner.execute("GRANT USAGE ON SCHEMA extensions TO PUBLIC")
-    database = make_database(server, "template_extensions")
-    with database.connect() as connection:
-        migrate.upgrade(connection, database.url, database.settings)
-    with database.connect("application") as connection:
-        make_shop(connection)
-    yield database
-    drop_database(database)
-
-
-@pytest.mark.contract
-@pytest.mark.parametrize("vector_type", ["vector", "halfvec"])
-def test_everything_works_with_pgvector_in_another_schema(elsewhere: Database, vector_type: Any) -> None:
-    publication = Publication(search="hnsw", index_users=True)
-    storage = Storage(vector_type=vector_type)
-    recommender = elsewhere.create(hyperparameters=SMALL, publication=publication, storage=storage)
-    with elsewhere.connect() as connection:
-        registry.grant_reader(connection, recommender, "application", people=True)
-    for _ in range(2):
-        assert elsewhere.retrain().live
-    for statement in [*WITHOUT_PEOPLE, *WITH_PEOPLE]:
-        with elsewhere.connect("application") as fresh:
-            assert rows(fresh, statement), statement
-    with elsewhere.connect("application") as fresh, fresh.transaction():
-        fresh.execute("SELECT retail.use_search_settings()")
-        direct = (
-            "SELECT p.product_id FROM shop.products p JOIN retail.item_vectors v ON v.item_id = p.product_id"
-            " ORDER BY v.preference OPERATOR(extensions.<#>) (SELECT retail.user_vector(1)) LIMIT 10"
-        )
-        found = column(fresh, direct)
-        assert set(found) == set(column(fresh, "SELECT item_id FROM retail.recommend(1, 10, false)"))
-    pipeline.roll_back(elsewhere.url, elsewhere.settings, "retail")
-    with elsewhere.connect() as connection:
-        assert len(rows(connection, "SELECT * FROM retail.recommend(1, 10)")) == 10
-        assert registry.drop(connection, elsewhere.settings, recommender) == []
-        migrate.upgrade(connection, elsewhere.url, elsewhere.settings)
-        migrate.check(elsewhere.url)
-
-
-def tool(name: str, database: Database, *arguments: str) -> str:
-    """Runs pg_dump or pg_restore as recstore's plain role."""
-    command = [str(tool_path(VERSION, name)), f"--dbname={database.url}", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={"PATH": os.defpath})
-    assert (done.returncode, done.stderr) == (0, ""), done.stderr
-    return done.stdout
-
-
-@pytest.mark.contract
-def test_a_dump_is_restored_by_a_plain_role_and_goes_on(
-    server: Server, empty_template: str, shop: Database, tmp_path: Path
-) -> None:
-    recommender = shop.create(hyperparameters=SMALL, publication=Publication(search="hnsw", index_users=True))
-    with shop.connect() as connection:
-        registry.grant_reader(connection, recommender, "application", people=True)
-    for _ in range(3):
-        shop.retrain()
-    questions = [*WITHOUT_PEOPLE[:2], *WITH_PEOPLE[:6], "SELECT * FROM retail.item_vectors ORDER BY item_id"]
-    with shop.connect() as connection:
-        expected = [rows(connection, question) for question in questions]
-        last = value(connection, "SELECT max(generation) FROM recstore.generations")
-        comments = value(connection, "SELECT obj_description('retail.item_vectors'::regclass)")
-    dump, contents = tmp_path / "dump", tmp_path / "contents"
-    tool("pg_dump", shop, "--format=custom", f"--file={dump}")
-    lines = subprocess.run(
-        [str(tool_path(VERSION, "pg_restore")), "--list", str(dump)], capture_output=True, text=True, check=True
-    ).stdout.splitlines()
-    contents.write_text("\n".join(line for line in lines if "EXTENSION" not in line))  # there already, and not ours
-
-    restored = make_database(server, empty_template)
-    try:
-        tool("pg_restore", restored, "--no-owner", f"--use-list={contents}", "--exit-on-error", str(dump))
-        with restored.connect() as fresh:
-            assert [rows(fresh, question) for question in questions] == expected
-            assert value(fresh, "SELECT obj_description('retail.item_vectors'::regclass)") == comments
-        with restored.connect("application") as reader:
-            assert rows(reader, "SELECT * FROM retail.similar_items(1, 3)")
-        with restored.connect() as fresh:
-            assert migrate.upgrade(fresh, restored.url, restored.settings) == []
-            migrate.check(restored.url)
-            read_factors(fresh)
-        outcome = restored.retrain()
-        assert outcome.live
-        assert outcome.generation >= last
-        assert not outcome.warnings
-        assert pipeline.prune(restored.url, restored.settings, "retail", keep=1)["pruned"]
-        with restored.connect() as fresh:
-            states = column(
-                fresh,
-                "SELECT state FROM recstore.generations WHERE state NOT IN ('pruned', 'next') ORDER BY generation",
-            )
-            assert states == ["live"]
-            assert len(rows(fresh, "SELECT * FROM retail.recommend(1, 10)")) == 10
-            assert registry.drop(fresh, restored.settings, registry.get(fresh, "retail")) == []
-    finally:
-        drop_database(restored)
 
 
 def test_the_search_path_of_the_session_makes_no_difference(shop: Database) -> None:

@@ -5,10 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import psycopg
 import pytest
 from conftest import Database, superuser
-from support_sql import column, rows, value
+from support_sql import column, make_clicks, rows, set_step, value
 
 from recstore import pipeline, registry, sources
 from recstore.database import Connection
@@ -25,11 +24,6 @@ from recstore.errors import (
 )
 from recstore.interactions import Interactions, SourceReport
 from recstore.types import IdType
-
-
-@pytest.fixture
-def application(shop: Database) -> Connection:
-    return shop.connect("application")
 
 
 def pull(shop: Database, source: Source, name: str = "read") -> tuple[dict[tuple[Any, Any], float], SourceReport]:
@@ -62,13 +56,6 @@ def pairs_of(interactions: Interactions) -> dict[tuple[Any, Any], float]:
         (users.to_python(int(u)), items.to_python(int(i))): float(v)
         for u, i, v in zip(interactions.user_index, interactions.item_index, interactions.values, strict=True)
     }
-
-
-def make_views(application: Connection, columns: str, *values: str) -> None:
-    """Table shop.clicks with a few rows, readable by recstore."""
-    application.execute(f"CREATE TABLE shop.clicks ({columns})")
-    application.execute(f"INSERT INTO shop.clicks VALUES {', '.join(values)}")
-    application.execute("GRANT SELECT ON shop.clicks TO worker")
 
 
 def refuse(shop: Database, error: type[RecstoreError], **source: object) -> str:
@@ -107,7 +94,7 @@ def test_a_table_and_its_query_are_the_same(shop: Database) -> None:
 
 
 def test_values_of_every_number_type_and_none(shop: Database, application: Connection) -> None:
-    make_views(
+    make_clicks(
         application,
         "u varchar(20), i text, small smallint, big bigint, exact numeric(10, 3), single real, double float8",
         "('Zoë', 'a', 1, 5000000000, 1.125, 0.5, 0.1)",
@@ -136,7 +123,7 @@ def test_domains_are_their_base_types(shop: Database, application: Connection) -
     application.execute("CREATE DOMAIN shop.customer AS bigint CHECK (value > 0)")
     application.execute("CREATE DOMAIN shop.article AS varchar(10)")
     application.execute("CREATE DOMAIN shop.amount AS numeric CHECK (value > 0)")
-    make_views(
+    make_clicks(
         application,
         "user_id shop.customer, item_id shop.article, value shop.amount, PRIMARY KEY (user_id, item_id)",
         *[f"({user}, 'article {item}', 2)" for user in range(1, 30) for item in range(user % 5, 20, 3)],
@@ -162,7 +149,7 @@ NEWEST = {
 def test_last_at_of_every_time_type(shop: Database, application: Connection, kind: str) -> None:
     with superuser(shop.server) as connection:
         connection.execute(f"ALTER DATABASE {shop.name} SET timezone = 'UTC'")
-    make_views(
+    make_clicks(
         application,
         f"user_id int, item_id int, value int, seen_at {kind}",
         "(1, 1, 5, '2024-05-06 07:08:09.123456')",
@@ -179,7 +166,7 @@ def test_last_at_of_every_time_type(shop: Database, application: Connection, kin
 
 @pytest.mark.contract
 def test_duplicates(shop: Database, application: Connection) -> None:
-    make_views(
+    make_clicks(
         application,
         "user_id int, item_id int, value int, at timestamptz",
         "(1, 1, 7, '2024-01-02')",
@@ -196,7 +183,7 @@ def test_duplicates(shop: Database, application: Connection) -> None:
 
 
 def test_nulls_nan_and_nonpositive_values_are_counted_and_left_out(shop: Database, application: Connection) -> None:
-    make_views(
+    make_clicks(
         application,
         "user_id int, item_id int, value float8",
         *(f"({n}, 1, 1)" for n in range(10, 20)),
@@ -340,29 +327,6 @@ def test_odd_identifiers_work(shop: Database, application: Connection) -> None:
 # The transaction
 
 
-@pytest.fixture
-def stepping(application: Connection) -> Connection:
-    """shop.live: a view of nine rows whose value is shop.step(), which `set_step` gives something to do."""
-    application.execute("CREATE TABLE shop.log (line text)")
-    application.execute(
-        "CREATE FUNCTION shop.step(id int) RETURNS int LANGUAGE plpgsql VOLATILE AS $$ BEGIN RETURN 1; END $$"
-    )
-    application.execute("GRANT ALL ON shop.log TO worker")
-    application.execute(
-        "CREATE VIEW shop.live AS SELECT id AS user_id, id AS item_id, shop.step(id) AS value"
-        " FROM generate_series(1, 9) id"
-    )
-    application.execute("GRANT SELECT ON shop.live TO worker")
-    return application
-
-
-def set_step(application: Connection, body: str) -> None:
-    application.execute(
-        "CREATE OR REPLACE FUNCTION shop.step(id int) RETURNS int LANGUAGE plpgsql VOLATILE AS $$"
-        f" DECLARE found int; BEGIN {body} RETURN 1; END $$"
-    )
-
-
 @pytest.mark.contract
 def test_reading_can_not_write(shop: Database, stepping: Connection) -> None:
     shop.create(source=Source(table="shop.live", value="value"))
@@ -475,98 +439,3 @@ def test_the_live_generation_survives_every_failure_of_the_source(shop: Database
         "GRANT SELECT ON shop.clicked TO worker",
     )
     assert shop.retrain().generation > live
-
-
-# The lookup of one user
-
-
-@pytest.fixture
-def history(application: Connection) -> str:
-    """A table of 60 thousand rows without any index, and one of items with its key."""
-    application.execute("CREATE TABLE shop.catalogue (id bigint PRIMARY KEY)")
-    application.execute("INSERT INTO shop.catalogue SELECT generate_series(1, 20000)")
-    application.execute("ANALYZE shop.catalogue")
-    application.execute("GRANT SELECT ON shop.catalogue TO worker")
-    application.execute(
-        "CREATE TABLE shop.history AS SELECT n % 3000 AS user_id, n / 3 % 997 AS item_id, 1 AS value, now() AS at"
-        " FROM generate_series(1, 60000) n"
-    )
-    application.execute("ANALYZE shop.history")
-    application.execute("GRANT SELECT ON shop.history TO worker")
-    return "shop.history"
-
-
-LOOKUPS: list[tuple[bool, str | None, str]] = [
-    (False, None, "SELECT user_id, item_id, value FROM shop.history"),
-    (True, "(user_id)", "SELECT user_id, item_id, value FROM shop.history"),
-    (True, "(user_id, item_id)", "SELECT user_id, item_id, value FROM shop.history"),
-    (False, "(item_id, user_id)", "SELECT user_id, item_id, value FROM shop.history"),
-    (False, "(user_id)", "SELECT user_id::text AS user_id, item_id, value FROM shop.history"),
-    (True, "((user_id::text))", "SELECT user_id::text AS user_id, item_id, value FROM shop.history"),
-    (True, "(user_id)", "SELECT user_id, item_id, count(*) AS value FROM shop.history GROUP BY 1, 2"),
-    (
-        False,
-        "(user_id)",
-        "SELECT user_id, item_id, value FROM (SELECT *, row_number() OVER (ORDER BY at) AS n FROM shop.history) h"
-        " WHERE n > 0",
-    ),
-    (
-        True,
-        "(user_id)",
-        "SELECT user_id, item_id, value FROM (SELECT *, row_number() OVER (PARTITION BY user_id ORDER BY at) AS n"
-        " FROM shop.history) h WHERE n < 100",
-    ),
-    (
-        False,
-        "(user_id)",
-        "WITH h AS MATERIALIZED (SELECT * FROM shop.history) SELECT user_id, item_id, value FROM h",
-    ),
-    (
-        False,
-        None,
-        "SELECT h.user_id, c.id AS item_id, h.value FROM shop.history h JOIN shop.catalogue c ON c.id = h.item_id",
-    ),
-    (
-        True,
-        "(user_id)",
-        "SELECT h.user_id, c.id AS item_id, h.value FROM shop.history h JOIN shop.catalogue c ON c.id = h.item_id",
-    ),
-]
-"""Whether a user's rows are found by an index, the table's index, the query."""
-
-
-@pytest.mark.contract
-def test_check_lookup_tells_whether_a_user_s_rows_are_found_by_an_index(
-    shop: Database, application: Connection, history: str
-) -> None:
-    connection = shop.connect()
-    for number, (indexed, index, query) in enumerate(LOOKUPS):
-        with application.transaction():
-            application.execute("DROP INDEX IF EXISTS shop.by")
-            if index:
-                application.execute(f"CREATE INDEX by ON {history} {index}")
-        application.execute(f"ANALYZE {history}")
-        shop.create(f"case{number}", source=Source(query=query))
-        found = sources.check_lookup(connection, f"case{number}")
-        assert found.indexed is indexed, (index, query)
-        assert found.milliseconds is not None
-
-
-def test_check_lookup_of_nothing_and_of_little_is_content(shop: Database, application: Connection) -> None:
-    make_views(application, "user_id int, item_id int", "(1, 1)")
-    shop.create(source=Source(table="shop.clicks"))
-    assert sources.check_lookup(shop.connect(), "retail").indexed
-    application.execute("TRUNCATE shop.clicks")
-    found = sources.check_lookup(shop.connect(), "retail")
-    assert found == sources.Lookup(indexed=True, milliseconds=None)
-
-
-def test_check_lookup_gives_up_on_a_source_that_takes_too_long(shop: Database, stepping: Connection) -> None:
-    set_step(stepping, "PERFORM pg_sleep(1000);")
-    shop.create(source=Source(table="shop.live", value="value"))
-    found = sources.check_lookup(shop.connect(), "retail", seconds=0.2)
-    assert not found.indexed
-    connection = shop.connect()
-    assert value(connection, "SHOW statement_timeout") == "0"
-    with pytest.raises(psycopg.Error):
-        connection.execute("SELECT 1/0")

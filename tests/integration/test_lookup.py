@@ -1,0 +1,102 @@
+"""How one user's rows are found, which every recommend() pays: what check_lookup makes of it."""
+
+import psycopg
+import pytest
+from conftest import Database
+from support_sql import make_clicks, set_step, value
+
+from recstore import sources
+from recstore.database import Connection
+from recstore.definition import Source
+
+
+@pytest.fixture
+def history(application: Connection) -> str:
+    """A table of 60 thousand rows without any index, and one of items with its key."""
+    application.execute("CREATE TABLE shop.catalogue (id bigint PRIMARY KEY)")
+    application.execute("INSERT INTO shop.catalogue SELECT generate_series(1, 20000)")
+    application.execute("ANALYZE shop.catalogue")
+    application.execute("GRANT SELECT ON shop.catalogue TO worker")
+    application.execute(
+        "CREATE TABLE shop.history AS SELECT n % 3000 AS user_id, n / 3 % 997 AS item_id, 1 AS value, now() AS at"
+        " FROM generate_series(1, 60000) n"
+    )
+    application.execute("ANALYZE shop.history")
+    application.execute("GRANT SELECT ON shop.history TO worker")
+    return "shop.history"
+
+
+LOOKUPS: list[tuple[bool, str | None, str]] = [
+    (False, None, "SELECT user_id, item_id, value FROM shop.history"),
+    (True, "(user_id)", "SELECT user_id, item_id, value FROM shop.history"),
+    (True, "(user_id, item_id)", "SELECT user_id, item_id, value FROM shop.history"),
+    (False, "(item_id, user_id)", "SELECT user_id, item_id, value FROM shop.history"),
+    (False, "(user_id)", "SELECT user_id::text AS user_id, item_id, value FROM shop.history"),
+    (True, "((user_id::text))", "SELECT user_id::text AS user_id, item_id, value FROM shop.history"),
+    (True, "(user_id)", "SELECT user_id, item_id, count(*) AS value FROM shop.history GROUP BY 1, 2"),
+    (
+        False,
+        "(user_id)",
+        "SELECT user_id, item_id, value FROM (SELECT *, row_number() OVER (ORDER BY at) AS n FROM shop.history) h"
+        " WHERE n > 0",
+    ),
+    (
+        True,
+        "(user_id)",
+        "SELECT user_id, item_id, value FROM (SELECT *, row_number() OVER (PARTITION BY user_id ORDER BY at) AS n"
+        " FROM shop.history) h WHERE n < 100",
+    ),
+    (
+        False,
+        "(user_id)",
+        "WITH h AS MATERIALIZED (SELECT * FROM shop.history) SELECT user_id, item_id, value FROM h",
+    ),
+    (
+        False,
+        None,
+        "SELECT h.user_id, c.id AS item_id, h.value FROM shop.history h JOIN shop.catalogue c ON c.id = h.item_id",
+    ),
+    (
+        True,
+        "(user_id)",
+        "SELECT h.user_id, c.id AS item_id, h.value FROM shop.history h JOIN shop.catalogue c ON c.id = h.item_id",
+    ),
+]
+"""Whether a user's rows are found by an index, the table's index, the query."""
+
+
+@pytest.mark.contract
+def test_check_lookup_tells_whether_a_user_s_rows_are_found_by_an_index(
+    shop: Database, application: Connection, history: str
+) -> None:
+    connection = shop.connect()
+    for number, (indexed, index, query) in enumerate(LOOKUPS):
+        with application.transaction():
+            application.execute("DROP INDEX IF EXISTS shop.by")
+            if index:
+                application.execute(f"CREATE INDEX by ON {history} {index}")
+        application.execute(f"ANALYZE {history}")
+        shop.create(f"case{number}", source=Source(query=query))
+        found = sources.check_lookup(connection, f"case{number}")
+        assert found.indexed is indexed, (index, query)
+        assert found.milliseconds is not None
+
+
+def test_check_lookup_of_nothing_and_of_little_is_content(shop: Database, application: Connection) -> None:
+    make_clicks(application, "user_id int, item_id int", "(1, 1)")
+    shop.create(source=Source(table="shop.clicks"))
+    assert sources.check_lookup(shop.connect(), "retail").indexed
+    application.execute("TRUNCATE shop.clicks")
+    found = sources.check_lookup(shop.connect(), "retail")
+    assert found == sources.Lookup(indexed=True, milliseconds=None)
+
+
+def test_check_lookup_gives_up_on_a_source_that_takes_too_long(shop: Database, stepping: Connection) -> None:
+    set_step(stepping, "PERFORM pg_sleep(1000);")
+    shop.create(source=Source(table="shop.live", value="value"))
+    found = sources.check_lookup(shop.connect(), "retail", seconds=0.2)
+    assert not found.indexed
+    connection = shop.connect()
+    assert value(connection, "SHOW statement_timeout") == "0"
+    with pytest.raises(psycopg.Error):
+        connection.execute("SELECT 1/0")

@@ -1,0 +1,127 @@
+"""The demo's real data with the default definition: the ANN recall that calibration promises, by function and by query."""
+
+import gzip
+from collections.abc import Iterator
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Database, drop_database, make_database
+from support_sql import Factors, column, read_factors, rows, unit
+
+from recstore import migrate
+from recstore.definition import Hyperparameters, Publication
+from recstore.embedded import Server
+
+
+@pytest.fixture(scope="module")
+def retail(server: Server, empty_template: str) -> Iterator[Database]:
+    database = make_database(server, empty_template)
+    with database.connect() as worker:
+        migrate.upgrade(worker, database.url, database.settings)
+    application = database.connect("application")
+    application.execute("CREATE SCHEMA shop")
+    application.execute(
+        "CREATE TABLE shop.products (product_id integer PRIMARY KEY, stock_code text, title text, visible boolean DEFAULT true)"
+    )
+    application.execute(
+        "CREATE TABLE shop.views (user_id bigint, product_id integer, view_count integer,"
+        " PRIMARY KEY (user_id, product_id))"
+    )
+    for table, file in (("products (product_id, stock_code, title)", "resources"), ("views", "views")):
+        packed = resources.files("recstore.demo").joinpath(f"data/online_retail_2010.{file}.csv.gz").read_bytes()
+        with application.cursor().copy(f"COPY shop.{table} FROM STDIN (FORMAT csv, HEADER)") as copy:
+            copy.write(gzip.decompress(packed))
+    application.execute("UPDATE shop.products SET visible = product_id % 3 > 0")
+    application.execute("GRANT USAGE ON SCHEMA shop TO worker")
+    application.execute("GRANT SELECT ON ALL TABLES IN SCHEMA shop TO worker")
+    application.execute("ANALYZE shop.views, shop.products")
+    database.create(hyperparameters=Hyperparameters(), publication=Publication(search="hnsw"))
+    assert database.retrain().live
+    yield database
+    drop_database(database)
+
+
+@pytest.fixture(scope="module")
+def retail_factors(retail: Database) -> Factors:
+    with retail.connect() as connection:
+        return read_factors(connection)
+
+
+SAMPLE = 150
+
+
+def ann_recall(answers: list[list[Any]], exact: list[list[Any]]) -> float:
+    found = sum(len(set(mine) & set(best)) for mine, best in zip(answers, exact, strict=True))
+    return found / sum(map(len, exact))
+
+
+def test_hnsw_reaches_the_ann_recall_on_real_data(retail: Database, retail_factors: Factors) -> None:
+    of, connection = retail_factors, retail.connect()
+    chosen = rows(connection, "SELECT recommend_ef, similar_ef FROM retail._generation")[0]
+    assert chosen["recommend_ef"]
+    assert chosen["similar_ef"]
+    random = np.random.default_rng(1)
+    viewed: dict[int, list[int]] = {}
+    for row in rows(connection, "SELECT user_id, array_agg(product_id) AS items FROM shop.views GROUP BY 1"):
+        viewed[row["user_id"]] = row["items"]
+    answers, exact = [], []
+    for user in random.choice(of.users, SAMPLE, replace=False).tolist():
+        answers.append(column(connection, "SELECT item_id FROM retail.recommend(%s)", user))
+        scores = of.y @ of.x[of.user(user)]
+        scores[np.searchsorted(of.items, viewed[user])] = -np.inf
+        exact.append([of.items[i] for i in np.argsort(-scores, kind="stable")[:10]])
+        assert not set(viewed[user]) & set(answers[-1])
+        assert len(answers[-1]) == 10
+    assert ann_recall(answers, exact) >= 0.99
+    answers, exact, directions = [], [], unit(of.y)
+    for item in random.choice(of.items, SAMPLE, replace=False).tolist():
+        answers.append(column(connection, "SELECT item_id FROM retail.similar_items(%s, 10, 1)", item))
+        scores = directions @ directions[of.item(item)]
+        scores[of.item(item)] = -np.inf
+        exact.append([of.items[i] for i in np.argsort(-scores, kind="stable")[:10]])
+    assert ann_recall(answers, exact) >= 0.99
+
+
+DIRECT = """
+SELECT r.product_id
+FROM shop.products r JOIN retail.item_vectors v ON v.item_id = r.product_id
+WHERE r.visible AND r.title LIKE %s
+ORDER BY v.preference <#> (SELECT retail.user_vector(%s)) LIMIT 10
+"""
+
+
+def test_a_query_of_one_s_own_agrees_with_numpy_and_the_function(retail: Database, retail_factors: Factors) -> None:
+    of = retail_factors
+    random = np.random.default_rng(2)
+    users = random.choice(of.users, SAMPLE, replace=False).tolist()
+    for pattern in ("%", "%RED%", "%CHRISTMAS%"):
+        connection = retail.connect()
+        allowed = column(connection, "SELECT product_id FROM shop.products WHERE visible AND title LIKE %s", pattern)
+        hidden = ~np.isin(of.items, allowed)
+        answers, exact = [], []
+        for user in users:
+            with connection.transaction():
+                connection.execute("SELECT retail.use_search_settings()")
+                answers.append(column(connection, DIRECT, pattern, user))
+            scores = of.y @ of.x[of.user(user)]
+            scores[hidden] = -np.inf
+            exact.append([of.items[i] for i in np.argsort(-scores, kind="stable")[:10]])
+            assert len(answers[-1]) == 10
+        assert ann_recall(answers, exact) >= 0.99, pattern
+    without, function = [], []
+    connection = retail.connect()
+    for user in users:
+        with connection.transaction():
+            connection.execute("SELECT retail.use_search_settings()")
+            without.append(
+                column(
+                    connection,
+                    "SELECT item_id FROM retail.item_vectors ORDER BY preference <#>"
+                    " (SELECT retail.user_vector(%s)) LIMIT 10",
+                    user,
+                )
+            )
+        function.append(column(connection, "SELECT item_id FROM retail.recommend(%s, 10, false)", user))
+    assert ann_recall(without, function) >= 0.98
