@@ -14,7 +14,7 @@ help:  ## this list
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "recstore needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ...")'
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.demo: $(VENV)/bin/python requirements/demo.txt pyproject.toml
 	@echo "installing the locked dependencies into $(VENV): once, about a minute"

@@ -3,6 +3,7 @@
 What belongs to one recommender is in `recstore.definition`.
 """
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +11,11 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from recstore.errors import InvalidInput
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's environment for a program it becomes, with `more` in it."""
+    return dict(os.environ) | more
 
 
 class Settings(BaseSettings):

@@ -177,6 +177,13 @@ class InteractionsBuilder:
             raise SourceInvalid(
                 reason="the sum of its values is infinite", remedy="Scale the values down in the source."
             )
+        try:
+            newest = self._newest.as_py() if self._newest is not None else None
+        except (OverflowError, ValueError):
+            raise SourceInvalid(
+                reason="the newest last_at lies beyond the year 9999",
+                remedy="Leave such rows out, or cast them, in a query.",
+            ) from None
         report = SourceReport(
             rows=self._rows,
             nulls=self._nulls,
@@ -186,7 +193,7 @@ class InteractionsBuilder:
             users=len(users),
             items=len(items),
             total=total,
-            newest=self._newest.as_py() if self._newest is not None else None,
+            newest=newest,
         )
         return Interactions(users, items, user_index, item_index, values), report
 

@@ -45,8 +45,7 @@ def retrain(
 ) -> Outcome:
     """Pulls, filters, trains and publishes recommender `name`. The live generation serves until the flip, and after any
     error. Raises RecstoreError."""
-    with Run(url, settings, name, "retrain", reporter) as run:
-        require_current(run.connection)
+    with Run(url, settings, name, "retrain", reporter, require_current) as run:
         recommender, definition = run.recommender, run.recommender.definition
         with run.stage("prepare") as details:
             _clean(run)
@@ -81,11 +80,13 @@ def retrain(
         with run.stage("weigh") as details:
             model = confidence.fit(interactions, definition.confidence)
             matrix = model.matrix(interactions, definition.hyperparameters.alpha)
-            details |= {"function": model.function, "mean_weight": round(model.scale_factor, 6)}
+            details |= {"function": model.function, "scale_factor": round(model.scale_factor, 6)}
 
         with run.stage("train") as details:
             trainer = training.trainer(definition.hyperparameters.trainer)
-            wanted = definition.hyperparameters.factors or training.default_factors(len(interactions.items))
+            wanted = definition.hyperparameters.factors or min(
+                training.default_factors(len(interactions.items)), recommender.dimensions
+            )
             iterations = definition.hyperparameters.iterations
             losses: list[float] = []
 
@@ -145,12 +146,15 @@ def publish(
     """Makes the generation that is `ready` live, if nobody holds it up any more; with `now`, at the operator's word,
     even so: the sessions named in `blockers` may then get empty answers from the views until their transactions end.
     Raises NothingReady."""
-    with Run(url, settings, name, "publish", reporter) as run:
-        require_current(run.connection)
-        generation = run.generation = flipping.ready_generation(run.connection, run.recommender)
+    with Run(url, settings, name, "publish", reporter, require_current) as run:
+        with run.stage("prepare") as details:
+            generation = run.generation = flipping.ready_generation(run.connection, run.recommender)
+            details["generation"] = generation
         if not now:
             return _finish(run, generation, wait)
-        disturbed = flipping.flip_now(run, generation)
+        with run.stage("flip") as details:
+            disturbed = flipping.flip_now(run, generation)
+            details["live"] = True
         if disturbed:
             run.warn("Published at once; these sessions may get empty answers from the views: " + _named(disturbed))
         return _finish(run, generation, wait, live=True)
@@ -223,8 +227,7 @@ def prune(
 ) -> dict[str, Any]:
     """Removes old generations but the live one and the `keep` - 1 newest others (default: as the recommender says), and
     what dead runs left; returns {"pruned": [..], "postponed": {generation: who may still read it}}."""
-    with Run(url, settings, name, "prune", reporter) as run:
-        require_current(run.connection)
+    with Run(url, settings, name, "prune", reporter, require_current) as run:
         with run.stage("prune") as details:
             _clean(run)
             details |= _pruned(run, keep or run.recommender.definition.publication.keep)
@@ -266,12 +269,11 @@ def resize(
 ) -> tuple[str, int]:
     """Makes room for more factors than the dimensions fixed at creation; returns (vector type, dimensions). The live
     generation serves on; the next training uses the room. Readers of the views may wait a moment."""
-    with Run(url, settings, name, "resize", reporter) as run:
-        require_current(run.connection)
+    with Run(url, settings, name, "resize", reporter, require_current) as run:
         with run.stage("resize") as details:
             _clean(run)
             _pruned(run, run.recommender.definition.publication.keep, 0)
-            vector_type, dimensions = registry.storage_for(run.recommender.definition, factors)
+            vector_type, dimensions = registry.storage_for(run.recommender.definition, factors, fixed=False)
             generations.resize(run.connection, settings, run.recommender, vector_type, dimensions)
             details |= {"type": vector_type, "dimensions": dimensions}
         with run.stage("attach") as details:

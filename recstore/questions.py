@@ -15,7 +15,7 @@ from recstore.objects import Registered
 
 @dataclass(frozen=True)
 class Question:
-    """A statement and the columns of its answer."""
+    """A statement, ready to paste."""
 
     statement: str
 

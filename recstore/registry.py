@@ -9,7 +9,7 @@ from psycopg.types.json import Jsonb
 from recstore import objects, sources, sqlfile
 from recstore.config import Settings
 from recstore.database import Connection, one_line, plain_errors, with_short_lock
-from recstore.definition import MAX_FACTORS, MAX_VECTOR_DIMENSIONS, Definition
+from recstore.definition import MAX_FACTORS, MAX_VECTOR_DIMENSIONS, Definition, Storage
 from recstore.errors import (
     DependentObjects,
     InvalidInput,
@@ -47,10 +47,13 @@ def check_name(connection: Connection, name: str) -> None:
         raise SchemaNameTaken(name=name)
 
 
-def storage_for(definition: Definition, factors: int | None = None) -> tuple[str, int]:
-    """(vector type, dimensions) of a definition. Raises TooManyFactors, InvalidInput."""
-    factors = factors or definition.hyperparameters.factors or DEFAULT_FACTORS
-    storage = definition.storage
+def storage_for(definition: Definition, factors: int | None = None, *, fixed: bool = True) -> tuple[str, int]:
+    """(vector type, dimensions) of a definition; with `fixed` false, as a resize to `factors` would have them, whatever
+    dimensions it was created with. Raises TooManyFactors, InvalidInput."""
+    half = definition.storage.vector_type == "halfvec"
+    storage = definition.storage if fixed else Storage(vector_type="halfvec" if half else None)
+    default = min(DEFAULT_FACTORS, storage.dimensions or DEFAULT_FACTORS)
+    factors = factors or definition.hyperparameters.factors or default
     largest = max(factors, storage.dimensions or 0)
     if largest > MAX_FACTORS:
         raise TooManyFactors(factors=largest, limit=MAX_FACTORS)
@@ -169,22 +172,29 @@ def overview(connection: Connection) -> list[dict[str, Any]]:
         return connection.execute(sqlfile.query("select_recommenders")).fetchall()
 
 
+def check_definition(connection: Connection, recommender: Registered, definition: Definition) -> sources.SourceShape:
+    """What another definition's source looks like; raises unless the recommender can have that definition."""
+    factors = definition.hyperparameters.factors or 0
+    if factors > MAX_FACTORS:
+        raise TooManyFactors(factors=factors, limit=MAX_FACTORS)
+    shape = sources.inspect(connection, definition.source)
+    _check_names(connection, definition)
+    if (shape.user_type, shape.item_type) != (recommender.user_type, recommender.item_type):
+        raise InvalidInput(
+            f"The source's ids are {shape.user_type.value} and {shape.item_type.value}, but {recommender.name!r} has"
+            f" {recommender.user_type.value} and {recommender.item_type.value}: cast them in a query, or create another"
+            " recommender."
+        )
+    return shape
+
+
 def alter(connection: Connection, settings: Settings, recommender: Registered, definition: Definition) -> Registered:
     """Stores another definition; takes effect at the next training, a changed source at once in view `interactions`.
 
     Id types, and dimensions beyond the fixed ones, cannot change here (`resize` in publication does the latter).
     """
-    factors = definition.hyperparameters.factors or 0
-    if factors > MAX_FACTORS:
-        raise TooManyFactors(factors=factors, limit=MAX_FACTORS)
     with plain_errors(f"altering {recommender.name!r}", connection):
-        shape = sources.inspect(connection, definition.source)
-        _check_names(connection, definition)
-        if (shape.user_type, shape.item_type) != (recommender.user_type, recommender.item_type):
-            raise InvalidInput(
-                f"The new source's ids are {shape.user_type.value} and {shape.item_type.value}, but {recommender.name!r} has"
-                f" {recommender.user_type.value} and {recommender.item_type.value}: create another recommender for it."
-            )
+        shape = check_definition(connection, recommender, definition)
 
         def change() -> None:
             connection.execute(
@@ -206,13 +216,7 @@ def restore_source_view(connection: Connection, settings: Settings, recommender:
     if "view interactions" not in objects.missing(connection, recommender):
         return False
     with plain_errors(f"restoring the source of {recommender.name!r}", connection):
-        shape = sources.inspect(connection, recommender.definition.source)
-        if (shape.user_type, shape.item_type) != (recommender.user_type, recommender.item_type):
-            raise InvalidInput(
-                f"The source's ids have become {shape.user_type.value} and {shape.item_type.value}, but {recommender.name!r}"
-                f" has {recommender.user_type.value} and {recommender.item_type.value}: cast them in a query, or create"
-                " another recommender."
-            )
+        shape = check_definition(connection, recommender, recommender.definition)
         view = objects.render(recommender, shape.select)["view interactions"]
         with_short_lock(
             connection,

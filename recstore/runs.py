@@ -9,7 +9,7 @@ import platform
 import socket
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from typing import Any, Protocol, Self
@@ -28,6 +28,10 @@ LOCK_NAMESPACE = 0x72656373
 
 BUILD_LOCK = -2
 """Second key of the lock that lets one index build at a time run in a database."""
+
+
+Check = Callable[[Connection], None] | None
+"""What must hold before a run may write anything; raises otherwise."""
 
 
 class Reporter(Protocol):
@@ -80,9 +84,18 @@ class Run:
     Raises RunInProgress when another run of the recommender holds the lock.
     """
 
-    def __init__(self, url: str, settings: Settings, name: str, job: str, reporter: Reporter | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        settings: Settings,
+        name: str,
+        job: str,
+        reporter: Reporter | None = None,
+        check: Check = None,
+    ) -> None:
         self.url, self.settings, self.name, self.job = url, settings, name, job
         self.reporter: Reporter = reporter or Silent()
+        self.before = check
         self.number = 0
         self.state = "succeeded"
         self.generation: int | None = None
@@ -100,6 +113,8 @@ class Run:
         self.connection = connect(self.url)
         try:
             with plain_errors(f"starting a run of {self.name!r}", self.connection):
+                if self.before:
+                    self.before(self.connection)
                 self.recommender = registry.get(self.connection, self.name)
                 if self.recommender.objects_version != OBJECTS_VERSION:
                     found = self.recommender.objects_version

@@ -55,7 +55,10 @@ class Lookup:
 
     indexed: bool
     milliseconds: float | None
-    """Median of a few real users; None for an empty source."""
+    """Median of a few real users; None for an empty source, or one that could not be read."""
+
+    problem: str | None = None
+    """Why it could not be read."""
 
 
 def inspect(connection: Connection, source: Source) -> SourceShape:
@@ -217,6 +220,10 @@ def check_lookup(connection: Connection, schema: str, seconds: float = 5.0) -> L
                     connection.execute(sql.SQL("DEALLOCATE {}").format(name))
         except pg.QueryCanceled:
             return Lookup(indexed=False, milliseconds=1000 * seconds)
+        except psycopg.DatabaseError as error:
+            if connection.closed:
+                raise
+            return Lookup(indexed=False, milliseconds=None, problem=one_line(error))
     return Lookup(indexed=indexed, milliseconds=sorted(times)[len(times) // 2])
 
 

@@ -34,8 +34,7 @@ FLAGS = {
 }
 """Flags that are not simply the setting's name."""
 
-FIXED = ("storage",)
-"""Sections that `alter` cannot change."""
+_SECTIONS = ", ".join(Definition.model_fields)
 
 
 def flag(section: str, name: str) -> str:
@@ -101,10 +100,10 @@ def _plain_type(annotation: Any) -> Any:
     return annotation
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """The sections of a TOML file. Raises InvalidInput with the line of a mistake."""
+def read_toml(path: Path, name: str) -> dict[str, dict[str, Any]]:
+    """The sections of a TOML file about recommender `name`. Raises InvalidInput with the line of a mistake."""
     try:
-        return tomllib.loads(path.read_text())
+        read = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InvalidInput(f"There is no file {path}.") from None
     except OSError as error:
@@ -113,6 +112,14 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise InvalidInput(f"{path} can not be read: it is not UTF-8 text.") from None
     except tomllib.TOMLDecodeError as error:
         raise InvalidInput(f"{path} is not valid TOML: {error}.") from None
+    if read.pop("name", name) != name:
+        raise InvalidInput(f"{path} is about another recommender than {name!r}.")
+    for section, values in read.items():
+        if not isinstance(values, dict):
+            raise InvalidInput(
+                f"{path}: {section} = {values!r} is outside of any section; there are the sections {_SECTIONS}."
+            )
+    return read
 
 
 def merge(base: dict[str, Any], given: dict[str, dict[str, Any]], titles: str | None) -> Definition:

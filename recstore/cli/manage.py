@@ -1,5 +1,6 @@
 """Recommenders: create, list, show, alter, grant, drop."""
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from recstore.cli.definitions import definition_options, merge, read_toml
 from recstore.config import Settings
 from recstore.database import Connection
 from recstore.errors import InvalidInput
-from recstore.progress import plan_words
+from recstore.progress import StageReporter, plan_words
 
 File = Annotated[
     Path | None,
@@ -46,19 +47,14 @@ def create(
     Example: recstore create retail --table shop.views --item product_id --value view_count
     """
     use_json(json)
-    base = read_toml(file) if file else {}
-    if base.pop("name", name) != name:
-        raise InvalidInput(f"{file} is about another recommender than {name!r}.")
+    base = read_toml(file, name) if file else {}
     definition = merge(base, given, titles)
     with current() as (opened, _, settings):
         _warn_of_publications(opened, yes)
         recommender = pipeline.create(opened, settings, name, definition)
         lookup = sources.check_lookup(opened, name)
         if json:
-            show(
-                _described(opened, recommender)
-                | {"lookup": {"indexed": lookup.indexed, "milliseconds": lookup.milliseconds}}
-            )
+            show(_described(opened, recommender) | {"lookup": dataclasses.asdict(lookup)})
             return
         say(
             f"created {name}: {recommender.user_type.value} users, {recommender.item_type.value} items,"
@@ -71,7 +67,9 @@ def create(
 def _offer_seen_table(
     opened: Connection, settings: Settings, recommender: objects.Registered, lookup: sources.Lookup
 ) -> None:
-    if lookup.indexed or recommender.definition.source.seen == "published":
+    if lookup.problem:
+        say(f"Reading it failed: {lookup.problem}. Mend the source before the first retrain.")
+    if lookup.indexed or lookup.problem or recommender.definition.source.seen == "published":
         return
     say(
         f"Every recommend() looks up what the user has seen, and that does not reach an index: {lookup.milliseconds:.1f} ms"
@@ -198,24 +196,23 @@ def alter(
     with current() as (opened, url, settings):
         recommender = registry.get(opened, name)
         base = recommender.definition.model_dump(mode="json")
-        if file:
-            toml = read_toml(file)
-            toml.pop("name", None)
-            base |= toml
+        for section, values in (read_toml(file, name) if file else {}).items():
+            base[section] = (base.get(section) or {}) | values
         definition = merge(base, given, titles)
         if definition.storage != recommender.definition.storage:
             raise InvalidInput(
                 "The vectors' type and dimensions are fixed at creation; more factors make room with --resize."
             )
+        registry.check_definition(opened, recommender, definition)
         factors = definition.hyperparameters.factors or 0
         if factors > recommender.dimensions:
-            registry.storage_for(definition.model_copy(update={"storage": type(definition.storage)()}), factors)
             if not resize:
                 raise InvalidInput(
                     f"{name!r} has room for {recommender.dimensions} factors, not {factors}. Add --resize to make more: readers"
                     " of the views may wait a moment, and the next training is published into the new tables."
                 )
-            pipeline.resize(url, settings, name, factors)
+            with StageReporter(state.errors).showing() as reporter:
+                pipeline.resize(url, settings, name, factors, reporter=reporter)
             recommender = registry.get(opened, name)
         altered = registry.alter(opened, settings, recommender, definition)
         if json:

@@ -31,7 +31,9 @@ def upgrade(json: Json = False) -> None:
 
 @group.command()
 def downgrade(
-    revision: Annotated[str, typer.Argument(help='The revision to go back to; "base" removes everything.')],
+    revision: Annotated[
+        str, typer.Argument(help='The revision to go back to; "base" removes all but the version table.')
+    ],
     yes: Yes = False,
 ) -> None:
     """Go back to an earlier revision. Refused while there are recommenders.

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from recstore import embedded
 from recstore.cli.context import Json, say, settings, show, use_json
+from recstore.config import environment
+from recstore.database import conninfo
 from recstore.demo import run as run_demo
 from recstore.errors import EmbeddedUnavailable, InvalidInput
 
@@ -73,13 +76,10 @@ def psql(context: typer.Context) -> None:
                 "There is no psql on this machine. Install PostgreSQL's client, or recstore[embedded]."
             ) from None
         program = found
-    os.execv(program, ["psql", "-d", _libpq(url), *context.args])
-
-
-def _libpq(url: str) -> str:
-    """psql knows no SQLAlchemy drivers in a URL."""
-    scheme, separator, rest = url.partition("://")
-    return f"postgresql://{rest}" if separator and scheme.startswith("postgres") else url
+    parts = {name: str(part) for name, part in conninfo_to_dict(conninfo(url, "psql")).items()}
+    password = parts.pop("password", None)  # not on the command line, which everybody on the machine can read
+    more = {"PGPASSWORD": password} if password else {}
+    os.execve(program, ["psql", "-d", make_conninfo(**parts), *context.args], environment(**more))
 
 
 def demo() -> None:
@@ -87,7 +87,11 @@ def demo() -> None:
 
     Always on the embedded server, never on a configured database. Example: recstore demo
     """
-    run_demo(settings(), _program())
+    given = settings()
+    program = _program()
+    if given.database_url:  # or the hints would lead to the configured database
+        program = f"env -u RECSTORE_DATABASE_URL {program}"
+    run_demo(given, program)
 
 
 def _program() -> str:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from recstore import embedded, migrate, pipeline, questions, registry
 from recstore.config import Settings
-from recstore.database import Connection, connect
+from recstore.database import Connection, connect, plain_errors
 from recstore.definition import Definition, Source, Titles
 from recstore.errors import RecommenderNotFound
 from recstore.objects import Registered
@@ -34,7 +34,6 @@ CREATE TABLE IF NOT EXISTS shop.views (
     view_count integer NOT NULL,
     PRIMARY KEY (user_id, product_id)
 );
-TRUNCATE shop.products, shop.views;
 """
 
 
@@ -53,36 +52,37 @@ def run(settings: Settings, program: str = "recstore") -> None:
     with step("start") as told:
         server = embedded.start(settings.home, embedded.version_in(settings.home))
         told[0] = f"PostgreSQL {server.version} with pgvector, data in {settings.home.absolute()}"
-    connection = connect(server.url)
-    with step("migrate") as told:
-        told[0] = "; ".join(migrate.upgrade(connection, server.url, settings)) or "recstore's schema is up to date"
-    with step("shop") as told:
-        told[0] = load_shop(connection)
-    with step("create") as told:
-        told[0] = _create(connection, settings)
-    with StageReporter(console).showing() as reporter:
-        pipeline.retrain(server.url, settings, NAME, reporter=reporter)
-    console.print(f"{'all':<12} {time.perf_counter() - began:7.2f} s")
-    show_answers(console, connection, registry.get(connection, NAME))
-    connection.close()
+    with connect(server.url) as connection, plain_errors("running the demo", connection):
+        with step("migrate") as told:
+            told[0] = "; ".join(migrate.upgrade(connection, server.url, settings)) or "recstore's schema is up to date"
+        with step("shop") as told:
+            told[0] = load_shop(connection)
+        with step("create") as told:
+            told[0] = _create(connection, settings)
+        with StageReporter(console).showing() as reporter:
+            pipeline.retrain(server.url, settings, NAME, reporter=reporter)
+        console.print(f"{'all':<12} {time.perf_counter() - began:7.2f} s")
+        show_answers(console, connection, registry.get(connection, NAME))
     _what_next(console, program)
 
 
 def load_shop(connection: Connection) -> str:
-    """The application's own tables, as it would have them, filled anew."""
+    """The application's own tables, as it would have them; filled if they are empty."""
     data = resources.files(__package__).joinpath("data")
-    counts = {}
     with connection.transaction():
         connection.execute(SHOP)
-        for table, columns, file in (
-            ("products", "product_id, stock_code, title", "online_retail_2010.resources.csv.gz"),
-            ("views", "user_id, product_id, view_count", "online_retail_2010.views.csv.gz"),
-        ):
-            with connection.cursor() as cursor:
-                with cursor.copy(f"COPY shop.{table} ({columns}) FROM STDIN (FORMAT csv, HEADER)") as copy:
+        if not connection.execute("SELECT FROM shop.views LIMIT 1").fetchall():
+            for table, columns, file in (
+                ("products", "product_id, stock_code, title", "online_retail_2010.resources.csv.gz"),
+                ("views", "user_id, product_id, view_count", "online_retail_2010.views.csv.gz"),
+            ):
+                with connection.cursor().copy(f"COPY shop.{table} ({columns}) FROM STDIN (FORMAT csv, HEADER)") as copy:
                     copy.write(gzip.decompress(data.joinpath(file).read_bytes()))
-                counts[table] = cursor.rowcount
-    connection.execute("ANALYZE shop.products, shop.views")
+            connection.execute("ANALYZE shop.products, shop.views")
+    counts = connection.execute(
+        "SELECT (SELECT count(*) FROM shop.products) AS products, (SELECT count(*) FROM shop.views) AS views"
+    ).fetchone()
+    assert counts is not None
     return f"{counts['products']:,} products, {counts['views']:,} view counts of an online shop, 2010"
 
 
@@ -127,8 +127,9 @@ def _show(console: Console, connection: Connection, heading: str, question: ques
     console.print(f"\n{heading}", style="bold", markup=False)
     console.print(question.statement, style="cyan", markup=False)
     for row in question.ask(connection):
-        item, title, *others = (f"{value:.3f}" if isinstance(value, float) else value for value in row.values())
-        console.print(f"  {item:>6}  {title.strip():<38} {'  '.join(map(str, others))}", markup=False)
+        others = [f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()]
+        title = [f"{others.pop(1).strip():<38}"] if "title" in row else []
+        console.print(f"  {others[0]:>6}  " + "  ".join(title + others[1:]), markup=False)
 
 
 def _what_next(console: Console, program: str) -> None:

@@ -136,7 +136,7 @@ def _load(run: Run, generation: int, content: Content) -> dict[str, Any]:
 
 
 def _load_seen(run: Run, generation: int, pulled: Interactions) -> None:
-    """The published table of seen items: every pair of the source, also those that the filters dropped."""
+    """The published table of seen items: every pair with a positive value in the source, also those that the filters dropped."""
     recommender, connection = run.recommender, run.connection
     table = generations.table(recommender, "seen", generation)
     connection.execute(
@@ -147,8 +147,8 @@ def _load_seen(run: Run, generation: int, pulled: Interactions) -> None:
         connection,
         table,
         {
-            "user_id": Ids(pulled.users.take(pulled.user_index), recommender.user_type),
-            "item_id": Ids(pulled.items.take(pulled.item_index), recommender.item_type),
+            "user_id": Ids(pulled.users.ids, recommender.user_type, pulled.user_index),
+            "item_id": Ids(pulled.items.ids, recommender.item_type, pulled.item_index),
         },
         len(pulled),
     )

@@ -43,21 +43,25 @@ class Ids:
 
     ids: pa.Array
     kind: IdType
+    index: NDArray[np.integer[Any]] | None = None
+    """Row n has the id at index[n]; without it, row n has id n."""
 
     def lengths(self) -> NDArray[np.int64]:
         """Bytes of each id."""
         if self.kind is IdType.TEXT:
-            return np.asarray(pc.binary_length(self.ids), dtype=np.int64)
-        return np.zeros(len(self.ids), dtype=np.int64)
+            lengths = np.asarray(pc.binary_length(self.ids), dtype=np.int64)
+            return lengths if self.index is None else lengths[self.index]
+        return np.zeros(len(self.ids if self.index is None else self.index), dtype=np.int64)
 
     def width(self, block: Rows) -> np.dtype[Any]:
         numbers = {IdType.SMALLINT: ">i2", IdType.INTEGER: ">i4", IdType.BIGINT: ">i8", IdType.UUID: "V16"}
         if self.kind in numbers:
             return np.dtype(numbers[self.kind])
-        return np.dtype(f"V{len(self.ids[int(block[0])].as_py().encode())}")
+        first = block[0] if self.index is None else self.index[block[0]]
+        return np.dtype(f"V{len(self.ids[int(first)].as_py().encode())}")
 
     def fill(self, target: NDArray[Any], rows: Rows) -> None:
-        taken = self.ids.take(pa.array(rows))
+        taken = self.ids.take(pa.array(rows if self.index is None else self.index[rows]))
         if self.kind in (IdType.SMALLINT, IdType.INTEGER, IdType.BIGINT):
             target[...] = taken.to_numpy(zero_copy_only=False)
         elif target.dtype.itemsize:  # what take() made starts at its buffer's first byte

@@ -154,6 +154,49 @@ def test_a_slow_lookup_is_told_with_its_remedies(recstore: Command, shop: Databa
     assert "recstore alter slow --seen published" in created.out
 
 
+def test_factors_that_are_unset_fit_the_dimensions(recstore: Command, tmp_path: Path) -> None:
+    recstore(CREATE)
+    recstore("alter retail --factors none")
+    assert recstore("retrain retail").code == 0
+    assert recstore("show retail --json").json["live"]["factors"] == 64  # type: ignore[index]
+    file = tmp_path / "some.toml"
+    file.write_text("[hyperparameters]\nalpha = 3\n")
+    recstore("alter retail --factors 20")
+    assert recstore(f"alter retail --file {file}").code == 0
+    hyperparameters = recstore("show retail --json").json["definition"]["hyperparameters"]  # type: ignore[index]
+    assert (hyperparameters["alpha"], hyperparameters["factors"]) == (3, 20)
+    file.write_text('name = "books"\n')
+    assert "another recommender than 'retail'" in recstore(f"alter retail --file {file}").err
+    file.write_text('source = "shop.views"\n')
+    assert "outside of any section" in recstore(f"alter retail --file {file} --item product_id").err
+
+
+def test_a_resize_goes_beyond_given_dimensions_and_not_without_the_rest(recstore: Command) -> None:
+    recstore(CREATE + " --dimensions 32")
+    refused = recstore("alter retail --factors 100 --resize --titles shop.nix:a:b")
+    assert (refused.code, recstore("show retail --json").json["dimensions"]) == (2, 32)  # type: ignore[index]
+    assert recstore("alter retail --factors 100 --resize").code == 0
+    assert recstore("show retail --json").json["dimensions"] == 128  # type: ignore[index]
+    assert recstore("retrain retail").code == 0
+
+
+def test_a_source_that_cannot_be_read_yet_is_created_with_a_warning(recstore: Command) -> None:
+    query = "SELECT (title || '!')::int AS user_id, product_id AS item_id, 1 AS value FROM shop.products"
+    created = recstore("create odd --query", query)
+    assert (created.code, "Reading it failed: invalid input syntax" in created.out) == (0, True)
+    assert "invalid input syntax" in recstore("retrain odd").err
+
+
+def test_psql_gets_the_password_out_of_sight(monkeypatch: pytest.MonkeyPatch) -> None:
+    became: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.setattr("os.execve", lambda _program, arguments, environment: became.append((arguments, environment)))
+    assert cli.run(["--database", "postgresql+psycopg://me:s3cret@db/shop", "psql", "-c", "SELECT 1"]) == 0
+    arguments, environment = became[0]
+    assert "s3cret" not in " ".join(arguments)
+    assert "user=me" in arguments[2]
+    assert environment["PGPASSWORD"] == "s3cret"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_is_a_sentence_and_a_finished_run(shop: Database, number: signal.Signals) -> None:
     shop.create(hyperparameters=Hyperparameters(factors=64, iterations=1000))

@@ -117,7 +117,7 @@ BEGIN
     ELSIF exclude_seen THEN
         SELECT array_agg(i.item_id) INTO seen
         FROM {schema}.interactions i
-        WHERE i.user_id = recommend.user_id AND i.item_id IS NOT NULL;
+        WHERE i.user_id = recommend.user_id AND i.item_id IS NOT NULL AND i.value > 0;
     END IF;
 
     EXECUTE format('SELECT v.preference, v.length FROM {schema}.%I v WHERE v.user_id = $1', '_users_' || live.generation)

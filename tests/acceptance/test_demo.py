@@ -1,0 +1,41 @@
+"""The demo as a newcomer runs it: twice, from a folder of its own, and every SQL it prints gives what it printed."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.contract
+def test_the_demo_runs_twice_and_its_sql_is_ready_to_paste(tmp_path: Path) -> None:
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RECSTORE_")}
+
+    def recstore(*arguments: str) -> str:
+        command = [sys.executable, "-m", "recstore", *arguments]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    try:
+        first, second = recstore("demo"), recstore("demo")
+        assert "273,844 view counts" in first
+        assert "retail exists already" in second
+        assert second.splitlines()[-1].startswith("Stop the server with: ")
+        statements = re.findall(r"^SELECT .*?;$", second, re.DOTALL | re.MULTILINE)
+        assert len(statements) == 9
+        for statement in statements:
+            printed = second.partition(statement + "\n")[2].partition("\n\n")[0].splitlines()
+            pasted = recstore("psql", "-At", "-c", statement).splitlines()
+            assert [line.split()[0] for line in printed] == [line.split("|")[0] for line in pasted]
+            assert len(pasted) == 5
+        recstore("alter", "retail", "--titles", "none")
+        assert "Stop the server with" in recstore("demo")
+    finally:
+        recstore("stop")
+    assert recstore("psql", "-At", "-c", "SELECT count(*) FROM retail.item_vectors") == "4006\n"
+    recstore("stop")
