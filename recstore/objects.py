@@ -128,11 +128,17 @@ def _live_select(
         *(f"v.{c}::{recommender.vector} AS {c}" for c in vectors[1:]),
         *(f"v.{c}" for c in others),
     ]
-    tables = [parent, OLD_PARENTS[parent]] if old_parents else [parent]
-    return "\nUNION ALL\n".join(
-        f"SELECT {', '.join(columns)}\nFROM {recommender.relation(table)} v\n"  # noqa: S608
+    source = f"{recommender.relation(parent)} v"
+    if old_parents:  # filtered outside, or the branches would not be flattened and no index would serve them
+        both = "\n    UNION ALL\n".join(
+            f"    SELECT v.generation, {', '.join(columns)} FROM {recommender.relation(table)} v"  # noqa: S608
+            for table in (parent, OLD_PARENTS[parent])
+        )
+        source = f"(\n{both}\n) v"
+        columns = [f"v.{name}" for name in (*vectors, *others)]
+    return (
+        f"SELECT {', '.join(columns)}\nFROM {source}\n"  # noqa: S608
         f"WHERE v.generation = (SELECT g.generation FROM {recommender.schema}._generation g)"
-        for table in tables
     )
 
 

@@ -268,19 +268,22 @@ def grant_reader(connection: Connection, recommender: Registered, role: str, *, 
     those that others have to run. Raises InvalidInput for an unknown role."""
     if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [role]).fetchone() is None:
         raise InvalidInput(f"There is no role named {role!r}.")
-    sides = ["items", "users"] if people else ["items"]
-    names = ["_generation", "item_vectors"] + (["user_vectors", "interactions"] if people else [])
-    tables = connection.execute(
-        "SELECT c.relname FROM pg_class c WHERE c.relnamespace = %s::regnamespace AND c.relkind IN ('r', 'p')"
-        " AND c.relname ~ %s ORDER BY c.relname",
-        [recommender.schema, rf"^_({'|'.join(sides)}{'|seen' if people else ''})(_old)?(_[0-9]+)?$"],
-    ).fetchall()
-    relations = [recommender.relation(name) for name in names + [row["relname"] for row in tables]]
-    statements = [
-        f"GRANT USAGE ON SCHEMA {recommender.schema} TO {quoted(role)};",
-        f"GRANT SELECT ON {', '.join(relations)} TO {quoted(role)};",
-    ]
     with plain_errors(f"granting to {role!r}", connection), connection.transaction():
+        # a generation attached meanwhile copies its grants after this, or is in the list
+        connection.execute(sqlfile.query("lock_recommender"), {"recommender_id": recommender.id})
+        sides = ["items", "users"] if people else ["items"]
+        names = ["_generation", "item_vectors"] + (["user_vectors", "interactions"] if people else [])
+        tables = connection.execute(
+            "SELECT c.relname FROM pg_class c WHERE c.relnamespace = %s::regnamespace AND c.relkind IN ('r', 'p')"
+            " AND c.relname ~ %s ORDER BY c.relname",
+            [recommender.schema, rf"^_({'|'.join(sides)}{'|seen' if people else ''})(_old)?(_[0-9]+)?$"],
+        ).fetchall()
+        relations = [recommender.relation(name) for name in names + [row["relname"] for row in tables]]
+        statements = [
+            f"GRANT USAGE ON SCHEMA {recommender.schema} TO {quoted(role)};",
+            f"GRANT SELECT ON {', '.join(relations)} TO {quoted(role)};",
+            f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {recommender.schema} TO {quoted(role)};",
+        ]
         for statement in statements:
             connection.execute(statement)
         needed = _not_ours_to_grant(connection, recommender, role, people)

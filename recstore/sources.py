@@ -194,6 +194,7 @@ def check_lookup(connection: Connection, schema: str, seconds: float = 5.0) -> L
     with connection.transaction():
         connection.execute("SET TRANSACTION READ ONLY")
         connection.execute(f"SET LOCAL statement_timeout = {int(seconds * 1000)}")
+        connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")  # as in recommend()
         # as for any user: a plan for one who has a tenth of all rows rightly reads the table
         connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
         try:

@@ -133,5 +133,6 @@ flips = sa.Table(
     sa.Column("run", sa.BigInteger),
     _timestamp("flipped_at", nullable=False, now=True),
     sa.Column("flipped_by", sa.Text, nullable=False, server_default=sa.text("session_user")),
-    sa.Index("ix_flips_recommender_id", "recommender_id", "flip"),
+    sa.Index("ix_flips_recommender_id", "recommender_id", "to_generation", "flipped_at"),
+    sa.Index("ix_flips_from_generation", "from_generation", "flipped_at"),
 )

@@ -121,7 +121,8 @@ CREATE TABLE recstore_private.flips (
     CONSTRAINT fk_flips_recommender_id_recommenders FOREIGN KEY (recommender_id)
         REFERENCES recstore_private.recommenders (id) ON DELETE CASCADE
 );
-CREATE INDEX ix_flips_recommender_id ON recstore_private.flips (recommender_id, flip);
+CREATE INDEX ix_flips_recommender_id ON recstore_private.flips (recommender_id, to_generation, flipped_at);
+CREATE INDEX ix_flips_from_generation ON recstore_private.flips (from_generation, flipped_at);
 COMMENT ON TABLE recstore_private.flips IS 'Every change of a pointer: publications and rollbacks.';
 
 CREATE VIEW recstore.recommenders AS
@@ -184,9 +185,9 @@ SELECT
     u.run,
     r.name AS recommender,
     u.job,
-    -- a run holds its lock as long as it lives
+    -- a run holds its lock as long as it lives (a standby knows no locks)
     CASE
-        WHEN u.state = 'running' AND NOT EXISTS (
+        WHEN u.state = 'running' AND NOT pg_is_in_recovery() AND NOT EXISTS (
             SELECT
             FROM pg_locks l
             WHERE l.locktype = 'advisory' AND l.classid = 1919247219 AND l.objid = r.id::oid AND l.objsubid = 2

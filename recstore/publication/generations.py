@@ -25,7 +25,7 @@ def table(recommender: Registered, kind: str, generation: int) -> str:
 
 
 def all_of(connection: Connection, recommender: Registered) -> list[dict[str, Any]]:
-    """Every generation's row, oldest first, with `live` beside it."""
+    """The row of every generation that is not pruned, oldest first, with `live` beside it."""
     return connection.execute(sqlfile.query("select_generations"), {"recommender_id": recommender.id}).fetchall()
 
 
@@ -36,6 +36,7 @@ def attach(connection: Connection, settings: Settings, recommender: Registered) 
     """
 
     def change() -> int:
+        connection.execute(sqlfile.query("lock_recommender"), {"recommender_id": recommender.id})
         row = connection.execute(
             sqlfile.query("insert_generation"),
             {

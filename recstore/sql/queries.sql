@@ -234,7 +234,7 @@ RETURNING generation;
 SELECT g.*, p.generation = g.generation AS live
 FROM recstore_private.generations g
 JOIN recstore_private.pointers p ON p.recommender_id = g.recommender_id
-WHERE g.recommender_id = %(recommender_id)s
+WHERE g.recommender_id = %(recommender_id)s AND g.state <> 'pruned'
 ORDER BY g.generation;
 
 -- name: start_building

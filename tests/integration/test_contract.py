@@ -383,7 +383,7 @@ def test_search_settings_last_for_the_transaction(answers: Database) -> None:
         own.execute("SELECT hnsw.use_search_settings()")
         chosen = value(own, "SELECT greatest(recommend_ef, similar_ef, users_ef) FROM hnsw._generation")
         assert value(own, "SHOW hnsw.ef_search") == str(max(40, chosen))
-        assert value(own, "SHOW hnsw.iterative_scan") == "relaxed_order"
+        assert value(own, "SHOW hnsw.iterative_scan") == "strict_order"
     assert rows(own, SETTINGS) == before
 
 

@@ -275,7 +275,7 @@ BEGIN
     PERFORM '[1]'::{extension}.vector;  -- loads the library, before which its settings do not exist
     PERFORM
         set_config('hnsw.ef_search', coalesce(ef, 40)::text, true),
-        set_config('hnsw.iterative_scan', 'relaxed_order', true),
+        set_config('hnsw.iterative_scan', 'strict_order', true),  -- nothing sorts after a query of one's own
         set_config('hnsw.max_scan_tuples', '2147483647', true),
         set_config('hnsw.scan_mem_multiplier', '100', true);
 END

@@ -1,7 +1,8 @@
 -- object: view _generation
 -- The live generation, or the complete one of this recommender that the setting recstore.generation names (a canary).
--- Read with the owner's rights: it shows readers this one row of recstore's private tables.
-CREATE OR REPLACE VIEW {schema}._generation AS
+-- Read with the owner's rights: it shows readers this one row of recstore's private tables, and by security_barrier no
+-- other row to a function in a reader's WHERE.
+CREATE OR REPLACE VIEW {schema}._generation WITH (security_barrier = true) AS
 SELECT
     g.generation,
     g.users,
