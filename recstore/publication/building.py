@@ -44,7 +44,8 @@ def build(run: Run, generation: int, content: Content) -> None:
         _analyze(run, generation)
         details["tables"] = ["items", "users"] + ["seen"] * seen
     with run.stage("calibrate") as details:
-        details |= _calibrate(run, generation, content)
+        plans = _calibrate(run, generation, content)
+        details |= plans
     with run.stage("check") as details:
         details |= checks.check(
             run.connection,
@@ -53,6 +54,9 @@ def build(run: Run, generation: int, content: Content) -> None:
             users=len(content.interactions.users),
             items=len(content.interactions.items),
             collapsed=_collapsed(content),
+            indexes=indexes.names(
+                generation, seen=seen, hnsw=[calibration.SEARCHED[kind] for kind, plan in plans.items() if plan["ef"]]
+            ),
         )
         run.connection.execute(sqlfile.query("set_ready"), {"generation": generation})
 
@@ -170,14 +174,14 @@ def _calibrate(run: Run, generation: int, content: Content) -> dict[str, Any]:
     starts = np.searchsorted(interactions.user_index, np.arange(len(interactions.users) + 1))
     seen = [interactions.item_index[starts[user] : starts[user + 1]] for user in sampled_users]
     kinds = [
-        Kind("recommend", "items", "preference", int(items.published.sum()),
+        Kind("recommend", int(items.published.sum()),
              _queries(users.preference[sampled_users], interactions.items, seen)),
-        Kind("similar", "items", "embedding", int(items.published.sum()),
+        Kind("similar", int(items.published.sum()),
              _queries(items.embedding[sampled_items], interactions.items, sampled_items[:, None])),
     ]  # fmt: skip
     if publication.index_users:
         kinds.append(
-            Kind("users", "users", "preference", int(users.published.sum()),
+            Kind("users", int(users.published.sum()),
                  _queries(users.preference[sampled_users], interactions.users, sampled_users[:, None]))
         )  # fmt: skip
     results = []

@@ -34,15 +34,25 @@ class Query:
     excluded: list[Any]
 
 
+SEARCHED = {"recommend": ("items", "preference"), "similar": ("items", "embedding"), "users": ("users", "preference")}
+"""Kind of query -> the side and the column that answer it."""
+
+
 @dataclass(frozen=True)
 class Kind:
-    """A kind of query: which column of which side answers it."""
+    """A kind of query, the rows it searches, and sampled questions."""
 
     name: str
-    side: str
-    column: str
     rows: int
     queries: Sequence[Query]
+
+    @property
+    def side(self) -> str:
+        return SEARCHED[self.name][0]
+
+    @property
+    def column(self) -> str:
+        return SEARCHED[self.name][1]
 
 
 @dataclass(frozen=True)

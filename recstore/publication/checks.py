@@ -1,5 +1,6 @@
 """What a generation must pass before it may go live, looked at in the tables themselves."""
 
+from recstore import sqlfile
 from recstore.database import Connection
 from recstore.errors import PublicationFailed
 from recstore.objects import Registered, quoted
@@ -10,10 +11,23 @@ TOLERANCE = {"vector": 1e-3, "halfvec": 2e-2}
 
 
 def check(
-    connection: Connection, recommender: Registered, generation: int, *, users: int, items: int, collapsed: int
+    connection: Connection,
+    recommender: Registered,
+    generation: int,
+    *,
+    users: int,
+    items: int,
+    collapsed: int,
+    indexes: list[str],
 ) -> dict[str, int]:
-    """Raises PublicationFailed unless rows, NULLs and lengths are what was computed; returns the counts. A NaN fails the
-    comparison of lengths."""
+    """Raises PublicationFailed unless rows, NULLs and lengths are what was computed and every index is there and valid;
+    returns the counts. A NaN fails the comparison of lengths."""
+    lacking = connection.execute(
+        sqlfile.query("lacking_indexes"), {"quoted": recommender.schema, "names": indexes}
+    ).fetchall()
+    if lacking:
+        names = ", ".join(row["name"] for row in lacking)
+        raise PublicationFailed(generation=generation, reason=f"the index {names} is missing or not valid")
     extension = quoted(recommender.vector_schema)
     norm = f"{extension}.{'vector_norm' if recommender.vector_type == 'vector' else 'l2_norm'}"
     tolerance = TOLERANCE[recommender.vector_type]

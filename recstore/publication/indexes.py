@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -50,6 +50,14 @@ def index_lookups(connection: Connection, recommender: Registered, generation: i
 
 def _name(kind: str, generation: int, what: str) -> str:
     return quoted(f"_{kind}_{generation}_{what}")
+
+
+def names(generation: int, *, seen: bool, hnsw: Sequence[tuple[str, str]]) -> list[str]:
+    """The indexes that a complete generation has; `hnsw` are the (side, column) whose calibrated plan is the index."""
+    lookups = [("items", "item_id"), ("items", "popularity"), ("users", "user_id")] + [("seen", "user_id")] * seen
+    return [f"_{kind}_{generation}_{what}" for kind, what in lookups] + [
+        hnsw_name(side, generation, column) for side, column in hnsw
+    ]
 
 
 def hnsw_name(side: str, generation: int, column: str) -> str:

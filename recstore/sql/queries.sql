@@ -364,3 +364,15 @@ WHERE s.slot_type = 'physical' AND s.xmin IS NOT NULL
 SELECT p.tuples_done AS done, p.tuples_total AS total
 FROM pg_stat_progress_create_index p
 WHERE p.pid = %(pid)s;
+
+-- name: lacking_indexes
+-- Of these indexes of a schema, those that are not there or not valid.
+SELECT n.name
+FROM unnest(%(names)s::text[]) AS n (name)
+WHERE NOT EXISTS (
+    SELECT
+    FROM pg_class c
+    JOIN pg_index i ON i.indexrelid = c.oid
+    WHERE c.relnamespace = to_regnamespace(%(quoted)s) AND c.relname = n.name AND i.indisvalid
+)
+ORDER BY n.name;

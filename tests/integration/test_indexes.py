@@ -7,9 +7,10 @@ import pytest
 from conftest import Database
 from psycopg import errors as pg
 
+from recstore.database import Connection
 from recstore.definition import Publication
-from recstore.errors import RecstoreError
-from recstore.publication import indexes
+from recstore.errors import PublicationFailed, RecstoreError
+from recstore.publication import calibration, indexes
 from recstore.runs import Run
 
 
@@ -95,3 +96,20 @@ def test_one_build_at_a_time(shop: Database) -> None:
         with indexes._one_build(connection):
             pass
     assert waited == 1
+
+
+def test_a_generation_without_one_of_its_indexes_does_not_go_live(
+    shop: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.create(publication=Publication(search="hnsw"))
+    live = shop.retrain().generation
+    store = calibration.store
+
+    def lose(connection: Connection, generation: int, *more: Any) -> None:
+        store(connection, generation, *more)
+        connection.execute(f"DROP INDEX retail._items_{generation}_embedding_hnsw")
+
+    monkeypatch.setattr(calibration, "store", lose)
+    with pytest.raises(PublicationFailed, match="_embedding_hnsw is missing or not valid"):
+        shop.retrain()
+    assert shop.connect().execute("SELECT retail.generation() AS g").fetchone() == {"g": live}

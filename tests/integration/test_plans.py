@@ -8,6 +8,7 @@ import pytest
 from conftest import Database, drop_database, make_database
 from support_sql import column, rows, transaction, value
 
+from recstore import pipeline
 from recstore.database import Connection
 from recstore.definition import Hyperparameters, Publication, Source
 from recstore.embedded import Server
@@ -117,10 +118,14 @@ def test_a_query_on_a_view_scans_the_live_generation_s_hnsw_in_order(
     connection: Connection, query: tuple[str, str]
 ) -> None:
     statement, index = query
-    generation = live(connection, "hnsw")
     statement = statement.replace("{vector}", value(connection, "SELECT hnsw.user_vector(1)::text"))
+    assert_in_order(connection, "hnsw", statement, index)
+
+
+def assert_in_order(connection: Connection, name: str, statement: str, index: str) -> None:
+    generation = live(connection, name)
     with connection.transaction():
-        connection.execute("SELECT hnsw.use_search_settings()")
+        connection.execute(f"SELECT {name}.use_search_settings()")
         plan = explain(connection, statement)
     ((node, above),) = [found for found in nodes(plan) if found[0].get("Index Name") == index.format(generation)]
     assert node["Actual Loops"] == 1
@@ -134,6 +139,41 @@ def test_a_query_on_a_view_scans_the_live_generation_s_hnsw_in_order(
     ]
     assert {name.rpartition("_")[2] for name in others} == {str(generation)}
     assert plan["Actual Rows"] == 10
+
+
+@pytest.mark.contract
+def test_a_resize_leaves_the_views_their_indexes(planned: Database, connection: Connection) -> None:
+    planned.create(
+        "resized",
+        source=Source(table="shop.many", value="value"),
+        hyperparameters=Hyperparameters(factors=16, iterations=2, regularization=1),
+        publication=Publication(search="hnsw", ann_recall=0.7),
+    )
+    planned.retrain("resized")
+    pipeline.resize(planned.url, planned.settings, "resized", 100)
+    statement = (
+        "SELECT item_id FROM resized.item_vectors ORDER BY preference <#> (SELECT resized.user_vector(1)) LIMIT 10"
+    )
+    assert_in_order(connection, "resized", statement, "_items_{}_preference_hnsw")
+    assert planned.retrain("resized").live
+    assert value(connection, "SELECT to_regclass('resized._items_old') IS NOT NULL")  # the generation before is kept
+    assert_in_order(connection, "resized", statement, "_items_{}_preference_hnsw")
+
+
+@pytest.mark.contract
+def test_a_filtered_query_on_a_view_comes_in_order(planned: Database) -> None:
+    """Nothing sorts after the index, so the scan itself has to keep the order when it goes on beyond ef_search."""
+    with planned.connect() as connection, connection.transaction():
+        connection.execute("SELECT hnsw.use_search_settings()")
+        connection.execute("SET LOCAL enable_sort = off")
+        for user in range(1, 41):
+            distances = column(
+                connection,
+                f"SELECT v.preference <#> (SELECT hnsw.user_vector({user})) FROM hnsw.item_vectors v"
+                f" WHERE v.item_id % 20 = 0 ORDER BY v.preference <#> (SELECT hnsw.user_vector({user})) LIMIT 10",
+            )
+            assert len(distances) == 10
+            assert distances == sorted(distances)
 
 
 @pytest.mark.contract

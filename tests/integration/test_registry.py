@@ -338,6 +338,40 @@ def test_rights(shop: Database, worker: Connection, seen: str) -> None:
 
 
 @pytest.mark.contract
+def test_rights_where_functions_are_not_everybody_s(shop: Database, worker: Connection) -> None:
+    worker.execute("ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
+    recommender = shop.create(source=shop_source(), hyperparameters=SMALL)
+    shop.retrain()
+    registry.grant_reader(worker, recommender, "application", people=True)
+    application = shop.connect("application")
+    for statement in [*WITHOUT_PEOPLE, *WITH_PEOPLE]:
+        assert allowed(application, statement), statement
+    worker.execute("REVOKE ALL ON ALL TABLES IN SCHEMA retail FROM application")
+    shop.retrain()
+    for statement in [*WITHOUT_PEOPLE[:3], *WITH_PEOPLE]:
+        assert not allowed(application, statement), statement
+
+
+@pytest.mark.contract
+def test_no_reader_sees_another_recommender_s_row(shop: Database, worker: Connection) -> None:
+    """A cheap function in WHERE would see every row that the view's own conditions had not yet dropped."""
+    for name in ("retail", "other"):
+        shop.create(name, source=shop_source(), hyperparameters=SMALL)
+        shop.retrain(name)
+    registry.grant_reader(worker, registry.get(worker, "retail"), "application")
+    application = shop.connect("application")
+    application.execute(
+        "CREATE FUNCTION shop.look(g bigint) RETURNS boolean LANGUAGE plpgsql COST 0.0000001 AS"
+        " $$ BEGIN RAISE NOTICE 'saw %', g; RETURN true; END $$"
+    )
+    application.execute("SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off")
+    seen: list[str] = []
+    application.add_notice_handler(lambda notice: seen.append(notice.message_primary or ""))
+    application.execute("SELECT * FROM retail._generation g WHERE shop.look(g.generation)")
+    assert seen == [f"saw {value(worker, 'SELECT retail.generation()')}"]
+
+
+@pytest.mark.contract
 def test_a_reader_who_may_not_read_the_source_gets_nothing_out_of_it(shop: Database, worker: Connection) -> None:
     recommender = shop.create(hyperparameters=SMALL)
     shop.retrain()
