@@ -56,15 +56,18 @@ def test_the_direct_query_composes_and_equals_the_function(engine: sa.Engine) ->
         retail = Recommender(connection, "retail")
         retail.use_search_settings()
         vectors = retail.item_vectors
-        query = (
-            sa.select(products.c.product_id)
-            .join(vectors, vectors.c.item_id == products.c.product_id)
-            .where(products.c.visible)
-            .order_by(vectors.c.preference.max_inner_product(retail.select_user_vector(1)), products.c.product_id)
-            .limit(10)
-        )
-        direct = connection.execute(query).scalars().all()
-        assert direct == [row.item_id for row in retail.recommend(1, 10, exclude_seen=False)]
+        for user in range(1, 41):
+            query = (
+                sa.select(products.c.product_id)
+                .join(vectors, vectors.c.item_id == products.c.product_id)
+                .where(products.c.visible)
+                .order_by(
+                    vectors.c.preference.max_inner_product(retail.select_user_vector(user)), products.c.product_id
+                )
+                .limit(10)
+            )
+            direct = connection.execute(query).scalars().all()
+            assert direct == [row.item_id for row in retail.recommend(user, 10, exclude_seen=False)]
         listed = retail.select_recommend(1, 5)
         titled = sa.select(listed.c.item_id, products.c.title).join(products, products.c.product_id == listed.c.item_id)
         assert len(connection.execute(titled).all()) == 5

@@ -259,6 +259,15 @@ def test_the_number_of_factors():
     assert trained.warnings == ("50 factors are more than 20 items can determine; 19 are used (items - 1).",)
 
 
+def test_no_regularization_is_allowed_where_the_data_determine_the_factors():
+    matrix = small_matrix()
+    trained = ALS.train(matrix, hyperparameters(regularization=0), factors=2, device="cpu")
+    users = ALS.solve_users(matrix, trained.item_factors, 0.0)
+    assert np.isfinite(trained.item_factors).all()
+    assert np.isfinite(users).all()
+    assert (np.linalg.norm(users, axis=1) > 0).all()
+
+
 def test_one_item_and_one_user():
     trained = ALS.train(sparse.csr_matrix(np.full((1, 1), 61, np.float32)), hyperparameters(), factors=1, device="cpu")
     assert trained.item_factors.shape == (1, 1)
