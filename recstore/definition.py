@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 MAX_FACTORS = 1984
 """Two `halfvec` of this many dimensions still fit one 8 kB page, so a row never goes out of line."""
 
+DEFAULT_FACTORS = 128
+"""Of a recommender that names none, if it has more items than that."""
+
 MAX_VECTOR_DIMENSIONS = 960
 """Two single-precision `vector` of this many dimensions still fit one 8 kB page."""
 

@@ -197,13 +197,13 @@ def replace(connection: Connection, recommender: Registered, rendered: dict[str,
         if kind == "table" or (installed.get(name) == digest(text) and name in present):
             continue
         if name == "view _generation":
-            _lock_outer_views(connection, recommender)
+            lock_views(connection, recommender)
         if kind == "function":
             _replace_function(connection, recommender, plain, text)
         elif kind == "view":
             _replace_view(connection, recommender, plain, text)
             if name not in present:  # dropped with CASCADE along with what it read; its grants were its parent's
-                parent = recommender.relation("_items" if plain == "item_vectors" else "_users")
+                parent = recommender.relation("_users" if plain in ("user_vectors", "interactions") else "_items")
                 grant(connection, recommender.relation(plain), grants_on(connection, parent))
         elif name in present:
             continue  # a type that is in use can only be extended, by a migration of its own
@@ -228,9 +228,10 @@ def missing(connection: Connection, recommender: Registered) -> list[str]:
     return [name for name in wanted if name not in present]
 
 
-def _lock_outer_views(connection: Connection, recommender: Registered) -> None:
-    """ACCESS EXCLUSIVE on the vector views, before the view _generation inside them is replaced: readers lock them in this
-    order, and a change that locked the inner one first would meet a reader that holds the outer one, every time. Dropping
+def lock_views(connection: Connection, recommender: Registered) -> None:
+    """ACCESS EXCLUSIVE on the vector views until the caller's transaction ends, before what is inside them (the view
+    _generation, the parents) is changed: readers lock them in this order, and a change that locked the inner one first
+    would meet a reader that holds the outer one, every time. Dropping
     a default that is not there changes nothing; LOCK TABLE would lock the partitions too."""
     for name in OUTER_VIEWS:
         relation = recommender.relation(name)
@@ -245,13 +246,6 @@ def replace_views(connection: Connection, recommender: Registered, *, old_parent
     """The two vector views over one kind of parents, or over both; the caller's transaction."""
     rendered = render(recommender, "", old_parents=old_parents)
     replace(connection, recommender, {f"view {name}": rendered[f"view {name}"] for name in OUTER_VIEWS})
-
-
-def lock_views(connection: Connection, recommender: Registered) -> None:
-    """ACCESS EXCLUSIVE on the two vector views until the caller's transaction ends, by replacing them with themselves."""
-    rendered = render(recommender, "")
-    for name in OUTER_VIEWS:
-        connection.execute(rendered[f"view {name}"])
 
 
 def replace_storage(connection: Connection, recommender: Registered, vector_type: str, dimensions: int) -> None:

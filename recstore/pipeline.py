@@ -12,7 +12,7 @@ from recstore import confidence, filters, registry, sources, training, vectors
 from recstore.config import Settings
 from recstore.database import Connection, connect, plain_errors
 from recstore.definition import Definition
-from recstore.errors import LostLock, NotTrained, RecstoreError
+from recstore.errors import LostLock, RecstoreError
 from recstore.migrate import require_current
 from recstore.objects import Registered
 from recstore.publication import barriers, building, flipping, generations
@@ -144,7 +144,7 @@ def publish(
     url: str, settings: Settings, name: str, *, now: bool = False, wait: float = 0.0, reporter: Reporter | None = None
 ) -> Outcome:
     """Makes the generation that is `ready` live, if nobody holds it up any more; with `now`, at the operator's word,
-    even so: the sessions named in `blockers` may then get empty answers from the views until their transactions end.
+    even so: the sessions named in `warnings` may then get empty answers from the views until their transactions end.
     Raises NothingReady."""
     with Run(url, settings, name, "publish", reporter, require_current) as run:
         with run.stage("prepare") as details:
@@ -226,7 +226,8 @@ def prune(
     url: str, settings: Settings, name: str, *, keep: int | None = None, reporter: Reporter | None = None
 ) -> dict[str, Any]:
     """Removes old generations but the live one and the `keep` - 1 newest others (default: as the recommender says), and
-    what dead runs left; returns {"pruned": [..], "postponed": {generation: who may still read it}}."""
+    what dead runs left; returns {"pruned": [..], "postponed": {generation: who may still read it}, "retained": {generation:
+    seconds until it may go}}."""
     with Run(url, settings, name, "prune", reporter, require_current) as run:
         with run.stage("prune") as details:
             _clean(run)
@@ -242,7 +243,6 @@ def roll_back(url: str, settings: Settings, name: str, *, to: int | None = None)
         with plain_errors(f"rolling back {name!r}"):
             require_current(connection)
             recommender = registry.get(connection, name)
-            _require_trained(connection, recommender)
             return flipping.roll_back(connection, recommender, to)
     finally:
         connection.close()
@@ -257,11 +257,6 @@ def drop(connection: Connection, settings: Settings, recommender: Registered, *,
     finally:
         if not connection.closed:
             give_lock(connection, recommender)
-
-
-def _require_trained(connection: Connection, recommender: Registered) -> None:
-    if not any(row["live"] for row in generations.all_of(connection, recommender)):
-        raise NotTrained(name=recommender.name)
 
 
 def resize(

@@ -9,7 +9,7 @@ from psycopg.types.json import Jsonb
 from recstore import objects, sources, sqlfile
 from recstore.config import Settings
 from recstore.database import Connection, one_line, plain_errors, with_short_lock
-from recstore.definition import MAX_FACTORS, MAX_VECTOR_DIMENSIONS, Definition, Storage
+from recstore.definition import DEFAULT_FACTORS, MAX_FACTORS, MAX_VECTOR_DIMENSIONS, Definition, Storage
 from recstore.errors import (
     DependentObjects,
     InvalidInput,
@@ -24,7 +24,6 @@ from recstore.objects import Registered, quoted
 from recstore.training import trainer
 from recstore.types import IdType
 
-DEFAULT_FACTORS = 128
 ROOM = 64
 """Dimensions are the factors rounded up to a multiple of this, so that factors can grow a little later."""
 

@@ -203,9 +203,9 @@ def alter(
             raise InvalidInput(
                 "The vectors' type and dimensions are fixed at creation; more factors make room with --resize."
             )
-        registry.check_definition(opened, recommender, definition)
         factors = definition.hyperparameters.factors or 0
         if factors > recommender.dimensions:
+            registry.check_definition(opened, recommender, definition)  # a refused definition resizes nothing
             if not resize:
                 raise InvalidInput(
                     f"{name!r} has room for {recommender.dimensions} factors, not {factors}. Add --resize to make more: readers"

@@ -10,7 +10,7 @@ from psycopg import errors as pg
 
 from recstore import sqlfile
 from recstore.database import Connection
-from recstore.errors import GenerationNotFound, LostLock, NothingReady, NothingToRollBack
+from recstore.errors import GenerationNotFound, LostLock, NothingReady, NothingToRollBack, NotTrained
 from recstore.objects import Registered
 from recstore.publication import barriers, generations
 from recstore.publication.barriers import Blocker
@@ -76,13 +76,15 @@ def ready_generation(connection: Connection, recommender: Registered) -> int:
 def roll_back(connection: Connection, recommender: Registered, to: int | None = None) -> tuple[int, int]:
     """Points at an earlier generation (the newest before the live one, or `to`); returns (was live, is live).
 
-    Takes no run lock, so it works while a training runs. Raises NothingToRollBack, GenerationNotFound.
+    Takes no run lock, so it works while a training runs. Raises NothingToRollBack, GenerationNotFound, NotTrained.
     """
     rows = generations.all_of(connection, recommender)
     live = next((row["generation"] for row in rows if row["live"]), None)
+    if live is None:
+        raise NotTrained(name=recommender.name)
     published = [row["generation"] for row in rows if row["state"] == "published" and not row["live"]]
     if to is None:
-        earlier = [generation for generation in published if live is not None and generation < live]
+        earlier = [generation for generation in published if generation < live]
         if not earlier:
             raise NothingToRollBack(name=recommender.name)
         to = max(earlier)

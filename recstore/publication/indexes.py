@@ -48,20 +48,24 @@ def index_lookups(connection: Connection, recommender: Registered, generation: i
         )
 
 
+def index_name(kind: str, generation: int, what: str) -> str:
+    return f"_{kind}_{generation}_{what}"
+
+
 def _name(kind: str, generation: int, what: str) -> str:
-    return quoted(f"_{kind}_{generation}_{what}")
+    return quoted(index_name(kind, generation, what))
 
 
 def names(generation: int, *, seen: bool, hnsw: Sequence[tuple[str, str]]) -> list[str]:
     """The indexes that a complete generation has; `hnsw` are the (side, column) whose calibrated plan is the index."""
     lookups = [("items", "item_id"), ("items", "popularity"), ("users", "user_id")] + [("seen", "user_id")] * seen
-    return [f"_{kind}_{generation}_{what}" for kind, what in lookups] + [
+    return [index_name(kind, generation, what) for kind, what in lookups] + [
         hnsw_name(side, generation, column) for side, column in hnsw
     ]
 
 
 def hnsw_name(side: str, generation: int, column: str) -> str:
-    return f"_{side}_{generation}_{column}_hnsw"
+    return index_name(side, generation, f"{column}_hnsw")
 
 
 def build_hnsw(run: Run, generation: int, side: str, column: str, rows: int, graph: Graph) -> None:

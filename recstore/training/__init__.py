@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recstore.definition import MAX_FACTORS, Hyperparameters
+from recstore.definition import DEFAULT_FACTORS, MAX_FACTORS, Hyperparameters
 from recstore.errors import InvalidInput, TooManyFactors
 
 Device = Literal["auto", "cpu", "gpu"]
@@ -80,7 +80,7 @@ def trainer(name: str) -> Trainer:
 
 def default_factors(items: int) -> int:
     """min(128, items - 1), at least 1."""
-    return max(1, min(128, items - 1))
+    return max(1, min(DEFAULT_FACTORS, items - 1))
 
 
 def usable_factors(factors: int, items: int) -> int:
