@@ -26,7 +26,11 @@ class Settings(BaseSettings):
     database_url: str | None = Field(
         None, description="postgresql://.. of the application's database; unset: the embedded one"
     )
-    home: Path = Field(Path(".recstore"), description="folder of the embedded server")
+    home: Path = Field(Path(".recstore"), description="folder of the embedded servers")
+    broker_url: str | None = Field(
+        None,
+        description="redis://.. of Celery; unset: the one that `recstore up` runs, otherwise redis://localhost:6379/0",
+    )
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="where to train")
     threads: int = Field(0, ge=0, description="threads of training; 0: all cores")
     source_timeout: float = Field(3600, gt=0, description="seconds that reading a source may take")
@@ -43,8 +47,21 @@ class Settings(BaseSettings):
     lock_attempts: int = Field(30, ge=1, description="attempts at a short lock")
     index_memory: int = Field(1024, ge=16, description="most megabytes of maintenance_work_mem for an index build")
     index_workers: int = Field(2, ge=0, description="parallel workers of an index build")
+    dispatch_interval: float = Field(60, gt=0, description="seconds between two dispatches by beat")
+    resend: float = Field(300, gt=0, description="seconds after which a message that no worker has begun is sent again")
+    attempts: int = Field(5, ge=1, description="attempts at a request whose worker or connection was lost")
+    retry_backoff: float = Field(
+        10, ge=0, description="seconds before the second attempt; each further one doubles them"
+    )
+    time_limit: float = Field(6 * 3600, gt=0, description="seconds that a worker lets a run take")
+    visibility_timeout: float = Field(
+        8 * 3600, gt=0, description="seconds after which Redis delivers a message again; above RECSTORE_TIME_LIMIT"
+    )
+    history: float = Field(90, gt=0, description="days that ended runs and requests are kept")
+    metrics_host: str = Field("127.0.0.1", description="address of a worker's metrics and health checks")
+    metrics_port: int = Field(9469, ge=0, le=65535, description="port of a worker's metrics and health checks; 0: none")
 
-    @field_validator("database_url")
+    @field_validator("database_url", "broker_url")
     @classmethod
     def _empty_is_unset(cls, value: str | None) -> str | None:
         return value or None

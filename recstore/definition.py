@@ -5,7 +5,9 @@ Pure data with its own checks; knows no database. Every field here is a setting 
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from recstore import schedule
 
 MAX_FACTORS = 1984
 """Two `halfvec` of this many dimensions still fit one 8 kB page, so a row never goes out of line."""
@@ -117,6 +119,25 @@ class Publication(Part):
     ann_recall: float = Field(0.99, gt=0, le=1, description="least ANN recall@10 that calibration accepts")
 
 
+class Schedule(Part):
+    """When the workers retrain; kept by their dispatcher, from one moment to the next."""
+
+    cron: str | None = Field(
+        None, description="when to retrain: minute hour day month weekday, or seconds before these"
+    )
+    timezone: str = Field("UTC", description="time zone of the schedule, for instance Europe/Madrid")
+
+    @field_validator("cron")
+    @classmethod
+    def _cron(cls, value: str | None) -> str | None:
+        return None if value is None else schedule.checked_cron(value)
+
+    @field_validator("timezone")
+    @classmethod
+    def _timezone(cls, value: str) -> str:
+        return schedule.checked_timezone(value)
+
+
 class Titles(Part):
     """A lookup table of names, for people who read lists at the command line."""
 
@@ -134,4 +155,5 @@ class Definition(Part):
     hyperparameters: Hyperparameters = Hyperparameters()
     storage: Storage = Storage()
     publication: Publication = Publication()
+    schedule: Schedule = Schedule()
     titles: Titles | None = None

@@ -12,6 +12,8 @@ class RecstoreError(Exception):
     """{message}"""
 
     exit_code: ClassVar[int] = 1
+    passing: ClassVar[bool] = False
+    """Whether the same, tried again later, may succeed without anybody changing anything."""
 
     def __init__(self, message: str | None = None, **data: Any) -> None:
         self.__dict__.update(data)
@@ -33,6 +35,7 @@ class ConnectionFailed(RecstoreError):
     server with `recstore start`."""
 
     exit_code = 3
+    passing = True
 
 
 class ConnectionLost(RecstoreError):
@@ -40,6 +43,7 @@ class ConnectionLost(RecstoreError):
     run cleans up and starts afresh."""
 
     exit_code = 3
+    passing = True
 
 
 class PermissionDenied(RecstoreError):
@@ -159,11 +163,42 @@ class TrainingDiverged(RecstoreError):
 
 
 class DeviceUnavailable(RecstoreError):
-    """The GPU was demanded but can not be used: {reason}. Use --device auto or cpu, or mend the CUDA libraries."""
+    """The GPU was demanded but can not be used: {reason}. Mend that, or use --device auto or cpu."""
 
 
 class RunInProgress(RecstoreError):
     """Another run of {name!r} is in progress ({who}). Wait for it, or end it; `SELECT * FROM recstore.runs` tells more."""
+
+
+class NothingRequested(RecstoreError):
+    """Nobody asks for {job} of {name!r} any more: another run has done it."""
+
+
+class RunTooLong(RecstoreError):
+    """The run took longer than RECSTORE_TIME_LIMIT ({seconds:g} s) and was stopped. The live generation stays."""
+
+
+class RequestNotFound(RecstoreError):
+    """There is no request {request}. `recstore requests` lists those there are."""
+
+    exit_code = 2
+
+
+class RunNotFound(RecstoreError):
+    """There is no run {run}. `recstore runs` lists those there are."""
+
+    exit_code = 2
+
+
+class BrokerUnreachable(RecstoreError):
+    """The broker could not be reached: {reason}. Check RECSTORE_BROKER_URL. Requests wait in the database meanwhile."""
+
+    exit_code = 3
+
+
+class ReindexBlocked(RecstoreError):
+    """The indexes of generation {generation} were not rebuilt: an index is complete only when every older transaction has
+    ended, and these have not: {blockers}. What was there serves on. Ask again when they have."""
 
 
 class LostLock(RecstoreError):

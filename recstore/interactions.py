@@ -4,6 +4,7 @@ The step between the source and the filters. Ids stay in the application's type;
 positions in their `IdMap`. Knows no database: batches come from whoever reads them.
 """
 
+import hashlib
 import uuid
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -92,6 +93,16 @@ class Interactions:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def digest(self) -> str:
+        """A hash of ids and values: equal for equal interactions, in whatever order the source gave them."""
+        digest = hashlib.blake2b(digest_size=16)
+        for ids in (self.users.ids, self.items.ids):
+            numbers = pa.types.is_integer(ids.type)
+            digest.update(np.asarray(ids).tobytes() if numbers else repr(ids.to_pylist()).encode())
+        for values in (self.user_index, self.item_index, self.values):
+            digest.update(np.ascontiguousarray(values).data)
+        return digest.hexdigest()
 
     def subset(self, keep: NDArray[np.bool_]) -> "Interactions":
         """The pairs where `keep` is true, with both id maps shrunk to the ids that are left."""

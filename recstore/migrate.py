@@ -100,8 +100,14 @@ def ensure_extension(connection: Connection) -> None:
                 connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
         except (pg.InsufficientPrivilege, pg.UndefinedFile, pg.FeatureNotSupported) as error:
             raise ExtensionMissing(role=connection.info.user, reason=one_line(error)) from None
-        row = connection.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()
-    assert row is not None
+    require_extension(connection)
+
+
+def require_extension(connection: Connection) -> None:
+    """Raises ExtensionTooOld, PermissionDenied or RecstoreError unless pgvector is there, new enough and usable."""
+    row = connection.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()
+    if row is None:
+        raise RecstoreError("pgvector is not installed in this database. Run: recstore db upgrade")
     version = tuple(int(part) for part in row["extversion"].split(".")[:2])
     if version < MINIMUM_PGVECTOR:
         raise ExtensionTooOld(found=row["extversion"], needed=".".join(map(str, MINIMUM_PGVECTOR)))

@@ -8,27 +8,29 @@ No transaction is open while Python or the GPU computes; load, index and flip co
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from recstore import confidence, filters, registry, sources, training, vectors
+from recstore import confidence, filters, registry, requests, sources, sqlfile, training, vectors
 from recstore.config import Settings
 from recstore.database import Connection, connect, plain_errors
 from recstore.definition import Definition
-from recstore.errors import LostLock, RecstoreError
+from recstore.errors import LostLock, NotTrained, RecstoreError
 from recstore.migrate import require_current
 from recstore.objects import Registered
-from recstore.publication import barriers, building, flipping, generations
+from recstore.publication import barriers, building, flipping, generations, reindexing
 from recstore.publication.barriers import Blocker
 from recstore.runs import Reporter, Run, give_lock, take_lock
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: the generation it made, live or `ready` with those it waits for."""
+    """How a run ended: the generation it made, live or `ready` with those it waits for; or, `skipped`, the newest one there
+    was, because the source has nothing new."""
 
     run: int
     generation: int
     live: bool
     blockers: tuple[str, ...]
     warnings: tuple[str, ...]
+    skipped: bool = False
 
 
 def create(connection: Connection, settings: Settings, name: str, definition: Definition) -> Registered:
@@ -41,11 +43,21 @@ def create(connection: Connection, settings: Settings, name: str, definition: De
 
 
 def retrain(
-    url: str, settings: Settings, name: str, *, reporter: Reporter | None = None, with_loss: bool = False
+    url: str,
+    settings: Settings,
+    name: str,
+    *,
+    reporter: Reporter | None = None,
+    with_loss: bool = False,
+    requested: bool = False,
+    time_limit: float | None = None,
 ) -> Outcome:
     """Pulls, filters, trains and publishes recommender `name`. The live generation serves until the flip, and after any
-    error. Raises RecstoreError."""
-    with Run(url, settings, name, "retrain", reporter, require_current) as run:
+    error. With `requested`, on behalf of those who ask for it (see `Run`): where only the schedule does, and neither source
+    nor definition changed since the newest training, it is skipped. Raises RecstoreError."""
+    with Run(
+        url, settings, name, "retrain", reporter, require_current, requested=requested, time_limit=time_limit
+    ) as run:
         recommender, definition = run.recommender, run.recommender.definition
         with run.stage("prepare") as details:
             _clean(run)
@@ -71,6 +83,8 @@ def retrain(
                 on_rows=lambda done, total: run.reporter.progress("read", done, total),
             )
             details |= report.as_dict() | snapshot
+        if requested and (skipped := _skipped(run, snapshot["digest"])):
+            return skipped
 
         with run.stage("filter") as details:
             interactions, drops = filters.apply(pulled, definition.filters)
@@ -91,6 +105,8 @@ def retrain(
             losses: list[float] = []
 
             def on_iteration(number: int, _seconds: float, loss: float | None) -> None:
+                if number == 0:  # also where the CPU starts over after the GPU failed
+                    losses.clear()
                 note = "" if loss is None else f"loss {loss:.6g}"
                 losses.extend([] if loss is None else [loss])
                 run.reporter.progress("train", number + 1, iterations, note)
@@ -174,7 +190,11 @@ def _finish(run: Run, generation: int, wait: float, *, live: bool = False) -> Ou
             details["live"] = not blockers
     if blockers:
         run.state = "ready"
-        run.warn(f"Generation {generation} is ready but not live yet: it waits for {_named(blockers)}.")
+        run.outcome = f"Generation {generation} is ready but not live yet: it waits for {_named(blockers)}."
+        run.warn(run.outcome)
+    else:
+        run.outcome = f"Generation {generation} is live."
+        requests.finish_ready(run.connection, generation, run.outcome)
     try:
         with run.stage("tidy") as details:
             details["next"] = generations.next_of(run.connection, run.settings, run.recommender)
@@ -184,6 +204,23 @@ def _finish(run: Run, generation: int, wait: float, *, live: bool = False) -> Ou
     except RecstoreError as error:  # the generation is live; what is left undone here is done by the next run
         run.warn(f"Tidying up was left for the next run: {error.message}")
     return Outcome(run.number, generation, not blockers, tuple(map(str, blockers)), tuple(run.warnings))
+
+
+def _skipped(run: Run, digest: str) -> Outcome | None:
+    """How the run ends if nobody but the schedule asked for it and a training would only repeat the newest one."""
+    latest = run.connection.execute(sqlfile.query("latest_trained"), {"recommender_id": run.recommender.id}).fetchone()
+    if latest is None or latest["live"] is None or any(row["origin"] != "schedule" for row in run.requests):
+        return None
+    apart = {"schedule", "titles"}
+    trained = Definition.model_validate(latest["definition"]).model_dump(exclude=apart)
+    if latest["snapshot"].get("digest") != digest or trained != run.recommender.definition.model_dump(exclude=apart):
+        return None
+    run.state, run.generation = "skipped", None
+    run.outcome = (
+        f"Skipped: the source has nothing new since generation {latest['generation']} was trained"
+        f" ({latest['ready_at']:%Y-%m-%d %H:%M:%S %Z})."
+    )
+    return Outcome(run.number, latest["generation"], True, (), tuple(run.warnings), skipped=True)
 
 
 def _named(blockers: list[Blocker]) -> str:
@@ -223,16 +260,50 @@ def _pruned(run: Run, keep: int, wait: float | None = None) -> dict[str, Any]:
 
 
 def prune(
-    url: str, settings: Settings, name: str, *, keep: int | None = None, reporter: Reporter | None = None
+    url: str,
+    settings: Settings,
+    name: str,
+    *,
+    keep: int | None = None,
+    reporter: Reporter | None = None,
+    requested: bool = False,
+    time_limit: float | None = None,
 ) -> dict[str, Any]:
     """Removes old generations but the live one and the `keep` - 1 newest others (default: as the recommender says), and
     what dead runs left; returns {"pruned": [..], "postponed": {generation: who may still read it}, "retained": {generation:
     seconds until it may go}}."""
-    with Run(url, settings, name, "prune", reporter, require_current) as run:
+    with Run(
+        url, settings, name, "prune", reporter, require_current, requested=requested, time_limit=time_limit
+    ) as run:
         with run.stage("prune") as details:
             _clean(run)
             details |= _pruned(run, keep or run.recommender.definition.publication.keep)
+        run.outcome = f"Pruned generations: {', '.join(map(str, details['pruned'])) or 'none'}."
         return details
+
+
+def reindex(
+    url: str,
+    settings: Settings,
+    name: str,
+    *,
+    reporter: Reporter | None = None,
+    requested: bool = False,
+    time_limit: float | None = None,
+) -> Outcome:
+    """Rebuilds the indexes of the live generation and calibrates it again, without retraining; readers go on. `requested` as
+    in `retrain`. Raises NotTrained, ReindexBlocked."""
+    with Run(
+        url, settings, name, "reindex", reporter, require_current, requested=requested, time_limit=time_limit
+    ) as run:
+        live = generations.live(run.connection, run.recommender)
+        if live is None:
+            raise NotTrained(name=name)
+        run.generation = live
+        plans = reindexing.reindex(run, live)
+        told = "; ".join(f"{kind}: {'exact scan' if plan['ef'] is None else 'HNSW'}" for kind, plan in plans.items())
+        run.outcome = f"Generation {live} is reindexed and calibrated ({told})."
+        return Outcome(run.number, live, True, (), tuple(run.warnings))
 
 
 def roll_back(url: str, settings: Settings, name: str, *, to: int | None = None) -> tuple[int, int]:  # noqa: ARG001

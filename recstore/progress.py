@@ -95,9 +95,11 @@ def sentence(name: str, details: dict[str, Any]) -> str:
         case "load":
             return f"{details['items']:,} items, {details['users']:,} users"
         case "index":
-            return "ids and popularity"
+            return f"{len(details['indexes'])} built anew" if "indexes" in details else "ids and popularity"
         case "calibrate":
             return "; ".join(f"{kind}: {plan_words(chosen)}" for kind, chosen in details.items())
+        case "check" if "bad" not in details:
+            return f"{details['indexes']} indexes"
         case "check":
             return "row counts, lengths, no NaN" + (
                 f", {details['collapsed']} collapsed" if details["collapsed"] else ""

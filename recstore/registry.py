@@ -200,6 +200,8 @@ def alter(connection: Connection, settings: Settings, recommender: Registered, d
                 sqlfile.query("update_definition"),
                 {"recommender_id": recommender.id, "definition": Jsonb(definition.model_dump(mode="json"))},
             )
+            if definition.schedule != recommender.definition.schedule:  # a new schedule has missed nothing
+                connection.execute(sqlfile.query("restart_schedule"), {"recommender_id": recommender.id})
             view = objects.render(recommender, shape.select)["view interactions"]
             objects.replace(connection, recommender, {"view interactions": view})
 

@@ -7,6 +7,7 @@ its process asleep past everything) stops and can publish nothing.
 
 import platform
 import socket
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -17,10 +18,10 @@ from typing import Any, Protocol, Self
 import psycopg
 from psycopg.types.json import Jsonb
 
-from recstore import registry, sqlfile
+from recstore import registry, requests, sqlfile
 from recstore.config import Settings
 from recstore.database import Connection, connect, plain_errors
-from recstore.errors import LostLock, ObjectsOutdated, RecstoreError, RunInProgress
+from recstore.errors import LostLock, NothingRequested, ObjectsOutdated, RecstoreError, RunInProgress
 from recstore.objects import OBJECTS_VERSION, Registered
 
 LOCK_NAMESPACE = 0x72656373
@@ -56,6 +57,39 @@ class Silent:
     def warn(self, sentence: str) -> None: ...
 
 
+PROGRESS_EVERY = 1.0
+"""Seconds between two notes of a run's progress in its row."""
+
+
+class Recorder:
+    """A reporter that passes on, and notes in the run's row how far it is: from a connection of its own, because the run's
+    is busy with what takes long. Where none is to be had, nothing is noted."""
+
+    def __init__(self, url: str, run: int, reporter: Reporter) -> None:
+        self.url, self.run, self.reporter = url, run, reporter
+        self.stage, self.warn = reporter.stage, reporter.warn
+        self.connection: Connection | None = None
+        self.lock = threading.Lock()
+        self.next = time.monotonic() + PROGRESS_EVERY
+
+    def progress(self, name: str, done: int, total: int, note: str = "") -> None:
+        self.reporter.progress(name, done, total, note)
+        if time.monotonic() < self.next or not self.lock.acquire(blocking=False):
+            return
+        try:
+            self.next = time.monotonic() + PROGRESS_EVERY
+            with suppress(psycopg.Error, RecstoreError):
+                self.connection = self.connection or connect(self.url, "recstore:progress")
+                at = {"stage": name, "done": done, "total": total, "note": note}
+                self.connection.execute(sqlfile.query("update_run_progress"), {"run": self.run, "progress": Jsonb(at)})
+        finally:
+            self.lock.release()
+
+    def close(self) -> None:
+        if self.connection:
+            self.connection.close()
+
+
 def take_lock(connection: Connection, recommender: Registered) -> None:
     """Takes the recommender's session lock. Raises RunInProgress, naming who holds it."""
     row = connection.execute(sqlfile.query("lock_run"), lock_keys(recommender)).fetchone()
@@ -81,7 +115,9 @@ def lock_keys(recommender: Registered) -> dict[str, int]:
 class Run:
     """A context: enters with the lock taken and the row written, leaves with the row finished and the lock given back.
 
-    Raises RunInProgress when another run of the recommender holds the lock.
+    It serves whatever requests ask for its job when it begins. With `requested` it serves these only: raises
+    NothingRequested when there are none. `time_limit` is how many seconds a worker lets it take. Raises RunInProgress when
+    another run of the recommender holds the lock.
     """
 
     def __init__(
@@ -92,12 +128,20 @@ class Run:
         job: str,
         reporter: Reporter | None = None,
         check: Check = None,
+        *,
+        requested: bool = False,
+        time_limit: float | None = None,
     ) -> None:
         self.url, self.settings, self.name, self.job = url, settings, name, job
-        self.reporter: Reporter = reporter or Silent()
+        self.requested, self.time_limit = requested, time_limit
+        self.given: Reporter = reporter or Silent()
+        self.reporter = Recorder(url, 0, self.given)
         self.before = check
         self.number = 0
         self.state = "succeeded"
+        self.outcome: str | None = None
+        self.requests: list[dict[str, Any]] = []
+        self.wal_before: int | None = None
         self.generation: int | None = None
         self.device: str | None = None
         self.stages: list[dict[str, Any]] = []
@@ -120,7 +164,11 @@ class Run:
                     found = self.recommender.objects_version
                     raise ObjectsOutdated(name=self.name, found=found, needed=OBJECTS_VERSION)
                 take_lock(self.connection, self.recommender)
-                self._begin()
+                try:
+                    self._begin()
+                except NothingRequested:
+                    give_lock(self.connection, self.recommender)
+                    raise
         except BaseException:
             self.connection.close()
             raise
@@ -132,12 +180,24 @@ class Run:
             abandoned = self.connection.execute(sqlfile.query("abandon_runs"), keys).fetchall()
             row = self.connection.execute(
                 sqlfile.query("insert_run"),
-                keys | {"job": self.job, "host": socket.gethostname(), "versions": Jsonb(_versions(self.connection))},
+                keys
+                | {"job": self.job, "host": socket.gethostname(), "versions": Jsonb(_versions(self.connection))}
+                | {"time_limit": self.time_limit},
             ).fetchone()
             assert row is not None
             self.number = row["run"]
+            if abandoned:
+                dead = [row["run"] for row in abandoned]
+                requests.release(
+                    self.connection, self.settings, dead, "The process that worked on it ended without finishing it."
+                )
+            self.requests = requests.claim(self.connection, self.name, self.job, self.number)
+            if self.requested and not self.requests:
+                raise NothingRequested(name=self.name, job=self.job)
             self.connection.execute(sqlfile.query("take_fence"), keys | {"run": self.number})
         self.connection.execute("SELECT set_config('application_name', %s, false)", [self.application_name])
+        self.reporter = Recorder(self.url, self.number, self.given)
+        self.wal_before = _wal(self.connection)
         if abandoned:
             names = [f"recstore:run:{row['run']}" for row in abandoned]
             self.connection.execute(sqlfile.query("end_backends"), {"application_names": names}).fetchall()
@@ -159,6 +219,7 @@ class Run:
         with plain_errors(f"in stage {name!r} of {self.name!r}", self.connection):
             self.check(name)
             self.stages.append({"stage": name})
+            self._store("update_run_stages")
             start = time.perf_counter()
             yield details
             seconds = time.perf_counter() - start
@@ -181,31 +242,62 @@ class Run:
         self.connection.execute(sqlfile.query(query), values | more)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        self.reporter.close()
         state = self.state if error is None else "failed"
         sentence = None
         if error is not None:
             sentence = error.message if isinstance(error, RecstoreError) else f"{type(error).__name__}: {error}"
-            if isinstance(error, KeyboardInterrupt):
+            if requests.interrupted(error):
                 sentence = "Interrupted."
         finish = {
             "state": state,
             "error": sentence,
             "trace": "".join(traceback.format_exception(error)) if error else None,
+            "outcome": self.outcome if error is None else None,
         }
         try:
             if self.connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
                 raise psycopg.OperationalError("the connection is not usable")
-            self._store("finish_run", **finish)
+            self._finish(finish, error, _wal(self.connection, since=self.wal_before))
             # closing gives the lock back too, but only once the server has noticed: a run that follows at once would meet it
             give_lock(self.connection, self.recommender)
+            self.connection.execute(f"NOTIFY {requests.CHANNEL}")
         except psycopg.Error:
             # the run's own connection is gone: the row is finished on another, if there is a server at all
             with suppress(psycopg.Error, RecstoreError):
                 self.connection.close()
                 self.connection = connect(self.url)
-                self._store("finish_run", **finish)
+                self._finish(finish, error, None)
         finally:
             self.connection.close()  # and with it the lock
+
+    def _finish(self, finish: dict[str, Any], error: BaseException | None, wal_bytes: int | None) -> None:
+        with self.connection.transaction():
+            self._store("finish_run", **finish, wal_bytes=wal_bytes)
+            if error is not None and requests.retryable(error):
+                requests.release(
+                    self.connection,
+                    self.settings,
+                    [self.number],
+                    f"Run {self.number}: {finish['error']}",
+                    interrupted=requests.interrupted(error),
+                )
+            else:
+                told = finish["error"] or self.outcome or "Done."
+                requests.finish(self.connection, self.number, finish["state"], told)
+
+
+def _wal(connection: Connection, since: int | None = None) -> int | None:
+    """Bytes of WAL written since: by this session where the server counts that (PostgreSQL 18), else by all; None where
+    it will not tell."""
+    own = connection.info.server_version >= 180000
+    with suppress(psycopg.DatabaseError):
+        if own:
+            connection.execute(sqlfile.query("flush_statistics"))
+        row = connection.execute(sqlfile.query("wal_of_backend" if own else "wal_position")).fetchone()
+        if row and row["bytes"] is not None:
+            return int(row["bytes"]) - (since or 0)
+    return None
 
 
 def _versions(connection: Connection) -> dict[str, str]:

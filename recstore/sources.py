@@ -260,7 +260,8 @@ def read(
 ) -> tuple[Interactions, SourceReport, dict[str, Any]]:
     """Reads the whole source of recommender `name` in one snapshot, in bulk.
 
-    Returns the interactions (rows dropped and merged as `source` says), the counts, and the snapshot's time and number.
+    Returns the interactions (rows dropped and merged as `source` says), the counts, and the snapshot's time, number and
+    digest.
     The transaction is closed before this returns. Raises SourceTimeout, TooManyNulls, SourceEmpty, PermissionDenied,
     ConnectionLost.
     """
@@ -288,7 +289,7 @@ def read(
     except adbc_driver_manager.Error as error:
         raise _source_error(error, name, role, settings) from error
     interactions, report = builder.build()
-    return interactions, report, {"taken_at": taken_at, "snapshot": snapshot}
+    return interactions, report, {"taken_at": taken_at, "snapshot": snapshot, "digest": interactions.digest()}
 
 
 def _source_error(error: adbc_driver_manager.Error, name: str, role: str, settings: Settings) -> RecstoreError:

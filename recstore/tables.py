@@ -56,6 +56,7 @@ recommenders = sa.Table(
     _json("object_digests", "{}"),
     _timestamp("created_at", nullable=False, now=True),
     sa.Column("created_by", sa.Text, nullable=False, server_default=sa.text("session_user")),
+    _timestamp("scheduled_at", nullable=False, now=True),
 )
 
 runs = sa.Table(
@@ -76,7 +77,48 @@ runs = sa.Table(
     sa.Column("trace", sa.Text),
     _timestamp("started_at", nullable=False, now=True),
     _timestamp("finished_at"),
+    _json("progress"),
+    sa.Column("outcome", sa.Text),
+    sa.Column("wal_bytes", sa.BigInteger),
+    _timestamp("deadline"),
     sa.Index("ix_runs_recommender_id", "recommender_id", "run"),
+    sa.Index("ix_runs_running", "recommender_id", postgresql_where=sa.text("state = 'running'")),
+)
+
+_OPEN = "state IN ('waiting', 'sent', 'running')"
+requests = sa.Table(
+    "requests",
+    metadata,
+    sa.Column("request", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("recommender", sa.Text, nullable=False),
+    sa.Column("job", sa.Text, nullable=False),
+    sa.Column("origin", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False, server_default="waiting"),
+    sa.Column("requested_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.text("clock_timestamp()")),
+    sa.Column("requested_by", sa.Text, nullable=False, server_default=sa.text("session_user")),
+    sa.Column(
+        "application_name",
+        sa.Text,
+        nullable=False,
+        server_default=sa.text("current_setting('application_name'::text)"),
+    ),
+    sa.Column("task_id", sa.Text),
+    _timestamp("not_before"),
+    _timestamp("sent_at"),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("run", sa.BigInteger),
+    sa.Column("outcome", sa.Text),
+    _timestamp("finished_at"),
+    sa.Index("ix_requests_open", "recommender", "job", postgresql_where=sa.text(_OPEN)),
+    sa.Index("ix_requests_run", "run", postgresql_where=sa.text("run IS NOT NULL")),
+    sa.Index("ix_requests_task_id", "task_id", postgresql_where=sa.text("task_id IS NOT NULL")),
+)
+
+dispatches = sa.Table(
+    "dispatches",
+    metadata,
+    sa.Column("host", sa.Text, primary_key=True),
+    _timestamp("dispatched_at", nullable=False),
 )
 
 generations = sa.Table(

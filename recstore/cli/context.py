@@ -15,10 +15,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from recstore import embedded, migrate
+from recstore import migrate
 from recstore.config import Settings, load_settings
 from recstore.database import Connection, connect, plain_errors
-from recstore.errors import ConnectionFailed, EmbeddedUnavailable, InvalidInput
+from recstore.errors import InvalidInput
+from recstore.servers import database_url
 from recstore.version import __version__
 
 
@@ -76,21 +77,6 @@ def use_json(value: bool) -> None:
 def settings(**overrides: object) -> Settings:
     """This process's settings, with --database and a command's own options."""
     return load_settings(database_url=state.database, **overrides)
-
-
-def database_url(given: Settings) -> str:
-    """The configured database, or the embedded one if it runs. Raises ConnectionFailed."""
-    if given.database_url:
-        return given.database_url
-    try:
-        running = embedded.running(given.home)
-    except EmbeddedUnavailable:
-        running = None
-    if running is None:
-        raise ConnectionFailed(
-            reason=f"no database is configured, and no embedded server runs in {given.home.absolute()}"
-        )
-    return running.url
 
 
 @contextmanager

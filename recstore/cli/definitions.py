@@ -12,7 +12,7 @@ import typer
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from recstore.definition import Confidence, Definition, Filters, Hyperparameters, Publication, Source, Storage
+from recstore.definition import Confidence, Definition, Filters, Hyperparameters, Publication, Schedule, Source, Storage
 from recstore.errors import InvalidInput
 
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -22,6 +22,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "hyperparameters": Hyperparameters,
     "storage": Storage,
     "publication": Publication,
+    "schedule": Schedule,
 }
 
 FLAGS = {
@@ -31,6 +32,7 @@ FLAGS = {
     ("confidence", "b"): "bm25-b",
     ("confidence", "scale"): "confidence-scale",
     ("publication", "ann_recall"): "ann-recall",
+    ("schedule", "cron"): "schedule",
 }
 """Flags that are not simply the setting's name."""
 

@@ -5,8 +5,9 @@ from typing import Annotated
 import typer
 
 from recstore import pipeline, registry
-from recstore.cli.context import Json, Name, current, database_url, say, settings, show, show_rows, state, use_json
+from recstore.cli.context import Json, Name, current, say, settings, show, show_rows, state, use_json
 from recstore.progress import StageReporter, pruned_words
+from recstore.servers import database_url
 
 READY = 4
 """Exit code of a training whose generation is complete but could not go live yet."""

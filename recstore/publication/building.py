@@ -15,9 +15,6 @@ from recstore.publication.loading import Ids, Scalars, Vectors
 from recstore.runs import Run
 from recstore.vectors import ItemVectors, UserVectors
 
-SAMPLE = 200
-"""Users, and items, whose exact lists a calibration compares with."""
-
 
 @dataclass(frozen=True)
 class Content:
@@ -184,28 +181,12 @@ def _calibrate(run: Run, generation: int, content: Content) -> dict[str, Any]:
             Kind("users", int(users.published.sum()),
                  _queries(users.preference[sampled_users], interactions.users, sampled_users[:, None]))
         )  # fmt: skip
-    results = []
-    for number, kind in enumerate(kinds):
-        run.reporter.progress("calibrate", number, len(kinds), kind.name)
-
-        def on_trial(name: str, trial: calibration.Trial, number: int = number) -> None:
-            plan = "exact scan" if trial.ef is None else f"ef_search {trial.ef}"
-            run.reporter.progress(
-                "calibrate", number, len(kinds), f"{name}, {plan}: ANN recall@10 {trial.ann_recall:.3f}"
-            )
-
-        run.check("calibrate")
-        results.append(
-            calibration.calibrate(run, generation, kind, publication.search, publication.ann_recall, on_trial)
-        )
-    run.reporter.progress("calibrate", len(kinds), len(kinds))
-    calibration.store(run.connection, generation, results)
-    return {result.kind: result.as_dict()["chosen"] for result in results}
+    return calibration.calibrate_all(run, generation, kinds)
 
 
 def _sample(random: np.random.Generator, published: NDArray[np.bool_]) -> NDArray[np.int64]:
     candidates = np.flatnonzero(published)
-    return np.sort(random.choice(candidates, min(SAMPLE, len(candidates)), replace=False))
+    return np.sort(random.choice(candidates, min(calibration.SAMPLE, len(candidates)), replace=False))
 
 
 def _queries(vectors: NDArray[np.float32], ids: IdMap, excluded: Any) -> list[Query]:

@@ -20,6 +20,9 @@ from recstore.publication import indexes
 from recstore.publication.indexes import DENSER, Graph
 from recstore.runs import Run
 
+SAMPLE = 200
+"""Users, and items, whose exact lists a calibration compares with."""
+
 LADDER = (40, 100, 200, 400, 800)
 K = 10
 TIE = 1e-5
@@ -81,20 +84,32 @@ OnTrial = Callable[[str, Trial], None]
 
 
 def calibrate(
-    run: Run, generation: int, kind: Kind, search: Search, ann_recall: float, on_trial: OnTrial
+    run: Run,
+    generation: int,
+    kind: Kind,
+    search: Search,
+    ann_recall: float,
+    on_trial: OnTrial,
+    *,
+    built: Graph | None = None,
+    live: bool = False,
 ) -> Calibrated:
     """Chooses the plan of one kind of query, leaving an HNSW index only where the plan uses it.
 
     `search` "exact" builds none; "hnsw" takes the index whenever it reaches `ann_recall`, "auto" where it is faster
-    besides. The index is built anew with a denser graph once before it is given up.
+    besides. The index is built anew with a denser graph once before it is given up. `built` is the graph of an index that
+    is there already, `live` says that the generation has readers, whom nothing here makes wait.
     """
     exact, lists = _measure(run, generation, kind, None, None)
     trials = [exact]
     on_trial(kind.name, exact)
     if search == "exact" or kind.rows <= K:
+        if built:
+            _drop(run, generation, kind)
         return Calibrated(kind.name, exact, tuple(trials))
-    for graph in (Graph(), DENSER):
-        indexes.build_hnsw(run, generation, kind.side, kind.column, kind.rows, graph)
+    for graph in (built or Graph(), DENSER) if built != DENSER else (DENSER,):
+        if graph != built:
+            indexes.build_hnsw(run, generation, kind.side, kind.column, kind.rows, graph, live=live)
         chosen = None
         for ef in LADDER:  # the first rung that reaches the wanted ANN recall
             trial, _ = _measure(run, generation, kind, ef, graph, lists)
@@ -106,16 +121,54 @@ def calibrate(
         too_slow = search == "auto" and chosen is not None and chosen.milliseconds >= exact.milliseconds
         if chosen is not None and not too_slow:
             return Calibrated(kind.name, chosen, tuple(trials))
-        if not indexes.drop_hnsw(run, generation, kind.side, kind.column):
-            run.warn(
-                f"The unused index on {kind.column} of generation {generation} is left invalid: a transaction holds its table."
-            )
-            break
-        if too_slow:
+        if not _drop(run, generation, kind) or too_slow:
             break  # a denser graph would be slower still
     if search == "hnsw":
         run.warn(f"HNSW did not reach ANN recall@{K} {ann_recall:g} for {kind.name} queries: they use the exact scan.")
     return Calibrated(kind.name, exact, tuple(trials))
+
+
+def calibrate_all(
+    run: Run, generation: int, kinds: Sequence[Kind], built: dict[str, Graph] | None = None, *, live: bool = False
+) -> dict[str, Any]:
+    """Calibrates each kind of query and writes the choices where the functions read them; returns kind -> chosen plan.
+    `built` as in `calibrate`, by kind."""
+    publication = run.recommender.definition.publication
+    results = []
+    for number, kind in enumerate(kinds):
+        run.reporter.progress("calibrate", number, len(kinds), kind.name)
+
+        def on_trial(name: str, trial: Trial, number: int = number) -> None:
+            plan = "exact scan" if trial.ef is None else f"ef_search {trial.ef}"
+            run.reporter.progress(
+                "calibrate", number, len(kinds), f"{name}, {plan}: ANN recall@{K} {trial.ann_recall:.3f}"
+            )
+
+        run.check("calibrate")
+        results.append(
+            calibrate(
+                run,
+                generation,
+                kind,
+                publication.search,
+                publication.ann_recall,
+                on_trial,
+                built=(built or {}).get(kind.name),
+                live=live,
+            )
+        )
+    run.reporter.progress("calibrate", len(kinds), len(kinds))
+    store(run.connection, generation, results)
+    return {result.kind: result.as_dict()["chosen"] for result in results}
+
+
+def _drop(run: Run, generation: int, kind: Kind) -> bool:
+    dropped = indexes.drop_hnsw(run, generation, kind.side, kind.column)
+    if not dropped:
+        run.warn(
+            f"The unused index on {kind.column} of generation {generation} is left invalid: a transaction holds its table."
+        )
+    return dropped
 
 
 def _measure(

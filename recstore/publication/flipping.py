@@ -24,11 +24,24 @@ def go_live(run: Run, generation: int, wait: float, on_wait: OnWait | None = Non
     parents = run.recommender.parents()
     blockers = barriers.wait(lambda: barriers.advance(run.connection, generation, parents), wait, on_wait)
     if blockers:
-        reason = "waits for " + "; ".join(map(str, blockers))
-        run.connection.execute(sqlfile.query("set_reason"), {"generation": generation, "reason": reason})
+        _note(run.connection, generation, blockers)
         return blockers
     flip(run.connection, run.recommender, generation, run.job, run.number)
     return []
+
+
+def look_again(connection: Connection, recommender: Registered) -> list[Blocker]:
+    """Who still holds up the generation that is ready; notes it, so that operators see it. Raises NothingReady."""
+    generation = ready_generation(connection, recommender)
+    blockers = barriers.advance(connection, generation, recommender.parents())
+    if blockers:
+        _note(connection, generation, blockers)
+    return blockers
+
+
+def _note(connection: Connection, generation: int, blockers: list[Blocker]) -> None:
+    reason = "waits for " + "; ".join(map(str, blockers))
+    connection.execute(sqlfile.query("set_reason"), {"generation": generation, "reason": reason})
 
 
 def flip_now(run: Run, generation: int) -> list[Blocker]:

@@ -29,6 +29,12 @@ def all_of(connection: Connection, recommender: Registered) -> list[dict[str, An
     return connection.execute(sqlfile.query("select_generations"), {"recommender_id": recommender.id}).fetchall()
 
 
+def live(connection: Connection, recommender: Registered) -> int | None:
+    """The generation pointed at; None before the first."""
+    row = connection.execute(sqlfile.query("select_pointer"), {"recommender_id": recommender.id}).fetchone()
+    return row["generation"] if row else None
+
+
 def attach(connection: Connection, settings: Settings, recommender: Registered) -> int:
     """Makes the next generation's empty tables and attaches them; returns its number.
 
@@ -63,6 +69,20 @@ def attach(connection: Connection, settings: Settings, recommender: Registered) 
     )
     barriers.advance(connection, generation, recommender.parents())
     return generation
+
+
+def advance_attached(connection: Connection, recommender: Registered) -> None:
+    """Gets the waiting of the next generation over with, as far as other transactions allow."""
+    for row in all_of(connection, recommender):
+        if row["state"] == "attached":
+            barriers.advance(connection, row["generation"], recommender.parents())
+
+
+def held_up(connection: Connection, recommender: Registered) -> bool:
+    """Whether all that is left to remove has readers still."""
+    rows = all_of(connection, recommender)
+    pruning = [row["generation"] for row in rows if row["state"] == "pruning"]
+    return all(row["state"] != "building" for row in rows) and all(_may_see(connection, one) for one in pruning)
 
 
 def next_of(connection: Connection, settings: Settings, recommender: Registered) -> int:

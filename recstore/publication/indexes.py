@@ -2,9 +2,10 @@
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 from psycopg import errors as pg
@@ -68,23 +69,42 @@ def hnsw_name(side: str, generation: int, column: str) -> str:
     return index_name(side, generation, f"{column}_hnsw")
 
 
-def build_hnsw(run: Run, generation: int, side: str, column: str, rows: int, graph: Graph) -> None:
-    """Builds the HNSW index of one vector column (`embedding` for cosine, `preference` for the inner product).
-
-    One build at a time in a database. Out of memory or of shared memory, it is tried again serially with less.
-    """
-    connection, recommender = run.connection, run.recommender
+def build_hnsw(
+    run: Run, generation: int, side: str, column: str, rows: int, graph: Graph, *, live: bool = False
+) -> None:
+    """Builds the HNSW index of one vector column (`embedding` for cosine, `preference` for the inner product); on a live
+    generation concurrently, so that nobody waits."""
+    recommender = run.recommender
     operators = {"embedding": "cosine", "preference": "ip"}[column]
     extension = quoted(recommender.vector_schema)
+    concurrently = "CONCURRENTLY " * live
     statement = (
-        f"CREATE INDEX {quoted(hnsw_name(side, generation, column))}"
+        f"CREATE INDEX {concurrently}{quoted(hnsw_name(side, generation, column))}"
         f" ON {generations.table(recommender, side, generation)}"
         f" USING hnsw ({column} {extension}.{recommender.vector_type}_{operators}_ops)"
         f" WITH (m = {graph.m}, ef_construction = {graph.ef_construction})"
     )
+
+    def clear() -> None:  # a concurrent build that failed leaves an invalid index behind
+        if live:
+            drop_hnsw(run, generation, side, column)
+
     wanted = graph_megabytes(rows, recommender.dimensions, recommender.vector_type, graph)
-    memory, workers = min(max(wanted, 64), run.settings.index_memory), run.settings.index_workers
-    with _one_build(connection), _notices(run), _watched(run, f"index on {column}"):
+    _build(run, f"index on {column}", statement, wanted, clear)
+
+
+def rebuild(run: Run, generation: int, name: str, megabytes: int = 0) -> None:
+    """Builds an index of a live generation anew; nobody waits, and the old one serves until the new one does."""
+    statement = f"REINDEX INDEX CONCURRENTLY {run.recommender.relation(name)}"
+    _build(run, name, statement, megabytes, lambda: drop_leftovers(run, generation))
+
+
+def _build(run: Run, what: str, statement: str, megabytes: int, clear: Callable[[], None]) -> None:
+    """Runs a statement that builds an index, one at a time in a database. Out of memory or of shared memory, it is tried
+    again serially with less; `clear` removes what the failed attempt left."""
+    connection = run.connection
+    memory, workers = min(max(megabytes, 64), run.settings.index_memory), run.settings.index_workers
+    with _one_build(connection), _notices(run), _watched(run, what):
         while True:
             connection.execute(f"SET maintenance_work_mem = '{memory}MB'")
             connection.execute(f"SET max_parallel_maintenance_workers = {workers}")
@@ -92,13 +112,12 @@ def build_hnsw(run: Run, generation: int, side: str, column: str, rows: int, gra
                 connection.execute(statement)
                 return
             except (pg.OutOfMemory, pg.DiskFull, pg.InsufficientResources) as error:
+                clear()
                 if workers == 0 and memory <= 16:
                     raise
                 lack = error.diag.message_primary
                 memory, workers = max(16, memory // 2), 0
-                run.warn(
-                    f"Building the index on {column} ran out of memory ({lack}): trying again serially with {memory} MB."
-                )
+                run.warn(f"Building the {what} ran out of memory ({lack}): trying again serially with {memory} MB.")
             finally:
                 if not connection.closed:
                     connection.execute("RESET maintenance_work_mem")
@@ -115,11 +134,27 @@ def graph_megabytes(rows: int, dimensions: int, vector_type: str, graph: Graph) 
 def drop_hnsw(run: Run, generation: int, side: str, column: str) -> bool:
     """Drops an HNSW index without a lock that a reader of the views would wait for. False where a transaction that holds
     the table kept it from ending in time: then the index is invalid, which the planner ignores, and goes with its table."""
+    return _drop(run, hnsw_name(side, generation, column))
+
+
+def drop_leftovers(run: Run, generation: int) -> None:
+    """Drops what builds that failed left on a live generation's tables: invalid indexes, as far as nobody holds them."""
+    for row in of_generation(run, generation):
+        if not row["valid"]:
+            _drop(run, row["name"])
+
+
+def of_generation(run: Run, generation: int) -> list[dict[str, Any]]:
+    """The indexes of a generation's tables: name, side, column, valid, and m where it is HNSW."""
+    tables = [generations.table(run.recommender, kind, generation) for kind in ("items", "users", "seen")]
+    return run.connection.execute(sqlfile.query("indexes_of"), {"tables": tables}).fetchall()
+
+
+def _drop(run: Run, name: str) -> bool:
     connection = run.connection
-    name = run.recommender.relation(hnsw_name(side, generation, column))
     connection.execute(f"SET lock_timeout = {max(100, int(1000 * run.settings.prune_wait))}")
     try:
-        connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+        connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {run.recommender.relation(name)}")
         return True
     except (pg.LockNotAvailable, pg.DeadlockDetected):
         return False

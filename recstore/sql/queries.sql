@@ -190,7 +190,7 @@ WHERE l.locktype = 'advisory'
 -- name: abandon_runs
 -- The caller holds the lock, so whoever still says "running" is gone.
 UPDATE recstore_private.runs
-SET state = 'abandoned', finished_at = now(), error = 'The process of this run ended without finishing it.'
+SET state = 'abandoned', finished_at = now(), progress = NULL, error = 'The process of this run ended without finishing it.'
 WHERE recommender_id = %(recommender_id)s AND state = 'running'
 RETURNING run;
 
@@ -204,8 +204,11 @@ WHERE a.application_name = ANY (%(application_names)s)
     AND a.pid <> pg_backend_pid();
 
 -- name: insert_run
-INSERT INTO recstore_private.runs (recommender_id, job, host, pid, versions)
-VALUES (%(recommender_id)s, %(job)s, %(host)s, pg_backend_pid(), %(versions)s)
+INSERT INTO recstore_private.runs (recommender_id, job, host, pid, versions, deadline)
+VALUES (
+    %(recommender_id)s, %(job)s, %(host)s, pg_backend_pid(), %(versions)s,
+    clock_timestamp() + make_interval(secs => %(time_limit)s)
+)
 RETURNING run;
 
 -- name: take_fence
@@ -222,8 +225,24 @@ WHERE run = %(run)s;
 -- name: finish_run
 UPDATE recstore_private.runs
 SET state = %(state)s, error = %(error)s, trace = %(trace)s, stages = %(stages)s, warnings = %(warnings)s,
-    device = %(device)s, generation = %(generation)s, finished_at = now()
+    device = %(device)s, generation = %(generation)s, outcome = %(outcome)s, wal_bytes = %(wal_bytes)s, progress = NULL,
+    finished_at = now()
 WHERE run = %(run)s;
+
+-- name: update_run_progress
+UPDATE recstore_private.runs SET progress = %(progress)s WHERE run = %(run)s AND state = 'running';
+
+-- name: wal_position
+-- Bytes of WAL that the whole server has written.
+SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn AS bytes;
+
+-- name: wal_of_backend
+-- Bytes of WAL that this session has written (PostgreSQL 18).
+SELECT w.wal_bytes AS bytes FROM pg_stat_get_backend_wal(pg_backend_pid()) w;
+
+-- name: flush_statistics
+-- Makes the session's own counters visible at the end of this statement, not up to a second later.
+SELECT pg_stat_force_next_flush();
 
 -- name: insert_generation
 INSERT INTO recstore_private.generations (recommender_id, vector_type, dimensions)
@@ -365,6 +384,24 @@ SELECT p.tuples_done AS done, p.tuples_total AS total
 FROM pg_stat_progress_create_index p
 WHERE p.pid = %(pid)s;
 
+-- name: generation_size
+SELECT g.users, g.items, g.collapsed_items, g.seen_published
+FROM recstore_private.generations g
+WHERE g.generation = %(generation)s;
+
+-- name: indexes_of
+-- The indexes of these tables; m is HNSW's, as it was built.
+SELECT
+    i.relname AS name,
+    x.indisvalid AS valid,
+    m.amname = 'hnsw' AS hnsw,
+    (SELECT split_part(o.option, '=', 2)::integer FROM unnest(i.reloptions) AS o (option) WHERE o.option LIKE 'm=%%') AS m
+FROM pg_index x
+JOIN pg_class i ON i.oid = x.indexrelid
+JOIN pg_am m ON m.oid = i.relam
+WHERE x.indrelid IN (SELECT to_regclass(t.name) FROM unnest(%(tables)s::text[]) AS t (name))
+ORDER BY i.relname;
+
 -- name: lacking_indexes
 -- Of these indexes of a schema, those that are not there or not valid.
 SELECT n.name
@@ -376,3 +413,175 @@ WHERE NOT EXISTS (
     WHERE c.relnamespace = to_regnamespace(%(quoted)s) AND c.relname = n.name AND i.indisvalid
 )
 ORDER BY n.name;
+
+-- name: request
+SELECT recstore_private.request(%(recommender)s, %(job)s, %(origin)s, %(task_id)s) AS request;
+
+-- name: lock_task
+-- Two deliveries of one message register it one after the other.
+SELECT pg_advisory_xact_lock(%(namespace)s, hashtext(%(task_id)s));
+
+-- name: request_of_task
+SELECT q.request FROM recstore_private.requests q WHERE q.task_id = %(task_id)s;
+
+-- name: claim_requests
+-- Everything that asks for this job of this recommender, served by one run.
+UPDATE recstore_private.requests
+SET state = 'running', run = %(run)s
+WHERE recommender = %(recommender)s AND job = %(job)s AND state IN ('waiting', 'sent')
+RETURNING request, origin;
+
+-- name: unsend_requests
+-- The message came to nothing: they wait for the next one.
+UPDATE recstore_private.requests
+SET state = 'waiting', sent_at = NULL
+WHERE recommender = %(recommender)s AND job = %(job)s AND state = 'sent';
+
+-- name: finish_requests
+UPDATE recstore_private.requests
+SET state = %(state)s, outcome = %(outcome)s, finished_at = clock_timestamp()
+WHERE run = %(run)s AND state = 'running';
+
+-- name: finish_ready_requests
+-- Their generation waited to go live, and now is.
+UPDATE recstore_private.requests q
+SET state = 'succeeded', outcome = %(outcome)s, finished_at = clock_timestamp()
+FROM recstore_private.runs u
+WHERE u.run = q.run AND u.generation = %(generation)s AND q.state = 'ready';
+
+-- name: release_requests
+-- Their run came to nothing through no fault of theirs: they wait again, each time twice as long, up to so many attempts.
+-- An interruption is no attempt.
+UPDATE recstore_private.requests
+SET attempts = attempts + %(attempt)s,
+    state = CASE WHEN attempts + %(attempt)s < %(attempts)s THEN 'waiting' ELSE 'failed' END,
+    run = CASE WHEN attempts + %(attempt)s < %(attempts)s THEN NULL ELSE run END,
+    finished_at = CASE WHEN attempts + %(attempt)s < %(attempts)s THEN NULL ELSE clock_timestamp() END,
+    not_before = clock_timestamp() + %(attempt)s * make_interval(secs => least(%(backoff)s * 2 ^ attempts, 3600)),
+    sent_at = NULL,
+    outcome = %(outcome)s
+WHERE run = ANY (%(runs)s) AND state = 'running'
+RETURNING request, state;
+
+-- name: take_due_requests
+-- Those that are due and whose recommender is idle, marked as sent: one message for each recommender and job. A message
+-- sent lately that nobody has begun yet serves the new ones, too. Two dispatches at once take each its own.
+WITH due AS (
+    SELECT q.request
+    FROM recstore_private.requests q
+    LEFT JOIN recstore_private.recommenders r ON r.name = q.recommender
+    WHERE q.state IN ('waiting', 'sent')
+        AND (q.state = 'waiting' OR q.sent_at < clock_timestamp() - make_interval(secs => %(resend)s))
+        AND (q.not_before IS NULL OR q.not_before <= clock_timestamp())
+        AND NOT EXISTS (
+            SELECT
+            FROM recstore_private.requests o
+            WHERE o.recommender = q.recommender AND o.job = q.job AND o.state = 'sent'
+                AND o.sent_at >= clock_timestamp() - make_interval(secs => %(resend)s)
+        )
+        AND NOT EXISTS (
+            SELECT
+            FROM pg_locks l
+            WHERE l.locktype = 'advisory' AND l.classid = %(namespace)s::oid AND l.objid = r.id::oid AND l.objsubid = 2
+                AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+        )
+    FOR UPDATE OF q SKIP LOCKED
+),
+sent AS (
+    UPDATE recstore_private.requests q
+    SET state = 'sent', sent_at = clock_timestamp()
+    FROM due
+    WHERE q.request = due.request
+    RETURNING q.recommender, q.job, q.request
+)
+SELECT s.recommender, s.job, array_agg(s.request ORDER BY s.request) AS requests
+FROM sent s
+GROUP BY s.recommender, s.job
+ORDER BY min(s.request);
+
+-- name: forgotten_requests
+-- Of recommenders that are no more.
+UPDATE recstore_private.requests q
+SET state = 'failed', outcome = format('There is no recommender named %%L any more.', q.recommender), finished_at = clock_timestamp()
+WHERE q.state IN ('waiting', 'sent', 'running')
+    AND NOT EXISTS (SELECT FROM recstore_private.recommenders r WHERE r.name = q.recommender)
+RETURNING q.request;
+
+-- name: scheduled_recommenders
+SELECT r.id, r.name, r.definition -> 'schedule' ->> 'cron' AS cron, r.definition -> 'schedule' ->> 'timezone' AS timezone,
+    r.scheduled_at, clock_timestamp() AS now
+FROM recstore_private.recommenders r
+WHERE r.definition -> 'schedule' ->> 'cron' IS NOT NULL
+ORDER BY r.name;
+
+-- name: advance_schedule
+-- Of two dispatches that find the same time due, one advances it.
+UPDATE recstore_private.recommenders SET scheduled_at = %(now)s
+WHERE id = %(recommender_id)s AND scheduled_at = %(scheduled_at)s
+    AND definition -> 'schedule' ->> 'cron' = %(cron)s
+RETURNING id;
+
+-- name: restart_schedule
+UPDATE recstore_private.recommenders SET scheduled_at = clock_timestamp() WHERE id = %(recommender_id)s;
+
+-- name: note_dispatch
+INSERT INTO recstore_private.dispatches (host, dispatched_at) VALUES (%(host)s, clock_timestamp())
+ON CONFLICT (host) DO UPDATE SET dispatched_at = excluded.dispatched_at;
+
+-- name: overdue_backends
+-- Sessions of this role whose run is past its deadline: its process hangs, or sleeps.
+SELECT u.run, a.pid
+FROM recstore_private.runs u
+JOIN pg_stat_activity a ON a.application_name = 'recstore:run:' || u.run
+WHERE u.state = 'running' AND u.deadline < clock_timestamp() - make_interval(secs => %(grace)s)
+    AND a.usename = current_user AND a.datname = current_database();
+
+-- name: untidy_recommenders
+-- Those with something to look after: a run that is gone, a generation half built, being pruned, waiting to go live or
+-- whose barrier is not cleared.
+SELECT
+    r.name,
+    EXISTS (SELECT FROM recstore.runs u WHERE u.recommender = r.name AND u.state = 'abandoned' AND u.finished_at IS NULL)
+        AS abandoned,
+    EXISTS (SELECT FROM recstore_private.generations g WHERE g.recommender_id = r.id AND g.state IN ('building', 'pruning'))
+        AS leftovers,
+    EXISTS (
+        SELECT FROM recstore_private.generations g
+        JOIN recstore_private.pointers p ON p.recommender_id = r.id
+        WHERE g.recommender_id = r.id AND g.state = 'ready' AND g.generation > coalesce(p.generation, 0)
+    ) AS ready,
+    EXISTS (
+        SELECT FROM recstore_private.generations g
+        WHERE g.recommender_id = r.id AND g.state = 'attached' AND g.barrier IS DISTINCT FROM 'cleared'
+    ) AS blocked
+FROM recstore_private.recommenders r
+WHERE NOT EXISTS (
+    SELECT
+    FROM pg_locks l
+    WHERE l.locktype = 'advisory' AND l.classid = %(namespace)s::oid AND l.objid = r.id::oid AND l.objsubid = 2
+        AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+)
+ORDER BY r.name;
+
+-- name: latest_trained
+-- The newest generation that was trained to its end, whatever became of it.
+SELECT g.generation, g.snapshot, g.definition, g.ready_at, p.generation AS live
+FROM recstore_private.generations g
+JOIN recstore_private.pointers p ON p.recommender_id = g.recommender_id
+WHERE g.recommender_id = %(recommender_id)s AND g.ready_at IS NOT NULL
+ORDER BY g.generation DESC
+LIMIT 1;
+
+-- name: forget_requests
+DELETE FROM recstore_private.requests
+WHERE finished_at < clock_timestamp() - make_interval(secs => 86400 * %(days)s);
+
+-- name: forget_runs
+-- But the newest training of each recommender, and what a generation that is still there was made by.
+DELETE FROM recstore_private.runs u
+WHERE u.finished_at < clock_timestamp() - make_interval(secs => 86400 * %(days)s)
+    AND NOT EXISTS (SELECT FROM recstore_private.generations g WHERE g.run = u.run AND g.state <> 'pruned')
+    AND EXISTS (
+        SELECT FROM recstore_private.runs n
+        WHERE n.recommender_id = u.recommender_id AND n.job = u.job AND n.run > u.run
+    );

@@ -18,7 +18,8 @@ from recstore.errors import InvalidInput, TooManyFactors
 Device = Literal["auto", "cpu", "gpu"]
 Matrix = NDArray[np.float32]
 OnIteration = Callable[[int, float, float | None], None]
-"""Called after each iteration with its number from 0, its seconds, and the loss if it was asked for."""
+"""Called after each iteration with its number from 0, its seconds, and the loss if it was asked for. Where the GPU fails
+and the CPU starts over, the numbers start over too. What it raises ends the training and passes through."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +57,8 @@ class Trainer(Protocol):
 
         `factors` overrides the hyperparameter of that name and is reduced to items - 1 where it is more. `threads` 0
         means all cores. `item_factors`, (items, factors) float32, is a warm start; a row of zeros stands for an item
-        that is new. The same input gives the same factors on the CPU, whatever the number of threads.
+        that is new. The same input gives the same factors on the CPU, whatever the number of threads. The device "auto"
+        is the GPU where it can be used and has room, else the CPU; "gpu" is an error where "auto" would be the CPU.
         Raises TooManyFactors, DeviceUnavailable, TrainingDiverged, and InvalidInput for a warm start of another shape.
         """
 

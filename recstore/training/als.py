@@ -6,11 +6,9 @@ Each iteration improves all users, then all items, by three steps of conjugate g
 RecSys 2011). The only module that imports `implicit`.
 """
 
-import ctypes
+import os
 import warnings
 from collections.abc import Iterator
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,32 +18,17 @@ from threadpoolctl import threadpool_limits
 
 from recstore.definition import Hyperparameters
 from recstore.errors import DeviceUnavailable, InvalidInput, TrainingDiverged
-from recstore.training import Device, Factors, Matrix, OnIteration, usable_factors, warnings_for
+from recstore.training import Device, Factors, Matrix, OnIteration, cuda, usable_factors, warnings_for
 
-
-def _load_cuda() -> None:
-    """Loads the CUDA libraries of the wheels (extra `gpu`), where `implicit`'s module would not look for them."""
-    nvidia = find_spec("nvidia") if find_spec("rmm") else None
-    for folder in (nvidia.submodule_search_locations or ()) if nvidia else ():
-        for name in ("libcudart.so.13", "libcublasLt.so.13", "libcublas.so.13", "libcurand.so.10"):
-            library = Path(folder, "cu13", "lib", name)
-            if library.exists():
-                ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
-
-
-_load_cuda()
+cuda.load_libraries()
 with warnings.catch_warnings(record=True) as _import_warnings:
     warnings.simplefilter("always")
     import implicit.cpu.als
     import implicit.gpu.als
     from implicit.recommender_base import ModelFitError
 
-GPU_LIMIT = 1024
-"""Most factors on the GPU: implicit's kernels give each one a thread of a block."""
-
-WARP = 32
-"""On the GPU factors are padded with zeros to a multiple of this (a zero column stays zero): the kernels' sums read all
-lanes of a warp."""
+_IMPORTED_BY = os.getpid()
+"""Importing `implicit` counts the GPUs, and CUDA does not survive a fork from then on."""
 
 BLOCK_BYTES = 1 << 25
 """Double-precision memory of one block of users in solve_users."""
@@ -67,11 +50,19 @@ class ALS:
         with_loss: bool = False,
     ) -> Factors:
         """See `Trainer.train`. Both sides start from uniform numbers in [0, 0.01) drawn from the seed, users first, on
-        either device. On the GPU sums run in no fixed order, so there results repeat only up to rounding."""
+        either device. On the GPU sums run in no fixed order, so there results repeat only up to rounding.
+
+        With the device "auto" and the extra `gpu` installed, a GPU that can not be used or fails is told in `warnings`.
+        """
         sentences = warnings_for(matrix, hyperparameters, factors)
         users, items = matrix.shape
         factors = usable_factors(factors, items)
-        on_gpu = _use_gpu(device, factors)
+        problem = None if device == "cpu" else gpu_problem(factors, users, items, matrix.nnz)
+        if problem and device == "gpu":
+            raise DeviceUnavailable(reason=problem)
+        if problem and implicit.gpu.HAS_RMM:
+            sentences.append(f"The GPU was not used: {problem}. The CPU was used instead.")
+        on_gpu = device != "cpu" and problem is None
 
         random = np.random.default_rng(hyperparameters.seed)
         x = random.random((users, factors), dtype=np.float32) * np.float32(0.01)
@@ -79,16 +70,19 @@ class ALS:
         if item_factors is not None:
             if item_factors.shape != y.shape:
                 raise InvalidInput(f"The initial item factors have the shape {item_factors.shape}, not {y.shape}.")
-            y = item_factors.astype(np.float32)
+            y = np.array(item_factors, dtype=np.float32, order="C")
 
         with threadpool_limits(1, "blas"):
             if on_gpu:
                 try:
                     x, y = _fit_gpu(matrix, x, y, hyperparameters, on_iteration, with_loss)
-                except (RuntimeError, MemoryError) as error:
+                except _GPUFailed as failed:
                     if device == "gpu":
-                        raise DeviceUnavailable(reason=str(error)) from error
-                    sentences.append(f"The GPU failed ({error}); the CPU was used.")
+                        raise DeviceUnavailable(reason=str(failed)) from failed
+                    sentences.append(
+                        f"The GPU was given up: {failed}. The CPU trained from the beginning, from the same initial "
+                        "factors, so the iterations were counted from 1 again."
+                    )
                     on_gpu = False
             if not on_gpu:
                 x, y = _fit_cpu(matrix, x, y, hyperparameters, threads, on_iteration, with_loss)
@@ -115,22 +109,19 @@ class ALS:
         return solved
 
 
-def gpu_problem(factors: int = 1) -> str | None:
-    """Why the GPU can not train this many factors, in `implicit`'s own words where it gave any; None where it can."""
+def gpu_problem(factors: int = 1, users: int = 1, items: int = 1, pairs: int = 0) -> str | None:
+    """Why the GPU can not do a training of this size, in `implicit`'s own words where it gave any; None where it can."""
     if not implicit.gpu.HAS_RMM:
         return "rmm is not installed (pip install 'recstore[gpu]')"
     if not implicit.gpu.HAS_CUDA:
         return "; ".join(str(warning.message) for warning in _import_warnings) or "implicit was built without CUDA"
-    return f"it takes at most {GPU_LIMIT} factors" if factors > GPU_LIMIT else None
+    if os.getpid() != _IMPORTED_BY:
+        return "this process was forked from one that had loaded CUDA, which does not survive that"
+    return cuda.room_problem(users, items, pairs, factors)
 
 
-def _use_gpu(device: Device, factors: int) -> bool:
-    if device == "cpu":
-        return False
-    problem = gpu_problem(factors)
-    if problem is not None and device == "gpu":
-        raise DeviceUnavailable(reason=problem)
-    return problem is None
+class _GPUFailed(Exception):
+    """CUDA, or `implicit` on it, gave up; the message says why and after how many iterations."""
 
 
 def _fit_cpu(
@@ -166,20 +157,38 @@ def _fit_gpu(
     on_iteration: OnIteration | None,
     with_loss: bool,
 ) -> tuple[Matrix, Matrix]:
+    """Raises _GPUFailed; what `on_iteration` raises passes through as it is, whatever its type. Leaves x and y alone."""
     factors = x.shape[1]
-    padding = ((0, 0), (0, -factors % WARP))
-    model = implicit.gpu.als.AlternatingLeastSquares(
-        factors=factors + padding[1][1],
-        regularization=hyperparameters.regularization,
-        alpha=1.0,
-        iterations=hyperparameters.iterations,
-        calculate_training_loss=with_loss,
-    )
-    model.user_factors = implicit.gpu.Matrix(np.pad(x, padding))
-    model.item_factors = implicit.gpu.Matrix(np.pad(y, padding))
-    model.fit(matrix, show_progress=False, callback=on_iteration)
-    x, y = model.user_factors.to_numpy(), model.item_factors.to_numpy()
-    return np.ascontiguousarray(x[:, :factors]), np.ascontiguousarray(y[:, :factors])
+    padding = ((0, 0), (0, cuda.padded(factors) - factors))
+    done, in_callback = 0, False
+
+    def report(number: int, seconds: float, loss: float | None) -> None:
+        nonlocal done, in_callback
+        done, in_callback = number + 1, True
+        if on_iteration is not None:
+            on_iteration(number, seconds, loss)
+        in_callback = False
+
+    try:
+        model = implicit.gpu.als.AlternatingLeastSquares(
+            factors=cuda.padded(factors),
+            regularization=hyperparameters.regularization,
+            alpha=1.0,
+            iterations=hyperparameters.iterations,
+            calculate_training_loss=with_loss,
+        )
+        model.user_factors = implicit.gpu.Matrix(np.pad(x, padding))
+        model.item_factors = implicit.gpu.Matrix(np.pad(y, padding))
+        model.fit(matrix, show_progress=False, callback=report)
+        trained = [side.to_numpy()[:, :factors] for side in (model.user_factors, model.item_factors)]
+        if np.array_equal(trained[0], x):  # implicit does not look whether its kernels could be launched
+            raise RuntimeError("the factors came back as they went: implicit has no kernels for this GPU")
+    except (RuntimeError, MemoryError) as error:  # Cython's for std::runtime_error (CUDA, cuBLAS) and bad_alloc (rmm)
+        if in_callback:
+            raise
+        cuda.keep_if_broken(error)
+        raise _GPUFailed(f"{error}, after {done} of {hyperparameters.iterations} iterations") from error
+    return np.ascontiguousarray(trained[0]), np.ascontiguousarray(trained[1])
 
 
 def _solve(rows: sparse.csr_matrix, y: NDArray[np.float64], regularization: float, threads: int) -> Matrix:

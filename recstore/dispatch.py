@@ -1,0 +1,134 @@
+"""One look at what is due: schedules become requests, requests become messages, and what dead or waiting runs left is seen to.
+
+Called by the workers, every minute or so and whenever a request comes in; several at once do each thing once. Nothing here
+takes long or waits for anybody, and what goes wrong with one recommender holds up no other.
+"""
+
+import logging
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from recstore import pipeline, registry, requests, schedule, sqlfile
+from recstore.config import Settings
+from recstore.database import Connection, connect, one_line, plain_errors
+from recstore.errors import RecstoreError, RunInProgress
+from recstore.migrate import require_current
+from recstore.publication import flipping, generations
+from recstore.runs import LOCK_NAMESPACE
+
+log = logging.getLogger(__name__)
+
+APPLICATION_NAME = "recstore:dispatch"
+
+GRACE = 60.0
+"""Seconds past its deadline after which a run's session is ended: by then the worker's own limit has failed to."""
+
+Send = Callable[[requests.Job, str], None]
+"""Sends the message that wakes a worker for a job of a recommender. Raises RecstoreError when it can not."""
+
+
+@dataclass
+class Dispatched:
+    """What a dispatch did."""
+
+    scheduled: list[str] = field(default_factory=list)
+    sent: list[tuple[requests.Job, str]] = field(default_factory=list)
+    ended: list[int] = field(default_factory=list)
+    tidied: list[str] = field(default_factory=list)
+    published: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON, without what is empty."""
+        return {name: value for name, value in vars(self).items() if value}
+
+
+def dispatch(url: str, settings: Settings, send: Send) -> Dispatched:
+    """Everything that is due. Raises RecstoreError only where nothing could be looked at: no connection, wrong schema."""
+    done = Dispatched()
+    # nobody is waited for here: what can not be done now is done by a later dispatch
+    impatient = settings.model_copy(update={"lock_attempts": 2, "flip_wait": 0, "prune_wait": 0})
+    connection = connect(url, APPLICATION_NAME)
+    try:
+        with plain_errors("dispatching", connection):
+            require_current(connection)
+            connection.execute(sqlfile.query("note_dispatch"), {"host": socket.gethostname()})
+            for row in connection.execute(sqlfile.query("scheduled_recommenders")).fetchall():
+                _each(connection, done, row["name"], partial(_schedule, connection, row, done))
+            send_due(connection, settings, send, done)
+            _end_overdue(connection, done)
+            untidy = connection.execute(sqlfile.query("untidy_recommenders"), {"namespace": LOCK_NAMESPACE}).fetchall()
+            for row in untidy:
+                _each(connection, done, row["name"], partial(_tidy, url, connection, impatient, row, done))
+            connection.execute(sqlfile.query("forgotten_requests"))
+            for query in ("forget_requests", "forget_runs"):
+                connection.execute(sqlfile.query(query), {"days": settings.history})
+    finally:
+        connection.close()
+    return done
+
+
+def send_due(connection: Connection, settings: Settings, send: Send, done: Dispatched | None = None) -> Dispatched:
+    """Sends a message for whatever is asked for and due. What can not be sent waits for the next dispatch."""
+    done = done or Dispatched()
+    for row in requests.take_due(connection, settings, LOCK_NAMESPACE):
+        job, name = row["job"], row["recommender"]
+        try:
+            send(job, name)
+            done.sent.append((job, name))
+        except RecstoreError as error:
+            requests.unsend(connection, name, job)
+            done.problems.append(f"{name}: {error.message}")
+    return done
+
+
+def _each(connection: Connection, done: Dispatched, name: str, look: Callable[[], None]) -> None:
+    try:
+        look()
+    except RunInProgress:  # it looks after itself
+        pass
+    except Exception as error:
+        if connection.closed:
+            raise
+        done.problems.append(f"{name}: {error.message if isinstance(error, RecstoreError) else one_line(error)}")
+        log.debug("while looking after %s", name, exc_info=True)
+
+
+def _schedule(connection: Connection, row: dict[str, Any], done: Dispatched) -> None:
+    """A request for a recommender whose time has come, once for however many times were missed."""
+    due = schedule.next_time(row["cron"], row["timezone"], row["scheduled_at"])
+    if due is None or due > row["now"]:
+        return
+    with connection.transaction():
+        keys = {
+            "recommender_id": row["id"],
+            "scheduled_at": row["scheduled_at"],
+            "now": row["now"],
+            "cron": row["cron"],
+        }
+        if connection.execute(sqlfile.query("advance_schedule"), keys).fetchone():
+            requests.insert(connection, row["name"], "retrain", "schedule")
+            done.scheduled.append(row["name"])
+
+
+def _end_overdue(connection: Connection, done: Dispatched) -> None:
+    """Ends the sessions of runs that are long past their deadline: their process hangs, and would hold the lock for ever."""
+    for row in connection.execute(sqlfile.query("overdue_backends"), {"grace": GRACE}).fetchall():
+        connection.execute("SELECT pg_terminate_backend(%s, 5000)", [row["pid"]])
+        done.ended.append(row["run"])
+
+
+def _tidy(url: str, connection: Connection, settings: Settings, row: dict[str, Any], done: Dispatched) -> None:
+    """Waits that other transactions held up go on, and end in a flip or a removal where nobody holds them up any more."""
+    recommender = registry.get(connection, row["name"])
+    if row["blocked"]:
+        generations.advance_attached(connection, recommender)
+    if row["ready"] and not flipping.look_again(connection, recommender):
+        pipeline.publish(url, settings, row["name"])
+        done.published.append(row["name"])
+    elif row["abandoned"] or (row["leftovers"] and not generations.held_up(connection, recommender)):
+        pipeline.prune(url, settings, row["name"])
+        done.tidied.append(row["name"])

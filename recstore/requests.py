@@ -1,0 +1,93 @@
+"""What is asked of the workers: a row per request, which is the queue itself. Messages only wake a worker.
+
+A request waits until a run of its job begins and claims it, along with every other that asks for the same; it ends as the
+run ends. Whoever runs the job serves it: a worker, or a person at the command line.
+"""
+
+from typing import Any, Literal
+
+from psycopg import errors as pg
+
+from recstore import sqlfile
+from recstore.config import Settings
+from recstore.database import Connection
+from recstore.errors import RecommenderNotFound, RecstoreError
+
+Job = Literal["retrain", "reindex", "prune"]
+Origin = Literal["command", "task", "schedule"]
+
+CHANNEL = "recstore_requests"
+"""What a listening worker listens to: a request was committed, or a run has ended."""
+
+TASK_NAMESPACE = 0x72656374
+"""First key of the lock under which a message is registered; the second is a hash of its id."""
+
+
+def insert(connection: Connection, name: str, job: Job, origin: Origin, task_id: str | None = None) -> int:
+    """Asks for a job of recommender `name`; returns the request's number. Waits for nobody. Raises RecommenderNotFound."""
+    keys = {"recommender": name, "job": job, "origin": origin, "task_id": task_id}
+    try:
+        row = connection.execute(sqlfile.query("request"), keys).fetchone()
+    except pg.UndefinedObject:
+        raise RecommenderNotFound(name=name) from None
+    assert row is not None
+    return int(row["request"])
+
+
+def register(connection: Connection, name: str, job: Job, task_id: str) -> bool:
+    """Makes a request of an application's message; False where it was delivered before. Raises RecommenderNotFound."""
+    with connection.transaction():
+        connection.execute(sqlfile.query("lock_task"), {"namespace": TASK_NAMESPACE, "task_id": task_id})
+        if connection.execute(sqlfile.query("request_of_task"), {"task_id": task_id}).fetchone():
+            return False
+        insert(connection, name, job, "task", task_id)
+        return True
+
+
+def take_due(connection: Connection, settings: Settings, namespace: int) -> list[dict[str, Any]]:
+    """Marks those that are due as sent; returns {recommender, job, requests} for each message to send."""
+    keys = {"resend": settings.resend, "namespace": namespace}
+    return connection.execute(sqlfile.query("take_due_requests"), keys).fetchall()
+
+
+def unsend(connection: Connection, name: str, job: Job, *, notify: bool = False) -> None:
+    """Their message came to nothing; they wait for another, with `notify` as soon as a listener finds them due."""
+    connection.execute(sqlfile.query("unsend_requests"), {"recommender": name, "job": job})
+    if notify:
+        connection.execute(f"NOTIFY {CHANNEL}")
+
+
+def claim(connection: Connection, name: str, job: str, run: int) -> list[dict[str, Any]]:
+    """Everything that asks for this job is served by this run; returns {request, origin} of each."""
+    keys = {"recommender": name, "job": job, "run": run}
+    return connection.execute(sqlfile.query("claim_requests"), keys).fetchall()
+
+
+def finish(connection: Connection, run: int, state: str, outcome: str) -> None:
+    """What became of the run becomes of the requests that it serves."""
+    connection.execute(sqlfile.query("finish_requests"), {"run": run, "state": state, "outcome": outcome})
+
+
+def finish_ready(connection: Connection, generation: int, outcome: str) -> None:
+    """A generation that waited to go live now is, and with it what was asked for."""
+    connection.execute(sqlfile.query("finish_ready_requests"), {"generation": generation, "outcome": outcome})
+
+
+def release(
+    connection: Connection, settings: Settings, runs: list[int], outcome: str, *, interrupted: bool = False
+) -> None:
+    """These runs came to nothing through no fault of their requests: they wait again, longer each time, and fail after
+    `attempts`. One that was interrupted costs no attempt and waits for nothing."""
+    keys = {"runs": runs, "outcome": outcome, "attempt": int(not interrupted)}
+    limits = {"attempts": settings.attempts, "backoff": settings.retry_backoff}
+    connection.execute(sqlfile.query("release_requests"), keys | limits)
+
+
+def retryable(error: BaseException) -> bool:
+    """Whether the job may succeed when it is simply done again: its connection was lost, or it was interrupted."""
+    return interrupted(error) or (isinstance(error, RecstoreError) and error.passing)
+
+
+def interrupted(error: BaseException) -> bool:
+    """Ctrl-C, SIGTERM, a worker's cold stop."""
+    return not isinstance(error, Exception)

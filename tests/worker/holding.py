@@ -1,0 +1,41 @@
+"""Loaded into a worker by `celery worker -I holding`: lets a test stop a run at a place, as long as a file exists there.
+
+The place is the end of a stage ("train") or within one ("in train"). Calibration is made short: it is tested elsewhere.
+"""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from recstore.worker.logs import LogReporter
+
+from recstore.publication import calibration
+
+FOLDER = Path(os.environ["RECSTORE_TEST_HOLD"])
+
+calibration.SAMPLE = 2
+
+
+def _hold(place: str) -> None:
+    file = FOLDER / f"hold {place}"
+    if file.exists():
+        (FOLDER / f"held {place}").write_text(str(os.getpid()))
+        while file.exists():
+            time.sleep(0.01)
+
+
+_stage = LogReporter.stage
+
+
+def stage(self: LogReporter, name: str, seconds: float, details: dict[str, Any]) -> None:
+    _stage(self, name, seconds, details)
+    _hold(name)
+
+
+def progress(_self: LogReporter, name: str, *_: Any) -> None:
+    _hold(f"in {name}")
+
+
+LogReporter.stage = stage  # type: ignore[method-assign]
+LogReporter.progress = progress  # type: ignore[method-assign]

@@ -1,0 +1,49 @@
+"""The Celery app and its configuration, all of it from recstore's settings."""
+
+from celery import Celery
+from kombu.entity import Exchange, Queue
+
+from recstore.config import Settings, load_settings
+from recstore.servers import broker_url
+
+MARGIN = 60
+"""Seconds between the limit that ends a run with a sentence and the one that kills its process."""
+
+
+def configure(settings: Settings) -> dict[str, object]:
+    """Celery's settings: JSON only; a message is acknowledged when its run has ended, one at a time is taken."""
+    return {
+        "broker_url": broker_url(settings),
+        "broker_connection_retry_on_startup": True,
+        "broker_transport_options": {"visibility_timeout": settings.visibility_timeout},
+        "accept_content": ["json"],
+        "task_serializer": "json",
+        "task_ignore_result": True,
+        "task_queues": [Queue(name, Exchange(name), routing_key=name) for name in ("default", "train")],
+        "task_default_queue": "default",
+        "task_routes": {"recstore.retrain": {"queue": "train"}},
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": False,  # the dispatcher sees to what a lost process left, and counts the attempts
+        "task_soft_time_limit": settings.time_limit,
+        "task_time_limit": settings.time_limit + MARGIN,
+        "worker_prefetch_multiplier": 1,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,  # the run needs no broker; doubled, it does nothing
+        "worker_hijack_root_logger": True,
+        "worker_redirect_stdouts": False,
+        "worker_log_format": "%(asctime)s %(levelname)s %(message)s",
+        "worker_task_log_format": "%(asctime)s %(levelname)s %(message)s",
+        "beat_scheduler": "celery.beat:Scheduler",  # one entry, kept in memory: no file to be left behind
+        "beat_max_loop_interval": settings.dispatch_interval,
+        "beat_schedule": {
+            "dispatch": {
+                "task": "recstore.dispatch",
+                "schedule": settings.dispatch_interval,
+                "options": {"queue": "default", "expires": settings.dispatch_interval},
+            }
+        },
+        "timezone": "UTC",
+    }
+
+
+app = Celery("recstore", include=[f"{__package__}.tasks"])
+app.conf.update(configure(load_settings()))

@@ -1,0 +1,50 @@
+"""Wakes at a NOTIFY, and sends what is due at once. Beat's dispatch does the same later, should this be dead."""
+
+import logging
+import threading
+
+import psycopg
+
+from recstore import dispatch, requests
+from recstore.config import Settings
+from recstore.database import connect
+from recstore.errors import RecstoreError
+from recstore.servers import database_url
+
+from .tasks import send, tell
+
+log = logging.getLogger(__name__)
+
+PAUSE = 5.0
+"""Seconds before a lost connection is tried again."""
+
+ALIVE_EVERY = 30.0
+"""Seconds after which a silent connection is asked whether it is still there."""
+
+
+class Listener(threading.Thread):
+    """A thread of the worker's main process, with a connection of its own."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(name="recstore-listener", daemon=True)
+        self.settings = settings
+        self.stopped = threading.Event()
+
+    def stop(self) -> None:
+        self.stopped.set()
+
+    def run(self) -> None:
+        while not self.stopped.is_set():
+            try:
+                self._listen()
+            except (RecstoreError, psycopg.Error) as error:
+                log.warning("not listening for requests for the moment: %s", " ".join(str(error).split()))
+                self.stopped.wait(PAUSE)
+
+    def _listen(self) -> None:
+        with connect(database_url(self.settings), "recstore:listen") as connection:
+            connection.execute(f"LISTEN {requests.CHANNEL}")
+            while not self.stopped.is_set():  # first what was asked for while nobody listened
+                tell(dispatch.send_due(connection, self.settings, send))
+                for _ in connection.notifies(timeout=ALIVE_EVERY, stop_after=1):
+                    pass

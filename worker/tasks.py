@@ -1,0 +1,156 @@
+"""The tasks, under names that any application may send: `recstore.retrain`, `recstore.reindex` and `recstore.prune` with a
+recommender's name, and beat's `recstore.dispatch`.
+
+An application's message becomes a request; the dispatcher's own (`requested`) wakes a worker to serve what is asked for.
+So a message that comes twice, late, or to the wrong queue does no harm: what it asks for is in the database.
+"""
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import kombu.exceptions
+from celery import Task
+from celery.utils.log import get_task_logger
+
+from recstore import dispatch as dispatcher
+from recstore import pipeline, requests
+from recstore.config import Settings, load_settings
+from recstore.database import connect, plain_errors
+from recstore.errors import (
+    BrokerUnreachable,
+    ConnectionFailed,
+    ConnectionLost,
+    LostLock,
+    NothingRequested,
+    RecstoreError,
+    RunInProgress,
+    RunTooLong,
+)
+from recstore.migrate import require_current
+from recstore.servers import database_url
+
+from .app import app
+from .logs import LogReporter
+
+log = get_task_logger(__name__)
+
+JOBS: dict[requests.Job, Callable[..., Any]] = {
+    "retrain": pipeline.retrain,
+    "reindex": pipeline.reindex,
+    "prune": pipeline.prune,
+}
+
+
+class Job(Task):  # type: ignore[misc]
+    """Tries again, with growing pauses, while the database can not be reached; nothing else is tried again here."""
+
+    autoretry_for = (ConnectionFailed, ConnectionLost)
+    max_retries = None
+    retry_backoff = 1
+    retry_backoff_max = 300
+
+
+@app.task(name="recstore.retrain", base=Job, bind=True)
+def retrain(self: Task, name: str, requested: bool = False) -> None:
+    """Pulls, trains and publishes a recommender. Queue `train`."""
+    _work(self, "retrain", name, requested)
+
+
+@app.task(name="recstore.reindex", base=Job, bind=True)
+def reindex(self: Task, name: str, requested: bool = False) -> None:
+    """Rebuilds and calibrates the indexes of a recommender's live generation."""
+    _work(self, "reindex", name, requested)
+
+
+@app.task(name="recstore.prune", base=Job, bind=True)
+def prune(self: Task, name: str, requested: bool = False) -> None:
+    """Removes a recommender's old generations and what dead runs left."""
+    _work(self, "prune", name, requested)
+
+
+@app.task(name="recstore.dispatch", ignore_result=True)
+def dispatch() -> None:
+    """Looks at everything that is due; beat sends it every RECSTORE_DISPATCH_INTERVAL seconds."""
+    settings = load_settings()
+    try:
+        done = dispatcher.dispatch(database_url(settings), settings, send)
+    except RecstoreError as error:
+        log.error("dispatch: %s", error.message)
+        return
+    tell(done)
+
+
+def send(job: requests.Job, name: str) -> None:
+    """Wakes a worker for a job of a recommender. A message that nobody has taken when the next is due is dropped.
+    Raises BrokerUnreachable."""
+    try:
+        app.send_task(f"recstore.{job}", [name], {"requested": True}, expires=load_settings().resend)
+    except kombu.exceptions.OperationalError as error:
+        raise BrokerUnreachable(reason=str(error)) from error
+
+
+def tell(done: dispatcher.Dispatched) -> None:
+    """A line for each thing that a dispatch did."""
+    for name in done.scheduled:
+        log.info("%s is due by its schedule", name)
+    for job, name in done.sent:
+        log.info("%s %s sent to a worker", job, name)
+    for number in done.ended:
+        log.warning("run %s was past its deadline; its session was ended", number)
+    for name in done.published:
+        log.info("%s: the generation that was ready is live", name)
+    for name in done.tidied:
+        log.info("%s: what a run left behind is removed", name)
+    for sentence in done.problems:
+        log.error("%s", sentence)
+
+
+def _work(task: Task, job: requests.Job, name: str, requested: bool) -> None:
+    settings = load_settings()
+    url = database_url(settings)
+    if not requested:
+        _register(url, settings, job, name, task.request.id)
+        return
+    _limit(settings)
+    try:
+        JOBS[job](
+            url, settings, name, reporter=LogReporter(log, job, name), requested=True, time_limit=settings.time_limit
+        )
+    except NothingRequested:
+        log.info("%s %s: done already", job, name)
+    except RunInProgress as error:
+        log.info("%s %s waits: %s", job, name, error.message)
+        with connect(url) as connection:
+            requests.unsend(connection, name, job, notify=True)  # or that run may have ended just before
+    except LostLock as error:
+        log.error("%s %s: %s", job, name, error.message)
+    except RecstoreError as error:
+        log.error("%s %s: %s", job, name, error.message)
+        if isinstance(error, ConnectionFailed):  # it had not begun
+            raise
+
+
+def _register(url: str, settings: Settings, job: requests.Job, name: str, task_id: str) -> None:
+    """An application's message becomes a request, once, which is sent on to the right queue."""
+    with connect(url) as connection, plain_errors(f"taking a message for {name!r}", connection):
+        require_current(connection)
+        try:
+            new = requests.register(connection, name, job, task_id)
+        except RecstoreError as error:
+            log.error("%s %s: %s", job, name, error.message)
+            return
+        log.info("%s %s: %s", job, name, "asked for by a message" if new else "this message came before")
+        tell(dispatcher.send_due(connection, settings, send))
+
+
+def _limit(settings: Settings) -> None:
+    """Celery's soft time limit raises an error of ours, with a sentence."""
+
+    def too_long(_number: int, _frame: FrameType | None) -> None:
+        raise RunTooLong(seconds=settings.time_limit)
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGUSR1, too_long)
