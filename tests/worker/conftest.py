@@ -114,8 +114,7 @@ class Workers:
         at = self.folder / f"held {place}"
 
         def there() -> int:
-            for process in self.started:
-                assert process.popen.poll() is None or at.exists(), process.said
+            assert any(process.popen.poll() is None for process in self.started), self.started[-1].said
             return int(at.read_text() or 0) if at.exists() else 0
 
         return until(there, 60)

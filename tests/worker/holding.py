@@ -1,6 +1,7 @@
 """Loaded into a worker by `celery worker -I holding`: lets a test stop a run at a place, as long as a file exists there.
 
-The place is the end of a stage ("train") or within one ("in train"). Calibration is made short: it is tested elsewhere.
+The place is the end of a stage ("train") or within one ("in train"). Calibration is made short: it is tested elsewhere. The worker looks twice a second, not every 100
+seconds, for messages past their visibility timeout.
 """
 
 import os
@@ -8,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from recstore.worker import app
 from recstore.worker.logs import LogReporter
 
 from recstore.publication import calibration
@@ -15,6 +17,7 @@ from recstore.publication import calibration
 FOLDER = Path(os.environ["RECSTORE_TEST_HOLD"])
 
 calibration.SAMPLE = 2
+app.conf.broker_transport_options |= {"unacked_restore_interval": 0.5, "unacked_restore_throttle": 1}
 
 
 def _hold(place: str) -> None:

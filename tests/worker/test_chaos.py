@@ -1,0 +1,349 @@
+"""Workers that are killed, stopped, paused and cut off: what was live serves on, nothing asked for is lost, nothing is done
+twice and nothing is left over."""
+
+import os
+import signal
+from typing import Any
+
+import pytest
+from conftest import Database, superuser
+from support import look, states, until
+
+from recstore.embedded.programs import pg_ctl, run
+
+from .conftest import Workers
+
+STAGES = ["in read", "train", "in load", "calibrate", "check", "flip"]
+OTHERS = [
+    "prepare",
+    "read",
+    "filter",
+    "weigh",
+    "in train",
+    "solve users",
+    "vectors",
+    "load",
+    "index",
+    "in calibrate",
+    "tidy",
+]
+
+
+def live(database: Database) -> int:
+    """The live generation, which answers completely."""
+    rows = look(database, "SELECT retail.generation() AS g FROM retail.recommend(1, 10)")
+    assert len(rows) == 10
+    return int(rows[0]["g"])
+
+
+def runs(database: Database) -> list[str]:
+    """The states of the retrains that workers began."""
+    rows = look(database, "SELECT state FROM recstore.runs WHERE job = 'retrain' ORDER BY run")
+    return [row["state"] for row in rows][1:]
+
+
+def one(database: Database, request: int) -> dict[str, Any]:
+    return look(database, "SELECT * FROM recstore.requests WHERE request = %s", request)[0]
+
+
+def nothing_left(database: Database, name: str = "retail") -> None:
+    """Also of the listener, which is there as long as the worker is."""
+    until(lambda: set(states(database, name).values()) <= {"live", "previous", "next"})
+    assert look(database, "SELECT FROM pg_inherits WHERE inhdetachpending") == []
+    assert (
+        look(
+            database, "SELECT FROM recstore.runs WHERE state IN ('running') OR (state = 'abandoned' AND error IS NULL)"
+        )
+        == []
+    )
+    locks = (
+        "SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.database WHERE locktype = 'advisory' AND d.datname = %s"
+    )
+    until(lambda: look(database, locks, database.name) == [])
+    tables = look(
+        database, "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace(%s) AND relkind = 'r'", name
+    )
+    numbers = {int(row["relname"].rsplit("_", 1)[1]) for row in tables}
+    assert numbers == set(states(database, name))
+
+
+@pytest.mark.parametrize(
+    "places", [STAGES, pytest.param(OTHERS + STAGES * 2, marks=pytest.mark.campaign)], ids=["some", "all"]
+)
+def test_kill_9_at_any_stage(workers: Workers, places: list[str]) -> None:
+    database = workers.database
+    workers.beat()
+    victim = workers.start()
+    for place in places:
+        before = live(database)
+        workers.hold(place)
+        request = workers.request("retrain")
+        workers.held(place)
+        victim.signal(signal.SIGKILL)
+        victim.popen.wait()
+        assert live(database) == before + (place in ("flip", "tidy")), place
+        workers.release(place)
+        victim = workers.start()
+        workers.ends(request)
+        assert one(database, request)["attempts"] == 1
+        assert live(database) > before, place
+        nothing_left(database)
+    assert runs(database).count("abandoned") == len(places)
+    assert runs(database).count("succeeded") == len(places)
+
+
+def test_a_killed_pool_process_is_replaced_and_its_request_tried_again(workers: Workers) -> None:
+    workers.beat()
+    worker = workers.start(attempts=2)
+    workers.hold("train")
+    request = workers.request("retrain")
+    os.kill(workers.held("train"), signal.SIGKILL)
+    workers.release("train")
+    workers.ends(request)
+    assert runs(workers.database) == ["abandoned", "succeeded"]
+    workers.hold("train")
+    request = workers.request("retrain")
+    for _ in range(2):
+        os.kill(workers.held("train"), signal.SIGKILL)
+        (workers.folder / "held train").unlink()
+    workers.ends(request, "failed")  # not for ever: it may be what kills the process
+    assert one(workers.database, request)["attempts"] == 2
+    assert "ended without finishing" in one(workers.database, request)["outcome"]
+    assert worker.popen.poll() is None
+    nothing_left(workers.database)
+
+
+@pytest.mark.contract
+def test_a_message_delivered_again_during_the_run_publishes_once(workers: Workers) -> None:
+    database = workers.database
+    short = {"visibility_timeout": 1, "resend": 1000}
+    for _ in range(2):
+        workers.start(**short)
+    workers.hold("train")
+    request = workers.request("retrain")
+    workers.held("train")
+    again = "SELECT count(*) AS n FROM pg_stat_activity WHERE application_name LIKE 'recstore:run:%%'"
+    until(
+        lambda: any("retrain retail waits: Another run" in p.said or "done already" in p.said for p in workers.started),
+        60,
+    )
+    assert look(database, again)[0]["n"] == 1
+    workers.release("train")
+    workers.ends(request)
+    assert runs(database) == ["succeeded"]
+    assert live(database) == 2
+    nothing_left(database)
+
+
+def test_a_worker_that_slept_past_its_deadline_publishes_nothing(workers: Workers) -> None:
+    database = workers.database
+    workers.beat()
+    sleeper = workers.start(queues="train")
+    workers.hold("train")
+    request = workers.request("retrain")
+    workers.start(queues="default")
+    workers.held("train")
+    sleeper.signal(signal.SIGSTOP)
+    look(
+        database,
+        "UPDATE recstore_private.runs SET deadline = now() - interval '2 minutes' WHERE state = 'running' RETURNING run",
+    )
+    until(lambda: runs(database) == ["abandoned"])
+    workers.start(queues="train")
+    workers.release("train")
+    workers.ends(request)
+    assert live(database) == 2
+    sleeper.signal(signal.SIGCONT)
+    sleeper.says("or it was lost, while in stage 'solve users'")
+    sleeper.says("Task recstore.retrain")
+    assert live(database) == 2
+    assert runs(database).count("succeeded") == 1
+    nothing_left(database)
+
+
+def test_a_warm_stop_ends_the_run_and_a_cold_one_gives_it_back(workers: Workers) -> None:
+    database = workers.database
+    worker = workers.start()
+    workers.hold("train")
+    request = workers.request("retrain")
+    workers.held("train")
+    worker.popen.send_signal(signal.SIGTERM)
+    worker.says("Warm shutdown")
+    workers.release("train")
+    workers.ends(request)
+    assert worker.popen.wait(60) == 0
+    assert runs(database) == ["succeeded"]
+    nothing_left(database)
+
+    worker = workers.start()
+    workers.hold("train")
+    request = workers.request("retrain")
+    workers.held("train")
+    worker.popen.send_signal(signal.SIGQUIT)
+    worker.popen.wait(60)
+    until(lambda: runs(database) == ["succeeded", "failed"] or runs(database) == ["succeeded", "abandoned"])
+    workers.release("train")
+    workers.beat()
+    workers.start()
+    workers.ends(request)
+    nothing_left(database)
+
+
+def test_a_run_that_takes_too_long_ends_with_a_sentence(workers: Workers) -> None:
+    workers.start(time_limit=1.5)
+    workers.hold("train")
+    request = workers.request("retrain")
+    workers.ends(request, "failed")
+    assert one(workers.database, request)["outcome"].startswith("The run took longer than RECSTORE_TIME_LIMIT (1.5 s)")
+    workers.release("train")
+    nothing_left(workers.database)
+
+
+def test_redis_restarted(workers: Workers) -> None:
+    workers.start()
+    workers.beat()
+    workers.hold("train")
+    first = workers.request("retrain")
+    workers.held("train")
+    workers.broker.stop()
+    while_down = workers.request("reindex")
+    workers.release("train")
+    workers.ends(first)
+    workers.broker.start()
+    workers.ends(while_down)
+    after = workers.request("retrain")
+    workers.ends(after)
+    assert runs(workers.database) == ["succeeded", "succeeded"]
+    nothing_left(workers.database)
+
+
+@pytest.mark.contract
+def test_postgres_restarted(workers: Workers) -> None:
+    database = workers.database
+    workers.start()
+    workers.beat()
+    workers.hold("train")
+    request = workers.request("retrain")
+    workers.held("train")
+    server = database.server
+    outcome = run([*pg_ctl(server.version, server.data), "-m", "fast", "restart", "-l", "log"], server.data.parent)
+    assert outcome.returncode == 0, outcome.stderr
+    assert live(database) == 1
+    workers.release("train")
+    workers.ends(request)
+    assert one(database, request)["attempts"] == 1
+    until(lambda: live(database) == 2)
+    later = workers.request("retrain")
+    workers.ends(later)
+    nothing_left(database)
+
+
+def test_postgres_out_of_connections(workers: Workers) -> None:
+    database = workers.database
+    workers.start()
+    workers.beat()
+    with superuser(database.server) as connection:
+        connection.execute("ALTER ROLE worker CONNECTION LIMIT 2")  # the listener's, and whoever comes first
+        try:
+            hog = database.connect()
+            request = workers.request("retrain")
+            workers.started[0].says("too many connections for role")
+            assert workers.state(request) in ("sent", "waiting")
+            hog.close()
+            connection.execute("ALTER ROLE worker CONNECTION LIMIT -1")
+            workers.ends(request)
+        finally:
+            connection.execute("ALTER ROLE worker CONNECTION LIMIT -1")
+    assert "Traceback" not in workers.started[0].said
+    assert live(database) == 2
+    nothing_left(database)
+
+
+FULL_DISK = """
+    CREATE FUNCTION public.full_disk() RETURNS event_trigger LANGUAGE plpgsql AS
+    $$ BEGIN RAISE 'No space left on device' USING ERRCODE = 'disk_full'; END $$;
+    CREATE EVENT TRIGGER full_disk ON ddl_command_end WHEN TAG IN ('CREATE INDEX') EXECUTE FUNCTION public.full_disk();
+"""
+
+
+def test_an_index_build_without_disk_fails_plainly_and_the_next_succeeds(workers: Workers) -> None:
+    database = workers.database
+    workers.start()
+    with superuser(database.server, database.name) as connection:
+        connection.execute(FULL_DISK)
+        request = workers.request("retrain")
+        workers.ends(request, "failed")
+        assert "No space left on device" in one(database, request)["outcome"]
+        assert one(database, request)["attempts"] == 0
+        assert live(database) == 1
+        connection.execute("DROP EVENT TRIGGER full_disk")
+    request = workers.request("retrain")
+    workers.ends(request)
+    nothing_left(database)
+
+
+@pytest.mark.contract
+def test_a_ready_generation_is_flipped_by_a_later_dispatch(workers: Workers) -> None:
+    database = workers.database
+    workers.start(flip_wait=0)
+    workers.beat()
+    with database.connect("worker") as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM retail.item_vectors")
+        first = workers.request("retrain")
+        workers.ends(first)  # 2 was attached before the reader came; 3 waits for it
+        second = workers.request("retrain")
+        until(lambda: workers.state(second) == "ready")
+        assert f"process {reader.info.backend_pid}" in one(database, second)["outcome"]
+        status = look(database, "SELECT * FROM recstore.status")[0]
+        assert (status["live_generation"], status["ready_generation"], status["running"]) == (2, 3, None)
+        reader.execute("COMMIT")
+    until(lambda: workers.state(second) == "succeeded")
+    assert live(database) == 3
+    nothing_left(database)
+
+
+ROUNDS = [2, pytest.param(6, marks=pytest.mark.campaign)]
+
+
+@pytest.mark.parametrize("rounds", ROUNDS)
+def test_twenty_recommenders_and_one_that_always_fails(workers: Workers, rounds: int) -> None:
+    """Due at the same time, again and again: each runs once a round."""
+    from recstore.definition import Hyperparameters, Schedule, Source
+
+    database = workers.database
+    small = {"hyperparameters": Hyperparameters(factors=4, iterations=1), "schedule": Schedule(cron="0 3 * * *")}
+    names = [f"shop_{number}" for number in range(20)]
+    for name in names:
+        database.create(name, **small)
+    database.create(
+        "broken",
+        **small | {"source": Source(query="SELECT 1 AS user_id, 1 AS item_id, 1 / (random() < 2)::int AS value")},
+    )
+    with database.connect() as connection:
+        connection.execute(
+            "CREATE OR REPLACE VIEW broken.interactions WITH (security_invoker) AS"
+            " SELECT 1 AS user_id, 1 AS item_id, 1 / (random() > 2)::int AS value"
+        )
+    workers.start(concurrency=2)
+    workers.beat(dispatch_interval=0.3)
+    done = (
+        "SELECT recommender, count(*) FILTER (WHERE state IN ('succeeded', 'skipped')) AS good, count(*) AS n"
+        " FROM recstore.runs WHERE recommender <> 'retail' AND state <> 'running' GROUP BY 1"
+    )
+    for number in range(1, rounds + 1):
+        look(
+            database,
+            "UPDATE recstore_private.recommenders SET scheduled_at = scheduled_at - interval '3 days' RETURNING id",
+        )
+        expected = dict.fromkeys(names, (number, number)) | {"broken": (0, number)}
+
+        def counted() -> dict[str, tuple[int, int]]:
+            return {row["recommender"]: (row["good"], row["n"]) for row in look(database, done)}
+
+        until(lambda: counted() == expected, 60)  # noqa: B023
+    until(lambda: look(database, "SELECT FROM recstore.requests WHERE finished_at IS NULL") == [])
+    assert counted() == expected
+    assert look(database, "SELECT count(*) AS n FROM recstore.requests")[0]["n"] == 21 * rounds
+    for name in names:
+        nothing_left(database, name)
