@@ -12,7 +12,7 @@ from psycopg import errors as pg
 from psycopg.errors import Diagnostic
 
 from recstore import sqlfile
-from recstore.database import Connection, connect
+from recstore.database import Connection, connect, one_line
 from recstore.errors import RecstoreError
 from recstore.objects import Registered, quoted
 from recstore.publication import generations
@@ -113,9 +113,10 @@ def _build(run: Run, what: str, statement: str, megabytes: int, clear: Callable[
                 return
             except (pg.OutOfMemory, pg.DiskFull, pg.InsufficientResources) as error:
                 clear()
-                if workers == 0 and memory <= 16:
+                lack = one_line(error)
+                disk = isinstance(error, pg.DiskFull) and "shared memory" not in lack  # less memory makes no room there
+                if disk or (workers == 0 and memory <= 16):
                     raise
-                lack = error.diag.message_primary
                 memory, workers = max(16, memory // 2), 0
                 run.warn(f"Building the {what} ran out of memory ({lack}): trying again serially with {memory} MB.")
             finally:

@@ -35,7 +35,7 @@ def lacking(monkeypatch: pytest.MonkeyPatch) -> Callable[[type[Exception], int],
                     assert row
                     attempts.append(row["s"])
                     if len(attempts) <= times:
-                        raise error("no room")
+                        raise error("no room for shared memory")
                 return execute(query, *more, **options)
 
             monkeypatch.setattr(run.connection, "execute", execute_or_fail)

@@ -144,6 +144,31 @@ def test_check_finds_what_was_changed_by_hand(shop: Database) -> None:
 
 
 @pytest.mark.contract
+def test_background_work_comes_and_goes_with_its_revision(shop: Database) -> None:
+    """With a recommender in use: what it is and what is live stay, what was asked for is forgotten."""
+    shop.create(hyperparameters=SMALL)
+    assert shop.retrain().live
+    with shop.connect() as connection:
+        connection.execute("SELECT recstore.request_retrain('retail')")
+        answer = "SELECT array_agg(r.item_id) AS ids FROM retail.recommend(1, 10) r"
+        before = value(connection, answer)
+    migrate.downgrade(shop.url, "0001")
+    with shop.connect() as connection:
+        assert value(connection, answer) == before
+        assert value(connection, "SELECT definition ? 'schedule' FROM recstore_private.recommenders") is False
+        assert value(connection, "SELECT count(*) FROM recstore.status") == 1
+        assert value(connection, "SELECT to_regclass('recstore.requests')") is None
+        with pytest.raises(errors.SchemaOutdated):
+            migrate.require_current(connection)
+    upgrade(shop)
+    migrate.check(shop.url)
+    with shop.connect() as connection:
+        assert value(connection, answer) == before
+        assert value(connection, "SELECT count(*) FROM recstore.requests") == 0
+    assert shop.retrain().live
+
+
+@pytest.mark.contract
 def test_the_database_s_revision_is_compared_with_the_code_s(
     empty: Database, shop: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,167 @@
+"""The indexes of the live generation built anew: readers go on, the plans follow the settings, failures leave what was."""
+
+import threading
+from typing import Any
+
+import pytest
+from conftest import Database, superuser
+from support import Hook, assert_nothing_left, look, until
+
+from recstore import pipeline, registry
+from recstore.database import Connection
+from recstore.definition import Publication
+from recstore.errors import NotTrained, RecstoreError, ReindexBlocked
+
+INDEXES = """
+    SELECT c.relname AS name, pg_relation_filenode(c.oid) AS file, i.indisvalid AS valid
+    FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+    WHERE i.indrelid IN ('retail._items_1'::regclass, 'retail._users_1'::regclass) ORDER BY 1
+"""
+LOOKUPS = {"_items_1_item_id", "_items_1_popularity", "_users_1_user_id"}
+HNSW = {"_items_1_embedding_hnsw", "_items_1_preference_hnsw"}
+
+
+@pytest.fixture
+def live(shop: Database) -> Database:
+    shop.create(publication=Publication(search="hnsw"))
+    assert shop.retrain().live
+    return shop
+
+
+def reindex(database: Database, **settings: object) -> pipeline.Outcome:
+    given = database.settings.model_copy(update=settings)
+    return pipeline.reindex(database.url, given, "retail")
+
+
+def files(database: Database) -> dict[str, int]:
+    rows = look(database, INDEXES)
+    assert all(row["valid"] for row in rows)
+    return {row["name"]: row["file"] for row in rows}
+
+
+def alter(database: Database, **publication: object) -> None:
+    with database.connect() as connection:
+        retail = registry.get(connection, "retail")
+        changed = retail.definition.model_copy(update={"publication": Publication(**publication)})  # type: ignore[arg-type]
+        registry.alter(connection, database.settings, retail, changed)
+
+
+def answers(connection: Connection) -> list[Any]:
+    return [
+        connection.execute(f"SELECT array_agg(r.item_id) AS ids FROM retail.{call} r").fetchone()
+        for call in ("recommend(1, 10)", "similar_items(5, 10)", "popular_items(10)")
+    ]
+
+
+@pytest.mark.contract
+def test_every_index_is_built_anew_and_readers_go_on(live: Database) -> None:
+    before, stop, read, errors = files(live), threading.Event(), [0], []
+    with live.connect() as connection:
+        expected = answers(connection)
+
+        def loop() -> None:
+            try:
+                with live.connect() as reader:
+                    while not stop.is_set():
+                        assert answers(reader) == expected
+                        read[0] += 1
+            except BaseException as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=loop)
+        thread.start()
+        try:
+            until(lambda: read[0] > 3)
+            outcome = reindex(live)
+        finally:
+            stop.set()
+            thread.join()
+        assert errors == []
+        assert (outcome.live, outcome.generation) == (True, 1)
+        assert answers(connection) == expected
+    after = files(live)
+    assert before.keys() == after.keys() == LOOKUPS | HNSW
+    assert not set(before.values()) & set(after.values())
+    run = look(live, "SELECT * FROM recstore.runs ORDER BY run DESC LIMIT 1")[0]
+    assert [stage["stage"] for stage in run["stages"]] == ["prepare", "index", "calibrate", "check"]
+    assert run["outcome"].startswith("Generation 1 is reindexed and calibrated (recommend: HNSW")
+    assert_nothing_left(live)
+
+
+@pytest.mark.contract
+def test_the_plans_follow_what_was_altered(live: Database) -> None:
+    alter(live, search="exact")
+    reindex(live)
+    assert files(live).keys() == LOOKUPS
+    assert look(live, "SELECT recommend_ef, similar_ef FROM recstore.generations WHERE state = 'live'") == [
+        {"recommend_ef": None, "similar_ef": None}
+    ]
+    alter(live, search="hnsw", index_users=True)
+    reindex(live)
+    assert files(live).keys() == LOOKUPS | HNSW | {"_users_1_preference_hnsw"}
+    row = look(live, "SELECT recommend_ef, similar_ef, users_ef FROM recstore.generations WHERE state = 'live'")[0]
+    assert all(row.values())
+    assert live.retrain().live
+    assert_nothing_left(live)
+
+
+@pytest.mark.contract
+def test_an_old_transaction_is_named_and_what_was_there_stays(live: Database) -> None:
+    before = files(live)
+    with live.connect() as reader:
+        reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        reader.execute("SELECT count(*) FROM retail.item_vectors")
+        with pytest.raises(ReindexBlocked, match=f"process {reader.info.backend_pid}.*What was there serves on"):
+            reindex(live, flip_wait=0.2)
+        assert files(live) == before
+
+        def late(stage: str) -> None:
+            if stage == "prepare":  # after the look for older transactions
+                reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+                reader.execute("SELECT count(*) FROM retail.item_vectors, retail.user_vectors")
+
+        reader.execute("COMMIT")
+        given = live.settings.model_copy(update={"flip_wait": 0.5, "prune_wait": 0.1})
+        with pytest.raises(ReindexBlocked):
+            pipeline.reindex(live.url, given, "retail", reporter=Hook(late))
+        assert len(answers(reader)) == 3
+        reader.execute("COMMIT")
+    reindex(live)
+    assert files(live).keys() == before.keys()  # and no invalid one is left
+    assert_nothing_left(live)
+
+
+FULL = """
+    CREATE FUNCTION public.full_disk() RETURNS event_trigger LANGUAGE plpgsql AS
+    $$ BEGIN RAISE 'No space left on device' USING ERRCODE = 'disk_full'; END $$;
+    CREATE EVENT TRIGGER full_disk ON ddl_command_start WHEN TAG IN ('REINDEX') EXECUTE FUNCTION public.full_disk();
+"""
+
+
+def test_a_failed_build_leaves_the_old_indexes(live: Database) -> None:
+    before = files(live)
+    with superuser(live.server, live.name) as connection:
+        connection.execute(FULL)
+        with pytest.raises(RecstoreError, match="No space left on device"):
+            reindex(live)
+        connection.execute("DROP EVENT TRIGGER full_disk")
+    assert files(live) == before
+    reindex(live)
+    assert files(live).keys() == before.keys()
+
+
+def test_there_is_nothing_to_reindex_before_the_first_training(shop: Database) -> None:
+    shop.create()
+    with pytest.raises(NotTrained):
+        reindex(shop)
+    assert look(shop, "SELECT state FROM recstore.runs") == [{"state": "failed"}]
+
+
+def test_the_published_table_of_seen_items_is_reindexed_too(shop: Database) -> None:
+    from recstore.definition import Source
+
+    shop.create(source=Source(table="shop.views", item="product_id", value="view_count", seen="published"))
+    shop.retrain()
+    reindex(shop)
+    stages = look(shop, "SELECT stages FROM recstore.runs ORDER BY run DESC LIMIT 1")[0]["stages"]
+    assert "_seen_1_user_id" in stages[1]["indexes"]
