@@ -79,10 +79,13 @@ def advance_attached(connection: Connection, recommender: Registered) -> None:
 
 
 def held_up(connection: Connection, recommender: Registered) -> bool:
-    """Whether all that is left to remove has readers still."""
+    """Whether all that is left to remove has readers still, or its parents have."""
     rows = all_of(connection, recommender)
-    pruning = [row["generation"] for row in rows if row["state"] == "pruning"]
-    return all(row["state"] != "building" for row in rows) and all(_may_see(connection, one) for one in pruning)
+    if any(row["state"] == "building" for row in rows):
+        return False
+    if barriers.still_open(connection, barriers.lock_holders(connection, recommender.parents())):
+        return True
+    return all(_may_see(connection, row["generation"]) for row in rows if row["state"] == "pruning")
 
 
 def next_of(connection: Connection, settings: Settings, recommender: Registered) -> int:
