@@ -64,7 +64,7 @@ def dispatch(url: str, settings: Settings, send: Send) -> Dispatched:
             for row in untidy:
                 _each(connection, done, row["name"], partial(_tidy, url, connection, impatient, row, done))
             connection.execute(sqlfile.query("forgotten_requests"))
-            for query in ("forget_requests", "forget_runs"):
+            for query in ("forget_requests", "forget_runs", "forget_dispatches"):
                 connection.execute(sqlfile.query(query), {"days": settings.history})
     finally:
         connection.close()

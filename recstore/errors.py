@@ -184,6 +184,22 @@ class RequestNotFound(RecstoreError):
     exit_code = 2
 
 
+class RequestBegun(RecstoreError):
+    """Request {request} can not be taken back any more, it is {state}. `recstore requests` tells about it."""
+
+
+class StillOpen(RecstoreError):
+    """Request {request} is {state} after {seconds:g} s and goes on without you. `recstore requests` tells how it ends,
+    `recstore request cancel {request}` takes it back while no run has begun it."""
+
+
+class WaitingInterrupted(RecstoreError):
+    """Nobody waits any more, but request {request} goes on. `recstore requests` tells how it ends, `recstore request cancel
+    {request}` takes it back while no run has begun it."""
+
+    exit_code = 130
+
+
 class RunNotFound(RecstoreError):
     """There is no run {run}. `recstore runs` lists those there are."""
 
@@ -194,6 +210,12 @@ class BrokerUnreachable(RecstoreError):
     """The broker could not be reached: {reason}. Check RECSTORE_BROKER_URL. Requests wait in the database meanwhile."""
 
     exit_code = 3
+
+
+class DispatchMissing(RecstoreError):
+    """{when}; at RECSTORE_DISPATCH_INTERVAL={interval:g} {limit:.0f} s is the most. Schedules stand still, and nothing that was
+    lost is tried again. See that a beat runs (celery -A recstore.worker beat), and a worker of the queue `default` that is not
+    busy with something else."""
 
 
 class ReindexBlocked(RecstoreError):

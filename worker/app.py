@@ -15,6 +15,7 @@ def configure(settings: Settings) -> dict[str, object]:
     return {
         "broker_url": broker_url(settings),
         "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,  # a training goes on without a broker; the worker waits for it
         "broker_transport_options": {"visibility_timeout": settings.visibility_timeout},
         "accept_content": ["json"],
         "task_serializer": "json",

@@ -12,7 +12,9 @@ from recstore.errors import RecstoreError
 from recstore.migrate import require_current, require_extension
 from recstore.servers import database_url
 
+from .app import app
 from .listener import Listener
+from .monitoring import Pulse, serve
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +23,7 @@ _listener: Listener | None = None
 
 def connect_signals() -> None:
     """Called once, when the app is made."""
+    app.steps["consumer"].add(Pulse)
     signals.worker_init.connect(check, weak=False)
     signals.worker_ready.connect(begin, weak=False)
     signals.worker_shutting_down.connect(end, weak=False)
@@ -51,10 +54,13 @@ def check(**_: Any) -> None:
 
 def begin(**_: Any) -> None:
     global _listener
-    _listener = Listener(load_settings())
+    settings = load_settings()
+    _listener = Listener(settings)
     _listener.start()
+    serve(settings)
 
 
 def end(**_: Any) -> None:
+    """At SIGTERM. Metrics and health checks go on while the jobs end."""
     if _listener:
         _listener.stop()

@@ -572,6 +572,10 @@ WHERE g.recommender_id = %(recommender_id)s AND g.ready_at IS NOT NULL
 ORDER BY g.generation DESC
 LIMIT 1;
 
+-- name: forget_dispatches
+DELETE FROM recstore_private.dispatches
+WHERE dispatched_at < clock_timestamp() - make_interval(secs => 86400 * %(days)s);
+
 -- name: forget_requests
 DELETE FROM recstore_private.requests
 WHERE finished_at < clock_timestamp() - make_interval(secs => 86400 * %(days)s);
@@ -585,3 +589,143 @@ WHERE u.finished_at < clock_timestamp() - make_interval(secs => 86400 * %(days)s
         SELECT FROM recstore_private.runs n
         WHERE n.recommender_id = u.recommender_id AND n.job = u.job AND n.run > u.run
     );
+
+-- What operators look at, from the views alone: a role that may only watch can run these.
+
+-- name: clock
+SELECT clock_timestamp() AS now;
+
+-- name: known_recommender
+SELECT r.name FROM recstore.recommenders r WHERE r.name = %(recommender)s;
+
+-- name: watch_status
+SELECT s.*, v.started_at AS running_since
+FROM recstore.status s
+LEFT JOIN recstore.runs v ON v.run = s.running
+WHERE %(recommender)s::text IS NULL OR s.recommender = %(recommender)s
+ORDER BY s.recommender;
+
+-- name: watch_dispatches
+-- The newest first.
+SELECT d.host, d.dispatched_at, d.age FROM recstore.dispatches d ORDER BY d.dispatched_at DESC;
+
+-- name: watch_requests
+-- The newest ones, newest first; `limit` NULL: all.
+SELECT q.*
+FROM recstore.requests q
+WHERE (%(recommender)s::text IS NULL OR q.recommender = %(recommender)s)
+    AND (NOT %(open)s OR q.state IN ('waiting', 'sent', 'running'))
+ORDER BY q.request DESC
+LIMIT %(limit)s;
+
+-- name: watch_request
+SELECT q.* FROM recstore.requests q WHERE q.request = %(request)s;
+
+-- name: watch_runs
+SELECT u.*
+FROM recstore.runs u
+WHERE (%(recommender)s::text IS NULL OR u.recommender = %(recommender)s)
+    AND (%(job)s::text IS NULL OR u.job = %(job)s)
+    AND (%(state)s::text IS NULL OR u.state = %(state)s)
+ORDER BY u.run DESC
+LIMIT %(limit)s;
+
+-- name: watch_run
+SELECT u.* FROM recstore.runs u WHERE u.run = %(run)s;
+
+-- name: requests_of_run
+SELECT q.request, q.origin, q.requested_by FROM recstore.requests q WHERE q.run = %(run)s ORDER BY q.request;
+
+-- How recstore is (recstore.health), and what Prometheus is told (recstore.metrics): from the views, a column per metric or
+-- label. `job` is called recstore_job there, because Prometheus puts a label `job` of its own on everything.
+
+-- name: last_dispatch
+SELECT extract(epoch FROM min(d.age))::float8 AS seconds FROM recstore.dispatches d;
+
+-- name: metrics_recommenders
+SELECT
+    s.recommender,
+    extract(epoch FROM s.last_success_at)::float8 AS last_success,
+    s.live_generation,
+    extract(epoch FROM clock_timestamp() - g.ready_at)::float8 AS live_age,
+    g.users,
+    g.items,
+    g.factors,
+    (SELECT t ->> 'pairs' FROM jsonb_array_elements(u.stages) t WHERE t ->> 'stage' = 'filter')::float8 AS interactions,
+    w.generations AS ready,
+    w.age AS ready_age,
+    s.running IS NOT NULL AS running,
+    coalesce(s.running_job, '') AS recstore_job,
+    coalesce(s.running_stage, '') AS stage
+FROM recstore.status s
+LEFT JOIN recstore.generations g ON g.generation = s.live_generation
+LEFT JOIN recstore.runs u ON u.run = g.run
+CROSS JOIN LATERAL (
+    SELECT count(*) AS generations, coalesce(extract(epoch FROM clock_timestamp() - max(w.ready_at)), 0)::float8 AS age
+    FROM recstore.generations w
+    WHERE w.recommender = s.recommender AND w.state = 'ready' AND w.generation > coalesce(s.live_generation, 0)
+) w;
+
+-- name: metrics_queries
+-- Of each live generation, as calibrated.
+SELECT
+    g.recommender,
+    c.key AS query,
+    (c.value -> 'chosen' ->> 'ann_recall')::float8 AS ann_recall,
+    (c.value -> 'chosen' ->> 'milliseconds')::float8 / 1000 AS seconds
+FROM recstore.recommenders r
+JOIN recstore.generations g ON g.generation = r.live_generation
+CROSS JOIN jsonb_each(g.calibration) c;
+
+-- name: metrics_stages
+-- Of each recommender's last retrain that trained to its end.
+SELECT r.name AS recommender, t ->> 'stage' AS stage, sum((t ->> 'seconds')::float8) AS seconds
+FROM recstore.recommenders r
+CROSS JOIN LATERAL (
+    SELECT u.stages
+    FROM recstore.runs u
+    WHERE u.recommender = r.name AND u.job = 'retrain' AND u.state IN ('succeeded', 'ready')
+    ORDER BY u.run DESC
+    LIMIT 1
+) u
+CROSS JOIN jsonb_array_elements(u.stages) t
+GROUP BY 1, 2;
+
+-- name: metrics_last_runs
+SELECT DISTINCT ON (u.recommender, u.job)
+    u.recommender,
+    u.job AS recstore_job,
+    u.state NOT IN ('failed', 'abandoned') AS succeeded,
+    extract(epoch FROM u.finished_at - u.started_at)::float8 AS seconds,
+    u.wal_bytes
+FROM recstore.runs u
+WHERE u.state <> 'running'
+ORDER BY u.recommender, u.job, u.run DESC;
+
+-- name: metrics_runs
+-- Of today in UTC, which history is never deleted from; with zeros, so that the first of a kind counts as an increase.
+SELECT r.name AS recommender, j.job AS recstore_job, s.state, count(u.run) AS runs
+FROM recstore.recommenders r
+CROSS JOIN unnest(%(jobs)s::text[] || '{publish}') AS j (job)
+CROSS JOIN unnest('{succeeded,ready,skipped,failed,abandoned}'::text[]) AS s (state)
+LEFT JOIN recstore.runs u
+    ON u.recommender = r.name AND u.job = j.job AND u.state = s.state
+    AND u.finished_at >= date_trunc('day', clock_timestamp(), 'UTC')
+GROUP BY 1, 2, 3;
+
+-- name: metrics_requests
+SELECT
+    r.name AS recommender,
+    j.job AS recstore_job,
+    count(q.request) AS waiting,
+    coalesce(extract(epoch FROM clock_timestamp() - min(q.requested_at)), 0)::float8 AS oldest
+FROM recstore.recommenders r
+CROSS JOIN unnest(%(jobs)s::text[]) AS j (job)
+LEFT JOIN recstore.requests q ON q.recommender = r.name AND q.job = j.job AND q.state IN ('waiting', 'sent')
+GROUP BY 1, 2;
+
+-- name: metrics_dispatches
+-- Of the hosts of the last day, and the last of all: names of containers come and go.
+SELECT d.host, extract(epoch FROM d.age)::float8 AS age
+FROM recstore.dispatches d
+WHERE d.age < interval '1 day' OR d.dispatched_at = (SELECT max(m.dispatched_at) FROM recstore.dispatches m);

@@ -1,0 +1,80 @@
+"""Whether what recstore needs answers. Short questions that never hang; each fails with the error that says what to do.
+
+Asked by `recstore health` and by a worker's /ready; its metrics come over the same kind of connection.
+"""
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import psycopg
+from psycopg.rows import dict_row
+
+from recstore import sqlfile
+from recstore.config import Settings
+from recstore.database import Connection, conninfo, one_line, plain_errors
+from recstore.errors import ConnectionFailed, DispatchMissing
+from recstore.migrate import require_current, require_extension
+from recstore.objects import quoted
+
+PATIENCE = 3
+"""Seconds that connecting, and each statement, may take."""
+
+MISSED = 3
+"""Dispatches that may be missed, and GRACE seconds more, before somebody should look."""
+GRACE = 10.0
+
+
+@contextmanager
+def asking(url: str, who: str) -> Iterator[Connection]:
+    """A connection that is gone within seconds whatever the server does: statement_timeout is for one that still works, and
+    one that is frozen is cut off. Raises ConnectionFailed, ConnectionLost."""
+    try:
+        connection = psycopg.connect(
+            conninfo(url, who), connect_timeout=PATIENCE, autocommit=True, row_factory=dict_row
+        )
+    except psycopg.Error as error:
+        raise ConnectionFailed(reason=one_line(error)) from None
+    cut = threading.Timer(PATIENCE + 1, _cut, [connection])
+    cut.daemon = True
+    cut.start()
+    try:
+        with plain_errors("asking how it is", connection):
+            connection.execute(f"SET statement_timeout = '{PATIENCE}s'")
+            yield connection
+    finally:
+        cut.cancel()
+        connection.close()
+
+
+def _cut(connection: Connection) -> None:
+    """Ends the connection under whoever waits for it: they read its end."""
+    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as same:
+        same.shutdown(socket.SHUT_RDWR)
+
+
+def check_database(connection: Connection) -> None:
+    """Raises unless the schema is this version's and pgvector, which may be lost in an upgrade of the server, loads."""
+    require_current(connection)
+    require_extension(connection)
+    found = connection.execute(sqlfile.query("vector_extension")).fetchone()
+    assert found is not None
+    connection.execute(f"SELECT '[1]'::{quoted(found['schema'])}.vector")
+
+
+def last_dispatch(connection: Connection) -> float | None:
+    """Seconds since some host's workers last looked for due work; None: none ever has."""
+    row = connection.execute(sqlfile.query("last_dispatch")).fetchone()
+    assert row is not None
+    seconds: float | None = row["seconds"]
+    return seconds
+
+
+def check_dispatch(settings: Settings, seconds: float | None) -> None:
+    """Raises DispatchMissing when the last dispatch was longer ago than a few intervals."""
+    limit = MISSED * settings.dispatch_interval + GRACE
+    if seconds is None or seconds > limit:
+        when = "No dispatch has been made yet" if seconds is None else f"The last dispatch was {seconds:.0f} s ago"
+        raise DispatchMissing(when=when, interval=settings.dispatch_interval, limit=limit)

@@ -1,0 +1,193 @@
+"""What a worker tells over HTTP, and `recstore health` over the command line."""
+
+import json
+import os
+import re
+import signal
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from conftest import Database
+from recstore.worker import monitoring
+from support import until
+
+from recstore import cli, sqlfile
+from recstore.broker import queue_lengths
+from recstore.config import Settings
+from recstore.embedded import Broker
+from recstore.errors import BrokerUnreachable
+from recstore.metrics import DatabaseCollector
+
+from .conftest import Process, Workers
+
+PAGE = Path(__file__).parents[2] / "docs/monitoring.md"
+
+
+def ask(port: int, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+@pytest.fixture
+def port() -> int:
+    """One that is free, very likely still when it is used."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def children(worker: Process) -> set[int]:
+    """The processes of its pool."""
+    pid = worker.popen.pid
+    return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def listens(pid: int, port: int) -> bool:
+    """Whether the process has the open socket that listens on this port."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    ours = {f"socket:[{row[9]}]" for row in rows if row[1] == f"0100007F:{port:04X}" and row[3] == "0A"}
+    assert ours
+    return any(str(file.readlink()) in ours for file in Path(f"/proc/{pid}/fd").iterdir())
+
+
+def test_a_worker_answers_whatever_becomes_of_its_broker_and_its_children(workers: Workers, port: int) -> None:
+    worker = workers.start(metrics_port=port, dispatch_interval=1000)
+    assert ask(port, "/live") == (200, "ok\n")
+    assert ask(port, "/ready") == (200, "ok\n")
+    assert ask(port, "/") == (404, "There are /metrics, /live and /ready.\n")
+    status, text = ask(port, "/metrics")
+    assert status == 200
+    for line in ("recstore_database_up 1.0", "recstore_broker_up 1.0", 'recstore_queue_messages{queue="train"} 0.0'):
+        assert f"\n{line}\n" in text
+
+    over = threading.Event()
+
+    def scrape() -> None:
+        while not over.is_set():
+            ask(port, "/metrics")
+
+    readers = [threading.Thread(target=scrape) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    try:
+        for _ in range(3):  # children are forked while requests are served
+            before = children(worker)
+            for child in before:
+                os.kill(child, signal.SIGKILL)
+            until(lambda before=before: children(worker) - before)
+        workers.ends(workers.request("reindex"))
+        (child,) = children(worker)
+        assert listens(worker.popen.pid, port)
+        assert not listens(child, port)
+    finally:
+        over.set()
+        for reader in readers:
+            reader.join()
+
+    workers.broker.stop()
+    status, text = ask(port, "/ready")
+    assert status == 503
+    assert "The broker could not be reached" in text
+    assert "\nrecstore_broker_up 0.0\n" in ask(port, "/metrics")[1]
+    worker.says("Trying again in")
+    assert ask(port, "/live") == (200, "ok\n")
+    workers.broker.start()
+    until(lambda: ask(port, "/ready")[0] == 200)
+    workers.hold("train")
+    request = workers.request("retrain")
+    workers.held("train")
+    worker.popen.send_signal(signal.SIGTERM)
+    until(lambda: ask(port, "/ready")[0] == 503)
+    assert "is being stopped" in ask(port, "/ready")[1]
+    assert ask(port, "/live") == (200, "ok\n")
+    workers.release("train")
+    workers.ends(request)
+    assert worker.popen.wait(60) == 0
+
+
+def test_a_port_in_use_is_a_warning(port: int, caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_server(("127.0.0.1", port)):
+        monitoring.serve(Settings(metrics_port=port))
+    (told,) = caplog.records
+    assert told.levelname == "WARNING"
+    assert f"port {port} of 127.0.0.1 can not be had (Address already in use)" in told.message
+    assert "RECSTORE_METRICS_PORT" in told.message
+
+
+def test_a_main_loop_that_stands_still_is_not_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings()
+    for ago, alive in ((0, True), (59, True), (75, False)):
+        monkeypatch.setattr(monitoring.Pulse, "last", time.monotonic() - ago)
+        assert (monitoring.not_alive(settings) is None) == alive
+    assert monitoring.not_alive(settings) == "The worker's main loop has not turned for 75 s."
+
+
+def test_health_is_an_exit_code_and_a_sentence(
+    shop: Database, broker: Broker, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECSTORE_BROKER_URL", broker.url)
+    monkeypatch.setenv("RECSTORE_DISPATCH_INTERVAL", "30")
+
+    def healthy(*more: str) -> tuple[int, str]:
+        code = cli.run(["--database", shop.url, "health", *more])
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    code, text = healthy()
+    assert code == 1
+    assert "No dispatch has been made yet" in text
+    with shop.connect() as connection:
+        connection.execute(sqlfile.query("note_dispatch"), {"host": "here"})
+        code, text = healthy()
+        assert code == 0
+        assert re.search(r"^healthy: .* revision 0002, the broker answers, the last dispatch was 0 s ago\n$", text)
+        told = json.loads(healthy("--json")[1])
+        assert told["healthy"] is True
+        assert told["last_dispatch_seconds"] < 100
+        connection.execute("UPDATE recstore_private.dispatches SET dispatched_at = now() - interval '101 seconds'")
+        code, text = healthy("--json")
+        assert code == 1
+        assert "The last dispatch was 101 s ago" in json.loads(text)["error"]
+        broker.stop()
+        code, text = healthy()
+        assert code == 3
+        assert "The broker could not be reached" in text
+        connection.execute("UPDATE recstore_private.alembic_version SET version_num = '0001'")
+        code, text = healthy()
+        assert code == 1
+        assert "Run: recstore db upgrade" in text
+    assert cli.run(["--database", "postgresql://127.0.0.1:1/none", "health"]) == 3
+
+
+def test_celery_s_urls_of_a_broker(broker: Broker) -> None:
+    assert queue_lengths(f"{broker.url}?virtual_host=3", ["train"]) == {"train": 0}
+    for url in (
+        "redis://127.0.0.1:1/0",
+        "rediss://127.0.0.1:1?ssl_cert_reqs=CERT_NONE",
+        "amqp://h",
+        "redis+socket:///no",
+    ):
+        with pytest.raises(BrokerUnreachable):
+            queue_lengths(url)
+
+
+def test_the_page_of_the_metrics_is_complete() -> None:
+    page = PAGE.read_text()
+    known = set()
+    for collector in (DatabaseCollector(Settings()), monitoring.BrokerCollector()):
+        for metric in collector.describe():
+            name = metric.name + "_total" * (metric.type == "counter")
+            known.add(name)
+            labels = ", ".join(f"`{label}`" for label in metric._labelnames)  # type: ignore[attr-defined]
+            row = f"| `{name}` | {labels} | {metric.documentation} |"
+            assert row in page, f"docs/monitoring.md lacks: {row}"
+    assert set(re.findall(r"\brecstore_(?!job\b)[a-z_]+", page)) == known
