@@ -6,7 +6,7 @@ import sys
 import typer
 from rich.text import Text
 
-from recstore.cli import ask, jobs, manage, schema, server
+from recstore.cli import ask, health, history, jobs, manage, request, schema, server, status, up
 from recstore.cli.context import app, state
 from recstore.errors import InvalidInput, RecstoreError
 
@@ -15,7 +15,7 @@ __all__ = ["app", "run"]
 INTERRUPTED = 130
 """Exit code of Ctrl-C and of SIGTERM."""
 
-for module in (schema, manage, jobs, ask, server):
+for module in (schema, manage, jobs, request, status, history, ask, server, up, health):
     module.register(app)
 
 

@@ -9,10 +9,9 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from recstore.embedded.locks import lock, locked
 from recstore.embedded.programs import INIT, TIMEOUT, VERSIONS, failed, pg_ctl, plain_errors, psql_path, run, tool_path
 from recstore.embedded.server import (
     SETTINGS,
@@ -28,6 +27,9 @@ from recstore.errors import EmbeddedFailed
 
 DATABASE = "recstore"
 """The database that `start` creates."""
+
+LOCK = "postgres.lock"
+"""Of a home. Every process of its server inherits it, so it tells who lives."""
 
 CREATE_DATABASE = """
 SELECT pg_advisory_lock(1);
@@ -88,7 +90,7 @@ def stop(home: Path) -> bool:
     began = time.monotonic()
     stopped = False
     with plain_errors(home):
-        while _locked(home):
+        while locked(home / LOCK):
             waited = time.monotonic() - began
             server = running(home) or (_recorded_in(home) if waited > PATIENCE else None)
             if server:
@@ -100,9 +102,9 @@ def stop(home: Path) -> bool:
                     f"The embedded server of {home} did not stop: a process of it still holds its lock."
                 )
             time.sleep(0.02)
-        if (home / "postgres.lock").exists():
-            with _lock(home, fcntl.LOCK_EX) as lock:
-                if lock is not None:
+        if (home / LOCK).exists():
+            with lock(home / LOCK, fcntl.LOCK_EX) as held:
+                if held is not None:
                     _clear_leftovers(home)
     return stopped
 
@@ -111,26 +113,26 @@ def running(home: Path) -> Server | None:
     """The server of `home` if it is running and accepts connections."""
     home = home.absolute()
     with plain_errors(home):
-        server = _recorded_in(home) if _locked(home) else None
+        server = _recorded_in(home) if locked(home / LOCK) else None
         return server if server and answers(server.sockets) else None
 
 
 def _start_unless_locked(home: Path, version: int) -> Server | None:
-    with _lock(home, fcntl.LOCK_EX) as lock:
-        return None if lock is None else _start(home, version, lock)
+    with lock(home / LOCK, fcntl.LOCK_EX) as held:
+        return None if held is None else _start(home, version, held)
 
 
-def _start(home: Path, version: int, lock: int) -> Server:
+def _start(home: Path, version: int, held: int) -> Server:
     _clear_leftovers(home)
     data = home / f"postgres{version}"
     if not data.exists():
-        _create_cluster(data, version, lock)
+        _create_cluster(data, version, held)
     command = pg_ctl(version, data)
     sockets = short_directory()
     os.chown(sockets, data.stat().st_uid, -1)
     log = home / "postgres.log"
     seen = log.stat().st_size if log.exists() else 0
-    outcome = run([*command, "-l", log.name, "-o", options(SETTINGS, sockets), "start"], home, lock)
+    outcome = run([*command, "-l", log.name, "-o", options(SETTINGS, sockets), "start"], home, held)
     server = recorded(data, version, DATABASE)
     if outcome.returncode or server is None:
         run([*command, "-m", "immediate", "stop"], home)
@@ -140,14 +142,14 @@ def _start(home: Path, version: int, lock: int) -> Server:
     return server
 
 
-def _create_cluster(data: Path, version: int, lock: int) -> None:
+def _create_cluster(data: Path, version: int, held: int) -> None:
     """Make a cluster beside `data`, then move it there, so that one made halfway is never used."""
     fresh = data.with_suffix(".new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(mode=0o700)
     command = pg_ctl(version, fresh)
     for locale in "C.UTF-8", "C":
-        outcome = run([*command, "-o", INIT + locale, "init"], data.parent, lock)
+        outcome = run([*command, "-o", INIT + locale, "init"], data.parent, held)
         if outcome.returncode == 0:
             fresh.rename(data)
             return
@@ -185,25 +187,3 @@ def _clear_leftovers(home: Path) -> None:
             case [_, _, _, _, sockets, *_] if not answers(Path(sockets)):  # in a copied home it may be the original's
                 remove_sockets(Path(sockets))
         (data / "postmaster.pid").unlink(missing_ok=True)
-
-
-@contextmanager
-def _lock(home: Path, kind: int) -> Iterator[int | None]:
-    """The lock of `home`, None where others hold it. Every process of its server inherits it, so it tells who lives."""
-    descriptor = os.open(home / "postgres.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-            held = True
-        except BlockingIOError:
-            held = False
-        yield descriptor if held else None
-    finally:
-        os.close(descriptor)
-
-
-def _locked(home: Path) -> bool:
-    if not (home / "postgres.lock").exists():
-        return False
-    with _lock(home, fcntl.LOCK_SH) as lock:
-        return lock is None

@@ -1,18 +1,15 @@
 """A server for tests, which ends with the process that asked for it.
 
-A small shell script starts the server, waits for the end of its standard input, and leaves nothing behind. The other
-end of that pipe is held by the asking process alone, so it closes however the process ends, also by `kill -9`.
+A helper (see `supervisor`) starts the server, waits for the end of that process, and leaves nothing behind.
 """
 
-import os
 import shutil
-import subprocess
-import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
-from recstore.embedded.programs import ENVIRONMENT, INIT, failed, pg_ctl, tool_path
+from recstore.embedded.programs import INIT, failed, pg_ctl, tool_path
 from recstore.embedded.server import SETTINGS, Server, options, recorded, short_directory
+from recstore.embedded.supervisor import supervised
 
 NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
@@ -41,46 +38,19 @@ def temporary_server(
     """
     tool_path(version, "postgres")
     directory = short_directory()
-    try:
-        data = directory / "data"
-        data.mkdir(mode=0o700)
-        parameters = SETTINGS | ({} if durable else NOT_DURABLE) | dict(settings or {})
-        arguments = [str(directory), INIT, options(parameters, directory), *pg_ctl(version, data)]
-        log = (directory / "log").open("x+", errors="replace")
-        supervisor = subprocess.Popen(
-            ["/bin/sh", "-c", SUPERVISE, "recstore", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-            cwd="/",
-            env=ENVIRONMENT,
-            start_new_session=True,
-        )
-    except BaseException:
-        shutil.rmtree(directory, ignore_errors=True)
-        raise
-    _supervisors.add(supervisor)
-    assert supervisor.stdin
-    assert supervisor.stdout
-    try:
-        with log, supervisor.stdout:
-            server = recorded(data, version) if supervisor.stdout.readline() else None
-            if server is None:
-                raise failed("start", log.read())
+    with ExitStack() as stack:
+        try:
+            data = directory / "data"
+            data.mkdir(mode=0o700)
+            parameters = SETTINGS | ({} if durable else NOT_DURABLE) | dict(settings or {})
+            arguments = [str(directory), INIT, options(parameters, directory), *pg_ctl(version, data)]
+            log = stack.enter_context((directory / "log").open("x+", errors="replace"))
+            helper = stack.enter_context(supervised(SUPERVISE, *arguments))
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
+        assert helper.stdout
+        server = recorded(data, version) if helper.stdout.readline() else None
+        if server is None:
+            raise failed("start", log.read())
         yield server
-    finally:
-        supervisor.stdin.close()
-        supervisor.wait()
-
-
-_supervisors: "weakref.WeakSet[subprocess.Popen[bytes]]" = weakref.WeakSet()
-
-
-def _let_go() -> None:
-    for supervisor in _supervisors:
-        if supervisor.stdin:
-            supervisor.stdin.close()
-
-
-os.register_at_fork(after_in_child=_let_go)  # else a forked child that lives on would keep its parent's servers alive

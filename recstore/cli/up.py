@@ -1,0 +1,109 @@
+"""`recstore up`: all the processes of one machine in the foreground."""
+
+import re
+import sys
+from contextlib import suppress
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from recstore import embedded, migrate
+from recstore.cli.context import current, say, settings, state
+from recstore.config import Settings, environment
+from recstore.database import connect, plain_errors
+
+CELERY = [sys.executable, "-m", "celery", "--quiet", "-A", "recstore.worker"]
+
+QUIET_AS_ROOT = "ignore::UserWarning:celery.platforms"
+"""Celery advises root against workers that accept pickles, in eight lines; these accept JSON alone."""
+
+COLOURS = {"postgres": "blue", "redis": "red", "train": "green", "worker": "cyan", "beat": "magenta"}
+"""Of the names before the lines at a terminal."""
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(up)
+
+
+def up(
+    grace: Annotated[
+        float, typer.Option(help="Seconds that jobs have to finish when it is stopped.", metavar="SECONDS", min=0)
+    ] = 20,
+) -> None:
+    """Run everything in the foreground: PostgreSQL, Redis, the workers and beat, until Ctrl-C.
+
+    A configured database or broker is used as it is; a PostgreSQL that runs here already stays. Example: recstore up
+    """
+    given = settings()
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a worker may print what this locale can not
+    with suppress(KeyboardInterrupt), embedded.foreground(given.home, _print) as processes:
+        if given.broker_url is None:
+            embedded.broker_path()  # before anything is started
+        database = _database(given, processes)
+        broker = given.broker_url or processes.broker()
+        known = environment(
+            RECSTORE_DATABASE_URL=database,
+            RECSTORE_BROKER_URL=broker,
+            RECSTORE_HOME=str(processes.home),
+            PYTHONUNBUFFERED="1",
+        )
+        known["PYTHONWARNINGS"] = ",".join(filter(None, [known.get("PYTHONWARNINGS"), QUIET_AS_ROOT]))
+        second_port = given.metrics_port and given.metrics_port + 1
+        for line in _banner(given, processes, database, broker, second_port):
+            say(line)
+        warm = embedded.warm(grace)
+        processes.start("train", _worker("train", "train", 1), known, warm)
+        known["RECSTORE_METRICS_PORT"] = str(second_port)
+        processes.start("worker", _worker("default", "default,celery", 2), known, warm)
+        processes.start("beat", [*CELERY, "beat", "--loglevel", "INFO"], known)
+        processes.wait()
+    say("stopped")
+
+
+def _database(given: Settings, processes: embedded.Foreground) -> str:
+    """URL of a database whose schema is this version's: the configured one as it is, the embedded one brought to it."""
+    if given.database_url:
+        with current():
+            return given.database_url
+    url = processes.postgres().url
+    opened = connect(url)
+    try:
+        with plain_errors("asking the database", opened):
+            for sentence in migrate.upgrade(opened, url, given):
+                say(sentence)
+    finally:
+        opened.close()
+    return url
+
+
+def _worker(name: str, queues: str, concurrency: int) -> list[str]:
+    options = ["-Q", queues, "--concurrency", str(concurrency), "-n", f"{name}@%h", "--loglevel", "INFO"]
+    return [*CELERY, "worker", *options, "--without-mingle", "--without-gossip"]  # they have nothing to tell each other
+
+
+def _banner(given: Settings, processes: embedded.Foreground, database: str, broker: str, second: int) -> list[str]:
+    def metrics(port: int) -> str:
+        return f"; metrics: http://{given.metrics_host}:{port}" if port else ""
+
+    log = "" if given.database_url else f"\n          its log: {processes.home / 'postgres.log'}"
+    if processes.postgres_lives and not processes.postgres_is_ours:
+        log += "; it ran before, and stays"
+    return [
+        "recstore runs here until Ctrl-C:",
+        f"postgres  {_without_password(database)}{log}",
+        f"redis     {_without_password(broker)}",
+        f"train     trainings, one at a time{metrics(given.metrics_port)}",
+        f"worker    everything else{metrics(second)}",
+        f"beat      looks for what is due every {given.dispatch_interval:g} s",
+        "In another terminal: recstore status --watch; recstore request retrain NAME",
+        "",
+    ]
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"password=[^\s&]+", "password=..", re.sub(r"(://[^:/@]*):.*@", r"\1:..@", url))
+
+
+def _print(name: str, line: str) -> None:
+    state.output.print(Text.assemble((f"{name:<6} | ", COLOURS.get(name, "bold")), line))

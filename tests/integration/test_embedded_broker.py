@@ -1,0 +1,85 @@
+"""The embedded broker with real processes: restarted, killed with its parent, found by others."""
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import kombu
+import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from support import until
+
+import recstore
+from recstore.embedded import broker_path, broker_url, temporary_broker
+from recstore.errors import EmbeddedUnavailable
+
+CHECKOUT = str(Path(recstore.__path__[0]).parent)
+
+
+def test_temporary_broker_serves_celery_restarts_on_its_socket_and_leaves_nothing() -> None:
+    with (
+        temporary_broker() as broker,
+        redis.Redis(unix_socket_path=str(broker.socket), retry=Retry(NoBackoff(), 0)) as client,
+    ):
+        with kombu.Connection(broker.url) as connection, connection.SimpleQueue("test") as queue:
+            queue.put({"n": 1})
+            assert queue.get(timeout=5).payload == {"n": 1}
+        assert client.config_get("port") == {"port": "0"}
+        assert (broker.socket.stat().st_mode & 0o777, broker.socket.parent.stat().st_mode & 0o777) == (0o700, 0o700)
+        client.set("a", 1)
+        first = broker.pid
+        broker.stop()
+        broker.stop()
+        assert broker.pid is None
+        with pytest.raises(redis.ConnectionError):
+            client.get("a")
+        broker.start()
+        assert client.get("a") is None
+        assert broker.pid != first
+        assert client.info("server")["process_id"] == broker.pid
+    assert not broker.socket.parent.exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(broker.pid or 0, 0)
+
+
+def test_it_ends_with_a_killed_parent_although_its_forked_child_lives() -> None:
+    code = """if True:
+        import os, signal
+        from recstore.embedded import temporary_broker
+        with temporary_broker() as broker:
+            child = os.fork()
+            if not child:
+                signal.pause()
+            print(broker.socket, child, flush=True)
+            signal.pause()
+    """
+    with subprocess.Popen([sys.executable, "-c", code], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout
+        socket, child = parent.stdout.readline().split()
+        try:
+            parent.kill()
+            until(lambda: not Path(socket).parent.exists())  # which the helper removes after the broker's end
+            os.kill(int(child), 0)
+        finally:
+            parent.kill()
+            os.kill(int(child), signal.SIGKILL)
+
+
+def test_unavailable_without_the_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert os.access(broker_path(), os.X_OK)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(EmbeddedUnavailable, match="RECSTORE_BROKER_URL"):
+        broker_path()
+
+
+def test_a_record_without_its_up_is_not_believed(tmp_path: Path) -> None:
+    """As in a copied home, whose record tells of the original's broker."""
+    assert broker_url(tmp_path / "none") is None
+    with temporary_broker() as broker:
+        (tmp_path / "broker").write_text(broker.url + "\n")
+        assert broker_url(tmp_path) is None
