@@ -50,11 +50,9 @@ def take_due(connection: Connection, settings: Settings, namespace: int) -> list
     return connection.execute(sqlfile.query("take_due_requests"), keys).fetchall()
 
 
-def unsend(connection: Connection, name: str, job: Job, *, notify: bool = False) -> None:
-    """Their message came to nothing; they wait for another, with `notify` as soon as a listener finds them due."""
-    connection.execute(sqlfile.query("unsend_requests"), {"recommender": name, "job": job})
-    if notify:
-        connection.execute(f"NOTIFY {CHANNEL}")
+def unsend(connection: Connection, name: str, job: Job, why: str | None = None) -> None:
+    """Their message came to nothing; they wait for another. `why` is kept where operators see it."""
+    connection.execute(sqlfile.query("unsend_requests"), {"recommender": name, "job": job, "why": why})
 
 
 def claim(connection: Connection, name: str, job: str, run: int) -> list[dict[str, Any]]:

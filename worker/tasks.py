@@ -8,10 +8,12 @@ So a message that comes twice, late, or to the wrong queue does no harm: what it
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
 import kombu.exceptions
+import psycopg
 from celery import Task
 from celery.utils.log import get_task_logger
 
@@ -23,7 +25,6 @@ from recstore.errors import (
     BrokerUnreachable,
     ConnectionFailed,
     ConnectionLost,
-    LostLock,
     NothingRequested,
     RecstoreError,
     RunInProgress,
@@ -124,13 +125,17 @@ def _work(task: Task, job: requests.Job, name: str, requested: bool) -> None:
     except RunInProgress as error:
         log.info("%s %s waits: %s", job, name, error.message)
         with connect(url) as connection:
-            requests.unsend(connection, name, job, notify=True)  # or that run may have ended just before
-    except LostLock as error:
-        log.error("%s %s: %s", job, name, error.message)
+            requests.unsend(connection, name, job, f"Waits: {error.message}")
+            connection.execute(f"NOTIFY {requests.CHANNEL}")  # that run may have ended just before
+    except ConnectionFailed:  # it had not begun
+        raise
     except RecstoreError as error:
         log.error("%s %s: %s", job, name, error.message)
-        if isinstance(error, ConnectionFailed):  # it had not begun
-            raise
+        with (
+            suppress(RecstoreError, psycopg.Error),
+            connect(url) as connection,
+        ):  # what did not even begin goes on waiting
+            requests.unsend(connection, name, job, f"Waits: {error.message}")
 
 
 def _register(url: str, settings: Settings, job: requests.Job, name: str, task_id: str) -> None:

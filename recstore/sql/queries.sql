@@ -434,7 +434,7 @@ RETURNING request, origin;
 -- name: unsend_requests
 -- The message came to nothing: they wait for the next one.
 UPDATE recstore_private.requests
-SET state = 'waiting', sent_at = NULL
+SET state = 'waiting', sent_at = NULL, outcome = coalesce(%(why)s, outcome)
 WHERE recommender = %(recommender)s AND job = %(job)s AND state = 'sent';
 
 -- name: finish_requests

@@ -8,7 +8,7 @@ import pytest
 from conftest import Database
 from support import assert_nothing_left, look, until
 
-from recstore import registry
+from recstore import objects, registry
 from recstore.definition import Schedule
 
 from .conftest import Workers
@@ -173,6 +173,23 @@ def test_a_worker_refuses_a_database_that_is_not_ready_for_it(workers: Workers) 
     assert nowhere.popen.wait(60) == 3
     assert "The database could not be reached" in nowhere.said
     assert "Traceback" not in nowhere.said
+
+
+def test_a_request_that_can_not_begin_says_why_and_waits(workers: Workers) -> None:
+    database = workers.database
+    workers.start()
+    workers.beat()
+    look(database, "UPDATE recstore_private.recommenders SET objects_version = 0 RETURNING id")
+    request = workers.request("retrain")
+    outcome = "SELECT state, outcome FROM recstore.requests WHERE request = %s"
+    until(lambda: "Run: recstore db upgrade" in (look(database, outcome, request)[0]["outcome"] or ""))
+    assert workers.state(request) in ("waiting", "sent")
+    look(
+        database,
+        "UPDATE recstore_private.recommenders SET objects_version = %s RETURNING id",
+        objects.OBJECTS_VERSION,
+    )
+    workers.ends(request)
 
 
 def test_the_parent_of_the_pool_loads_no_trainer() -> None:
