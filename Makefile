@@ -7,10 +7,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
 
-.PHONY: help demo test check format campaign docs lock clean
+.PHONY: help demo worker-demo test check format campaign docs lock clean
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "recstore needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ...")'
@@ -30,6 +30,9 @@ $(VENV)/.dev: $(VENV)/bin/python requirements/dev.txt pyproject.toml
 
 demo: $(VENV)/.demo  ## the main job on real data, on the embedded PostgreSQL
 	@$(BIN)/recstore demo
+
+worker-demo: $(VENV)/.demo  ## a shop's year in a minute: beat and a worker retrain, a reader asks, each change is told
+	@$(BIN)/recstore worker-demo
 
 check: $(VENV)/.dev  ## format, lint, import rules, types
 	$(BIN)/ruff format --check .

@@ -63,7 +63,14 @@ class StageReporter:
 
 
 def sentence(name: str, details: dict[str, Any]) -> str:
-    """What a stage did, from what it stored with the run."""
+    """What a stage did, from what it stored with the run: this version's, or another's that stored something else."""
+    try:
+        return _sentence(name, details)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        return ", ".join(f"{key} {value}" for key, value in details.items())
+
+
+def _sentence(name: str, details: dict[str, Any]) -> str:
     match name:
         case "prepare":
             return f"generation {details['generation']}"
@@ -104,12 +111,16 @@ def sentence(name: str, details: dict[str, Any]) -> str:
             return "row counts, lengths, no NaN" + (
                 f", {details['collapsed']} collapsed" if details["collapsed"] else ""
             )
+        case "resize":
+            return f"room for {details['dimensions']} dimensions, {details['type']}"
+        case "attach":
+            return f"generation {details['generation']} is next"
         case "flip":
             return "live" if details["live"] else "not yet live"
         case "tidy" | "prune":
             return "; ".join(pruned_words(details))
         case _:
-            return ", ".join(f"{key} {value}" for key, value in details.items())
+            raise KeyError(name)
 
 
 def plan_words(chosen: dict[str, Any]) -> str:

@@ -1,7 +1,10 @@
-"""Which servers a process uses: those that are configured, else the embedded ones of its home."""
+"""Which servers a process uses: those that are configured, else the embedded ones of its home; and how Celery's processes
+are started beside them."""
+
+import sys
 
 from recstore import embedded
-from recstore.config import Settings
+from recstore.config import Settings, environment
 from recstore.errors import ConnectionFailed, EmbeddedUnavailable
 
 DEFAULT_BROKER = "redis://localhost:6379/0"
@@ -25,3 +28,22 @@ def database_url(settings: Settings) -> str:
 def broker_url(settings: Settings) -> str:
     """The configured broker, or the embedded one of this home if it runs, else Redis on this machine."""
     return settings.broker_url or embedded.broker_url(settings.home) or DEFAULT_BROKER
+
+
+def celery(*arguments: str) -> list[str]:
+    """A command of the worker's Celery app."""
+    return [sys.executable, "-m", "celery", "--quiet", "-A", "recstore.worker", *arguments, "--loglevel", "INFO"]
+
+
+def celery_worker(name: str, queues: str, concurrency: int) -> list[str]:
+    """A worker alone with its kind: it has nothing to tell others, and looks for none."""
+    options = ["-Q", queues, "--concurrency", str(concurrency), "-n", f"{name}@%h"]
+    return celery("worker", *options, "--without-mingle", "--without-gossip")
+
+
+def celery_environment(**settings: str) -> dict[str, str]:
+    """This process's environment for Celery's, with settings named as variables. Celery advises root against workers that
+    accept pickles, in eight lines; these accept JSON alone."""
+    before = environment().get("PYTHONWARNINGS")
+    quiet = ",".join(filter(None, [before, "ignore::UserWarning:celery.platforms"]))
+    return environment(**settings, PYTHONWARNINGS=quiet, PYTHONUNBUFFERED="1")

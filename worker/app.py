@@ -12,8 +12,11 @@ MARGIN = 60
 
 def configure(settings: Settings) -> dict[str, object]:
     """Celery's settings: JSON only; a message is acknowledged when its run has ended, one at a time is taken."""
+    broker = broker_url(settings)
     return {
-        "broker_url": broker_url(settings),
+        "broker_url": broker,
+        "broker_read_url": broker,  # with these, CELERY_BROKER_URL, perhaps another application's, does not come first
+        "broker_write_url": broker,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,  # a training goes on without a broker; the worker waits for it
         "broker_transport_options": {"visibility_timeout": settings.visibility_timeout},

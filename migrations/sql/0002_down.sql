@@ -1,6 +1,6 @@
 -- Background work goes; what was asked for and not done is forgotten.
 
-DROP VIEW recstore.status, recstore.runs, recstore.requests, recstore.dispatches;
+DROP VIEW recstore.status, recstore.runs, recstore.requests, recstore.dispatches, recstore_private.current_runs;
 DROP FUNCTION recstore.request_retrain(text), recstore.request_reindex(text), recstore.cancel_request(bigint),
     recstore_private.request(text, text, text, text);
 DROP TABLE recstore_private.requests, recstore_private.dispatches;

@@ -134,21 +134,28 @@ SELECT d.host, d.dispatched_at, clock_timestamp() - d.dispatched_at AS age
 FROM recstore_private.dispatches d;
 COMMENT ON VIEW recstore.dispatches IS 'When each host''s workers last looked for due work; nothing recent: no worker or no beat is up.';
 
-CREATE OR REPLACE VIEW recstore.runs AS
+CREATE VIEW recstore_private.current_runs AS
 SELECT
-    u.run,
-    r.name AS recommender,
-    u.job,
+    u.*,
     -- a run holds its lock as long as it lives (a standby knows no locks)
     CASE
         WHEN u.state = 'running' AND NOT pg_is_in_recovery() AND NOT EXISTS (
             SELECT
             FROM pg_locks l
-            WHERE l.locktype = 'advisory' AND l.classid = 1919247219 AND l.objid = r.id::oid AND l.objsubid = 2
+            WHERE l.locktype = 'advisory' AND l.classid = 1919247219 AND l.objid = u.recommender_id::oid AND l.objsubid = 2
                 AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
         ) THEN 'abandoned'
         ELSE u.state
-    END AS state,
+    END AS current_state
+FROM recstore_private.runs u;
+COMMENT ON VIEW recstore_private.current_runs IS 'Runs with their state as of now: a row may say "running" of a process that is gone.';
+
+CREATE OR REPLACE VIEW recstore.runs AS
+SELECT
+    u.run,
+    r.name AS recommender,
+    u.job,
+    u.current_state AS state,
     u.generation,
     u.started_at,
     coalesce(u.finished_at, now()) - u.started_at AS duration,
@@ -165,7 +172,7 @@ SELECT
     u.progress,
     u.wal_bytes,
     u.deadline
-FROM recstore_private.runs u
+FROM recstore_private.current_runs u
 JOIN recstore_private.recommenders r ON r.id = u.recommender_id;
 
 CREATE OR REPLACE VIEW recstore.status AS
@@ -181,6 +188,7 @@ SELECT
     u.state AS last_retrain_state,
     u.started_at AS last_retrain_at,
     u.error AS last_error,
+    u.finished_at AS last_retrain_finished_at,
     s.finished_at AS last_success_at,
     v.run AS running,
     v.job AS running_job,
@@ -205,9 +213,9 @@ LEFT JOIN LATERAL (
     LIMIT 1
 ) w ON true
 LEFT JOIN LATERAL (
-    SELECT u.run, u.state, u.started_at, u.error
-    FROM recstore.runs u
-    WHERE u.recommender = r.name AND u.job = 'retrain'
+    SELECT u.run, u.current_state AS state, u.started_at, u.finished_at, u.error
+    FROM recstore_private.current_runs u
+    WHERE u.recommender_id = r.id AND u.job = 'retrain'
     ORDER BY u.run DESC
     LIMIT 1
 ) u ON true
@@ -220,8 +228,8 @@ LEFT JOIN LATERAL (
 ) s ON true
 LEFT JOIN LATERAL (
     SELECT v.run, v.job, v.stages, v.progress
-    FROM recstore.runs v
-    WHERE v.recommender = r.name AND v.state = 'running'
+    FROM recstore_private.current_runs v
+    WHERE v.recommender_id = r.id AND v.state = 'running' AND v.current_state = 'running'
     ORDER BY v.run DESC
     LIMIT 1
 ) v ON true;

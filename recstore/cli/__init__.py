@@ -1,5 +1,6 @@
 """The command line: one module per kind of command, each a thin call into the library."""
 
+import io
 import json
 import sys
 
@@ -21,6 +22,9 @@ for module in (schema, manage, jobs, request, status, history, ask, server, up, 
 
 def run(arguments: list[str]) -> int:
     """Runs one command line; returns its exit code."""
+    for stream in (sys.stdout, sys.stderr):  # a title may have letters that this locale has not
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         _check_text(arguments)
         code = int(app(arguments, prog_name="recstore", standalone_mode=False) or 0)

@@ -110,7 +110,8 @@ def as_json(value: Any) -> str:
             return float(other)
         return str(other)
 
-    return json.dumps(value, default=plain, ensure_ascii=False, indent=2)
+    unicode = state.output.encoding.startswith("utf")
+    return json.dumps(value, default=plain, ensure_ascii=not unicode, indent=2)
 
 
 def say(sentence: str) -> None:
@@ -145,7 +146,8 @@ def show_rows(
                 state.output.print(Text.assemble((f"{head:<{max(map(len, heads))}}  ", "bold"), cell))
             state.output.print()
         return
-    table = Table(box=SIMPLE_HEAD if terminal else None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    box, gap = (SIMPLE_HEAD, 1) if terminal else (None, 2)  # a box adds one
+    table = Table(box=box, show_edge=False, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
     for head, name in zip(heads, names, strict=True):
         numeric = all(isinstance(row[name], int | float | Decimal) for row in rows if row[name] is not None)
         table.add_column(head, justify="right" if numeric else "left", no_wrap=True)

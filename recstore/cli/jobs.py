@@ -1,4 +1,4 @@
-"""Jobs: retrain, publish, generations, rollback, prune."""
+"""Jobs: retrain, reindex, publish, generations, rollback, prune."""
 
 from typing import Annotated
 
@@ -15,6 +15,7 @@ READY = 4
 
 def register(app: typer.Typer) -> None:
     app.command()(retrain)
+    app.command()(reindex)
     app.command()(publish)
     app.command()(generations)
     app.command()(rollback)
@@ -48,6 +49,20 @@ def retrain(
     with StageReporter(state.errors).showing() as reporter:
         outcome = pipeline.retrain(database_url(given), given, name, reporter=reporter, with_loss=loss)
     _told(outcome, name)
+
+
+def reindex(name: Name, json: Json = False) -> None:
+    """Rebuild the indexes of the live generation and calibrate it again, while readers go on. Nothing is trained.
+
+    Example: recstore reindex retail
+    """
+    use_json(json)
+    given = settings()
+    with StageReporter(state.errors).showing() as reporter:
+        outcome = pipeline.reindex(database_url(given), given, name, reporter=reporter)
+    if json:
+        show(vars(outcome))
+    say(f"generation {outcome.generation} of {name} is reindexed and calibrated; recstore show {name} tells how")
 
 
 def publish(

@@ -9,6 +9,7 @@ import typer
 from recstore import objects, pipeline, registry, sources
 from recstore.cli.context import Json, Name, Yes, confirm, current, say, show, show_rows, state, use_json
 from recstore.cli.definitions import definition_options, merge, read_toml
+from recstore.cli.screen import next_retrain, planned
 from recstore.config import Settings
 from recstore.database import Connection
 from recstore.errors import InvalidInput
@@ -60,6 +61,8 @@ def create(
             f"created {name}: {recommender.user_type.value} users, {recommender.item_type.value} items,"
             f" {recommender.vector_type} of {recommender.dimensions} dimensions"
         )
+        if definition.schedule.cron:
+            say(f"retrained by the workers {_planned(opened, name)}")
         _offer_seen_table(opened, settings, recommender, lookup)
         say(f"next: recstore retrain {name}")
 
@@ -110,6 +113,7 @@ def list_(json: Json = False) -> None:
             "items",
             "ready_generation",
             "last_retrain_state",
+            "schedule",
         ]
         show_rows(
             registry.overview(opened),
@@ -126,6 +130,7 @@ def show_one(name: Name, json: Json = False) -> None:
     use_json(json)
     with current() as (opened, _, _settings):
         described = _described(opened, registry.get(opened, name))
+        schedule = _planned(opened, name)
     if json:
         show(described)
         return
@@ -133,8 +138,9 @@ def show_one(name: Name, json: Json = False) -> None:
     say(f"{name}: {described['user_type']} users, {described['item_type']} items, {vectors}")
     for section, values in described["definition"].items():
         told = {key: value for key, value in (values or {}).items() if value is not None}
-        if told:
+        if told and section != "schedule":
             say(f"  {section}: " + ", ".join(f"{key} = {value}" for key, value in told.items()))
+    say(f"  schedule: {schedule}")
     if described["last_error"]:
         say(f"  the last training failed: {described['last_error']}")
     live = described["live"]
@@ -158,10 +164,21 @@ def show_one(name: Name, json: Json = False) -> None:
         )
 
 
+def _overview(opened: Connection, name: str) -> dict[str, Any]:
+    return next(row for row in registry.overview(opened) if row["recommender"] == name)
+
+
+def _planned(opened: Connection, name: str) -> str:
+    """When it is retrained, in words."""
+    row = _overview(opened, name)
+    return planned(row) if row["schedule"] else "none"
+
+
 def _described(opened: Connection, recommender: objects.Registered) -> dict[str, Any]:
     rows = opened.execute(
         "SELECT * FROM recstore.generations g WHERE g.recommender = %s ORDER BY g.generation", [recommender.name]
     ).fetchall()
+    overview = _overview(opened, recommender.name)
     return {
         "name": recommender.name,
         "user_type": recommender.user_type.value,
@@ -170,9 +187,8 @@ def _described(opened: Connection, recommender: objects.Registered) -> dict[str,
         "dimensions": recommender.dimensions,
         "definition": recommender.definition.model_dump(mode="json"),
         "live": next((row for row in rows if row["state"] == "live"), None),
-        "last_error": next(
-            row["last_error"] for row in registry.overview(opened) if row["recommender"] == recommender.name
-        ),
+        "last_error": overview["last_error"],
+        "next_retrain": next_retrain(overview),
         "waiting": [row for row in rows if row["state"] == "ready"],
     }
 
@@ -219,7 +235,13 @@ def alter(
             show(_described(opened, altered))
         elif definition == recommender.definition:
             say(f"{name} is as it was")
-        else:
+            return
+        if definition.schedule != recommender.definition.schedule:
+            by = (
+                f"the workers retrain it {_planned(opened, name)}" if definition.schedule.cron else "it has no schedule"
+            )
+            say(f"altered {name}: {by}")
+        if definition.model_copy(update={"schedule": recommender.definition.schedule}) != recommender.definition:
             say(f"altered {name}; the next training uses it: recstore retrain {name}")
 
 

@@ -1,4 +1,4 @@
-"""The embedded server: start, stop, psql, and the demo that runs on it."""
+"""The embedded server: start, stop, psql, and the demos that run on it."""
 
 import os
 import shlex
@@ -12,9 +12,10 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from recstore import embedded
 from recstore.cli.context import Json, say, settings, show, use_json
-from recstore.config import environment
+from recstore.config import Settings, environment
 from recstore.database import conninfo
 from recstore.demo import run as run_demo
+from recstore.demo.events import run as run_worker_demo
 from recstore.errors import EmbeddedUnavailable, InvalidInput
 
 
@@ -23,6 +24,7 @@ def register(app: typer.Typer) -> None:
     app.command()(stop)
     app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(psql)
     app.command()(demo)
+    app.command()(worker_demo)
 
 
 def start(
@@ -88,10 +90,23 @@ def demo() -> None:
     Always on the embedded server, never on a configured database. Example: recstore demo
     """
     given = settings()
-    program = _program()
-    if given.database_url:  # or the hints would lead to the configured database
-        program = f"env -u RECSTORE_DATABASE_URL {program}"
-    run_demo(given, program)
+    run_demo(given, _hint(given))
+
+
+def worker_demo(
+    seconds: Annotated[float, typer.Option(help="In which the shop's year passes.", metavar="SECONDS", min=1)] = 60,
+) -> None:
+    """The background work on real events: beat and a worker retrain as they arrive, a reader asks, each change is told.
+
+    Always on embedded servers of its own, which end with it. Example: recstore worker-demo
+    """
+    given = settings()
+    run_worker_demo(given, seconds, _hint(given))
+
+
+def _hint(given: Settings) -> str:
+    """How the reader calls this program again for the embedded server, whatever database is configured."""
+    return "env -u RECSTORE_DATABASE_URL " * bool(given.database_url) + _program()
 
 
 def _program() -> str:

@@ -1,7 +1,6 @@
 """`recstore up`: all the processes of one machine in the foreground."""
 
 import re
-import sys
 from contextlib import suppress
 from typing import Annotated
 
@@ -10,13 +9,9 @@ from rich.text import Text
 
 from recstore import embedded, migrate
 from recstore.cli.context import current, say, settings, state
-from recstore.config import Settings, environment
+from recstore.config import Settings
 from recstore.database import connect, plain_errors
-
-CELERY = [sys.executable, "-m", "celery", "--quiet", "-A", "recstore.worker"]
-
-QUIET_AS_ROOT = "ignore::UserWarning:celery.platforms"
-"""Celery advises root against workers that accept pickles, in eight lines; these accept JSON alone."""
+from recstore.servers import celery, celery_environment, celery_worker
 
 COLOURS = {"postgres": "blue", "redis": "red", "train": "green", "worker": "cyan", "beat": "magenta"}
 """Of the names before the lines at a terminal."""
@@ -36,27 +31,22 @@ def up(
     A configured database or broker is used as it is; a PostgreSQL that runs here already stays. Example: recstore up
     """
     given = settings()
-    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a worker may print what this locale can not
     with suppress(KeyboardInterrupt), embedded.foreground(given.home, _print) as processes:
         if given.broker_url is None:
             embedded.broker_path()  # before anything is started
         database = _database(given, processes)
         broker = given.broker_url or processes.broker()
-        known = environment(
-            RECSTORE_DATABASE_URL=database,
-            RECSTORE_BROKER_URL=broker,
-            RECSTORE_HOME=str(processes.home),
-            PYTHONUNBUFFERED="1",
+        known = celery_environment(
+            RECSTORE_DATABASE_URL=database, RECSTORE_BROKER_URL=broker, RECSTORE_HOME=str(processes.home)
         )
-        known["PYTHONWARNINGS"] = ",".join(filter(None, [known.get("PYTHONWARNINGS"), QUIET_AS_ROOT]))
         second_port = given.metrics_port and given.metrics_port + 1
         for line in _banner(given, processes, database, broker, second_port):
             say(line)
         warm = embedded.warm(grace)
-        processes.start("train", _worker("train", "train", 1), known, warm)
+        processes.start("train", celery_worker("train", "train", 1), known, warm)
         known["RECSTORE_METRICS_PORT"] = str(second_port)
-        processes.start("worker", _worker("default", "default,celery", 2), known, warm)
-        processes.start("beat", [*CELERY, "beat", "--loglevel", "INFO"], known)
+        processes.start("worker", celery_worker("default", "default,celery", 2), known, warm)
+        processes.start("beat", celery("beat"), known)
         processes.wait()
     say("stopped")
 
@@ -75,11 +65,6 @@ def _database(given: Settings, processes: embedded.Foreground) -> str:
     finally:
         opened.close()
     return url
-
-
-def _worker(name: str, queues: str, concurrency: int) -> list[str]:
-    options = ["-Q", queues, "--concurrency", str(concurrency), "-n", f"{name}@%h", "--loglevel", "INFO"]
-    return [*CELERY, "worker", *options, "--without-mingle", "--without-gossip"]  # they have nothing to tell each other
 
 
 def _banner(given: Settings, processes: embedded.Foreground, database: str, broker: str, second: int) -> list[str]:

@@ -181,7 +181,8 @@ def _may_see(connection: Connection, generation: int) -> list[Blocker]:
     if transactions is None:
         transactions = barriers.note(connection, generation, "pruning", barriers.open_transactions(connection))
     found = barriers.still_open(connection, transactions)
-    return found + (barriers.old_snapshots(connection, row["xid"]) if row["xid"] else [])
+    found += barriers.old_snapshots(connection, row["xid"]) if row["xid"] else []
+    return list(dict.fromkeys(found))
 
 
 def _remove(

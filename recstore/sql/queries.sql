@@ -537,12 +537,11 @@ WHERE u.state = 'running' AND u.deadline < clock_timestamp() - make_interval(sec
     AND a.usename = current_user AND a.datname = current_database();
 
 -- name: untidy_recommenders
--- Those with something to look after: a run that is gone, a generation half built, being pruned, waiting to go live or
+-- Of those that nobody works on, the ones with something to look after: a run that is gone, a generation half built, being pruned, waiting to go live or
 -- whose barrier is not cleared.
 SELECT
     r.name,
-    EXISTS (SELECT FROM recstore.runs u WHERE u.recommender = r.name AND u.state = 'abandoned' AND u.finished_at IS NULL)
-        AS abandoned,
+    EXISTS (SELECT FROM recstore_private.runs u WHERE u.recommender_id = r.id AND u.state = 'running') AS abandoned,
     EXISTS (SELECT FROM recstore_private.generations g WHERE g.recommender_id = r.id AND g.state IN ('building', 'pruning'))
         AS leftovers,
     EXISTS (

@@ -15,7 +15,7 @@ from conftest import Database
 from support import until
 
 import recstore
-from recstore import cli, embedded
+from recstore import cli, embedded, servers
 from recstore.cli import up
 from recstore.embedded.locks import lock
 from recstore.embedded.processes import Steps
@@ -170,7 +170,8 @@ def test_what_the_children_are_told(
         until [ -e train ] && [ -e default,celery ]; do sleep 0.01; done
         exit 3
     """
-    monkeypatch.setattr(up, "CELERY", [*shell(script), "celery"])
+    monkeypatch.setattr(up, "celery", lambda *words: [*shell(script), "celery", *words])
+    monkeypatch.setattr(servers, "celery", lambda *words: [*shell(script), "celery", *words])
     monkeypatch.chdir(tmp_path)
     for name, value in {"BROKER_URL": "redis://u:secret@redis/0", "METRICS_PORT": "7001", "HOME": "a home"}.items():
         monkeypatch.setenv(f"RECSTORE_{name}", value)

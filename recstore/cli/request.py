@@ -1,0 +1,199 @@
+"""`recstore request ..`: ask the workers for a job, and wait for it if you like."""
+
+import time
+from contextlib import ExitStack
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+from psycopg import errors as pg
+
+from recstore import requests
+from recstore.cli.context import Json, Name, say, show, state, use_json
+from recstore.cli.follow import EVERY, NoConnection, Replay, clock, polled, rows_of, watching
+from recstore.cli.jobs import READY
+from recstore.cli.screen import duration
+from recstore.cli.status import nobody_dispatches
+from recstore.config import Settings
+from recstore.database import Connection
+from recstore.errors import (
+    InvalidInput,
+    RecommenderNotFound,
+    RecstoreError,
+    RequestBegun,
+    RequestNotFound,
+    StillOpen,
+    WaitingInterrupted,
+)
+from recstore.progress import StageReporter
+
+OPEN = ("waiting", "sent", "running")
+
+group = typer.Typer(help="Ask the workers for a job, or take that back.", no_args_is_help=True)
+
+Wait = Annotated[bool, typer.Option("--wait", help="Wait until it is done, and show how far it is.")]
+Timeout = Annotated[
+    float | None, typer.Option(help="With --wait: wait so long at most.", metavar="SECONDS", min=0, show_default=False)
+]
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(group, name="request")
+
+
+@group.command()
+def retrain(name: Name, wait: Wait = False, timeout: Timeout = None, json: Json = False) -> None:
+    """Ask a worker to retrain a recommender. With --wait, the exit code tells how it went, as that of recstore retrain.
+
+    Example: recstore request retrain retail --wait
+    """
+    _ask(name, "retrain", wait, timeout, json)
+
+
+@group.command()
+def reindex(name: Name, wait: Wait = False, timeout: Timeout = None, json: Json = False) -> None:
+    """Ask a worker to rebuild the indexes of the live generation and to calibrate it again.
+
+    Example: recstore request reindex retail
+    """
+    _ask(name, "reindex", wait, timeout, json)
+
+
+@group.command()
+def cancel(
+    number: Annotated[int, typer.Argument(help="The request's number.", show_default=False)], json: Json = False
+) -> None:
+    """Take a request back that no run has begun yet.
+
+    Example: recstore request cancel 12
+    """
+    use_json(json)
+    with watching() as (opened, _):
+        found = opened.execute("SELECT recstore.cancel_request(%s) AS cancelled", [number]).fetchone()
+        row = _request(opened, number)
+        if not (found and found["cancelled"]):
+            raise RequestBegun(request=number, state=row["state"])
+        if json:
+            show(row)
+        say(f"cancelled request {number}, {row['job']} of {row['recommender']}")
+
+
+def _ask(name: str, job: requests.Job, wait: bool, timeout: float | None, json: bool) -> None:
+    use_json(json)
+    if timeout is not None and not wait:
+        raise InvalidInput("--timeout says how long to wait: it goes with --wait.")
+    with watching() as (opened, settings):
+        number = _insert(opened, name, job)
+        warning = nobody_dispatches(opened, settings)
+        row = _request(opened, number)
+    if warning:
+        state.errors.print(f"Warning: {warning}", markup=False)
+    if json and not wait:
+        show(row)
+    say(f"request {number}: {job} of {name}")
+    if not wait:
+        say(f"watch it: recstore status {name} --watch\ntake it back: recstore request cancel {number}")
+        return
+    row = _wait(number, timeout)
+    if row["state"] in ("failed", "cancelled"):
+        raise RecstoreError(row["outcome"])
+    if json:
+        show(row)
+    say(row["outcome"])
+    if row["state"] == "ready":
+        raise typer.Exit(READY)
+
+
+def _insert(opened: Connection, name: str, job: requests.Job) -> int:
+    try:
+        return requests.insert(opened, name, job, "command")
+    except pg.InsufficientPrivilege:  # a role that may ask, by recstore db grant, and not write
+        try:
+            row = opened.execute(f"SELECT recstore.request_{job}(%s) AS request", [name]).fetchone()
+        except pg.UndefinedObject:
+            raise RecommenderNotFound(name=name) from None
+        assert row is not None
+        return int(row["request"])
+
+
+def _request(opened: Connection, number: int) -> dict[str, Any]:
+    rows = rows_of(opened, "watch_request", request=number)
+    if not rows:
+        raise RequestNotFound(request=number)
+    return rows[0]
+
+
+def _wait(number: int, timeout: float | None) -> dict[str, Any]:
+    """The request's row when it is finished, shown on the way there. Raises StillOpen, WaitingInterrupted."""
+
+    def look(opened: Connection, _: Settings) -> tuple[dict[str, Any], dict[str, Any] | None, datetime]:
+        row = _request(opened, number)
+        run = rows_of(opened, "watch_run", run=row["run"]) if row["run"] is not None else []
+        return row, next(iter(run), None), clock(opened)
+
+    began = time.monotonic()
+    shown = Waiting()
+    row: dict[str, Any] = {"state": "waiting"}
+    try:
+        for seen in polled(look, EVERY):
+            if isinstance(seen, NoConnection):
+                shown.waits(str(seen), "no connection")
+            else:
+                row, run, now = seen
+                if run:
+                    shown.works(run)
+                if row["state"] not in OPEN:
+                    break
+                if not run:
+                    shown.waits(_words(row, now), row["state"])
+            if timeout is not None and time.monotonic() - began > timeout:
+                raise StillOpen(request=number, state=row["state"], seconds=timeout)
+    except KeyboardInterrupt:
+        raise WaitingInterrupted(request=number) from None
+    finally:
+        shown.close()
+    return row
+
+
+def _words(row: dict[str, Any], now: datetime) -> str:
+    words = f"request {row['request']} waits for a worker"
+    if row["not_before"] and row["not_before"] > now:
+        words += f", and is due in {duration(row['not_before'] - now)}"
+    elif row["sent_at"]:
+        words += f", which was called {duration(now - row['sent_at'])} ago"
+    return words + (f". {row['outcome']}" if row["outcome"] else "")
+
+
+class Waiting:
+    """What is shown meanwhile, on standard error: at a terminal one line that changes, and the stages of the run."""
+
+    def __init__(self) -> None:
+        self.shown = ExitStack()
+        self.reporter = StageReporter(state.errors)
+        self.replays: dict[int, Replay] = {}
+        self.at: object = None
+
+    def waits(self, words: str, about: str) -> None:
+        """For somebody to begin. `about`: elsewhere than at a terminal a line for each thing that is waited for."""
+        if self.at != about:
+            self.close()
+            if state.errors.is_terminal:
+                self.status = self.shown.enter_context(state.errors.status(words))
+            else:
+                state.errors.print(words, markup=False)
+        elif state.errors.is_terminal:
+            self.status.update(words)
+        self.at = about
+
+    def works(self, run: dict[str, Any]) -> None:
+        """A run has begun it."""
+        number = run["run"]
+        if self.at != number:
+            self.close()
+            self.shown.enter_context(self.reporter.showing())
+            self.replays.setdefault(number, Replay(self.reporter))
+        self.at = number
+        self.replays[number].show(run)
+
+    def close(self) -> None:
+        self.shown.close()

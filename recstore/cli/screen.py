@@ -1,0 +1,134 @@
+"""What an operator's screens are made of: times in words, states in colours, tables that fit the terminal."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+from zoneinfo import ZoneInfo
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from recstore import schedule
+from recstore.cli.context import say, show, state
+
+STYLES = {
+    "running": "cyan",
+    "succeeded": "green",
+    "skipped": "green",
+    "ready": "yellow",
+    "failed": "red",
+    "abandoned": "red",
+    "cancelled": "dim",
+}
+"""Of the states of runs and requests."""
+
+LEAST = ((30, 16), (10, 10))
+"""Characters that the sentence in the last column of a table and a name keep at a terminal; less if that is too wide."""
+
+
+def duration(length: timedelta | float) -> str:
+    """In two units at most: 0.4 s, 12 s, 3 min 5 s, 2 h 13 min, 4 d 3 h."""
+    seconds = length.total_seconds() if isinstance(length, timedelta) else length
+    if seconds < 9.95:
+        return f"{max(seconds, 0):.1f} s"
+    whole = round(seconds)
+    for unit, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if whole >= size:
+            rest = whole % size // part
+            return f"{whole // size} {unit}" + (f" {rest} {smaller}" if rest else "")
+    return f"{whole} s"
+
+
+def age(length: timedelta) -> str:
+    """In one unit: 119 s, 119 min, 47 h, 2 d."""
+    seconds = max(length.total_seconds(), 0)
+    for unit, size, least in (("d", 86400, 172800), ("h", 3600, 7200), ("min", 60, 120)):
+        if seconds >= least:
+            return f"{seconds // size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def ago(moment: datetime, now: datetime) -> str:
+    return f"{age(now - moment)} ago"
+
+
+def when(moment: datetime, now: datetime) -> str:
+    """For a table: how long ago at a terminal, the time elsewhere, where it may be read much later."""
+    return ago(moment, now) if state.output.is_terminal else stamp(moment)
+
+
+def stamp(moment: datetime) -> str:
+    """In this machine's time zone."""
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def next_retrain(row: dict[str, Any]) -> datetime | None:
+    """When the schedule of a row of recstore.status is due, in its zone; in the past where a dispatch is late."""
+    if not row["schedule"]:
+        return None
+    due = schedule.next_time(row["schedule"], row["timezone"], row["scheduled_at"])
+    return due and due.astimezone(ZoneInfo(row["timezone"]))
+
+
+def planned(row: dict[str, Any], now: datetime | None = None) -> str:
+    """The schedule of a row of recstore.status in words, with the next time."""
+    words = schedule.words(row["schedule"], row["timezone"])
+    words, due, now = words[0].lower() + words[1:], next_retrain(row), now or datetime.now(UTC)
+    if due is None:
+        return f"{words}, never again"
+    time = f"{due:%a %d %b %H:%M}" + (f":{due:%S}" if due.second else "") + f" {due:%Z}"
+    if due <= now:
+        return f"{words}, due now (since {time})"
+    return f"{words}, next {time} (in {age(due - now)})"
+
+
+def one_line(value: Any) -> str:
+    """As text without line breaks, which a server's message may have."""
+    return "" if value is None else " ".join(str(value).split())
+
+
+@dataclass(frozen=True)
+class Column:
+    """Of a table: its head, the text of a row in it, and what it is."""
+
+    head: str
+    cell: Callable[[dict[str, Any]], Any]
+    kind: Literal["text", "number", "state", "name"] = "text"
+
+
+def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[Column], empty: str) -> None:
+    """A row per line, or whole rows with --json. At a terminal the last column, a sentence, is cut to what room there is,
+    and names if that is too little; elsewhere nothing is cut."""
+    if state.json:
+        show(list(rows))
+        return
+    if not rows:
+        say(empty)
+        return
+    cells = [[one_line(column.cell(row)) for column in columns] for row in rows]
+    widths = [max(len(column.head), *(len(row[n]) for row in cells)) for n, column in enumerate(columns)]
+    if not state.output.is_terminal:
+        for row in [[column.head for column in columns], *cells]:
+            padded = (
+                cell.rjust(width) if column.kind == "number" else cell.ljust(width)
+                for cell, width, column in zip(row, widths, columns, strict=True)
+            )
+            say("  ".join(padded).rstrip())
+        return
+    room = state.output.width - 2 * (len(widths) - 1)
+    names = [n for n, column in enumerate(columns) if column.kind == "name"]
+    for least_sentence, least_name in LEAST:
+        for n in [len(columns) - 1, *names]:
+            least = max(len(columns[n].head), least_name if n in names else least_sentence)
+            widths[n] = max(min(widths[n], room - sum(widths) + widths[n]), min(widths[n], least))
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    overflow: Literal["ellipsis", "crop"] = "ellipsis" if state.output.encoding.startswith("utf") else "crop"
+    for column, width in zip(columns, widths, strict=True):
+        justify: Literal["left", "right"] = "right" if column.kind == "number" else "left"
+        table.add_column(column.head, justify=justify, no_wrap=True, overflow=overflow, max_width=width)
+    for row in cells:
+        styles = [STYLES.get(cell, "") if c.kind == "state" else "" for c, cell in zip(columns, row, strict=True)]
+        table.add_row(*map(Text, row, styles))
+    state.output.print(table)

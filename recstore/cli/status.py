@@ -1,0 +1,214 @@
+"""`recstore status`: what is live, what runs, what waits, what comes next, and whether anybody looks for due work."""
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from recstore.cli.context import Json, say, show, state, use_json
+from recstore.cli.follow import (
+    NoConnection,
+    check_known,
+    clock,
+    polled,
+    progress_of,
+    rows_of,
+    share_of,
+    watching,
+    where,
+)
+from recstore.cli.screen import STYLES, age, ago, duration, next_retrain, one_line, planned
+from recstore.config import Settings
+from recstore.database import Connection
+
+MISSED = 3
+"""Dispatch intervals without a dispatch, after which nobody seems to look for due work."""
+
+SHOWN_REQUESTS = 4
+"""Of one recommender; more are counted."""
+
+BAR = 24
+
+Look = dict[str, Any]
+Line = tuple[str, Text]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(status)
+
+
+def status(
+    name: Annotated[str | None, typer.Argument(help="This recommender only.", show_default=False)] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again and again, until Ctrl-C.")] = False,
+    interval: Annotated[float, typer.Option(help="Seconds between two looks.", metavar="SECONDS", min=0.1)] = 2,
+    json: Json = False,
+) -> None:
+    """Show each recommender: what is live, what runs and how far it is, what waits, and when it retrains next.
+
+    Example: recstore status --watch
+    """
+    use_json(json)
+    if watch:
+        with suppress(KeyboardInterrupt):
+            _watch(name, interval)
+        return
+    with watching() as (opened, settings):
+        seen = look(opened, settings, name)
+        if json:
+            show(seen)
+        else:
+            state.output.print(Group(screen(seen), _dispatcher(seen)))
+
+
+def look(opened: Connection, settings: Settings, name: str | None = None) -> Look:
+    """Everything that the screen tells. Raises RecommenderNotFound."""
+    check_known(opened, name)
+    rows = rows_of(opened, "watch_status", recommender=name)
+    asked = rows_of(opened, "watch_requests", recommender=name, open=True, limit=None)[::-1]
+    for row in rows:
+        row["next_retrain"] = next_retrain(row)
+        row["open_requests"] = [request for request in asked if request["recommender"] == row["recommender"]]
+    sentence = nobody_dispatches(opened, settings)
+    dispatches = rows_of(opened, "watch_dispatches")
+    return {"now": clock(opened), "recommenders": rows, "dispatches": dispatches, "warning": sentence}
+
+
+def nobody_dispatches(opened: Connection, settings: Settings) -> str | None:
+    """A sentence where no dispatch was seen for so long that no worker, or no beat, seems to be up."""
+    newest = next(iter(rows_of(opened, "watch_dispatches")), None)
+    if newest is None:
+        return "Nobody has looked for due work here yet: no worker or no beat is up. Start them with: recstore up"
+    if newest["age"].total_seconds() <= MISSED * settings.dispatch_interval:
+        return None
+    return (
+        f"Nobody has looked for due work for {age(newest['age'])} (the last was {newest['host']}): no worker or no"
+        " beat seems to be up. Start them with: recstore up"
+    )
+
+
+def _watch(name: str | None, interval: float) -> None:
+    looks = polled(lambda opened, settings: look(opened, settings, name), interval)
+    if state.json or not state.output.is_terminal:
+        for seen in looks:
+            if isinstance(seen, NoConnection):
+                state.errors.print(f"Warning: {seen}", markup=False)
+            elif state.json:
+                show(seen)
+            else:
+                say(f"{seen['now'].astimezone():%Y-%m-%d %H:%M:%S}")
+                state.output.print(Group(screen(seen), _dispatcher(seen), ""))
+        return
+    with Live(console=state.output, auto_refresh=False, vertical_overflow="ellipsis") as live:
+        last: RenderableType = ""
+        for seen in looks:
+            if isinstance(seen, NoConnection):
+                head = _wrapped(Text(f"{seen} This is how it was.", "bold red"))
+            else:
+                last = Group(_dispatcher(seen), "", screen(seen))
+                head = Text(f"{time.strftime('%H:%M:%S')}, every {interval:g} s until Ctrl-C", "dim")
+            live.update(Group(head, last), refresh=True)
+
+
+def screen(seen: Look) -> RenderableType:
+    """A block per recommender, each with an empty line after it."""
+    if not seen["recommenders"]:
+        return "There is no recommender yet. Make one with: recstore create NAME --table ..\n"
+    parts: list[RenderableType] = []
+    for row in seen["recommenders"]:
+        parts += [Text(row["recommender"], "bold"), _block(list(_lines(row, seen["now"])), _bar(row)), ""]
+    return Group(*parts)
+
+
+def _dispatcher(seen: Look) -> RenderableType:
+    if seen["warning"]:
+        return _wrapped(Text.assemble(("Warning: ", "yellow"), seen["warning"]))
+    newest = seen["dispatches"][0]
+    return Text(f"The last look for due work was {age(newest['age'])} ago, by {newest['host']}.", "dim")
+
+
+def _block(lines: list[Line], bar: ProgressBar | None) -> RenderableType:
+    if not state.output.is_terminal:  # which has a width to wrap at
+        return Text("\n").join(Text.assemble(f"  {label:<12}  ", text) for label, text in lines)
+    block = Table.grid(padding=(0, 2, 0, 0))
+    block.add_column(width=14, no_wrap=True)
+    block.add_column(overflow="fold")
+    for label, text in lines:
+        block.add_row(f"  {label}", text)
+        if label == "now" and bar:
+            block.add_row("", bar)
+    return block
+
+
+def _wrapped(text: Text) -> RenderableType:
+    if not state.output.is_terminal:
+        return text
+    grid = Table.grid()
+    grid.add_row(text)
+    return grid
+
+
+def _lines(row: dict[str, Any], now: datetime) -> Iterator[Line]:
+    name = row["recommender"]
+    if row["live_generation"] is None:
+        yield "live", Text(f"nothing yet. Run: recstore retrain {name}", "yellow")
+    else:
+        size = f"{row['users']:,} users, {row['items']:,} items"
+        yield "live", Text(f"generation {row['live_generation']} for {age(now - row['live_since'])}: {size}")
+    if row["running"] is not None:
+        yield "now", _now(row, now)
+    if row["last_retrain"] is not None and row["last_retrain"] != row["running"]:
+        yield "last retrain", _last(row, now)
+        if row["last_error"]:
+            yield "error", Text(one_line(row["last_error"]), "red")
+    if row["ready_generation"] is not None:
+        sentence = (
+            f"generation {row['ready_generation']} {row['waits_for'] or 'waits to go live'}. When that has ended:"
+        )
+        yield "ready", Text(f"{sentence} recstore publish {name}", "yellow")
+    asked = [request for request in row["open_requests"] if request["state"] != "running"]
+    for request in asked[:SHOWN_REQUESTS]:
+        yield "asked for", Text(_asked(request, now))
+    if len(asked) > SHOWN_REQUESTS:
+        yield "", Text(f"and {len(asked) - SHOWN_REQUESTS} more: recstore requests {name} --open")
+    yield "schedule", Text(planned(row, now)) if row["schedule"] else Text("none", "dim")
+
+
+def _last(row: dict[str, Any], now: datetime) -> Text:
+    outcome, success = row["last_retrain_state"], row["last_success_at"]
+    text = Text(outcome, STYLES.get(outcome, ""))
+    if outcome in ("failed", "abandoned"):
+        text.append(f", begun {ago(row['last_retrain_at'], now)} (run {row['last_retrain']})", "default")
+        return text.append(f"; the last success was {ago(success, now)}", "default") if success else text
+    return text.append(f" {ago(success, now)} (run {row['last_retrain']})", "default")
+
+
+def _now(row: dict[str, Any], now: datetime) -> Text:
+    text = Text.assemble((row["running_job"], STYLES["running"]), f" for {duration(now - row['running_since'])}")
+    text.append(f" (run {row['running']})")
+    words = where(row["running_stage"], row["running_progress"])
+    return text.append(f": {words}", "default") if words else text
+
+
+def _bar(row: dict[str, Any]) -> ProgressBar | None:
+    share = share_of(progress_of(row["running_stage"], row["running_progress"]))
+    return None if share is None else ProgressBar(total=1, completed=share, width=BAR)
+
+
+def _asked(request: dict[str, Any], now: datetime) -> str:
+    words = f"{request['job']} by {request['requested_by']} ({request['origin']}) {ago(request['requested_at'], now)}"
+    if request["sent_at"]:
+        words += f", a worker was called {ago(request['sent_at'], now)}"
+    words += f": request {request['request']}"
+    if request["attempts"] and request["outcome"]:
+        words += f", tried {request['attempts']} times. {request['outcome']}"
+    if request["not_before"] and request["not_before"] > now:
+        words += f" Again in {duration(request['not_before'] - now)}."
+    return words

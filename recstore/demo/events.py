@@ -1,0 +1,166 @@
+"""The demo of background work: a shop's year arrives in a minute, beat has a worker retrain on it, a reader asks all the
+while, and what each publication changed is told. On embedded servers of its own; all that it starts ends with it."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import datetime
+from threading import Event
+from typing import Any
+
+from rich.console import Console
+
+from recstore import embedded, migrate, pipeline
+from recstore.config import Settings
+from recstore.database import Connection, connect, plain_errors
+from recstore.definition import Definition, Hyperparameters, Publication, Schedule, Source, Titles
+from recstore.demo.story import Story
+from recstore.demo.traffic import Arrivals, Reader
+from recstore.errors import RecstoreError
+from recstore.servers import celery, celery_environment, celery_worker
+
+HOME = "worker-demo"
+"""Folder of its servers, within that of the others."""
+
+HISTORY = datetime(2010, 2, 1)
+"""What was before is there when the shop opens."""
+
+TRAININGS = 7.5
+"""How many fit into the replay, about."""
+
+PATIENCE = 120
+"""Seconds without a run after which something must be wrong."""
+
+QUERY = """SELECT user_id, product_id AS item_id, count(*) AS value, max(viewed_at) AS last_at
+FROM shop.events
+GROUP BY user_id, product_id"""
+
+ENDED = """
+SELECT u.run, u.state, coalesce(u.error, u.outcome) AS outcome, u.generation, u.stages,
+    extract(epoch FROM u.duration)::float8 AS seconds,
+    ARRAY(SELECT q.origin FROM recstore.requests q WHERE q.run = u.run) AS origins
+FROM recstore.runs u
+WHERE u.recommender = 'retail' AND u.job = 'retrain' AND u.run > %s AND u.finished_at IS NOT NULL
+ORDER BY u.run
+"""
+
+
+def run(settings: Settings, seconds: float, program: str = "recstore") -> None:
+    """Runs the demo, whose events arrive within `seconds`, and prints it; `program` is how the reader calls recstore.
+    Raises RecstoreError."""
+    console = Console(highlight=False, soft_wrap=True)
+    home, began = settings.home / HOME, time.monotonic()
+    log = home / "processes.log"
+
+    def keep(name: str, line: str) -> None:
+        with log.open("a", errors="replace") as file:
+            file.write(f"{datetime.now():%H:%M:%S} {name:<6} | {line}\n")
+
+    with embedded.foreground(home, keep) as processes:
+        log.unlink(missing_ok=True)
+        console.print(f"A year of an online shop in {seconds:g} s; its recommendations follow.\n", style="bold")
+        with _step(console, "start") as told:
+            server = processes.postgres()
+            url = _fresh_database(server, settings)
+            told.append(f"PostgreSQL {server.version} with pgvector, its data in {home}")
+        with connect(url, "recstore:demo") as connection, plain_errors("running the demo", connection):
+            with _step(console, "shop") as told:
+                arrivals = Arrivals()
+                arrivals.open_shop(connection, HISTORY)
+                told.append(f"{arrivals.arrived:,} events of an online shop, all before {HISTORY:%B %Y}")
+            with _step(console, "create") as told:
+                told.append(_create(connection, settings, seconds))
+            with _step(console, "work") as told:
+                _start_workers(processes, url)
+                connection.execute("SELECT recstore.request_retrain('retail')")
+                told.append("Redis, a Celery worker, beat; the first training is asked for in SQL")
+            story = Story(console, connection, arrivals, Reader.of(connection, arrivals))
+            _follow(story, processes, url, seconds)
+            story.end(time.monotonic() - began)
+    console.print(f"\nAll processes have ended. What they said: {log}\nTo look around:", markup=False)
+    for command in "psql", "stop":
+        console.print(f"  RECSTORE_HOME={home} {program} {command}", markup=False)
+    if story.reader.errors:
+        raise RecstoreError(f"{len(story.reader.errors)} reads failed, the first with: {story.reader.errors[0]}.")
+
+
+def _follow(story: Story, processes: embedded.Foreground, url: str, seconds: float) -> None:
+    """Tells of each run until all events have arrived and are trained, and a scheduled run found nothing new."""
+    stop, working = Event(), list[Future[None]]()
+    with ThreadPoolExecutor() as threads:
+        try:
+            for run in _ended(story, processes, working):
+                if run["state"] == "failed":
+                    raise RecstoreError(f"Run {run['run']} failed: {run['outcome']}")
+                story.tell(run)
+                if run["state"] == "skipped" and story.complete:
+                    break
+                if not working:
+                    story.open(HISTORY, seconds)
+                    working.append(threads.submit(story.arrivals.replay, url, HISTORY, seconds, stop))
+                    working.append(threads.submit(story.reader.read, url, stop))
+        finally:
+            stop.set()
+
+
+def _ended(story: Story, processes: embedded.Foreground, working: list[Future[None]]) -> Iterator[dict[str, Any]]:
+    """The runs, each once it has ended. Raises what ended a process or a thread."""
+    latest, heard = 0, time.monotonic()
+    with story.console.status("") as status:
+        while time.monotonic() < heard + PATIENCE:
+            if not all(child.lives() for child in processes.children):
+                processes.wait()  # raises, with what it said last
+            for thread in working:
+                if thread.done():
+                    thread.result()
+            for run in story.connection.execute(ENDED, [latest]).fetchall():
+                latest, heard = run["run"], time.monotonic()
+                yield run
+            status.update(story.now())
+            time.sleep(0.1)
+    raise RecstoreError(f"No training has ended for {PATIENCE} s, though one is due.")
+
+
+def _fresh_database(server: embedded.Server, settings: Settings) -> str:
+    with connect(server.url_of("postgres")) as connection:
+        connection.execute(f'DROP DATABASE IF EXISTS "{server.database}" WITH (FORCE)')
+        connection.execute(f'CREATE DATABASE "{server.database}"')
+    with connect(server.url) as connection:
+        migrate.upgrade(connection, server.url, settings)
+    return server.url
+
+
+def _create(connection: Connection, settings: Settings, seconds: float) -> str:
+    """The recommender, with a schedule that suits the replay."""
+    every = next(n for n in (2, 3, 4, 5, 6, 10, 12, 15, 20, 30) if n >= seconds / TRAININGS or n == 30)
+    definition = Definition(
+        source=Source(query=QUERY),
+        titles=Titles(table="shop.products", item="product_id", title="title"),
+        # two cores do all of it: fewer factors than usual, and no index, which so few products hardly need
+        hyperparameters=Hyperparameters(factors=64),
+        publication=Publication(search="exact"),
+        schedule=Schedule(cron=f"*/{every} * * * * *"),
+    )
+    pipeline.create(connection, settings, "retail", definition)
+    return f"recommender retail over shop.events, schedule {definition.schedule.cron}: every {every} s"
+
+
+def _start_workers(processes: embedded.Foreground, url: str) -> None:
+    known = celery_environment(
+        RECSTORE_DATABASE_URL=url,
+        RECSTORE_BROKER_URL=processes.broker(),
+        RECSTORE_HOME=str(processes.home),
+        RECSTORE_DISPATCH_INTERVAL="1",
+        RECSTORE_RETENTION="10",
+        RECSTORE_METRICS_PORT="0",
+    )
+    processes.start("worker", celery_worker("demo", "train,default", 2), known)
+    processes.start("beat", celery("beat"), known)
+
+
+@contextmanager
+def _step(console: Console, name: str) -> Iterator[list[str]]:
+    began, told = time.perf_counter(), list[str]()
+    yield told
+    console.print(f"{name:<12} {time.perf_counter() - began:7.2f} s   {'; '.join(told)}", markup=False)

@@ -1,0 +1,222 @@
+"""What the demo of background work tells of each run: what the generation knows, whose lists changed, how reading went."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import groupby
+from textwrap import wrap
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+
+from recstore.database import Connection
+from recstore.demo.traffic import Arrivals, K, Read, Reader
+
+CUSTOMER = 42
+"""Whose list is shown."""
+
+WATCHED = 100
+"""Customers whose lists are compared."""
+
+INDENT, WIDTH = 15, 100
+
+ASKED = (
+    "SELECT * FROM retail.recommend(42, 10);",
+    "SELECT * FROM retail.similar_items(1606, 10);",
+    "SELECT p.title FROM shop.products p JOIN retail.item_vectors v ON v.item_id = p.product_id",
+    "WHERE p.title LIKE '%BAG%' ORDER BY v.preference <#> (SELECT retail.user_vector(42)) LIMIT 10;",
+)
+"""What the reader asks, of many customers and products."""
+
+LISTS = f"""
+SELECT c.user_id, r.item_id
+FROM unnest(%s::bigint[]) c(user_id)
+CROSS JOIN LATERAL retail.recommend(c.user_id, {K}) r
+ORDER BY c.user_id, r.score DESC, r.item_id
+"""  # noqa: S608
+
+SEEN = "SELECT i.user_id, i.item_id FROM retail.interactions i WHERE i.user_id = ANY (%s)"
+
+READ, TRAINED = ("prepare", "read", "filter", "weigh"), ("train", "solve users", "vectors")
+"""Stages of a run; the others publish."""
+
+
+@dataclass
+class Generation:
+    """What a generation knew, and what it said."""
+
+    number: int
+    events: int
+    users: int
+    items: set[int]
+    interactions: int
+    lists: dict[int, list[int]]
+
+
+@dataclass
+class Story:
+    """Told to a console; remembers the generation before."""
+
+    console: Console
+    connection: Connection
+    arrivals: Arrivals
+    reader: Reader
+    live: Generation | None = None
+    listed: set[int] = field(default_factory=set)
+    runs: Counter[str] = field(default_factory=Counter)
+    reads: int = 0
+
+    def __post_init__(self) -> None:
+        rows = self.connection.execute("SELECT product_id, title FROM shop.products").fetchall()
+        self.titles = {row["product_id"]: " ".join(row["title"].split()) for row in rows}
+        rows = self.connection.execute("SELECT DISTINCT user_id FROM shop.events ORDER BY user_id").fetchall()
+        others = [row["user_id"] for row in rows if row["user_id"] != CUSTOMER]
+        self.watched = [CUSTOMER, *others[:: len(others) // WATCHED][: WATCHED - 1]]
+
+    @property
+    def complete(self) -> bool:
+        """Whether the live generation knows every event there is."""
+        return self.live is not None and self.live.events == len(self.arrivals.lines)
+
+    def open(self, since: datetime, seconds: float) -> None:
+        """Before the events arrive."""
+        self._heading(
+            "Now the rest of the year comes in,",
+            f"from {since:%B} on, within {seconds:g} s. A reader asks all the while:",
+        )
+        for question in ASKED:
+            self.console.print(f"  {question}", style="cyan", markup=False)
+
+    def now(self) -> str:
+        """A line for the time between."""
+        until = self.arrivals.at(self.arrivals.arrived)
+        return f"{until:%d %B %Y}: {self.arrivals.arrived:,} events, {len(self.reader.reads):,} reads"
+
+    def tell(self, run: dict[str, Any]) -> None:
+        """Of a run that has ended."""
+        self.runs[run["state"]] += 1
+        why = "asked for in SQL" if "sql" in run["origins"] else "by its schedule"
+        if run["state"] != "succeeded":
+            self._heading(f"run {run['run']}", f"({why}, {run['seconds']:.1f} s)")
+            self._wrapped("", run["outcome"])
+            return
+        took = {stage["stage"]: stage["seconds"] for stage in run["stages"]}
+        read, train = (sum(took[name] for name in names) for names in (READ, TRAINED))
+        parts = f"read {read:.1f}, train {train:.1f}, publish {run['seconds'] - read - train:.1f}"
+        self._heading(f"generation {run['generation']} is live", f"({why}, {run['seconds']:.1f} s: {parts})")
+        before, self.live = self.live, self._generation(run)
+        self._knows(self.live, before)
+        if before:
+            self._lists(self.live, before)
+            self._reading()
+        else:
+            self._shown("is shown: ")
+        self.listed.update(*self.live.lists.values())
+
+    def end(self, seconds: float) -> None:
+        """The sums."""
+        reads = self.reader.reads
+        self._heading("All in all", f"{seconds:.0f} s")
+        self._line("runs", f"{self.runs['succeeded']} publications, {self.runs['skipped']} skipped")
+        self._line("reads", f"{len(reads):,}: {self._whole(reads)}")
+        self._line("", _times(reads))
+        self._shown("is shown at the end: ")
+
+    def _generation(self, run: dict[str, Any]) -> Generation:
+        filtered = next(stage for stage in run["stages"] if stage["stage"] == "filter")
+        items = self.connection.execute("SELECT item_id, views FROM retail.item_vectors").fetchall()
+        lists: dict[int, list[int]] = {customer: [] for customer in self.watched}
+        for row in self.connection.execute(LISTS, [self.watched]):
+            lists[row["user_id"]].append(row["item_id"])
+        return Generation(
+            number=run["generation"],
+            events=int(sum(row["views"] for row in items)),
+            users=filtered["users"],
+            items={row["item_id"] for row in items},
+            interactions=filtered["pairs"],
+            lists=lists,
+        )
+
+    def _knows(self, now: Generation, before: Generation | None) -> None:
+        def grown(what: str, count: Callable[[Generation], int]) -> str:
+            return f"{count(now):,} {what}" + (f" (+{count(now) - count(before):,})" if before else "")
+
+        until = f"{self.arrivals.at(now.events):%d %B %Y}".lstrip("0")
+        self._line("trained on", grown(f"events up to {until}", lambda generation: generation.events))
+        counts = (
+            grown("customers", lambda generation: generation.users),
+            grown("products", lambda generation: len(generation.items)),
+            grown("interactions", lambda generation: generation.interactions),
+        )
+        self._line("", ", ".join(counts))
+
+    def _lists(self, now: Generation, before: Generation) -> None:
+        """Of the customers that are watched: what stays, what is new, what they bought of it; and one of them in full."""
+        former = [(customer, item) for customer, items in before.lists.items() for item in items]
+        seen = {(row["user_id"], row["item_id"]) for row in self.connection.execute(SEEN, [self.watched])}
+        stay = sum(item in now.lists[customer] for customer, item in former)
+        bought = sum(pair in seen for pair in former)
+        self._line(
+            "lists",
+            f"{stay / len(former):.0%} of the products shown to {len(now.lists)} customers stay,"
+            f" {bought} of {len(former):,} were bought since",
+        )
+        first = set[int]().union(*now.lists.values()) - self.listed
+        newest = sorted(first, key=lambda item: (item in before.items, item))
+        self._products("", f"{len(first)} products shown for the first time", newest)
+        ours, was = now.lists[CUSTOMER], before.lists[CUSTOMER]
+        bought_by_ours = {item for customer, item in seen if customer == CUSTOMER}
+        self._products(f"customer {CUSTOMER}", "new", [item for item in ours if item not in was])
+        self._products("", "gone", [item for item in was if item not in ours], bought_by_ours)
+
+    def _shown(self, words: str) -> None:
+        """The whole list of one customer."""
+        assert self.live
+        self._wrapped(
+            f"customer {CUSTOMER}", words + "; ".join(self.titles[item] for item in self.live.lists[CUSTOMER])
+        )
+
+    def _reading(self) -> None:
+        """Since it was last told."""
+        reads = self.reader.reads[self.reads :]
+        self.reads += len(reads)
+        each = ", then ".join(
+            f"{len(list(some)):,} from generation {number}"
+            for number, some in groupby(reads, lambda read: read.generation)
+        )
+        self._line("reads", f"{each}: {self._whole(reads)}")
+        self._line("", _times(reads))
+
+    def _whole(self, reads: Sequence[Read]) -> str:
+        short = sum(read.products < K for read in reads)
+        return f"{len(self.reader.errors)} errors, {short} short lists"
+
+    def _heading(self, what: str, more: str) -> None:
+        self.console.print(Text.assemble("\n", (what, "bold"), " ", more))
+
+    def _line(self, label: str, text: str) -> None:
+        self.console.print(Text.assemble((f"  {label}".ljust(INDENT), "cyan"), text))
+
+    def _wrapped(self, label: str, text: str) -> None:
+        for place, line in enumerate(wrap(text, WIDTH - INDENT)):
+            self._line("" if place else label, line)
+
+    def _products(self, label: str, what: str, items: Sequence[int], bought: Collection[int] = ()) -> None:
+        """As many titles as there is room for."""
+        text = f"{what}: "
+        for place, item in enumerate(items):
+            longer = text + "; " * bool(place) + self.titles[item] + " (bought)" * (item in bought)
+            if place and len(longer) > WIDTH - INDENT - len("; 999 more") * (place < len(items) - 1):
+                text += f"; {len(items) - place} more"
+                break
+            text = longer
+        self._line(label, text if items else f"{what}: nothing")
+
+
+def _times(reads: Iterable[Read]) -> str:
+    milliseconds = np.array([read.milliseconds for read in reads] or [0.0])
+    p50, p99 = np.percentile(milliseconds, [50, 99])
+    return f"p50 {p50:.1f} ms, p99 {p99:.1f} ms, slowest {milliseconds.max():.0f} ms"

@@ -1,0 +1,145 @@
+"""The shop of the demo of background work: its dated events, which arrive fast, and the pages that it shows meanwhile.
+
+The application's side alone: its own tables, its own connections, plain SQL on what the recommender publishes.
+"""
+
+import gzip
+import random
+import time
+from bisect import bisect_left
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from importlib import resources
+from threading import Event
+
+import psycopg
+
+from recstore.database import Connection, connect, one_line
+from recstore.errors import RecstoreError
+
+SHOP = """
+CREATE SCHEMA shop;
+CREATE TABLE shop.products (product_id integer PRIMARY KEY, stock_code text NOT NULL, title text NOT NULL);
+CREATE TABLE shop.events (viewed_at timestamp NOT NULL, user_id bigint NOT NULL, product_id integer NOT NULL);
+CREATE INDEX ON shop.events (user_id, product_id);
+"""
+
+ARRIVE_EVERY = 0.1
+"""Seconds between two batches of events."""
+
+PAUSE = 0.005
+"""Seconds from one answer to the next question: the training needs the processors, too."""
+
+K = 10
+"""Products of a list."""
+
+RECOMMEND = f"SELECT retail.generation(), r.item_id FROM retail.recommend(%s, {K}) r"  # noqa: S608
+SIMILAR = f"SELECT retail.generation(), r.item_id FROM retail.similar_items(%s, {K}) r"  # noqa: S608
+SETTINGS = "SELECT retail.use_search_settings()"
+SEARCH = f"""
+SELECT (SELECT retail.generation()) AS generation, p.product_id
+FROM shop.products p
+JOIN retail.item_vectors v ON v.item_id = p.product_id
+WHERE p.title LIKE %s
+ORDER BY v.preference <#> (SELECT retail.user_vector(%s))
+LIMIT {K}
+"""  # noqa: S608
+SEARCHED = ("%BAG%", "%CAKE%", "%HEART%", "%CHRISTMAS%")
+
+
+class Arrivals:
+    """The events in order of time: lines of CSV, which begin with it."""
+
+    def __init__(self) -> None:
+        _, *self.lines = _data("online_retail_2010_events.csv.gz").splitlines(keepends=True)
+        self.customers = sorted({int(line.split(b",")[1]) for line in self.lines})
+        self.arrived = 0
+
+    def open_shop(self, connection: Connection, until: datetime) -> None:
+        """Makes the application's tables, with the events before `until`."""
+        connection.execute(SHOP)
+        with connection.cursor().copy("COPY shop.products FROM STDIN (FORMAT csv, HEADER)") as copy:
+            copy.write(_data("online_retail_2010.resources.csv.gz"))
+        self._arrive(connection, until)
+        connection.execute("ANALYZE shop.products, shop.events")
+
+    def replay(self, url: str, since: datetime, seconds: float, stop: Event) -> None:
+        """Lets the later events come in, all of them in so many seconds, at the pace of their dates."""
+        began, all_of_it = time.monotonic(), self.at(len(self.lines)) + timedelta(seconds=1) - since
+        with connect(url, "shop: events") as connection:
+            while self.arrived < len(self.lines) and not stop.wait(ARRIVE_EVERY):
+                self._arrive(connection, since + min(1, (time.monotonic() - began) / seconds) * all_of_it)
+
+    def at(self, count: int) -> datetime:
+        """When the last of the first `count` events was."""
+        return datetime.fromisoformat(self.lines[count - 1][:19].decode())
+
+    def _arrive(self, connection: Connection, until: datetime) -> None:
+        there = bisect_left(self.lines, str(until).encode())
+        with connection.cursor().copy("COPY shop.events FROM STDIN (FORMAT csv)") as copy:
+            copy.write(b"".join(self.lines[self.arrived : there]))
+        self.arrived = there
+
+
+@dataclass(frozen=True)
+class Read:
+    """A list that somebody asked for."""
+
+    milliseconds: float
+    generation: int | None
+    products: int
+
+
+@dataclass
+class Reader:
+    """The shop's pages: recommendations, similar products and a customer's searches, one after the other until the end."""
+
+    customers: list[int]
+    """Who may come; whoever the live generation does not know gets popular products."""
+
+    products: list[int]
+    reads: list[Read] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, connection: Connection, arrivals: Arrivals) -> "Reader":
+        """Of all customers that ever come, and the products that have similar ones from the beginning."""
+        known = "SELECT product_id FROM shop.events GROUP BY product_id HAVING count(DISTINCT user_id) >= 3 ORDER BY 1"
+        return cls(arrivals.customers, [row["product_id"] for row in connection.execute(known)])
+
+    def read(self, url: str, stop: Event) -> None:
+        while not stop.is_set():
+            try:
+                with connect(url, "shop: reader") as connection:
+                    self._read(connection, stop)
+            except (psycopg.Error, RecstoreError) as error:
+                self.errors.append(one_line(error))
+                stop.wait(ARRIVE_EVERY)
+
+    def _read(self, connection: Connection, stop: Event) -> None:
+        choice = random.Random(len(self.reads)).choice
+        while True:
+            customer = choice(self.customers)
+            for statement, parameters in (
+                (RECOMMEND, [customer]),
+                (SIMILAR, [choice(self.products)]),
+                (SEARCH, [choice(SEARCHED), customer]),
+            ):
+                if stop.wait(PAUSE):
+                    return
+                self._ask(connection, statement, parameters)
+
+    def _ask(self, connection: Connection, statement: str, parameters: Sequence[object]) -> None:
+        began = time.perf_counter()
+        with connection.transaction() if statement is SEARCH else nullcontext():
+            if statement is SEARCH:
+                connection.execute(SETTINGS)
+            rows = connection.execute(statement, parameters).fetchall()
+        milliseconds = 1000 * (time.perf_counter() - began)
+        self.reads.append(Read(milliseconds, rows[0]["generation"] if rows else None, len(rows)))
+
+
+def _data(file: str) -> bytes:
+    return gzip.decompress(resources.files(__package__).joinpath("data", file).read_bytes())
