@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
+PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo worker-demo test check format campaign docs lock clean
 
@@ -41,12 +42,12 @@ check: $(VENV)/.dev  ## format, lint, import rules, types
 	$(BIN)/mypy
 
 test: check  ## check, every test on PostgreSQL 18, the contract subset on 16
-	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not campaign"
-	RECSTORE_TEST_POSTGRES=16 $(PYTEST) -n $(WORKERS) --dist loadfile -m "contract and not campaign"
+	$(PYTEST) $(PARALLEL) -m "not campaign"
+	RECSTORE_TEST_POSTGRES=16 $(PYTEST) $(PARALLEL) -m "contract and not campaign"
 
 campaign: $(VENV)/.dev  ## the long forms: everything on both versions, large catalogues
-	RECSTORE_TEST_POSTGRES=18 $(PYTEST) -n $(WORKERS) --dist loadfile
-	RECSTORE_TEST_POSTGRES=16 $(PYTEST) -n $(WORKERS) --dist loadfile
+	RECSTORE_TEST_POSTGRES=18 $(PYTEST) $(PARALLEL)
+	RECSTORE_TEST_POSTGRES=16 $(PYTEST) $(PARALLEL)
 
 format: $(VENV)/.dev  ## format the code and mend what lint can mend
 	$(BIN)/ruff format .

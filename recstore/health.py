@@ -72,9 +72,14 @@ def last_dispatch(connection: Connection) -> float | None:
     return seconds
 
 
+def longest_silence(settings: Settings) -> float:
+    """Seconds between two dispatches after which nobody seems to look for due work."""
+    return MISSED * settings.dispatch_interval + GRACE
+
+
 def check_dispatch(settings: Settings, seconds: float | None) -> None:
     """Raises DispatchMissing when the last dispatch was longer ago than a few intervals."""
-    limit = MISSED * settings.dispatch_interval + GRACE
+    limit = longest_silence(settings)
     if seconds is None or seconds > limit:
         when = "No dispatch has been made yet" if seconds is None else f"The last dispatch was {seconds:.0f} s ago"
         raise DispatchMissing(when=when, interval=settings.dispatch_interval, limit=limit)

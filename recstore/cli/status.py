@@ -28,9 +28,7 @@ from recstore.cli.follow import (
 from recstore.cli.screen import STYLES, age, ago, duration, next_retrain, one_line, planned
 from recstore.config import Settings
 from recstore.database import Connection
-
-MISSED = 3
-"""Dispatch intervals without a dispatch, after which nobody seems to look for due work."""
+from recstore.health import longest_silence
 
 SHOWN_REQUESTS = 4
 """Of one recommender; more are counted."""
@@ -86,7 +84,7 @@ def nobody_dispatches(opened: Connection, settings: Settings) -> str | None:
     newest = next(iter(rows_of(opened, "watch_dispatches")), None)
     if newest is None:
         return "Nobody has looked for due work here yet: no worker or no beat is up. Start them with: recstore up"
-    if newest["age"].total_seconds() <= MISSED * settings.dispatch_interval:
+    if newest["age"].total_seconds() <= longest_silence(settings):
         return None
     return (
         f"Nobody has looked for due work for {age(newest['age'])} (the last was {newest['host']}): no worker or no"
@@ -184,10 +182,11 @@ def _lines(row: dict[str, Any], now: datetime) -> Iterator[Line]:
 def _last(row: dict[str, Any], now: datetime) -> Text:
     outcome, success = row["last_retrain_state"], row["last_success_at"]
     text = Text(outcome, STYLES.get(outcome, ""))
-    if outcome in ("failed", "abandoned"):
-        text.append(f", begun {ago(row['last_retrain_at'], now)} (run {row['last_retrain']})", "default")
-        return text.append(f"; the last success was {ago(success, now)}", "default") if success else text
-    return text.append(f" {ago(success, now)} (run {row['last_retrain']})", "default")
+    text.append(f" {ago(row['last_retrain_finished_at'] or row['last_retrain_at'], now)}", "default")
+    text.append(f" (run {row['last_retrain']})", "default")
+    if outcome in ("failed", "abandoned") and success:
+        text.append(f"; the last success was {ago(success, now)}", "default")
+    return text
 
 
 def _now(row: dict[str, Any], now: datetime) -> Text:

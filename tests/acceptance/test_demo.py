@@ -28,9 +28,11 @@ def test_the_demo_runs_twice_and_its_sql_is_ready_to_paste(tmp_path: Path) -> No
         assert second.splitlines()[-1].startswith("Stop the server with: ")
         statements = re.findall(r"^SELECT .*?;$", second, re.DOTALL | re.MULTILINE)
         assert len(statements) == 9
-        for statement in statements:
+        script = [word for statement in statements for word in ("-c", statement, "-c", "\\echo --")]
+        answers = recstore("psql", "-At", *script).split("--\n")
+        for statement, answer in zip(statements, answers, strict=False):
             printed = second.partition(statement + "\n")[2].partition("\n\n")[0].splitlines()
-            pasted = recstore("psql", "-At", "-c", statement).splitlines()
+            pasted = answer.splitlines()
             assert [line.split()[0] for line in printed] == [line.split("|")[0] for line in pasted]
             assert len(pasted) == 5
         recstore("alter", "retail", "--titles", "none")

@@ -108,14 +108,14 @@ def test_status_tells_what_is_live_what_failed_and_what_is_asked_for(recstore: C
         recstore(f"request reindex {LONG}")
     look(shop, UP + " RETURNING host")
     out = recstore("status").out
-    assert re.search(r"retail\n  live          generation \d for \d s: 240 users, 120 items\n", out)
-    assert re.search(r"last retrain  succeeded \d s ago \(run 1\)\n", out)
+    assert re.search(r"retail\n  live          generation \d for \d+ s: 240 users, 120 items\n", out)
+    assert re.search(r"last retrain  succeeded \d+ s ago \(run 1\)\n", out)
     assert "schedule      none" in out
-    assert re.search(r"failed, begun \d s ago \(run 2\)\n  error         Nothing is left after the filters", out)
+    assert re.search(r"failed \d+ s ago \(run 2\)\n  error         Nothing is left after the filters", out)
     assert re.search(r"at 03:00 every day \(UTC\), next \w{3} \d\d \w{3} 03:00 UTC \(in \d+ \w+\)", out)
-    assert len(re.findall(r"reindex by worker \(command\) \d s ago: request \d", out)) == 4
+    assert len(re.findall(r"reindex by worker \(command\) \d+ s ago: request \d", out)) == 4
     assert f"and 2 more: recstore requests {LONG} --open" in out
-    assert re.search(r"The last look for due work was 1\d s ago, by lathe\.\n$", out)
+    assert re.search(r"The last look for due work was \d+ s ago, by lathe\.\n$", out)
     rows = {row["recommender"]: row for row in recstore("status --json").json["recommenders"]}
     assert (rows["retail"]["live_generation"], rows["retail"]["next_retrain"]) == (1, None)
     assert rows[LONG]["next_retrain"][11:19] == "03:00:00"
@@ -480,4 +480,4 @@ def test_an_abandoned_run_says_so(recstore: Command, shop: Database) -> None:
         )
     assert "The process of this run ended without finishing it." in recstore("runs --state abandoned").out
     assert re.search(r"train +not finished\nabandoned after .*\nError: The process of this run", recstore("logs").out)
-    assert "last retrain  abandoned, begun" in recstore("status").out
+    assert "last retrain  abandoned " in recstore("status").out
