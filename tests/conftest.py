@@ -4,18 +4,20 @@ recstore's own role is `worker`, which is no superuser and owns neither the data
 application's is `application`. RECSTORE_TEST_POSTGRES chooses the version (18, or 16 for the contract subset).
 """
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 import psycopg
 import pytest
 
-from recstore import migrate, pipeline, registry
+from recstore import cli, migrate, pipeline, registry
 from recstore.config import Settings
 from recstore.database import Connection, connect
 from recstore.definition import Definition, Hyperparameters, Publication, Source
@@ -197,3 +199,32 @@ def stepping(application: Connection) -> Connection:
     )
     application.execute("GRANT SELECT ON shop.live TO worker")
     return application
+
+
+@dataclass
+class Answer:
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Command = Callable[..., Answer]
+
+
+@pytest.fixture
+def recstore(shop: Database, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Runs a command line on the shop's database, in this process."""
+    monkeypatch.setenv("RECSTORE_RETENTION", "0")
+
+    def run(line: str, *more: str, url: str = "") -> Answer:
+        code = cli.run(["--database", url or shop.url, *line.split(), *more])
+        printed = capsys.readouterr()
+        return Answer(code, printed.out, printed.err)
+
+    return run

@@ -1,16 +1,13 @@
 """The command line, as a person uses it: output, exit codes, and one plain sentence for every mistake."""
 
-import json
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import Database, make_views, superuser
+from conftest import Command, Database, make_views, superuser
 from rich.console import Console
 from support import look, until
 
@@ -18,33 +15,6 @@ from recstore import cli
 from recstore.definition import Hyperparameters
 
 CREATE = "create retail --table shop.views --item product_id --value view_count --factors 16 --search exact"
-
-
-@dataclass
-class Answer:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> object:
-        return json.loads(self.out)
-
-
-Command = Callable[..., Answer]
-
-
-@pytest.fixture
-def recstore(shop: Database, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Runs a command line on the shop's database."""
-    monkeypatch.setenv("RECSTORE_RETENTION", "0")
-
-    def run(line: str, *more: str) -> Answer:
-        code = cli.run(["--database", shop.url, *line.split(), *more])
-        printed = capsys.readouterr()
-        return Answer(code, printed.out, printed.err)
-
-    return run
 
 
 def test_from_nothing_to_recommendations(recstore: Command) -> None:

@@ -1,6 +1,5 @@
 """What operators type: status, requests, runs, logs, request, and the rights to do so."""
 
-import json
 import os
 import re
 import signal
@@ -8,14 +7,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import Database, superuser
+from conftest import Answer, Command, Database, superuser
 from psycopg import errors as pg
 from rich.console import Console
 from support import Hook, look, until
@@ -30,38 +28,11 @@ LONG = "a_recommender_with_a_name_as_long_as_names_may_g"
 UP = "INSERT INTO recstore_private.dispatches VALUES ('lathe', clock_timestamp() - interval '12 s')"
 
 
-@dataclass
-class Answer:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Command = Callable[..., Answer]
-
-
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "SAMPLE", 2)  # calibration is not looked at here
     monkeypatch.setattr(runs, "PROGRESS_EVERY", 0)
     monkeypatch.setattr(follow, "EVERY", 0.01)
-    monkeypatch.setenv("RECSTORE_RETENTION", "0")
-
-
-@pytest.fixture
-def recstore(shop: Database, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs a command line on the shop's database."""
-
-    def run(line: str, *more: str, url: str = "") -> Answer:
-        code = cli.run(["--database", url or shop.url, *line.split(), *more])
-        printed = capsys.readouterr()
-        return Answer(code, printed.out, printed.err)
-
-    return run
 
 
 @contextmanager
