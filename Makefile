@@ -45,9 +45,10 @@ test: check  ## check, every test on PostgreSQL 18, the contract subset on 16
 	$(PYTEST) $(PARALLEL) -m "not campaign"
 	RECSTORE_TEST_POSTGRES=16 $(PYTEST) $(PARALLEL) -m "contract and not campaign"
 
-campaign: $(VENV)/.dev  ## the long forms: everything on both versions, large catalogues
+campaign: $(VENV)/.dev  ## the long forms: everything on both versions, large catalogues, the workers' chaos again and again
 	RECSTORE_TEST_POSTGRES=18 $(PYTEST) $(PARALLEL)
 	RECSTORE_TEST_POSTGRES=16 $(PYTEST) $(PARALLEL)
+	for round in 2 3; do $(PYTEST) $(PARALLEL) tests/worker || exit 1; done
 
 format: $(VENV)/.dev  ## format the code and mend what lint can mend
 	$(BIN)/ruff format .
