@@ -39,6 +39,16 @@ _KEEPALIVE = {
 }
 
 
+NO_TIMEOUTS = """
+    SELECT set_config(s.name, '0', false)
+    FROM pg_settings s
+    WHERE s.name IN ('statement_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')
+        AND s.source NOT IN ('default', 'client', 'session') AND s.setting <> '0'
+"""
+"""What a host sets for every role, or for this one, is meant for an application's queries, not for an index build; what the
+URL itself says holds."""
+
+
 def conninfo(url: str, application_name: str) -> str:
     """libpq's connection string for `url` (a URL, SQLAlchemy's kind too, or a connection string), with keepalives.
 
@@ -62,6 +72,7 @@ def connect(url: str, application_name: str = "recstore") -> Connection:
     """A direct connection in autocommit mode with rows as dicts; the caller closes it. Raises ConnectionFailed."""
     try:
         connection = psycopg.connect(conninfo(url, application_name), autocommit=True, row_factory=dict_row)
+        connection.execute(NO_TIMEOUTS)
         connection.execute("SET client_connection_check_interval = '2s'")
     except psycopg.OperationalError as error:
         raise ConnectionFailed(reason=one_line(error)) from None

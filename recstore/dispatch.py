@@ -64,6 +64,7 @@ def dispatch(url: str, settings: Settings, send: Send) -> Dispatched:
             for row in untidy:
                 _each(connection, done, row["name"], partial(_tidy, url, connection, impatient, row, done))
             connection.execute(sqlfile.query("forgotten_requests"))
+            requests.settle_ready(connection)
             for query in ("forget_requests", "forget_runs", "forget_dispatches"):
                 connection.execute(sqlfile.query(query), {"days": settings.history})
     finally:
@@ -99,17 +100,15 @@ def _each(connection: Connection, done: Dispatched, name: str, look: Callable[[]
 
 def _schedule(connection: Connection, row: dict[str, Any], done: Dispatched) -> None:
     """A request for a recommender whose time has come, once for however many times were missed."""
+    ahead = row["scheduled_at"] > row["now"]  # of a clock that was wrong: or the schedule would stand still until then
     due = schedule.next_time(row["cron"], row["timezone"], row["scheduled_at"])
-    if due is None or due > row["now"]:
+    if not ahead and (due is None or due > row["now"]):
         return
     with connection.transaction():
-        keys = {
-            "recommender_id": row["id"],
-            "scheduled_at": row["scheduled_at"],
-            "now": row["now"],
-            "cron": row["cron"],
+        keys = {"recommender_id": row["id"], "scheduled_at": row["scheduled_at"], "now": row["now"]} | {
+            "cron": row["cron"]
         }
-        if connection.execute(sqlfile.query("advance_schedule"), keys).fetchone():
+        if connection.execute(sqlfile.query("advance_schedule"), keys).fetchone() and not ahead:
             requests.insert(connection, row["name"], "retrain", "schedule")
             done.scheduled.append(row["name"])
 

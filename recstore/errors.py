@@ -96,6 +96,11 @@ class RecommenderExists(RecstoreError):
     exit_code = 2
 
 
+class AlteredMeanwhile(RecstoreError):
+    """Somebody else has altered {name!r} meanwhile, so nothing was changed. Look at it, and alter it again: recstore show
+    {name}"""
+
+
 class SchemaNameTaken(RecstoreError):
     """A schema named {name!r} exists already and is not recstore's. A recommender owns the schema of its name: choose
     another name."""

@@ -194,7 +194,7 @@ def _finish(run: Run, generation: int, wait: float, *, live: bool = False) -> Ou
         run.warn(run.outcome)
     else:
         run.outcome = f"Generation {generation} is live."
-        requests.finish_ready(run.connection, generation, run.outcome)
+        requests.settle_ready(run.connection)
     try:
         with run.stage("tidy") as details:
             details["next"] = generations.next_of(run.connection, run.settings, run.recommender)

@@ -11,6 +11,7 @@ from recstore.config import Settings
 from recstore.database import Connection, one_line, plain_errors, with_short_lock
 from recstore.definition import DEFAULT_FACTORS, MAX_FACTORS, MAX_VECTOR_DIMENSIONS, Definition, Storage
 from recstore.errors import (
+    AlteredMeanwhile,
     DependentObjects,
     InvalidInput,
     InvalidName,
@@ -196,6 +197,9 @@ def alter(connection: Connection, settings: Settings, recommender: Registered, d
         shape = check_definition(connection, recommender, definition)
 
         def change() -> None:
+            connection.execute(sqlfile.query("lock_recommender"), {"recommender_id": recommender.id})
+            if get(connection, recommender.name).definition != recommender.definition:
+                raise AlteredMeanwhile(name=recommender.name)
             connection.execute(
                 sqlfile.query("update_definition"),
                 {"recommender_id": recommender.id, "definition": Jsonb(definition.model_dump(mode="json"))},

@@ -66,9 +66,9 @@ def finish(connection: Connection, run: int, state: str, outcome: str) -> None:
     connection.execute(sqlfile.query("finish_requests"), {"run": run, "state": state, "outcome": outcome})
 
 
-def finish_ready(connection: Connection, generation: int, outcome: str) -> None:
-    """A generation that waited to go live now is, and with it what was asked for."""
-    connection.execute(sqlfile.query("finish_ready_requests"), {"generation": generation, "outcome": outcome})
+def settle_ready(connection: Connection) -> None:
+    """Ends the requests whose generation was complete and waited, and now is live or was overtaken."""
+    connection.execute(sqlfile.query("settle_ready_requests"))
 
 
 def release(

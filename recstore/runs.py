@@ -21,7 +21,7 @@ from psycopg.types.json import Jsonb
 from recstore import registry, requests, sqlfile
 from recstore.config import Settings
 from recstore.database import Connection, connect, plain_errors
-from recstore.errors import LostLock, NothingRequested, ObjectsOutdated, RecstoreError, RunInProgress
+from recstore.errors import LostLock, NothingRequested, ObjectsOutdated, RecstoreError, RunInProgress, RunTooLong
 from recstore.objects import OBJECTS_VERSION, Registered
 
 LOCK_NAMESPACE = 0x72656373
@@ -137,6 +137,7 @@ class Run:
         self.given: Reporter = reporter or Silent()
         self.reporter = Recorder(url, 0, self.given)
         self.before = check
+        self.began = time.monotonic()
         self.number = 0
         self.state = "succeeded"
         self.outcome: str | None = None
@@ -166,6 +167,8 @@ class Run:
                 take_lock(self.connection, self.recommender)
                 try:
                     self._begin()
+                    # once more: what was altered before the requests were made that this serves
+                    self.recommender = registry.get(self.connection, self.name)
                 except NothingRequested:
                     give_lock(self.connection, self.recommender)
                     raise
@@ -243,6 +246,8 @@ class Run:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         self.reporter.close()
+        too_long = self._too_long(error)
+        error = too_long or error
         state = self.state if error is None else "failed"
         sentence = None
         if error is not None:
@@ -270,6 +275,14 @@ class Run:
                 self._finish(finish, error, None)
         finally:
             self.connection.close()  # and with it the lock
+        if too_long:
+            raise too_long
+
+    def _too_long(self, error: BaseException | None) -> RunTooLong | None:
+        """What an interruption past the time limit is: the limit's doing. (psycopg cancels its query for a KeyboardInterrupt,
+        and for no error of ours.)"""
+        over = self.time_limit is not None and time.monotonic() - self.began >= self.time_limit
+        return RunTooLong(seconds=self.time_limit) if over and isinstance(error, KeyboardInterrupt) else None
 
     def _finish(self, finish: dict[str, Any], error: BaseException | None, wal_bytes: int | None) -> None:
         with self.connection.transaction():

@@ -110,6 +110,7 @@ requests = sa.Table(
     sa.Column("outcome", sa.Text),
     _timestamp("finished_at"),
     sa.Index("ix_requests_open", "recommender", "job", postgresql_where=sa.text(_OPEN)),
+    sa.Index("ix_requests_ready", "run", postgresql_where=sa.text("state = 'ready'")),
     sa.Index("ix_requests_run", "run", postgresql_where=sa.text("run IS NOT NULL")),
     sa.Index("ix_requests_task_id", "task_id", postgresql_where=sa.text("task_id IS NOT NULL")),
 )

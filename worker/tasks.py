@@ -9,7 +9,6 @@ import signal
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from types import FrameType
 from typing import Any
 
 import kombu.exceptions
@@ -28,7 +27,6 @@ from recstore.errors import (
     NothingRequested,
     RecstoreError,
     RunInProgress,
-    RunTooLong,
 )
 from recstore.migrate import require_current
 from recstore.servers import database_url
@@ -115,7 +113,7 @@ def _work(task: Task, job: requests.Job, name: str, requested: bool) -> None:
     if not requested:
         _register(url, settings, job, name, task.request.id)
         return
-    _limit(settings)
+    _limit()
     try:
         JOBS[job](
             url, settings, name, reporter=LogReporter(log, job, name), requested=True, time_limit=settings.time_limit
@@ -129,33 +127,29 @@ def _work(task: Task, job: requests.Job, name: str, requested: bool) -> None:
             connection.execute(f"NOTIFY {requests.CHANNEL}")  # that run may have ended just before
     except ConnectionFailed:  # it had not begun
         raise
+    except KeyboardInterrupt:
+        log.error("%s %s: interrupted by its time limit, before it began or after it ended", job, name)
     except RecstoreError as error:
         log.error("%s %s: %s", job, name, error.message)
-        with (
-            suppress(RecstoreError, psycopg.Error),
-            connect(url) as connection,
-        ):  # what did not even begin goes on waiting
-            requests.unsend(connection, name, job, f"Waits: {error.message}")
+        with suppress(RecstoreError, psycopg.Error), connect(url) as connection:
+            requests.unsend(connection, name, job, f"Waits: {error.message}")  # those that it did not even begin
 
 
 def _register(url: str, settings: Settings, job: requests.Job, name: str, task_id: str) -> None:
     """An application's message becomes a request, once, which is sent on to the right queue."""
-    with connect(url) as connection, plain_errors(f"taking a message for {name!r}", connection):
-        require_current(connection)
-        try:
+    try:
+        with connect(url) as connection, plain_errors(f"taking a message for {name!r}", connection):
+            require_current(connection)
             new = requests.register(connection, name, job, task_id)
-        except RecstoreError as error:
-            log.error("%s %s: %s", job, name, error.message)
-            return
-        log.info("%s %s: %s", job, name, "asked for by a message" if new else "this message came before")
-        tell(dispatcher.send_due(connection, settings, send))
+            log.info("%s %s: %s", job, name, "asked for by a message" if new else "this message came before")
+            tell(dispatcher.send_due(connection, settings, send))
+    except RecstoreError as error:
+        log.error("%s %s: %s", job, name, error.message)
+        if error.passing:
+            raise
 
 
-def _limit(settings: Settings) -> None:
-    """Celery's soft time limit raises an error of ours, with a sentence."""
-
-    def too_long(_number: int, _frame: FrameType | None) -> None:
-        raise RunTooLong(seconds=settings.time_limit)
-
+def _limit() -> None:
+    """Celery's soft time limit interrupts the run, which says why it ended; psycopg cancels its query then."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGUSR1, too_long)
+        signal.signal(signal.SIGUSR1, signal.default_int_handler)

@@ -39,6 +39,7 @@ CREATE TABLE recstore_private.requests (
 CREATE INDEX ix_requests_open ON recstore_private.requests (recommender, job) WHERE state IN ('waiting', 'sent', 'running');
 CREATE INDEX ix_requests_run ON recstore_private.requests (run) WHERE run IS NOT NULL;
 CREATE INDEX ix_requests_task_id ON recstore_private.requests (task_id) WHERE task_id IS NOT NULL;
+CREATE INDEX ix_requests_ready ON recstore_private.requests (run) WHERE state = 'ready';
 COMMENT ON TABLE recstore_private.requests IS
     'What was asked for, by whom, and what became of it; the queue itself. No foreign or unique key: an insert waits for nobody. One run serves every request of its recommender and job that waits when it begins.';
 COMMENT ON COLUMN recstore_private.requests.state IS

@@ -90,27 +90,35 @@ def build_hnsw(
             drop_hnsw(run, generation, side, column)
 
     wanted = graph_megabytes(rows, recommender.dimensions, recommender.vector_type, graph)
-    _build(run, f"index on {column}", statement, wanted, clear)
+    _build(run, f"index on {column}", statement, wanted, clear, live=live)
 
 
 def rebuild(run: Run, generation: int, name: str, megabytes: int = 0) -> None:
     """Builds an index of a live generation anew; nobody waits, and the old one serves until the new one does."""
     statement = f"REINDEX INDEX CONCURRENTLY {run.recommender.relation(name)}"
-    _build(run, name, statement, megabytes, lambda: drop_leftovers(run, generation))
+    _build(run, name, statement, megabytes, lambda: drop_leftovers(run, generation), live=True)
 
 
-def _build(run: Run, what: str, statement: str, megabytes: int, clear: Callable[[], None]) -> None:
+def _build(
+    run: Run, what: str, statement: str, megabytes: int, clear: Callable[[], None], *, live: bool = False
+) -> None:
     """Runs a statement that builds an index, one at a time in a database. Out of memory or of shared memory, it is tried
-    again serially with less; `clear` removes what the failed attempt left."""
+    again serially with less; `clear` removes what the failed attempt left. On a `live` generation it waits for every older
+    transaction, `flip_wait` seconds for each at most. Raises psycopg's LockNotAvailable."""
     connection = run.connection
     memory, workers = min(max(megabytes, 64), run.settings.index_memory), run.settings.index_workers
     with _one_build(connection), _notices(run), _watched(run, what):
         while True:
             connection.execute(f"SET maintenance_work_mem = '{memory}MB'")
             connection.execute(f"SET max_parallel_maintenance_workers = {workers}")
+            if live:
+                connection.execute(f"SET lock_timeout = {max(1, int(1000 * run.settings.flip_wait))}")
             try:
                 connection.execute(statement)
                 return
+            except (pg.LockNotAvailable, pg.DeadlockDetected):
+                clear()
+                raise
             except (pg.OutOfMemory, pg.DiskFull, pg.InsufficientResources) as error:
                 clear()
                 lack = one_line(error)
@@ -123,6 +131,8 @@ def _build(run: Run, what: str, statement: str, megabytes: int, clear: Callable[
                 if not connection.closed:
                     connection.execute("RESET maintenance_work_mem")
                     connection.execute("RESET max_parallel_maintenance_workers")
+                    if live:
+                        connection.execute("RESET lock_timeout")
 
 
 def graph_megabytes(rows: int, dimensions: int, vector_type: str, graph: Graph) -> int:

@@ -4,6 +4,8 @@ Every index is replaced as REINDEX CONCURRENTLY does, so the old one serves unti
 query is calibrated with what is there. An index that this takes away, or brings, is dropped and built concurrently too.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from psycopg import errors as pg
@@ -28,23 +30,14 @@ def reindex(run: Run, generation: int) -> dict[str, Any]:
         rows = run.connection.execute(sqlfile.query("generation_size"), {"generation": generation}).fetchone()
         assert rows is not None
         found = [row for row in indexes.of_generation(run, generation) if row["valid"]]
-        run.connection.execute(f"SET lock_timeout = {max(1, int(1000 * run.settings.flip_wait))}")
-        try:
+        with _bounded(run, generation):
             for number, row in enumerate(found):
                 run.check("index")
                 run.reporter.progress("index", number, len(found), row["name"])
                 side = "items" if row["name"].startswith("_items") else "users"
-                graph = _graph(row["m"])
-                memory = indexes.graph_megabytes(
-                    rows[side], run.recommender.dimensions, run.recommender.vector_type, graph
-                )
+                dimensions, vector_type = run.recommender.dimensions, run.recommender.vector_type
+                memory = indexes.graph_megabytes(rows[side], dimensions, vector_type, _graph(row["m"]))
                 indexes.rebuild(run, generation, row["name"], memory if row["hnsw"] else 0)
-        except (pg.LockNotAvailable, pg.DeadlockDetected) as error:
-            indexes.drop_leftovers(run, generation)
-            raise _blocked(generation, _older(run)) from error
-        finally:
-            if not run.connection.closed:
-                run.connection.execute("RESET lock_timeout")
         details["indexes"] = [row["name"] for row in found]
     with run.stage("calibrate") as details:
         built = {
@@ -53,7 +46,8 @@ def reindex(run: Run, generation: int) -> dict[str, Any]:
             for row in found
             if row["name"] == indexes.hnsw_name(side, generation, column)
         }
-        plans = calibration.calibrate_all(run, generation, _kinds(run, generation, rows), built, live=True)
+        with _bounded(run, generation):
+            plans = calibration.calibrate_all(run, generation, _kinds(run, generation, rows), built, live=True)
         details |= plans
     with run.stage("check") as details:
         hnsw = [SEARCHED[kind] for kind, plan in plans.items() if plan["ef"]]
@@ -68,6 +62,15 @@ def reindex(run: Run, generation: int) -> dict[str, Any]:
 
 def _graph(m: int | None) -> Graph:
     return DENSER if m == DENSER.m else Graph()
+
+
+@contextmanager
+def _bounded(run: Run, generation: int) -> Iterator[None]:
+    """Says for whom a concurrent build waited in vain."""
+    try:
+        yield
+    except (pg.LockNotAvailable, pg.DeadlockDetected) as error:
+        raise _blocked(generation, _older(run)) from error
 
 
 def _older(run: Run) -> list[Blocker]:

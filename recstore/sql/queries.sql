@@ -425,29 +425,47 @@ SELECT pg_advisory_xact_lock(%(namespace)s, hashtext(%(task_id)s));
 SELECT q.request FROM recstore_private.requests q WHERE q.task_id = %(task_id)s;
 
 -- name: claim_requests
--- Everything that asks for this job of this recommender, served by one run.
-UPDATE recstore_private.requests
+-- Everything that asks for this job of this recommender, served by one run; but what somebody is cancelling just now, in a
+-- transaction that may stay open, which nobody waits for here or below.
+UPDATE recstore_private.requests q
 SET state = 'running', run = %(run)s
-WHERE recommender = %(recommender)s AND job = %(job)s AND state IN ('waiting', 'sent')
-RETURNING request, origin;
+WHERE q.request IN (
+    SELECT o.request
+    FROM recstore_private.requests o
+    WHERE o.recommender = %(recommender)s AND o.job = %(job)s AND o.state IN ('waiting', 'sent')
+    FOR UPDATE SKIP LOCKED
+)
+RETURNING q.request, q.origin;
 
 -- name: unsend_requests
 -- The message came to nothing: they wait for the next one.
-UPDATE recstore_private.requests
-SET state = 'waiting', sent_at = NULL, outcome = coalesce(%(why)s, outcome)
-WHERE recommender = %(recommender)s AND job = %(job)s AND state = 'sent';
+UPDATE recstore_private.requests q
+SET state = 'waiting', sent_at = NULL, outcome = coalesce(%(why)s, q.outcome)
+WHERE q.request IN (
+    SELECT o.request
+    FROM recstore_private.requests o
+    WHERE o.recommender = %(recommender)s AND o.job = %(job)s AND o.state = 'sent'
+    FOR UPDATE SKIP LOCKED
+);
 
 -- name: finish_requests
 UPDATE recstore_private.requests
 SET state = %(state)s, outcome = %(outcome)s, finished_at = clock_timestamp()
 WHERE run = %(run)s AND state = 'running';
 
--- name: finish_ready_requests
--- Their generation waited to go live, and now is.
+-- name: settle_ready_requests
+-- What they asked for was complete and waited to go live: now it is, or a later generation took its place.
 UPDATE recstore_private.requests q
-SET state = 'succeeded', outcome = %(outcome)s, finished_at = clock_timestamp()
+SET state = 'succeeded',
+    finished_at = clock_timestamp(),
+    outcome = CASE
+        WHEN EXISTS (SELECT FROM recstore_private.flips f WHERE f.to_generation = u.generation)
+        THEN format('Generation %%s is live.', u.generation)
+        ELSE format('Generation %%s had to wait until a later one took its place.', u.generation)
+    END
 FROM recstore_private.runs u
-WHERE u.run = q.run AND u.generation = %(generation)s AND q.state = 'ready';
+WHERE u.run = q.run AND q.state = 'ready'
+    AND NOT EXISTS (SELECT FROM recstore_private.generations g WHERE g.generation = u.generation AND g.state = 'ready');
 
 -- name: release_requests
 -- Their run came to nothing through no fault of theirs: they wait again, each time twice as long, up to so many attempts.
@@ -471,13 +489,17 @@ WITH due AS (
     FROM recstore_private.requests q
     LEFT JOIN recstore_private.recommenders r ON r.name = q.recommender
     WHERE q.state IN ('waiting', 'sent')
-        AND (q.state = 'waiting' OR q.sent_at < clock_timestamp() - make_interval(secs => %(resend)s))
+        AND (
+            q.state = 'waiting'
+            -- a time to come is of a clock that was wrong
+            OR q.sent_at NOT BETWEEN clock_timestamp() - make_interval(secs => %(resend)s) AND clock_timestamp()
+        )
         AND (q.not_before IS NULL OR q.not_before <= clock_timestamp())
         AND NOT EXISTS (
             SELECT
             FROM recstore_private.requests o
             WHERE o.recommender = q.recommender AND o.job = q.job AND o.state = 'sent'
-                AND o.sent_at >= clock_timestamp() - make_interval(secs => %(resend)s)
+                AND o.sent_at BETWEEN clock_timestamp() - make_interval(secs => %(resend)s) AND clock_timestamp()
         )
         AND NOT EXISTS (
             SELECT
@@ -500,12 +522,19 @@ GROUP BY s.recommender, s.job
 ORDER BY min(s.request);
 
 -- name: forgotten_requests
--- Of recommenders that are no more.
+-- Of recommenders that are no more, or that were dropped with the run that served them.
 UPDATE recstore_private.requests q
-SET state = 'failed', outcome = format('There is no recommender named %%L any more.', q.recommender), finished_at = clock_timestamp()
-WHERE q.state IN ('waiting', 'sent', 'running')
-    AND NOT EXISTS (SELECT FROM recstore_private.recommenders r WHERE r.name = q.recommender)
-RETURNING q.request;
+SET state = 'failed', outcome = format('The recommender %%L was dropped.', q.recommender), finished_at = clock_timestamp()
+WHERE q.request IN (
+    SELECT o.request
+    FROM recstore_private.requests o
+    WHERE o.state IN ('waiting', 'sent', 'running')
+        AND (
+            NOT EXISTS (SELECT FROM recstore_private.recommenders r WHERE r.name = o.recommender)
+            OR (o.state = 'running' AND NOT EXISTS (SELECT FROM recstore_private.runs u WHERE u.run = o.run))
+        )
+    FOR UPDATE SKIP LOCKED
+);
 
 -- name: scheduled_recommenders
 SELECT r.id, r.name, r.definition -> 'schedule' ->> 'cron' AS cron, r.definition -> 'schedule' ->> 'timezone' AS timezone,
@@ -543,7 +572,13 @@ SELECT
     r.name,
     EXISTS (SELECT FROM recstore_private.runs u WHERE u.recommender_id = r.id AND u.state = 'running') AS abandoned,
     EXISTS (SELECT FROM recstore_private.generations g WHERE g.recommender_id = r.id AND g.state IN ('building', 'pruning'))
-        AS leftovers,
+        -- what could not be removed lately is not tried each minute
+        AND NOT EXISTS (
+            SELECT
+            FROM recstore_private.runs u
+            WHERE u.recommender_id = r.id AND u.job = 'prune' AND u.state = 'failed'
+                AND u.finished_at > clock_timestamp() - interval '1 hour'
+        ) AS leftovers,
     EXISTS (
         SELECT FROM recstore_private.generations g
         JOIN recstore_private.pointers p ON p.recommender_id = r.id
@@ -679,11 +714,11 @@ CROSS JOIN jsonb_each(g.calibration) c;
 -- name: metrics_stages
 -- Of each recommender's last retrain that trained to its end.
 SELECT r.name AS recommender, t ->> 'stage' AS stage, sum((t ->> 'seconds')::float8) AS seconds
-FROM recstore.recommenders r
+FROM recstore_private.recommenders r
 CROSS JOIN LATERAL (
     SELECT u.stages
-    FROM recstore.runs u
-    WHERE u.recommender = r.name AND u.job = 'retrain' AND u.state IN ('succeeded', 'ready')
+    FROM recstore_private.runs u
+    WHERE u.recommender_id = r.id AND u.job = 'retrain' AND u.state IN ('succeeded', 'ready')
     ORDER BY u.run DESC
     LIMIT 1
 ) u
