@@ -66,6 +66,13 @@ class Settings(BaseSettings):
     def _empty_is_unset(cls, value: str | None) -> str | None:
         return value or None
 
+    @field_validator("broker_url")
+    @classmethod
+    def _redis(cls, value: str | None) -> str | None:
+        if value and not value.startswith(("redis://", "rediss://", "redis+socket://", "sentinel://")):
+            raise ValueError("it has to begin with redis://, rediss:// (TLS) or redis+socket:// (a Unix socket)")
+        return value
+
 
 def load_settings(**overrides: object) -> Settings:
     """The settings of this process; `overrides` that are None are left to the environment. Raises InvalidInput."""
@@ -75,4 +82,5 @@ def load_settings(**overrides: object) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = "RECSTORE_" + str(first["loc"][0]).upper()
-        raise InvalidInput(f"The setting {name} is {first['input']!r}: {first['msg']}.") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise InvalidInput(f"The setting {name} is {first['input']!r}: {message}.") from None

@@ -39,14 +39,20 @@ _KEEPALIVE = {
 }
 
 
-NO_TIMEOUTS = """
-    SELECT set_config(s.name, '0', false)
+OWN_SETTINGS = """
+    SELECT set_config(s.name, CASE s.vartype WHEN 'bool' THEN 'off' ELSE '0' END, false)
     FROM pg_settings s
-    WHERE s.name IN ('statement_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')
-        AND s.source NOT IN ('default', 'client', 'session') AND s.setting <> '0'
+    WHERE s.name IN (
+            'statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout',
+            'default_transaction_read_only'
+        )
+        AND s.source NOT IN ('default', 'client', 'session') AND s.setting NOT IN ('0', 'off')
 """
 """What a host sets for every role, or for this one, is meant for an application's queries, not for an index build; what the
 URL itself says holds."""
+
+SESSION_GONE = ("57P", "08", "25P03", "25P04")
+"""SQLSTATEs, or their beginnings, after which there is no session any more: shutdowns, connections, session timeouts."""
 
 
 def conninfo(url: str, application_name: str) -> str:
@@ -72,7 +78,7 @@ def connect(url: str, application_name: str = "recstore") -> Connection:
     """A direct connection in autocommit mode with rows as dicts; the caller closes it. Raises ConnectionFailed."""
     try:
         connection = psycopg.connect(conninfo(url, application_name), autocommit=True, row_factory=dict_row)
-        connection.execute(NO_TIMEOUTS)
+        connection.execute(OWN_SETTINGS)
         connection.execute("SET client_connection_check_interval = '2s'")
     except psycopg.OperationalError as error:
         raise ConnectionFailed(reason=one_line(error)) from None
@@ -112,7 +118,7 @@ def plain_errors(doing: str, connection: Connection | None = None) -> Iterator[N
         if (
             isinstance(error, psycopg.InterfaceError)
             or error.sqlstate is None
-            or error.sqlstate.startswith(("57P", "08"))
+            or error.sqlstate.startswith(SESSION_GONE)
         ):
             raise ConnectionLost(doing=doing, reason=one_line(error)) from error
         raise RecstoreError(f"The database refused while {doing}: {one_line(error)}.") from error

@@ -108,7 +108,9 @@ def _schedule(connection: Connection, row: dict[str, Any], done: Dispatched) -> 
         keys = {"recommender_id": row["id"], "scheduled_at": row["scheduled_at"], "now": row["now"]} | {
             "cron": row["cron"]
         }
-        if connection.execute(sqlfile.query("advance_schedule"), keys).fetchone() and not ahead:
+        if connection.execute(sqlfile.query("advance_schedule"), keys).fetchone() is None or ahead:
+            return
+        if connection.execute(sqlfile.query("schedule_waits"), {"recommender": row["name"]}).fetchone() is None:
             requests.insert(connection, row["name"], "retrain", "schedule")
             done.scheduled.append(row["name"])
 

@@ -77,6 +77,11 @@ class ObjectsOutdated(RecstoreError):
     upgrade (with the newer of the two versions)"""
 
 
+class MigrationBlocked(RecstoreError):
+    """Nothing was changed: the migration waited 10 s for transactions that have read recstore's own tables or views, and did
+    not get its lock: {who}. When they have ended, run it again: recstore db upgrade"""
+
+
 class SchemaTooNew(RecstoreError):
     """The database is at revision {found}, which this recstore ({version}) does not know. Install the recstore that
     upgraded it, or a newer one."""
@@ -172,7 +177,7 @@ class DeviceUnavailable(RecstoreError):
 
 
 class RunInProgress(RecstoreError):
-    """Another run of {name!r} is in progress ({who}). Wait for it, or end it; `SELECT * FROM recstore.runs` tells more."""
+    """Another run of {name!r} is in progress ({who}). Wait for it; `recstore logs {name} --follow` shows how far it is."""
 
 
 class NothingRequested(RecstoreError):
@@ -225,7 +230,9 @@ class DispatchMissing(RecstoreError):
 
 class ReindexBlocked(RecstoreError):
     """The indexes of generation {generation} were not rebuilt: an index is complete only when every older transaction has
-    ended, and these have not: {blockers}. What was there serves on. Ask again when they have."""
+    ended, and these have not: {blockers}. What was there serves on. Try again when they have."""
+
+    passing = True
 
 
 class LostLock(RecstoreError):

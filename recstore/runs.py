@@ -79,7 +79,9 @@ class Recorder:
         try:
             self.next = time.monotonic() + PROGRESS_EVERY
             with suppress(psycopg.Error, RecstoreError):
-                self.connection = self.connection or connect(self.url, "recstore:progress")
+                if self.connection is None:
+                    self.connection = connect(self.url, "recstore:progress")
+                    self.connection.execute("SET statement_timeout = '5s'")
                 at = {"stage": name, "done": done, "total": total, "note": note}
                 self.connection.execute(sqlfile.query("update_run_progress"), {"run": self.run, "progress": Jsonb(at)})
         finally:

@@ -1,9 +1,12 @@
 """The Celery app and its configuration, all of it from recstore's settings."""
 
+import sys
+
 from celery import Celery
 from kombu.entity import Exchange, Queue
 
 from recstore.config import Settings, load_settings
+from recstore.errors import RecstoreError
 from recstore.servers import broker_url
 
 MARGIN = 60
@@ -42,12 +45,22 @@ def configure(settings: Settings) -> dict[str, object]:
             "dispatch": {
                 "task": "recstore.dispatch",
                 "schedule": settings.dispatch_interval,
-                "options": {"queue": "default", "expires": settings.dispatch_interval},
+                # on the worker's clock; long enough for clocks that differ a little, short enough not to pile up
+                "options": {"queue": "default", "expires": max(2 * settings.dispatch_interval, 120)},
             }
         },
         "timezone": "UTC",
     }
 
 
+def _settings() -> Settings:
+    """A wrong setting ends the process with its sentence, and not with Celery's account of an import that failed."""
+    try:
+        return load_settings()
+    except RecstoreError as error:
+        sys.stderr.write(f"Error: {error.message}\n")
+        sys.exit(error.exit_code)
+
+
 app = Celery("recstore", include=[f"{__package__}.tasks"])
-app.conf.update(configure(load_settings()))
+app.conf.update(configure(_settings()))

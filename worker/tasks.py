@@ -53,19 +53,19 @@ class Job(Task):  # type: ignore[misc]
 
 
 @app.task(name="recstore.retrain", base=Job, bind=True)
-def retrain(self: Task, name: str, requested: bool = False) -> None:
+def retrain(self: Task, name: object = None, requested: bool = False) -> None:
     """Pulls, trains and publishes a recommender. Queue `train`."""
     _work(self, "retrain", name, requested)
 
 
 @app.task(name="recstore.reindex", base=Job, bind=True)
-def reindex(self: Task, name: str, requested: bool = False) -> None:
+def reindex(self: Task, name: object = None, requested: bool = False) -> None:
     """Rebuilds and calibrates the indexes of a recommender's live generation."""
     _work(self, "reindex", name, requested)
 
 
 @app.task(name="recstore.prune", base=Job, bind=True)
-def prune(self: Task, name: str, requested: bool = False) -> None:
+def prune(self: Task, name: object = None, requested: bool = False) -> None:
     """Removes a recommender's old generations and what dead runs left."""
     _work(self, "prune", name, requested)
 
@@ -107,7 +107,10 @@ def tell(done: dispatcher.Dispatched) -> None:
         log.error("%s", sentence)
 
 
-def _work(task: Task, job: requests.Job, name: str, requested: bool) -> None:
+def _work(task: Task, job: requests.Job, name: object, requested: bool) -> None:
+    if not isinstance(name, str) or "\0" in name:
+        log.error('a message of recstore.%s names no recommender; send it as ("recstore.%s", ["NAME"])', job, job)
+        return
     settings = load_settings()
     url = database_url(settings)
     if not requested:

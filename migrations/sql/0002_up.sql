@@ -55,6 +55,22 @@ CREATE TABLE recstore_private.dispatches (
 );
 COMMENT ON TABLE recstore_private.dispatches IS 'When each host''s workers last looked for due work.';
 
+CREATE VIEW recstore_private.current_runs AS
+SELECT
+    u.*,
+    -- a run holds its lock as long as it lives (a standby knows no locks)
+    CASE
+        WHEN u.state = 'running' AND NOT pg_is_in_recovery() AND NOT EXISTS (
+            SELECT
+            FROM pg_locks l
+            WHERE l.locktype = 'advisory' AND l.classid = 1919247219 AND l.objid = u.recommender_id::oid AND l.objsubid = 2
+                AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+        ) THEN 'abandoned'
+        ELSE u.state
+    END AS current_state
+FROM recstore_private.runs u;
+COMMENT ON VIEW recstore_private.current_runs IS 'Runs with their state as of now: a row may say "running" of a process that is gone.';
+
 CREATE FUNCTION recstore_private.request(recommender text, job text, origin text, task_id text DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -97,7 +113,13 @@ AS $$
     WITH cancelled AS (
         UPDATE recstore_private.requests q
         SET state = 'cancelled', finished_at = clock_timestamp(), outcome = 'Cancelled by ' || session_user || '.'
-        WHERE q.request = cancel_request.request AND q.state IN ('waiting', 'sent')
+        WHERE q.request = cancel_request.request
+            AND (
+                q.state IN ('waiting', 'sent')
+                OR q.state = 'running' AND EXISTS (
+                    SELECT FROM recstore_private.current_runs u WHERE u.run = q.run AND u.current_state = 'abandoned'
+                )
+            )
         RETURNING q.request
     )
     SELECT EXISTS (SELECT FROM cancelled)
@@ -114,7 +136,8 @@ SELECT
     q.request,
     q.recommender,
     q.job,
-    q.state,
+    -- the run is gone, which the next dispatch will notice
+    CASE WHEN q.state = 'running' AND u.current_state = 'abandoned' THEN 'waiting' ELSE q.state END AS state,
     q.origin,
     q.requested_by,
     q.application_name,
@@ -127,29 +150,13 @@ SELECT
     q.outcome,
     q.finished_at
 FROM recstore_private.requests q
-LEFT JOIN recstore_private.runs u ON u.run = q.run;
+LEFT JOIN recstore_private.current_runs u ON u.run = q.run;
 COMMENT ON VIEW recstore.requests IS 'What was asked of the workers: who, when, state, and the outcome in a sentence.';
 
 CREATE VIEW recstore.dispatches AS
 SELECT d.host, d.dispatched_at, clock_timestamp() - d.dispatched_at AS age
 FROM recstore_private.dispatches d;
 COMMENT ON VIEW recstore.dispatches IS 'When each host''s workers last looked for due work; nothing recent: no worker or no beat is up.';
-
-CREATE VIEW recstore_private.current_runs AS
-SELECT
-    u.*,
-    -- a run holds its lock as long as it lives (a standby knows no locks)
-    CASE
-        WHEN u.state = 'running' AND NOT pg_is_in_recovery() AND NOT EXISTS (
-            SELECT
-            FROM pg_locks l
-            WHERE l.locktype = 'advisory' AND l.classid = 1919247219 AND l.objid = u.recommender_id::oid AND l.objsubid = 2
-                AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
-        ) THEN 'abandoned'
-        ELSE u.state
-    END AS current_state
-FROM recstore_private.runs u;
-COMMENT ON VIEW recstore_private.current_runs IS 'Runs with their state as of now: a row may say "running" of a process that is gone.';
 
 CREATE OR REPLACE VIEW recstore.runs AS
 SELECT

@@ -120,6 +120,14 @@ def rollback(
     if json:
         show({"was_live": before, "live": now})
     say(f"generation {now} of {name} is live (was {before}); undo with: recstore rollback {name} --to {before}")
+    with current() as (opened, _, _settings):
+        status = next(row for row in registry.overview(opened) if row["recommender"] == name)
+    if status["running_job"] == "retrain":
+        say(f"but run {status['running']} is training now, and its generation goes live when it ends")
+    if status["schedule"]:
+        say(
+            f"the schedule trains anew when the source has something new; to stop that: recstore alter {name} --schedule none"
+        )
 
 
 def prune(

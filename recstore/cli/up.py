@@ -42,10 +42,12 @@ def up(
         second_port = given.metrics_port and given.metrics_port + 1
         for line in _banner(given, processes, database, broker, second_port):
             say(line)
+        # on a broker of our own also what applications send to Celery's default queue; elsewhere that may be somebody's
+        queues = "default" if given.broker_url else "default,celery"
         warm = embedded.warm(grace)
         processes.start("train", celery_worker("train", "train", 1), known, warm)
         known["RECSTORE_METRICS_PORT"] = str(second_port)
-        processes.start("worker", celery_worker("default", "default,celery", 2), known, warm)
+        processes.start("worker", celery_worker("default", queues, 2), known, warm)
         processes.start("beat", celery("beat"), known)
         processes.wait()
     say("stopped")

@@ -111,7 +111,7 @@ def broker_command(directory: Path) -> list[str]:
         "save": "",
         "appendonly": "no",
         "daemonize": "no",
-        "loglevel": "warning",
+        "loglevel": "nothing",  # it would warn of settings that matter to servers which keep something
     }
     return [str(broker_path()), *(word for name, value in options.items() for word in (f"--{name}", value))]
 

@@ -164,7 +164,11 @@ def prune(
     for row in all_of(connection, recommender):
         if row["state"] == "pruning":
             # who holds up one most likely holds up the others: waited for once
-            blockers = _remove(connection, settings, recommender, row["generation"], 0 if postponed else wait)
+            try:
+                blockers = _remove(connection, settings, recommender, row["generation"], 0 if postponed else wait)
+            except pg.DependentObjectsStillExist as error:
+                what = " ".join((error.diag.message_detail or "an object of somebody's").split())
+                blockers = [Blocker(None, None, f"what depends on it ({what})", None)]
             if blockers:
                 postponed[row["generation"]] = blockers
             else:

@@ -107,7 +107,7 @@ def _build(
     transaction, `flip_wait` seconds for each at most. Raises psycopg's LockNotAvailable."""
     connection = run.connection
     memory, workers = min(max(megabytes, 64), run.settings.index_memory), run.settings.index_workers
-    with _one_build(connection), _notices(run), _watched(run, what):
+    with _one_build(run, what), _notices(run), _watched(run, what):
         while True:
             connection.execute(f"SET maintenance_work_mem = '{memory}MB'")
             connection.execute(f"SET max_parallel_maintenance_workers = {workers}")
@@ -175,12 +175,14 @@ def _drop(run: Run, name: str) -> bool:
 
 
 @contextmanager
-def _one_build(connection: Connection) -> Iterator[None]:
+def _one_build(run: Run, what: str) -> Iterator[None]:
+    connection = run.connection
     keys = {"namespace": LOCK_NAMESPACE, "recommender_id": BUILD_LOCK}
     while True:  # asked again and again, because a waiting statement would hold a snapshot all the while
         row = connection.execute(sqlfile.query("lock_run"), keys).fetchone()
         if row and row["locked"]:
             break
+        run.reporter.progress(what, 0, 1, "waits for another index build in this database")
         time.sleep(0.2)
     try:
         yield

@@ -428,7 +428,7 @@ SELECT q.request FROM recstore_private.requests q WHERE q.task_id = %(task_id)s;
 -- Everything that asks for this job of this recommender, served by one run; but what somebody is cancelling just now, in a
 -- transaction that may stay open, which nobody waits for here or below.
 UPDATE recstore_private.requests q
-SET state = 'running', run = %(run)s
+SET state = 'running', run = %(run)s, outcome = NULL
 WHERE q.request IN (
     SELECT o.request
     FROM recstore_private.requests o
@@ -460,8 +460,8 @@ SET state = 'succeeded',
     finished_at = clock_timestamp(),
     outcome = CASE
         WHEN EXISTS (SELECT FROM recstore_private.flips f WHERE f.to_generation = u.generation)
-        THEN format('Generation %%s is live.', u.generation)
-        ELSE format('Generation %%s had to wait until a later one took its place.', u.generation)
+        THEN 'Generation ' || u.generation || ' is live.'
+        ELSE 'Generation ' || u.generation || ' had to wait until a later one took its place.'
     END
 FROM recstore_private.runs u
 WHERE u.run = q.run AND q.state = 'ready'
@@ -524,14 +524,14 @@ ORDER BY min(s.request);
 -- name: forgotten_requests
 -- Of recommenders that are no more, or that were dropped with the run that served them.
 UPDATE recstore_private.requests q
-SET state = 'failed', outcome = format('The recommender %%L was dropped.', q.recommender), finished_at = clock_timestamp()
+SET state = 'failed', outcome = 'The recommender ' || quote_literal(q.recommender) || ' was dropped.', finished_at = clock_timestamp()
 WHERE q.request IN (
     SELECT o.request
     FROM recstore_private.requests o
-    WHERE o.state IN ('waiting', 'sent', 'running')
+    WHERE o.state IN ('waiting', 'sent', 'running', 'ready')
         AND (
             NOT EXISTS (SELECT FROM recstore_private.recommenders r WHERE r.name = o.recommender)
-            OR (o.state = 'running' AND NOT EXISTS (SELECT FROM recstore_private.runs u WHERE u.run = o.run))
+            OR (o.run IS NOT NULL AND NOT EXISTS (SELECT FROM recstore_private.runs u WHERE u.run = o.run))
         )
     FOR UPDATE SKIP LOCKED
 );
@@ -542,6 +542,12 @@ SELECT r.id, r.name, r.definition -> 'schedule' ->> 'cron' AS cron, r.definition
 FROM recstore_private.recommenders r
 WHERE r.definition -> 'schedule' ->> 'cron' IS NOT NULL
 ORDER BY r.name;
+
+-- name: schedule_waits
+-- The schedule has asked already, and nobody has begun.
+SELECT FROM recstore_private.requests q
+WHERE q.recommender = %(recommender)s AND q.job = 'retrain' AND q.origin = 'schedule' AND q.state IN ('waiting', 'sent')
+LIMIT 1;
 
 -- name: advance_schedule
 -- Of two dispatches that find the same time due, one advances it.
@@ -572,17 +578,22 @@ SELECT
     r.name,
     EXISTS (SELECT FROM recstore_private.runs u WHERE u.recommender_id = r.id AND u.state = 'running') AS abandoned,
     EXISTS (SELECT FROM recstore_private.generations g WHERE g.recommender_id = r.id AND g.state IN ('building', 'pruning'))
-        -- what could not be removed lately is not tried each minute
+        -- what could not be removed just now is not tried each minute
         AND NOT EXISTS (
             SELECT
             FROM recstore_private.runs u
-            WHERE u.recommender_id = r.id AND u.job = 'prune' AND u.state = 'failed'
-                AND u.finished_at > clock_timestamp() - interval '1 hour'
+            WHERE u.recommender_id = r.id AND u.job = 'prune' AND u.finished_at > clock_timestamp() - interval '10 minutes'
         ) AS leftovers,
     EXISTS (
         SELECT FROM recstore_private.generations g
         JOIN recstore_private.pointers p ON p.recommender_id = r.id
         WHERE g.recommender_id = r.id AND g.state = 'ready' AND g.generation > coalesce(p.generation, 0)
+            -- a rollback since then is the operator's word
+            AND NOT EXISTS (
+                SELECT
+                FROM recstore_private.flips f
+                WHERE f.recommender_id = r.id AND f.job = 'rollback' AND f.flipped_at > g.ready_at
+            )
     ) AS ready,
     EXISTS (
         SELECT FROM recstore_private.generations g
@@ -763,3 +774,19 @@ GROUP BY 1, 2;
 SELECT d.host, extract(epoch FROM d.age)::float8 AS age
 FROM recstore.dispatches d
 WHERE d.age < interval '1 day' OR d.dispatched_at = (SELECT max(m.dispatched_at) FROM recstore.dispatches m);
+
+-- name: holders_of_own_relations
+-- Sessions in a transaction that has read, or written, recstore's own tables and views.
+SELECT
+    'process ' || l.pid || coalesce(' (' || nullif(concat_ws(', ', nullif(a.application_name, ''), 'role ' || a.usename), '') || ')', '')
+        || coalesce(', in a transaction since ' || date_trunc('second', a.xact_start), '') AS who
+FROM (
+    SELECT DISTINCT l.pid
+    FROM pg_locks l
+    JOIN pg_class c ON c.oid = l.relation
+    WHERE l.locktype = 'relation' AND l.granted AND l.pid <> pg_backend_pid()
+        AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+        AND c.relnamespace IN (to_regnamespace('recstore'), to_regnamespace('recstore_private'))
+) l
+LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+ORDER BY l.pid;

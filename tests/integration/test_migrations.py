@@ -168,6 +168,22 @@ def test_background_work_comes_and_goes_with_its_revision(shop: Database) -> Non
     assert shop.retrain().live
 
 
+def test_a_migration_waits_for_nobody_for_long_and_says_for_whom(
+    shop: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "LOCK_TIMEOUT", 300)
+    migrate.downgrade(shop.url, "0001")
+    with shop.connect() as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT FROM recstore.status")
+        with pytest.raises(errors.MigrationBlocked, match=f"Nothing was changed.*process {reader.info.backend_pid} "):
+            upgrade(shop)
+        assert migrate.current(shop.connect()) == "0001"
+        reader.execute("COMMIT")
+    upgrade(shop)
+    migrate.check(shop.url)
+
+
 @pytest.mark.contract
 def test_the_database_s_revision_is_compared_with_the_code_s(
     empty: Database, shop: Database, monkeypatch: pytest.MonkeyPatch
