@@ -6,10 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 
-
-@pytest.mark.contract
 def test_the_demo_runs_twice_and_its_sql_is_ready_to_paste(tmp_path: Path) -> None:
     folder = tmp_path / "a folder"
     folder.mkdir()

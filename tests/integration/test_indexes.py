@@ -1,7 +1,8 @@
 """Index builds that lack memory are tried again serially with less; what cannot be built fails the run, not the store."""
 
 from collections.abc import Callable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from conftest import Database
@@ -11,7 +12,7 @@ from recstore.database import Connection
 from recstore.definition import Publication
 from recstore.errors import PublicationFailed, RecstoreError
 from recstore.publication import calibration, indexes
-from recstore.runs import Run
+from recstore.runs import Run, Silent
 
 
 @pytest.fixture
@@ -93,7 +94,8 @@ def test_one_build_at_a_time(shop: Database) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(indexes.time, "sleep", release)
-        with indexes._one_build(connection):
+        run = cast(Run, SimpleNamespace(connection=connection, reporter=Silent()))
+        with indexes._one_build(run, "index"):
             pass
     assert waited == 1
 

@@ -167,7 +167,7 @@ def test_what_the_children_are_told(
     script = """
         cd "$RECSTORE_HOME"
         if [ "$1" = worker ]; then env >new.$3; mv new.$3 $3; echo "$@"; exec sleep 60; fi
-        until [ -e train ] && [ -e default,celery ]; do sleep 0.01; done
+        until [ -e train ] && [ -e default ]; do sleep 0.01; done
         exit 3
     """
     monkeypatch.setattr(up, "celery", lambda *words: [*shell(script), "celery", *words])
@@ -181,7 +181,7 @@ def test_what_the_children_are_told(
     assert "train  | worker -Q train --concurrency 1 -n train@%h" in printed.out
     assert "http://127.0.0.1:7002" in printed.out
     assert "secret" not in printed.out
-    for queues, port in ("train", 7001), ("default,celery", 7002):
+    for queues, port in ("train", 7001), ("default", 7002):
         told = (tmp_path / "a home" / queues).read_text().splitlines()
         assert {
             f"RECSTORE_DATABASE_URL={shop.url}",

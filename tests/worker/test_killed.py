@@ -10,9 +10,11 @@ from support import look, until
 from .conftest import Workers
 from .looking import live, nothing_left, one, runs
 
-STAGES = ["in read", "train", "in load", "calibrate", "check", "flip"]
+STAGES = ["train", "in load", "check", "flip"]
 OTHERS = [
     "prepare",
+    "in read",
+    "calibrate",
     "read",
     "filter",
     "weigh",

@@ -12,7 +12,6 @@ from .conftest import Workers
 from .looking import live, nothing_left, one, runs
 
 
-@pytest.mark.contract
 def test_a_message_delivered_again_during_the_run_publishes_once(workers: Workers) -> None:
     database = workers.database
     short = {"visibility_timeout": 1, "resend": 1000}

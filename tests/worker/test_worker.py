@@ -4,7 +4,6 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 
-import pytest
 from conftest import Database
 from support import assert_nothing_left, look, until
 
@@ -102,7 +101,6 @@ def test_a_request_in_an_open_transaction_delays_nobody(workers: Workers) -> Non
     assert runs(workers.database) == [("retrain", "succeeded")] * 2
 
 
-@pytest.mark.contract
 def test_a_schedule_runs_once_for_all_that_was_missed_and_skips_what_is_not_new(workers: Workers) -> None:
     database = workers.database
     workers.start()
