@@ -87,7 +87,7 @@ def compare(name: str, interactions: Interactions, devices: list[str], options: 
     asked = np.sort(random.choice(asked, min(options.sample, len(asked)), replace=False))
 
     runs = [train(device, matrix, given, options.factors) for device in devices]
-    exact = [als.ALS().solve_users(matrix[asked], run[0].item_factors, run[0].regularization) for run in runs]
+    exact = [als.ALS().solve_users(matrix[asked], run[0].fold_in) for run in runs]
     recall, overlap, mean, largest = [[] for _ in runs], [], [], 0.0
     for start in range(0, len(asked), BLOCK):
         rows = asked[start : start + BLOCK]

@@ -119,6 +119,21 @@ class Publication(Part):
     ann_recall: float = Field(0.99, gt=0, le=1, description="least ANN recall@10 that calibration accepts")
 
 
+class Gate(Part):
+    """What a new generation must not be: worse than the live one on pairs that neither was trained on, or built from a
+    source that lost most of its rows."""
+
+    held_out: float = Field(
+        0.02, ge=0, le=0.2, description="largest share of the pairs that the items are not trained on; 0: no gate"
+    )
+    tolerance: float = Field(
+        0.05, ge=0, le=1, description="largest loss of NDCG@20, as a share of the live generation's, that may go live"
+    )
+    max_fall: float = Field(
+        0.5, ge=0, le=1, description="largest fall of users, items or pairs against the live generation; 1: any"
+    )
+
+
 class Schedule(Part):
     """When the workers retrain; kept by their dispatcher, from one moment to the next."""
 
@@ -155,5 +170,6 @@ class Definition(Part):
     hyperparameters: Hyperparameters = Hyperparameters()
     storage: Storage = Storage()
     publication: Publication = Publication()
+    gate: Gate = Gate()
     schedule: Schedule = Schedule()
     titles: Titles | None = None

@@ -17,7 +17,6 @@ from recstore.database import Connection, connect, one_line, plain_errors
 from recstore.errors import RecstoreError, RunInProgress
 from recstore.migrate import require_current
 from recstore.publication import flipping, generations
-from recstore.runs import LOCK_NAMESPACE
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +59,7 @@ def dispatch(url: str, settings: Settings, send: Send) -> Dispatched:
                 _each(connection, done, row["name"], partial(_schedule, connection, row, done))
             send_due(connection, settings, send, done)
             _end_overdue(connection, done)
-            untidy = connection.execute(sqlfile.query("untidy_recommenders"), {"namespace": LOCK_NAMESPACE}).fetchall()
+            untidy = connection.execute(sqlfile.query("untidy_recommenders")).fetchall()
             for row in untidy:
                 _each(connection, done, row["name"], partial(_tidy, url, connection, impatient, row, done))
             connection.execute(sqlfile.query("forgotten_requests"))
@@ -75,7 +74,7 @@ def dispatch(url: str, settings: Settings, send: Send) -> Dispatched:
 def send_due(connection: Connection, settings: Settings, send: Send, done: Dispatched | None = None) -> Dispatched:
     """Sends a message for whatever is asked for and due. What can not be sent waits for the next dispatch."""
     done = done or Dispatched()
-    for row in requests.take_due(connection, settings, LOCK_NAMESPACE):
+    for row in requests.take_due(connection, settings):
         job, name = row["job"], row["recommender"]
         try:
             send(job, name)
@@ -105,10 +104,7 @@ def _schedule(connection: Connection, row: dict[str, Any], done: Dispatched) -> 
     if not ahead and (due is None or due > row["now"]):
         return
     with connection.transaction():
-        keys = {"recommender_id": row["id"], "scheduled_at": row["scheduled_at"], "now": row["now"]} | {
-            "cron": row["cron"]
-        }
-        if connection.execute(sqlfile.query("advance_schedule"), keys).fetchone() is None or ahead:
+        if connection.execute(sqlfile.query("advance_schedule"), row).fetchone() is None or ahead:
             return
         if connection.execute(sqlfile.query("schedule_waits"), {"recommender": row["name"]}).fetchone() is None:
             requests.insert(connection, row["name"], "retrain", "schedule")

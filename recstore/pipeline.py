@@ -128,7 +128,7 @@ def retrain(
             details |= {"device": factors.device} | ({"losses": losses} if losses else {})
 
         with run.stage("solve users") as details:
-            user_factors = trainer.solve_users(matrix, factors.item_factors, factors.regularization, settings.threads)
+            user_factors = trainer.solve_users(matrix, factors.fold_in, settings.threads)
             details["users"] = len(user_factors)
 
         with run.stage("vectors") as details:

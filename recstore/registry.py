@@ -172,6 +172,14 @@ def overview(connection: Connection) -> list[dict[str, Any]]:
         return connection.execute(sqlfile.query("select_recommenders")).fetchall()
 
 
+def overview_of(connection: Connection, name: str) -> dict[str, Any]:
+    """That row of one recommender. Raises RecommenderNotFound."""
+    for row in overview(connection):
+        if row["recommender"] == name:
+            return row
+    raise RecommenderNotFound(name=name)
+
+
 def check_definition(connection: Connection, recommender: Registered, definition: Definition) -> sources.SourceShape:
     """What another definition's source looks like; raises unless the recommender can have that definition."""
     factors = definition.hyperparameters.factors or 0

@@ -44,10 +44,9 @@ def register(connection: Connection, name: str, job: Job, task_id: str) -> bool:
         return True
 
 
-def take_due(connection: Connection, settings: Settings, namespace: int) -> list[dict[str, Any]]:
+def take_due(connection: Connection, settings: Settings) -> list[dict[str, Any]]:
     """Marks those that are due as sent; returns {recommender, job, requests} for each message to send."""
-    keys = {"resend": settings.resend, "namespace": namespace}
-    return connection.execute(sqlfile.query("take_due_requests"), keys).fetchall()
+    return connection.execute(sqlfile.query("take_due_requests"), {"resend": settings.resend}).fetchall()
 
 
 def unsend(connection: Connection, name: str, job: Job, why: str | None = None) -> None:

@@ -137,7 +137,6 @@ class Run:
         self.url, self.settings, self.name, self.job = url, settings, name, job
         self.requested, self.time_limit = requested, time_limit
         self.given: Reporter = reporter or Silent()
-        self.reporter = Recorder(url, 0, self.given)
         self.before = check
         self.began = time.monotonic()
         self.number = 0
@@ -151,6 +150,7 @@ class Run:
         self.warnings: list[str] = []
         self.connection: Connection
         self.recommender: Registered
+        self.reporter: Recorder
 
     @property
     def application_name(self) -> str:

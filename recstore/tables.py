@@ -57,6 +57,7 @@ recommenders = sa.Table(
     _timestamp("created_at", nullable=False, now=True),
     sa.Column("created_by", sa.Text, nullable=False, server_default=sa.text("session_user")),
     _timestamp("scheduled_at", nullable=False, now=True),
+    sa.Column("held_out_key", sa.Uuid, nullable=False, server_default=sa.text("gen_random_uuid()")),
 )
 
 runs = sa.Table(
@@ -109,6 +110,7 @@ requests = sa.Table(
     sa.Column("run", sa.BigInteger),
     sa.Column("outcome", sa.Text),
     _timestamp("finished_at"),
+    sa.Column("force", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Index("ix_requests_open", "recommender", "job", postgresql_where=sa.text(_OPEN)),
     sa.Index("ix_requests_ready", "run", postgresql_where=sa.text("state = 'ready'")),
     sa.Index("ix_requests_run", "run", postgresql_where=sa.text("run IS NOT NULL")),
@@ -153,6 +155,9 @@ generations = sa.Table(
     sa.Column("reason", sa.Text),
     _timestamp("created_at", nullable=False, now=True),
     _timestamp("ready_at"),
+    _json("held_out"),
+    _json("fold_in"),
+    _json("metrics"),
     sa.Index("ix_generations_recommender_id", "recommender_id", "generation"),
 )
 

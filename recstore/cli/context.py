@@ -125,15 +125,20 @@ def show(value: Any) -> None:
     state.output.print(as_json(value), markup=False)
 
 
+def told(rows: Sequence[dict[str, Any]], empty: str) -> bool:
+    """Whether a table of these rows needs no drawing: they were printed for a program, or there are none, which was said."""
+    if state.json:
+        show(list(rows))
+    elif not rows:
+        say(empty)
+    return state.json or not rows
+
+
 def show_rows(
     rows: Sequence[dict[str, Any]], columns: Iterable[str] | None = None, empty: str = "Nothing to show."
 ) -> None:
     """A table for people, or with --json a list of objects."""
-    if state.json:
-        show(list(rows))
-        return
-    if not rows:
-        say(empty)
+    if told(rows, empty):
         return
     names = list(columns or rows[0])
     cells = [[_cell(row[name]) for name in names] for row in rows]

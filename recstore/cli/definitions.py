@@ -12,7 +12,17 @@ import typer
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from recstore.definition import Confidence, Definition, Filters, Hyperparameters, Publication, Schedule, Source, Storage
+from recstore.definition import (
+    Confidence,
+    Definition,
+    Filters,
+    Gate,
+    Hyperparameters,
+    Publication,
+    Schedule,
+    Source,
+    Storage,
+)
 from recstore.errors import InvalidInput
 
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -22,6 +32,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "hyperparameters": Hyperparameters,
     "storage": Storage,
     "publication": Publication,
+    "gate": Gate,
     "schedule": Schedule,
 }
 

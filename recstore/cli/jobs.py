@@ -121,7 +121,7 @@ def rollback(
         show({"was_live": before, "live": now})
     say(f"generation {now} of {name} is live (was {before}); undo with: recstore rollback {name} --to {before}")
     with current() as (opened, _, _settings):
-        status = next(row for row in registry.overview(opened) if row["recommender"] == name)
+        status = registry.overview_of(opened, name)
     if status["running_job"] == "retrain":
         say(f"but run {status['running']} is training now, and its generation goes live when it ends")
     if status["schedule"]:

@@ -164,13 +164,9 @@ def show_one(name: Name, json: Json = False) -> None:
         )
 
 
-def _overview(opened: Connection, name: str) -> dict[str, Any]:
-    return next(row for row in registry.overview(opened) if row["recommender"] == name)
-
-
 def _planned(opened: Connection, name: str) -> str:
     """When it is retrained, in words."""
-    row = _overview(opened, name)
+    row = registry.overview_of(opened, name)
     return planned(row) if row["schedule"] else "none"
 
 
@@ -178,7 +174,7 @@ def _described(opened: Connection, recommender: objects.Registered) -> dict[str,
     rows = opened.execute(
         "SELECT * FROM recstore.generations g WHERE g.recommender = %s ORDER BY g.generation", [recommender.name]
     ).fetchall()
-    overview = _overview(opened, recommender.name)
+    overview = registry.overview_of(opened, recommender.name)
     return {
         "name": recommender.name,
         "user_type": recommender.user_type.value,

@@ -78,7 +78,10 @@ def check() -> None:
         say("the database is as this version declares it")
 
 
-REQUESTS = "recstore.request_retrain(text), recstore.request_reindex(text), recstore.cancel_request(bigint)"
+REQUESTS = (
+    "recstore.request_retrain(text), recstore.request_retrain(text, boolean), recstore.request_reindex(text),"
+    " recstore.cancel_request(bigint)"
+)
 """What a role calls to ask the workers; they run with their owner's rights."""
 
 Role = Annotated[str, typer.Argument(help="The role.", show_default=False)]

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from recstore import schedule
-from recstore.cli.context import say, show, state
+from recstore.cli.context import say, state, told
 
 STYLES = {
     "running": "cyan",
@@ -101,11 +101,7 @@ class Column:
 def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[Column], empty: str) -> None:
     """A row per line, or whole rows with --json. At a terminal the last column, a sentence, is cut to what room there is,
     and names if that is too little; elsewhere nothing is cut."""
-    if state.json:
-        show(list(rows))
-        return
-    if not rows:
-        say(empty)
+    if told(rows, empty):
         return
     cells = [[one_line(column.cell(row)) for column in columns] for row in rows]
     widths = [max(len(column.head), *(len(row[n]) for row in cells)) for n, column in enumerate(columns)]

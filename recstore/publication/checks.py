@@ -10,6 +10,16 @@ TOLERANCE = {"vector": 1e-3, "halfvec": 2e-2}
 """How far a stored vector's length may be from 1; half precision rounds each of up to 1984 elements."""
 
 
+def check_indexes(connection: Connection, recommender: Registered, generation: int, indexes: list[str]) -> None:
+    """Raises PublicationFailed unless each of these indexes is there and valid."""
+    lacking = connection.execute(
+        sqlfile.query("lacking_indexes"), {"quoted": recommender.schema, "names": indexes}
+    ).fetchall()
+    if lacking:
+        names = ", ".join(row["name"] for row in lacking)
+        raise PublicationFailed(generation=generation, reason=f"the index {names} is missing or not valid")
+
+
 def check(
     connection: Connection,
     recommender: Registered,
@@ -22,12 +32,7 @@ def check(
 ) -> dict[str, int]:
     """Raises PublicationFailed unless rows, NULLs and lengths are what was computed and every index is there and valid;
     returns the counts. A NaN fails the comparison of lengths."""
-    lacking = connection.execute(
-        sqlfile.query("lacking_indexes"), {"quoted": recommender.schema, "names": indexes}
-    ).fetchall()
-    if lacking:
-        names = ", ".join(row["name"] for row in lacking)
-        raise PublicationFailed(generation=generation, reason=f"the index {names} is missing or not valid")
+    check_indexes(connection, recommender, generation, indexes)
     extension = quoted(recommender.vector_schema)
     norm = f"{extension}.{'vector_norm' if recommender.vector_type == 'vector' else 'l2_norm'}"
     tolerance = TOLERANCE[recommender.vector_type]

@@ -11,8 +11,8 @@ from typing import Any
 from psycopg import errors as pg
 
 from recstore import sqlfile
-from recstore.errors import PublicationFailed, ReindexBlocked
-from recstore.publication import barriers, calibration, generations, indexes
+from recstore.errors import ReindexBlocked
+from recstore.publication import barriers, calibration, checks, generations, indexes
 from recstore.publication.barriers import Blocker
 from recstore.publication.calibration import SEARCHED, Kind, Query
 from recstore.publication.indexes import DENSER, Graph
@@ -52,11 +52,8 @@ def reindex(run: Run, generation: int) -> dict[str, Any]:
     with run.stage("check") as details:
         hnsw = [SEARCHED[kind] for kind, plan in plans.items() if plan["ef"]]
         expected = indexes.names(generation, seen=rows["seen_published"], hnsw=hnsw)
-        valid = {row["name"] for row in indexes.of_generation(run, generation) if row["valid"]}
-        lacking = sorted(set(expected) - valid)
-        if lacking:
-            raise PublicationFailed(generation=generation, reason=f"the index {', '.join(lacking)} is missing")
-        details["indexes"] = len(valid)
+        checks.check_indexes(run.connection, run.recommender, generation, expected)
+        details["indexes"] = len(expected)
     return plans
 
 

@@ -502,10 +502,7 @@ WITH due AS (
                 AND o.sent_at BETWEEN clock_timestamp() - make_interval(secs => %(resend)s) AND clock_timestamp()
         )
         AND NOT EXISTS (
-            SELECT
-            FROM pg_locks l
-            WHERE l.locktype = 'advisory' AND l.classid = %(namespace)s::oid AND l.objid = r.id::oid AND l.objsubid = 2
-                AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+            SELECT FROM recstore_private.locked_recommenders l WHERE l.recommender_id = r.id::oid
         )
     FOR UPDATE OF q SKIP LOCKED
 ),
@@ -537,7 +534,7 @@ WHERE q.request IN (
 );
 
 -- name: scheduled_recommenders
-SELECT r.id, r.name, r.definition -> 'schedule' ->> 'cron' AS cron, r.definition -> 'schedule' ->> 'timezone' AS timezone,
+SELECT r.id AS recommender_id, r.name, r.definition -> 'schedule' ->> 'cron' AS cron, r.definition -> 'schedule' ->> 'timezone' AS timezone,
     r.scheduled_at, clock_timestamp() AS now
 FROM recstore_private.recommenders r
 WHERE r.definition -> 'schedule' ->> 'cron' IS NOT NULL
@@ -600,12 +597,7 @@ SELECT
         WHERE g.recommender_id = r.id AND g.state = 'attached' AND g.barrier IS DISTINCT FROM 'cleared'
     ) AS blocked
 FROM recstore_private.recommenders r
-WHERE NOT EXISTS (
-    SELECT
-    FROM pg_locks l
-    WHERE l.locktype = 'advisory' AND l.classid = %(namespace)s::oid AND l.objid = r.id::oid AND l.objsubid = 2
-        AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
-)
+WHERE NOT EXISTS (SELECT FROM recstore_private.locked_recommenders l WHERE l.recommender_id = r.id::oid)
 ORDER BY r.name;
 
 -- name: latest_trained

@@ -6,7 +6,7 @@ The step between confidence and vectors. Knows no database and no particular tra
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,19 +23,34 @@ and the CPU starts over, the numbers start over too. What it raises ends the tra
 
 
 @dataclass(frozen=True, eq=False)
+class FoldIn:
+    """What users are folded in against: the trained items, and what else the trainer's formula takes.
+
+    All of it can be had from a published generation: the factors from vectors and lengths, the other two as they are.
+    """
+
+    item_factors: Matrix  # (items, factors)
+    item_users: NDArray[np.int64]  # (items,), the users that each item had in the matrix it was trained on
+    constants: dict[str, Any]  # of the trainer, ready for JSON: numbers, and lists of one number per factor
+
+
+@dataclass(frozen=True, eq=False)
 class Factors:
     """What a training gives: the predicted preference p_ui is user_factors[u] . item_factors[i].
 
-    `user_factors` are as the last iteration left them, half a sweep behind the items: solve them again with
-    `Trainer.solve_users`, which needs `regularization`. `gram` is item_factors.T @ item_factors, for a fold-in.
+    `user_factors` are as the training left them, which need not be the exact ones (ALS ends with the items): for those
+    see `Trainer.solve_users`, which takes `fold_in`.
     """
 
     user_factors: Matrix  # (users, factors)
-    item_factors: Matrix  # (items, factors)
-    regularization: float
-    gram: NDArray[np.float64]  # (factors, factors)
+    fold_in: FoldIn
     device: str  # "cpu" or "gpu"
     warnings: tuple[str, ...]
+
+    @property
+    def item_factors(self) -> Matrix:
+        """(items, factors)"""
+        return self.fold_in.item_factors
 
 
 class Trainer(Protocol):
@@ -62,11 +77,14 @@ class Trainer(Protocol):
         Raises TooManyFactors, DeviceUnavailable, TrainingDiverged, and InvalidInput for a warm start of another shape.
         """
 
-    def solve_users(
-        self, rows: sparse.csr_matrix, item_factors: Matrix, regularization: float, threads: int = 0
-    ) -> Matrix:
-        """The exact factors of each row of confidences (any rows, columns as `item_factors`), float32
+    def solve_users(self, rows: sparse.csr_matrix, fold_in: FoldIn, threads: int = 0) -> Matrix:
+        """The exact factors of each row of confidences (any rows, columns as `fold_in.item_factors`), float32
         (rows, factors); zeros for an empty row. Raises TrainingDiverged where they are not determined."""
+
+
+def item_users(matrix: sparse.csr_matrix) -> NDArray[np.int64]:
+    """The users of each item, (items,)."""
+    return np.bincount(matrix.indices, minlength=matrix.shape[1]).astype(np.int64)
 
 
 _BUILT_IN = {"als": EntryPoint("als", "recstore.training.als:ALS", "recstore.trainers")}

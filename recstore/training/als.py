@@ -18,7 +18,17 @@ from threadpoolctl import threadpool_limits
 
 from recstore.definition import Hyperparameters
 from recstore.errors import DeviceUnavailable, InvalidInput, TrainingDiverged
-from recstore.training import Device, Factors, Matrix, OnIteration, cuda, usable_factors, warnings_for
+from recstore.training import (
+    Device,
+    Factors,
+    FoldIn,
+    Matrix,
+    OnIteration,
+    cuda,
+    item_users,
+    usable_factors,
+    warnings_for,
+)
 
 cuda.load_libraries()
 with warnings.catch_warnings(record=True) as _import_warnings:
@@ -86,21 +96,22 @@ class ALS:
                     on_gpu = False
             if not on_gpu:
                 x, y = _fit_cpu(matrix, x, y, hyperparameters, threads, on_iteration, with_loss)
-            gram = y.T.astype(np.float64) @ y.astype(np.float64)
         for side, trained in (("user", x), ("item", y)):
             broken = int(np.count_nonzero(~np.isfinite(trained).all(axis=1)))
             if broken:
                 raise TrainingDiverged(what=f"those of {broken} of {len(trained)} {side}s")
-        return Factors(x, y, hyperparameters.regularization, gram, "gpu" if on_gpu else "cpu", tuple(sentences))
+        fold_in = FoldIn(y, item_users(matrix), {"regularization": hyperparameters.regularization})
+        return Factors(x, fold_in, "gpu" if on_gpu else "cpu", tuple(sentences))
 
-    def solve_users(
-        self, rows: sparse.csr_matrix, item_factors: Matrix, regularization: float, threads: int = 0
-    ) -> Matrix:
+    def solve_users(self, rows: sparse.csr_matrix, fold_in: FoldIn, threads: int = 0) -> Matrix:
         """See `Trainer.solve_users`. Solves (Y^T C_u Y + regularization I) x_u = Y^T C_u p_u in double precision."""
         with threadpool_limits(1, "blas"):
             try:
                 solved = _solve(
-                    rows.astype(np.float32, copy=False), item_factors.astype(np.float64), regularization, threads
+                    rows.astype(np.float32, copy=False),
+                    fold_in.item_factors.astype(np.float64),
+                    fold_in.constants["regularization"],
+                    threads,
                 )
             except (ValueError, np.linalg.LinAlgError) as error:
                 raise TrainingDiverged(what=f"the users' equations have no single solution: {error}") from None

@@ -48,7 +48,7 @@ def test_a_large_catalogue_is_calibrated(factors: int, shop: Database) -> None:
         )
         matrix = confidence.fit(pulled, Confidence()).matrix(pulled, definition.hyperparameters.alpha)
         trained = ALS().train(matrix, definition.hyperparameters, factors=factors)
-        users = ALS().solve_users(matrix, trained.item_factors, trained.regularization)
+        users = ALS().solve_users(matrix, trained.fold_in)
         large = expand(trained.item_factors)
         assert len(large) > 100_000
         items = vectors.item_vectors(large, recommender.dimensions)

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from recstore.training import trainer
+from recstore.training import FoldIn, trainer
 
 
 @given(
@@ -22,7 +22,9 @@ def test_exact_users_fulfil_the_normal_equations(users, items, factors, density,
     viewed = rng.random((users, items)) < density
     confidence = np.where(viewed, 1 + 60 * rng.random((users, items)), 0).astype(np.float32)
     y = rng.normal(size=(items, factors)).astype(np.float32)
-    solved = trainer("als").solve_users(sparse.csr_matrix(confidence), y, regularization)
+    solved = trainer("als").solve_users(
+        sparse.csr_matrix(confidence), FoldIn(y, viewed.sum(axis=0), {"regularization": regularization})
+    )
     for row, p, x in zip(confidence.astype(float), viewed, solved, strict=True):
         c = np.where(p, row, 1.0)
         residual = y.T.astype(float) @ (c * (p - y.astype(float) @ x)) - regularization * x

@@ -11,7 +11,7 @@ from recstore.confidence import fit
 from recstore.definition import MAX_FACTORS, Confidence, Hyperparameters
 from recstore.errors import InvalidInput, TooManyFactors, TrainingDiverged
 from recstore.interactions import InteractionsBuilder
-from recstore.training import Factors, als, default_factors, trainer, usable_factors, warnings_for
+from recstore.training import Factors, FoldIn, als, default_factors, trainer, usable_factors, warnings_for
 from recstore.types import IdType
 
 VIEWS = Path(__file__).parents[1] / "data" / "oulad_aaa_sample.views.csv.gz"
@@ -41,6 +41,10 @@ def course():
     interactions, report = builder.build()
     assert (report.pairs, report.users, report.items) == (6055, 364, 119)
     return interactions, fit(interactions, Confidence()).matrix(interactions, 60)
+
+
+def against(item_factors, regularization):
+    return FoldIn(item_factors, np.ones(len(item_factors), dtype=np.int64), {"regularization": regularization})
 
 
 def solve(confidence, y, regularization):
@@ -92,7 +96,7 @@ def test_exact_users_are_the_dense_solution(factors, regularization):
     matrix = small_matrix(density=0.3)
     y = np.random.default_rng(1).normal(size=(20, factors)).astype(np.float32)
     expected = solve(matrix.toarray().astype(float), y.astype(float), regularization)
-    solved = ALS.solve_users(matrix, y, regularization)
+    solved = ALS.solve_users(matrix, against(y, regularization))
     assert solved.dtype == np.float32
     np.testing.assert_allclose(solved, expected, rtol=1e-5, atol=1e-6)
 
@@ -100,20 +104,20 @@ def test_exact_users_are_the_dense_solution(factors, regularization):
 def test_exact_users_of_any_rows(course):
     _, matrix = course
     trained = ALS.train(matrix, hyperparameters(regularization=20.0), factors=32, device="cpu")
-    everyone = ALS.solve_users(matrix, trained.item_factors, trained.regularization)
+    everyone = ALS.solve_users(matrix, trained.fold_in)
     some = sparse.vstack([matrix[5], matrix[300], sparse.csr_matrix((1, 119), dtype=np.float32)], format="csr")
-    solved = ALS.solve_users(some, trained.item_factors, trained.regularization)
+    solved = ALS.solve_users(some, trained.fold_in)
     np.testing.assert_allclose(solved[:2], everyone[[5, 300]], rtol=1e-6, atol=1e-7)
     assert not solved[2].any()
-    assert ALS.solve_users(matrix[:0], trained.item_factors, 1.0).shape == (0, 32)
+    assert ALS.solve_users(matrix[:0], against(trained.item_factors, 1.0)).shape == (0, 32)
 
 
 def test_exact_users_in_many_blocks(course, monkeypatch):
     _, matrix = course
     y = np.random.default_rng(1).normal(size=(119, 24)).astype(np.float32)
-    at_once = ALS.solve_users(matrix, y, 1.0)
+    at_once = ALS.solve_users(matrix, against(y, 1.0))
     monkeypatch.setattr(als, "BLOCK_BYTES", 5000)
-    np.testing.assert_allclose(ALS.solve_users(matrix, y, 1.0), at_once, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(ALS.solve_users(matrix, against(y, 1.0)), at_once, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("factors", [2, 20])
@@ -122,7 +126,7 @@ def test_users_that_are_not_determined_are_an_error(factors):
     y = np.zeros((20, factors), dtype=np.float32)
     y[:, 0] = 1
     with pytest.raises(TrainingDiverged, match=r"no single solution.*regularization"):
-        ALS.solve_users(matrix, y, 0.0)
+        ALS.solve_users(matrix, against(y, 0.0))
 
 
 def test_a_known_answer():
@@ -132,7 +136,7 @@ def test_a_known_answer():
     groups = np.kron(np.eye(2), np.ones((3, 2)))
     matrix = sparse.csr_matrix(groups * 41, dtype=np.float32)
     trained = ALS.train(matrix, hyperparameters(regularization=10.0, iterations=100), factors=2, device="cpu")
-    predicted = ALS.solve_users(matrix, trained.item_factors, 10.0) @ trained.item_factors.T
+    predicted = ALS.solve_users(matrix, against(trained.item_factors, 10.0)) @ trained.item_factors.T
     np.testing.assert_allclose(predicted, groups * (1 - 6**0.5 * 10 / (6 * 41)), atol=1e-4)
 
 
@@ -142,7 +146,7 @@ def test_planted_clusters_are_recovered():
     chance = np.where(users[:, None] == items[None], 0.5, 0.01)
     matrix = sparse.csr_matrix((rng.random((120, 60)) < chance).astype(np.float32) * 41)
     trained = ALS.train(matrix, hyperparameters(regularization=20.0), factors=4, device="cpu")
-    predicted = ALS.solve_users(matrix, trained.item_factors, 20.0) @ trained.item_factors.T
+    predicted = ALS.solve_users(matrix, against(trained.item_factors, 20.0)) @ trained.item_factors.T
     predicted[matrix.toarray() > 0] = -np.inf
     top = np.argsort(-predicted, axis=1)[:, :3]
     assert (items[top] == users[:, None]).mean() > 0.95
@@ -157,7 +161,7 @@ def test_it_beats_popularity_on_real_views(course):
     kept = interactions.subset(~held_out)
     matrix = fit(kept, Confidence()).matrix(kept, 60)
     trained = ALS.train(matrix, hyperparameters(regularization=50.0), factors=16, device="cpu")
-    scores = ALS.solve_users(matrix, trained.item_factors, 50.0) @ trained.item_factors.T
+    scores = ALS.solve_users(matrix, against(trained.item_factors, 50.0)) @ trained.item_factors.T
     users = kept.users.lookup(interactions.users.ids)[interactions.user_index[held_out]]
     items = kept.items.lookup(interactions.items.ids)[interactions.item_index[held_out]]
     known = (users >= 0) & (items >= 0)
@@ -180,7 +184,7 @@ def test_the_same_seed_gives_the_same_bits_with_any_number_of_threads(course):
     np.testing.assert_array_equal(one.user_factors, three.user_factors)
     np.testing.assert_array_equal(one.item_factors, three.item_factors)
     assert not np.array_equal(one.item_factors, other_seed.item_factors)
-    solved = [ALS.solve_users(matrix, one.item_factors, 1.0, threads) for threads in (1, 3)]
+    solved = [ALS.solve_users(matrix, against(one.item_factors, 1.0), threads) for threads in (1, 3)]
     np.testing.assert_array_equal(*solved)
 
 
@@ -199,9 +203,8 @@ def test_what_it_returns(course):
     assert trained.user_factors.shape == (364, 16)
     assert trained.item_factors.shape == (119, 16)
     assert trained.user_factors.dtype == trained.item_factors.dtype == np.float32
-    np.testing.assert_allclose(trained.gram, trained.item_factors.T.astype(float) @ trained.item_factors, rtol=1e-5)
-    assert trained.gram.dtype == np.float64
-    assert (trained.device, trained.warnings, trained.regularization) == ("cpu", (), 20.0)
+    assert (trained.device, trained.warnings, trained.fold_in.constants) == ("cpu", (), {"regularization": 20.0})
+    np.testing.assert_array_equal(trained.fold_in.item_users, (course[1] > 0).sum(axis=0).A1)
     assert [number for number, _, _ in seen] == [0, 1, 2, 3]
     losses = [value for _, _, value in seen]
     assert losses == sorted(losses, reverse=True)
@@ -261,7 +264,7 @@ def test_the_number_of_factors():
 def test_no_regularization_is_allowed_where_the_data_determine_the_factors():
     matrix = small_matrix()
     trained = ALS.train(matrix, hyperparameters(regularization=0), factors=2, device="cpu")
-    users = ALS.solve_users(matrix, trained.item_factors, 0.0)
+    users = ALS.solve_users(matrix, against(trained.item_factors, 0.0))
     assert np.isfinite(trained.item_factors).all()
     assert np.isfinite(users).all()
     assert (np.linalg.norm(users, axis=1) > 0).all()
