@@ -90,11 +90,9 @@ def fit(interactions: Interactions, confidence: Confidence) -> ConfidenceModel:
     the user is the document and r the term frequency (as in `implicit`'s bm25_weight), so someone who views everything
     many times weighs less per view. n_i is the number of users of item i, N the number of users.
     """
-    idf = None
     users = len(interactions.users)
-    if confidence.function == "bm25":
-        users_of_item = np.bincount(interactions.item_index, minlength=len(interactions.items))
-        idf = np.log1p((users - users_of_item + 0.5) / (users_of_item + 0.5))
+    users_of_item = np.bincount(interactions.item_index, minlength=len(interactions.items))
+    idf = _idf(users_of_item, users) if confidence.function == "bm25" else None
     model = ConfidenceModel(
         function=confidence.function,
         eps=confidence.eps,
@@ -108,3 +106,13 @@ def fit(interactions: Interactions, confidence: Confidence) -> ConfidenceModel:
         return model
     weights = model.weights(interactions.user_index, interactions.item_index, interactions.values)
     return replace(model, scale_factor=float(weights.mean()))
+
+
+def restore(constants: dict[str, Any], item_users: NDArray[np.int64], users: int) -> ConfidenceModel:
+    """The model again from its constants and from the users that each item, (items,), and all items together had."""
+    idf = _idf(item_users, users) if constants["function"] == "bm25" else None
+    return ConfidenceModel(**constants, idf=idf)
+
+
+def _idf(item_users: NDArray[np.int64], users: int) -> NDArray[np.float64]:
+    return np.log1p((users - item_users + 0.5) / (item_users + 0.5))

@@ -87,9 +87,9 @@ class Confidence(Part):
 
 
 class Hyperparameters(Part):
-    """Of training. `factors` None means min(128, items - 1)."""
+    """Of training. `factors` None means min(128, items - 1). A trainer ignores what is said to be of others."""
 
-    trainer: str = Field("als", description="name of the trainer")
+    trainer: str = Field("als", description="als, spectral, hybrid, or one that an installed package brings")
     factors: Annotated[int, Field(ge=1)] | None = Field(
         None, description="dimensions of the factors; unset: min(128, items - 1)"
     )
@@ -97,6 +97,21 @@ class Hyperparameters(Part):
     alpha: Annotated[float, Field(gt=0, le=1e6)] = Field(60.0, description="weight of a view: c = 1 + alpha * w")
     iterations: Annotated[int, Field(ge=1, le=1000)] = Field(15, description="sweeps of alternating least squares")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(42, description="of the initial factors")
+    item_exponent: Annotated[float, Field(ge=-1, le=2)] = Field(
+        0.5, description="of spectral and hybrid: items weigh by their number of users to this power"
+    )
+    singular_exponent: Annotated[float, Field(ge=0, le=8)] = Field(
+        0.5, description="of spectral and hybrid: factors weigh by their singular value to this power"
+    )
+    spectral_share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.5, description="of hybrid: share of the factors that are spectral, the others are als's"
+    )
+    spectral_weight: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.5, description="of hybrid: weight of the spectral part's scores, als's weigh 1 less this"
+    )
+    options: dict[str, bool | int | float | str] = Field(
+        default_factory=dict, description="of trainers that other packages bring: their own settings"
+    )
 
 
 class Storage(Part):

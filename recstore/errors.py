@@ -126,6 +126,21 @@ class SourceInvalid(RecstoreError):
     exit_code = 2
 
 
+class SourceShrunk(RecstoreError):
+    """The source of {name!r} has lost most of its rows: {fallen}. A fall by more than {most} is not published, in case a
+    table is half empty by mistake. Generation {generation} stays live. If it is meant: recstore retrain {name} --force"""
+
+    exit_code = 5
+
+
+class GateRefused(RecstoreError):
+    """Generation {generation} of {name!r} was not published, since it is worse than the live one: {comparison}; a loss of
+    {tolerance} is tolerated. Generation {live} stays live. Look at what changed in the source or the settings, or publish a
+    new training all the same: recstore retrain {name} --force"""
+
+    exit_code = 5
+
+
 class UnsupportedIdType(RecstoreError):
     """The {side} id column {column!r} has the type {type}. Ids may be smallint, integer, bigint, uuid or text: use a query
     that casts it, for instance {column}::text."""
@@ -160,6 +175,19 @@ class NothingLeft(RecstoreError):
     """Nothing is left after the filters: {report}. Loosen them with `recstore alter`. The live generation stays."""
 
 
+class TimesMissing(RecstoreError):
+    """These interactions have no times, so they can not be split by time. Tell the time of the last one of each (--last-at
+    COLUMN, or a column last_at of the query), or split by user or by share."""
+
+    exit_code = 2
+
+
+class SplitImpossible(RecstoreError):
+    """The interactions can not be split {how}: {reason}. {remedy}"""
+
+    exit_code = 2
+
+
 class TooManyFactors(RecstoreError):
     """{factors} factors were asked for; {limit} are the most that two half-precision vectors on one database page can
     hold."""
@@ -170,6 +198,11 @@ class TooManyFactors(RecstoreError):
 class TrainingDiverged(RecstoreError):
     """Training gave factors that are not finite numbers ({what}). A larger regularization or a smaller alpha mends that in
     nearly every case. The live generation stays."""
+
+
+class ScoresNotFinite(RecstoreError):
+    """The scores of {rows} users are not finite numbers, so their items have no order and nothing was measured. The model
+    has diverged: a larger regularization or a smaller alpha mends that in nearly every case."""
 
 
 class DeviceUnavailable(RecstoreError):
@@ -287,3 +320,9 @@ class EmbeddedFailed(RecstoreError):
 class FactorsCollapsed(RecstoreError):
     """Training shrank all {side} factors to nothing (the longest is {longest:.2g}): the regularization is too strong for
     these data. Lower it: recstore alter NAME --regularization VALUE. The live generation stays."""
+
+
+class ReportNotWritten(RecstoreError):
+    """Nothing was written to {path}: {reason}. Name a file in a folder that exists and that this user may write to."""
+
+    exit_code = 2

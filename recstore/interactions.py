@@ -22,6 +22,10 @@ from recstore.types import IdType
 
 Index = NDArray[np.int32]
 Values = NDArray[np.float64]
+Times = NDArray[np.int64]
+
+NO_TIME = int(np.iinfo(np.int64).min)
+"""In `Interactions.times`, of a pair whose time is not known: older than any."""
 
 BLOCK_ROWS = 1 << 20
 """Rows whose ids are encoded at once: 9 million rows are added in 0.5 s, batch by batch of 65 thousand in 2.4."""
@@ -82,7 +86,7 @@ class Interactions:
     """Positive values of (user, item) pairs, sorted by user, then item; every pair once.
 
     `user_index` and `item_index` (int32) are positions in `users` and `items`, `values` is float64; all three have the
-    length of the pairs. Every id of the maps occurs in at least one pair.
+    length of the pairs. Every id of the maps occurs in at least one pair, but for a `part`.
     """
 
     users: IdMap
@@ -90,44 +94,66 @@ class Interactions:
     user_index: Index
     item_index: Index
     values: Values
+    times: Times | None = None
+    """When each pair was last interacted with, in microseconds since 1970 UTC, or NO_TIME; None where no pair has a time, or
+    nobody asked for them."""
 
     def __len__(self) -> int:
         return len(self.values)
 
     def digest(self) -> str:
-        """A hash of ids and values: equal for equal interactions, in whatever order the source gave them."""
+        """A hash of ids and values, and of times where there are any: equal for equal interactions, in whatever order the
+        source gave them."""
         digest = hashlib.blake2b(digest_size=16)
         for ids in (self.users.ids, self.items.ids):
             numbers = pa.types.is_integer(ids.type)
             digest.update(np.asarray(ids).tobytes() if numbers else repr(ids.to_pylist()).encode())
         for values in (self.user_index, self.item_index, self.values):
             digest.update(np.ascontiguousarray(values).data)
+        if self.times is not None:
+            digest.update(np.ascontiguousarray(self.times).data)
         return digest.hexdigest()
 
     def subset(self, keep: NDArray[np.bool_]) -> "Interactions":
         """The pairs where `keep` is true, with both id maps shrunk to the ids that are left."""
         users, user_index = _shrink(self.users, self.user_index[keep])
         items, item_index = _shrink(self.items, self.item_index[keep])
-        return Interactions(users, items, user_index, item_index, self.values[keep])
+        times = None if self.times is None else self.times[keep]
+        return Interactions(users, items, user_index, item_index, self.values[keep], times)
+
+    def part(self, keep: NDArray[np.bool_]) -> "Interactions":
+        """The pairs where `keep` is true, with the same id maps: positions mean the same in every part of one whole."""
+        times = None if self.times is None else self.times[keep]
+        return Interactions(
+            self.users, self.items, self.user_index[keep], self.item_index[keep], self.values[keep], times
+        )
 
 
 class InteractionsBuilder:
     """Collects record batches of user_id, item_id, value and, if known, last_at, in any order.
 
-    Holds 16 bytes per usable row (24 with last_at for `duplicates` = 'last') and the distinct ids. `name` is the
-    recommender's, for messages.
+    Holds 16 bytes per usable row (24 with last_at for `duplicates` = 'last' or `with_times`) and the distinct ids. `name`
+    is the recommender's, for messages. `with_times` keeps the last_at of each pair: of its rows the newest.
     """
 
     def __init__(
-        self, user_type: IdType, item_type: IdType, duplicates: Duplicates, max_nulls: float, name: str
+        self,
+        user_type: IdType,
+        item_type: IdType,
+        duplicates: Duplicates,
+        max_nulls: float,
+        name: str,
+        *,
+        with_times: bool = False,
     ) -> None:
         self._users = _IdCodes(user_type)
         self._items = _IdCodes(item_type)
         self._duplicates = duplicates
         self._max_nulls = max_nulls
         self._name = name
+        self._with_times = with_times
         self._values: list[Values] = []
-        self._times: list[NDArray[np.int64]] = []
+        self._times: list[Times] = []
         self._newest: pa.Scalar | None = None
         self._rows = self._nulls = self._nonpositive = 0
 
@@ -177,11 +203,13 @@ class InteractionsBuilder:
         order = _order(item_index, len(items))
         order = order[_order(user_index[order], len(users))]
         user_index, item_index, values = user_index[order], item_index[order], values[order]
+        times = times[order] if times is not None else None
         new_pair = (np.diff(user_index, prepend=-1) != 0) | (np.diff(item_index, prepend=-1) != 0)
         starts = np.flatnonzero(new_pair)
         if len(starts) < len(order):
-            values = _merge(values, starts, self._duplicates, times[order] if times is not None else None)
+            values = _merge(values, starts, self._duplicates, times)
             user_index, item_index = user_index[starts], item_index[starts]
+            times = np.maximum.reduceat(times, starts) if times is not None and self._with_times else None
         with np.errstate(over="ignore"):
             total = float(values.sum())
         if not np.isfinite(total):
@@ -206,16 +234,17 @@ class InteractionsBuilder:
             total=total,
             newest=newest,
         )
-        return Interactions(users, items, user_index, item_index, values), report
+        if not self._with_times or newest is None:
+            times = None
+        return Interactions(users, items, user_index, item_index, values, times), report
 
     def _add_times(self, last_at: pa.Array) -> None:
         last_at = last_at.cast(pa.timestamp("us", getattr(last_at.type, "tz", None)))
         newest = pc.max(last_at)
         if newest.is_valid and (self._newest is None or newest.value > self._newest.value):
             self._newest = newest
-        if self._duplicates == "last":
-            oldest = np.iinfo(np.int64).min
-            self._times.append(pc.fill_null(last_at.cast(pa.int64()), oldest).to_numpy(zero_copy_only=False))
+        if self._with_times or self._duplicates == "last":
+            self._times.append(pc.fill_null(last_at.cast(pa.int64()), NO_TIME).to_numpy(zero_copy_only=False))
 
 
 class _IdCodes:
@@ -275,7 +304,7 @@ def _order(index: Index, size: int) -> Index:
     return np.asarray(sparse.csr_matrix((entries, index, np.arange(rows + 1)), shape=(rows, size)).tocsc().indices)
 
 
-def _merge(values: Values, starts: NDArray[np.intp], how: Duplicates, times: NDArray[np.int64] | None) -> Values:
+def _merge(values: Values, starts: NDArray[np.intp], how: Duplicates, times: Times | None) -> Values:
     """One value for each run of rows of one pair; runs begin at `starts`, rows within a run are in reading order."""
     ends = np.append(starts[1:], len(values))
     with np.errstate(over="ignore"):

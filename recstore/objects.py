@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from psycopg import errors as pg
 from psycopg import sql
@@ -44,6 +45,7 @@ class Registered:
     dimensions: int
     vector_schema: str
     objects_version: int
+    held_out_key: UUID
 
     @property
     def schema(self) -> str:

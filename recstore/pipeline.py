@@ -1,6 +1,7 @@
 """The whole job, in order: the composition root. The CLI and a worker's tasks call these functions and nothing below them.
 
-    source -> interactions -> filters -> confidence matrix -> training -> exact users -> vectors -> a new generation -> live
+    source -> interactions -> filters -> confidence matrix -> training -> gate -> exact users -> vectors -> a new generation
+    -> live
 
 No transaction is open while Python or the GPU computes; load, index and flip commit separately.
 """
@@ -8,16 +9,22 @@ No transaction is open while Python or the GPU computes; load, index and flip co
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from recstore import confidence, filters, registry, requests, sources, sqlfile, training, vectors
+from scipy.sparse import csr_matrix
+
+from recstore import confidence, filters, gate, held_out, registry, requests, sources, sqlfile, training, vectors
 from recstore.config import Settings
 from recstore.database import Connection, connect, plain_errors
-from recstore.definition import Definition
-from recstore.errors import LostLock, NotTrained, RecstoreError
+from recstore.definition import Definition, Source
+from recstore.errors import GateRefused, LostLock, NotTrained, RecstoreError, SourceShrunk
+from recstore.gate import Verdict
+from recstore.held_out import HeldOut
+from recstore.interactions import Interactions, SourceReport
 from recstore.migrate import require_current
 from recstore.objects import Registered
-from recstore.publication import barriers, building, flipping, generations, reindexing
+from recstore.publication import barriers, building, flipping, generations, reindexing, stored
 from recstore.publication.barriers import Blocker
 from recstore.runs import Reporter, Run, give_lock, take_lock
+from recstore.training import Factors, FoldIn, Trainer
 
 
 @dataclass(frozen=True)
@@ -49,86 +56,49 @@ def retrain(
     *,
     reporter: Reporter | None = None,
     with_loss: bool = False,
+    force: bool = False,
     requested: bool = False,
     time_limit: float | None = None,
 ) -> Outcome:
     """Pulls, filters, trains and publishes recommender `name`. The live generation serves until the flip, and after any
-    error. With `requested`, on behalf of those who ask for it (see `Run`): where only the schedule does, and neither source
-    nor definition changed since the newest training, it is skipped. Raises RecstoreError."""
+    error. With `force`, also what the gate or the source guard would refuse. With `requested`, on behalf of those who ask for
+    it (see `Run`): where only the schedule does, and neither source nor definition changed since the newest training, it is
+    skipped. Raises RecstoreError."""
     with Run(
         url, settings, name, "retrain", reporter, require_current, requested=requested, time_limit=time_limit
     ) as run:
         recommender, definition = run.recommender, run.recommender.definition
-        with run.stage("prepare") as details:
-            _clean(run)
-            if registry.restore_source_view(run.connection, settings, recommender):
-                run.warn(
-                    f"The view {name}.interactions was gone, perhaps dropped along with the source; it is made anew."
-                )
-            generation = run.generation = generations.next_of(run.connection, settings, recommender)
-            barrier = _advance(run, generation)
-            details |= {"generation": generation} | ({"flip_waits_for": barrier} if barrier else {})
-
-        with run.stage("read") as details:
-            pulled, report, snapshot = sources.read(
-                url,
-                settings,
-                name,
-                definition.source,
-                recommender.user_type,
-                recommender.item_type,
-                application_name=run.application_name,
-                has_last_at=_has_last_at(run),
-                expected=sources.expected_rows(run.connection, name),
-                on_rows=lambda done, total: run.reporter.progress("read", done, total),
-            )
-            details |= report.as_dict() | snapshot
+        hyperparameters = definition.hyperparameters
+        force = force or any(row["force"] for row in run.requests)
+        generation = _prepare(run)
+        pulled, report, snapshot = _read(run)
         if requested and (skipped := _skipped(run, snapshot["digest"])):
             return skipped
+        _guard(run, report, force)
 
         with run.stage("filter") as details:
             interactions, drops = filters.apply(pulled, definition.filters)
             details |= {"users": len(interactions.users), "items": len(interactions.items), "pairs": len(interactions)}
             details["dropped"] = [str(drop) for drop in drops]
 
+        with run.stage("hold out") as details:
+            held = held_out.choose(interactions, recommender.held_out_key, definition.gate.held_out)
+            seen = interactions.part(~held.pairs) if held else interactions
+            details |= {"pairs": int(held.pairs.sum())}
+
         with run.stage("weigh") as details:
-            model = confidence.fit(interactions, definition.confidence)
-            matrix = model.matrix(interactions, definition.hyperparameters.alpha)
+            model = confidence.fit(seen, definition.confidence)
+            matrix = model.matrix(seen, hyperparameters.alpha)
             details |= {"function": model.function, "scale_factor": round(model.scale_factor, 6)}
 
-        with run.stage("train") as details:
-            trainer = training.trainer(definition.hyperparameters.trainer)
-            wanted = definition.hyperparameters.factors or min(
-                training.default_factors(len(interactions.items)), recommender.dimensions
-            )
-            iterations = definition.hyperparameters.iterations
-            losses: list[float] = []
-
-            def on_iteration(number: int, _seconds: float, loss: float | None) -> None:
-                if number == 0:  # also where the CPU starts over after the GPU failed
-                    losses.clear()
-                note = "" if loss is None else f"loss {loss:.6g}"
-                losses.extend([] if loss is None else [loss])
-                run.reporter.progress("train", number + 1, iterations, note)
-
-            factors = trainer.train(
-                matrix,
-                definition.hyperparameters,
-                factors=wanted,
-                device=settings.device,
-                threads=settings.threads,
-                on_iteration=on_iteration,
-                with_loss=with_loss,
-            )
-            run.device = factors.device
-            for sentence in factors.warnings:
-                run.warn(sentence)
-            used = factors.item_factors.shape[1]
-            details |= {"trainer": definition.hyperparameters.trainer, "factors": used, "iterations": iterations}
-            details |= {"device": factors.device} | ({"losses": losses} if losses else {})
+        trainer = training.trainer(hyperparameters.trainer)
+        factors, losses = _train(run, trainer, matrix, with_loss)
+        used = factors.item_factors.shape[1]
+        verdict = _judge(run, interactions, held, matrix, trainer, factors.fold_in, force) if held else None
 
         with run.stage("solve users") as details:
-            user_factors = trainer.solve_users(matrix, factors.fold_in, settings.threads)
+            everything = model.matrix(interactions, hyperparameters.alpha) if held else matrix
+            user_factors = trainer.solve_users(everything, factors.fold_in, settings.threads)
             details["users"] = len(user_factors)
 
         with run.stage("vectors") as details:
@@ -137,7 +107,7 @@ def retrain(
             details |= {"dimensions": recommender.dimensions, "type": recommender.vector_type}
             _advance(run, generation)
 
-        hyperparameters = definition.hyperparameters.model_dump() | {"factors": used, "device": factors.device}
+        trained = hyperparameters.model_dump() | {"factors": used, "device": factors.device}
         building.build(
             run,
             generation,
@@ -150,10 +120,132 @@ def retrain(
                 snapshot=report.as_dict() | snapshot,
                 filters=[asdict(drop) for drop in drops],
                 confidence=model.constants(),
-                training=hyperparameters | ({"losses": losses} if losses else {}),
+                training=trained | ({"losses": losses} if losses else {}),
+                fold_in=factors.fold_in.constants,
+                held_out=held.stored(interactions),
+                metrics=verdict.as_dict() if verdict else None,
             ),
         )
         return _finish(run, generation, settings.flip_wait)
+
+
+def _prepare(run: Run) -> int:
+    """What dead runs left is out of the way, the source's view is there; returns the generation to be filled."""
+    with run.stage("prepare") as details:
+        _clean(run)
+        if registry.restore_source_view(run.connection, run.settings, run.recommender):
+            run.warn(
+                f"The view {run.name}.interactions was gone, perhaps dropped along with the source; it is made anew."
+            )
+        generation = run.generation = generations.next_of(run.connection, run.settings, run.recommender)
+        barrier = _advance(run, generation)
+        details |= {"generation": generation} | ({"flip_waits_for": barrier} if barrier else {})
+    return generation
+
+
+def _read(run: Run) -> tuple[Interactions, SourceReport, dict[str, Any]]:
+    """The whole source in one snapshot; see `sources.read`."""
+    recommender = run.recommender
+    with run.stage("read") as details:
+        pulled, report, snapshot = sources.read(
+            run.url,
+            run.settings,
+            run.name,
+            recommender.definition.source,
+            recommender.user_type,
+            recommender.item_type,
+            application_name=run.application_name,
+            has_last_at=sources.has_last_at(run.connection, run.name),
+            expected=sources.expected_rows(run.connection, run.name),
+            on_rows=lambda done, total: run.reporter.progress("read", done, total),
+        )
+        details |= report.as_dict() | snapshot
+    return pulled, report, snapshot
+
+
+def _guard(run: Run, report: SourceReport, force: bool) -> None:
+    """A half-empty upstream table is the commonest accident: it costs nobody the live generation. Raises SourceShrunk."""
+    live = run.connection.execute(sqlfile.query("live_size"), {"recommender_id": run.recommender.id}).fetchone()
+    if live is None:
+        return
+    least = 1 - run.recommender.definition.gate.max_fall
+    fallen = [
+        f"{now:,} {what} instead of {live[what]:,} ({now / live[what] - 1:+.0%})"
+        for what, now in (("users", report.users), ("items", report.items), ("pairs", report.pairs))
+        if now < least * live[what]
+    ]
+    if not fallen:
+        return
+    told = ", ".join(fallen)
+    if force:
+        run.warn(f"Published by force although the source has lost most of its rows: {told}.")
+    elif Source.model_validate(live["source"]) != run.recommender.definition.source:
+        run.warn(f"The source is another one than that of generation {live['generation']}, and smaller: {told}.")
+    else:
+        raise SourceShrunk(name=run.name, fallen=told, generation=live["generation"], most=f"{1 - least:.0%}")
+
+
+def _train(run: Run, trainer: Trainer, matrix: csr_matrix, with_loss: bool) -> tuple[Factors, list[float]]:
+    """Factors, and the loss of each iteration if it was asked for."""
+    hyperparameters, settings = run.recommender.definition.hyperparameters, run.settings
+    wanted = hyperparameters.factors or min(training.default_factors(matrix.shape[1]), run.recommender.dimensions)
+    losses: list[float] = []
+
+    def on_iteration(number: int, _seconds: float, loss: float | None) -> None:
+        if number == 0:  # also where the CPU starts over after the GPU failed
+            losses.clear()
+        note = "" if loss is None else f"loss {loss:.6g}"
+        losses.extend([] if loss is None else [loss])
+        run.reporter.progress("train", number + 1, hyperparameters.iterations, note)
+
+    with run.stage("train") as details:
+        factors = trainer.train(
+            matrix,
+            hyperparameters,
+            factors=wanted,
+            device=settings.device,
+            threads=settings.threads,
+            on_iteration=on_iteration,
+            with_loss=with_loss,
+        )
+        run.device = factors.device
+        for sentence in factors.warnings:
+            run.warn(sentence)
+        details |= {"trainer": hyperparameters.trainer, "factors": factors.item_factors.shape[1]}
+        details |= {"iterations": hyperparameters.iterations, "device": factors.device}
+        details |= {"losses": losses} if losses else {}
+    return factors, losses
+
+
+def _judge(
+    run: Run,
+    interactions: Interactions,
+    held: HeldOut,
+    matrix: csr_matrix,
+    trainer: Trainer,
+    fold_in: FoldIn,
+    force: bool,
+) -> Verdict:
+    """What the held-out pairs say of the new generation. Raises GateRefused where it is worse than the live one."""
+    recommender, gate_settings = run.recommender, run.recommender.definition.gate
+    with run.stage("gate") as details:
+        number = generations.live(run.connection, recommender)
+        live = stored.read(run.connection, run.url, recommender, number, run.application_name) if number else None
+        verdict = gate.judge(
+            interactions, held, recommender.held_out_key, matrix, trainer, fold_in, live, run.settings.threads
+        )
+        refused = verdict.live is not None and verdict.live.worse(gate_settings.tolerance)
+        details |= verdict.as_dict() | {"refused": refused and not force}
+    if verdict.popularity.worse(0):
+        run.warn(f"It recommends worse than popularity does: {verdict.popularity}.")
+    if refused and not force:
+        raise GateRefused(
+            generation=run.generation, name=run.name, comparison=verdict.live, tolerance=f"{gate_settings.tolerance:.0%}",
+            live=number,
+        )  # fmt: skip
+    if refused:
+        run.warn(f"Published by force although it is worse than the live generation: {verdict.live}.")
+    return verdict
 
 
 def publish(
@@ -239,14 +331,6 @@ def _clean(run: Run) -> None:
 def _advance(run: Run, generation: int) -> list[str]:
     """Gets the flip's waiting over with while the training runs."""
     return [str(blocker) for blocker in barriers.advance(run.connection, generation, run.recommender.parents())]
-
-
-def _has_last_at(run: Run) -> bool:
-    found = run.connection.execute(
-        "SELECT FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = 'last_at' AND NOT attisdropped",
-        [run.recommender.relation("interactions")],
-    ).fetchone()
-    return found is not None
 
 
 def _pruned(run: Run, keep: int, wait: float | None = None) -> dict[str, Any]:

@@ -71,6 +71,8 @@ def sentence(name: str, details: dict[str, Any]) -> str:
 
 
 def _sentence(name: str, details: dict[str, Any]) -> str:
+    if "told" in details:
+        return str(details["told"])
     match name:
         case "prepare":
             return f"generation {details['generation']}"
@@ -95,6 +97,12 @@ def _sentence(name: str, details: dict[str, Any]) -> str:
                 f"{details['trainer']}: {details['factors']} factors, {details['iterations']} iterations"
                 f" on the {details['device'].upper()}{loss}"
             )
+        case "hold out" if not details["pairs"]:
+            return "nothing: too few users to compare by, or told not to"
+        case "hold out":
+            return f"{details['pairs']:,} pairs, for the gate"
+        case "gate":
+            return gate_words(details)
         case "solve users":
             return f"{details['users']:,} users, exactly"
         case "vectors":
@@ -121,6 +129,16 @@ def _sentence(name: str, details: dict[str, Any]) -> str:
             return "; ".join(pruned_words(details))
         case _:
             raise KeyError(name)
+
+
+def gate_words(verdict: dict[str, Any]) -> str:
+    """What the held-out pairs said of a generation."""
+    told = [f"NDCG@20 {verdict['metrics']['ndcg@20']:.4f}, popularity {verdict['popularity']['of_other']:.4f}"]
+    live = verdict["live"]
+    told += [f"{live['other']} {live['of_other']:.4f} against {live['of_new']:.4f}"] if live else []
+    told.append(f"on {verdict['pairs']:,} held-out pairs of {verdict['users']:,} users")
+    told += [f"not compared: {verdict['unknown']}"] if verdict["unknown"] else []
+    return "; ".join(told)
 
 
 def plan_words(chosen: dict[str, Any]) -> str:

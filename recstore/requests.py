@@ -23,9 +23,11 @@ TASK_NAMESPACE = 0x72656374
 """First key of the lock under which a message is registered; the second is a hash of its id."""
 
 
-def insert(connection: Connection, name: str, job: Job, origin: Origin, task_id: str | None = None) -> int:
+def insert(
+    connection: Connection, name: str, job: Job, origin: Origin, task_id: str | None = None, *, force: bool = False
+) -> int:
     """Asks for a job of recommender `name`; returns the request's number. Waits for nobody. Raises RecommenderNotFound."""
-    keys = {"recommender": name, "job": job, "origin": origin, "task_id": task_id}
+    keys = {"recommender": name, "job": job, "origin": origin, "task_id": task_id, "force": force}
     try:
         row = connection.execute(sqlfile.query("request"), keys).fetchone()
     except pg.UndefinedObject:
@@ -55,7 +57,7 @@ def unsend(connection: Connection, name: str, job: Job, why: str | None = None) 
 
 
 def claim(connection: Connection, name: str, job: str, run: int) -> list[dict[str, Any]]:
-    """Everything that asks for this job is served by this run; returns {request, origin} of each."""
+    """Everything that asks for this job is served by this run; returns {request, origin, force} of each."""
     keys = {"recommender": name, "job": job, "run": run}
     return connection.execute(sqlfile.query("claim_requests"), keys).fetchall()
 

@@ -240,6 +240,15 @@ def _cost(connection: Connection, statement: sql.Composable) -> float:
     return float(row["QUERY PLAN"][0]["Plan"]["Total Cost"]) if row else 0.0
 
 
+def has_last_at(connection: Connection, schema: str) -> bool:
+    """Whether the source tells when each interaction was."""
+    view = sql.Identifier(schema, "interactions").as_string(connection)
+    found = connection.execute(
+        "SELECT FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = 'last_at' AND NOT attisdropped", [view]
+    ).fetchone()
+    return found is not None
+
+
 def expected_rows(connection: Connection, schema: str) -> int:
     """How many rows the planner expects of the source; for a progress bar only, so 0 where it can not be asked."""
     view = sql.Identifier(schema, "interactions")
@@ -262,10 +271,12 @@ def read(
     *,
     application_name: str,
     has_last_at: bool,
+    with_times: bool = False,
     expected: int = 0,
     on_rows: OnRows | None = None,
 ) -> tuple[Interactions, SourceReport, dict[str, Any]]:
-    """Reads the whole source of recommender `name` in one snapshot, in bulk.
+    """Reads the whole source of recommender `name` in one snapshot, in bulk; `with_times` with each pair's time, if there is
+    a last_at.
 
     Returns the interactions (rows dropped and merged as `source` says), the counts, and the snapshot's time, number and
     digest.
@@ -275,7 +286,9 @@ def read(
     view = f'"{name}".interactions'
     last_at = ", i.last_at::timestamptz AS last_at" if has_last_at else ""
     select = f"SELECT i.user_id, i.item_id, i.value::float8 AS value{last_at} FROM {view} i"  # noqa: S608
-    builder = InteractionsBuilder(user_type, item_type, source.duplicates, source.max_nulls, name)
+    builder = InteractionsBuilder(
+        user_type, item_type, source.duplicates, source.max_nulls, name, with_times=with_times
+    )
     role = "of this connection"
     try:
         with adbc.connect(conninfo(url, application_name)) as connection, connection.cursor() as cursor:

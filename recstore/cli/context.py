@@ -44,6 +44,7 @@ app = typer.Typer(
 
 Name = Annotated[str, typer.Argument(help="The recommender.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Force = Annotated[bool, typer.Option("--force", help="Publish even what the gate or the source guard would refuse.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from recstore import pipeline, registry
-from recstore.cli.context import Json, Name, current, say, settings, show, show_rows, state, use_json
+from recstore.cli.context import Force, Json, Name, current, say, settings, show, show_rows, state, use_json
 from recstore.progress import StageReporter, pruned_words
 from recstore.servers import database_url
 
@@ -38,16 +38,18 @@ def retrain(
     loss: Annotated[bool, typer.Option("--loss", help="Compute and show the loss of each iteration.")] = False,
     device: Annotated[str | None, typer.Option(help="auto, cpu or gpu.", metavar="auto|cpu|gpu")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of training; 0: all cores.", metavar="N")] = None,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Pull the view counts, train, and publish a new generation. The live one serves until the flip.
 
-    Exit code 4: the generation is ready but waits for other sessions to end. Example: recstore retrain retail
+    Exit code 4: the generation is ready but waits for other sessions to end; 5: the gate or the source guard refused it.
+    Example: recstore retrain retail
     """
     use_json(json)
     given = settings(device=device, threads=threads)
     with StageReporter(state.errors).showing() as reporter:
-        outcome = pipeline.retrain(database_url(given), given, name, reporter=reporter, with_loss=loss)
+        outcome = pipeline.retrain(database_url(given), given, name, reporter=reporter, with_loss=loss, force=force)
     _told(outcome, name)
 
 

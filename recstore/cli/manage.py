@@ -13,7 +13,7 @@ from recstore.cli.screen import next_retrain, planned
 from recstore.config import Settings
 from recstore.database import Connection
 from recstore.errors import InvalidInput
-from recstore.progress import StageReporter, plan_words
+from recstore.progress import StageReporter, gate_words, plan_words
 
 File = Annotated[
     Path | None,
@@ -156,6 +156,8 @@ def show_one(name: Name, json: Json = False) -> None:
     )
     if live["collapsed_items"]:
         say(f"  collapsed: {live['collapsed_items']} items have popularity but no vectors")
+    if live["metrics"]:
+        say(f"  held out: {gate_words(live['metrics'])}")
     for kind, result in (live["calibration"] or {}).items():
         say(f"  {kind}: {plan_words(result['chosen'])}")
     for row in described["waiting"]:

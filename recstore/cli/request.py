@@ -9,7 +9,7 @@ import typer
 from psycopg import errors as pg
 
 from recstore import requests
-from recstore.cli.context import Json, Name, say, show, state, use_json
+from recstore.cli.context import Force, Json, Name, say, show, state, use_json
 from recstore.cli.follow import EVERY, NoConnection, Replay, clock, polled, rows_of, watching
 from recstore.cli.jobs import READY
 from recstore.cli.screen import duration
@@ -42,12 +42,12 @@ def register(app: typer.Typer) -> None:
 
 
 @group.command()
-def retrain(name: Name, wait: Wait = False, timeout: Timeout = None, json: Json = False) -> None:
+def retrain(name: Name, wait: Wait = False, timeout: Timeout = None, force: Force = False, json: Json = False) -> None:
     """Ask a worker to retrain a recommender. With --wait, the exit code tells how it went, as that of recstore retrain.
 
     Example: recstore request retrain retail --wait
     """
-    _ask(name, "retrain", wait, timeout, json)
+    _ask(name, "retrain", wait, timeout, json, force=force)
 
 
 @group.command()
@@ -78,12 +78,12 @@ def cancel(
         say(f"cancelled request {number}, {row['job']} of {row['recommender']}")
 
 
-def _ask(name: str, job: requests.Job, wait: bool, timeout: float | None, json: bool) -> None:
+def _ask(name: str, job: requests.Job, wait: bool, timeout: float | None, json: bool, *, force: bool = False) -> None:
     use_json(json)
     if timeout is not None and not wait:
         raise InvalidInput("--timeout says how long to wait: it goes with --wait.")
     with watching() as (opened, settings):
-        number = _insert(opened, name, job)
+        number = _insert(opened, name, job, force)
         warning = nobody_dispatches(opened, settings)
         row = _request(opened, number)
     if warning:
@@ -104,12 +104,13 @@ def _ask(name: str, job: requests.Job, wait: bool, timeout: float | None, json: 
         raise typer.Exit(READY)
 
 
-def _insert(opened: Connection, name: str, job: requests.Job) -> int:
+def _insert(opened: Connection, name: str, job: requests.Job, force: bool) -> int:
     try:
-        return requests.insert(opened, name, job, "command")
+        return requests.insert(opened, name, job, "command", force=force)
     except pg.InsufficientPrivilege:  # a role that may ask, by recstore db grant, and not write
         try:
-            row = opened.execute(f"SELECT recstore.request_{job}(%s) AS request", [name]).fetchone()
+            asked = f"recstore.request_{job}(%s{', true' if force else ''})"
+            row = opened.execute(f"SELECT {asked} AS request", [name]).fetchone()  # noqa: S608
         except pg.UndefinedObject:
             raise RecommenderNotFound(name=name) from None
         assert row is not None

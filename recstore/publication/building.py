@@ -29,6 +29,9 @@ class Content:
     filters: list[dict[str, Any]]
     confidence: dict[str, Any]
     training: dict[str, Any]
+    fold_in: dict[str, Any] | None = None
+    held_out: dict[str, Any] | None = None
+    metrics: dict[str, Any] | None = None
 
 
 def build(run: Run, generation: int, content: Content) -> None:
@@ -119,6 +122,9 @@ def _load(run: Run, generation: int, content: Content) -> dict[str, Any]:
             "filters": Jsonb(content.filters),
             "confidence": Jsonb(content.confidence),
             "training": Jsonb(content.training),
+            "fold_in": content.fold_in and Jsonb(content.fold_in),
+            "held_out": content.held_out and Jsonb(content.held_out),
+            "metrics": content.metrics and Jsonb(content.metrics),
             "factors": content.factors,
             "users": len(interactions.users),
             "items": len(interactions.items),

@@ -26,7 +26,7 @@ INSERT INTO recstore_private.pointers (recommender_id) VALUES (%(recommender_id)
 
 -- name: select_recommender
 SELECT r.id, r.name, r.definition, r.user_type, r.item_type, r.vector_type, r.dimensions, r.objects_version,
-    r.object_digests, n.nspname AS vector_schema
+    r.object_digests, n.nspname AS vector_schema, r.held_out_key
 FROM recstore_private.recommenders r
 JOIN pg_extension e ON e.extname = 'vector'
 JOIN pg_namespace n ON n.oid = e.extnamespace
@@ -249,8 +249,24 @@ INSERT INTO recstore_private.generations (recommender_id, vector_type, dimension
 VALUES (%(recommender_id)s, %(vector_type)s, %(dimensions)s)
 RETURNING generation;
 
+-- name: stored_generation
+-- What folding users in against a generation takes, beside its items.
+SELECT g.factors, g.users, g.confidence, g.training, g.held_out, g.fold_in
+FROM recstore_private.generations g
+WHERE g.generation = %(generation)s;
+
+-- name: live_size
+-- How much the live generation was made of.
+SELECT p.generation, g.definition -> 'source' AS source,
+    g.snapshot -> 'users' AS users, g.snapshot -> 'items' AS items, g.snapshot -> 'pairs' AS pairs
+FROM recstore_private.pointers p
+JOIN recstore_private.generations g ON g.generation = p.generation
+WHERE p.recommender_id = %(recommender_id)s;
+
 -- name: select_generations
-SELECT g.*, p.generation = g.generation AS live
+SELECT g.generation, g.state, g.run, g.vector_type, g.dimensions, g.definition, g.snapshot, g.factors, g.seen_published,
+    g.barrier, g.barrier_transactions, g.barrier_xid, g.reason, g.ready_at,
+    p.generation = g.generation AS live
 FROM recstore_private.generations g
 JOIN recstore_private.pointers p ON p.recommender_id = g.recommender_id
 WHERE g.recommender_id = %(recommender_id)s AND g.state <> 'pruned'
@@ -265,7 +281,8 @@ RETURNING generation;
 UPDATE recstore_private.generations
 SET snapshot = %(snapshot)s, filters = %(filters)s, confidence = %(confidence)s, training = %(training)s,
     factors = %(factors)s, users = %(users)s, items = %(items)s, collapsed_items = %(collapsed_items)s,
-    max_item_length = %(max_item_length)s, mean_preference = %(mean_preference)s, seen_published = %(seen_published)s
+    max_item_length = %(max_item_length)s, mean_preference = %(mean_preference)s, seen_published = %(seen_published)s,
+    held_out = %(held_out)s, fold_in = %(fold_in)s, metrics = %(metrics)s
 WHERE generation = %(generation)s;
 
 -- name: store_calibration
@@ -415,7 +432,7 @@ WHERE NOT EXISTS (
 ORDER BY n.name;
 
 -- name: request
-SELECT recstore_private.request(%(recommender)s, %(job)s, %(origin)s, %(task_id)s) AS request;
+SELECT recstore_private.request(%(recommender)s, %(job)s, %(origin)s, %(task_id)s, %(force)s) AS request;
 
 -- name: lock_task
 -- Two deliveries of one message register it one after the other.
@@ -435,7 +452,7 @@ WHERE q.request IN (
     WHERE o.recommender = %(recommender)s AND o.job = %(job)s AND o.state IN ('waiting', 'sent')
     FOR UPDATE SKIP LOCKED
 )
-RETURNING q.request, q.origin;
+RETURNING q.request, q.origin, q.force;
 
 -- name: unsend_requests
 -- The message came to nothing: they wait for the next one.
@@ -782,3 +799,12 @@ FROM (
 ) l
 LEFT JOIN pg_stat_activity a ON a.pid = l.pid
 ORDER BY l.pid;
+
+-- name: scratch_schemas
+-- Scratch recommenders of this role, by the schema of their data.
+SELECT regexp_replace(n.nspname, '_data$', '') AS name
+FROM pg_namespace n
+WHERE n.nspname ~ '^scratch_[0-9a-f]{8}_data$'
+    AND obj_description(n.oid, 'pg_namespace') = %(mark)s
+    AND pg_has_role(n.nspowner, 'USAGE')
+ORDER BY 1;

@@ -5,7 +5,7 @@ The step between confidence and vectors. Knows no database and no particular tra
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -21,6 +21,9 @@ OnIteration = Callable[[int, float, float | None], None]
 """Called after each iteration with its number from 0, its seconds, and the loss if it was asked for. Where the GPU fails
 and the CPU starts over, the numbers start over too. What it raises ends the training and passes through."""
 
+GROUP = "recstore.trainers"
+"""The entry point group by which other packages bring trainers of their own."""
+
 
 @dataclass(frozen=True, eq=False)
 class FoldIn:
@@ -32,6 +35,13 @@ class FoldIn:
     item_factors: Matrix  # (items, factors)
     item_users: NDArray[np.int64]  # (items,), the users that each item had in the matrix it was trained on
     constants: dict[str, Any]  # of the trainer, ready for JSON: numbers, and lists of one number per factor
+
+
+OnFactors = Callable[[int, FoldIn], bool | None]
+"""Called after each iteration (after `OnIteration`) with its number from 0 and what users could be folded in against at that
+moment; the arrays are valid during the call only, since training goes on in place. Returning True ends the training with
+these factors. What it raises ends the training and passes through. A trainer without iterations calls it once, at its
+end, with the number 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,15 +76,17 @@ class Trainer(Protocol):
         threads: int = 0,
         item_factors: Matrix | None = None,
         on_iteration: OnIteration | None = None,
+        on_factors: OnFactors | None = None,
         with_loss: bool = False,
     ) -> Factors:
         """Trains on `matrix` (users x items, float32 CSR, c = 1 + alpha w).
 
         `factors` overrides the hyperparameter of that name and is reduced to items - 1 where it is more. `threads` 0
         means all cores. `item_factors`, (items, factors) float32, is a warm start; a row of zeros stands for an item
-        that is new. The same input gives the same factors on the CPU, whatever the number of threads. The device "auto"
-        is the GPU where it can be used and has room, else the CPU; "gpu" is an error where "auto" would be the CPU.
-        Raises TooManyFactors, DeviceUnavailable, TrainingDiverged, and InvalidInput for a warm start of another shape.
+        that is new; a trainer without iterations ignores it. The same input gives the same factors on the CPU, to the
+        bit and whatever the number of threads. The device "auto" is the GPU where it can be used and has room, else the
+        CPU; "gpu" is an error where "auto" would be the CPU. Raises TooManyFactors, DeviceUnavailable, TrainingDiverged,
+        and InvalidInput for a warm start of another shape.
         """
 
     def solve_users(self, rows: sparse.csr_matrix, fold_in: FoldIn, threads: int = 0) -> Matrix:
@@ -87,15 +99,47 @@ def item_users(matrix: sparse.csr_matrix) -> NDArray[np.int64]:
     return np.bincount(matrix.indices, minlength=matrix.shape[1]).astype(np.int64)
 
 
-_BUILT_IN = {"als": EntryPoint("als", "recstore.training.als:ALS", "recstore.trainers")}
+_BUILT_IN = {
+    "als": EntryPoint("als", "recstore.training.als:ALS", GROUP),
+    "hybrid": EntryPoint("hybrid", "recstore.training.hybrid:Hybrid", GROUP),
+    "spectral": EntryPoint("spectral", "recstore.training.spectral:Spectral", GROUP),
+}
 
 
 def trainer(name: str) -> Trainer:
-    """The trainer of that name. Raises InvalidInput with the names there are."""
-    if name not in _BUILT_IN:
-        raise InvalidInput(f"There is no trainer named {name!r}; choose one of: {', '.join(sorted(_BUILT_IN))}.")
-    made: Trainer = _BUILT_IN[name].load()()
-    return made
+    """The trainer of that name: one of recstore's, else one that an installed package brings: an entry point of the group
+    `recstore.trainers` whose object, called without arguments, gives a `Trainer`. Raises InvalidInput with the names
+    there are, or with what is wrong with the package's."""
+    found = _BUILT_IN.get(name) or _installed().get(name)
+    if found is None:
+        raise InvalidInput(f"There is no trainer named {name!r}; choose one of: {', '.join(trainer_names())}.")
+    try:
+        made = found.load()()
+        missing = [method for method in ("train", "solve_users") if not callable(getattr(made, method, None))]
+    except Exception as error:
+        if name in _BUILT_IN:
+            raise
+        raise InvalidInput(f"{_origin(found)} can not be loaded: {type(error).__name__}: {error}.") from error
+    if missing:
+        raise InvalidInput(f"{_origin(found)} is no trainer: it has no method {' and no method '.join(missing)}.")
+    loaded: Trainer = made
+    return loaded
+
+
+def trainer_names() -> list[str]:
+    """The names that `trainer` knows, recstore's own and those of installed packages, sorted."""
+    return sorted(_BUILT_IN.keys() | _installed().keys())
+
+
+def _installed() -> dict[str, EntryPoint]:
+    """Of other packages; where two bring the same name, the package that comes first by name."""
+    found = sorted(entry_points(group=GROUP), key=lambda point: point.dist.name if point.dist else "", reverse=True)
+    return {point.name: point for point in found}
+
+
+def _origin(point: EntryPoint) -> str:
+    package = f" of the package {point.dist.name}" if point.dist else ""
+    return f"The trainer {point.name!r}{package} ({point.value})"
 
 
 def default_factors(items: int) -> int:
@@ -110,14 +154,17 @@ def usable_factors(factors: int, items: int) -> int:
     return max(1, min(factors, items - 1))
 
 
+def warnings_for_factors(factors: int, items: int) -> list[str]:
+    """A sentence if that many factors are reduced. Raises TooManyFactors."""
+    usable = usable_factors(factors, items)
+    if usable == factors:
+        return []
+    return [f"{factors} factors are more than {items} items can determine; {usable} are used (items - 1)."]
+
+
 def warnings_for(matrix: sparse.csr_matrix, hyperparameters: Hyperparameters, factors: int) -> list[str]:
     """A sentence for each setting that is known to be bad for this confidence matrix (c = 1 + alpha w, float32 CSR)."""
-    sentences = []
-    usable = usable_factors(factors, matrix.shape[1])
-    if usable < factors:
-        sentences.append(
-            f"{factors} factors are more than {matrix.shape[1]} items can determine; {usable} are used (items - 1)."
-        )
+    sentences = warnings_for_factors(factors, matrix.shape[1])
     weight = float(matrix.data.mean(dtype=np.float64)) - 1
     if weight <= 1.001:
         sentences.append(

@@ -8,7 +8,8 @@ RecSys 2011). The only module that imports `implicit`.
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from recstore.training import (
     Factors,
     FoldIn,
     Matrix,
+    OnFactors,
     OnIteration,
     cuda,
     item_users,
@@ -57,6 +59,7 @@ class ALS:
         threads: int = 0,
         item_factors: Matrix | None = None,
         on_iteration: OnIteration | None = None,
+        on_factors: OnFactors | None = None,
         with_loss: bool = False,
     ) -> Factors:
         """See `Trainer.train`. Both sides start from uniform numbers in [0, 0.01) drawn from the seed, users first, on
@@ -81,11 +84,27 @@ class ALS:
             if item_factors.shape != y.shape:
                 raise InvalidInput(f"The initial item factors have the shape {item_factors.shape}, not {y.shape}.")
             y = np.array(item_factors, dtype=np.float32, order="C")
+        users_of_item = item_users(matrix)
 
-        with threadpool_limits(1, "blas"):
+        def fold_in(item_factors: Matrix) -> FoldIn:
+            return FoldIn(item_factors, users_of_item, {"regularization": hyperparameters.regularization})
+
+        def after_iteration(
+            number: int, seconds: float, loss: float | None, item_factors: Callable[[], Matrix]
+        ) -> None:
+            if on_iteration is not None:
+                on_iteration(number, seconds, loss)
+            if on_factors is None:
+                return
+            with threadpool_limits(blas.get_original_num_threads()):
+                enough = on_factors(number, fold_in(item_factors()))
+            if enough:
+                raise _Enough
+
+        with threadpool_limits(1, "blas") as blas:
             if on_gpu:
                 try:
-                    x, y = _fit_gpu(matrix, x, y, hyperparameters, on_iteration, with_loss)
+                    x, y = _fit_gpu(matrix, x, y, hyperparameters, after_iteration, with_loss)
                 except _GPUFailed as failed:
                     if device == "gpu":
                         raise DeviceUnavailable(reason=str(failed)) from failed
@@ -95,13 +114,12 @@ class ALS:
                     )
                     on_gpu = False
             if not on_gpu:
-                x, y = _fit_cpu(matrix, x, y, hyperparameters, threads, on_iteration, with_loss)
+                x, y = _fit_cpu(matrix, x, y, hyperparameters, threads, after_iteration, with_loss)
         for side, trained in (("user", x), ("item", y)):
             broken = int(np.count_nonzero(~np.isfinite(trained).all(axis=1)))
             if broken:
                 raise TrainingDiverged(what=f"those of {broken} of {len(trained)} {side}s")
-        fold_in = FoldIn(y, item_users(matrix), {"regularization": hyperparameters.regularization})
-        return Factors(x, fold_in, "gpu" if on_gpu else "cpu", tuple(sentences))
+        return Factors(x, fold_in(y), "gpu" if on_gpu else "cpu", tuple(sentences))
 
     def solve_users(self, rows: sparse.csr_matrix, fold_in: FoldIn, threads: int = 0) -> Matrix:
         """See `Trainer.solve_users`. Solves (Y^T C_u Y + regularization I) x_u = Y^T C_u p_u in double precision."""
@@ -135,13 +153,21 @@ class _GPUFailed(Exception):
     """CUDA, or `implicit` on it, gave up; the message says why and after how many iterations."""
 
 
+class _Enough(Exception):
+    """`on_factors` wants no more iterations."""
+
+
+_AfterIteration = Callable[[int, float, float | None, Callable[[], Matrix]], None]
+"""As OnIteration, and where to get the item factors of that moment from. Raises _Enough."""
+
+
 def _fit_cpu(
     matrix: sparse.csr_matrix,
     x: Matrix,
     y: Matrix,
     hyperparameters: Hyperparameters,
     threads: int,
-    on_iteration: OnIteration | None,
+    after_iteration: _AfterIteration,
     with_loss: bool,
 ) -> tuple[Matrix, Matrix]:
     model = implicit.cpu.als.AlternatingLeastSquares(
@@ -154,7 +180,9 @@ def _fit_cpu(
     )
     model.user_factors, model.item_factors = x, y
     try:
-        model.fit(matrix, show_progress=False, callback=on_iteration)
+        model.fit(matrix, show_progress=False, callback=lambda *progress: after_iteration(*progress, lambda: y))
+    except _Enough:
+        pass
     except ModelFitError as error:
         raise TrainingDiverged(what=str(error)) from None
     return model.user_factors, model.item_factors
@@ -165,10 +193,10 @@ def _fit_gpu(
     x: Matrix,
     y: Matrix,
     hyperparameters: Hyperparameters,
-    on_iteration: OnIteration | None,
+    after_iteration: _AfterIteration,
     with_loss: bool,
 ) -> tuple[Matrix, Matrix]:
-    """Raises _GPUFailed; what `on_iteration` raises passes through as it is, whatever its type. Leaves x and y alone."""
+    """Raises _GPUFailed; what the callbacks raise passes through as it is, whatever its type. Leaves x and y alone."""
     factors = x.shape[1]
     padding = ((0, 0), (0, cuda.padded(factors) - factors))
     done, in_callback = 0, False
@@ -176,9 +204,15 @@ def _fit_gpu(
     def report(number: int, seconds: float, loss: float | None) -> None:
         nonlocal done, in_callback
         done, in_callback = number + 1, True
-        if on_iteration is not None:
-            on_iteration(number, seconds, loss)
+        after_iteration(number, seconds, loss, on_host)
         in_callback = False
+
+    def on_host() -> Matrix:
+        nonlocal in_callback
+        in_callback = False
+        copied = np.ascontiguousarray(model.item_factors.to_numpy()[:, :factors])
+        in_callback = True
+        return copied
 
     try:
         model = implicit.gpu.als.AlternatingLeastSquares(
@@ -190,7 +224,9 @@ def _fit_gpu(
         )
         model.user_factors = implicit.gpu.Matrix(np.pad(x, padding))
         model.item_factors = implicit.gpu.Matrix(np.pad(y, padding))
-        model.fit(matrix, show_progress=False, callback=report)
+        with suppress(_Enough):
+            model.fit(matrix, show_progress=False, callback=report)
+        in_callback = False
         trained = [side.to_numpy()[:, :factors] for side in (model.user_factors, model.item_factors)]
         if np.array_equal(trained[0], x):  # implicit does not look whether its kernels could be launched
             raise RuntimeError("the factors came back as they went: implicit has no kernels for this GPU")

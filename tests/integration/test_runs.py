@@ -24,6 +24,7 @@ STAGES = [
     "prepare",
     "read",
     "filter",
+    "hold out",
     "weigh",
     "train",
     "solve users",

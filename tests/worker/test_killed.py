@@ -17,6 +17,7 @@ OTHERS = [
     "calibrate",
     "read",
     "filter",
+    "hold out",
     "weigh",
     "in train",
     "solve users",

@@ -1,0 +1,170 @@
+"""Learning curves: how well a model does after every n-th iteration, on what it was trained on and on what was held out.
+
+Where training still gains and validation loses, more iterations only learn the training pairs by heart; so the number of
+iterations is read off the curve of one training, not searched for. Pure.
+"""
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from recstore.evaluation.metrics import evaluate
+from recstore.evaluation.scorers import FactorScorer
+from recstore.evaluation.splits import SEED, Split, count_matrix
+from recstore.training import FoldIn, Trainer
+
+METRIC = "ndcg@20"
+"""What a curve is judged by where nobody says otherwise."""
+
+USERS = 2000
+"""Measured at each point, at most: points are compared with each other on the same users, so few are enough."""
+
+LOWER_IS_BETTER = frozenset({"mse"})
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """The metrics after `iteration` iterations: a training with that many gives this model again.
+
+    `train` finds the training pairs among all items, `validation` the held-out ones among those not trained on; `seconds`
+    of training, without the measuring, had passed.
+    """
+
+    iteration: int
+    train: dict[str, float]
+    validation: dict[str, float]
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Enough is when `metric` on the validation part has not become better for `points` points."""
+
+    metric: str = METRIC
+    points: int = 3
+
+    def over(self, curve: Sequence[CurvePoint]) -> bool:
+        """Whether the best point lies that far back."""
+        return bool(curve) and len(curve) - 1 - curve.index(best(curve, self.metric)) >= self.points
+
+
+class LearningCurve:
+    """Looks on at `model.fit(split.train, .., watch=curve)` and collects `points`: the metrics of `users` after every
+    `every`-th iteration, and after the last.
+
+    `split` has a validation part, which is what is held out. `users` None is a sample of USERS of those with a pair in both
+    parts, drawn from `seed`. Without `on_train` only the validation part is measured, in half the time. With `patience`
+    the training ends when that is over, and the model is the one of the best point. `on_point` is told of each point; what
+    it raises ends the training. One curve watches one training; `seconds` is what that cost.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        every: int = 1,
+        ks: tuple[int, ...] = (10, 20),
+        users: NDArray[np.intp] | None = None,
+        seed: int = SEED,
+        on_train: bool = True,
+        patience: Patience | None = None,
+        on_point: Callable[[CurvePoint], None] | None = None,
+        threads: int = 0,
+    ) -> None:
+        if split.validation is None:
+            raise ValueError("a learning curve needs a split with a validation part")
+        self.points: list[CurvePoint] = []
+        self.seconds = 0.0
+        self.users = sample(split.users(split.validation), USERS, seed) if users is None else users
+        self._train, self._validation = (count_matrix(part)[self.users] for part in (split.train, split.validation))
+        self._every, self._ks, self._on_train, self._threads = every, ks, on_train, threads
+        self._patience, self._on_point = patience, on_point
+        self._done = 0
+        self._best: FoldIn | None = None
+
+    def begin(self, trainer: Trainer, matrix: sparse.csr_matrix, iterations: int) -> None:
+        """See `model.Watcher`."""
+        self._trainer, self._rows, self._iterations = trainer, matrix[self.users], iterations
+        self._began = time.perf_counter()
+
+    def __call__(self, number: int, fold_in: FoldIn) -> bool:
+        """See `training.OnFactors`."""
+        if number == 0:  # also where the CPU starts over after the GPU failed
+            self.points.clear()
+        self._done = number + 1
+        if self._done % self._every:
+            return False
+        self._measure(fold_in)
+        return self._patience is not None and self._patience.over(self.points)
+
+    def finish(self, fold_in: FoldIn) -> tuple[FoldIn, int]:
+        """See `model.Watcher`."""
+        if not self.points or self.points[-1].iteration < self._done:
+            self._measure(fold_in)
+        if self._done <= 1:  # called once or never: a trainer without iterations gives this again whatever it is told
+            self.points[-1] = replace(self.points[-1], iteration=self._iterations)
+        if self._patience is None or self._best is None:
+            return fold_in, self.points[-1].iteration
+        return self._best, best(self.points, self._patience.metric).iteration
+
+    def _measure(self, fold_in: FoldIn) -> None:
+        now = time.perf_counter()
+        trained = now - self._began - self.seconds
+        user_factors = self._trainer.solve_users(self._rows, fold_in, self._threads)
+        scorer = FactorScorer("", user_factors, fold_in.item_factors)
+        point = CurvePoint(
+            iteration=max(1, self._done),
+            train=self._metrics(scorer, self._train, exclude_train=False) if self._on_train else {},
+            validation=self._metrics(scorer, self._validation, exclude_train=True),
+            seconds=trained,
+        )
+        self.points.append(point)
+        if self._patience is not None and best(self.points, self._patience.metric) is point:
+            self._best = copy.deepcopy(fold_in)
+        self.seconds += time.perf_counter() - now
+        if self._on_point is not None:
+            self._on_point(point)
+
+    def _metrics(self, scorer: FactorScorer, held_out: sparse.csr_matrix, *, exclude_train: bool) -> dict[str, float]:
+        """Without the popularity of what is listed: how many of the sampled users have an item says little of it."""
+        metrics = evaluate(
+            scorer,
+            self._train,
+            held_out,
+            ks=self._ks,
+            exclude_train=exclude_train,
+            threads=self._threads,
+            auc=False,
+        )
+        return {
+            name: value
+            for name, value in metrics.values.items()
+            if value is not None and not name.startswith("mean_popularity")
+        }
+
+
+def best(curve: Sequence[CurvePoint], metric: str = METRIC) -> CurvePoint:
+    """The point with the best `metric` on the validation part; of equals the earliest. Raises ValueError where there is
+    none."""
+    sign = -1 if metric in LOWER_IS_BETTER else 1
+    measured = [point for point in curve if metric in point.validation]
+    if not measured:
+        raise ValueError(f"no point of the curve has a validation {metric}")
+    return max(measured, key=lambda point: sign * point.validation[metric])
+
+
+def sample(users: NDArray[np.intp], most: int, seed: int) -> NDArray[np.intp]:
+    """`most` random ones of `users`, ascending; all where there are not more."""
+    if len(users) <= most:
+        return users
+    return np.sort(np.random.default_rng(seed).choice(users, most, replace=False))

@@ -1,0 +1,122 @@
+"""The pairs that no training sees, so that two generations can be compared on what neither was trained on. Pure.
+
+A step between filters and confidence. A keyed hash of the ids chooses them: the same pairs in every run, whatever else comes
+or goes, and nobody who does not know the key can foresee them. Users of the lowest hashes are the sample; of theirs, a fifth
+of the pairs is held out. Each generation keeps the bounds that it used: what lies within those of two generations was seen
+by neither.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from recstore.interactions import IdMap, Interactions
+
+PAIRS_OF_USER = 0.2
+"""The part of a sampled user's pairs that is held out; the rest is what the user is folded in by."""
+
+USERS = 10_000
+"""Most users in the sample: enough to tell differences of one percent, and the comparison stays cheap."""
+
+MIN_USERS = 50
+"""Fewest users to compare by; where the sample is smaller nothing is held out."""
+
+MIN_USERS_OF_ITEM = 5
+"""Items with fewer users lose no pair: they could be left with none."""
+
+_RANGE = 1 << 64
+
+PAIRS_BELOW = int(PAIRS_OF_USER * _RANGE)
+"""Pairs of sampled users with a hash below this are held out."""
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """`pairs` marks what is held out of the interactions it was chosen from; users with a hash below `users_below`, out of
+    2**64, are the sample."""
+
+    pairs: NDArray[np.bool_]
+    users_below: int
+
+    def __bool__(self) -> bool:
+        return bool(self.pairs.any())
+
+    def stored(self, interactions: Interactions) -> dict[str, Any] | None:
+        """Ready for JSON, with what turns the published numbers of users of an item into those of the training; None where
+        nothing is held out."""
+        if not self:
+            return None
+        items, counts = np.unique(interactions.item_index[self.pairs], return_counts=True)
+        return {
+            "users_below": self.users_below,
+            "pairs_below": PAIRS_BELOW,
+            "min_users": MIN_USERS_OF_ITEM,
+            "users": len(np.unique(interactions.user_index[self.pairs])),
+            "pairs": int(self.pairs.sum()),
+            "items": items.tolist(),
+            "counts": counts.tolist(),
+        }
+
+
+def choose(interactions: Interactions, key: UUID, share: float) -> HeldOut:
+    """At most `share` of the pairs. Nothing where that leaves fewer than MIN_USERS users to compare by."""
+    nothing = HeldOut(np.zeros(len(interactions), dtype=np.bool_), 0)
+    if share <= 0:
+        return nothing
+    of_user = user_hashes(interactions.users, key)
+    within = min(1.0, share / PAIRS_OF_USER, USERS / len(of_user))
+    users_below = min(int(within * _RANGE), _RANGE - 1)
+
+    users = np.bincount(interactions.item_index, minlength=len(interactions.items))
+    candidates = np.flatnonzero(
+        (of_user < np.uint64(users_below))[interactions.user_index]
+        & (users >= MIN_USERS_OF_ITEM)[interactions.item_index]
+    )
+    user, item = interactions.user_index[candidates], interactions.item_index[candidates]
+    of_item = _hashes(interactions.items, key, b"item")
+    chosen = candidates[_mixed(of_user[user], of_item[item]) < np.uint64(PAIRS_BELOW)]
+
+    most = int(share * len(interactions))
+    if len(chosen) > most:  # heavy users: the sample ends before the user that would be too much
+        hashes = of_user[interactions.user_index[chosen]]
+        users_below = int(np.sort(hashes)[most])
+        chosen = chosen[hashes < np.uint64(users_below)]
+    if len(np.unique(interactions.user_index[chosen])) < MIN_USERS:
+        return nothing
+    pairs = nothing.pairs
+    pairs[chosen] = True
+    return HeldOut(pairs, users_below)
+
+
+def user_hashes(users: IdMap, key: UUID) -> NDArray[np.uint64]:
+    """The hash of each user's id, uniform over 64 bits."""
+    return _hashes(users, key, b"user")
+
+
+def _hashes(ids: IdMap, key: UUID, side: bytes) -> NDArray[np.uint64]:
+    """Keyed BLAKE2b of each id; a number hashes alike whatever its type. About a microsecond each."""
+    plain: Any = ids.ids.to_pylist()
+    if pa.types.is_integer(ids.ids.type):
+        plain = [number.to_bytes(8, "big", signed=True) for number in plain]
+    elif pa.types.is_string(ids.ids.type):
+        plain = [text.encode() for text in plain]
+    hasher = hashlib.blake2b(digest_size=8, key=key.bytes, person=side)
+    digests = bytearray()
+    for value in plain:
+        hashed = hasher.copy()
+        hashed.update(value)
+        digests += hashed.digest()
+    return np.frombuffer(bytes(digests), dtype=">u8").astype(np.uint64)
+
+
+def _mixed(of_user: NDArray[np.uint64], of_item: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """One hash of two, by the finalizer of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), modulo 2**64."""
+    mixed = of_user + np.uint64(0x9E3779B97F4A7C15) * of_item
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(mixed ^ (mixed >> np.uint64(31)), dtype=np.uint64)

@@ -1,0 +1,84 @@
+"""A published generation read back: the items it was trained on, and what folding users in against them takes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import adbc_driver_manager
+import adbc_driver_postgresql.dbapi as adbc
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recstore import confidence, sqlfile, vectors
+from recstore.confidence import ConfidenceModel
+from recstore.database import Connection, conninfo
+from recstore.errors import ConnectionLost
+from recstore.interactions import IdMap
+from recstore.objects import Registered
+from recstore.publication import generations
+from recstore.training import FoldIn
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """Item i of `fold_in` is the item of `items` at that position. A collapsed item's factors are zeros."""
+
+    generation: int
+    items: IdMap
+    item_users: Any  # int64 (items,), with the pairs that were held out
+    fold_in: FoldIn
+    confidence: ConfidenceModel
+    alpha: float
+    trainer: str
+    held_out: dict[str, Any] | None  # see `recstore.held_out.HeldOut.stored`
+
+
+def read(
+    connection: Connection, url: str, recommender: Registered, generation: int, application_name: str
+) -> Stored | None:
+    """None for a generation of an older recstore, which did not keep what a fold-in takes. Raises ConnectionLost."""
+    row = connection.execute(sqlfile.query("stored_generation"), {"generation": generation}).fetchone()
+    if row is None or row["fold_in"] is None:
+        return None
+    ids, embedding, length, users = _columns(url, recommender, generation, row["factors"], application_name)
+    trained_on = users.copy()
+    if row["held_out"]:
+        trained_on[row["held_out"]["items"]] -= row["held_out"]["counts"]
+    return Stored(
+        generation=generation,
+        items=ids,
+        item_users=users,
+        fold_in=FoldIn(vectors.factors_from(embedding, length, row["factors"]), trained_on, row["fold_in"]),
+        confidence=confidence.restore(row["confidence"], trained_on, row["users"]),
+        alpha=row["training"]["alpha"],
+        trainer=row["training"]["trainer"],
+        held_out=row["held_out"],
+    )
+
+
+def _columns(url: str, recommender: Registered, generation: int, factors: int, application_name: str) -> Any:
+    select = (
+        "SELECT v.item_id, v.embedding::real[] AS embedding, v.length, v.users"  # noqa: S608
+        f" FROM {generations.table(recommender, 'items', generation)} v"
+    )
+    try:
+        with adbc.connect(conninfo(url, application_name)) as reading, reading.cursor() as cursor:
+            cursor.execute(select)
+            table = cursor.fetch_arrow_table().combine_chunks()
+            reading.rollback()
+    except adbc_driver_manager.Error as error:
+        reason = " ".join(str(error).split())
+        raise ConnectionLost(doing=f"reading generation {generation} of {recommender.name!r}", reason=reason) from error
+    ids = table["item_id"].combine_chunks()
+    if isinstance(ids.type, pa.BaseExtensionType):
+        ids = ids.cast(ids.type.storage_type)
+    ids = ids.cast(recommender.item_type.arrow)
+    order = pc.sort_indices(ids)
+    table = table.take(order)
+    stored = table["embedding"].combine_chunks()
+    embedding = np.zeros((len(table), factors), dtype=np.float32)
+    present = np.asarray(stored.is_valid())
+    if present.any():
+        flat = np.asarray(stored.drop_null().flatten(), dtype=np.float32)
+        embedding[present] = flat.reshape(int(present.sum()), -1)[:, :factors]
+    return IdMap(ids.take(order)), embedding, table["length"].to_numpy(), table["users"].to_numpy().astype(np.int64)

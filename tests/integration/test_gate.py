@@ -1,0 +1,132 @@
+"""The gate and the source guard on a real server: what they refuse, what stays, what is stored and shown, and force."""
+
+import numpy as np
+import pytest
+from conftest import Command, Database
+from support import Hook, look
+
+from recstore import confidence, held_out, registry, training
+from recstore.confidence import fit
+from recstore.definition import Gate, Hyperparameters
+from recstore.errors import GateRefused, SourceShrunk
+from recstore.interactions import Interactions
+from recstore.publication import calibration, stored
+from recstore.sources import read
+
+GIVEN = Hyperparameters(factors=8, iterations=6, regularization=5)
+
+
+@pytest.fixture
+def gated(shop: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
+    """A shop so small that a fifth of all pairs has to be held out; its first generation is live."""
+    monkeypatch.setattr(calibration, "SAMPLE", 2)
+    shop.create(hyperparameters=GIVEN, gate=Gate(held_out=0.2))
+    assert shop.retrain().live
+    return shop
+
+
+def alter(database: Database, **hyperparameters: object) -> None:
+    with database.connect() as connection:
+        recommender = registry.get(connection, "retail")
+        changed = recommender.definition.hyperparameters.model_copy(update=hyperparameters)
+        definition = recommender.definition.model_copy(update={"hyperparameters": changed})
+        registry.alter(connection, database.settings, recommender, definition)
+
+
+def pulled(database: Database) -> tuple[Interactions, held_out.HeldOut]:
+    """The interactions, and what is held out of them."""
+    with database.connect() as connection:
+        recommender = registry.get(connection, "retail")
+    interactions, _, _ = read(
+        database.url, database.settings, "retail", recommender.definition.source, recommender.user_type,
+        recommender.item_type, application_name="test", has_last_at=False,
+    )  # fmt: skip
+    return interactions, held_out.choose(interactions, recommender.held_out_key, 0.2)
+
+
+def test_the_live_generation_never_saw_the_held_out_pairs(gated: Database) -> None:
+    interactions, held = pulled(gated)
+    with gated.connect() as connection:
+        recommender = registry.get(connection, "retail")
+        live = stored.read(connection, gated.url, recommender, 1, "test")
+    assert live is not None
+    assert 0.1 < held.pairs.mean() <= 0.2
+    assert (live.held_out or {})["pairs"] == held.pairs.sum()
+    np.testing.assert_array_equal(live.item_users, np.bincount(interactions.item_index))
+    # the items are what a training gives that was never shown them, and not what one gives that was
+    seen = interactions.part(~held.pairs)
+    np.testing.assert_array_equal(live.fold_in.item_users, np.bincount(seen.item_index, minlength=120))
+    trainer = training.trainer("als")
+    for shown, close in ((seen, True), (interactions, False)):
+        matrix = fit(shown, confidence.Confidence()).matrix(shown, GIVEN.alpha)
+        items = trainer.train(matrix, GIVEN, factors=8, device="cpu").item_factors
+        assert np.allclose(items, live.fold_in.item_factors, atol=1e-5) == close
+    # and users are folded in by all their pairs
+    whole = trainer.solve_users(live.confidence.matrix(interactions, live.alpha), live.fold_in)
+    lengths = look(gated, "SELECT length FROM retail._users_1 ORDER BY user_id")
+    np.testing.assert_allclose(np.linalg.norm(whole, axis=1), [row["length"] for row in lengths], rtol=1e-4)
+
+
+def test_a_worse_one_is_refused_and_published_by_force(gated: Database, recstore: Command) -> None:
+    alter(gated, factors=1)
+    with pytest.raises(GateRefused, match=r"Generation 1 stays live.*recstore retrain retail --force"):
+        gated.retrain()
+    runs = look(gated, "SELECT state, error, stages FROM recstore_private.runs ORDER BY run")
+    assert [run["state"] for run in runs] == ["succeeded", "failed"]
+    verdict = runs[1]["stages"][-1]
+    assert (verdict["stage"], verdict["refused"], verdict["live"]["other"]) == ("gate", True, "generation 1")
+    assert "generation 1 0." in recstore("logs retail").out
+    assert look(gated, "SELECT generation FROM recstore_private.pointers") == [{"generation": 1}]
+    refused = recstore("retrain retail --json")
+    assert (refused.code, '"kind": "GateRefused"' in refused.err) == (5, True)
+    forced = recstore("retrain retail --force")
+    assert forced.code == 0
+    assert "Published by force although it is worse" in " ".join(forced.err.split())
+    assert look(gated, "SELECT generation FROM recstore_private.pointers") == [{"generation": 2}]
+
+
+def test_an_equal_one_goes_live_and_the_comparison_is_shown(gated: Database, recstore: Command) -> None:
+    hook = Hook()
+    assert gated.retrain(reporter=hook).live
+    verdict = hook.stages["gate"]
+    assert verdict["live"]["difference"] == 0
+    assert (
+        verdict["metrics"]
+        == look(gated, "SELECT metrics FROM recstore.generations WHERE generation = 2")[0]["metrics"]["metrics"]
+    )
+    assert "held out: NDCG@20 0." in recstore("show retail").out
+    assert recstore("show retail --json").json["live"]["metrics"]["live"]["other"] == "generation 1"
+
+
+def test_a_half_empty_source_is_refused(gated: Database, recstore: Command) -> None:
+    application = gated.connect("application")
+    application.execute("DELETE FROM shop.views WHERE user_id > 110")
+    with pytest.raises(SourceShrunk, match=r"110 users instead of 240 \(-54%\).*Generation 1 stays live"):
+        gated.retrain()
+    assert recstore("retrain retail").code == 5
+    recstore("alter retail --max-fall 0.6")
+    assert recstore("retrain retail").code == 0
+    application.execute("DELETE FROM shop.views WHERE user_id > 40")
+    assert recstore("retrain retail").code == 5
+    with gated.connect() as connection:
+        connection.execute("SELECT recstore.request_retrain('retail', true)")
+    assert gated.retrain(requested=True).live  # force, as the request asks
+    assert look(gated, "SELECT force, state FROM recstore.requests") == [{"force": True, "state": "succeeded"}]
+
+
+@pytest.mark.usefixtures("gated")
+def test_another_source_may_be_smaller(recstore: Command) -> None:
+    changed = "SELECT user_id, product_id AS item_id, view_count AS value FROM shop.views WHERE user_id < 60"
+    recstore("alter retail --table none --query", changed)
+    told = recstore("retrain retail")
+    assert told.code == 0
+    assert "The source is another one than that of generation 1, and smaller" in " ".join(told.err.split())
+
+
+def test_a_generation_of_before_the_gate_is_not_compared(gated: Database) -> None:
+    with gated.connect() as connection:
+        connection.execute("UPDATE recstore_private.generations SET fold_in = NULL, held_out = NULL")
+    hook = Hook()
+    alter(gated, factors=1)
+    assert gated.retrain(reporter=hook).live
+    assert hook.stages["gate"]["live"] is None
