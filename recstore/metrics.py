@@ -83,6 +83,14 @@ SERIES = (
         ("recommender", "query"),
     ),
     Series(
+        "recstore_live_ndcg_ratio",
+        "NDCG@20 on the held-out pairs of the live generation when it was trained (model live), and of popularity on the same"
+        " pairs; none where too few users were held out.",
+        "metrics_held_out",
+        "ndcg",
+        ("recommender", "model"),
+    ),
+    Series(
         "recstore_ready_generations",
         "Generations newer than the live one that are ready, but wait for other transactions to end.",
         "metrics_recommenders",

@@ -731,6 +731,18 @@ FROM recstore.recommenders r
 JOIN recstore.generations g ON g.generation = r.live_generation
 CROSS JOIN jsonb_each(g.calibration) c;
 
+-- name: metrics_held_out
+-- Of each live generation, when it was trained.
+SELECT g.recommender, m.model, m.ndcg
+FROM recstore.recommenders r
+JOIN recstore.generations g ON g.generation = r.live_generation
+CROSS JOIN LATERAL (
+    VALUES
+        ('live', (g.metrics -> 'metrics' ->> 'ndcg@20')::float8),
+        ('popularity', (g.metrics -> 'popularity' ->> 'of_other')::float8)
+) AS m (model, ndcg)
+WHERE m.ndcg IS NOT NULL;
+
 -- name: metrics_stages
 -- Of each recommender's last retrain that trained to its end.
 SELECT r.name AS recommender, t ->> 'stage' AS stage, sum((t ->> 'seconds')::float8) AS seconds

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from conftest import Command, Database
+from prometheus_client import CollectorRegistry
 from support import Hook, look
 
 from recstore import confidence, held_out, registry, training
@@ -10,6 +11,7 @@ from recstore.confidence import fit
 from recstore.definition import Gate, Hyperparameters
 from recstore.errors import GateRefused, SourceShrunk
 from recstore.interactions import Interactions
+from recstore.metrics import DatabaseCollector
 from recstore.publication import calibration, stored
 from recstore.sources import read
 
@@ -95,6 +97,12 @@ def test_an_equal_one_goes_live_and_the_comparison_is_shown(gated: Database, rec
         == look(gated, "SELECT metrics FROM recstore.generations WHERE generation = 2")[0]["metrics"]["metrics"]
     )
     assert "held out: NDCG@20 0." in recstore("show retail").out
+    scraped = CollectorRegistry()
+    scraped.register(DatabaseCollector(gated.settings))
+    assert (
+        scraped.get_sample_value("recstore_live_ndcg_ratio", {"recommender": "retail", "model": "live"})
+        == verdict["metrics"]["ndcg@20"]
+    )
     assert recstore("show retail --json").json["live"]["metrics"]["live"]["other"] == "generation 1"
 
 
