@@ -1,6 +1,7 @@
 """Writes docs/settings.md from the code: `make docs`. A test compares."""
 
 from pathlib import Path
+from typing import get_origin
 
 from recstore.cli.definitions import SECTIONS, flag
 from recstore.config import Settings
@@ -33,13 +34,14 @@ def settings_page() -> str:
     lines.append(RECOMMENDER)
     for section, model in SECTIONS.items():
         for name, field in model.model_fields.items():
-            option = f"| `--{flag(section, name)}` | `[{section}]` `{name}` | {_default(field.get_default())} |"
+            given = "in a file only" if get_origin(field.annotation) is dict else f"`--{flag(section, name)}`"
+            option = f"| {given} | `[{section}]` `{name}` | {_default(field.get_default())} |"
             lines.append(f"{option} {field.description} |")
     return "\n".join([*lines, TITLES, ""])
 
 
 def _default(value: object) -> str:
-    return "" if value is None else f"`{value}`"
+    return "" if value is None or value == {} else f"`{value}`"
 
 
 if __name__ == "__main__":

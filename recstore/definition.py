@@ -110,7 +110,7 @@ class Hyperparameters(Part):
         0.5, description="of hybrid: weight of the spectral part's scores, als's weigh 1 less this"
     )
     options: dict[str, bool | int | float | str] = Field(
-        default_factory=dict, description="of trainers that other packages bring: their own settings"
+        {}, description="of trainers that other packages bring: their own settings"
     )
 
 

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from recstore import pipeline, registry, requests, schedule, sqlfile
 from recstore.config import Settings
@@ -25,8 +25,11 @@ APPLICATION_NAME = "recstore:dispatch"
 GRACE = 60.0
 """Seconds past its deadline after which a run's session is ended: by then the worker's own limit has failed to."""
 
-Send = Callable[[requests.Job, str], None]
-"""Sends the message that wakes a worker for a job of a recommender. Raises RecstoreError when it can not."""
+Errand = requests.Job | Literal["trial"]
+
+Send = Callable[[Errand, str], None]
+"""Sends the message that wakes a worker for a job of a recommender, or for a trial of a study. Raises RecstoreError when it
+can not."""
 
 
 @dataclass
@@ -34,7 +37,7 @@ class Dispatched:
     """What a dispatch did."""
 
     scheduled: list[str] = field(default_factory=list)
-    sent: list[tuple[requests.Job, str]] = field(default_factory=list)
+    sent: list[tuple[Errand, str]] = field(default_factory=list)
     ended: list[int] = field(default_factory=list)
     tidied: list[str] = field(default_factory=list)
     published: list[str] = field(default_factory=list)
@@ -64,7 +67,7 @@ def dispatch(url: str, settings: Settings, send: Send) -> Dispatched:
                 _each(connection, done, row["name"], partial(_tidy, url, connection, impatient, row, done))
             connection.execute(sqlfile.query("forgotten_requests"))
             requests.settle_ready(connection)
-            for query in ("forget_requests", "forget_runs", "forget_dispatches"):
+            for query in ("forget_requests", "forget_runs", "forget_dispatches", "forget_studies"):
                 connection.execute(sqlfile.query(query), {"days": settings.history})
     finally:
         connection.close()
@@ -72,7 +75,8 @@ def dispatch(url: str, settings: Settings, send: Send) -> Dispatched:
 
 
 def send_due(connection: Connection, settings: Settings, send: Send, done: Dispatched | None = None) -> Dispatched:
-    """Sends a message for whatever is asked for and due. What can not be sent waits for the next dispatch."""
+    """Sends a message for whatever is asked for and due, and for trials of studies. What can not be sent waits for the next
+    dispatch."""
     done = done or Dispatched()
     for row in requests.take_due(connection, settings):
         job, name = row["job"], row["recommender"]
@@ -82,7 +86,23 @@ def send_due(connection: Connection, settings: Settings, send: Send, done: Dispa
         except RecstoreError as error:
             requests.unsend(connection, name, job)
             done.problems.append(f"{name}: {error.message}")
+    _send_trials(connection, settings, send, done)
     return done
+
+
+def _send_trials(connection: Connection, settings: Settings, send: Send, done: Dispatched) -> None:
+    """As many messages as studies lack trials at work."""
+    for row in connection.execute(sqlfile.query("take_due_trials"), {"resend": settings.resend}).fetchall():
+        study = row["study"]
+        for sent in range(row["messages"]):
+            try:
+                send("trial", str(study))
+                done.sent.append(("trial", str(study)))
+            except RecstoreError as error:
+                left = {"study": study, "messages": row["messages"] - sent}
+                connection.execute(sqlfile.query("unsend_trials"), left)
+                done.problems.append(f"study {study}: {error.message}")
+                break
 
 
 def _each(connection: Connection, done: Dispatched, name: str, look: Callable[[], None]) -> None:

@@ -326,3 +326,30 @@ class ReportNotWritten(RecstoreError):
     """Nothing was written to {path}: {reason}. Name a file in a folder that exists and that this user may write to."""
 
     exit_code = 2
+
+
+class NothingFound(RecstoreError):
+    """None of the search's {trials} trials succeeded. The first that failed said: {reason}"""
+
+
+class StudyNotFound(RecstoreError):
+    """There is no study {study}. `recstore studies` lists those there are."""
+
+    exit_code = 2
+
+
+class StudyEmpty(RecstoreError):
+    """Study {study} has no trial that ran to its end, so there is nothing to adopt or to report. {hint}"""
+
+
+class NothingToResume(RecstoreError):
+    """{name!r} has no unfinished study. `recstore studies {name}` lists those there are; `recstore tune {name}` begins one."""
+
+    exit_code = 2
+
+
+class TuningInterrupted(RecstoreError):
+    """Interrupted; nothing that was tried is lost. To go on: recstore tune {name} --study {study}. To end it with the best so
+    far: recstore tune {name} --stop"""
+
+    exit_code = 130

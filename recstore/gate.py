@@ -146,10 +146,11 @@ def _held_out_of(live: Stored, interactions: Interactions, key: UUID) -> NDArray
     position = live.items.lookup(interactions.items.ids)
     users = np.where(position >= 0, live.item_users[position], live.held_out["min_users"])
     sampled = user_hashes(interactions.users, key) < np.uint64(live.held_out["users_below"])
-    never = live.held_out["pairs_below"] != PAIRS_BELOW  # of another version of recstore, with other bounds
-    return (
-        sampled[interactions.user_index] & (users >= live.held_out["min_users"])[interactions.item_index] & (not never)
-    )
+    if live.held_out["pairs_below"] < PAIRS_BELOW:  # of a version of recstore that held out fewer
+        return np.zeros(len(interactions), dtype=np.bool_)
+    enough = users >= live.held_out["min_users"]
+    fair: NDArray[np.bool_] = sampled[interactions.user_index] & enough[interactions.item_index]
+    return fair
 
 
 def _live_scorer(

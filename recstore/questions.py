@@ -4,6 +4,7 @@ The command line and the demo run exactly the text they show.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,20 @@ def seen(recommender: Registered, user_id: Any, k: int) -> Question:
         f"SELECT i.item_id, {columns}i.value\nFROM {recommender.name}.interactions i\n{join}"
         f"WHERE i.user_id = {_literal(user_id)}\nORDER BY i.value DESC, i.item_id\nLIMIT {k};"
     )
+
+
+def titles_of(connection: Connection, recommender: Registered, ids: Sequence[Any]) -> dict[Any, str]:
+    """The titles of these items, as far as the recommender's lookup table has them."""
+    titles = recommender.definition.titles
+    if titles is None or not ids:
+        return {}
+    item, kind = _identifier(titles.item), recommender.item_type.value
+    rows = connection.execute(
+        f"SELECT t.{item}::{kind} AS item, t.{_identifier(titles.title)}::text AS title FROM {titles.table} t"  # noqa: S608
+        f" WHERE t.{item} = ANY (%s::{kind}[])",
+        [list(ids)],
+    ).fetchall()
+    return {row["item"]: row["title"] for row in rows if row["title"]}
 
 
 def _listed(recommender: Registered, function: str, arguments: list[Any], outputs: list[str]) -> Question:

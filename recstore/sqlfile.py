@@ -1,4 +1,6 @@
-"""Files of named SQL: `-- name: load_items` (or `-- object: view x`) starts a statement, comments above it explain it."""
+"""Files of named SQL: `-- name: load_items` (or `-- object: view x`) starts a statement, comments above it explain it.
+
+Parameters are %(name)s; statements on a recommender's own objects, whose names vary, are next to the code that runs them."""
 
 import re
 from functools import cache
@@ -17,8 +19,14 @@ def load(path: str) -> dict[str, str]:
 
 
 def query(name: str) -> str:
-    """The named statement of `queries.sql`."""
-    return load("queries.sql")[name]
+    """The named statement of `recstore/sql/`, in whichever of its files it is."""
+    return _queries()[name]
+
+
+@cache
+def _queries() -> dict[str, str]:
+    files = sorted(file.name for file in resources.files("recstore").joinpath("sql").iterdir() if file.is_file())
+    return {name: sql for file in files for name, sql in load(file).items()}
 
 
 def fill(template: str, values: dict[str, str]) -> str:

@@ -1,6 +1,6 @@
 """The tables of schema `recstore_private` as SQLAlchemy sees them, so that `alembic check` finds drift.
 
-The migrations' SQL is what creates them; run-time SQL is in `sql/queries.sql`.
+The migrations' SQL is what creates them; run-time SQL is in `sql/`.
 """
 
 import sqlalchemy as sa
@@ -183,4 +183,74 @@ flips = sa.Table(
     sa.Column("flipped_by", sa.Text, nullable=False, server_default=sa.text("session_user")),
     sa.Index("ix_flips_recommender_id", "recommender_id", "to_generation", "flipped_at"),
     sa.Index("ix_flips_from_generation", "from_generation", "flipped_at"),
+)
+
+studies = sa.Table(
+    "studies",
+    metadata,
+    sa.Column("study", sa.Integer, sa.Identity(always=True), primary_key=True),
+    _recommender_id(),
+    sa.Column("state", sa.Text, nullable=False, server_default="running"),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("metric", sa.Text, nullable=False),
+    sa.Column("options", pg.JSONB, nullable=False),
+    sa.Column("definition", pg.JSONB, nullable=False),
+    sa.Column("split", sa.Text, nullable=False),
+    sa.Column("snapshot", pg.JSONB, nullable=False),
+    sa.Column("scales", pg.JSONB, nullable=False),
+    sa.Column("parallel", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("sent", sa.Integer, nullable=False, server_default="0"),
+    _timestamp("sent_at"),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("best", sa.Integer),
+    _json("evaluation"),
+    sa.Column("outcome", sa.Text),
+    _timestamp("created_at", nullable=False, now=True),
+    sa.Column("created_by", sa.Text, nullable=False, server_default=sa.text("session_user")),
+    _timestamp("finished_at"),
+    _timestamp("adopted_at"),
+    sa.Index("ix_studies_recommender_id", "recommender_id", "study"),
+    sa.Index("ix_studies_running", "recommender_id", postgresql_where=sa.text("state = 'running'")),
+)
+
+
+def _study(*, primary_key: bool = False) -> sa.Column[int]:
+    return sa.Column(
+        "study",
+        sa.Integer,
+        sa.ForeignKey("studies.study", ondelete="CASCADE"),
+        nullable=False,
+        primary_key=primary_key,
+        autoincrement=False,
+    )
+
+
+trials = sa.Table(
+    "trials",
+    metadata,
+    sa.Column("trial", sa.Integer, sa.Identity(always=True), primary_key=True),
+    _study(),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("stage", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False, server_default="running"),
+    sa.Column("parameters", pg.JSONB, nullable=False),
+    _json("curve", "[]"),
+    sa.Column("value", sa.Double),
+    sa.Column("iterations", sa.Integer),
+    sa.Column("seconds", sa.Double),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="1"),
+    sa.Column("error", sa.Text),
+    sa.Column("host", sa.Text),
+    sa.Column("pid", sa.Integer),
+    sa.Column("started_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=sa.text("clock_timestamp()")),
+    _timestamp("finished_at"),
+    sa.UniqueConstraint("study", "number"),
+)
+
+study_data = sa.Table(
+    "study_data",
+    metadata,
+    _study(primary_key=True),
+    sa.Column("chunk", sa.Integer, nullable=False, primary_key=True, autoincrement=False),
+    sa.Column("content", sa.LargeBinary, nullable=False),
 )

@@ -28,7 +28,7 @@ def configure(settings: Settings) -> dict[str, object]:
         "task_ignore_result": True,
         "task_queues": [Queue(name, Exchange(name), routing_key=name) for name in ("default", "train")],
         "task_default_queue": "default",
-        "task_routes": {"recstore.retrain": {"queue": "train"}},
+        "task_routes": {f"recstore.{task}": {"queue": "train"} for task in ("retrain", "trial")},
         "task_acks_late": True,
         "task_reject_on_worker_lost": False,  # the dispatcher sees to what a lost process left, and counts the attempts
         "task_soft_time_limit": settings.time_limit,

@@ -1,9 +1,14 @@
 """What a worker's log says of a run: a line per stage and warning."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
+from recstore.evaluation.curves import CurvePoint
 from recstore.progress import sentence
+from recstore.tuning.results import TrialResult
+from recstore.tuning.space import Parameters, words
+from recstore.tuning.stages import Plan
 
 
 class LogReporter:
@@ -19,3 +24,21 @@ class LogReporter:
 
     def warn(self, sentence: str) -> None:
         self.log.warning("%s: %s", self.what, sentence)
+
+
+class LogWatch:
+    """A `search.Watch` for a log: a line as a trial begins, one as it ends."""
+
+    def __init__(self, log: logging.Logger, what: str) -> None:
+        self.log, self.what = log, what
+
+    def begins(
+        self, number: int, stage: str, parameters: Parameters, _plan: Plan, _trials: Sequence[TrialResult]
+    ) -> None:
+        self.log.info("%s: trial %s (%s): %s", self.what, number, stage, words(parameters))
+
+    def point(self, number: int, point: CurvePoint) -> None: ...
+
+    def ends(self, trial: TrialResult, _plan: Plan, _trials: Sequence[TrialResult]) -> None:
+        value = "" if trial.value is None else f" {trial.value:.5f}"
+        self.log.info("%s: trial %s %s%s after %.1f s", self.what, trial.number, trial.state, value, trial.seconds or 0)

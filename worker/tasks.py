@@ -1,5 +1,5 @@
 """The tasks, under names that any application may send: `recstore.retrain`, `recstore.reindex` and `recstore.prune` with a
-recommender's name, and beat's `recstore.dispatch`.
+recommender's name, beat's `recstore.dispatch`, and `recstore.trial`, which only the dispatcher sends.
 
 An application's message becomes a request; the dispatcher's own (`requested`) wakes a worker to serve what is asked for.
 So a message that comes twice, late, or to the wrong queue does no harm: what it asks for is in the database.
@@ -30,9 +30,10 @@ from recstore.errors import (
 )
 from recstore.migrate import require_current
 from recstore.servers import database_url
+from recstore.tuning import work
 
 from .app import app
-from .logs import LogReporter
+from .logs import LogReporter, LogWatch
 
 log = get_task_logger(__name__)
 
@@ -70,6 +71,26 @@ def prune(self: Task, name: object = None, requested: bool = False) -> None:
     _work(self, "prune", name, requested)
 
 
+@app.task(name="recstore.trial", base=Job)
+def trial(study: object = None, requested: bool = False) -> None:  # noqa: ARG001
+    """One trial of a study, or the measurement of its winner. Queue `train`."""
+    if not isinstance(study, str) or not study.isdecimal():
+        log.error("a message of recstore.trial names no study; recstore tune NAME --background makes one")
+        return
+    settings = load_settings()
+    _limit()
+    watch, reporter = LogWatch(log, f"study {study}"), LogReporter(log, "study", study)
+    try:
+        done = work.work_on(database_url(settings), settings, int(study), watch=watch, reporter=reporter, message=True)
+        log.info("study %s: %s", study, done.value)
+    except (ConnectionFailed, ConnectionLost):
+        raise
+    except KeyboardInterrupt:
+        log.error("study %s: a trial took longer than RECSTORE_TIME_LIMIT and was interrupted", study)
+    except RecstoreError as error:
+        log.error("study %s: %s", study, error.message)
+
+
 @app.task(name="recstore.dispatch", ignore_result=True)
 def dispatch() -> None:
     """Looks at everything that is due; beat sends it every RECSTORE_DISPATCH_INTERVAL seconds."""
@@ -82,9 +103,9 @@ def dispatch() -> None:
     tell(done)
 
 
-def send(job: requests.Job, name: str) -> None:
-    """Wakes a worker for a job of a recommender. A message that nobody has taken when the next is due is dropped.
-    Raises BrokerUnreachable."""
+def send(job: dispatcher.Errand, name: str) -> None:
+    """Wakes a worker for a job of a recommender, or for a trial of a study. A message that nobody has taken when the next is
+    due is dropped. Raises BrokerUnreachable."""
     try:
         app.send_task(f"recstore.{job}", [name], {"requested": True}, expires=load_settings().resend)
     except kombu.exceptions.OperationalError as error:
@@ -95,8 +116,8 @@ def tell(done: dispatcher.Dispatched) -> None:
     """A line for each thing that a dispatch did."""
     for name in done.scheduled:
         log.info("%s is due by its schedule", name)
-    for job, name in done.sent:
-        log.info("%s %s sent to a worker", job, name)
+    for errand, name in done.sent:
+        log.info("%s %s sent to a worker", errand, name)
     for number in done.ended:
         log.warning("run %s was past its deadline; its session was ended", number)
     for name in done.published:

@@ -7,7 +7,22 @@ import sys
 import typer
 from rich.text import Text
 
-from recstore.cli import ask, health, history, jobs, manage, request, schema, server, status, up
+from recstore.cli import (
+    ask,
+    benchmark,
+    evaluate,
+    health,
+    history,
+    jobs,
+    manage,
+    request,
+    schema,
+    server,
+    status,
+    studies,
+    tune,
+    up,
+)
 from recstore.cli.context import app, state
 from recstore.errors import InvalidInput, RecstoreError
 
@@ -16,7 +31,22 @@ __all__ = ["app", "run"]
 INTERRUPTED = 130
 """Exit code of Ctrl-C and of SIGTERM."""
 
-for module in (schema, manage, jobs, request, status, history, ask, server, up, health):
+for module in (
+    schema,
+    manage,
+    jobs,
+    evaluate,
+    tune,
+    studies,
+    benchmark,
+    request,
+    status,
+    history,
+    ask,
+    server,
+    up,
+    health,
+):
     module.register(app)
 
 

@@ -64,6 +64,7 @@ def definition_options(*, without: tuple[str, ...] = ()) -> Callable[[Callable[.
             for section, model in SECTIONS.items()
             if section not in without
             for name, info in model.model_fields.items()
+            if get_origin(info.annotation) is not dict  # a table of its own, in TOML files only
         }
 
         def wrapper(**arguments: Any) -> Any:

@@ -51,7 +51,7 @@ def create(
     base = read_toml(file, name) if file else {}
     definition = merge(base, given, titles)
     with current() as (opened, _, settings):
-        _warn_of_publications(opened, yes)
+        warn_of_publications(opened, yes)
         recommender = pipeline.create(opened, settings, name, definition)
         lookup = sources.check_lookup(opened, name)
         if json:
@@ -86,7 +86,7 @@ def _offer_seen_table(
         say(f"The latter by: {command}")
 
 
-def _warn_of_publications(opened: Connection, yes: bool) -> None:
+def warn_of_publications(opened: Connection, yes: bool) -> None:
     """A publication FOR ALL TABLES carries every new generation to its subscribers, and stops where they lack it."""
     rows = opened.execute("SELECT p.pubname FROM pg_publication p WHERE p.puballtables ORDER BY p.pubname").fetchall()
     if rows:

@@ -7,14 +7,14 @@ iterations is read off the curve of one training, not searched for. Pure.
 import copy
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 from recstore.evaluation.metrics import evaluate
+from recstore.evaluation.results import CurvePoint as CurvePoint
 from recstore.evaluation.scorers import FactorScorer
 from recstore.evaluation.splits import SEED, Split, count_matrix
 from recstore.training import FoldIn, Trainer
@@ -26,24 +26,6 @@ USERS = 2000
 """Measured at each point, at most: points are compared with each other on the same users, so few are enough."""
 
 LOWER_IS_BETTER = frozenset({"mse"})
-
-
-@dataclass(frozen=True)
-class CurvePoint:
-    """The metrics after `iteration` iterations: a training with that many gives this model again.
-
-    `train` finds the training pairs among all items, `validation` the held-out ones among those not trained on; `seconds`
-    of training, without the measuring, had passed.
-    """
-
-    iteration: int
-    train: dict[str, float]
-    validation: dict[str, float]
-    seconds: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -63,9 +45,10 @@ class LearningCurve:
     `every`-th iteration, and after the last.
 
     `split` has a validation part, which is what is held out. `users` None is a sample of USERS of those with a pair in both
-    parts, drawn from `seed`. Without `on_train` only the validation part is measured, in half the time. With `patience`
-    the training ends when that is over, and the model is the one of the best point. `on_point` is told of each point; what
-    it raises ends the training. One curve watches one training; `seconds` is what that cost.
+    parts, drawn from `seed`. Without `on_train` only the validation part is measured, and without `mse` that is left out,
+    which saves time. With `patience` the training ends when that is over, and the model is the one of the best point.
+    `on_point` is told of each point; what it raises ends the training. One curve watches one training; `seconds` is what
+    that cost.
     """
 
     def __init__(
@@ -77,6 +60,7 @@ class LearningCurve:
         users: NDArray[np.intp] | None = None,
         seed: int = SEED,
         on_train: bool = True,
+        mse: bool = True,
         patience: Patience | None = None,
         on_point: Callable[[CurvePoint], None] | None = None,
         threads: int = 0,
@@ -87,7 +71,7 @@ class LearningCurve:
         self.seconds = 0.0
         self.users = sample(split.users(split.validation), USERS, seed) if users is None else users
         self._train, self._validation = (count_matrix(part)[self.users] for part in (split.train, split.validation))
-        self._every, self._ks, self._on_train, self._threads = every, ks, on_train, threads
+        self._every, self._ks, self._on_train, self._mse, self._threads = every, ks, on_train, mse, threads
         self._patience, self._on_point = patience, on_point
         self._done = 0
         self._best: FoldIn | None = None
@@ -145,6 +129,7 @@ class LearningCurve:
             exclude_train=exclude_train,
             threads=self._threads,
             auc=False,
+            mse=self._mse,
         )
         return {
             name: value

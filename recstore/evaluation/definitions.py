@@ -51,7 +51,7 @@ def mean_popularity(lists: NDArray[np.intp], popularity: NDArray[np.int64], k: i
     listed = lists[:, :k] >= 0
     total = np.where(listed, popularity[lists[:, :k]], 0).sum(axis=1)
     count = np.count_nonzero(listed, axis=1)
-    return np.divide(total, count, out=np.full(len(lists), np.nan), where=count > 0)
+    return np.asarray(np.divide(total, count, out=np.full(len(lists), np.nan), where=count > 0))
 
 
 def coverage(listed: NDArray[np.bool_]) -> float:

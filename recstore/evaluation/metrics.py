@@ -4,7 +4,6 @@ What is measured is in `definitions`, how the lists are made in `ranking`. Train
 asked for; ties go by item index, ascending, which is ascending id.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -51,7 +50,8 @@ def sample_users(test: sparse.csr_matrix, *, number: int | None = None, share: f
     """A sample of the users with a held-out item, drawn without replacement from the seed: so many, or this share of them
     (at least one); all where there are no more. Indices, ascending. Raises InvalidInput unless exactly one is given, and
     is positive, a share at most 1."""
-    if (number is None) == (share is None) or (number is not None and number < 1) or not 0 < (share or 1) <= 1:
+    sizes = (number is not None and number >= 1, share is not None and 0 < share <= 1)
+    if (number is None) == (share is None) or not any(sizes):
         raise InvalidInput(f"A sample is a number of users or a share up to 1; given: number {number}, share {share}.")
     users = np.flatnonzero(np.diff(test.indptr))
     size = min(len(users), number or max(1, round((share or 1) * len(users))))
@@ -96,7 +96,9 @@ def evaluate(
         index = results.users[part]
         scores = scorer.scores(index)
         if scores.shape != (len(index), ranked.items):
-            raise InvalidInput(f"{scorer.name} gave {scores.shape} scores for {len(index)} users, {ranked.items} items.")
+            raise InvalidInput(
+                f"{scorer.name} gave {scores.shape} scores for {len(index)} users, {ranked.items} items."
+            )
         if factors is not None:
             squares = _squares(factors.user_factors[index], gram)
             on_known = ranked.on_known(scores, index)
@@ -113,7 +115,7 @@ def evaluate(
     step = ranking.block_users(ranked.items)
     parts = [slice(start, start + step) for start in range(0, len(results.users), step)]
     done = 0
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads or _cores()) as pool:
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads or ranking.cores()) as pool:
         for measured in pool.map(measure, parts):
             done += measured
             if on_users:
@@ -214,7 +216,3 @@ def _mean(values: PerUser) -> float | None:
     """Over the users for whom it is defined."""
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if len(defined) else None
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

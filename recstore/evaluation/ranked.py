@@ -106,4 +106,4 @@ def _without(pairs: sparse.csr_matrix, other: sparse.csr_matrix) -> sparse.csr_m
 
 
 def _sums(scores: Scores, at: Cells) -> NDArray[np.float64]:
-    return np.bincount(at[0], weights=scores[at], minlength=len(scores))
+    return np.bincount(at[0], weights=scores[at], minlength=len(scores)).astype(np.float64)

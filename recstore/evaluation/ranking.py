@@ -4,6 +4,8 @@ Pure NumPy on a dense block (rows x columns, float32), a column being an item in
 a block is read once or twice while it is in the cache, and give up Python's global lock meanwhile.
 """
 
+import os
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,6 +27,11 @@ BLOCK_BYTES, BLOCK_USERS = 1 << 26, 64
 
 COMPARED_BYTES = 1 << 18
 """Truth values held at once while comparing: half of a usual second-level cache."""
+
+
+def cores() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def block_users(items: int) -> int:
@@ -80,9 +87,7 @@ def top(block: Scores, k: int) -> NDArray[np.intp]:
     return lists
 
 
-def _tied(
-    scores: Scores, row: np.intp, bound: np.float32, k: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _tied(scores: Scores, row: np.intp, bound: np.float32, k: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """What `top` looks for in a row where many scores equal its bound: of these only the first columns."""
     above = np.flatnonzero(scores > bound)
     equal = np.flatnonzero(scores == bound)[: max(0, k - len(above))]
@@ -101,5 +106,5 @@ def not_below(scores: Scores, held_out: Scores) -> int:
     total = 0
     for start in range(0, len(held_out), at_once):
         bound = held_out[start : start + at_once, None]
-        total += np.count_nonzero(scores > bound) + np.count_nonzero(scores >= bound)
-    return int(total)
+        total += int(np.count_nonzero(scores > bound)) + int(np.count_nonzero(scores >= bound))
+    return total

@@ -3,8 +3,6 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from recstore.evaluation.curves import CurvePoint
-
 
 @dataclass(frozen=True)
 class ModelResult:
@@ -15,6 +13,24 @@ class ModelResult:
     metrics: dict[str, float | None]
     seconds: float  # of training
     hyperparameters: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """The metrics after `iteration` iterations: a training with that many gives this model again.
+
+    `train` finds the training pairs among all items, `validation` the held-out ones among those not trained on; `seconds`
+    of training, without the measuring, had passed.
+    """
+
+    iteration: int
+    train: dict[str, float]
+    validation: dict[str, float]
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,8 @@ class SplitChoice:
             raise InvalidInput(f"The share to hold out must be between 0 and 1, not {self.share:g}.")
         if self.items is not None and self.items < 1:
             raise InvalidInput(f"The number of items of each user to hold out must be at least 1, not {self.items}.")
+        if self.share is not None and self.items is not None:
+            raise InvalidInput("Hold out either a share of the pairs or a number of items of each user.")
         if self.by == "user" and self.share is not None:
             raise InvalidInput("A split by user holds out a number of items of each user, not a share.")
         if self.by in ("time", "share") and self.items is not None:
@@ -220,7 +222,7 @@ def given(train: Interactions, test: Interactions, seed: int = SEED, *, validati
     if train.times is None or test.times is None:
         train, test = replace(train, times=None), replace(test, times=None)
     seen = np.isin(_keys(test), _keys(train))
-    notes = ()
+    notes: tuple[str, ...] = ()
     if seen.any():
         notes = (f"{np.count_nonzero(seen)} of {len(test)} test pairs are training pairs too and were dropped.",)
         test = test.part(~seen)
@@ -274,7 +276,7 @@ def _random_share(interactions: Interactions, share: float, seed: int) -> _Pick:
 
 def _dated(interactions: Interactions) -> bool:
     times = interactions.times
-    return times is not None and np.count_nonzero(times != NO_TIME) >= DATED * len(times)
+    return times is not None and bool(np.count_nonzero(times != NO_TIME) >= DATED * len(times))
 
 
 def _percent(mask: Mask) -> str:

@@ -10,6 +10,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,15 +90,13 @@ class ALS:
         def fold_in(item_factors: Matrix) -> FoldIn:
             return FoldIn(item_factors, users_of_item, {"regularization": hyperparameters.regularization})
 
-        def after_iteration(
-            number: int, seconds: float, loss: float | None, item_factors: Callable[[], Matrix]
-        ) -> None:
+        def after_iteration(current: Callable[[], Matrix], number: int, seconds: float, loss: float | None) -> None:
             if on_iteration is not None:
                 on_iteration(number, seconds, loss)
             if on_factors is None:
                 return
             with threadpool_limits(blas.get_original_num_threads()):
-                enough = on_factors(number, fold_in(item_factors()))
+                enough = on_factors(number, fold_in(current()))
             if enough:
                 raise _Enough
 
@@ -157,8 +156,8 @@ class _Enough(Exception):
     """`on_factors` wants no more iterations."""
 
 
-_AfterIteration = Callable[[int, float, float | None, Callable[[], Matrix]], None]
-"""As OnIteration, and where to get the item factors of that moment from. Raises _Enough."""
+_AfterIteration = Callable[[Callable[[], Matrix], int, float, float | None], None]
+"""Takes what gives the item factors of the moment, then what OnIteration takes. Raises _Enough."""
 
 
 def _fit_cpu(
@@ -180,9 +179,8 @@ def _fit_cpu(
     )
     model.user_factors, model.item_factors = x, y
     try:
-        model.fit(matrix, show_progress=False, callback=lambda *progress: after_iteration(*progress, lambda: y))
-    except _Enough:
-        pass
+        with suppress(_Enough):
+            model.fit(matrix, show_progress=False, callback=partial(after_iteration, lambda: y))
     except ModelFitError as error:
         raise TrainingDiverged(what=str(error)) from None
     return model.user_factors, model.item_factors
@@ -204,7 +202,7 @@ def _fit_gpu(
     def report(number: int, seconds: float, loss: float | None) -> None:
         nonlocal done, in_callback
         done, in_callback = number + 1, True
-        after_iteration(number, seconds, loss, on_host)
+        after_iteration(on_host, number, seconds, loss)
         in_callback = False
 
     def on_host() -> Matrix:

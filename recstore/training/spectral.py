@@ -1,16 +1,19 @@
 """The spectral embedding: the truncated SVD of the degree-normalized pattern of who viewed what.
 
-R is the binary pattern of the confidence matrix, d_u and d_i are the pairs of a user and the users of an item, and
-D_u^-1/2 R D_i^-1/2 ~ U S V^T. Then y_i = S^q V_i d_i^b and x_u = S^(p - q) V^T D_i^-1/2 R_u, so that for p = 0 and
-b = 1/2 the scores are the ideal low-pass filter of Shen et al., "How Powerful is Graph Convolution for Recommendation?"
-(CIKM 2021). b is the hyperparameter `item_exponent`, p is `singular_exponent`. q says how the singular values
-are shared between the sides, which changes no score but the cosine of two items. A user is a weighted sum of items:
-x_u = S^(p - 2 q) sum over the user's items of d_i^(-1/2 - b) y_i.
+R is the binary pattern of the confidence matrix, d_u the items of a user, d_i the users of an item, and
+D_u^-1/2 R D_i^-1/2 ~ U S V^T. An item is y_i = d_i^b S V_i, a user x_u = S^(p - 1) V^T D_i^-1/2 R_u, so the score is
+d_i^b V_i . S^p V^T D_i^-1/2 R_u: for p = 0 and b = 1/2 the ideal low-pass filter of Shen et al., "How Powerful is Graph
+Convolution for Recommendation?" (CIKM 2021). b is the hyperparameter `item_exponent`, p is `singular_exponent`. A user
+is a weighted sum of items: x_u = S^(p - 2) sum over the user's items of d_i^(-1/2 - b) y_i.
 
-The SVD is scikit-learn's randomized one (Halko, Martinsson and Tropp, SIAM Review 2011).
+The SVD is scikit-learn's randomized one (Halko, Martinsson and Tropp, SIAM Review 2011), in single precision.
+Why binary, and why S is on the items' side: docs/decisions/0017-trainers.md.
 """
 
+import time
+
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.utils.extmath import randomized_svd
 from threadpoolctl import threadpool_limits
@@ -29,15 +32,16 @@ from recstore.training import (
     warnings_for_factors,
 )
 
-SMALLEST = 1e-5
+ROUNDING = 1e-5
 """A singular value below this part of the largest is rounding; its factor is zero everywhere."""
 
 
 class Spectral:
     """The trainer named "spectral"; see `recstore.training.Trainer`.
 
-    The values of the matrix do not matter, only where it has any. The constants of its fold-in are {"item_exponent": b,
-    "scales": [..]}, a scale per factor: x_u = scales * sum over the user's items of d_i^(-1/2 - b) y_i, elementwise.
+    Only where the matrix has pairs matters, not their confidence. The constants of its fold-in are {"item_exponent": b,
+    "scales": a number per factor}: x_u = scales * sum over the user's items of d_i^(-1/2 - b) y_i, elementwise, d_i being
+    the item's users in training.
     """
 
     def train(
@@ -49,17 +53,70 @@ class Spectral:
         device: Device = "auto",
         threads: int = 0,
         item_factors: Matrix | None = None,  # noqa: ARG002
-        on_iteration: OnIteration | None = None,  # noqa: ARG002
+        on_iteration: OnIteration | None = None,
         on_factors: OnFactors | None = None,
         with_loss: bool = False,  # noqa: ARG002
     ) -> Factors:
-        """See `Trainer.train`. There are no iterations and no warm start. Scores are scaled to the mean 1 over the pairs
-        of `matrix`. The signs of the factors are fixed."""
+        """See `Trainer.train`. Not iterative: each callback is called once, and there is no loss and no warm start. Scores
+        are scaled to the mean 1 over the pairs of `matrix`; the sign of a factor is fixed by its largest number.
+
+        On one core, whatever `threads` says: so the result is the same to the bit, and where others used the same two
+        cores, two BLAS threads took 4 to 20 times as long as one.
+        """
         if device == "gpu":
             raise DeviceUnavailable(reason="the trainer 'spectral' computes on the CPU only")
         sentences = warnings_for_factors(factors, matrix.shape[1])
-        fold_in = _decompose(matrix, hyperparameters, usable_factors(factors, matrix.shape[1]))
-        user_factors = self.solve_users(matrix, fold_in, threads)
+        start = time.monotonic()
+        with threadpool_limits(1, "blas"):
+            fold_in = _decompose(matrix, hyperparameters, usable_factors(factors, matrix.shape[1]))
+            user_factors = self.solve_users(matrix, fold_in, threads)
+        scale = 1 / mean_score(matrix, user_factors, fold_in.item_factors)
+        user_factors *= np.float32(scale)
+        fold_in.constants["scales"] = (fold_in.constants["scales"] * scale).tolist()
+        if on_iteration is not None:
+            on_iteration(0, time.monotonic() - start, None)
         if on_factors is not None:
             on_factors(0, fold_in)
         return Factors(user_factors, fold_in, "cpu", tuple(sentences))
+
+    def solve_users(self, rows: sparse.csr_matrix, fold_in: FoldIn, threads: int = 0) -> Matrix:  # noqa: ARG002
+        """See `Trainer.solve_users`. A weighted sum of items, so always determined, on one core."""
+        weights = _powers(fold_in.item_users, -0.5 - fold_in.constants["item_exponent"]).astype(np.float32)
+        weighted = sparse.csr_matrix((weights[rows.indices], rows.indices, rows.indptr), shape=rows.shape)
+        sums: Matrix = weighted @ fold_in.item_factors
+        return sums * np.asarray(fold_in.constants["scales"], dtype=np.float32)
+
+
+def mean_score(matrix: sparse.csr_matrix, user_factors: Matrix, item_factors: Matrix) -> float:
+    """The mean of x_u . y_i over the pairs of `matrix`."""
+    sums = pattern(matrix) @ item_factors
+    return float(np.einsum("uf,uf->", user_factors, sums, dtype=np.float64)) / matrix.nnz
+
+
+def pattern(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
+    """1 for each pair of `matrix`, float32."""
+    return sparse.csr_matrix((np.ones(matrix.nnz, np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
+def _decompose(matrix: sparse.csr_matrix, hyperparameters: Hyperparameters, factors: int) -> FoldIn:
+    """The items, and the scales as an array without the one of all scores. Where the rank of `matrix` is less than
+    `factors`, the last factors are zero."""
+    users_of_item = item_users(matrix)
+    by_user = sparse.diags_array(_powers(np.diff(matrix.indptr), -0.5))
+    by_item = sparse.diags_array(_powers(users_of_item, -0.5))
+    normalized = sparse.csr_matrix(by_user @ pattern(matrix) @ by_item, dtype=np.float32)
+    _, s, v = randomized_svd(normalized, factors, random_state=hyperparameters.seed)
+    kept = s > ROUNDING * s[0]
+    s, v = s[kept].astype(np.float64), v[kept]
+
+    item_factors = np.zeros((matrix.shape[1], factors), dtype=np.float32)
+    item_factors[:, : len(s)] = v.T * s * _powers(users_of_item, hyperparameters.item_exponent)[:, None]
+    scales = np.zeros(factors)
+    scales[: len(s)] = s ** (hyperparameters.singular_exponent - 2)
+    return FoldIn(item_factors, users_of_item, {"item_exponent": hyperparameters.item_exponent, "scales": scales})
+
+
+def _powers(counts: NDArray[np.integer], exponent: float) -> NDArray[np.float64]:
+    """`counts` to that power, 0 for a count of 0."""
+    counted = counts > 0
+    return np.where(counted, np.where(counted, counts, 1).astype(np.float64) ** exponent, 0)

@@ -64,7 +64,7 @@ def test_only_the_package_is_in_the_wheel(wheel: Path) -> None:
     assert {name.split("/")[0] for name in names} == {"recstore", "recstore-0.1.0.dist-info"}
     for needed in (
         "recstore/py.typed",
-        "recstore/sql/queries.sql",
+        "recstore/sql/requests.sql",
         "recstore/sql/objects/functions.sql",
         "recstore/migrations/sql/0001_up.sql",
         "recstore/migrations/sql/checksums.txt",

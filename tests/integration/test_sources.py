@@ -22,7 +22,7 @@ from recstore.errors import (
     UnsupportedIdType,
     UnsupportedValueType,
 )
-from recstore.interactions import Interactions, SourceReport
+from recstore.interactions import NO_TIME, Interactions, SourceReport
 from recstore.types import IdType
 
 
@@ -33,7 +33,9 @@ def pull(shop: Database, source: Source, name: str = "read") -> tuple[dict[tuple
     return pairs_of(interactions), report
 
 
-def read_again(shop: Database, name: str, **settings: object) -> tuple[Interactions, SourceReport]:
+def read_again(
+    shop: Database, name: str, *, with_times: bool = False, **settings: object
+) -> tuple[Interactions, SourceReport]:
     with shop.connect() as connection:
         recommender = registry.get(connection, name)
         has_last_at = sources.inspect(connection, recommender.definition.source).has_last_at
@@ -46,6 +48,7 @@ def read_again(shop: Database, name: str, **settings: object) -> tuple[Interacti
         recommender.item_type,
         application_name="test",
         has_last_at=has_last_at,
+        with_times=with_times,
     )
     return interactions, report
 
@@ -180,6 +183,25 @@ def test_duplicates(shop: Database, application: Connection) -> None:
         pairs, report = pull(shop, source, f"by_{how}")
         assert pairs == {(1, 1): expected, (2, 1): 1.0}
         assert (report.rows, report.duplicates, report.pairs) == (4, 2, 2)
+
+
+def test_times_are_read_for_those_who_ask(shop: Database, application: Connection) -> None:
+    make_clicks(
+        application,
+        "user_id int, item_id int, value int, at timestamptz",
+        "(1, 1, 7, '1970-01-01 00:00:02Z')",
+        "(1, 1, 4, '1970-01-01 00:00:01.5Z')",
+        "(2, 1, 1, NULL)",
+        "(2, 2, 1, '1969-12-31 23:59:59Z')",
+    )
+    _, report = pull(shop, Source(table="shop.clicks", value="value", last_at="at"))
+    interactions, again = read_again(shop, "read", with_times=True)
+    assert interactions.times is not None
+    assert interactions.times.tolist() == [2_000_000, NO_TIME, -1_000_000]
+    assert again == report
+    assert read_again(shop, "read")[0].times is None
+    pull(shop, Source(table="shop.clicks", value="value"), "timeless")
+    assert read_again(shop, "timeless", with_times=True)[0].times is None
 
 
 def test_nulls_nan_and_nonpositive_values_are_counted_and_left_out(shop: Database, application: Connection) -> None:

@@ -1,3 +1,5 @@
+from datetime import UTC, datetime
+
 import pyarrow as pa
 import pytest
 from test_interactions import batch, build, triples
@@ -62,6 +64,15 @@ def test_once_or_until_stable(interactions):
     left, drops = apply(interactions, filters.model_copy(update={"until_stable": True}))
     assert triples(left) == [("dan", "d", 40.0)]
     assert drops == [FilterDrop("min_item_views", 8, 5, 2, 3), FilterDrop("min_user_views", 2, 1, 1, 0)]
+
+
+def test_times_pass_the_filters():
+    rows = [(*row, datetime(2024, 1, 1 + number, tzinfo=UTC)) for number, row in enumerate(ROWS)]
+    made = batch(rows, pa.string(), pa.string(), with_times=True)
+    interactions, _ = build(made, user_type=IdType.TEXT, item_type=IdType.TEXT, with_times=True)
+    left, _ = apply(interactions, Filters(max_value=4, min_item_views=4, min_items_per_user=2))
+    assert triples(left) == [("ann", "a", 4.0), ("ann", "b", 1.0), ("bob", "a", 2.0), ("bob", "b", 3.0)]
+    assert left.times.tolist() == interactions.times[[0, 1, 3, 4]].tolist()
 
 
 def test_nothing_left_says_what_each_filter_dropped(interactions):

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from recstore.errors import SourceEmpty, SourceInvalid, TooManyNulls
-from recstore.interactions import IdMap, Interactions, InteractionsBuilder, SourceReport
+from recstore.interactions import NO_TIME, IdMap, Interactions, InteractionsBuilder, SourceReport
 from recstore.types import IdType
 
 BIGINT = pa.int64()
@@ -25,8 +25,10 @@ def batch(rows, user_type=BIGINT, item_type=BIGINT, with_times=False):
     return pa.RecordBatch.from_pydict(columns)
 
 
-def build(*batches, user_type=IdType.BIGINT, item_type=IdType.BIGINT, duplicates="sum", max_nulls=1.0):
-    builder = InteractionsBuilder(user_type, item_type, duplicates, max_nulls, "retail")
+def build(
+    *batches, user_type=IdType.BIGINT, item_type=IdType.BIGINT, duplicates="sum", max_nulls=1.0, with_times=False
+):
+    builder = InteractionsBuilder(user_type, item_type, duplicates, max_nulls, "retail", with_times=with_times)
     for one in batches:
         builder.add(one)
     return builder.build()
@@ -131,6 +133,57 @@ def test_subset_shrinks_the_maps():
     assert triples(left) == [(2, 20, 3.0), (3, 30, 4.0)]
     assert left.users.ids.to_pylist() == [2, 3]
     assert left.items.ids.to_pylist() == [20, 30]
+
+
+@pytest.mark.parametrize(("how", "value"), [("sum", 8.0), ("max", 5.0), ("mean", 4.0), ("last", 3.0)])
+def test_a_pair_has_the_time_of_its_newest_row(how, value):
+    def at(day):
+        return datetime(1970, 1, day, tzinfo=UTC)
+
+    batches = [
+        batch([(1, 1, 5.0, at(2)), (2, 1, 1.0, None), (3, 1, 1.0, None)], with_times=True),
+        batch([(1, 1, 3.0, at(9)), (2, 1, 1.0, at(3)), (1, 1, 0.0, at(20)), (1, 2, 1.0, at(1))], with_times=True),
+    ]
+    interactions, _ = build(*batches, duplicates=how, with_times=True)
+    day = 24 * 3600 * 10**6
+    assert interactions.times.tolist() == [8 * day, 0, 2 * day, NO_TIME]
+    assert interactions.times.dtype == np.int64
+    assert triples(interactions)[0] == (1, 1, value)
+    assert build(*batches, duplicates=how)[0].times is None
+    assert build(batch([(1, 1, 1.0, None)], with_times=True), duplicates=how, with_times=True)[0].times is None
+
+
+def test_times_stay_with_their_pairs():
+    rows = [
+        (user, item, 1.0 + item, datetime(2024, 1, 1 + item, user, tzinfo=UTC)) for user in (1, 2) for item in range(4)
+    ]
+    interactions, _ = build(batch(rows, with_times=True), with_times=True)
+    keep = interactions.values >= 3
+    for left in (interactions.subset(keep), interactions.part(keep)):
+        assert left.times.tolist() == interactions.times[keep].tolist()
+    untimed, _ = build(batch(rows, with_times=True))
+    assert untimed.subset(keep).times is None
+    assert untimed.part(keep).times is None
+
+
+def test_a_part_keeps_the_maps():
+    interactions, _ = build(batch([(1, 10, 1.0), (1, 20, 2.0), (2, 20, 3.0), (3, 30, 4.0)]))
+    left = interactions.part(interactions.values >= 3)
+    assert triples(left) == [(2, 20, 3.0), (3, 30, 4.0)]
+    assert left.users is interactions.users
+    assert left.items is interactions.items
+
+
+def test_the_digest_is_of_ids_values_and_the_times_that_there_are():
+    def digest(hour, with_times, value=2.0):
+        rows = [(7, "b", 1.0, None), (5, "a", value, datetime(2024, 1, 1, hour, tzinfo=UTC)), (7, "b", 0.5, None)]
+        made = batch(rows, item_type=pa.string(), with_times=True)
+        return build(made, item_type=IdType.TEXT, with_times=with_times)[0].digest()
+
+    # stored with each generation: another digest would train every recommender once more
+    assert digest(1, False) == digest(2, False) == "0b05b947c8123b281debd260d2e8d1c4"
+    assert len({digest(1, False), digest(1, True), digest(2, True), digest(1, True, 3.0)}) == 4
+    assert digest(1, True) == digest(1, True)
 
 
 def test_too_many_nulls_are_refused_with_the_counts():

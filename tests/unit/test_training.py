@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow.csv
 import pytest
 from scipy import sparse
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from recstore.confidence import fit
 from recstore.definition import MAX_FACTORS, Confidence, Hyperparameters
@@ -250,6 +251,48 @@ def test_an_error_of_the_callback_passes_through():
         ALS.train(small_matrix(), hyperparameters(), factors=4, device="cpu", on_iteration=stop)
 
 
+def test_after_each_iteration_the_factors_are_handed_out(course):
+    _, matrix = course
+    seen = []
+
+    def on_factors(number, fold_in):
+        seen.append((number, fold_in.item_factors.copy(), ALS.solve_users(matrix[:5], fold_in)))
+        assert max(blas["num_threads"] for blas in threadpool_info() if blas["user_api"] == "blas") == 2
+
+    with threadpool_limits(2):
+        trained = ALS.train(
+            matrix, hyperparameters(iterations=4, regularization=20.0), factors=16, device="cpu",
+            on_iteration=lambda number, *_: seen.append(number), on_factors=on_factors,
+        )  # fmt: skip
+    assert [entry if isinstance(entry, int) else entry[0] for entry in seen] == [0, 0, 1, 1, 2, 2, 3, 3]
+    shorter = ALS.train(matrix, hyperparameters(iterations=2, regularization=20.0), factors=16, device="cpu")
+    np.testing.assert_array_equal(seen[3][1], shorter.item_factors)
+    np.testing.assert_array_equal(seen[-1][1], trained.item_factors)
+    np.testing.assert_array_equal(seen[-1][2], ALS.solve_users(matrix[:5], trained.fold_in))
+
+
+def test_who_has_seen_enough_ends_the_training_with_these_factors(course):
+    _, matrix = course
+    given = hyperparameters(iterations=6, regularization=20.0)
+    seen = []
+    stopped = ALS.train(
+        matrix, given, factors=16, device="cpu",
+        on_iteration=lambda number, *_: seen.append(number), on_factors=lambda number, _: number == 2,
+    )  # fmt: skip
+    shorter = ALS.train(matrix, hyperparameters(iterations=3, regularization=20.0), factors=16, device="cpu")
+    assert seen == [0, 1, 2]
+    np.testing.assert_array_equal(stopped.item_factors, shorter.item_factors)
+    np.testing.assert_array_equal(stopped.user_factors, shorter.user_factors)
+
+
+def test_an_error_of_the_callback_for_factors_passes_through():
+    def stop(*_):
+        raise KeyError("lost the lock")
+
+    with pytest.raises(KeyError, match="lost the lock"):
+        ALS.train(small_matrix(), hyperparameters(), factors=4, device="cpu", on_factors=stop)
+
+
 def test_the_number_of_factors():
     assert [default_factors(items) for items in (1, 2, 50, 129, 10**6)] == [1, 1, 49, 128, 128]
     assert [usable_factors(64, items) for items in (1, 2, 64, 65)] == [1, 1, 63, 64]
@@ -299,12 +342,12 @@ def test_the_regularization_that_shrinks_all_to_zero_is_named(course):
 
 def test_trainers_have_names():
     assert isinstance(trainer("als"), als.ALS)
-    with pytest.raises(InvalidInput, match="no trainer named 'bpr'; choose one of: als"):
+    with pytest.raises(InvalidInput, match="no trainer named 'bpr'; choose one of: als, hybrid, spectral"):
         trainer("bpr")
 
 
 @pytest.mark.parametrize("module", ["recstore.training", "recstore.pipeline"])
 def test_importing_the_protocol_or_the_job_imports_no_trainer_and_no_cuda(module):
     """A worker's parent process imports these and forks; `implicit` would have touched the GPU in it."""
-    code = f"import sys, {module}; assert not {{'implicit', 'rmm', 'cuda', 'threadpoolctl'}} & set(sys.modules)"
+    code = f"import sys, {module}; assert not {{'implicit', 'rmm', 'cuda', 'sklearn'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)

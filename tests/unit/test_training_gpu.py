@@ -14,7 +14,7 @@ from scipy import sparse
 
 from recstore.definition import Hyperparameters
 from recstore.errors import DeviceUnavailable
-from recstore.training import als, cuda
+from recstore.training import als, cuda, trainer
 
 ALS = als.ALS()
 GIVEN = Hyperparameters(regularization=20.0, iterations=4, seed=7)
@@ -33,6 +33,7 @@ class Device:
     def __init__(self):
         self.free, self.allocated, self.half_sweeps = 16 * GB, 0, 0
         self.fails_at, self.error, self.broken, self.has_kernels = None, RuntimeError, False, True
+        self.downloads, self.fails_at_download = 0, None
         self.arrays = weakref.WeakSet()
 
     def memory(self):
@@ -53,6 +54,9 @@ class Device:
                 return cls(np.zeros((rows, columns), np.float32))
 
             def to_numpy(self):
+                device.downloads += 1
+                if device.downloads == device.fails_at_download:
+                    raise RuntimeError("out of luck")
                 return self.array.copy()
 
         class CSRMatrix:
@@ -121,6 +125,49 @@ def test_the_estimate_worked_by_hand():
     assert 1.77 * GB < cuda.bytes_needed(10**6, 10**5, 50 * 10**6, 100) < 1.78 * GB
 
 
+@pytest.mark.usefixtures("device")
+def test_the_factors_of_the_moment_come_down_without_the_padding():
+    seen = []
+
+    def on_factors(number, fold_in):
+        seen.append(fold_in.item_factors)
+        return number == 2
+
+    trained = ALS.train(clustered_matrix(), GIVEN, factors=20, on_factors=on_factors)
+    assert trained.device == "gpu"
+    assert [factors.shape for factors in seen] == [(40, 20)] * 3
+    assert not np.array_equal(seen[1], seen[2])
+    np.testing.assert_array_equal(trained.item_factors, seen[2])
+
+
+def test_the_factors_come_down_only_if_somebody_wants_them(device):
+    ALS.train(clustered_matrix(), GIVEN, factors=20, on_iteration=lambda *_: None)
+    assert device.downloads == 2
+    ALS.train(clustered_matrix(), GIVEN, factors=20, on_factors=lambda *_: None)
+    assert device.downloads == 2 + GIVEN.iterations + 2
+
+
+def test_an_error_of_cuda_on_the_way_down_is_no_error_of_the_callback(device):
+    device.fails_at_download = 2
+    seen = []
+    trained = ALS.train(clustered_matrix(), GIVEN, factors=20, on_factors=lambda number, _: seen.append(number))
+    assert (trained.device, seen) == ("cpu", [0, 0, 1, 2, 3])
+    assert "after 2 of 4 iterations" in trained.warnings[0]
+
+
+def test_the_als_part_of_a_hybrid_trains_there(device):
+    given = GIVEN.model_copy(update={"trainer": "hybrid"})
+    seen = []
+    cpu, gpu = (
+        trainer("hybrid").train(
+            clustered_matrix(), given, factors=12, device=where, on_factors=lambda number, _: seen.append(number)
+        )
+        for where in ("cpu", "gpu")
+    )
+    assert (gpu.device, seen, device.half_sweeps) == ("gpu", [0, 1, 2, 3] * 2, 8)
+    np.testing.assert_allclose(gpu.item_factors, cpu.item_factors, rtol=1e-3, atol=1e-4)
+
+
 def test_a_training_too_large_for_the_gpu_is_told_in_numbers(device):
     device.free = 200_000_000
     seen = []
@@ -171,8 +218,9 @@ class LostItsPlace(RuntimeError):
     pass
 
 
+@pytest.mark.parametrize("callback", ["on_iteration", "on_factors"])
 @pytest.mark.parametrize("error", [LostItsPlace, RuntimeError, MemoryError, TimeoutError, KeyboardInterrupt])
-def test_what_the_callback_raises_is_no_error_of_cuda(device, error):
+def test_what_the_callback_raises_is_no_error_of_cuda(device, error, callback):
     def stop(number, *_):
         seen.append(number)
         if number == 1:
@@ -180,7 +228,7 @@ def test_what_the_callback_raises_is_no_error_of_cuda(device, error):
 
     seen = []
     with pytest.raises(error, match="the lock is lost"):
-        ALS.train(clustered_matrix(), GIVEN, factors=20, on_iteration=stop)
+        ALS.train(clustered_matrix(), GIVEN, factors=20, **{callback: stop})
     assert (seen, device.half_sweeps) == ([0, 1], 4)
 
 

@@ -1,0 +1,147 @@
+"""`recstore studies`: what was searched for and found; and how a search is shown while it runs."""
+
+import time
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn
+
+from recstore.cli.context import Json, say, show, state, use_json
+from recstore.cli.follow import check_known, clock, rows_of, watching
+from recstore.cli.history import Newest, OfOne
+from recstore.cli.screen import Column, duration, print_table, when
+from recstore.database import Connection
+from recstore.errors import StudyNotFound
+from recstore.evaluation.curves import CurvePoint
+from recstore.progress import PLAIN_EVERY, StageReporter
+from recstore.tuning.results import TrialResult
+from recstore.tuning.space import Parameters, words
+from recstore.tuning.stages import Plan
+from recstore.tuning.trials import best
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(studies)
+
+
+class TuneReporter(StageReporter):
+    """Shows a search: a line for each trial that ended, and at a terminal a bar with the trial at work, the best so far and
+    the time left. A `search.Watch` and a `runs.Reporter`."""
+
+    def __init__(self, metric: str) -> None:
+        super().__init__(state.errors)
+        self.bar = Progress(
+            TextColumn("{task.description:<8}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[note]}"),
+            console=state.errors,
+            transient=True,
+            disable=not state.errors.is_terminal,
+        )
+        self.metric = metric
+        self.plan: Plan | None = None
+        self.trials: Sequence[TrialResult] = ()
+        self.words = ""
+
+    def begins(
+        self, number: int, stage: str, parameters: Parameters, plan: Plan, trials: Sequence[TrialResult]
+    ) -> None:
+        self.plan, self.trials = plan, trials
+        factors = f" {parameters['factors']}" if parameters.get("factors") else ""
+        self.words = f"trial {number} ({stage}): {parameters.get('trainer', '')}{factors}".rstrip(": ")
+        self._show(self.words)
+
+    def point(self, _number: int, point: CurvePoint) -> None:
+        values = ", ".join(f"{value:.4f}" for name, value in point.validation.items() if name == self.metric)
+        self._show(f"{self.words}, iteration {point.iteration}" + (f": {values}" if values else ""))
+
+    def ends(self, trial: TrialResult, plan: Plan, trials: Sequence[TrialResult]) -> None:
+        top = best(trials)
+        self.plan, self.trials = plan, trials
+        self._close()
+        value = "       " if trial.value is None else f"{trial.value:.5f}"
+        told = words(trial.parameters, trial.iterations)
+        after = {"complete": "", "pruned": "; pruned", "failed": f"; failed: {trial.error}"}[trial.state]
+        best_so_far = "; the best so far" if top is not None and top.number == trial.number else ""
+        self.console.print(
+            f"trial {trial.number:<4} {value}  {told} ({trial.stage}, {duration(trial.seconds or 0)}){after}{best_so_far}",
+            markup=False,
+        )
+        self._show("")
+
+    def _show(self, words: str) -> None:
+        if self.plan is None:
+            return
+        top, left = best(self.trials), self.plan.left(self.trials)
+        note = words + (f"; best {top.value:.5f}" if top and top.value is not None else "")
+        note += f"; about {duration(left)} left" if left is not None else ""
+        if self.console.is_terminal:
+            self.progress("search", round(1000 * self.plan.share(self.trials)), 1000, note.removeprefix("; "))
+        elif time.monotonic() - self.last > 6 * PLAIN_EVERY:
+            self.last = time.monotonic()
+            self.console.print(
+                f"search       {len(self.trials)} trials so far; {note.removeprefix('; ')}", markup=False
+            )
+
+
+def studies(
+    name: OfOne = None,
+    study: Annotated[int | None, typer.Argument(help="Its trials.", metavar="[STUDY]", show_default=False)] = None,
+    n: Newest = 20,
+    json: Json = False,
+) -> None:
+    """List the searches for good hyperparameters, the newest last, with the best of each; or the trials of one.
+
+    Example: recstore studies retail
+    """
+    use_json(json)
+    with watching() as (opened, _):
+        check_known(opened, name)
+        if study is not None:
+            _trials(opened, name, study)
+            return
+        rows, now = rows_of(opened, "watch_studies", recommender=name, limit=n)[::-1], clock(opened)
+    columns = [
+        Column("study", lambda row: row["study"], "number"),
+        *([] if name else [Column("recommender", lambda row: row["recommender"], "name")]),
+        Column("state", lambda row: row["state"], "state"),
+        Column("began", lambda row: when(row["created_at"], now)),
+        Column("trials", lambda row: row["trials"], "number"),
+        Column("took", lambda row: duration(row["seconds"])),
+        Column("at work", lambda row: row["at_work"], "number"),
+        Column("metric", lambda row: row["metric"]),
+        Column("best", lambda row: "" if row["best_value"] is None else f"{row['best_value']:.4f}", "number"),
+        Column("settings", lambda row: words(row["best_parameters"] or {}, row["best_iterations"])),
+    ]
+    print_table(rows, columns, "Nothing was searched for yet. Begin with: recstore tune " + (name or "NAME"))
+
+
+def _trials(opened: Connection, name: str | None, study: int) -> None:
+    known = rows_of(opened, "watch_study", study=study)
+    if not known or known[0]["recommender"] != name:
+        raise StudyNotFound(study=f"{study} of {name!r}")
+    rows = rows_of(opened, "watch_trials", study=study)
+    if state.json:
+        show(known[0] | {"trials": rows})
+        return
+    columns = [
+        Column("trial", lambda row: row["number"], "number"),
+        Column("stage", lambda row: row["stage"]),
+        Column("state", lambda row: row["state"], "state"),
+        Column("took", lambda row: "" if row["seconds"] is None else duration(row["seconds"])),
+        Column(known[0]["metric"], lambda row: "" if row["value"] is None else f"{row['value']:.5f}", "number"),
+        Column("settings", lambda row: words(row["parameters"], row["iterations"]) + _failed(row)),
+    ]
+    print_table(rows, columns, "No trial was begun yet.")
+    say("")
+    say(f"split {known[0]['split']}")
+    if known[0]["state"] == "running" and not known[0]["at_work"]:
+        say(f"nobody is at work on it; to go on: recstore tune {name} --study {study}")
+    if known[0]["outcome"]:
+        say(known[0]["outcome"])
+
+
+def _failed(row: dict[str, Any]) -> str:
+    return f"; {row['error']}" if row["error"] else ""

@@ -1,0 +1,97 @@
+-- What a dispatch looks at.
+
+-- name: scheduled_recommenders
+SELECT r.id AS recommender_id, r.name, r.definition -> 'schedule' ->> 'cron' AS cron, r.definition -> 'schedule' ->> 'timezone' AS timezone,
+    r.scheduled_at, clock_timestamp() AS now
+FROM recstore_private.recommenders r
+WHERE r.definition -> 'schedule' ->> 'cron' IS NOT NULL
+ORDER BY r.name;
+
+-- name: schedule_waits
+-- The schedule has asked already, and nobody has begun.
+SELECT FROM recstore_private.requests q
+WHERE q.recommender = %(recommender)s AND q.job = 'retrain' AND q.origin = 'schedule' AND q.state IN ('waiting', 'sent')
+LIMIT 1;
+
+-- name: advance_schedule
+-- Of two dispatches that find the same time due, one advances it.
+UPDATE recstore_private.recommenders SET scheduled_at = %(now)s
+WHERE id = %(recommender_id)s AND scheduled_at = %(scheduled_at)s
+    AND definition -> 'schedule' ->> 'cron' = %(cron)s
+RETURNING id;
+
+-- name: restart_schedule
+UPDATE recstore_private.recommenders SET scheduled_at = clock_timestamp() WHERE id = %(recommender_id)s;
+
+-- name: note_dispatch
+INSERT INTO recstore_private.dispatches (host, dispatched_at) VALUES (%(host)s, clock_timestamp())
+ON CONFLICT (host) DO UPDATE SET dispatched_at = excluded.dispatched_at;
+
+-- name: overdue_backends
+-- Sessions of this role whose run is past its deadline: its process hangs, or sleeps.
+SELECT u.run, a.pid
+FROM recstore_private.runs u
+JOIN pg_stat_activity a ON a.application_name = 'recstore:run:' || u.run
+WHERE u.state = 'running' AND u.deadline < clock_timestamp() - make_interval(secs => %(grace)s)
+    AND a.usename = current_user AND a.datname = current_database();
+
+-- name: untidy_recommenders
+-- Of those that nobody works on, the ones with something to look after: a run that is gone, a generation half built, being pruned, waiting to go live or
+-- whose barrier is not cleared.
+SELECT
+    r.name,
+    EXISTS (SELECT FROM recstore_private.runs u WHERE u.recommender_id = r.id AND u.state = 'running') AS abandoned,
+    EXISTS (SELECT FROM recstore_private.generations g WHERE g.recommender_id = r.id AND g.state IN ('building', 'pruning'))
+        -- what could not be removed just now is not tried each minute
+        AND NOT EXISTS (
+            SELECT
+            FROM recstore_private.runs u
+            WHERE u.recommender_id = r.id AND u.job = 'prune' AND u.finished_at > clock_timestamp() - interval '10 minutes'
+        ) AS leftovers,
+    EXISTS (
+        SELECT FROM recstore_private.generations g
+        JOIN recstore_private.pointers p ON p.recommender_id = r.id
+        WHERE g.recommender_id = r.id AND g.state = 'ready' AND g.generation > coalesce(p.generation, 0)
+            -- a rollback since then is the operator's word
+            AND NOT EXISTS (
+                SELECT
+                FROM recstore_private.flips f
+                WHERE f.recommender_id = r.id AND f.job = 'rollback' AND f.flipped_at > g.ready_at
+            )
+    ) AS ready,
+    EXISTS (
+        SELECT FROM recstore_private.generations g
+        WHERE g.recommender_id = r.id AND g.state = 'attached' AND g.barrier IS DISTINCT FROM 'cleared'
+    ) AS blocked
+FROM recstore_private.recommenders r
+WHERE NOT EXISTS (SELECT FROM recstore_private.locked_recommenders l WHERE l.recommender_id = r.id::oid)
+ORDER BY r.name;
+
+-- name: latest_trained
+-- The newest generation that was trained to its end, whatever became of it.
+SELECT g.generation, g.snapshot, g.definition, g.ready_at, p.generation AS live
+FROM recstore_private.generations g
+JOIN recstore_private.pointers p ON p.recommender_id = g.recommender_id
+WHERE g.recommender_id = %(recommender_id)s AND g.ready_at IS NOT NULL
+ORDER BY g.generation DESC
+LIMIT 1;
+
+-- name: forget_dispatches
+DELETE FROM recstore_private.dispatches
+WHERE dispatched_at < clock_timestamp() - make_interval(secs => 86400 * %(days)s);
+
+-- name: forget_requests
+DELETE FROM recstore_private.requests
+WHERE finished_at < clock_timestamp() - make_interval(secs => 86400 * %(days)s);
+
+-- name: forget_runs
+-- But the newest training of each recommender, and what a generation that is still there was made by.
+DELETE FROM recstore_private.runs u
+WHERE u.finished_at < clock_timestamp() - make_interval(secs => 86400 * %(days)s)
+    AND NOT EXISTS (SELECT FROM recstore_private.generations g WHERE g.run = u.run AND g.state <> 'pruned')
+    AND EXISTS (
+        SELECT FROM recstore_private.runs n
+        WHERE n.recommender_id = u.recommender_id AND n.job = u.job AND n.run > u.run
+    );
+
+-- What operators look at, from the views alone: a role that may only watch can run these.

@@ -1,0 +1,128 @@
+-- Generations: described, made live, pruned; their indexes.
+
+-- name: insert_generation
+INSERT INTO recstore_private.generations (recommender_id, vector_type, dimensions)
+VALUES (%(recommender_id)s, %(vector_type)s, %(dimensions)s)
+RETURNING generation;
+
+-- name: stored_generation
+-- What folding users in against a generation takes, beside its items.
+SELECT g.factors, g.users, g.confidence, g.training, g.held_out, g.fold_in
+FROM recstore_private.generations g
+WHERE g.generation = %(generation)s;
+
+-- name: live_size
+-- How much the live generation was made of.
+SELECT p.generation, g.definition -> 'source' AS source,
+    g.snapshot -> 'users' AS users, g.snapshot -> 'items' AS items, g.snapshot -> 'pairs' AS pairs
+FROM recstore_private.pointers p
+JOIN recstore_private.generations g ON g.generation = p.generation
+WHERE p.recommender_id = %(recommender_id)s;
+
+-- name: select_generations
+SELECT g.generation, g.state, g.run, g.vector_type, g.dimensions, g.definition, g.snapshot, g.factors, g.seen_published,
+    g.barrier, g.barrier_transactions, g.barrier_xid, g.reason, g.ready_at,
+    p.generation = g.generation AS live
+FROM recstore_private.generations g
+JOIN recstore_private.pointers p ON p.recommender_id = g.recommender_id
+WHERE g.recommender_id = %(recommender_id)s AND g.state <> 'pruned'
+ORDER BY g.generation;
+
+-- name: start_building
+UPDATE recstore_private.generations SET state = 'building', run = %(run)s, definition = %(definition)s
+WHERE generation = %(generation)s AND state = 'attached'
+RETURNING generation;
+
+-- name: describe_generation
+UPDATE recstore_private.generations
+SET snapshot = %(snapshot)s, filters = %(filters)s, confidence = %(confidence)s, training = %(training)s,
+    factors = %(factors)s, users = %(users)s, items = %(items)s, collapsed_items = %(collapsed_items)s,
+    max_item_length = %(max_item_length)s, mean_preference = %(mean_preference)s, seen_published = %(seen_published)s,
+    held_out = %(held_out)s, fold_in = %(fold_in)s, metrics = %(metrics)s
+WHERE generation = %(generation)s;
+
+-- name: store_calibration
+UPDATE recstore_private.generations
+SET recommend_ef = %(recommend_ef)s, similar_ef = %(similar_ef)s, users_ef = %(users_ef)s, calibration = %(calibration)s
+WHERE generation = %(generation)s;
+
+-- name: set_ready
+UPDATE recstore_private.generations SET state = 'ready', ready_at = now() WHERE generation = %(generation)s;
+
+-- name: set_reason
+UPDATE recstore_private.generations SET reason = %(reason)s WHERE generation = %(generation)s;
+
+-- name: lock_generation
+-- Taken by flip, rollback and prune, so that none makes live what another removes.
+SELECT g.state FROM recstore_private.generations g
+WHERE g.generation = %(generation)s AND g.recommender_id = %(recommender_id)s
+FOR UPDATE;
+
+-- name: flip
+-- The flip: one row. An older run finds a newer fence and changes nothing.
+UPDATE recstore_private.pointers p
+SET generation = %(generation)s, flipped_at = now()
+FROM (SELECT o.generation FROM recstore_private.pointers o WHERE o.recommender_id = %(recommender_id)s FOR UPDATE) old
+WHERE p.recommender_id = %(recommender_id)s AND (%(run)s::bigint IS NULL OR p.fence = %(run)s)
+RETURNING old.generation AS from_generation;
+
+-- name: set_published
+UPDATE recstore_private.generations SET state = 'published', reason = NULL WHERE generation = %(generation)s;
+
+-- name: insert_flip
+INSERT INTO recstore_private.flips (recommender_id, from_generation, to_generation, job, run)
+VALUES (%(recommender_id)s, %(from_generation)s, %(generation)s, %(job)s, %(run)s);
+
+-- name: select_pointer
+SELECT p.generation, p.flipped_at FROM recstore_private.pointers p WHERE p.recommender_id = %(recommender_id)s;
+
+-- name: retired_long_enough
+-- Seconds since the generation was last live; NULL where it never was.
+SELECT extract(epoch FROM clock_timestamp() - max(f.flipped_at))::float8 AS seconds
+FROM recstore_private.flips f
+WHERE f.recommender_id = %(recommender_id)s AND f.from_generation = %(generation)s;
+
+-- name: set_pruning
+UPDATE recstore_private.generations
+SET state = 'pruning', barrier = 'pruning', barrier_transactions = NULL, barrier_xid = pg_current_xact_id()::text, reason = %(reason)s
+WHERE generation = %(generation)s AND state IN ('attached', 'building', 'ready', 'published');
+
+-- name: set_pruned
+UPDATE recstore_private.generations
+SET state = 'pruned', barrier = NULL, barrier_transactions = NULL, barrier_xid = NULL, mean_preference = NULL
+WHERE generation = %(generation)s;
+
+-- name: index_progress
+SELECT p.tuples_done AS done, p.tuples_total AS total
+FROM pg_stat_progress_create_index p
+WHERE p.pid = %(pid)s;
+
+-- name: generation_size
+SELECT g.users, g.items, g.collapsed_items, g.seen_published
+FROM recstore_private.generations g
+WHERE g.generation = %(generation)s;
+
+-- name: indexes_of
+-- The indexes of these tables; m is HNSW's, as it was built.
+SELECT
+    i.relname AS name,
+    x.indisvalid AS valid,
+    m.amname = 'hnsw' AS hnsw,
+    (SELECT split_part(o.option, '=', 2)::integer FROM unnest(i.reloptions) AS o (option) WHERE o.option LIKE 'm=%%') AS m
+FROM pg_index x
+JOIN pg_class i ON i.oid = x.indexrelid
+JOIN pg_am m ON m.oid = i.relam
+WHERE x.indrelid IN (SELECT to_regclass(t.name) FROM unnest(%(tables)s::text[]) AS t (name))
+ORDER BY i.relname;
+
+-- name: lacking_indexes
+-- Of these indexes of a schema, those that are not there or not valid.
+SELECT n.name
+FROM unnest(%(names)s::text[]) AS n (name)
+WHERE NOT EXISTS (
+    SELECT
+    FROM pg_class c
+    JOIN pg_index i ON i.indexrelid = c.oid
+    WHERE c.relnamespace = to_regnamespace(%(quoted)s) AND c.relname = n.name AND i.indisvalid
+)
+ORDER BY n.name;

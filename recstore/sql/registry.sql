@@ -1,0 +1,187 @@
+-- Recommenders and the objects of their schemas.
+
+-- name: vector_extension
+-- Where pgvector is.
+SELECT n.nspname AS schema, e.extversion AS version
+FROM pg_extension e
+JOIN pg_namespace n ON n.oid = e.extnamespace
+WHERE e.extname = 'vector';
+
+-- name: name_checks
+-- What stands against a name: a reserved word, or a schema that exists.
+SELECT
+    EXISTS (SELECT FROM pg_get_keywords() k WHERE k.word = %(name)s AND k.catcode IN ('R', 'T')) AS reserved,
+    EXISTS (SELECT FROM pg_namespace n WHERE n.nspname = %(name)s) AS schema_exists;
+
+-- name: insert_recommender
+INSERT INTO recstore_private.recommenders
+    (name, definition, user_type, item_type, vector_type, dimensions, objects_version)
+VALUES
+    (%(name)s, %(definition)s, %(user_type)s, %(item_type)s, %(vector_type)s, %(dimensions)s, %(objects_version)s)
+RETURNING id;
+
+-- name: insert_pointer
+INSERT INTO recstore_private.pointers (recommender_id) VALUES (%(recommender_id)s);
+
+-- name: select_recommender
+SELECT r.id, r.name, r.definition, r.user_type, r.item_type, r.vector_type, r.dimensions, r.objects_version,
+    r.object_digests, n.nspname AS vector_schema, r.held_out_key
+FROM recstore_private.recommenders r
+JOIN pg_extension e ON e.extname = 'vector'
+JOIN pg_namespace n ON n.oid = e.extnamespace
+WHERE r.name = %(name)s;
+
+-- name: lock_recommender
+-- Whoever changes a recommender's objects holds this until the end of its transaction.
+SELECT r.object_digests, r.objects_version
+FROM recstore_private.recommenders r
+WHERE r.id = %(recommender_id)s
+FOR NO KEY UPDATE;
+
+-- name: installed_objects
+-- Which of a recommender's views, functions and types there are.
+SELECT 'view ' || c.relname AS name FROM pg_class c
+WHERE c.relnamespace = to_regnamespace(%(quoted)s) AND c.relkind = 'v'
+UNION
+SELECT 'type ' || c.relname FROM pg_class c
+WHERE c.relnamespace = to_regnamespace(%(quoted)s) AND c.relkind = 'c'
+UNION
+SELECT 'function ' || p.proname FROM pg_proc p
+WHERE p.pronamespace = to_regnamespace(%(quoted)s);
+
+-- name: select_recommender_names
+SELECT r.name FROM recstore_private.recommenders r ORDER BY r.name;
+
+-- name: select_recommenders
+SELECT s.*, r.definition
+FROM recstore.status s
+JOIN recstore.recommenders r ON r.name = s.recommender
+ORDER BY s.recommender;
+
+-- name: update_definition
+UPDATE recstore_private.recommenders SET definition = %(definition)s WHERE id = %(recommender_id)s;
+
+-- name: update_storage
+UPDATE recstore_private.recommenders
+SET vector_type = %(vector_type)s, dimensions = %(dimensions)s
+WHERE id = %(recommender_id)s;
+
+-- name: update_objects
+UPDATE recstore_private.recommenders
+SET objects_version = %(objects_version)s, object_digests = %(object_digests)s
+WHERE id = %(recommender_id)s;
+
+-- name: delete_recommender
+DELETE FROM recstore_private.recommenders WHERE id = %(recommender_id)s;
+
+-- name: schema_dependents
+-- What a DROP SCHEMA .. CASCADE would take along: objects elsewhere (views, functions, column defaults, constraints, policies,
+-- ..) that depend on objects of the schema, and objects in the schema that recstore did not make.
+WITH ours AS (
+    SELECT 'pg_class'::regclass::oid AS classid, c.oid AS objid FROM pg_class c
+    WHERE c.relnamespace = to_regnamespace(%(quoted)s)
+    UNION ALL
+    SELECT 'pg_proc'::regclass, p.oid FROM pg_proc p WHERE p.pronamespace = to_regnamespace(%(quoted)s)
+    UNION ALL
+    SELECT 'pg_type'::regclass, t.oid FROM pg_type t WHERE t.typnamespace = to_regnamespace(%(quoted)s)
+),
+depending AS (
+    SELECT
+        d.classid,
+        d.objid,
+        CASE d.classid
+            WHEN 'pg_rewrite'::regclass THEN (SELECT w.ev_class FROM pg_rewrite w WHERE w.oid = d.objid)
+            WHEN 'pg_attrdef'::regclass THEN (SELECT a.adrelid FROM pg_attrdef a WHERE a.oid = d.objid)
+            WHEN 'pg_constraint'::regclass THEN (SELECT n.conrelid FROM pg_constraint n WHERE n.oid = d.objid)
+            WHEN 'pg_policy'::regclass THEN (SELECT p.polrelid FROM pg_policy p WHERE p.oid = d.objid)
+            WHEN 'pg_trigger'::regclass THEN (SELECT t.tgrelid FROM pg_trigger t WHERE t.oid = d.objid)
+            WHEN 'pg_statistic_ext'::regclass THEN (SELECT s.stxrelid FROM pg_statistic_ext s WHERE s.oid = d.objid)
+            WHEN 'pg_publication_rel'::regclass THEN (SELECT p.prrelid FROM pg_publication_rel p WHERE p.oid = d.objid)
+        END AS relation
+    FROM pg_depend d
+    JOIN ours o ON o.classid = d.refclassid AND o.objid = d.refobjid
+    WHERE d.deptype IN ('n', 'a')
+)
+SELECT DISTINCT
+    CASE
+        WHEN d.classid = 'pg_rewrite'::regclass THEN pg_describe_object('pg_class'::regclass, d.relation, 0)
+        ELSE pg_describe_object(d.classid, d.objid, 0)
+    END AS object
+FROM depending d
+WHERE (d.classid, d.objid) NOT IN (SELECT o.classid, o.objid FROM ours o)
+    AND coalesce(d.relation, 0) NOT IN (SELECT o.objid FROM ours o WHERE o.classid = 'pg_class'::regclass)
+UNION
+SELECT pg_describe_object('pg_class'::regclass, c.oid, 0)
+FROM pg_class c
+WHERE c.relnamespace = to_regnamespace(%(quoted)s) AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+    AND c.relname <> ALL (%(known)s) AND c.relname !~ '^_(items|users|seen)(_old)?(_[0-9]+)?$'
+UNION
+SELECT pg_describe_object('pg_proc'::regclass, p.oid, 0)
+FROM pg_proc p
+WHERE p.pronamespace = to_regnamespace(%(quoted)s) AND p.proname <> ALL (%(known)s)
+ORDER BY object;
+
+-- name: source_relations
+-- Relations that a view reads and a role may not, with the statements that would let it.
+SELECT DISTINCT
+    CASE
+        WHEN NOT has_schema_privilege(%(role)s, n.oid, 'USAGE')
+        THEN format('GRANT USAGE ON SCHEMA %%I TO %%I;', n.nspname, %(role)s::text)
+    END AS usage,
+    CASE
+        WHEN NOT has_any_column_privilege(%(role)s, c.oid, 'SELECT')
+        THEN format('GRANT SELECT ON %%I.%%I TO %%I;', n.nspname, c.relname, %(role)s::text)
+    END AS select
+FROM pg_rewrite w
+JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_class'::regclass
+JOIN pg_class c ON c.oid = d.refobjid AND c.oid <> w.ev_class AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE w.ev_class = to_regclass(%(view)s)
+    AND NOT (has_schema_privilege(%(role)s, n.oid, 'USAGE') AND has_any_column_privilege(%(role)s, c.oid, 'SELECT'));
+
+-- name: grants_on
+-- Who but the owner may do what on a relation.
+SELECT
+    CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END AS grantee,
+    a.privilege_type,
+    a.is_grantable
+FROM pg_class c
+CROSS JOIN LATERAL aclexplode(c.relacl) a
+WHERE c.oid = to_regclass(%(relation)s) AND a.grantee <> c.relowner;
+
+-- name: functions_named
+-- The functions of that name, with whom they were granted to.
+SELECT
+    p.oid,
+    p.oid::regprocedure::text AS signature,
+    ARRAY(
+        SELECT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END
+        FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
+        WHERE a.grantee <> p.proowner AND a.privilege_type = 'EXECUTE'
+    ) AS grantees
+FROM pg_proc p
+JOIN pg_namespace n ON n.oid = p.pronamespace
+WHERE n.nspname = %(schema)s AND p.proname = %(name)s;
+
+-- name: partitions_of
+SELECT c.relname AS name, i.inhdetachpending AS detach_pending
+FROM pg_inherits i
+JOIN pg_class c ON c.oid = i.inhrelid
+WHERE i.inhparent = to_regclass(%(parent)s)
+ORDER BY c.relname;
+
+-- name: holders_of_own_relations
+-- Sessions in a transaction that has read, or written, recstore's own tables and views.
+SELECT
+    'process ' || l.pid || coalesce(' (' || nullif(concat_ws(', ', nullif(a.application_name, ''), 'role ' || a.usename), '') || ')', '')
+        || coalesce(', in a transaction since ' || date_trunc('second', a.xact_start), '') AS who
+FROM (
+    SELECT DISTINCT l.pid
+    FROM pg_locks l
+    JOIN pg_class c ON c.oid = l.relation
+    WHERE l.locktype = 'relation' AND l.granted AND l.pid <> pg_backend_pid()
+        AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+        AND c.relnamespace IN (to_regnamespace('recstore'), to_regnamespace('recstore_private'))
+) l
+LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+ORDER BY l.pid;

@@ -1,0 +1,120 @@
+-- What is asked of the workers.
+
+-- name: request
+SELECT recstore_private.request(%(recommender)s, %(job)s, %(origin)s, %(task_id)s, %(force)s) AS request;
+
+-- name: lock_task
+-- Two deliveries of one message register it one after the other.
+SELECT pg_advisory_xact_lock(%(namespace)s, hashtext(%(task_id)s));
+
+-- name: request_of_task
+SELECT q.request FROM recstore_private.requests q WHERE q.task_id = %(task_id)s;
+
+-- name: claim_requests
+-- Everything that asks for this job of this recommender, served by one run; but what somebody is cancelling just now, in a
+-- transaction that may stay open, which nobody waits for here or below.
+UPDATE recstore_private.requests q
+SET state = 'running', run = %(run)s, outcome = NULL
+WHERE q.request IN (
+    SELECT o.request
+    FROM recstore_private.requests o
+    WHERE o.recommender = %(recommender)s AND o.job = %(job)s AND o.state IN ('waiting', 'sent')
+    FOR UPDATE SKIP LOCKED
+)
+RETURNING q.request, q.origin, q.force;
+
+-- name: unsend_requests
+-- The message came to nothing: they wait for the next one.
+UPDATE recstore_private.requests q
+SET state = 'waiting', sent_at = NULL, outcome = coalesce(%(why)s, q.outcome)
+WHERE q.request IN (
+    SELECT o.request
+    FROM recstore_private.requests o
+    WHERE o.recommender = %(recommender)s AND o.job = %(job)s AND o.state = 'sent'
+    FOR UPDATE SKIP LOCKED
+);
+
+-- name: finish_requests
+UPDATE recstore_private.requests
+SET state = %(state)s, outcome = %(outcome)s, finished_at = clock_timestamp()
+WHERE run = %(run)s AND state = 'running';
+
+-- name: settle_ready_requests
+-- What they asked for was complete and waited to go live: now it is, or a later generation took its place.
+UPDATE recstore_private.requests q
+SET state = 'succeeded',
+    finished_at = clock_timestamp(),
+    outcome = CASE
+        WHEN EXISTS (SELECT FROM recstore_private.flips f WHERE f.to_generation = u.generation)
+        THEN 'Generation ' || u.generation || ' is live.'
+        ELSE 'Generation ' || u.generation || ' had to wait until a later one took its place.'
+    END
+FROM recstore_private.runs u
+WHERE u.run = q.run AND q.state = 'ready'
+    AND NOT EXISTS (SELECT FROM recstore_private.generations g WHERE g.generation = u.generation AND g.state = 'ready');
+
+-- name: release_requests
+-- Their run came to nothing through no fault of theirs: they wait again, each time twice as long, up to so many attempts.
+-- An interruption is no attempt.
+UPDATE recstore_private.requests
+SET attempts = attempts + %(attempt)s,
+    state = CASE WHEN attempts + %(attempt)s < %(attempts)s THEN 'waiting' ELSE 'failed' END,
+    run = CASE WHEN attempts + %(attempt)s < %(attempts)s THEN NULL ELSE run END,
+    finished_at = CASE WHEN attempts + %(attempt)s < %(attempts)s THEN NULL ELSE clock_timestamp() END,
+    not_before = clock_timestamp() + %(attempt)s * make_interval(secs => least(%(backoff)s * 2 ^ attempts, 3600)),
+    sent_at = NULL,
+    outcome = %(outcome)s
+WHERE run = ANY (%(runs)s) AND state = 'running'
+RETURNING request, state;
+
+-- name: take_due_requests
+-- Those that are due and whose recommender is idle, marked as sent: one message for each recommender and job. A message
+-- sent lately that nobody has begun yet serves the new ones, too. Two dispatches at once take each its own.
+WITH due AS (
+    SELECT q.request
+    FROM recstore_private.requests q
+    LEFT JOIN recstore_private.recommenders r ON r.name = q.recommender
+    WHERE q.state IN ('waiting', 'sent')
+        AND (
+            q.state = 'waiting'
+            -- a time to come is of a clock that was wrong
+            OR q.sent_at NOT BETWEEN clock_timestamp() - make_interval(secs => %(resend)s) AND clock_timestamp()
+        )
+        AND (q.not_before IS NULL OR q.not_before <= clock_timestamp())
+        AND NOT EXISTS (
+            SELECT
+            FROM recstore_private.requests o
+            WHERE o.recommender = q.recommender AND o.job = q.job AND o.state = 'sent'
+                AND o.sent_at BETWEEN clock_timestamp() - make_interval(secs => %(resend)s) AND clock_timestamp()
+        )
+        AND NOT EXISTS (
+            SELECT FROM recstore_private.locked_recommenders l WHERE l.recommender_id = r.id::oid
+        )
+    FOR UPDATE OF q SKIP LOCKED
+),
+sent AS (
+    UPDATE recstore_private.requests q
+    SET state = 'sent', sent_at = clock_timestamp()
+    FROM due
+    WHERE q.request = due.request
+    RETURNING q.recommender, q.job, q.request
+)
+SELECT s.recommender, s.job, array_agg(s.request ORDER BY s.request) AS requests
+FROM sent s
+GROUP BY s.recommender, s.job
+ORDER BY min(s.request);
+
+-- name: forgotten_requests
+-- Of recommenders that are no more, or that were dropped with the run that served them.
+UPDATE recstore_private.requests q
+SET state = 'failed', outcome = 'The recommender ' || quote_literal(q.recommender) || ' was dropped.', finished_at = clock_timestamp()
+WHERE q.request IN (
+    SELECT o.request
+    FROM recstore_private.requests o
+    WHERE o.state IN ('waiting', 'sent', 'running', 'ready')
+        AND (
+            NOT EXISTS (SELECT FROM recstore_private.recommenders r WHERE r.name = o.recommender)
+            OR (o.run IS NOT NULL AND NOT EXISTS (SELECT FROM recstore_private.runs u WHERE u.run = o.run))
+        )
+    FOR UPDATE SKIP LOCKED
+);

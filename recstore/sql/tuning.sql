@@ -1,0 +1,158 @@
+-- Studies and their trials.
+
+-- name: insert_study
+INSERT INTO recstore_private.studies (recommender_id, kind, metric, options, definition, split, snapshot, scales, parallel)
+VALUES (
+    %(recommender_id)s, %(kind)s, %(metric)s, %(options)s, %(definition)s, %(split)s, %(snapshot)s, %(scales)s,
+    %(parallel)s
+)
+RETURNING study;
+
+-- name: insert_study_data
+INSERT INTO recstore_private.study_data (study, chunk, content) VALUES (%(study)s, %(chunk)s, %(content)s);
+
+-- name: study_data
+SELECT d.content FROM recstore_private.study_data d WHERE d.study = %(study)s ORDER BY d.chunk;
+
+-- name: delete_study_data
+DELETE FROM recstore_private.study_data d WHERE d.study = %(study)s;
+
+-- name: select_study
+SELECT s.*, r.name AS recommender
+FROM recstore_private.studies s
+JOIN recstore_private.recommenders r ON r.id = s.recommender_id
+WHERE s.study = %(study)s;
+
+-- name: lock_study
+-- Whoever decides on the next trial holds this until its transaction ends, milliseconds later.
+SELECT s.study, s.state FROM recstore_private.studies s WHERE s.study = %(study)s FOR NO KEY UPDATE;
+
+-- name: unfinished_studies
+-- The newest first.
+SELECT s.study, s.options, s.definition, s.parallel, s.created_at
+FROM recstore_private.studies s
+WHERE s.recommender_id = %(recommender_id)s AND s.state = 'running'
+ORDER BY s.study DESC;
+
+-- name: newest_study
+-- The newest of a recommender that found anything.
+SELECT max(t.study) AS study
+FROM recstore_private.trials t
+JOIN recstore_private.studies s ON s.study = t.study
+WHERE s.recommender_id = %(recommender_id)s AND t.state = 'complete';
+
+-- name: update_study_parallel
+UPDATE recstore_private.studies SET parallel = %(parallel)s WHERE study = %(study)s;
+
+-- name: select_trials
+SELECT t.trial, t.number, t.stage, t.state, t.parameters, t.curve, t.value, t.iterations, t.seconds, t.attempts, t.error
+FROM recstore_private.trials t
+WHERE t.study = %(study)s
+ORDER BY t.number;
+
+-- name: left_trial
+-- One that is marked as running and whose process is gone.
+SELECT t.trial, t.number, t.stage, t.parameters, t.attempts
+FROM recstore_private.trials t
+WHERE t.study = %(study)s AND t.state = 'running'
+    AND NOT EXISTS (SELECT FROM recstore_private.trials_at_work w WHERE w.trial = t.trial)
+ORDER BY t.number
+LIMIT 1;
+
+-- name: take_trial_again
+UPDATE recstore_private.trials
+SET attempts = attempts + 1, host = %(host)s, pid = pg_backend_pid(), curve = '[]', started_at = clock_timestamp()
+WHERE trial = %(trial)s
+RETURNING trial, number, stage, parameters, attempts;
+
+-- name: insert_trial
+INSERT INTO recstore_private.trials (study, number, stage, parameters, host, pid)
+VALUES (%(study)s, %(number)s, %(stage)s, %(parameters)s, %(host)s, pg_backend_pid())
+RETURNING trial, number, stage, parameters, attempts;
+
+-- name: lock_trial
+SELECT pg_try_advisory_lock(%(namespace)s::integer, %(key)s::integer) AS locked;
+
+-- name: unlock_trial
+SELECT pg_advisory_unlock(%(namespace)s::integer, %(key)s::integer);
+
+-- name: update_trial_curve
+-- No row: the study was stopped, or somebody else has taken the trial up.
+UPDATE recstore_private.trials
+SET curve = %(curve)s
+WHERE trial = %(trial)s AND attempts = %(attempts)s AND state = 'running'
+RETURNING trial;
+
+-- name: finish_trial
+-- No row: as above.
+UPDATE recstore_private.trials
+SET state = %(state)s, value = %(value)s, iterations = %(iterations)s, seconds = %(seconds)s, curve = %(curve)s,
+    error = %(error)s, finished_at = clock_timestamp()
+WHERE trial = %(trial)s AND attempts = %(attempts)s AND state = 'running'
+RETURNING trial;
+
+-- name: begin_measuring
+UPDATE recstore_private.studies SET attempts = attempts + 1 WHERE study = %(study)s AND state = 'running' RETURNING attempts;
+
+-- name: finish_study
+-- No row: it has ended already.
+UPDATE recstore_private.studies
+SET state = %(state)s, best = %(best)s, evaluation = %(evaluation)s, outcome = %(outcome)s, finished_at = clock_timestamp()
+WHERE study = %(study)s AND state = 'running'
+RETURNING study;
+
+-- name: abandon_trials
+-- Of a study that has been stopped.
+UPDATE recstore_private.trials
+SET state = 'failed', error = 'The study was stopped.', finished_at = clock_timestamp()
+WHERE study = %(study)s AND state = 'running';
+
+-- name: note_adopted
+UPDATE recstore_private.studies SET best = %(best)s, adopted_at = clock_timestamp() WHERE study = %(study)s;
+
+-- name: take_due_trials
+-- Studies with fewer trials at work than the workers shall have, counting the messages that none has begun yet; marks as many
+-- messages as sent as are missing.
+WITH counted AS (
+    SELECT
+        s.study,
+        s.parallel,
+        CASE WHEN s.sent_at > clock_timestamp() - make_interval(secs => %(resend)s) THEN s.sent ELSE 0 END AS outstanding,
+        (SELECT count(*) FROM recstore_private.trials_at_work w WHERE w.study = s.study)
+            + (SELECT count(*) FROM recstore_private.studies_at_work w WHERE w.study = s.study) AS at_work
+    FROM recstore_private.studies s
+    WHERE s.state = 'running' AND s.parallel > 0
+    FOR NO KEY UPDATE OF s SKIP LOCKED
+)
+UPDATE recstore_private.studies s
+SET sent = c.parallel - c.at_work, sent_at = clock_timestamp()
+FROM counted c
+WHERE s.study = c.study AND c.parallel > c.at_work + c.outstanding
+RETURNING s.study, c.parallel - c.at_work - c.outstanding AS messages;
+
+-- name: begin_message
+UPDATE recstore_private.studies SET sent = greatest(sent - 1, 0) WHERE study = %(study)s;
+
+-- name: unsend_trials
+-- Their messages could not be sent.
+UPDATE recstore_private.studies SET sent = greatest(sent - %(messages)s, 0) WHERE study = %(study)s;
+
+-- name: forget_studies
+-- Those that ended, or that nobody has touched, so long ago.
+DELETE FROM recstore_private.studies s
+WHERE greatest(s.created_at, s.finished_at, (SELECT max(t.started_at) FROM recstore_private.trials t WHERE t.study = s.study))
+    < now() - make_interval(secs => 86400 * %(days)s);
+
+-- name: watch_studies
+-- The newest ones, newest first.
+SELECT s.*
+FROM recstore.studies s
+WHERE %(recommender)s::text IS NULL OR s.recommender = %(recommender)s
+ORDER BY s.study DESC
+LIMIT %(limit)s;
+
+-- name: watch_study
+SELECT s.* FROM recstore.studies s WHERE s.study = %(study)s;
+
+-- name: watch_trials
+SELECT t.* FROM recstore.trials t WHERE t.study = %(study)s ORDER BY t.number;

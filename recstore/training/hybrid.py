@@ -1,0 +1,141 @@
+"""ALS and the spectral embedding side by side: one vector per item and user whose inner product adds the scores of both.
+
+With w the hyperparameter `spectral_weight`, the score is (1 - w) times ALS's plus w times the spectral one, which is first
+scaled to the mean of ALS's over the pairs of a sample of users. The ALS part's items are as trained. The spectral part's
+are scaled so that the mean squares of the two parts' lengths are as w to 1 - w, which then is about what the parts count
+in the cosine of two items; the users' factors take up the rest.
+"""
+
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from recstore.definition import Hyperparameters
+from recstore.errors import InvalidInput
+from recstore.training import (
+    Device,
+    Factors,
+    FoldIn,
+    Matrix,
+    OnFactors,
+    OnIteration,
+    Trainer,
+    usable_factors,
+    warnings_for_factors,
+)
+from recstore.training.als import ALS
+from recstore.training.spectral import Spectral, mean_score
+
+SAMPLE = 500
+"""Users over whose pairs the mean scores of the two parts are compared."""
+
+_PARTS: dict[str, Trainer] = {"als": ALS(), "spectral": Spectral()}
+
+
+class Hybrid:
+    """The trainer named "hybrid"; see `recstore.training.Trainer`.
+
+    The constants of its fold-in are {"parts": [..]} in the order of their factors, each part {"trainer": its name,
+    "factors": how many, "weight": a number, "constants": the trainer's}: a user's factors of a part are what that trainer's
+    fold-in gives against the items' factors of the part, times the weight.
+    """
+
+    def train(
+        self,
+        matrix: sparse.csr_matrix,
+        hyperparameters: Hyperparameters,
+        *,
+        factors: int,
+        device: Device = "auto",
+        threads: int = 0,
+        item_factors: Matrix | None = None,
+        on_iteration: OnIteration | None = None,
+        on_factors: OnFactors | None = None,
+        with_loss: bool = False,
+    ) -> Factors:
+        """See `Trainer.train`. Iterations, loss, warm start and device are the ALS part's. `factors` is the number of both
+        parts together; each has at least one, and a single one is ALS's."""
+        sentences = warnings_for_factors(factors, matrix.shape[1])
+        factors = usable_factors(factors, matrix.shape[1])
+        of_spectral = min(max(1, round(factors * hyperparameters.spectral_share)), factors - 1)
+        of_als = factors - of_spectral
+        shape = matrix.shape[1], factors
+        if item_factors is not None and item_factors.shape != shape:
+            raise InvalidInput(f"The initial item factors have the shape {item_factors.shape}, not {shape}.")
+
+        spectral = _PARTS["spectral"].train(matrix, hyperparameters, factors=of_spectral) if of_spectral else None
+        sample = _sample(matrix, hyperparameters.seed)
+
+        def combined(als: FoldIn) -> FoldIn:
+            if spectral is None:
+                return _fold_in(als, [("als", als.item_factors, 1.0, als.constants)])
+            scale, weight = _balance(sample, als, spectral.fold_in, hyperparameters.spectral_weight)
+            items = spectral.item_factors * np.float32(scale)
+            return _fold_in(
+                als,
+                [
+                    ("als", als.item_factors, 1 - hyperparameters.spectral_weight, als.constants),
+                    ("spectral", items, weight, spectral.fold_in.constants),
+                ],
+            )
+
+        als = _PARTS["als"].train(
+            matrix,
+            hyperparameters,
+            factors=of_als,
+            device=device,
+            threads=threads,
+            item_factors=None if item_factors is None else item_factors[:, :of_als],
+            on_iteration=on_iteration,
+            on_factors=on_factors and (lambda number, fold_in: on_factors(number, combined(fold_in))),
+            with_loss=with_loss,
+        )
+        fold_in = combined(als.fold_in)
+        user_factors = als.user_factors
+        if spectral is not None:
+            folded_in = _solve_part(matrix, fold_in, 1, threads)
+            user_factors = np.hstack(
+                [als.user_factors * np.float32(fold_in.constants["parts"][0]["weight"]), folded_in]
+            )
+        return Factors(user_factors, fold_in, als.device, (*sentences, *als.warnings))
+
+    def solve_users(self, rows: sparse.csr_matrix, fold_in: FoldIn, threads: int = 0) -> Matrix:
+        """See `Trainer.solve_users`. Each part by its own trainer."""
+        parts = range(len(fold_in.constants["parts"]))
+        return np.hstack([_solve_part(rows, fold_in, number, threads) for number in parts])
+
+
+def _solve_part(rows: sparse.csr_matrix, fold_in: FoldIn, number: int, threads: int) -> Matrix:
+    """The users' factors of one part."""
+    parts = fold_in.constants["parts"]
+    start = sum(part["factors"] for part in parts[:number])
+    part = parts[number]
+    items = np.ascontiguousarray(fold_in.item_factors[:, start : start + part["factors"]])
+    against = FoldIn(items, fold_in.item_users, part["constants"])
+    return _PARTS[part["trainer"]].solve_users(rows, against, threads) * np.float32(part["weight"])
+
+
+def _fold_in(als: FoldIn, parts: list[tuple[str, Matrix, float, dict[str, Any]]]) -> FoldIn:
+    """Of (trainer, item factors, weight, constants) per part."""
+    described = [
+        {"trainer": name, "factors": items.shape[1], "weight": weight, "constants": constants}
+        for name, items, weight, constants in parts
+    ]
+    return FoldIn(np.hstack([items for _, items, _, _ in parts]), als.item_users, {"parts": described})
+
+
+def _balance(sample: sparse.csr_matrix, als: FoldIn, spectral: FoldIn, share: float) -> tuple[float, float]:
+    """By what to multiply the spectral part's items, and then its users; zeros where ALS's factors are."""
+    lengths, scores = [], []
+    for name, fold_in in (("als", als), ("spectral", spectral)):
+        lengths.append(float(np.einsum("if,if->", fold_in.item_factors, fold_in.item_factors, dtype=np.float64)) ** 0.5)
+        scores.append(mean_score(sample, _PARTS[name].solve_users(sample, fold_in), fold_in.item_factors))
+    scale = (share / (1 - share)) ** 0.5 * lengths[0] / lengths[1]
+    return scale, share * scores[0] / scores[1] / scale**2 if scale else 0.0
+
+
+def _sample(matrix: sparse.csr_matrix, seed: int) -> sparse.csr_matrix:
+    """The rows of at most SAMPLE users, none of them empty."""
+    users = np.flatnonzero(np.diff(matrix.indptr))
+    return matrix[np.sort(np.random.default_rng(seed).choice(users, min(SAMPLE, len(users)), replace=False))]

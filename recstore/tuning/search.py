@@ -1,0 +1,193 @@
+"""A whole search on a split, in this process and in memory: trial after trial, then the winner on the test part.
+
+`work` does the same with its trials in Postgres; both share what is here.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from recstore import training
+from recstore.config import Settings
+from recstore.definition import Definition
+from recstore.errors import InvalidInput, NothingFound
+from recstore.evaluation.curves import CurvePoint
+from recstore.evaluation.results import Evaluation
+from recstore.evaluation.splits import SEED, Split
+from recstore.measure import Measured, Wanted, described, measure
+from recstore.steps import Steps
+from recstore.tuning import space as spaces
+from recstore.tuning import trial as trials_
+from recstore.tuning.results import Search, TrialResult
+from recstore.tuning.space import Parameters, applied, default_space, narrowed
+from recstore.tuning.stages import Plan
+from recstore.tuning.trial import Course
+from recstore.tuning.trials import best
+
+TEST_USERS = 10_000
+"""Measured on the test part, at most."""
+
+PRESENT = "present settings"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a search is asked for, ready for JSON. `trials` None: all of a grid, else TRIALS. `grid` has lists of values as
+    texts; `space` narrows the default one, see `space.narrowed`."""
+
+    TRIALS = 60
+    SECONDS = 2700.0
+
+    metric: str = "ndcg@20"
+    trials: int | None = None
+    seconds: float = SECONDS
+    trainers: Sequence[str] = ()
+    max_factors: int | None = None
+    space: Mapping[str, Any] = field(default_factory=dict)
+    grid: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    most_iterations: int = 30
+    users: int = 4000
+    seed: int = SEED
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON; `Options(**..)` gives it back."""
+        return asdict(self) | {"trainers": list(self.trainers)}
+
+    @property
+    def course(self) -> Course:
+        """How each trial goes. Raises InvalidInput."""
+        every = max(1, min(3, self.most_iterations // 3))
+        return Course(self.metric, self.most_iterations, every, users=self.users, seed=self.seed)
+
+    def plan(self, split: Split, definition: Definition, most_factors: int | None = None) -> Plan:
+        """What to try on this split. Raises InvalidInput."""
+        space = default_space(split.train)
+        given = dict(self.space)
+        if self.trainers:
+            given["trainer"] = list(self.trainers)
+        if self.max_factors is not None:
+            given["factors"] = {"low": min(space.factors[0], self.max_factors), "high": self.max_factors}
+        space = narrowed(space, given)
+        points = spaces.grid(self.grid) if self.grid else []
+        if points and given:
+            raise InvalidInput("A grid is the whole space: give either --grid or what narrows the search, not both.")
+        default = training.default_factors(len(split.train.items))
+        factors = definition.hyperparameters.factors or min(default, most_factors or default)
+        start = spaces.present(definition, spaces.NAMES) | {"factors": factors}
+        return Plan(space, start, self.trials or len(points) or self.TRIALS, self.seconds, self.seed, tuple(points))
+
+    def scales(self, plan: Plan) -> dict[str, str]:
+        """Parameter -> "log", "linear" or "categorical", of those that are tried."""
+        scales = plan.space.scales()
+        if not self.grid:
+            return scales
+        known = scales | {"regularization": "log", "alpha": "log"}
+        numbers = {name: all(isinstance(point[name], int | float) for point in plan.points) for name in self.grid}
+        return {name: known.get(name, "linear" if numbers[name] else "categorical") for name in self.grid}
+
+
+class Watch(Protocol):
+    """Who looks on."""
+
+    def begins(
+        self, number: int, stage: str, parameters: Parameters, plan: Plan, trials: Sequence[TrialResult]
+    ) -> None:
+        """A trial begins after these others."""
+
+    def point(self, number: int, point: CurvePoint) -> None:
+        """A point of its learning curve."""
+
+    def ends(self, trial: TrialResult, plan: Plan, trials: Sequence[TrialResult]) -> None:
+        """A trial ended; `trials` has it too."""
+
+
+class Nobody:
+    """A watch for nobody."""
+
+    def begins(
+        self, number: int, stage: str, parameters: Parameters, plan: Plan, trials: Sequence[TrialResult]
+    ) -> None: ...
+
+    def point(self, number: int, point: CurvePoint) -> None: ...
+
+    def ends(self, trial: TrialResult, plan: Plan, trials: Sequence[TrialResult]) -> None: ...
+
+
+def search(
+    split: Split,
+    definition: Definition,
+    options: Options,
+    settings: Settings,
+    *,
+    name: str = "",
+    most_factors: int | None = None,
+    watch: Watch | None = None,
+) -> Search:
+    """The trials, on a split with a validation part; the test part is not looked at. Raises NothingFound, InvalidInput,
+    DeviceUnavailable."""
+    plan, course, watch = options.plan(split, definition, most_factors), options.course, watch or Nobody()
+    found: list[TrialResult] = []
+    while proposal := plan.next(found):
+        number = len(found)
+        watch.begins(number, proposal.stage, proposal.parameters, plan, found)
+        done = trials_.run(
+            number,
+            proposal.stage,
+            proposal.parameters,
+            split,
+            definition,
+            course,
+            [] if plan.points else found,
+            most_factors=most_factors,
+            device=settings.device,
+            threads=settings.threads,
+            on_point=lambda point, number=number: watch.point(number, point),  # type: ignore[misc]
+        )
+        found.append(done)
+        watch.ends(done, plan, found)
+    winner = winner_of(found)
+    kind, scales = "grid" if plan.points else "optuna", options.scales(plan)
+    return Search(0, name, options.metric, split.how, kind, scales, found, winner.number, None)  # type: ignore[arg-type]
+
+
+def winner_of(trials: Sequence[TrialResult]) -> TrialResult:
+    """The best trial. Raises NothingFound."""
+    winner = best(trials)
+    if winner is None:
+        errors = [trial.error for trial in trials if trial.error]
+        raise NothingFound(trials=len(trials), reason=errors[0] if errors else "no trial was begun")
+    return winner
+
+
+def tuned(definition: Definition, winner: TrialResult) -> Definition:
+    """The definition with the settings that won."""
+    return applied(definition, winner.parameters, winner.iterations)
+
+
+def conclude(
+    split: Split,
+    definition: Definition,
+    winner: TrialResult,
+    options: Options,
+    settings: Settings,
+    steps: Steps,
+    *,
+    name: str,
+    most_factors: int | None = None,
+) -> tuple[Evaluation, Measured]:
+    """Refits the winner on all but the test part and measures that part, once: beside popularity, item-kNN, and what the
+    definition says so far, where that is something else. The examples are the caller's to add."""
+    better = tuned(definition, winner)
+    factors = options.plan(split, definition, most_factors).start["factors"]
+    present = definition.hyperparameters.model_copy(update={"factors": factors})
+    same = better.confidence == definition.confidence and better.hyperparameters == present
+    ks = tuple(sorted({10, 20, options.course.k}))
+    wanted = Wanted(ks, min(TEST_USERS, len(split.users())) or None, seed=options.seed)
+    others = {} if same else {PRESENT: definition}
+    taken_at = datetime.now(UTC).isoformat(timespec="seconds")
+    measured = measure(
+        split, better, wanted, steps, settings, name=f"{name}, tuned", most_factors=most_factors, others=others
+    )
+    evaluation = described(name, split, wanted, measured, [], taken_at)
+    return replace(evaluation, curve=winner.curve), measured

@@ -1,0 +1,238 @@
+"""Which trial comes next: the search in stages, decided from the trials there are and nothing else. Pure.
+
+A training with 1024 factors costs a hundred times one with 64, and what is learned from few factors about the rest
+(regularization, alpha, confidence, exponents) nearly holds for many. So:
+
+1. *start*: the recommender's present settings, as they are
+2. *explore*: each trainer with few factors, from its starting points and then by the sampler; then hybrids of the best als
+   and the best spectral
+3. *grow*: the best of each trainer with doubled and redoubled factors, as long as that pays
+4. *refine*: around the best of all, with its factors, until the budget is used up
+
+Whoever has the trials gets the same answer, so a search can be left and taken up anywhere, and by several at once.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from recstore.definition import Confidence, Hyperparameters
+from recstore.tuning import sampling
+from recstore.tuning.results import TrialResult
+from recstore.tuning.space import OWN, Bounds, Parameters, Space, inside, narrow, present_in
+from recstore.tuning.trials import Trials, best, guess, levels, of_trainer, rated, seconds_of
+
+FACTORS = 64
+"""To explore with."""
+
+EXPLORE_TRIALS, EXPLORE_SECONDS = 0.5, 0.35
+"""Largest shares of the budget that exploring may take."""
+
+SHARES = {"als": 3.0, "spectral": 1.0, "hybrid": 1.5}
+"""How the explored trials are divided; a trainer that another package brings counts as als."""
+
+STARTS: dict[str, tuple[Parameters, ...]] = {
+    "als": ({}, {"confidence": "binary"}, {"regularization": 10.0}, {"confidence": "binary", "alpha": 10.0}),
+    "spectral": ({}, {"singular_exponent": 0.0}, {"singular_exponent": 1.0, "item_exponent": 0.2}),
+    "hybrid": ({}, {"spectral_weight": 0.25}, {"spectral_weight": 0.75}),
+}
+"""Where each trainer begins: its defaults, and what differs from them."""
+
+PAYS = 1.005
+"""More factors pay from this ratio of the values on: half a percent for twice the memory and time."""
+
+TRIES = 2
+"""Trials with more factors that have to fail before more are given up."""
+
+BEHIND = 0.8
+"""A trainer that reaches less than this part of what another reaches with no more factors is not grown further."""
+
+RIVAL = 0.98
+"""Another trainer within this part of the best is refined, too: every third time."""
+
+LATEST = 5
+"""Trials that tell how long the next ones take."""
+
+NARROW = 0.15
+"""Of the width of each range, on either side: where is refined."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A trial to run, and the stage that wants it."""
+
+    stage: str
+    parameters: Parameters
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a search is to do. `start` are the present settings; the budget is `most_trials` trials, or `most_seconds` of
+    all trials together, whichever is used up first. With `points` it is a grid of these and nothing else."""
+
+    space: Space
+    start: Parameters
+    most_trials: int
+    most_seconds: float
+    seed: int
+    points: tuple[Parameters, ...] = ()
+
+    def spent(self, trials: Trials) -> bool:
+        """Whether the budget is used up."""
+        return len(trials) >= self.most_trials or seconds_of(trials) >= self.most_seconds
+
+    def next(self, trials: Trials) -> Proposal | None:
+        """The next trial, the same for the same trials; None when there is nothing left to try, or to wait for first.
+        `trials` are all there are, in order of their numbers."""
+        if self.spent(trials):
+            return None
+        if self.points:
+            return Proposal("grid", self.points[len(trials)]) if len(trials) < len(self.points) else None
+        for stage in (self._start, self._explore, self._grow, self._refine):
+            if proposal := stage(trials):
+                return proposal
+        return None
+
+    def share(self, trials: Trials) -> float:
+        """How much of the budget is used up, 0 to 1."""
+        return min(1.0, max(len(trials) / self.most_trials, seconds_of(trials) / self.most_seconds))
+
+    def left(self, trials: Trials) -> float | None:
+        """The seconds that the rest will take about, by those that have ended; None before the first."""
+        ended = [trial for trial in trials if trial.finished and trial.seconds]
+        if not ended:
+            return None
+        latest = ended[-LATEST:]
+        rest = (self.most_trials - len(trials)) * seconds_of(latest) / len(latest)
+        return max(0.0, min(rest, self.most_seconds - seconds_of(trials)))
+
+    @property
+    def base(self) -> int:
+        """The number of factors to explore with."""
+        low, high = self.space.factors
+        return max(low, min(FACTORS, high))
+
+    def _start(self, trials: Trials) -> Proposal | None:
+        if trials or not present_in(self.space, self.start):
+            return None
+        own = self.space.of(self.start["trainer"])
+        return Proposal("start", {name: self.start[name] for name in ("trainer", "factors", *own)})
+
+    # explore
+
+    def _explore(self, trials: Trials) -> Proposal | None:
+        done = {trainer: _count(trials, "explore", trainer) for trainer in self.space.trainers}
+        quota = self._quotas(trials)
+        first = [trainer for trainer in quota if trainer != "hybrid" and done[trainer] < quota[trainer]]
+        if first:
+            trainer = min(first, key=lambda name: done[name] / quota[name])
+        elif done.get("hybrid", 0) < quota.get("hybrid", 0):
+            trainer = "hybrid"  # last, since it is made of the others
+        else:
+            return None
+        return Proposal("explore", self._explored(trainer, done[trainer], trials))
+
+    def _quotas(self, trials: Trials) -> dict[str, float]:
+        """How many trials each trainer explores with: at least one, whatever the time."""
+        shares = {trainer: SHARES.get(trainer, SHARES["als"]) for trainer in self.space.trainers}
+        late = seconds_of(trials) >= EXPLORE_SECONDS * self.most_seconds
+        whole = 0.0 if late else EXPLORE_TRIALS * self.most_trials / sum(shares.values())
+        return {trainer: max(1.0, whole * share) for trainer, share in shares.items()}
+
+    def _explored(self, trainer: str, number: int, trials: Trials) -> Parameters:
+        bounds = self.space.of(trainer)
+        defaults = Hyperparameters().model_dump() | {"confidence": Confidence().function}
+        if trainer == "hybrid":
+            for part in ("als", "spectral"):
+                if found := best(of_trainer(trials, part)):
+                    defaults |= {name: found.parameters[name] for name in OWN[part] if name in found.parameters}
+                    bounds |= {
+                        name: narrow(bounds[name], found.parameters[name], NARROW / 2, keep_choice=True)
+                        for name in OWN[part]
+                        if name in bounds and name in found.parameters
+                    }
+        begin: list[Parameters] = []
+        for change in STARTS.get(trainer, ({},)):
+            point = {name: inside((defaults | change)[name], bound) for name, bound in bounds.items()}
+            if point not in begin:
+                begin.append(point)
+        fixed: Parameters = {"trainer": trainer, "factors": self.base}
+        if number < len(begin):
+            return fixed | begin[number]
+        return fixed | sampling.suggest(bounds, rated(trials, trainer), self._seed(trials))
+
+    # grow
+
+    def _grow(self, trials: Trials) -> Proposal | None:
+        """Of the trainers that still grow, the one with the fewest factors first."""
+        found = [proposal for trainer in self.space.trainers if (proposal := self._grown(trainer, trials))]
+        return min(found, key=lambda proposal: int(proposal.parameters["factors"]), default=None)
+
+    def _grown(self, trainer: str, trials: Trials) -> Proposal | None:
+        own = [trial for trial in of_trainer(trials, trainer) if trial.stage != "start"]
+        low, high = self.space.factors
+        level, factors = _climb(own, self.base, lambda now: min(2 * now, high), PAYS, TRIES)
+        if factors is None and level == self.base and best(trials) in own:  # fewer may do as well, or better
+            level, factors = _climb(own, self.base, lambda now: max(now // 2, low), 1.0, 1)
+        if factors is None or self._behind(trainer, level, trials):
+            return None
+        if guess(trials, trainer, factors) > self.most_seconds - seconds_of(trials):
+            return None
+        top = levels(own)[level].parameters
+        again = any(trial.parameters["factors"] == factors for trial in own)
+        return Proposal("grow", (self._near(top, trials) if again else top) | {"factors": factors})
+
+    def _behind(self, trainer: str, factors: int, trials: Trials) -> bool:
+        """Whether another trainer reaches far more with no more factors."""
+
+        def reached(among: Sequence[TrialResult]) -> float:
+            return max((top.value or 0.0 for level, top in levels(among).items() if level <= factors), default=0.0)
+
+        return reached(of_trainer(trials, trainer)) < BEHIND * reached(trials)
+
+    # refine
+
+    def _refine(self, trials: Trials) -> Proposal | None:
+        tops = [top for trainer in self.space.trainers if (top := best(of_trainer(trials, trainer)))]
+        tops.sort(key=lambda trial: -(trial.value or 0.0))
+        if not tops:
+            return Proposal("refine", self._explored(self.space.trainers[0], len(trials), trials))
+        centre = tops[0]
+        rival = len(tops) > 1 and (tops[1].value or 0.0) >= RIVAL * (centre.value or 0.0)
+        if rival and sum(trial.stage == "refine" for trial in trials) % 3 == 2:
+            centre = tops[1]
+        parameters = centre.parameters
+        left = self.most_seconds - seconds_of(trials)
+        if guess(trials, parameters["trainer"], parameters["factors"]) > left:
+            return None
+        return Proposal("refine", self._near(parameters, trials))
+
+    def _near(self, centre: Parameters, trials: Trials) -> Parameters:
+        """Something like these parameters, with as many factors."""
+        own = self.space.of(centre["trainer"])
+        bounds: dict[str, Bounds] = {name: narrow(bound, centre[name], NARROW) for name, bound in own.items()}
+        fixed = {name: centre[name] for name in ("trainer", "factors")}
+        return fixed | sampling.suggest(bounds, rated(trials, centre["trainer"]), self._seed(trials))
+
+    def _seed(self, trials: Trials) -> int:
+        """Of the sampler: another for each trial."""
+        return (self.seed * 1_000_003 + len(trials)) % 2**31
+
+
+def _climb(own: Trials, base: int, step: Callable[[int], int], pays: float, tries: int) -> tuple[int, int | None]:
+    """From `base` factors on as long as the next number of factors pays: the last that did, and the next to try; None where
+    that was tried often enough, is being tried, or there is no next."""
+    tops, level = levels(own), base
+    while level in tops:
+        after = step(level)
+        if after == level:
+            return level, None
+        there = [trial for trial in own if trial.parameters["factors"] == after]
+        if after not in tops or (tops[after].value or 0.0) < pays * (tops[level].value or 0.0):
+            over = len(there) >= tries or any(trial.state == "running" for trial in there)
+            return level, None if over else after
+        level = after
+    return level, None
+
+
+def _count(trials: Trials, stage: str, trainer: str) -> int:
+    return sum(trial.stage == stage for trial in of_trainer(trials, trainer))

@@ -1,0 +1,165 @@
+"""`recstore benchmark`: split files in, the same metrics through NumPy and through SQL out."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Answer, Command, Database
+from support import look
+
+from recstore.evaluation.results import Evaluation
+
+SMALL = "--factors 12 --iterations 4"
+
+
+def planted(folder: Path, users: int, items: int, clusters: int, text: bool = False) -> tuple[Path, Path]:
+    """Files of a split in lists: each user's items are mostly those of a cluster."""
+    random = np.random.default_rng(5)
+    size, name = items // clusters, "item-{}" if text else "{}"
+    lines: dict[str, list[str]] = {"train": [], "test": []}
+    for user in range(users):
+        own = (user % clusters) * size + np.minimum(random.geometric(3 / size, 24), size) - 1
+        seen = random.permutation(np.unique(np.concatenate([own, random.integers(0, items, 6)])))
+        for part, chosen in (("train", seen[4:]), ("test", seen[:4])):
+            lines[part].append(" ".join([str(user), *(name.format(item) for item in chosen)]))
+    paths = folder / "train.txt", folder / "test.txt"
+    for path, part in zip(paths, lines.values(), strict=True):
+        path.write_text("\n".join(part) + "\n")
+    return paths
+
+
+def metrics(answer: Answer) -> dict[str, dict[str, float]]:
+    """Model -> metrics of lists."""
+    assert answer.code == 0, answer.err
+    found = Evaluation.from_dict({name: value for name, value in answer.json.items() if name != "steps"})
+    return {
+        result.name.split(",")[0]: {name: value for name, value in result.metrics.items() if "@" in name and value}
+        for result in found.results
+    }
+
+
+def schemas(database: Database) -> Any:
+    return look(database, "SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' ORDER BY 1")
+
+
+def test_a_split_through_numpy_and_through_sql(recstore: Command, shop: Database, tmp_path: Path) -> None:
+    train, test = planted(tmp_path, 200, 120, 6, text=True)
+    before = schemas(shop)
+    line = f"benchmark --train {train} --test {test} {SMALL} --search exact --k 5,10"
+    answer = recstore(line + " --json")
+    found = metrics(answer)
+    assert list(found) == ["als", "popularity", "item-kNN", "als through SQL"]
+    assert found["als"] == found["als through SQL"]
+    assert found["als"]["recall@10"] > 1.5 * found["popularity"]["recall@10"]
+    assert schemas(shop) == before
+    steps = [step["step"] for step in answer.json["steps"]]
+    assert steps == ["read", "train", "measure", "measure", "measure", "store", "ask"]
+    assert all(step["seconds"] >= 0 for step in answer.json["steps"])
+    shown = recstore(line)
+    assert "lines of a user and items" in shown.out
+    assert "at 5" in shown.out
+    assert "als through SQL, exact scan" in shown.out
+
+
+def test_hnsw_is_within_a_hundredth(recstore: Command, tmp_path: Path) -> None:
+    train, test = planted(tmp_path, 900, 2400, 12)
+    line = f"benchmark --train {train} --test {test} --factors 16 --iterations 3 --search hnsw --json"
+    answer = recstore(line)
+    found = metrics(answer)
+    assert "HNSW" in answer.json["results"][-1]["name"]
+    own, through_sql = found["als"], found["als through SQL"]
+    assert own["recall@10"] > 0.05
+    for (
+        name,
+        value,
+    ) in own.items():  # what the index misses are items that hardly anybody has, all of which coverage counts
+        assert through_sql[name] == pytest.approx(value, rel=0.05 if "coverage" in name else 0.01), name
+
+
+def test_pairs_in_any_form_are_the_same_split(recstore: Command, tmp_path: Path) -> None:
+    train, test = planted(tmp_path, 150, 60, 5)
+    expected = metrics(recstore(f"benchmark --train {train} --test {test} {SMALL} --no-sql --json"))
+    pairs = tmp_path / "train.csv"
+    rows = [(user, item) for user, *items in map(str.split, train.read_text().splitlines()) for item in items]
+    pairs.write_text("user,item,count\n" + "".join(f"{user},{item},1\n" for user, item in reversed(rows)))
+    assert metrics(recstore(f"benchmark --train {pairs} --test {test} {SMALL} --no-sql --json")) == expected
+    pairs.write_text("".join(f"{user}::{item}::{n % 5 + 1}::{n}\n" for n, (user, item) in enumerate(rows)))
+    line = f"benchmark --train {pairs} --test {test} {SMALL} --no-sql --json"
+    assert metrics(recstore(line)) != expected
+    assert metrics(recstore(line + " --no-values")) == expected
+
+
+def test_given_negatives_narrow_the_ranking_in_both(recstore: Command, tmp_path: Path) -> None:
+    train, test = planted(tmp_path, 150, 60, 5)
+    rows = [line.split() for line in test.read_text().splitlines()]
+    test.write_text("".join(f"{row[0]}\t{row[1]}\t1\t0\n" for row in rows))
+    random, negatives = np.random.default_rng(3), tmp_path / "test.negative"
+    chosen = [(row, [item for item in random.permutation(60) if str(item) not in row[1:]][:20]) for row in rows]
+    negatives.write_text("".join(f"({row[0]},{row[1]})\t" + "\t".join(map(str, n)) + "\n" for row, n in chosen))
+    line = f"benchmark --train {train} --test {test} {SMALL} --k 5 --search exact --json"
+    full, narrow = metrics(recstore(line)), metrics(recstore(f"{line} --negatives {negatives}"))
+    assert narrow["als"] == narrow["als through SQL"]
+    assert full["als"] == full["als through SQL"]
+    assert narrow["als"]["hit_rate@5"] > full["als"]["hit_rate@5"]
+
+
+def test_a_recommender_can_be_kept(recstore: Command, shop: Database, tmp_path: Path) -> None:
+    train, test = planted(tmp_path, 60, 40, 4)
+    line = f"benchmark --train {train} --test {test} {SMALL} --keep movies"
+    answer = recstore(line)
+    assert answer.code == 0
+    assert "recstore drop movies" in answer.out
+    assert len(recstore("recommend movies 1 -k 3 --json").json) == 3
+    assert recstore(line).code == 2
+    assert "movies' exists already" in recstore(line).err
+    recstore("drop movies --yes")
+    assert "schema named 'movies_data' exists already" in recstore(line).err
+    shop.connect().execute("DROP SCHEMA movies_data CASCADE")
+    assert recstore(line).code == 0
+
+
+def test_what_no_model_can_know_is_told(recstore: Command, tmp_path: Path) -> None:
+    train, test = planted(tmp_path, 60, 40, 4)
+    first = train.read_text().split()[1]
+    test.write_text(f"0 {first} 9999\n" + "\n".join(test.read_text().splitlines()[1:]) + "\n777 1 2\n")
+    answer = recstore(f"benchmark --train {train} --test {test} {SMALL} --json --search exact")
+    told = " ".join(answer.json["warnings"])
+    assert "1 of 240 test pairs are training pairs too and were dropped" in told
+    assert "1 of the test part's 61 users have no training pair and are not measured" in told
+    assert "no model can find them" in told
+    found = metrics(answer)
+    assert found["als"] == found["als through SQL"]
+
+
+def test_what_is_wrong_is_said(recstore: Command, shop: Database, tmp_path: Path) -> None:
+    train, test = planted(tmp_path, 60, 40, 4)
+    bad = tmp_path / "bad.csv"
+    bad.write_text("user,item,count\n1,2,3\n1,2\n")
+    files = f"--train {train} --test {test}"
+    before = schemas(shop)
+    for line, sentence in [
+        (f"--train {train}", "Missing option '--test'"),
+        (f"--train {train} --test none.txt", "There is no file none.txt"),
+        (f"--train {bad} --test {test}", f"{bad}, line 3: it has 2 fields"),
+        (f"--train {train} --test {train}", "every test pair is a training pair too"),
+        (f"{files} --format xml", "choose one of auto, pairs, lists"),
+        (f"{files} --format pairs", "train.txt, line"),
+        (f"{files} --negatives none.txt", "There is no file none.txt"),
+        (f"{files} --keep Movies", "'Movies' can not name a recommender"),
+        (f"{files} --keep movies --no-sql", "--keep needs the store"),
+        (f"{files} --alpha -1", "--alpha"),
+        (f"{files} --factors 5000", "5000 factors"),
+    ]:
+        answer = recstore(f"benchmark {line}")
+        assert answer.code != 0, line
+        assert sentence in answer.err, line
+        assert answer.out == "", line
+    assert schemas(shop) == before
+
+
+def test_without_the_store_no_database_is_needed(recstore: Command, tmp_path: Path) -> None:
+    train, test = planted(tmp_path, 60, 40, 4)
+    line = f"benchmark --train {train} --test {test} {SMALL}"
+    assert recstore(line + " --no-sql --json", url="postgresql://nobody@127.0.0.1:1/none").code == 0
+    assert "could not be reached" in recstore(line, url="postgresql://nobody@127.0.0.1:1/none").err

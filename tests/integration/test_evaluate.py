@@ -1,0 +1,280 @@
+"""`recstore evaluate`: honest, beside baselines, the same through SQL; what it makes is gone afterwards."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Command, Database
+from support import look
+
+from recstore import pipeline, registry, scratch, sources, through_sql
+from recstore.definition import Definition, Gate, Hyperparameters, Publication, Source
+from recstore.errors import RecstoreError
+from recstore.evaluation import metrics, splits
+from recstore.evaluation.model import fit
+from recstore.evaluation.results import Evaluation
+from recstore.interactions import Interactions
+from recstore.runs import Silent
+from recstore.types import IdType
+
+CREATE = "create retail --table shop.views --item product_id --value view_count --factors 16 --iterations 8"
+HELD_OUT = "(user_id * 7 + product_id * 13) % 10 = 0"
+TEST = f"SELECT user_id, product_id AS item_id FROM shop.views WHERE {HELD_OUT}"
+
+
+def results(answer: Any) -> dict[str, dict[str, float | None]]:
+    """Model -> metrics, of an evaluation as JSON."""
+    assert answer.code == 0, answer.err
+    return {result.name.split(",")[0]: result.metrics for result in Evaluation.from_dict(answer.json).results}
+
+
+def traces(database: Database) -> list[Any]:
+    """All that a command could have left: schemas, recommenders, runs, generations, sessions with locks."""
+    return [
+        look(database, "SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' ORDER BY 1"),
+        look(database, "SELECT recommender FROM recstore.status ORDER BY 1"),
+        look(database, "SELECT run FROM recstore.runs ORDER BY 1"),
+        look(database, "SELECT generation, state FROM recstore.generations ORDER BY 1"),
+        look(database, "SELECT classid, objid FROM pg_locks WHERE locktype = 'advisory'"),
+    ]
+
+
+def interactions(database: Database, name: str = "retail") -> Interactions:
+    with database.connect() as connection:
+        recommender = registry.get(connection, name)
+    source, types = recommender.definition.source, (recommender.user_type, recommender.item_type)
+    return sources.read(
+        database.url, database.settings, name, source, *types, application_name="test", has_last_at=False
+    )[0]
+
+
+def test_an_evaluation_beats_popularity_and_leaves_nothing(recstore: Command, shop: Database) -> None:
+    recstore(CREATE + " --titles shop.products:product_id:title")
+    before = traces(shop)
+    answer = recstore("evaluate retail --sql --search exact --curve 4 --k 5,10 --users 90% --json")
+    found = results(answer)
+    assert list(found) == ["retail", "popularity", "item-kNN", "retail through SQL"]
+    for name in ("recall@10", "ndcg@5", "map@10", "auc"):
+        assert found["retail"][name] > 1.2 * found["popularity"][name], name
+    through_sql = found["retail through SQL"]
+    assert {name for name, value in through_sql.items() if value is None} == {"auc", "mse"}
+    assert {name: found["retail"][name] for name in through_sql if "@" in name} == {
+        name: value for name, value in through_sql.items() if "@" in name
+    }
+    assert traces(shop) == before
+    told = answer.json
+    assert told["evaluated_users"] == 216
+    assert told["train_pairs"] + told["test_pairs"] == len(interactions(shop))
+    assert [point["iteration"] for point in told["curve"]] == [4, 8]
+    assert len(told["examples"]) == 6
+    shown = [line for example in told["examples"] for line in (example["heading"], *(row[0] for row in example["rows"]))]
+    assert [line for line in shown if not line.removeprefix("Similar to ").startswith("product ")] == []
+
+
+def test_the_evaluated_model_has_not_seen_the_test_pairs(recstore: Command, shop: Database) -> None:
+    """Its metrics are those of a recommender over a table that never had them, and far below a model's that was shown them."""
+    recstore(CREATE)
+    line = "evaluate retail --factors 48 --regularization 10 --search exact --json --test-query"
+    own = results(recstore(line, TEST))["retail"]
+    query = f"SELECT user_id, product_id AS item_id, view_count AS value FROM shop.views WHERE NOT {HELD_OUT}"
+    never = shop.create(
+        "never",
+        source=Source(query=query),
+        hyperparameters=Hyperparameters(factors=48, iterations=8, regularization=10),
+        gate=Gate(held_out=0),
+    )
+    shop.retrain("never")
+    whole, train = interactions(shop), interactions(shop, "never")
+    kept = np.isin(
+        whole.users.take(whole.user_index).to_numpy() * 1000 + whole.items.take(whole.item_index).to_numpy(),
+        train.users.take(train.user_index).to_numpy() * 1000 + train.items.take(train.item_index).to_numpy(),
+    )
+    split = splits.given(whole.part(kept), whole.part(~kept))
+    lists = through_sql.recommended(shop.url, never, split.train.users, split.train.items, split.users(), 20)
+    matrices = splits.count_matrix(split.train), splits.count_matrix(split.test)
+    honest = metrics.evaluate_lists(lists, split.users(), *matrices, ks=(10, 20)).values
+    assert {name: own[name] for name in honest if "@" in name} == {n: v for n, v in honest.items() if "@" in n}
+    definition = never.definition
+    leaked = fit(whole, definition.confidence, definition.hyperparameters)
+    seen = metrics.evaluate(leaked.scorer, *matrices, users=split.users()).values
+    assert seen["recall@10"] > own["recall@10"] + 0.1
+
+
+def test_lists_by_sql_are_numpy_s(shop: Database) -> None:
+    shop.create()
+    train = interactions(shop)
+    definition = Definition(
+        source=Source(table="none"),
+        hyperparameters=Hyperparameters(factors=12, iterations=4),
+        publication=Publication(search="exact"),
+    )
+    model = fit(train, definition.confidence, definition.hyperparameters)
+    users, k = np.arange(len(train.users)), 15
+    scores = model.scorer.scores(users)
+    scores[train.user_index, train.item_index] = -np.inf
+    right = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    with scratch.scratch(shop.url, shop.settings, train, IdType.BIGINT, IdType.INTEGER, definition) as made:
+        pipeline.retrain(shop.url, shop.settings, made.name)
+        lists = through_sql.recommended(shop.url, made, train.users, train.items, users, k)
+    assert np.array_equal(lists, right)
+
+
+def test_splits_and_overrides(recstore: Command) -> None:
+    recstore(CREATE)
+    by_share = recstore("evaluate retail --split share --share 10% --json").json
+    assert by_share["test_pairs"] == round(0.1 * (by_share["train_pairs"] + by_share["test_pairs"]))
+    assert "by share" in by_share["split"]
+    assert by_share == recstore("evaluate retail --split share --share 0.1 --json").json | {
+        "taken_at": by_share["taken_at"],
+        "results": by_share["results"],
+    }
+    other = recstore("evaluate retail --split share --share 10% --split-seed 7 --json").json
+    assert other["results"][1]["metrics"] != by_share["results"][1]["metrics"]
+    tried = recstore("evaluate retail --items 3 --factors 8 --min-users-per-item 12 --confidence log --json").json
+    assert "3 items of each" in tried["split"]
+    assert tried["items"] < 120
+    used = tried["results"][0]["hyperparameters"]
+    assert (used["factors"], used["confidence"]["function"]) == (8, "log")
+    shown = recstore("show retail").out
+    assert "factors = 16" in shown
+    assert "min_users_per_item" not in shown
+
+
+def test_sampled_negatives_agree_through_sql(recstore: Command) -> None:
+    recstore(CREATE)
+    found = results(recstore("evaluate retail --negatives 30 --k 3,5 --sql --search exact --json"))
+    own, through_sql = found["retail"], found["retail through SQL"]
+    assert {name: own[name] for name in through_sql if "@" in name} == {
+        name: value for name, value in through_sql.items() if "@" in name
+    }
+    assert own["recall@5"] > results(recstore("evaluate retail --k 3,5 --json"))["retail"]["recall@5"]
+
+
+def test_a_test_set_from_a_file(recstore: Command, shop: Database, tmp_path: Path) -> None:
+    recstore(CREATE)
+    rows = look(shop, TEST)
+    file = tmp_path / "test.csv"
+    file.write_text("\n".join(f"{row['user_id']},{row['item_id']}" for row in rows))
+    by_file = recstore("evaluate retail --json --test-file", str(file))
+    by_query = recstore("evaluate retail --json --test-query", TEST)
+    assert results(by_file) == results(by_query)
+    assert by_file.json["test_pairs"] == len(rows)
+    file.write_text("1,99999\n888,3\n1,1\n")
+    warned = recstore("evaluate retail --json --test-file", str(file)).json["warnings"]
+    assert any("1 of the test part's 2 users have no training pair" in sentence for sentence in warned)
+
+
+def test_what_people_read(recstore: Command, tmp_path: Path) -> None:
+    recstore(CREATE)
+    page = tmp_path / "report.html"
+    answer = recstore("evaluate retail --curve 4 --include-seen --report", str(page), "--pictures", str(tmp_path))
+    assert answer.code == 0
+    assert "split by user: " in answer.out
+    assert "240 of them measured" in answer.out
+    assert "at 10" in answer.out
+    assert "over all items" in answer.out
+    assert "popularity" in page.read_text()
+    assert len(list(tmp_path.glob("*.png"))) >= 1
+    help = recstore("evaluate --help").out
+    assert "hits / held-out items" in " ".join(help.split())
+
+
+MISTAKES = [
+    ("evaluate nothing", "no recommender named 'nothing'"),
+    ("evaluate retail --k 10,x", "--k is '10,x'"),
+    ("evaluate retail --k 0", "--k is '0'"),
+    ("evaluate retail --users 0", "--users is '0'"),
+    ("evaluate retail --users 120%", "--users is '120%'"),
+    ("evaluate retail --search quick", "choose one of auto, exact, hnsw"),
+    ("evaluate retail --split month", "can not be split by 'month'"),
+    ("evaluate retail --split time", "have no times"),
+    ("evaluate retail --share much", "--share is 'much'"),
+    ("evaluate retail --share 100%", "must be between 0 and 1"),
+    ("evaluate retail --split user --items 500", "no user has 1000 items"),
+    ("evaluate retail --factors 0", "--factors"),
+    ("evaluate retail --trainer magic", "no trainer named 'magic'"),
+    ("evaluate retail --test-file none.csv", "There is no file none.csv"),
+    ("evaluate retail --test-file none.csv --split user", "leave out --split"),
+    ("evaluate retail --report none/report.html", "none"),
+    ("evaluate retail --pictures .", "add --report"),
+    ("evaluate retail --test-query nonsense", "The test query can not be read: syntax error"),
+    ("evaluate retail --test-query SELECT+1+AS+user_id", "item_id does not exist"),
+    ("evaluate retail --test-query SELECT+1+AS+user_id,'x'+AS+item_id", "not all of the type integer"),
+    ("evaluate retail --test-query SELECT+1+AS+user_id,2+AS+item_id+WHERE+false", "The test query has no pair"),
+    ("evaluate retail --test-query SELECT+user_id,product_id+AS+item_id+FROM+shop.views", "nothing to train on"),
+    ("evaluate retail --test-query SELECT+9999+AS+user_id,2+AS+item_id", "No user has both"),
+]
+
+
+def test_what_is_wrong_is_said(recstore: Command) -> None:
+    recstore(CREATE)
+    for line, sentence in MISTAKES:
+        *words, last = line.split()
+        answer = recstore(" ".join(words), last.replace("+", " "))
+        assert sentence in answer.err, line
+        assert answer.code == 2, line
+        assert answer.out == "", line
+
+
+@pytest.mark.parametrize("error", [RecstoreError("It broke."), KeyboardInterrupt()])
+def test_a_scratch_recommender_is_gone_after_an_error(
+    recstore: Command, shop: Database, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    recstore(CREATE)
+    before = traces(shop)
+    seen = []
+
+    def broken(*_: object, **__: object) -> None:
+        seen.extend(look(shop, "SELECT live_generation FROM recstore.status WHERE recommender LIKE 'scratch%%'"))
+        raise error
+
+    monkeypatch.setattr(through_sql, "recommended", broken)
+    answer = recstore("evaluate retail --sql --search exact")
+    assert answer.code == (130 if isinstance(error, KeyboardInterrupt) else 1)
+    assert seen[0]["live_generation"]
+    after = traces(shop)
+    assert [after[0], after[1], after[4]] == [before[0], before[1], before[4]]
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+from recstore import pipeline, scratch
+from recstore.config import Settings
+from recstore.definition import Definition, Source
+from recstore.split_files import from_rows
+from recstore.types import IdType
+rows = [(str(u), str(i)) for u in range(9) for i in range(9) if (u + i) % 3]
+train = from_rows(rows, IdType.BIGINT, IdType.TEXT, "rows")
+definition = Definition(source=Source(table="none"))
+with scratch.scratch({url!r}, Settings(), train, IdType.BIGINT, IdType.TEXT, definition) as made:
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_next_one_removes_what_a_killed_one_left_and_no_other(recstore: Command, shop: Database) -> None:
+    recstore(CREATE)
+    before = traces(shop)
+    program = KILLED.format(tests=str(Path(__file__).parent), url=shop.url)
+    killed = subprocess.run([sys.executable, "-c", program], env=os.environ, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    left = look(shop, "SELECT recommender FROM recstore.status WHERE recommender LIKE 'scratch%%'")
+    assert len(left) == 1
+    train = interactions(shop)
+    made = train, IdType.BIGINT, IdType.INTEGER, Definition(source=Source(table="none"))
+    warned: list[str] = []
+    reporter = Silent()
+    reporter.warn = warned.append  # type: ignore[method-assign, assignment]
+    with scratch.scratch(shop.url, shop.settings, *made, reporter=reporter) as first:
+        assert [left[0]["recommender"] in sentence for sentence in warned] == [True]
+        with scratch.scratch(shop.url, shop.settings, *made, reporter=reporter) as second:
+            assert len({first.name, second.name, left[0]["recommender"]}) == 3
+            shown = look(shop, "SELECT recommender FROM recstore.status ORDER BY 1")
+            assert {row["recommender"] for row in shown} == {first.name, second.name, "retail"}
+    assert len(warned) == 1
+    assert [traces(shop)[n] for n in (0, 1, 3, 4)] == [before[n] for n in (0, 1, 3, 4)]

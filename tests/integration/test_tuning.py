@@ -1,0 +1,365 @@
+"""Studies in Postgres: resumed after a kill, shared by processes, adopted; and the test part, which no trial sees."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Command, Database
+from support import look, until
+
+from recstore import dispatch, errors, pipeline, registry, sources
+from recstore.definition import Hyperparameters
+from recstore.evaluation.splits import SplitChoice
+from recstore.tuning import search, studies, trial, work
+from recstore.tuning.search import Options
+
+SMALL = Options(trials=6, max_factors=16, most_iterations=6)
+LINE = "tune retail --trials 6 --max-factors 16 --max-iterations 6"
+
+
+def rows(database: Database, study: int) -> list[dict[str, Any]]:
+    return look(database, "SELECT * FROM recstore.trials WHERE study = %s ORDER BY number", study)
+
+
+def study_row(database: Database, study: int) -> dict[str, Any]:
+    return look(database, "SELECT * FROM recstore.studies WHERE study = %s", study)[0]
+
+
+def begin(database: Database, options: Options = SMALL, **more: Any) -> int:
+    return work.begin(database.url, database.settings, "retail", options, SplitChoice(), **more)
+
+
+def test_a_search_is_made_measured_and_adopted(
+    shop: Database, recstore: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shop.create()
+    calls = {"read": 0, "measure": 0}
+
+    def counted(module: Any, name: str) -> None:
+        inner = getattr(module, name)
+
+        def outer(*args: Any, **more: Any) -> Any:
+            calls[name] += 1
+            return inner(*args, **more)
+
+        monkeypatch.setattr(module, name, outer)
+
+    counted(sources, "read")
+    counted(search, "measure")
+    report = tmp_path / "search.html"
+    answer = recstore(f"{LINE} --adopt --json --report {report}")
+    assert answer.code == 0, answer.err
+    assert calls == {"read": 1, "measure": 1}
+    found = answer.json
+    assert found["state"] == "ended"
+    assert [made["number"] for made in found["trials"]] == list(range(6))
+    assert {made["state"] for made in found["trials"]} <= {"complete", "pruned"}
+    best = max((made for made in found["trials"] if made["state"] == "complete"), key=lambda made: made["value"])
+    assert found["best"] == best["number"]
+    names = [result["name"] for result in found["evaluation"]["results"]]
+    assert names[:3] == ["retail, tuned", "popularity", "item-kNN"]
+    assert found["evaluation"]["examples"]
+    assert "validation part" in found["split"]
+    assert report.read_text().startswith("<!DOCTYPE html>")
+
+    # what won is the recommender's now
+    with shop.connect() as connection:
+        definition = registry.get(connection, "retail").definition
+    for name, value in best["parameters"].items():
+        own = definition.confidence.function if name == "confidence" else getattr(definition.hyperparameters, name)
+        assert own == value, name
+    assert definition.hyperparameters.iterations == (best["iterations"] or 5)
+    row = study_row(shop, found["study"])
+    assert row["adopted_at"]
+    assert row["best"] == found["best"]
+    assert row["best_value"] == best["value"]
+    assert row["outcome"] == found["outcome"]
+    assert look(shop, "SELECT count(*) AS n FROM recstore_private.study_data") == [{"n": 0}]
+    assert shop.retrain().live
+
+    # seen afterwards
+    listed = recstore("studies retail")
+    assert "ended" in listed.out
+    assert f"{best['value']:.4f}" in listed.out
+    told = recstore(f"studies retail {found['study']}")
+    assert f"split {found['split']}" in told.out
+    assert [line for line in told.out.splitlines() if line.strip().startswith("5 ")]
+    assert len(recstore("studies --json").json) == 1
+    again = recstore(f"tune retail --study {found['study']} --adopt")
+    assert "has these settings already" in again.out
+    assert calls["measure"] == 1
+
+
+class Poison:
+    """Whatever looks at this fails."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise AssertionError(f"a trial looked at {name} of the test part")
+
+    def __len__(self) -> int:
+        raise AssertionError("a trial counted the test part")
+
+
+def test_no_trial_sees_the_test_part(shop: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.create()
+    run = trial.run
+
+    def blind(number: int, stage: str, parameters: Any, split: Any, *args: Any, **more: Any) -> Any:
+        return run(number, stage, parameters, replace(split, test=Poison()), *args, **more)
+
+    monkeypatch.setattr(trial, "run", blind)
+    study = begin(shop)
+    work.work(shop.url, shop.settings, study)
+    assert study_row(shop, study)["state"] == "ended", study_row(shop, study)["outcome"]
+    assert all(row["state"] in ("complete", "pruned") for row in rows(shop, study))
+
+
+CHILD = """
+import os, sys, time
+from pathlib import Path
+from recstore.config import Settings
+from recstore.tuning import work
+from recstore.tuning.search import Nobody
+
+url, study, folder, hold, me, other = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]), *sys.argv[5:]
+
+class Watch(Nobody):
+    def begins(self, number, *_):
+        (folder / f"{me} began").touch()
+    def point(self, number, point):
+        (folder / f"{me} in {number}").touch()
+        while number == hold or (other and not (folder / f"{other} began").exists()):
+            time.sleep(0.01)
+
+work.work(url, Settings(threads=1, device="cpu"), study, watch=Watch())
+"""
+
+
+def child(database: Database, study: int, folder: Path, hold: int, me: str, other: str = "") -> subprocess.Popen[bytes]:
+    """A process that takes part in a study: in the trial `hold` it stays for ever; its first trial lasts until `other` has
+    begun one, too."""
+    arguments = [database.url, str(study), str(folder), str(hold), me, other]
+    return subprocess.Popen([sys.executable, "-W", "ignore", "-c", CHILD, *arguments], start_new_session=True)
+
+
+def test_a_killed_search_loses_no_trial_and_two_processes_share_it(shop: Database, tmp_path: Path) -> None:
+    shop.create()
+    study = begin(shop)
+    first = child(shop, study, tmp_path, 2, "first")
+    try:
+        until(lambda: (tmp_path / "first in 2").exists() or first.poll() is not None, 60)
+        assert [row["state"] for row in rows(shop, study)] == ["complete", "complete", "running"]
+        assert study_row(shop, study)["at_work"] == 1
+    finally:
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+    until(lambda: rows(shop, study)[2]["state"] == "waiting")
+    before = rows(shop, study)
+
+    both = [child(shop, study, tmp_path, -1, me, other) for me, other in (("b", "c"), ("c", "b"))]
+    assert [process.wait(120) for process in both] == [0, 0]
+    after = rows(shop, study)
+    assert [row["number"] for row in after] == list(range(6))
+    assert after[:2] == before[:2], "what was finished stays as it was"
+    assert after[2]["parameters"] == before[2]["parameters"]
+    assert [row["attempts"] for row in after] == [1, 1, 2, 1, 1, 1]
+    assert all(row["state"] in ("complete", "pruned") for row in after)
+    assert len({row["pid"] for row in after[2:]}) > 1
+    ended = study_row(shop, study)
+    assert ended["state"] == "ended", ended["outcome"]
+    assert look(shop, "SELECT attempts FROM recstore_private.studies") == [{"attempts": 1}]
+    tried = [tuple(sorted(row["parameters"].items())) for row in after]
+    assert len(set(tried)) == len(tried)
+
+
+def test_the_same_command_goes_on_and_another_begins_anew(
+    shop: Database, recstore: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.create()
+
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(work, "work", interrupt)
+        answer = recstore(LINE)
+        assert answer.code == 130
+        assert "To go on: recstore tune retail --study 1" in answer.err
+        assert recstore(f"{LINE} --metric recall@20").code == 130
+    assert [row["study"] for row in look(shop, "SELECT study FROM recstore.studies")] == [1, 2]
+    with shop.connect() as connection:
+        retail = registry.get(connection, "retail")
+        assert work.unfinished(connection, retail, work.asked(replace(SMALL, trials=7), SplitChoice())) is None
+        assert (work.unfinished(connection, retail) or {})["study"] == 2
+    assert recstore("studies retail 1").out.endswith("to go on: recstore tune retail --study 1\n")
+    answer = recstore(LINE)
+    assert answer.code == 0, answer.err
+    assert "study 1 of retail goes on: 0 trials so far" in answer.out
+    assert study_row(shop, 1)["state"] == "ended"
+    assert study_row(shop, 2)["state"] == "running"
+    answer = recstore("tune retail --stop")
+    assert "study 2 is stopped" in answer.out
+    assert recstore("tune retail --stop").out == "nothing to stop\n"
+    assert recstore("tune retail --resume").code == 2
+    assert "no trial that ran to its end" in recstore("tune retail --study 2 --adopt").err
+    assert look(shop, "SELECT count(*) AS n FROM recstore_private.study_data") == [{"n": 0}]
+
+    # an altered recommender is another search
+    begun = begin(shop)
+    with shop.connect() as connection:
+        retail = registry.get(connection, "retail")
+        assert (work.unfinished(connection, retail, work.asked(SMALL, SplitChoice())) or {})["study"] == begun
+        other = retail.definition.model_copy(update={"hyperparameters": Hyperparameters(factors=8)})
+        registry.alter(connection, shop.settings, retail, other)
+        assert work.unfinished(connection, registry.get(connection, "retail"), work.asked(SMALL, SplitChoice())) is None
+
+
+def test_a_grid_and_what_has_no_room(shop: Database, recstore: Command) -> None:
+    shop.create()
+    assert shop.retrain().live
+    answer = recstore("tune retail --grid factors=80,100 --grid alpha=40 --max-iterations 3 --json --adopt")
+    assert answer.code == 2
+    assert "has room for 64" in json.loads(answer.err.splitlines()[-1])["error"]
+    study = study_row(shop, 1)
+    assert study["kind"] == "grid"
+    assert [row["parameters"] for row in rows(shop, 1)] == [{"alpha": 40.0, "factors": n} for n in (80, 100)]
+    answer = recstore("tune retail --study 1 --adopt --resize --json")
+    assert answer.code == 0, answer.err
+    assert answer.json["scales"] == {"factors": "log", "alpha": "log"}
+    with shop.connect() as connection:
+        retail = registry.get(connection, "retail")
+    assert retail.dimensions == 128
+    assert retail.definition.hyperparameters.factors == study["best_parameters"]["factors"]
+    assert shop.retrain().live
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("--resume --new", "one of --resume, --new and --study"),
+        ("--parallel 2", "goes with --background"),
+        ("--background --adopt", "when it has ended"),
+        ("--resize", "goes with --adopt"),
+        ("--stop --new", "no other option"),
+        ("--study 99", "There is no study 99"),
+        ("--grid factors", "write it as name=value,value"),
+        ("--grid iterations=3,5", "learning curve"),
+        ("--grid alpha=1 --trainer als", "the whole space"),
+        ("--trainer nobody", "no trainer named 'nobody'"),
+        ("--metric mse", "nothing to search by"),
+        ("--space /nonexistent.toml", "can not be read"),
+        ("--split user --items 500", "no user has 1000 items"),
+    ],
+)
+def test_what_can_not_be_done_is_said_and_begins_nothing(
+    shop: Database, recstore: Command, options: str, says: str
+) -> None:
+    shop.create()
+    answer = recstore(f"tune retail {options}")
+    assert answer.code != 0
+    assert says in answer.err
+    assert "Traceback" not in answer.err
+    assert look(shop, "SELECT FROM recstore.studies") == []
+
+
+def test_a_search_of_which_nothing_succeeds_has_failed(
+    shop: Database, recstore: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.create()
+
+    def diverge(*_: Any, **__: Any) -> None:
+        raise errors.TrainingDiverged(what="all of them")
+
+    monkeypatch.setattr(trial, "fit", diverge)
+    answer = recstore(LINE)
+    assert answer.code == 1
+    assert "None of the search's 6 trials succeeded" in answer.err
+    assert "Training gave factors that are not finite numbers" in answer.err
+    assert study_row(shop, 1)["failed"] == 6
+
+
+def test_a_trial_that_ends_its_process_every_time_is_given_up(shop: Database) -> None:
+    shop.create()
+    study = begin(shop, replace(SMALL, trials=2))
+    connection = shop.connect()
+    known = work._load(shop.url, connection, studies.get(connection, study))
+    assert known
+    for attempt in range(1, studies.ATTEMPTS + 1):
+        with shop.connect() as other:
+            claim, _ = studies.claim(other, study, known.plan.next)
+            assert claim
+            assert (claim.number, claim.attempts) == (0, attempt)
+            mine, at_work = studies.claim(connection, study, lambda _: None)
+            assert (mine, at_work) == (None, True)
+        until(lambda: rows(shop, study)[0]["state"] == "waiting")
+    late, _ = studies.claim(connection, study, known.plan.next)
+    assert late
+    assert late.number == 1
+    assert not studies.note_curve(connection, claim, []), "who was overtaken stores nothing"
+    assert rows(shop, study)[0]["state"] == "failed"
+    assert "perhaps memory ran out" in rows(shop, study)[0]["error"]
+    assert work.stop(connection, study)
+    assert not studies.note_curve(connection, late, []), "nor who was stopped"
+    assert [row["state"] for row in rows(shop, study)] == ["failed", "failed"]
+
+
+def test_the_dispatcher_sends_a_message_for_each_trial_that_is_missing(shop: Database) -> None:
+    shop.create()
+    study = begin(shop, parallel=2)
+    sent: list[tuple[str, str]] = []
+    settings = shop.settings
+
+    def send(job: str, name: str) -> None:
+        sent.append((job, name))
+
+    def dispatched(**changed: float) -> list[tuple[str, str]]:
+        sent.clear()
+        dispatch.dispatch(shop.url, settings.model_copy(update=changed), send)
+        return list(sent)
+
+    message = ("trial", str(study))
+    assert dispatched() == [message] * 2
+    assert dispatched() == [], "they are on their way"
+    connection = shop.connect()
+    known = work._load(shop.url, connection, studies.get(connection, study))
+    assert known
+    claim, _ = studies.claim(connection, study, known.plan.next)
+    assert claim
+    connection.execute("UPDATE recstore_private.studies SET sent = 1")
+    assert dispatched() == [], "one at work and one on its way"
+    assert dispatched(resend=0.0001) == [message], "which was lost"
+    studies.release(connection, claim)
+    connection.execute("UPDATE recstore_private.studies SET sent = 0")
+
+    def refuse(_job: str, _name: str) -> None:
+        raise errors.BrokerUnreachable(reason="it is down")
+
+    done = dispatch.dispatch(shop.url, settings, refuse)
+    assert "it is down" in done.problems[0]
+    assert dispatched() == [message] * 2
+    with shop.connect() as other:
+        assert work.stop(other, study)
+    assert dispatched(resend=0.0001) == []
+    assert dispatched(history=0.000001) == []
+    assert look(shop, "SELECT FROM recstore.studies") == [], "long over"
+
+
+def test_a_retrain_goes_on_meanwhile(shop: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.create()
+    study = begin(shop, replace(SMALL, trials=1))
+    run, outcomes = trial.run, []
+
+    def and_retrain(*args: Any, **more: Any) -> Any:
+        outcomes.append(pipeline.retrain(shop.url, shop.settings, "retail"))
+        return run(*args, **more)
+
+    monkeypatch.setattr(trial, "run", and_retrain)
+    work.work(shop.url, shop.settings, study)
+    assert [outcome.live for outcome in outcomes] == [True]
+    assert study_row(shop, study)["state"] == "ended"

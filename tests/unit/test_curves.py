@@ -1,0 +1,338 @@
+"""Learning curves, the model they look on at, and the plain data that an evaluation ends in."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.csv
+import pytest
+from test_interactions import batch, build
+
+from recstore import confidence
+from recstore.definition import Confidence, Hyperparameters
+from recstore.evaluation.curves import USERS, CurvePoint, LearningCurve, Patience, best, sample
+from recstore.evaluation.metrics import evaluate
+from recstore.evaluation.model import fit, weigh
+from recstore.evaluation.results import Evaluation, Example, ModelResult
+from recstore.evaluation.splits import Split, by_share, by_user, count_matrix
+from recstore.interactions import InteractionsBuilder
+from recstore.training import FoldIn, trainer
+from recstore.types import IdType
+
+VIEWS = Path(__file__).parents[1] / "data" / "oulad_aaa_sample.views.csv.gz"
+LOG3 = 1 / np.log2(3)
+
+
+@pytest.fixture(scope="module")
+def course():
+    """Clicks of learners on the pages of a course."""
+    builder = InteractionsBuilder(IdType.BIGINT, IdType.BIGINT, "sum", 0.0, "course")
+    for one in pyarrow.csv.read_csv(VIEWS).rename_columns(["user_id", "item_id", "value"]).to_batches():
+        builder.add(one)
+    return builder.build()[0]
+
+
+def hyperparameters(**given):
+    return Hyperparameters(**{"factors": 8, "regularization": 1.0, "alpha": 10.0, "iterations": 6} | given)
+
+
+def point(iteration, **validation):
+    return CurvePoint(iteration, {}, validation, 0.0)
+
+
+class Fixed:
+    """A trainer whose every user has the factor 1, so that item factors are the scores."""
+
+    def solve_users(self, rows, fold_in, threads=0):  # noqa: ARG002
+        return np.ones((rows.shape[0], 1), dtype=np.float32)
+
+
+def small_split():
+    """Everybody was trained on item 0, and item 1 is held out; users 1 and 2 also have item 2 in the test part."""
+    interactions, _ = build(
+        batch([(user, item, 1.0) for user in range(3) for item in range(4) if user > 0 or item < 2])
+    )
+    train, validation, test = (interactions.part(interactions.item_index == item) for item in (0, 1, 2))
+    return Split(train, validation, test, "by hand")
+
+
+RANKED = {1: [0.1, 9.0, 5.0, 4.0], 2: [0.1, 4.5, 5.0, 4.0], 3: [0.1, 1.0, 5.0, 4.0]}
+"""Item factors by which the held-out item 1 has this place."""
+
+
+def watched(places, split=None, told=20, **given):
+    """The curve of a training that puts the held-out item at `places`, in place, until the curve has enough; and what is
+    then folded in against."""
+    curve = LearningCurve(split or small_split(), ks=(1, 2), **given)
+    curve.begin(Fixed(), count_matrix(small_split().train), told)
+    y = np.zeros((4, 1), dtype=np.float32)
+    for number, place in enumerate(places):
+        y[:, 0] = RANKED[place]
+        if curve(number, FoldIn(y, np.ones(4, dtype=np.int64), {})):
+            break
+    return curve, curve.finish(FoldIn(y, np.ones(4, dtype=np.int64), {}))
+
+
+def test_a_point_has_the_metrics_of_both_parts():
+    curve, _ = watched([3, 2, 1])
+    assert [one.iteration for one in curve.points] == [1, 2, 3]
+    assert [one.validation["ndcg@2"] for one in curve.points] == pytest.approx([0.0, LOG3, 1.0])
+    assert [one.validation["recall@1"] for one in curve.points] == [0.0, 0.0, 1.0]
+    assert [one.train["recall@2"] for one in curve.points] == [0.0, 0.0, 0.0]  # item 0 competes, and comes last
+    assert curve.points[2].validation["mse"] == pytest.approx((0.9**2 + 8**2 + 5**2 + 4**2) / 4)
+    assert curve.points[0].seconds <= curve.points[1].seconds <= curve.points[2].seconds
+
+
+def test_training_pairs_are_found_among_all_items():
+    split = small_split()
+    curve, _ = watched([1, 2, 3], Split(split.validation, split.train, split.test, "the other way round"))
+    assert [one.train["recall@1"] for one in curve.points] == [1.0, 0.0, 0.0]
+    assert [one.train["recall@2"] for one in curve.points] == [1.0, 1.0, 0.0]
+
+
+def test_every_nth_iteration_is_a_point_and_the_last():
+    assert [one.iteration for one in watched([3] * 7, every=3)[0].points] == [3, 6, 7]
+    assert [one.iteration for one in watched([3] * 6, every=3)[0].points] == [3, 6]
+    assert [one.iteration for one in watched([3] * 2, every=3)[0].points] == [2]
+
+
+def test_patience_ends_a_training_that_gains_nothing_and_goes_back_to_its_best_point():
+    patience = Patience("ndcg@2", 3)
+    curve, (fold_in, iterations) = watched([3, 1, 2, 1, 2, 1, 1, 1], patience=patience)
+    assert [one.iteration for one in curve.points] == [1, 2, 3, 4, 5]  # the equal one does not count as better
+    assert iterations == best(curve.points, "ndcg@2").iteration == 2
+    assert fold_in.item_factors[:, 0] == pytest.approx(RANKED[1])
+
+    curve, (fold_in, iterations) = watched([3, 3, 3, 3, 1], patience=patience)
+    assert len(curve.points) == 4
+    assert iterations == 1
+
+    curve, (fold_in, iterations) = watched([3, 1, 2], patience=patience)  # not at an end, but past the best
+    assert (len(curve.points), iterations) == (3, 2)
+    assert fold_in.item_factors[:, 0] == pytest.approx(RANKED[1])
+
+
+def test_without_patience_the_model_is_the_last():
+    _, (fold_in, iterations) = watched([3, 1, 2])
+    assert iterations == 3
+    assert fold_in.item_factors[:, 0] == pytest.approx(RANKED[2])
+
+
+def test_a_training_that_starts_over_starts_the_curve_over():
+    curve, _ = watched([1, 2])
+    for number, place in enumerate([3, 3, 1]):
+        curve(number, FoldIn(np.array(RANKED[place], dtype=np.float32)[:, None], np.ones(4, dtype=np.int64), {}))
+    assert [one.validation["recall@1"] for one in curve.points] == [0.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("places", [[], [1]])
+def test_a_trainer_without_iterations_has_one_point(places):
+    """Called once or never; told the same number of iterations, it gives the same again."""
+    curve, (_, iterations) = watched(places, told=15, patience=Patience("ndcg@2"))
+    assert [one.iteration for one in curve.points] == [15]
+    assert iterations == 15
+
+
+def test_only_what_is_asked_for_is_measured():
+    curve, _ = watched([1], on_train=False, mse=False)
+    assert curve.points[0].train == {}
+    assert "mse" not in curve.points[0].validation
+    whole, _ = watched([1])
+    names = {f"{name}@{k}" for name in ("precision", "recall", "ndcg", "map", "hit_rate", "coverage") for k in (1, 2)}
+    assert set(whole.points[0].validation) == set(whole.points[0].train) == names | {"mse"}
+
+
+def test_on_point_is_told_and_may_give_up():
+    told = []
+
+    def give_up(one):
+        told.append(one)
+        if len(told) == 2:
+            raise KeyError("hopeless")
+
+    with pytest.raises(KeyError, match="hopeless"):
+        watched([3, 2, 1], on_point=give_up)
+    assert [one.iteration for one in told] == [1, 2]
+
+
+def test_a_curve_needs_a_validation_part():
+    with pytest.raises(ValueError, match="validation"):
+        LearningCurve(small_split().refit())
+
+
+def test_the_best_point_is_the_earliest_of_the_best():
+    curve = [point(1, recall=0.2, mse=0.5), point(2, recall=0.4, mse=0.1), point(3, recall=0.4, mse=0.2)]
+    assert best(curve, "recall").iteration == 2
+    assert best(curve, "mse").iteration == 2
+    for empty in (curve, []):
+        with pytest.raises(ValueError, match="auc"):
+            best(empty, "auc")
+
+
+def test_a_sample_of_users():
+    users = np.arange(10, 30)
+    chosen = sample(users, 5, seed=1)
+    assert chosen.tolist() == sorted(set(chosen.tolist()))
+    assert set(chosen.tolist()) <= set(users.tolist())
+    assert chosen.tolist() == sample(users, 5, seed=1).tolist() != sample(users, 5, seed=2).tolist()
+    assert sample(users, 20, seed=1).tolist() == users.tolist()
+
+
+# The model
+
+
+def test_each_point_is_what_a_training_with_so_many_iterations_gives(course):
+    split = by_user(course, validation=True)
+    curve = LearningCurve(split, every=2, ks=(5, 20))
+    watched_model = fit(split.train, Confidence(), hyperparameters(iterations=5), device="cpu", watch=curve)
+    assert [one.iteration for one in curve.points] == [2, 4, 5]
+    train, validation = count_matrix(split.train), count_matrix(split.validation)
+    for one in curve.points:
+        alone = fit(split.train, Confidence(), hyperparameters(iterations=one.iteration), device="cpu")
+        held_out = evaluate(alone.scorer, train, validation, ks=(5, 20), users=split.users(split.validation))
+        assert {name: held_out.values[name] for name in one.validation} == pytest.approx(one.validation, rel=1e-5)
+        learned = evaluate(alone.scorer, train, train, ks=(5, 20), users=curve.users, exclude_train=False)
+        for name in ("recall@5", "ndcg@20", "mse"):
+            assert learned.values[name] == pytest.approx(one.train[name], rel=1e-5)
+    np.testing.assert_array_equal(watched_model.factors.item_factors, alone.factors.item_factors)
+    np.testing.assert_array_equal(watched_model.user_factors, alone.user_factors)
+    assert watched_model.hyperparameters == alone.hyperparameters
+    assert curve.points[-1].train["ndcg@20"] > curve.points[-1].validation["ndcg@20"] > 0.3
+
+
+def test_with_patience_the_model_is_the_one_of_the_best_point(course):
+    split = by_user(course, validation=True)
+    curve = LearningCurve(split, patience=Patience("recall@10", 2))
+    given = hyperparameters(iterations=60, regularization=0.01, factors=32)  # learns by heart
+    stopped = fit(split.train, Confidence(), given, device="cpu", watch=curve)
+    found = best(curve.points, "recall@10").iteration
+    assert found == stopped.hyperparameters.iterations
+    assert found + 2 == len(curve.points) < 60
+    again = fit(split.train, Confidence(), stopped.hyperparameters, device="cpu")
+    np.testing.assert_array_equal(again.user_factors, stopped.user_factors)
+
+
+def test_a_fitted_model_is_what_the_steps_of_a_retrain_give(course):
+    given = Hyperparameters(iterations=2)
+    model = fit(course, Confidence(), given, device="cpu")
+    weights = confidence.fit(course, Confidence())
+    matrix = weights.matrix(course, given.alpha)
+    trained = trainer("als").train(matrix, given, factors=118, device="cpu")
+    np.testing.assert_array_equal(model.factors.item_factors, trained.item_factors)
+    np.testing.assert_array_equal(model.user_factors, trainer("als").solve_users(matrix, trained.fold_in))
+    assert (model.matrix != matrix).nnz == 0
+    assert model.hyperparameters == given.model_copy(update={"factors": 118})
+    assert model.name == model.scorer.name == "als"
+    np.testing.assert_allclose(
+        model.scorer.scores(np.array([3])), model.user_factors[[3]] @ model.factors.item_factors.T, rtol=1e-5, atol=1e-6
+    )
+
+
+def test_factors_are_as_many_as_a_retrain_takes(course):
+    def factors(**given):
+        model = fit(course, Confidence(), Hyperparameters(iterations=1, **given), most_factors=64, device="cpu")
+        return model.factors.item_factors.shape[1]
+
+    assert factors() == 64
+    assert factors(factors=70) == 70
+
+
+def test_only_the_users_asked_for_are_solved(course):
+    users = np.array([3, 7])
+    model = fit(course, Confidence(), hyperparameters(), device="cpu", users=users)
+    whole = fit(course, Confidence(), hyperparameters(), device="cpu")
+    np.testing.assert_allclose(model.user_factors[users], whole.user_factors[users], rtol=1e-5)
+    assert np.flatnonzero(model.user_factors.any(axis=1)).tolist() == users.tolist()
+
+
+@pytest.mark.parametrize("function", ["bm25", "share", "log"])
+def test_a_part_is_weighed_as_if_the_other_users_were_not_known(course, function):
+    keep = course.user_index % 3 != 0
+    weighting = Confidence(function=function)
+    _, matrix = weigh(course.part(keep), weighting, 10.0)
+    alone = course.subset(keep)
+    expected = confidence.fit(alone, weighting).matrix(alone, 10.0)
+    np.testing.assert_array_equal(matrix.data, expected.data)
+    assert matrix.shape == (len(course.users), len(course.items))
+    assert np.diff(matrix.indptr)[::3].tolist() == [0] * len(range(0, len(course.users), 3))
+
+
+@pytest.mark.parametrize("name", ["als", "spectral", "hybrid"])
+def test_users_and_items_without_a_pair_in_the_part_get_zeros(course, name):
+    keep = (course.user_index % 3 != 0) & (course.item_index % 4 != 0)
+    model = fit(course.part(keep), Confidence(), hyperparameters(trainer=name), device="cpu")
+    assert not model.user_factors[::3].any()
+    assert not model.factors.item_factors[::4].any()
+    assert np.isfinite(model.scorer.scores(np.arange(6))).all()
+
+
+@pytest.mark.parametrize(("name", "points"), [("spectral", [6]), ("hybrid", [4, 6])])
+def test_the_curve_of_other_trainers(course, name, points):
+    split = by_user(course, validation=True)
+    curve = LearningCurve(split, every=4)
+    model = fit(split.train, Confidence(), hyperparameters(trainer=name), device="cpu", watch=curve)
+    assert [one.iteration for one in curve.points] == points
+    assert model.hyperparameters == hyperparameters(trainer=name)
+    train, validation = count_matrix(split.train), count_matrix(split.validation)
+    held_out = evaluate(model.scorer, train, validation, users=curve.users).values
+    for metric in ("recall@10", "ndcg@20", "mse"):
+        assert held_out[metric] == pytest.approx(curve.points[-1].validation[metric], rel=1e-4)
+
+
+def test_a_curve_is_of_a_seeded_sample_of_the_users_with_both_parts():
+    rng = np.random.default_rng(0)
+    rows = [(user, int(item), 1.0) for user in range(USERS + 500) for item in rng.choice(30, 4, replace=False)]
+    split = by_user(build(batch(rows))[0], 1, validation=True)
+    curve = LearningCurve(split)
+    assert len(curve.users) == USERS
+    assert set(curve.users.tolist()) <= set(split.users(split.validation).tolist())
+    assert curve.users.tolist() == LearningCurve(split).users.tolist() != LearningCurve(split, seed=1).users.tolist()
+
+
+def test_a_model_that_has_seen_the_test_part_gives_itself_away(course):
+    split = by_user(course)
+    train, test = count_matrix(split.train), count_matrix(split.test)
+    honest, leaked = (
+        evaluate(fit(seen, Confidence(), hyperparameters(factors=32), device="cpu").scorer, train, test, ks=(10,))
+        for seen in (split.train, course)
+    )
+    assert leaked.values["recall@10"] > 0.95
+    assert leaked.values["recall@10"] > 1.4 * honest.values["recall@10"]
+
+
+@pytest.mark.parametrize("way", [by_user, by_share])
+def test_where_there_is_nothing_to_learn_nothing_is_found(way):
+    """Every user viewed 20 random ones of 100 items: a model that finds more than chance has seen what was held out."""
+    rng = np.random.default_rng(3)
+    rows = [(user, int(item), 1.0) for user in range(400) for item in rng.choice(100, 20, replace=False)]
+    split = way(build(batch(rows))[0], validation=True)
+    curve = LearningCurve(split)
+    model = fit(split.train, Confidence(), hyperparameters(factors=32), device="cpu", watch=curve)
+    chance = 10 / (100 - len(split.train) / 400)
+    found = evaluate(model.scorer, count_matrix(split.train), count_matrix(split.test), ks=(10,)).values["recall@10"]
+    assert abs(found - chance) < 4 * np.sqrt(chance / len(split.test))
+    assert abs(curve.points[-1].validation["recall@10"] - chance) < 4 * np.sqrt(chance / len(split.validation))
+    assert curve.points[-1].train["recall@10"] > 0.5
+
+
+# Plain data
+
+
+def test_an_evaluation_goes_through_json():
+    evaluation = Evaluation(
+        recommender="retail",
+        split="by time",
+        seed=42,
+        users=10,
+        items=20,
+        train_pairs=80,
+        test_pairs=20,
+        evaluated_users=9,
+        results=[ModelResult("als", {"recall@20": 0.25, "mse": None}, 1.5, {"factors": 8})],
+        taken_at="2024-05-06T07:08:09+00:00",
+        curve=[CurvePoint(3, {"recall@20": 0.5}, {"recall@20": 0.25}, 0.125)],
+        examples=[Example("MUG", [("CUP", 0.9), ("POT", 0.8)])],
+        warnings=["Few users."],
+    )
+    assert Evaluation.from_dict(json.loads(json.dumps(evaluation.as_dict()))) == evaluation
+    assert json.loads(json.dumps(evaluation.curve[0].as_dict()))["iteration"] == 3

@@ -1,0 +1,332 @@
+"""The search without its trainings: bounds, the order of trials, pruning, the snapshot."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from recstore.definition import Confidence, Definition, Hyperparameters, Source
+from recstore.errors import InvalidInput
+from recstore.evaluation import splits
+from recstore.evaluation.curves import CurvePoint
+from recstore.interactions import IdMap, Interactions
+from recstore.tuning import pruning, sampling, snapshot, space, stages, trials
+from recstore.tuning.results import TrialResult
+from recstore.tuning.space import BOUNDS, Choices, Parameters, Range, Space
+from recstore.tuning.trial import Course
+
+DEFINITION = Definition(source=Source(table="views"))
+WHOLE = Space(("als", "spectral", "hybrid"), (8, 1024), BOUNDS)
+
+
+def interactions(values: float | None = None) -> Interactions:
+    random = np.random.default_rng(1)
+    pairs = np.unique(random.integers(0, 50, (400, 2)), axis=0).astype(np.int32)
+    counts = random.integers(1, 9, len(pairs)).astype(np.float64) if values is None else np.full(len(pairs), values)
+    ids = IdMap(pa.array(range(100, 150), pa.int64()))
+    return Interactions(ids, ids, pairs[:, 0], pairs[:, 1], counts)
+
+
+def start(**more: Any) -> Parameters:
+    return space.present(DEFINITION, space.NAMES) | {"factors": 128} | more
+
+
+def plan(trials: int = 60, seconds: float = 1e9, within: Space = WHOLE, **more: Any) -> stages.Plan:
+    return stages.Plan(within, start(), trials, seconds, 42, **more)
+
+
+# bounds
+
+
+def test_equal_values_leave_one_of_the_functions_that_they_make_the_same() -> None:
+    assert space.default_space(interactions()).bounds["confidence"] == BOUNDS["confidence"]
+    confidence = space.default_space(interactions(values=1)).bounds["confidence"]
+    assert confidence == Choices(("bm25", "binary", "share"))
+    assert space.default_space(interactions()).factors == (8, 49)
+
+
+def test_a_space_is_narrowed_by_values_lists_and_ranges() -> None:
+    given = {
+        "trainer": "als",
+        "factors": {"high": 256},
+        "alpha": 40,
+        "confidence": ["bm25", "log"],
+        "regularization": {"low": 1, "high": 50},
+        "item_exponent": {"low": 0.1, "high": 0.9},
+    }
+    made = space.narrowed(WHOLE, given)
+    assert made.trainers == ("als",)
+    assert made.factors == (8, 256)
+    assert made.of("als") == {
+        "alpha": Choices((40,)),
+        "confidence": Choices(("bm25", "log")),
+        "regularization": Range(1.0, 50.0, log=True),
+    }
+    assert made.bounds["item_exponent"] == Range(0.1, 0.9, log=False)
+    assert space.narrowed(WHOLE, made.as_dict()) == made
+    assert space.narrowed(WHOLE, {"k1": [10, 100]}).of("als")["k1"] == Choices((10, 100))
+    assert space.narrowed(WHOLE, {"factors": 64}).factors == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"trainer": "nobody"}, "no trainer named 'nobody'; choose among: als, hybrid, spectral"),
+        ({"iterations": 5}, "read off each training's learning curve"),
+        ({"lambda": 5}, "'lambda' is nothing that can be tuned"),
+        ({"alpha": {"low": 5, "high": 1}}, "a high above it"),
+        ({"alpha": {"low": 0, "high": 1}}, "of numbers above 0"),
+        ({"alpha": {"least": 1}}, "a range has a low"),
+        ({"alpha": -1}, "alpha = -1: Input should be greater than 0"),
+        ({"alpha": {"low": 1, "high": 1e9}}, "alpha = "),
+        ({"confidence": ["tfidf"]}, "confidence = 'tfidf'"),
+        ({"factors": 4000}, "1984 are the most"),
+        ({"factors": {"low": 9, "high": 3}}, "the least"),
+    ],
+)
+def test_what_can_not_be_tuned_is_said(given: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidInput, match=says):
+        space.narrowed(WHOLE, given)
+
+
+def test_a_grid_is_the_product_of_its_lists_with_values_of_their_types() -> None:
+    points = space.grid({"factors": ["64", "128"], "alpha": ["10", "40", "160"], "confidence": ["bm25"]})
+    assert len(points) == 6
+    assert points[1] == {"factors": 64, "alpha": 40.0, "confidence": "bm25"}
+    assert space.grid({"alpha": ["10", "10.0"]}) == [{"alpha": 10.0}]
+    for lists, says in (({"alpha": ["x"]}, "alpha = 'x'"), ({"iterations": ["5"]}, "learning curve")):
+        with pytest.raises(InvalidInput, match=says):
+            space.grid(lists)
+
+
+def test_parameters_become_a_definition_and_are_read_back() -> None:
+    parameters = {"trainer": "als", "factors": 32, "alpha": 5.0, "confidence": "log", "eps": 2.0}
+    made = space.applied(DEFINITION, parameters, 7)
+    assert made.confidence == Confidence(function="log", eps=2.0)
+    assert made.hyperparameters == Hyperparameters(factors=32, alpha=5.0, iterations=7)
+    assert space.present(made, parameters) == parameters
+    assert space.words(parameters, 7) == "als, 32 factors, alpha 5, confidence log, eps 2, 7 iterations"
+
+
+# the sampler
+
+
+def test_a_suggestion_is_repeatable_within_bounds_and_learns() -> None:
+    bounds = {"regularization": Range(0.01, 1000, log=True), "confidence": Choices(("bm25", "log"))}
+    seen: list[tuple[Parameters, float | None]] = []
+    for seed in range(40):
+        asked = sampling.suggest(bounds, seen, seed)
+        assert asked == sampling.suggest(bounds, seen, seed)
+        assert all(space.within(asked[name], bound) for name, bound in bounds.items())
+        good = -abs(math.log10(asked["regularization"]) - 1) - (asked["confidence"] == "log")
+        seen.append((asked, good))
+    latest = [parameters for parameters, _ in seen[-10:]]
+    assert sum(0.5 < parameters["regularization"] < 200 for parameters in latest) >= 7
+    assert sum(parameters["confidence"] == "bm25" for parameters in latest) >= 7
+
+
+def test_who_asks_meanwhile_is_told_something_else() -> None:
+    bounds = {"alpha": Range(0.1, 500, log=True)}
+    seen: list[tuple[Parameters, float | None]] = [({"alpha": 10.0**n}, -abs(n - 1.0)) for n in (-1, 0, 1, 2)] * 3
+    first = sampling.suggest(bounds, seen, 1)
+    assert sampling.suggest(bounds, [*seen, (first, None)], 2) != first
+
+
+# the stages
+
+
+def value_of(parameters: Parameters, *, pays: float = 0.1, peak: int = 1024) -> float:
+    """Made up: als is best at regularization 20, alpha 5; spectral at other exponents; a hybrid is better than both, and
+    more factors pay up to `peak`."""
+
+    def of_als() -> float:
+        away = math.log10(parameters["regularization"] / 20) ** 2 + math.log10(parameters["alpha"] / 5) ** 2
+        return 0.1 * math.exp(-0.2 * away) * (1.0 if parameters["confidence"] == "binary" else 0.97)
+
+    def of_spectral() -> float:
+        away = (parameters["item_exponent"] - 0.3) ** 2 + (parameters["singular_exponent"] - 1.2) ** 2
+        return 0.095 * math.exp(-0.3 * away)
+
+    doublings = math.log2(min(parameters["factors"], peak) / 64)
+    more = 1 + pays * doublings if doublings > 0 else 1 + 0.2 * doublings
+    match parameters["trainer"]:
+        case "als":
+            return more * of_als()
+        case "spectral":
+            return more * of_spectral()
+        case _:
+            mixed = 1.03 - 0.2 * (parameters["spectral_weight"] - 0.4) ** 2
+            return more * mixed * (of_als() + of_spectral()) / 2
+
+
+def played(plan: stages.Plan, found: list[TrialResult] | None = None, **objective: Any) -> list[TrialResult]:
+    """The trials of a search whose values are made up, and whose seconds grow with the factors."""
+    found = list(found or [])
+    while proposal := plan.next(found):
+        found.append(ended(len(found), proposal, value_of(proposal.parameters, **objective)))
+    return found
+
+
+def ended(number: int, proposal: stages.Proposal, value: float) -> TrialResult:
+    seconds = (proposal.parameters["factors"] / 64) ** 1.4
+    return TrialResult(number, "complete", proposal.parameters, value, 9, [], seconds, proposal.stage)
+
+
+def test_the_default_budget_comes_near_the_best_there_is() -> None:
+    found = played(plan())
+    assert len(found) == 60
+    assert found[0].stage == "start"
+    assert found[0].parameters["factors"] == 128
+    top = trials.best(found)
+    assert top
+    assert top.parameters["trainer"] == "hybrid"
+    assert top.parameters["factors"] == 1024
+    optimum = 1.4 * 1.03 * (0.1 + 0.095) / 2
+    assert (top.value or 0) > 0.97 * optimum
+    explored = [trial for trial in found if trial.stage == "explore"]
+    assert {trial.parameters["factors"] for trial in explored} == {64}
+    assert {trial.parameters["trainer"] for trial in explored} == {"als", "spectral", "hybrid"}
+
+
+def test_factors_grow_only_as_long_as_that_pays() -> None:
+    top = trials.best(played(plan(), peak=256))
+    assert top
+    assert top.parameters["factors"] == 256
+    found = played(plan(), pays=0.001)
+    assert max(trial.parameters["factors"] for trial in found) <= 128
+    few = played(plan(), pays=-0.1)
+    top = trials.best(few)
+    assert top
+    assert top.parameters["factors"] <= 64
+
+
+def test_fewer_factors_are_tried_where_more_do_not_pay() -> None:
+    def flat(parameters: Parameters) -> float:
+        return value_of(parameters | {"factors": 64}) * (1 if parameters["factors"] <= 32 else 0.9)
+
+    search, found = plan(), []
+    while proposal := search.next(found):
+        found.append(ended(len(found), proposal, flat(proposal.parameters)))
+    top = trials.best(found)
+    assert top
+    assert top.parameters["factors"] <= 32
+
+
+def test_a_trainer_far_behind_is_not_grown() -> None:
+    search, found = plan(), []
+    while proposal := search.next(found):
+        worse = 0.5 if proposal.parameters["trainer"] == "spectral" else 1.0
+        found.append(ended(len(found), proposal, worse * value_of(proposal.parameters)))
+    grown = {trial.parameters["trainer"] for trial in found if trial.stage == "grow"}
+    assert "spectral" not in grown
+    assert "als" in grown
+
+
+def test_the_budget_is_kept() -> None:
+    assert len(played(plan(trials=7))) == 7
+    found = played(plan(seconds=60))
+    assert trials.seconds_of(found) < 1.5 * 60
+    assert trials.seconds_of(found) > 0.8 * 60
+    assert len(played(plan(trials=1))) == 1
+
+
+def test_whoever_has_the_trials_goes_on_in_the_same_way() -> None:
+    whole = played(plan())
+    assert played(plan(), whole[:23]) == whole
+    assert plan().next(whole[:40]) == plan().next(whole[:40])
+
+
+def test_several_at_work_try_different_things() -> None:
+    found: list[TrialResult] = []
+    search = plan()
+    for _ in range(12):  # four at a time
+        begun = []
+        for _ in range(4):
+            proposal = search.next([*found, *begun])
+            assert proposal
+            begun.append(
+                replace(ended(len(found) + len(begun), proposal, 0.0), state="running", value=None, seconds=None)
+            )
+        found += [replace(t, state="complete", value=value_of(t.parameters), seconds=1.0) for t in begun]
+    tried = [tuple(sorted(trial.parameters.items())) for trial in found]
+    assert len(set(tried)) == len(tried)
+    assert {"explore", "grow", "refine"} <= {trial.stage for trial in found}
+
+
+def test_failed_trials_are_no_end() -> None:
+    search, found = plan(trials=20), []
+    while proposal := search.next(found):
+        done = ended(len(found), proposal, 0.0)
+        found.append(replace(done, state="failed", value=None, error="it diverged"))
+    assert len(found) == 20
+    assert trials.best(found) is None
+
+
+def test_present_settings_outside_the_space_are_not_tried() -> None:
+    narrow = space.narrowed(WHOLE, {"trainer": "spectral"})
+    assert {trial.parameters["trainer"] for trial in played(plan(trials=12, within=narrow))} == {"spectral"}
+    fixed = space.narrowed(WHOLE, {"trainer": "als", "alpha": 7.0, "factors": {"high": 32}})
+    found = played(plan(trials=20, within=fixed))
+    assert {trial.parameters["alpha"] for trial in found} == {7.0}
+    assert max(trial.parameters["factors"] for trial in found) == 32
+    assert not any(trial.stage == "start" for trial in found)
+
+
+def test_a_grid_tries_each_point_once() -> None:
+    points = tuple(space.grid({"alpha": ["1", "2"], "regularization": ["5", "6"]}))
+    search, found = plan(trials=4, points=points), []
+    while proposal := search.next(found):
+        found.append(TrialResult(len(found), "complete", proposal.parameters, 0.5, 3, [], 1.0, proposal.stage))
+    assert [trial.parameters for trial in found] == list(points)
+
+
+def test_time_left_is_told_from_the_latest_trials() -> None:
+    search = plan(trials=10, seconds=100)
+    assert search.left([]) is None
+    proposal = stages.Proposal("explore", {"trainer": "als", "factors": 64})
+    found = [ended(n, proposal, 0.1) for n in range(4)]
+    assert search.left(found) == pytest.approx(6.0)
+    assert search.share(found) == pytest.approx(0.4)
+    assert plan(trials=10, seconds=5).left(found) == pytest.approx(1.0)
+
+
+# pruning
+
+
+def curve(*values: float) -> list[CurvePoint]:
+    return [CurvePoint(3 * (n + 1), {}, {"ndcg@20": value}, 0.0) for n, value in enumerate(values)]
+
+
+def test_a_trial_below_the_median_of_the_others_is_pruned() -> None:
+    others = [curve(0.1, 0.2, 0.3), curve(0.2, 0.1), curve(0.1, 0.3), curve(0.05, 0.15)]
+    assert pruning.hopeless(curve(0.1, 0.12), others, "ndcg@20")
+    assert not pruning.hopeless(curve(0.1, 0.25), others, "ndcg@20")
+    assert not pruning.hopeless(curve(0.01), others, "ndcg@20"), "the first point is no verdict"
+    assert not pruning.hopeless(curve(0.1, 0.12), others[:3], "ndcg@20"), "too few to compare with"
+    assert not pruning.hopeless(curve(0.25, 0.1), others, "ndcg@20"), "its best counts"
+
+
+# the course and the data
+
+
+@pytest.mark.parametrize("metric", ["mse", "ndcg", "ndcg@0", "coverage@20", "ndcg@x"])
+def test_a_metric_that_can_not_be_searched_by_is_refused(metric: str) -> None:
+    with pytest.raises(InvalidInput, match="nothing to search by; choose one of ndcg@20, recall@20"):
+        Course(metric)
+
+
+def test_a_snapshot_is_the_same_split() -> None:
+    for validation in (True, False):
+        split = splits.by_user(interactions(), 1, validation=validation)
+        again = snapshot.unpack(snapshot.pack(split))
+        assert again.how == split.how
+        assert again.notes == split.notes
+        assert again.train.digest() == split.train.digest()
+        assert again.test.digest() == split.test.digest()
+        assert (again.validation is None) == (not validation)
+        if split.validation is not None and again.validation is not None:
+            assert again.validation.digest() == split.validation.digest()
+            assert again.refit().train.digest() == split.refit().train.digest()
