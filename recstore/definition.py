@@ -93,7 +93,9 @@ class Hyperparameters(Part):
     factors: Annotated[int, Field(ge=1)] | None = Field(
         None, description="dimensions of the factors; unset: min(128, items - 1)"
     )
-    regularization: Annotated[float, Field(ge=0, le=1e9)] = Field(100.0, description="L2 weight on the factors")
+    regularization: Annotated[float, Field(ge=0, le=1e9)] | None = Field(
+        None, description="L2 weight on the factors; unset: scaled to the data, by what random data would need"
+    )
     alpha: Annotated[float, Field(gt=0, le=1e6)] = Field(60.0, description="weight of a view: c = 1 + alpha * w")
     iterations: Annotated[int, Field(ge=1, le=1000)] = Field(15, description="sweeps of alternating least squares")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(42, description="of the initial factors")

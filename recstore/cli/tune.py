@@ -46,7 +46,7 @@ def tune(
         str, typer.Option(help="What to search by: ndcg, recall, precision, map or hit_rate, @ the lists' length.")
     ] = "ndcg@20",
     trials: Annotated[
-        int | None, typer.Option(help="Most trials. [default: 60, of a grid all]", metavar="N", min=1)
+        int | None, typer.Option(help="Most trials. [default: 80, of a grid all]", metavar="N", min=1)
     ] = None,
     seconds: Annotated[
         float,

@@ -75,12 +75,12 @@ def evaluate(
     """The metrics of `definitions` for a model trained on `train`, over the held-out pairs `test` (both users x items; a
     stored value is a pair, whatever the value), of all users with one, or of those among `users` (indices).
 
-    Listed are all items but the user's training items (these too with `exclude_train` off). A held-out item that can not
-    be listed, since nobody trained on it or it is excluded, still counts in every denominator. With `negatives` (users x
-    items) only the held-out items and the user's stored columns there are ranked, and the "other items" of auc are these
-    columns, without what is held out or excluded: for published tables alone (He et al., "Neural Collaborative Filtering",
-    WWW 2017, with 99), since it does not order models as the full ranking does (Krichene and Rendle, "On Sampled Metrics
-    for Item Recommendation", KDD 2020). `mse` is over all items of the users, for a FactorScorer; it and `auc` can be left
+    Listed are all items but the user's training items (these too with `exclude_train` off). A held-out item that nobody
+    trained on, or that is excluded, still counts in every denominator. With `negatives` (users x items) only the held-out
+    items and the user's stored columns there are ranked, and the "other items" of auc are these columns, without what is
+    held out or excluded: for published tables alone (He et al., "Neural Collaborative Filtering", WWW 2017, with 99), since
+    it does not order models as the full ranking does (Krichene and Rendle, "On Sampled Metrics for Item Recommendation",
+    KDD 2020). `mse` is over all items of the users, for a FactorScorer; it and `auc` can be left
     out to save time, their values are then None.
 
     `threads` 0 means all cores; each holds `ranking.BLOCK_BYTES` of scores or less, and BLAS is limited to one thread
@@ -135,8 +135,8 @@ def evaluate_lists(
     scores, are None.
 
     `lists` (users, places) are item indices, best first, -1 where there is none or the item is not in the map (it takes its
-    place); row r is the user index `users[r]`, each once. Users without a held-out item are not counted. A list shorter
-    than k counts as one that ends there. Raises as `evaluate` does.
+    place), no item twice in a list; row r is the user index `users[r]`, each once. Users without a held-out item are not
+    counted. A list shorter than k counts as one that ends there. Raises InvalidInput where any of this does not hold.
     """
     ranked = Ranked(train, test)
     results = _Results(ranked, users, ks)
@@ -145,6 +145,9 @@ def evaluate_lists(
         raise InvalidInput(f"There are {lists.shape} listed items for {len(users)} users, who must be different ones.")
     if lists.size and not -1 <= lists.min() <= lists.max() < ranked.items:
         raise InvalidInput(f"The lists hold item {lists.max()} of {ranked.items} items, counted from 0.")
+    sorted_lists = np.sort(lists, axis=1)
+    if ((sorted_lists[:, 1:] == sorted_lists[:, :-1]) & (sorted_lists[:, 1:] >= 0)).any():
+        raise InvalidInput("A list holds an item twice.")
     order = order[ranked.held_out[np.asarray(users)[order]] > 0]
     for start in range(0, len(order), LISTS):
         results.add(slice(start, start + LISTS), lists[order[start : start + LISTS]].astype(np.intp))
@@ -204,11 +207,13 @@ def _squares(user_factors: Matrix, gram: PerUser) -> PerUser:
 
 
 def _gram(item_factors: Matrix) -> PerUser:
-    """Y^T Y in double precision, without a copy of Y in it."""
+    """Y^T Y in double precision, without a copy of Y in it. On one thread: it is little, and BLAS threads that wait for one
+    another on busy cores took 1 s for what takes 0.05."""
     gram = np.zeros((item_factors.shape[1],) * 2)
-    for start in range(0, len(item_factors), 4096):
-        y = item_factors[start : start + 4096].astype(np.float64)
-        gram += y.T @ y
+    with threadpool_limits(1, "blas"):
+        for start in range(0, len(item_factors), 4096):
+            y = item_factors[start : start + 4096].astype(np.float64)
+            gram += y.T @ y
     return gram
 
 

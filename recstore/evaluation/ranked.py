@@ -50,7 +50,9 @@ class Ranked:
             return np.flatnonzero(self.held_out)
         wanted = np.unique(np.asarray(users, dtype=np.intp))
         if len(wanted) and not 0 <= wanted[0] <= wanted[-1] < len(self.held_out):
-            raise InvalidInput(f"There are {len(self.held_out)} users; the indices given reach to {wanted[-1]}.")
+            raise InvalidInput(
+                f"There are {len(self.held_out)} users; the indices given go from {wanted[0]} to {wanted[-1]}."
+            )
         return wanted[self.held_out[wanted] > 0]
 
     def on_known(self, scores: Scores, users: Index) -> NDArray[np.float64]:

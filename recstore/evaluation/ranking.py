@@ -45,7 +45,7 @@ def top(block: Scores, k: int) -> NDArray[np.intp]:
     column, at the end of the list too. -1 fills a row with fewer than k scores above -inf, which is never listed.
 
     Columns are dealt into groups; the k-th largest of the groups' maxima is a bound that at least k scores reach, and few
-    more, so only groups that reach it are looked into: exact, and about a tenth of the time of `np.argpartition`.
+    more, so only groups that reach it are looked into: exact, and about a seventh of the time of `np.argpartition`.
     Raises ScoresNotFinite on NaN and +inf.
     """
     rows, columns = block.shape

@@ -74,9 +74,9 @@ def plain(number: float) -> str:
 
 
 def written(value: Any) -> str:
-    """A value of a parameter as a tick's label."""
+    """A value of a parameter as a tick's label; a letter that the font lacks is a question mark."""
     number = finite(value)
-    return setting(value) if number is None else plain(number)
+    return setting(value).encode("latin-1", "replace").decode("latin-1") if number is None else plain(number)
 
 
 def star(axes: Axes, x: float, y: float, label: str) -> None:

@@ -22,7 +22,7 @@ def panels(search: Search) -> list[Panel]:
     """Everything there is to see of a search, the most telling first. A grid has its axes; a search of other kind the
     best so far and each parameter; both the trials' learning curves, where they were kept."""
     if search.kind == "grid":
-        found = grids.panels(search)
+        found = grids.panels(search) or [best_so_far(search)]
     else:
         found = [best_so_far(search), *(parameter(search, name) for name in parameters(search) if tried(search, name))]
     if any(trial.curve for trial in search.trials):

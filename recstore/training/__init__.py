@@ -21,6 +21,9 @@ OnIteration = Callable[[int, float, float | None], None]
 """Called after each iteration with its number from 0, its seconds, and the loss if it was asked for. Where the GPU fails
 and the CPU starts over, the numbers start over too. What it raises ends the training and passes through."""
 
+NOISE = 0.5
+"""The default regularization as a part of the largest singular value of noise: docs/decisions/0018-defaults.md."""
+
 GROUP = "recstore.trainers"
 """The entry point group by which other packages bring trainers of their own."""
 
@@ -171,7 +174,7 @@ def warnings_for(matrix: sparse.csr_matrix, hyperparameters: Hyperparameters, fa
             f"A view weighs only {weight:.3g} on average (alpha * w, beside 1 for no view), so counts hardly matter; "
             f"an alpha {40 / weight:.2g} times as large is common."
         )
-    regularization = hyperparameters.regularization
+    regularization = regularization_for(matrix, hyperparameters)
     strongest = _largest_singular_value(matrix, enough=regularization)
     if regularization >= strongest:
         sentences.append(
@@ -184,6 +187,20 @@ def warnings_for(matrix: sparse.csr_matrix, hyperparameters: Hyperparameters, fa
             "15 are usually enough, or raise the regularization."
         )
     return sentences
+
+
+def regularization_for(matrix: sparse.csr_matrix, hyperparameters: Hyperparameters) -> float:
+    """The regularization of ALS on this confidence matrix: the hyperparameter; if unset, NOISE times the largest singular
+    value that a random matrix of C's size and sum of squares would have, but at most a quarter of C's own.
+
+    The former is the root of the sum of squares times (1 / sqrt(users) + 1 / sqrt(items)), counting those that have pairs
+    (the edge of Marchenko and Pastur's distribution, 1967); from the latter on all factors would be zero. Three digits.
+    """
+    if hyperparameters.regularization is not None:
+        return hyperparameters.regularization
+    users, items = np.count_nonzero(np.diff(matrix.indptr)), np.count_nonzero(item_users(matrix))
+    chosen = NOISE * float(np.linalg.norm(matrix.data.astype(np.float64))) * (users**-0.5 + items**-0.5)
+    return float(f"{min(chosen, _largest_singular_value(matrix, enough=4 * chosen) / 4):.3g}")
 
 
 def _largest_singular_value(matrix: sparse.csr_matrix, enough: float) -> float:

@@ -29,6 +29,7 @@ from recstore.training import (
     OnIteration,
     cuda,
     item_users,
+    regularization_for,
     usable_factors,
     warnings_for,
 )
@@ -68,6 +69,8 @@ class ALS:
 
         With the device "auto" and the extra `gpu` installed, a GPU that can not be used or fails is told in `warnings`.
         """
+        regularization = regularization_for(matrix, hyperparameters)
+        hyperparameters = hyperparameters.model_copy(update={"regularization": regularization})
         sentences = warnings_for(matrix, hyperparameters, factors)
         users, items = matrix.shape
         factors = usable_factors(factors, items)
@@ -88,7 +91,7 @@ class ALS:
         users_of_item = item_users(matrix)
 
         def fold_in(item_factors: Matrix) -> FoldIn:
-            return FoldIn(item_factors, users_of_item, {"regularization": hyperparameters.regularization})
+            return FoldIn(item_factors, users_of_item, {"regularization": regularization})
 
         def after_iteration(current: Callable[[], Matrix], number: int, seconds: float, loss: float | None) -> None:
             if on_iteration is not None:

@@ -13,14 +13,16 @@ from recstore.config import Settings
 from recstore.definition import Definition
 from recstore.errors import InvalidInput, NothingFound
 from recstore.evaluation.curves import CurvePoint
+from recstore.evaluation.model import weigh
 from recstore.evaluation.results import Evaluation
 from recstore.evaluation.splits import SEED, Split
 from recstore.measure import Measured, Wanted, described, measure
 from recstore.steps import Steps
 from recstore.tuning import space as spaces
 from recstore.tuning import trial as trials_
+from recstore.tuning.noise import noise_of
 from recstore.tuning.results import Search, TrialResult
-from recstore.tuning.space import Parameters, applied, default_space, narrowed
+from recstore.tuning.space import Choices, Parameters, applied, default_space, narrowed
 from recstore.tuning.stages import Plan
 from recstore.tuning.trial import Course
 from recstore.tuning.trials import best
@@ -36,7 +38,7 @@ class Options:
     """What a search is asked for, ready for JSON. `trials` None: all of a grid, else TRIALS. `grid` has lists of values as
     texts; `space` narrows the default one, see `space.narrowed`."""
 
-    TRIALS = 60
+    TRIALS = 80
     SECONDS = 2700.0
 
     metric: str = "ndcg@20"
@@ -72,10 +74,17 @@ class Options:
         points = spaces.grid(self.grid) if self.grid else []
         if points and given:
             raise InvalidInput("A grid is the whole space: give either --grid or what narrows the search, not both.")
-        default = training.default_factors(len(split.train.items))
-        factors = definition.hyperparameters.factors or min(default, most_factors or default)
-        start = spaces.present(definition, spaces.NAMES) | {"factors": factors}
-        return Plan(space, start, self.trials or len(points) or self.TRIALS, self.seconds, self.seed, tuple(points))
+        functions = space.bounds["confidence"]
+        weighed = {definition.confidence.function, *(functions.values if isinstance(functions, Choices) else ())}
+        return Plan(
+            space,
+            present_settings(split, definition, most_factors),
+            self.trials or len(points) or self.TRIALS,
+            self.seconds,
+            self.seed,
+            noise_of(split.train, definition.confidence, sorted(weighed)),
+            tuple(points),
+        )
 
     def scales(self, plan: Plan) -> dict[str, str]:
         """Parameter -> "log", "linear" or "categorical", of those that are tried."""
@@ -85,6 +94,17 @@ class Options:
         known = scales | {"regularization": "log", "alpha": "log"}
         numbers = {name: all(isinstance(point[name], int | float) for point in plan.points) for name in self.grid}
         return {name: known.get(name, "linear" if numbers[name] else "categorical") for name in self.grid}
+
+
+def present_settings(split: Split, definition: Definition, most_factors: int | None) -> Parameters:
+    """What the definition says, or where it does not, what a training takes then."""
+    hyperparameters = definition.hyperparameters
+    default = training.default_factors(len(split.train.items))
+    matrix = weigh(split.train, definition.confidence, hyperparameters.alpha)[1]
+    return spaces.present(definition, spaces.NAMES) | {
+        "factors": hyperparameters.factors or min(default, most_factors or default),
+        "regularization": training.regularization_for(matrix, hyperparameters),
+    }
 
 
 class Watch(Protocol):
@@ -179,12 +199,9 @@ def conclude(
     """Refits the winner on all but the test part and measures that part, once: beside popularity, item-kNN, and what the
     definition says so far, where that is something else. The examples are the caller's to add."""
     better = tuned(definition, winner)
-    factors = options.plan(split, definition, most_factors).start["factors"]
-    present = definition.hyperparameters.model_copy(update={"factors": factors})
-    same = better.confidence == definition.confidence and better.hyperparameters == present
     ks = tuple(sorted({10, 20, options.course.k}))
     wanted = Wanted(ks, min(TEST_USERS, len(split.users())) or None, seed=options.seed)
-    others = {} if same else {PRESENT: definition}
+    others = {} if winner.stage == "start" else {PRESENT: definition}
     taken_at = datetime.now(UTC).isoformat(timespec="seconds")
     measured = measure(
         split, better, wanted, steps, settings, name=f"{name}, tuned", most_factors=most_factors, others=others

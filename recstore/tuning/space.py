@@ -58,7 +58,7 @@ OWN = {
 """The settings that each trainer heeds; one that another package brings is taken to heed what als does."""
 
 BOUNDS: dict[str, Bounds] = {
-    "regularization": Range(0.01, 1000, log=True),
+    "regularization": Range(0.01, 10_000, log=True),
     "alpha": Range(0.1, 500, log=True),
     "confidence": Choices(("bm25", "log", "linear", "binary", "share")),
     "item_exponent": Range(-0.2, 1.0),

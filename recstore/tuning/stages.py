@@ -15,11 +15,11 @@ Whoever has the trials gets the same answer, so a search can be left and taken u
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from recstore.definition import Confidence, Hyperparameters
-from recstore.tuning import sampling
+from recstore.tuning.choosing import Chooser
+from recstore.tuning.noise import Noise
 from recstore.tuning.results import TrialResult
-from recstore.tuning.space import OWN, Bounds, Parameters, Space, inside, narrow, present_in
-from recstore.tuning.trials import Trials, best, guess, levels, of_trainer, rated, seconds_of
+from recstore.tuning.space import Parameters, Space, present_in
+from recstore.tuning.trials import Trials, best, guess, levels, of_trainer, seconds_of
 
 FACTORS = 64
 """To explore with."""
@@ -29,13 +29,6 @@ EXPLORE_TRIALS, EXPLORE_SECONDS = 0.5, 0.35
 
 SHARES = {"als": 3.0, "spectral": 1.0, "hybrid": 1.5}
 """How the explored trials are divided; a trainer that another package brings counts as als."""
-
-STARTS: dict[str, tuple[Parameters, ...]] = {
-    "als": ({}, {"confidence": "binary"}, {"regularization": 10.0}, {"confidence": "binary", "alpha": 10.0}),
-    "spectral": ({}, {"singular_exponent": 0.0}, {"singular_exponent": 1.0, "item_exponent": 0.2}),
-    "hybrid": ({}, {"spectral_weight": 0.25}, {"spectral_weight": 0.75}),
-}
-"""Where each trainer begins: its defaults, and what differs from them."""
 
 PAYS = 1.005
 """More factors pay from this ratio of the values on: half a percent for twice the memory and time."""
@@ -51,9 +44,6 @@ RIVAL = 0.98
 
 LATEST = 5
 """Trials that tell how long the next ones take."""
-
-NARROW = 0.15
-"""Of the width of each range, on either side: where is refined."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +64,7 @@ class Plan:
     most_trials: int
     most_seconds: float
     seed: int
+    noise: Noise
     points: tuple[Parameters, ...] = ()
 
     def spent(self, trials: Trials) -> bool:
@@ -106,6 +97,10 @@ class Plan:
         return max(0.0, min(rest, self.most_seconds - seconds_of(trials)))
 
     @property
+    def _chooser(self) -> Chooser:
+        return Chooser(self.space, self.noise, self.seed)
+
+    @property
     def base(self) -> int:
         """The number of factors to explore with."""
         low, high = self.space.factors
@@ -129,7 +124,7 @@ class Plan:
             trainer = "hybrid"  # last, since it is made of the others
         else:
             return None
-        return Proposal("explore", self._explored(trainer, done[trainer], trials))
+        return Proposal("explore", self._chooser.explored(trainer, self.base, trials))
 
     def _quotas(self, trials: Trials) -> dict[str, float]:
         """How many trials each trainer explores with: at least one, whatever the time."""
@@ -137,28 +132,6 @@ class Plan:
         late = seconds_of(trials) >= EXPLORE_SECONDS * self.most_seconds
         whole = 0.0 if late else EXPLORE_TRIALS * self.most_trials / sum(shares.values())
         return {trainer: max(1.0, whole * share) for trainer, share in shares.items()}
-
-    def _explored(self, trainer: str, number: int, trials: Trials) -> Parameters:
-        bounds = self.space.of(trainer)
-        defaults = Hyperparameters().model_dump() | {"confidence": Confidence().function}
-        if trainer == "hybrid":
-            for part in ("als", "spectral"):
-                if found := best(of_trainer(trials, part)):
-                    defaults |= {name: found.parameters[name] for name in OWN[part] if name in found.parameters}
-                    bounds |= {
-                        name: narrow(bounds[name], found.parameters[name], NARROW / 2, keep_choice=True)
-                        for name in OWN[part]
-                        if name in bounds and name in found.parameters
-                    }
-        begin: list[Parameters] = []
-        for change in STARTS.get(trainer, ({},)):
-            point = {name: inside((defaults | change)[name], bound) for name, bound in bounds.items()}
-            if point not in begin:
-                begin.append(point)
-        fixed: Parameters = {"trainer": trainer, "factors": self.base}
-        if number < len(begin):
-            return fixed | begin[number]
-        return fixed | sampling.suggest(bounds, rated(trials, trainer), self._seed(trials))
 
     # grow
 
@@ -179,7 +152,7 @@ class Plan:
             return None
         top = levels(own)[level].parameters
         again = any(trial.parameters["factors"] == factors for trial in own)
-        return Proposal("grow", (self._near(top, trials) if again else top) | {"factors": factors})
+        return Proposal("grow", (self._chooser.near(top, trials) if again else top) | {"factors": factors})
 
     def _behind(self, trainer: str, factors: int, trials: Trials) -> bool:
         """Whether another trainer reaches far more with no more factors."""
@@ -195,7 +168,7 @@ class Plan:
         tops = [top for trainer in self.space.trainers if (top := best(of_trainer(trials, trainer)))]
         tops.sort(key=lambda trial: -(trial.value or 0.0))
         if not tops:
-            return Proposal("refine", self._explored(self.space.trainers[0], len(trials), trials))
+            return Proposal("refine", self._chooser.explored(self.space.trainers[0], self.base, trials))
         centre = tops[0]
         rival = len(tops) > 1 and (tops[1].value or 0.0) >= RIVAL * (centre.value or 0.0)
         if rival and sum(trial.stage == "refine" for trial in trials) % 3 == 2:
@@ -204,18 +177,7 @@ class Plan:
         left = self.most_seconds - seconds_of(trials)
         if guess(trials, parameters["trainer"], parameters["factors"]) > left:
             return None
-        return Proposal("refine", self._near(parameters, trials))
-
-    def _near(self, centre: Parameters, trials: Trials) -> Parameters:
-        """Something like these parameters, with as many factors."""
-        own = self.space.of(centre["trainer"])
-        bounds: dict[str, Bounds] = {name: narrow(bound, centre[name], NARROW) for name, bound in own.items()}
-        fixed = {name: centre[name] for name in ("trainer", "factors")}
-        return fixed | sampling.suggest(bounds, rated(trials, centre["trainer"]), self._seed(trials))
-
-    def _seed(self, trials: Trials) -> int:
-        """Of the sampler: another for each trial."""
-        return (self.seed * 1_000_003 + len(trials)) % 2**31
+        return Proposal("refine", self._chooser.near(parameters, trials))
 
 
 def _climb(own: Trials, base: int, step: Callable[[int], int], pays: float, tries: int) -> tuple[int, int | None]:

@@ -59,6 +59,22 @@ class Course:
         return users
 
 
+GAIN = 1.002
+"""A point is better from this ratio on: a curve that only creeps has said what it has to say."""
+
+
+class _Enough(Patience):
+    """Over when `points` points in a row were not better by GAIN than the last that was."""
+
+    def over(self, curve: Sequence[CurvePoint]) -> bool:
+        reached, since = 0.0, 0
+        for point in curve:
+            value = point.validation[self.metric]
+            since = 0 if value >= GAIN * reached else since + 1
+            reached = value if since == 0 else reached
+        return since >= self.points
+
+
 class Stopped(Exception):
     """Raised by who is told of a trial's points: the trial is not wanted any more."""
 
@@ -103,7 +119,7 @@ def run(
         ks=(course.k,),
         users=course.measured(split),
         on_train=False,
-        patience=Patience(course.metric, course.patience),
+        patience=_Enough(course.metric, course.patience),
         on_point=watch_point,
         threads=threads,
     )

@@ -332,7 +332,9 @@ def adopt(
             found = result(connection, study)
             name = found.recommender
             recommender = registry.get(connection, name)
-            better = Definition.model_validate(tuned(recommender.definition, found.winner).model_dump())
+            better = recommender.definition
+            if found.winner.stage != "start":  # else what it says already won
+                better = Definition.model_validate(tuned(better, found.winner).model_dump())
             factors = better.hyperparameters.factors or 0
             if factors > recommender.dimensions:
                 registry.check_definition(connection, recommender, better)  # a refused definition resizes nothing

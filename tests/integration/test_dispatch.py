@@ -1,5 +1,6 @@
 """The dispatcher in this process: what is due, what waits, what was left, and that an open transaction holds up none of it."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -220,8 +221,9 @@ def test_of_two_who_alter_at_once_the_second_is_told(live: Database) -> None:
 
 @pytest.mark.contract
 def test_what_a_host_sets_for_the_role_stops_no_run(live: Database) -> None:
-    sets = {"statement_timeout": "200ms", "idle_session_timeout": "50ms", "default_transaction_read_only": "on"}
+    sets = {"statement_timeout": "200ms", "idle_session_timeout": "300ms", "default_transaction_read_only": "on"}
     with superuser(live.server) as connection:
         for name, value in sets.items():
             connection.execute(f"ALTER ROLE worker IN DATABASE {live.name} SET {name} = '{value}'")
-    assert live.retrain(reporter=Hook()).live
+    # a training during which the run's session is idle for longer than that
+    assert live.retrain(reporter=Hook(lambda stage: time.sleep(0.4) if stage == "read" else None)).live

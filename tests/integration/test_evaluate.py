@@ -72,7 +72,9 @@ def test_an_evaluation_beats_popularity_and_leaves_nothing(recstore: Command, sh
     assert told["train_pairs"] + told["test_pairs"] == len(interactions(shop))
     assert [point["iteration"] for point in told["curve"]] == [4, 8]
     assert len(told["examples"]) == 6
-    shown = [line for example in told["examples"] for line in (example["heading"], *(row[0] for row in example["rows"]))]
+    shown = [
+        line for example in told["examples"] for line in (example["heading"], *(row[0] for row in example["rows"]))
+    ]
     assert [line for line in shown if not line.removeprefix("Similar to ").startswith("product ")] == []
 
 

@@ -460,7 +460,7 @@ def test_text_from_a_database_stays_text(page):
     shown = Page(report.html(hostile))
     assert not shown.all("script", "b")
     assert shown.all("title")[0]["text"].startswith(EVIL)
-    named = search([trial(0, 0.1, **{EVIL: EVIL}), trial(1, 0.2, **{EVIL: "$x^2$ {} \\"})], **{EVIL: "categorical"})
+    named = search([trial(0, 0.1, **{EVIL: EVIL}), trial(1, 0.2, **{EVIL: "$x^2$ {} \\ 茶"})], **{EVIL: "categorical"})
     assert not Page(report.html(named)).all("script", "b")
 
 
@@ -511,7 +511,7 @@ def test_what_the_page_says_of_an_evaluation(page):
         "NDCG@20"
     ]  # at 10 it looks the same
     assert "NDCG@10, validation" in text
-    assert "after the 5 that were chosen" in text or "best with" in text
+    assert "Validation: best with 0.1469 after 5 of 8 iterations. Train: 0.2937 after 5." in text
 
 
 def test_what_the_page_says_of_a_search(tuning):
@@ -521,7 +521,7 @@ def test_what_the_page_says_of_a_search(tuning):
         "On the test part, measured once: NDCG@20 is 0.1056",
         "5 (3 complete, 1 pruned, 1 failed)",
         "2 items of each user",
-        "0.01 to 1000" if "0.01 to 1000" in text else "0.01, 0.1, 10, 100, 1000",
+        "0.01, 0.1, 10, 100, 1000",
     ):
         assert said in text
     rows = [row["text"].split() for row in tuning.all("tr") if row["text"].split()[1:2] in (["best"], ["failed"])]

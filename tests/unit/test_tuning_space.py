@@ -8,12 +8,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from recstore import training
 from recstore.definition import Confidence, Definition, Hyperparameters, Source
 from recstore.errors import InvalidInput
 from recstore.evaluation import splits
 from recstore.evaluation.curves import CurvePoint
+from recstore.evaluation.model import weigh
 from recstore.interactions import IdMap, Interactions
+from recstore.training import regularization_for
 from recstore.tuning import pruning, sampling, snapshot, space, stages, trials
+from recstore.tuning.noise import PART, Noise, noise_of
 from recstore.tuning.results import TrialResult
 from recstore.tuning.space import BOUNDS, Choices, Parameters, Range, Space
 from recstore.tuning.trial import Course
@@ -34,8 +38,12 @@ def start(**more: Any) -> Parameters:
     return space.present(DEFINITION, space.NAMES) | {"factors": 128} | more
 
 
-def plan(trials: int = 60, seconds: float = 1e9, within: Space = WHOLE, **more: Any) -> stages.Plan:
-    return stages.Plan(within, start(), trials, seconds, 42, **more)
+FUNCTIONS = ("bm25", "log", "linear", "binary", "share")
+NOISE = Noise(100_000, 0.02, dict.fromkeys(FUNCTIONS, (100000.0, 150000.0)))
+
+
+def plan(trials: int = 80, seconds: float = 1e9, within: Space = WHOLE, **more: Any) -> stages.Plan:
+    return stages.Plan(within, start(regularization=100.0), trials, seconds, 42, NOISE, **more)
 
 
 # bounds
@@ -135,6 +143,37 @@ def test_who_asks_meanwhile_is_told_something_else() -> None:
     assert sampling.suggest(bounds, [*seen, (first, None)], 2) != first
 
 
+# the regularization as a part of the noise
+
+
+def test_the_noise_is_what_a_training_takes_for_its_default() -> None:
+    train = interactions()
+    noise = noise_of(train, Confidence(), FUNCTIONS)
+    assert noise.pairs == len(train)
+    for function in FUNCTIONS:
+        for alpha in (0.5, 40.0):
+            weighting = Confidence(function=function)
+            matrix = weigh(train, weighting, alpha)[1]
+            edge = noise.edge({"alpha": alpha, "confidence": function})
+            default = regularization_for(matrix, Hyperparameters(alpha=alpha))
+            assert default <= 1.01 * training.NOISE * edge
+            assert edge == pytest.approx(np.linalg.norm(matrix.data.astype(float)) * noise.spread, rel=1e-4)
+
+
+def test_a_regularization_is_searched_as_a_part_of_the_noise_and_given_as_it_is() -> None:
+    own = WHOLE.of("als")
+    parameters = {"regularization": 30.0, "alpha": 5.0, "confidence": "bm25"}
+    there = NOISE.to(parameters, own)
+    assert there == {PART: 30 / NOISE.edge(parameters), "alpha": 5.0, "confidence": "bm25"}
+    assert NOISE.back(there, own) == parameters
+    assert NOISE.bounds(own).keys() == there.keys()
+    assert NOISE.back(there | {PART: 1e9}, own)["regularization"] == 10_000, "never out of its bounds"
+    fixed = space.narrowed(WHOLE, {"regularization": 7}).of("als")
+    assert NOISE.bounds(fixed) == fixed
+    assert NOISE.to(parameters, fixed) == parameters == NOISE.back(parameters, fixed)
+    assert NOISE.bounds(WHOLE.of("spectral")) == WHOLE.of("spectral")
+
+
 # the stages
 
 
@@ -177,7 +216,7 @@ def ended(number: int, proposal: stages.Proposal, value: float) -> TrialResult:
 
 def test_the_default_budget_comes_near_the_best_there_is() -> None:
     found = played(plan())
-    assert len(found) == 60
+    assert len(found) == 80
     assert found[0].stage == "start"
     assert found[0].parameters["factors"] == 128
     top = trials.best(found)

@@ -1,6 +1,6 @@
 """Loaded into a worker by `celery worker -I holding`: lets a test stop a run at a place, as long as a file exists there.
 
-The place is the end of a stage ("train") or within one ("in train"). Calibration is made short: it is tested elsewhere.
+The place is the end of a stage ("train"), within one ("in train"), or within a trial of a study ("in trial"). Calibration is made short: it is tested elsewhere.
 The worker looks twice a second, not every 100 seconds, for messages past their visibility timeout.
 """
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recstore.worker import app
-from recstore.worker.logs import LogReporter
+from recstore.worker.logs import LogReporter, LogWatch
 
 from recstore.publication import calibration
 
@@ -40,5 +40,10 @@ def progress(_self: LogReporter, name: str, *_: Any) -> None:
     _hold(f"in {name}")
 
 
+def point(_self: LogWatch, *_: Any) -> None:
+    _hold("in trial")
+
+
+LogWatch.point = point  # type: ignore[method-assign]
 LogReporter.stage = stage  # type: ignore[method-assign]
 LogReporter.progress = progress  # type: ignore[method-assign]

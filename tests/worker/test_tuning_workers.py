@@ -1,0 +1,38 @@
+"""A tuning left to real workers: several trials at once, one killed in the midst, and the end."""
+
+import os
+import signal
+
+from conftest import Command
+from support import look, until
+
+from .conftest import Workers
+
+
+def test_workers_share_a_tuning_and_one_that_is_killed_costs_no_trial(workers: Workers, recstore: Command) -> None:
+    database = workers.database
+    workers.hold("in trial")
+    for _ in range(2):
+        workers.start()
+    answer = recstore("tune retail --background --parallel 2 --trials 8 --max-factors 16 --max-iterations 6")
+    assert answer.code == 0, answer.err
+    assert "the workers run 2 trials at once" in answer.out
+    running = "SELECT count(*) AS n FROM recstore.trials WHERE state = 'running'"
+    until(lambda: look(database, running)[0]["n"] == 2, 60)
+    os.killpg(workers.started[0].popen.pid, signal.SIGKILL)
+    workers.started[0].popen.wait()
+    until(lambda: look(database, "SELECT FROM recstore.trials WHERE state = 'waiting'"))
+    workers.release("in trial")
+    workers.start()
+    workers.beat()
+    until(lambda: look(database, "SELECT state FROM recstore.studies")[0]["state"] != "running", 120)
+    study = look(database, "SELECT * FROM recstore.studies")[0]
+    assert study["state"] == "ended", study["outcome"]
+    trials = look(database, "SELECT * FROM recstore.trials ORDER BY number")
+    assert [trial["number"] for trial in trials] == list(range(8))
+    assert all(trial["state"] in ("complete", "pruned") for trial in trials)
+    assert sorted(trial["attempts"] for trial in trials) == [1] * 7 + [2], "the one that was killed was begun again"
+    assert study["evaluation"]["results"][0]["name"] == "retail, tuned"
+    answer = recstore(f"tune retail --study {study['study']} --adopt")
+    assert answer.code == 0, answer.err
+    workers.ends(workers.request("retrain"))
