@@ -96,20 +96,25 @@ class Hyperparameters(Part):
     regularization: Annotated[float, Field(ge=0, le=1e9)] | None = Field(
         None, description="L2 weight on the factors; unset: scaled to the data, by what random data would need"
     )
-    alpha: Annotated[float, Field(gt=0, le=1e6)] = Field(60.0, description="weight of a view: c = 1 + alpha * w")
+    alpha: Annotated[float, Field(gt=0, le=1e6)] | None = Field(
+        None, description="weight of a view: c = 1 + alpha * w; unset: scaled to the data, by their density"
+    )
     iterations: Annotated[int, Field(ge=1, le=1000)] = Field(15, description="sweeps of alternating least squares")
+    warm_iterations: Annotated[int, Field(ge=0, le=1000)] = Field(
+        5, description="sweeps of a training that goes on from the live generation's items; 0: never go on from them"
+    )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(42, description="of the initial factors")
     item_exponent: Annotated[float, Field(ge=-1, le=2)] = Field(
-        0.5, description="of spectral and hybrid: items weigh by their number of users to this power"
+        0.4, description="of spectral and hybrid: items weigh by their number of users to this power"
     )
     singular_exponent: Annotated[float, Field(ge=0, le=8)] = Field(
         0.5, description="of spectral and hybrid: factors weigh by their singular value to this power"
     )
     spectral_share: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.5, description="of hybrid: share of the factors that are spectral, the others are als's"
+        0.25, description="of hybrid: share of the factors that are spectral, the others are als's"
     )
     spectral_weight: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.5, description="of hybrid: weight of the spectral part's scores, als's weigh 1 less this"
+        0.35, description="of hybrid: weight of the spectral part's scores, als's weigh 1 less this"
     )
     options: dict[str, bool | int | float | str] = Field(
         {}, description="of trainers that other packages bring: their own settings"

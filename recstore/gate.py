@@ -88,6 +88,8 @@ def judge(
     compared, unknown = None, "there is no live generation"
     if live is not None and live.held_out is None:
         unknown = f"generation {live.generation} was trained on every pair"
+    elif live is not None and live.trainer not in training.trainer_names():
+        unknown = f"the trainer of generation {live.generation}, {live.trainer!r}, is no longer installed"
     elif live is not None:
         fair = held.pairs & _held_out_of(live, interactions, key)
         both = _binary(interactions, fair)[sample]

@@ -6,12 +6,26 @@
 No transaction is open while Python or the GPU computes; load, index and flip commit separately.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from scipy.sparse import csr_matrix
 
-from recstore import confidence, filters, gate, held_out, registry, requests, sources, sqlfile, training, vectors
+from recstore import (
+    confidence,
+    filters,
+    gate,
+    held_out,
+    registry,
+    requests,
+    sources,
+    sqlfile,
+    training,
+    vectors,
+    warm_start,
+)
 from recstore.config import Settings
 from recstore.database import Connection, connect, plain_errors
 from recstore.definition import Definition, Source
@@ -23,8 +37,9 @@ from recstore.migrate import require_current
 from recstore.objects import Registered
 from recstore.publication import barriers, building, flipping, generations, reindexing, stored
 from recstore.publication.barriers import Blocker
+from recstore.publication.stored import Stored
 from recstore.runs import Reporter, Run, give_lock, take_lock
-from recstore.training import Factors, FoldIn, Trainer
+from recstore.training import Factors, FoldIn, Matrix, Trainer
 
 
 @dataclass(frozen=True)
@@ -84,20 +99,22 @@ def retrain(
         with run.stage("hold out") as details:
             held = held_out.choose(interactions, recommender.held_out_key, definition.gate.held_out)
             seen = interactions.part(~held.pairs) if held else interactions
+            live = _live(run) if held or hyperparameters.warm_iterations else None
             details |= {"pairs": int(held.pairs.sum())}
 
         with run.stage("weigh") as details:
             model = confidence.fit(seen, definition.confidence)
-            matrix = model.matrix(seen, hyperparameters.alpha)
-            details |= {"function": model.function, "scale_factor": round(model.scale_factor, 6)}
+            alpha = confidence.alpha_for(seen, hyperparameters.alpha)
+            matrix = model.matrix(seen, alpha)
+            details |= {"function": model.function, "alpha": alpha, "scale_factor": round(model.scale_factor, 6)}
 
         trainer = training.trainer(hyperparameters.trainer)
-        factors, losses = _train(run, trainer, matrix, with_loss)
-        used = factors.item_factors.shape[1]
-        verdict = _judge(run, interactions, held, matrix, trainer, factors.fold_in, force) if held else None
+        start = partial(warm_start.initial_items, live, definition, interactions.items, held)
+        factors, told = _train(run, trainer, matrix, start, with_loss)
+        verdict = _judge(run, interactions, held, matrix, trainer, factors.fold_in, live, force) if held else None
 
         with run.stage("solve users") as details:
-            everything = model.matrix(interactions, hyperparameters.alpha) if held else matrix
+            everything = model.matrix(interactions, alpha) if held else matrix
             user_factors = trainer.solve_users(everything, factors.fold_in, settings.threads)
             details["users"] = len(user_factors)
 
@@ -107,7 +124,6 @@ def retrain(
             details |= {"dimensions": recommender.dimensions, "type": recommender.vector_type}
             _advance(run, generation)
 
-        trained = hyperparameters.model_dump() | {"factors": used, "device": factors.device}
         building.build(
             run,
             generation,
@@ -116,11 +132,11 @@ def retrain(
                 pulled=pulled,
                 items=item_vectors,
                 users=user_vectors,
-                factors=used,
+                factors=factors.item_factors.shape[1],
                 snapshot=report.as_dict() | snapshot,
                 filters=[asdict(drop) for drop in drops],
                 confidence=model.constants(),
-                training=trained | ({"losses": losses} if losses else {}),
+                training=hyperparameters.model_dump() | {"alpha": alpha} | told,
                 fold_in=factors.fold_in.constants,
                 held_out=held.stored(interactions),
                 metrics=verdict.as_dict() if verdict else None,
@@ -185,10 +201,26 @@ def _guard(run: Run, report: SourceReport, force: bool) -> None:
         raise SourceShrunk(name=run.name, fallen=told, generation=live["generation"], most=f"{1 - least:.0%}")
 
 
-def _train(run: Run, trainer: Trainer, matrix: csr_matrix, with_loss: bool) -> tuple[Factors, list[float]]:
-    """Factors, and the loss of each iteration if it was asked for."""
+def _live(run: Run) -> Stored | None:
+    """The live generation read back: what a new one goes on from, and is compared with."""
+    number = generations.live(run.connection, run.recommender)
+    if number is None:
+        return None
+    return stored.read(run.connection, run.url, run.recommender, number, run.application_name)
+
+
+def _train(
+    run: Run, trainer: Trainer, matrix: csr_matrix, start: Callable[[int], Matrix | None], with_loss: bool
+) -> tuple[Factors, dict[str, Any]]:
+    """Factors, and what was done. `start` gives the items to go on from, None for a cold start, given the number of
+    factors."""
     hyperparameters, settings = run.recommender.definition.hyperparameters, run.settings
-    wanted = hyperparameters.factors or min(training.default_factors(matrix.shape[1]), run.recommender.dimensions)
+    items = matrix.shape[1]
+    wanted = hyperparameters.factors or min(training.default_factors(items), run.recommender.dimensions)
+    initial = start(training.usable_factors(wanted, items))
+    if initial is not None:
+        fewer = min(hyperparameters.iterations, hyperparameters.warm_iterations)
+        hyperparameters = hyperparameters.model_copy(update={"iterations": fewer})
     losses: list[float] = []
 
     def on_iteration(number: int, _seconds: float, loss: float | None) -> None:
@@ -205,6 +237,7 @@ def _train(run: Run, trainer: Trainer, matrix: csr_matrix, with_loss: bool) -> t
             factors=wanted,
             device=settings.device,
             threads=settings.threads,
+            item_factors=initial,
             on_iteration=on_iteration,
             with_loss=with_loss,
         )
@@ -212,9 +245,9 @@ def _train(run: Run, trainer: Trainer, matrix: csr_matrix, with_loss: bool) -> t
         for sentence in factors.warnings:
             run.warn(sentence)
         details |= {"trainer": hyperparameters.trainer, "factors": factors.item_factors.shape[1]}
-        details |= {"iterations": hyperparameters.iterations, "device": factors.device}
+        details |= {"iterations": hyperparameters.iterations, "device": factors.device, "warm": initial is not None}
         details |= {"losses": losses} if losses else {}
-    return factors, losses
+    return factors, details
 
 
 def _judge(
@@ -224,13 +257,12 @@ def _judge(
     matrix: csr_matrix,
     trainer: Trainer,
     fold_in: FoldIn,
+    live: Stored | None,
     force: bool,
 ) -> Verdict:
     """What the held-out pairs say of the new generation. Raises GateRefused where it is worse than the live one."""
     recommender, gate_settings = run.recommender, run.recommender.definition.gate
     with run.stage("gate") as details:
-        number = generations.live(run.connection, recommender)
-        live = stored.read(run.connection, run.url, recommender, number, run.application_name) if number else None
         verdict = gate.judge(
             interactions, held, recommender.held_out_key, matrix, trainer, fold_in, live, run.settings.threads
         )
@@ -239,9 +271,10 @@ def _judge(
     if verdict.popularity.worse(0):
         run.warn(f"It recommends worse than popularity does: {verdict.popularity}.")
     if refused and not force:
+        assert live is not None
         raise GateRefused(
             generation=run.generation, name=run.name, comparison=verdict.live, tolerance=f"{gate_settings.tolerance:.0%}",
-            live=number,
+            live=live.generation,
         )  # fmt: skip
     if refused:
         run.warn(f"Published by force although it is worse than the live generation: {verdict.live}.")

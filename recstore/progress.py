@@ -95,7 +95,7 @@ def _sentence(name: str, details: dict[str, Any]) -> str:
             loss = f", loss {details['losses'][-1]:.6g}" if details.get("losses") else ""
             return (
                 f"{details['trainer']}: {details['factors']} factors, {details['iterations']} iterations"
-                f" on the {details['device'].upper()}{loss}"
+                f"{' from the live items' if details.get('warm') else ''} on the {details['device'].upper()}{loss}"
             )
         case "hold out" if not details["pairs"]:
             return "nothing: too few users to compare by, or told not to"

@@ -67,7 +67,7 @@ def benchmark(
         ),
     ] = False,
     trials: Annotated[
-        int | None, typer.Option(help="With --tune: most trials. [default: 60]", metavar="N", min=1)
+        int | None, typer.Option(help="With --tune: most trials. [default: 80]", metavar="N", min=1)
     ] = None,
     seconds: Annotated[
         float, typer.Option("--time", help="With --tune: most seconds of the search.", metavar="SECONDS", min=1)

@@ -110,7 +110,7 @@ def _insert(opened: Connection, name: str, job: requests.Job, force: bool) -> in
     except pg.InsufficientPrivilege:  # a role that may ask, by recstore db grant, and not write
         try:
             asked = f"recstore.request_{job}(%s{', true' if force else ''})"
-            row = opened.execute(f"SELECT {asked} AS request", [name]).fetchone()  # noqa: S608
+            row = opened.execute(f"SELECT {asked} AS request", [name]).fetchone()
         except pg.UndefinedObject:
             raise RecommenderNotFound(name=name) from None
         assert row is not None

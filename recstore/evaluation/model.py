@@ -80,7 +80,8 @@ def fit(
     what the trainer does, and what `watch` does, for instance to give up.
     """
     began = time.perf_counter()
-    weights, matrix = weigh(interactions, weighting, hyperparameters.alpha)
+    alpha = confidence.alpha_for(interactions, hyperparameters.alpha)
+    weights, matrix = weigh(interactions, weighting, alpha)
     factors = hyperparameters.factors or training.default_factors(len(interactions.items))
     trainer = training.trainer(hyperparameters.trainer)
     if watch is not None:
@@ -103,7 +104,7 @@ def fit(
     else:
         user_factors = np.zeros((len(interactions.users), fold_in.item_factors.shape[1]), dtype=np.float32)
         user_factors[users] = trainer.solve_users(matrix[users], fold_in, threads)
-    used = {"factors": fold_in.item_factors.shape[1], "iterations": iterations}
+    used = {"factors": fold_in.item_factors.shape[1], "iterations": iterations, "alpha": alpha}
     return FittedModel(
         name=hyperparameters.trainer,
         hyperparameters=hyperparameters.model_copy(update=used),

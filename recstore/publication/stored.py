@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from recstore import confidence, sqlfile, vectors
 from recstore.confidence import ConfidenceModel
 from recstore.database import Connection, conninfo
+from recstore.definition import Definition
 from recstore.errors import ConnectionLost
 from recstore.interactions import IdMap
 from recstore.objects import Registered
@@ -30,6 +31,7 @@ class Stored:
     confidence: ConfidenceModel
     alpha: float
     trainer: str
+    definition: Definition
     held_out: dict[str, Any] | None  # see `recstore.held_out.HeldOut.stored`
 
 
@@ -52,6 +54,7 @@ def read(
         confidence=confidence.restore(row["confidence"], trained_on, row["users"]),
         alpha=row["training"]["alpha"],
         trainer=row["training"]["trainer"],
+        definition=Definition.model_validate(row["definition"]),
         held_out=row["held_out"],
     )
 

@@ -7,7 +7,7 @@ RETURNING generation;
 
 -- name: stored_generation
 -- What folding users in against a generation takes, beside its items.
-SELECT g.factors, g.users, g.confidence, g.training, g.held_out, g.fold_in
+SELECT g.factors, g.users, g.definition, g.confidence, g.training, g.held_out, g.fold_in
 FROM recstore_private.generations g
 WHERE g.generation = %(generation)s;
 

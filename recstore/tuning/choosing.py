@@ -10,16 +10,11 @@ from recstore.tuning.space import OWN, Bounds, Parameters, Space, inside, narrow
 from recstore.tuning.trials import Trials, best, of_trainer, rated
 
 STARTS: dict[str, tuple[Parameters, ...]] = {
-    "als": (
-        {},
-        {"alpha": 10.0, "confidence": "binary"},
-        {"alpha": 1.0},
-        {"alpha": 200.0, "confidence": "log"},
-    ),
+    "als": ({}, {"confidence": "binary"}, {"alpha": 0.15}, {"alpha": 6.0, "confidence": "log"}),
     "spectral": ({}, {"singular_exponent": 0.0}, {"singular_exponent": 1.0, "item_exponent": 0.2}),
-    "hybrid": ({}, {"spectral_weight": 0.25}, {"spectral_weight": 0.75}),
+    "hybrid": ({}, {"spectral_weight": 0.15}, {"spectral_share": 0.5, "spectral_weight": 0.6}),
 }
-"""Where each trainer begins: its defaults, and points that lie apart from them."""
+"""Where each trainer begins: its defaults, and points that lie apart from them; alpha as a multiple of the default."""
 
 WIDE, NARROW = 0.2, 0.12
 """Of the width of each range, on either side of the best so far: where is explored, and where is refined. On a made-up copy
@@ -37,7 +32,7 @@ class Chooser:
     def explored(self, trainer: str, factors: int, trials: Trials) -> Parameters:
         """The trainer's next starting point, or something widely around its best."""
         own = self.space.of(trainer)
-        bounds, begin = self.noise.bounds(own), _defaults()
+        bounds, begin = self.noise.bounds(own), self._defaults()
         if trainer == "hybrid":  # made of what was best of its parts; how to mix them is what is left to find out
             for part in ("als", "spectral"):
                 if found := best(of_trainer(trials, part)):
@@ -47,7 +42,8 @@ class Chooser:
         fixed: Parameters = {"trainer": trainer, "factors": factors}
         tried = [trial.parameters for trial in trials]
         for change in STARTS.get(trainer, ({},)):
-            point = {name: inside((begin | change)[name], bound) for name, bound in bounds.items()}
+            start = begin | change | {"alpha": begin["alpha"] * change.get("alpha", 1.0)}
+            point = {name: inside(start[name], bound) for name, bound in bounds.items()}
             parameters = fixed | self.noise.back(point, own)
             if parameters not in tried:
                 return parameters
@@ -85,12 +81,7 @@ class Chooser:
         seed = (self.seed * 1_000_003 + len(trials)) % 2**31
         return self.noise.back(sampling.suggest(bounds, seen, seed), own)
 
-
-def _defaults() -> Parameters:
-    """What a recommender has that says nothing, with the part of the noise that is its regularization."""
-    own = (
-        Hyperparameters().model_dump()
-        | {"confidence": Confidence().function}
-        | {name: value for name, value in Confidence().model_dump().items() if name != "function"}
-    )
-    return own | {PART: training.NOISE}
+    def _defaults(self) -> Parameters:
+        """What a recommender has that says nothing; for the regularization the part of the noise that it takes then."""
+        weighting = Confidence().model_dump() | {"confidence": Confidence().function}
+        return Hyperparameters().model_dump() | weighting | {"alpha": self.noise.alpha, PART: training.NOISE}

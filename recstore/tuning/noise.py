@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from recstore.confidence import alpha_for
 from recstore.definition import Confidence
 from recstore.evaluation.model import weigh
 from recstore.interactions import Interactions
@@ -24,11 +25,12 @@ PARTS = Range(1e-4, 10.0, log=True)
 
 @dataclass(frozen=True)
 class Noise:
-    """Of a set of interactions: `pairs`, `spread` = 1 / sqrt(users) + 1 / sqrt(items), and for each function w the sums of w
-    and of its squares over the pairs."""
+    """Of a set of interactions: `pairs`, `spread` = 1 / sqrt(users) + 1 / sqrt(items), the alpha that a definition takes
+    which does not say any, and for each function w the sums of w and of its squares over the pairs."""
 
     pairs: int
     spread: float
+    alpha: float
     sums: Mapping[str, tuple[float, float]]
 
     def edge(self, parameters: Parameters) -> float:
@@ -74,4 +76,4 @@ def noise_of(train: Interactions, confidence: Confidence, functions: Iterable[st
     for function in functions:
         weights = weigh(train, confidence.model_copy(update={"function": function}), 1.0)[1].data.astype(np.float64) - 1
         sums[function] = float(weights.sum()), float((weights**2).sum())
-    return Noise(len(train), users**-0.5 + items**-0.5, sums)
+    return Noise(len(train), users**-0.5 + items**-0.5, alpha_for(train, None), sums)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from recstore import training
+from recstore import confidence, training
 from recstore.config import Settings
 from recstore.definition import Definition
 from recstore.errors import InvalidInput, NothingFound
@@ -100,9 +100,11 @@ def present_settings(split: Split, definition: Definition, most_factors: int | N
     """What the definition says, or where it does not, what a training takes then."""
     hyperparameters = definition.hyperparameters
     default = training.default_factors(len(split.train.items))
-    matrix = weigh(split.train, definition.confidence, hyperparameters.alpha)[1]
+    alpha = confidence.alpha_for(split.train, hyperparameters.alpha)
+    matrix = weigh(split.train, definition.confidence, alpha)[1]
     return spaces.present(definition, spaces.NAMES) | {
         "factors": hyperparameters.factors or min(default, most_factors or default),
+        "alpha": alpha,
         "regularization": training.regularization_for(matrix, hyperparameters),
     }
 

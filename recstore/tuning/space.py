@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from recstore.definition import MAX_FACTORS, Confidence, Definition, Hyperparameters
@@ -68,8 +69,11 @@ BOUNDS: dict[str, Bounds] = {
 }
 """Where the search looks by default."""
 
+EQUAL = 0.01
+"""Of the values may differ from the others without making a difference."""
+
 _CONFIDENCE = {"confidence": "function"} | {name: name for name in ("scale", "eps", "k1", "b")}
-_HYPERPARAMETERS = tuple(name for name in Hyperparameters.model_fields if name not in ("iterations", "seed", "options"))
+_HYPERPARAMETERS = tuple(name for name in Hyperparameters.model_fields if name not in ("iterations", "warm_iterations", "seed", "options"))
 NAMES = (*_HYPERPARAMETERS, *_CONFIDENCE)
 """Every setting that can be searched or gridded over."""
 
@@ -114,10 +118,10 @@ class Space:
 
 
 def default_space(train: Interactions) -> Space:
-    """Everything, as far as these interactions can tell it apart: where all values are equal, so are the functions linear,
-    log and binary."""
+    """Everything, as far as these interactions can tell it apart: where nearly all values are equal, so are the functions
+    linear, log and binary."""
     bounds = dict(BOUNDS)
-    if len(train) and train.values.min() == train.values.max():
+    if np.count_nonzero(train.values != np.median(train.values)) <= EQUAL * len(train):
         bounds["confidence"] = Choices(("bm25", "binary", "share"))
     most = max(1, min(MAX_FACTORS, len(train.items) - 1))
     return Space(("als", "spectral", "hybrid"), (min(8, most), most), bounds)

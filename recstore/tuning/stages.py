@@ -33,9 +33,6 @@ SHARES = {"als": 3.0, "spectral": 1.0, "hybrid": 1.5}
 PAYS = 1.005
 """More factors pay from this ratio of the values on: half a percent for twice the memory and time."""
 
-TRIES = 2
-"""Trials with more factors that have to fail before more are given up."""
-
 BEHIND = 0.8
 """A trainer that reaches less than this part of what another reaches with no more factors is not grown further."""
 
@@ -143,16 +140,14 @@ class Plan:
     def _grown(self, trainer: str, trials: Trials) -> Proposal | None:
         own = [trial for trial in of_trainer(trials, trainer) if trial.stage != "start"]
         low, high = self.space.factors
-        level, factors = _climb(own, self.base, lambda now: min(2 * now, high), PAYS, TRIES)
+        level, factors = _climb(own, self.base, lambda now: min(2 * now, high), PAYS)
         if factors is None and level == self.base and best(trials) in own:  # fewer may do as well, or better
-            level, factors = _climb(own, self.base, lambda now: max(now // 2, low), 1.0, 1)
+            level, factors = _climb(own, self.base, lambda now: max(now // 2, low), 1.0)
         if factors is None or self._behind(trainer, level, trials):
             return None
         if guess(trials, trainer, factors) > self.most_seconds - seconds_of(trials):
             return None
-        top = levels(own)[level].parameters
-        again = any(trial.parameters["factors"] == factors for trial in own)
-        return Proposal("grow", (self._chooser.near(top, trials) if again else top) | {"factors": factors})
+        return Proposal("grow", levels(own)[level].parameters | {"factors": factors})
 
     def _behind(self, trainer: str, factors: int, trials: Trials) -> bool:
         """Whether another trainer reaches far more with no more factors."""
@@ -180,18 +175,15 @@ class Plan:
         return Proposal("refine", self._chooser.near(parameters, trials))
 
 
-def _climb(own: Trials, base: int, step: Callable[[int], int], pays: float, tries: int) -> tuple[int, int | None]:
+def _climb(own: Trials, base: int, step: Callable[[int], int], pays: float) -> tuple[int, int | None]:
     """From `base` factors on as long as the next number of factors pays: the last that did, and the next to try; None where
-    that was tried often enough, is being tried, or there is no next."""
+    that was tried, is being tried, or there is no next."""
     tops, level = levels(own), base
     while level in tops:
         after = step(level)
-        if after == level:
-            return level, None
-        there = [trial for trial in own if trial.parameters["factors"] == after]
-        if after not in tops or (tops[after].value or 0.0) < pays * (tops[level].value or 0.0):
-            over = len(there) >= tries or any(trial.state == "running" for trial in there)
-            return level, None if over else after
+        if after not in tops or (tops[after].value or 0.0) < pays * (tops[level].value or 0.0) or after == level:
+            begun = any(trial.parameters["factors"] == after for trial in own)
+            return level, None if begun else after
         level = after
     return level, None
 

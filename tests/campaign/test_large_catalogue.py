@@ -46,7 +46,7 @@ def test_a_large_catalogue_is_calibrated(factors: int, shop: Database) -> None:
             application_name="test",
             has_last_at=False,
         )
-        matrix = confidence.fit(pulled, Confidence()).matrix(pulled, definition.hyperparameters.alpha)
+        matrix = confidence.fit(pulled, Confidence()).matrix(pulled, confidence.alpha_for(pulled, None))
         trained = ALS().train(matrix, definition.hyperparameters, factors=factors)
         users = ALS().solve_users(matrix, trained.fold_in)
         large = expand(trained.item_factors)

@@ -29,7 +29,7 @@ SETTINGS = "SELECT name, setting FROM pg_settings WHERE name ~ '^(hnsw|ivfflat|e
 def answers(server: Server, shop_template: str) -> Iterator[Database]:
     """The small shop with the recommenders NAMES trained; nobody changes it but within a transaction that rolls back."""
     database = make_database(server, shop_template)
-    small = Hyperparameters(factors=16, iterations=4, regularization=3)
+    small = Hyperparameters(factors=16, iterations=4, regularization=3, alpha=60)
     database.create("exact", hyperparameters=small)
     database.create("hnsw", hyperparameters=small, publication=Publication(search="hnsw", index_users=True))
     database.create("half", hyperparameters=small, storage=Storage(vector_type="halfvec"))

@@ -67,7 +67,7 @@ def test_collapsed_items_keep_their_popularity_and_are_unknown_otherwise(shop: D
     """Item 500 is viewed by users 501 to 503 alone, who view nothing else: strong regularization shrinks all of them."""
     application = shop.connect("application")
     application.execute("INSERT INTO shop.views SELECT u, 500, 1 FROM generate_series(501, 503) u")
-    shop.create(hyperparameters=Hyperparameters(factors=8, iterations=25, regularization=300))
+    shop.create(hyperparameters=Hyperparameters(factors=8, iterations=25, regularization=300, alpha=60))
     outcome = shop.retrain()
     assert outcome.live
     assert any("1 items have factors that shrank to nothing" in warning for warning in outcome.warnings)

@@ -22,7 +22,10 @@ from recstore.interactions import Interactions
 from recstore.runs import Silent
 from recstore.types import IdType
 
-CREATE = "create retail --table shop.views --item product_id --value view_count --factors 16 --iterations 8"
+CREATE = (
+    "create retail --table shop.views --item product_id --value view_count"
+    " --factors 16 --iterations 8 --regularization 20 --alpha 60"
+)
 HELD_OUT = "(user_id * 7 + product_id * 13) % 10 = 0"
 TEST = f"SELECT user_id, product_id AS item_id FROM shop.views WHERE {HELD_OUT}"
 
@@ -81,13 +84,13 @@ def test_an_evaluation_beats_popularity_and_leaves_nothing(recstore: Command, sh
 def test_the_evaluated_model_has_not_seen_the_test_pairs(recstore: Command, shop: Database) -> None:
     """Its metrics are those of a recommender over a table that never had them, and far below a model's that was shown them."""
     recstore(CREATE)
-    line = "evaluate retail --factors 48 --regularization 10 --search exact --json --test-query"
+    line = "evaluate retail --factors 48 --regularization 10 --alpha 60 --search exact --json --test-query"
     own = results(recstore(line, TEST))["retail"]
     query = f"SELECT user_id, product_id AS item_id, view_count AS value FROM shop.views WHERE NOT {HELD_OUT}"
     never = shop.create(
         "never",
         source=Source(query=query),
-        hyperparameters=Hyperparameters(factors=48, iterations=8, regularization=10),
+        hyperparameters=Hyperparameters(factors=48, iterations=8, regularization=10, alpha=60),
         gate=Gate(held_out=0),
     )
     shop.retrain("never")
@@ -112,7 +115,7 @@ def test_lists_by_sql_are_numpy_s(shop: Database) -> None:
     train = interactions(shop)
     definition = Definition(
         source=Source(table="none"),
-        hyperparameters=Hyperparameters(factors=12, iterations=4),
+        hyperparameters=Hyperparameters(factors=12, iterations=4, regularization=20, alpha=60),
         publication=Publication(search="exact"),
     )
     model = fit(train, definition.confidence, definition.hyperparameters)

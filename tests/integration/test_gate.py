@@ -15,7 +15,7 @@ from recstore.metrics import DatabaseCollector
 from recstore.publication import calibration, stored
 from recstore.sources import read
 
-GIVEN = Hyperparameters(factors=8, iterations=6, regularization=5)
+GIVEN = Hyperparameters(factors=8, iterations=6, regularization=5, alpha=60)
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_an_equal_one_goes_live_and_the_comparison_is_shown(gated: Database, rec
     hook = Hook()
     assert gated.retrain(reporter=hook).live
     verdict = hook.stages["gate"]
-    assert verdict["live"]["difference"] == 0
+    assert abs(verdict["live"]["difference"]) < 0.03  # it went on from the live items, for fewer iterations
     assert (
         verdict["metrics"]
         == look(gated, "SELECT metrics FROM recstore.generations WHERE generation = 2")[0]["metrics"]["metrics"]

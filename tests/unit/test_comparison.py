@@ -8,13 +8,13 @@ import pyarrow as pa
 import pytest
 
 from recstore import confidence, gate, held_out
-from recstore.definition import Confidence, Hyperparameters
+from recstore.definition import Confidence, Definition, Hyperparameters, Source
 from recstore.interactions import IdMap, Interactions
 from recstore.publication.stored import Stored
 from recstore.training import trainer
 
 KEY = UUID(int=3)
-GIVEN = Hyperparameters(factors=8, iterations=8, regularization=10)
+GIVEN = Hyperparameters(factors=8, iterations=8, regularization=10, alpha=60)
 TOLERANCE = 0.05
 
 
@@ -47,7 +47,9 @@ class Trained:
     def stored(self):
         users = np.bincount(self.interactions.item_index, minlength=len(self.interactions.items))
         told = self.held.stored(self.interactions)
-        return Stored(41, self.interactions.items, users, self.fold_in, self.model, self.given.alpha, "als", told)
+        definition = Definition(source=Source(table="views"), hyperparameters=self.given)
+        parts = self.interactions.items, users, self.fold_in, self.model, self.given.alpha, "als", definition, told
+        return Stored(41, *parts)
 
     def judged(self, live=None):
         return gate.judge(self.interactions, self.held, KEY, self.matrix, self.trainer, self.fold_in, live)

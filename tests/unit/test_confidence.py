@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from test_interactions import batch, build
 
-from recstore.confidence import ConfidenceModel, fit
+from recstore.confidence import ConfidenceModel, alpha_for, fit
 from recstore.definition import Confidence
 
 ROWS = [(1, 1, 4.0), (1, 2, 1.0), (2, 1, 2.0), (3, 1, 1.0), (3, 3, 8.0)]
@@ -46,6 +46,18 @@ def test_the_matrix_holds_one_plus_alpha_w(interactions, function):
     expected = np.zeros((3, 3))
     expected[[0, 0, 1, 2, 2], [0, 1, 0, 0, 2]] = 1 + 40 * unscaled(function)
     np.testing.assert_allclose(matrix.toarray(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("items", "alpha"), [(1, 2.0), (16, 2.0), (100, 5.0), (400, 10.0), (700, 13.2), (50_000, 100.0)]
+)
+def test_alpha_unset_follows_the_density(items, alpha):
+    """Each item is viewed by three users of its own, so the density is 1 / items."""
+    interactions = build(batch([(user, user // 3, 1.0) for user in range(3 * items)]))[0]
+    assert alpha_for(interactions, None) == alpha
+    assert alpha_for(interactions, 60.0) == 60.0
+    part = interactions.part(interactions.item_index < 100)
+    assert alpha_for(part, None) == min(alpha, 5.0)
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)

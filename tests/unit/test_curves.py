@@ -216,7 +216,7 @@ def test_a_fitted_model_is_what_the_steps_of_a_retrain_give(course):
     given = Hyperparameters(iterations=2)
     model = fit(course, Confidence(), given, device="cpu")
     weights = confidence.fit(course, Confidence())
-    matrix = weights.matrix(course, given.alpha)
+    matrix = weights.matrix(course, confidence.alpha_for(course, None))
     trained = trainer("als").train(matrix, given, factors=118, device="cpu")
     np.testing.assert_array_equal(model.factors.item_factors, trained.item_factors)
     np.testing.assert_array_equal(model.user_factors, trainer("als").solve_users(matrix, trained.fold_in))

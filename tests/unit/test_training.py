@@ -12,7 +12,16 @@ from recstore.confidence import fit
 from recstore.definition import MAX_FACTORS, Confidence, Hyperparameters
 from recstore.errors import InvalidInput, TooManyFactors, TrainingDiverged
 from recstore.interactions import InteractionsBuilder
-from recstore.training import Factors, FoldIn, als, default_factors, trainer, usable_factors, warnings_for
+from recstore.training import (
+    Factors,
+    FoldIn,
+    als,
+    default_factors,
+    regularization_for,
+    trainer,
+    usable_factors,
+    warnings_for,
+)
 from recstore.types import IdType
 
 VIEWS = Path(__file__).parents[1] / "data" / "oulad_aaa_sample.views.csv.gz"
@@ -338,6 +347,32 @@ def test_the_regularization_that_shrinks_all_to_zero_is_named(course):
 
     assert longest(1.5 * limit) < 1e-6
     assert longest(0.7 * limit) > 0.01
+
+
+def test_the_default_regularization_is_half_of_what_noise_would_need():
+    """The largest singular value of a random matrix of this size and sum of squares is near the root of the latter times
+    (1 / sqrt(users) + 1 / sqrt(items)), when its mean is taken away."""
+    rng = np.random.default_rng(5)
+    dense = np.where(rng.random((600, 300)) < 0.1, 1 + 5 * rng.random((600, 300)), 0)
+    matrix = sparse.csr_matrix(dense, dtype=np.float32)
+    edge = np.linalg.norm(dense) * (600**-0.5 + 300**-0.5)
+    assert np.linalg.norm(dense - dense.mean(), 2) == pytest.approx(edge, rel=0.05)
+    unset = Hyperparameters()
+    assert regularization_for(matrix, unset) == pytest.approx(0.5 * edge, rel=0.005)
+    padded = sparse.csr_matrix(np.pad(dense, ((0, 50), (20, 0))), dtype=np.float32)  # those without pairs do not count
+    assert regularization_for(padded, unset) == regularization_for(matrix, unset)
+    assert regularization_for(matrix, Hyperparameters(regularization=3)) == 3
+    trained = ALS.train(matrix, unset, factors=4, device="cpu")
+    assert trained.fold_in.constants == {"regularization": regularization_for(matrix, unset)}
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (40, 40), (3, 2)])
+def test_the_default_regularization_leaves_something_where_all_is_noise(shape):
+    """Everybody viewed one item of their own: all singular values are as large as noise's, or twice that."""
+    matrix = sparse.csr_matrix(np.eye(*shape), dtype=np.float32) * 21
+    assert regularization_for(matrix, Hyperparameters()) == pytest.approx(21 / 4, rel=0.01)
+    trained = ALS.train(matrix, Hyperparameters(), factors=2, device="cpu")
+    assert np.abs(trained.item_factors).max() > 0.1
 
 
 def test_trainers_have_names():

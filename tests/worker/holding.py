@@ -1,7 +1,8 @@
 """Loaded into a worker by `celery worker -I holding`: lets a test stop a run at a place, as long as a file exists there.
 
-The place is the end of a stage ("train"), within one ("in train"), or within a trial of a study ("in trial"). Calibration is made short: it is tested elsewhere.
-The worker looks twice a second, not every 100 seconds, for messages past their visibility timeout.
+The place is the end of a stage ("train"), within one ("in train"), or within a trial of a study ("in trial"). Calibration is
+made short: it is tested elsewhere. The worker looks twice a second, not every 100 seconds, for messages past their
+visibility timeout.
 """
 
 import os
