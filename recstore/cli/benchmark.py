@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 import typer
 
-from recstore import benchmark as benchmarking
 from recstore.cli.context import Json, Yes, current, say, settings, show, show_rows, use_json
 from recstore.cli.definitions import definition_options, merge
 from recstore.cli.manage import warn_of_publications
@@ -31,7 +30,8 @@ from recstore.cli.measured import (
 from recstore.cli.studies import TuneReporter
 from recstore.errors import InvalidInput
 from recstore.evaluation.splits import SEED
-from recstore.measure import Wanted
+from recstore.measuring import benchmark as benchmarking
+from recstore.measuring.measure import Wanted
 from recstore.tuning.search import Options
 
 WITHOUT = ("source", "filters", "publication", "gate", "schedule")

@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 import typer
 
-from recstore import evaluate as evaluating
 from recstore import registry
 from recstore.cli.context import Json, Name, Yes, current, settings, show, state, use_json
 from recstore.cli.definitions import definition_options, merge
@@ -31,7 +30,8 @@ from recstore.cli.measured import (
 )
 from recstore.errors import InvalidInput
 from recstore.evaluation.splits import SEED, SplitChoice
-from recstore.measure import Wanted
+from recstore.measuring import evaluate as evaluating
+from recstore.measuring.measure import Wanted
 from recstore.progress import StageReporter
 
 UNTRIED = ("source", "storage", "publication", "gate", "schedule")

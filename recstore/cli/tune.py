@@ -25,8 +25,8 @@ from recstore.cli.studies import TuneReporter
 from recstore.config import Settings
 from recstore.database import Connection
 from recstore.errors import InvalidInput, NothingToResume, StudyNotFound, TuningInterrupted
-from recstore.evaluate import TestPairs
 from recstore.evaluation.splits import SEED, SplitChoice
+from recstore.measuring.evaluate import TestPairs
 from recstore.objects import Registered
 from recstore.progress import StageReporter
 from recstore.servers import database_url

@@ -20,7 +20,8 @@ from recstore.tuning.space import Bounds, Choices, Parameters, Range
 PART = "part_of_noise"
 """Name of the coordinate that stands for the regularization."""
 
-PARTS = Range(1e-4, 10.0, log=True)
+PARTS = Range(1e-3, 2.0, log=True)
+"""From twice the noise on nothing of the data is left."""
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from recstore.evaluation.curves import CurvePoint
 from recstore.evaluation.model import weigh
 from recstore.evaluation.results import Evaluation
 from recstore.evaluation.splits import SEED, Split
-from recstore.measure import Measured, Wanted, described, measure
-from recstore.steps import Steps
+from recstore.measuring.measure import Measured, Wanted, described, measure
+from recstore.measuring.steps import Steps
 from recstore.tuning import space as spaces
 from recstore.tuning import trial as trials_
 from recstore.tuning.noise import noise_of

@@ -73,7 +73,8 @@ EQUAL = 0.01
 """Of the values may differ from the others without making a difference."""
 
 _CONFIDENCE = {"confidence": "function"} | {name: name for name in ("scale", "eps", "k1", "b")}
-_HYPERPARAMETERS = tuple(name for name in Hyperparameters.model_fields if name not in ("iterations", "warm_iterations", "seed", "options"))
+_NOT_TUNED = ("iterations", "warm_iterations", "seed", "options")
+_HYPERPARAMETERS = tuple(name for name in Hyperparameters.model_fields if name not in _NOT_TUNED)
 NAMES = (*_HYPERPARAMETERS, *_CONFIDENCE)
 """Every setting that can be searched or gridded over."""
 

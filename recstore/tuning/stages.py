@@ -24,7 +24,7 @@ from recstore.tuning.trials import Trials, best, guess, levels, of_trainer, seco
 FACTORS = 64
 """To explore with."""
 
-EXPLORE_TRIALS, EXPLORE_SECONDS = 0.5, 0.35
+EXPLORE_TRIALS, EXPLORE_SECONDS = 0.4, 0.3
 """Largest shares of the budget that exploring may take."""
 
 SHARES = {"als": 3.0, "spectral": 1.0, "hybrid": 1.5}
@@ -34,7 +34,10 @@ PAYS = 1.005
 """More factors pay from this ratio of the values on: half a percent for twice the memory and time."""
 
 BEHIND = 0.8
-"""A trainer that reaches less than this part of what another reaches with no more factors is not grown further."""
+"""A trainer that reaches less than this part of what another reaches with no more factors is followed no further."""
+
+ENOUGH = 5
+"""Trials of a trainer that are explored in any case."""
 
 RIVAL = 0.98
 """Another trainer within this part of the best is refined, too: every third time."""
@@ -113,7 +116,7 @@ class Plan:
 
     def _explore(self, trials: Trials) -> Proposal | None:
         done = {trainer: _count(trials, "explore", trainer) for trainer in self.space.trainers}
-        quota = self._quotas(trials)
+        quota = {trainer: share for trainer, share in self._quotas(trials).items() if not self._lost(trainer, trials)}
         first = [trainer for trainer in quota if trainer != "hybrid" and done[trainer] < quota[trainer]]
         if first:
             trainer = min(first, key=lambda name: done[name] / quota[name])
@@ -129,6 +132,11 @@ class Plan:
         late = seconds_of(trials) >= EXPLORE_SECONDS * self.most_seconds
         whole = 0.0 if late else EXPLORE_TRIALS * self.most_trials / sum(shares.values())
         return {trainer: max(1.0, whole * share) for trainer, share in shares.items()}
+
+    def _lost(self, trainer: str, trials: Trials) -> bool:
+        """Whether enough was seen of a trainer to leave it there."""
+        own = [trial for trial in of_trainer(trials, trainer) if trial.stage == "explore"]
+        return len(own) >= ENOUGH and self._behind(trainer, self.base, trials)
 
     # grow
 

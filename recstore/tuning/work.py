@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 
-from recstore import evaluate, pipeline, registry, sqlfile
+from recstore import pipeline, registry, sqlfile
 from recstore.config import Settings
 from recstore.database import Connection, connect, plain_errors
 from recstore.definition import Definition
@@ -26,16 +26,17 @@ from recstore.errors import (
     RecstoreError,
     StudyEmpty,
 )
-from recstore.evaluate import TestPairs
 from recstore.evaluation.curves import CurvePoint
 from recstore.evaluation.results import Evaluation
 from recstore.evaluation.splits import Split, SplitChoice
-from recstore.measure import Wanted
+from recstore.measuring import evaluate
+from recstore.measuring.evaluate import TestPairs
+from recstore.measuring.measure import Wanted
+from recstore.measuring.steps import Steps
 from recstore.migrate import require_current
 from recstore.objects import Registered
 from recstore.requests import CHANNEL
 from recstore.runs import Reporter, Silent
-from recstore.steps import Steps
 from recstore.tuning import snapshot, studies
 from recstore.tuning import trial as trials_
 from recstore.tuning.results import Search, TrialResult

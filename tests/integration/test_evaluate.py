@@ -12,13 +12,14 @@ import pytest
 from conftest import Command, Database
 from support import look
 
-from recstore import pipeline, registry, scratch, sources, through_sql
+from recstore import pipeline, registry, sources
 from recstore.definition import Definition, Gate, Hyperparameters, Publication, Source
 from recstore.errors import RecstoreError
 from recstore.evaluation import metrics, splits
 from recstore.evaluation.model import fit
 from recstore.evaluation.results import Evaluation
 from recstore.interactions import Interactions
+from recstore.measuring import scratch, through_sql
 from recstore.runs import Silent
 from recstore.types import IdType
 
@@ -249,10 +250,11 @@ def test_a_scratch_recommender_is_gone_after_an_error(
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
-from recstore import pipeline, scratch
+from recstore import pipeline
+from recstore.measuring import scratch
 from recstore.config import Settings
 from recstore.definition import Definition, Source
-from recstore.split_files import from_rows
+from recstore.evaluation.split_files import from_rows
 from recstore.types import IdType
 rows = [(str(u), str(i)) for u in range(9) for i in range(9) if (u + i) % 3]
 train = from_rows(rows, IdType.BIGINT, IdType.TEXT, "rows")

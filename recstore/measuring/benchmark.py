@@ -10,18 +10,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from recstore import split_files, training
+from recstore import training
 from recstore.config import Settings
 from recstore.database import connect, plain_errors
 from recstore.definition import Definition
-from recstore.evaluation import splits
+from recstore.evaluation import split_files, splits
+from recstore.evaluation.pair_files import Format
 from recstore.evaluation.results import Evaluation
-from recstore.measure import Store, Wanted, described, measure
+from recstore.measuring.measure import Store, Wanted, described, measure
+from recstore.measuring.scratch import check_name
+from recstore.measuring.steps import Steps
 from recstore.migrate import require_current
-from recstore.pair_files import Format
 from recstore.runs import Reporter, Silent
-from recstore.scratch import check_name
-from recstore.steps import Steps
 from recstore.tuning.search import Options, Watch, search, tuned, winner_of
 from recstore.tuning.space import words
 

@@ -13,20 +13,20 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 
-from recstore import filters, pair_files, questions, registry, sources, split_files, training
+from recstore import filters, questions, registry, sources, training
 from recstore.config import Settings
 from recstore.database import Connection, connect, one_line, plain_errors
 from recstore.definition import Definition, Source
 from recstore.errors import InvalidInput, SourceInvalid
-from recstore.evaluation import examples, splits
+from recstore.evaluation import examples, pair_files, split_files, splits
 from recstore.evaluation.results import Evaluation, Example
 from recstore.evaluation.splits import Split, SplitChoice
 from recstore.interactions import Interactions
-from recstore.measure import Measured, Store, Wanted, described, measure
+from recstore.measuring.measure import Measured, Store, Wanted, described, measure
+from recstore.measuring.steps import Steps
 from recstore.migrate import require_current
 from recstore.objects import Registered
 from recstore.runs import Reporter, Silent
-from recstore.steps import Steps
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from scipy import sparse
 
 from recstore.errors import InvalidInput
+from recstore.evaluation.pair_files import Format, Layout, Pairs, read_negatives, read_pairs
 from recstore.interactions import IdMap, Interactions, InteractionsBuilder, SourceReport
-from recstore.pair_files import Format, Layout, Pairs, read_negatives, read_pairs
 from recstore.types import IdType
 
 

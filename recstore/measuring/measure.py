@@ -1,5 +1,5 @@
 """A split, a definition, and what came of it: training on the training part, metrics of the test part, beside baselines,
-by a curve, and through the store. What `recstore.evaluate` and `recstore.benchmark` have in common.
+by a curve, and through the store. What `evaluate` and `benchmark` have in common.
 
     split -> training -> metrics -> popularity, item-kNN -> a scratch recommender -> the metrics of what SQL returns
 """
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recstore import pipeline, through_sql
+from recstore import pipeline
 from recstore.config import Settings
 from recstore.database import connect
 from recstore.definition import Definition, Hyperparameters, Publication, Search, Storage
@@ -26,8 +26,9 @@ from recstore.evaluation.negatives import sampled_negatives
 from recstore.evaluation.results import CurvePoint, Evaluation, Example, ModelResult
 from recstore.evaluation.scorers import FactorScorer, Scorer
 from recstore.evaluation.splits import SEED, Split
-from recstore.scratch import scratch
-from recstore.steps import Steps, Within
+from recstore.measuring import through_sql
+from recstore.measuring.scratch import scratch
+from recstore.measuring.steps import Steps, Within
 from recstore.types import IdType
 
 TOO_FEW = 100
