@@ -12,7 +12,7 @@ from recstore import schedule
 MAX_FACTORS = 1984
 """Two `halfvec` of this many dimensions still fit one 8 kB page, so a row never goes out of line."""
 
-DEFAULT_FACTORS = 128
+DEFAULT_FACTORS = 256
 """Of a recommender that names none, if it has more items than that."""
 
 MAX_VECTOR_DIMENSIONS = 960
@@ -87,11 +87,11 @@ class Confidence(Part):
 
 
 class Hyperparameters(Part):
-    """Of training. `factors` None means min(128, items - 1). A trainer ignores what is said to be of others."""
+    """Of training. `factors` None means min(256, items - 1). A trainer ignores what is said to be of others."""
 
     trainer: str = Field("als", description="als, spectral, hybrid, or one that an installed package brings")
     factors: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="dimensions of the factors; unset: min(128, items - 1)"
+        None, description="dimensions of the factors; unset: min(256, items - 1)"
     )
     regularization: Annotated[float, Field(ge=0, le=1e9)] | None = Field(
         None, description="L2 weight on the factors; unset: scaled to the data, by what random data would need"

@@ -246,6 +246,8 @@ def _train(
             run.warn(sentence)
         details |= {"trainer": hyperparameters.trainer, "factors": factors.item_factors.shape[1]}
         details |= {"iterations": hyperparameters.iterations, "device": factors.device, "warm": initial is not None}
+        if "regularization" in factors.fold_in.constants:  # where it was unset, what the data came to
+            details["regularization"] = factors.fold_in.constants["regularization"]
         details |= {"losses": losses} if losses else {}
     return factors, details
 

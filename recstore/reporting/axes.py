@@ -14,7 +14,10 @@ from recstore.reporting.words import finite, setting
 from recstore.tuning.results import Search
 
 FEW_VALUES = 7
-"""Up to this many distinct values each has its tick."""
+"""Up to this many distinct values each has its tick, if these are far enough apart."""
+
+APART = 0.11
+"""Of the axis: what labels need so as to leave each other room."""
 
 STEPS = [1, 2, 2.5, 5, 10]
 """Of ticks: numbers that are easy to read between."""
@@ -55,7 +58,7 @@ def parameter_axis(axes: Axes, search: Search, parameter: str) -> Place:
     axes.set_xscale(kind)
     if kind == "log":
         _log_ticks(axes, numbers)
-    elif len(numbers) <= FEW_VALUES:
+    elif len(numbers) <= FEW_VALUES and _apart(numbers):
         axes.xaxis.set_major_locator(FixedLocator(numbers))
     else:
         whole = all(number.is_integer() for number in numbers)
@@ -133,7 +136,7 @@ def _log_ticks(axes: Axes, numbers: list[float]) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks = [10.0**decade for decade in decades]
-    if len(numbers) <= FEW_VALUES and _apart(numbers):
+    if len(numbers) <= FEW_VALUES and _apart([math.log10(number) for number in numbers]):
         ticks = numbers
     elif high / low < 2:
         ticks = [float(tick) for tick in MaxNLocator(nbins=5, steps=STEPS).tick_values(low, high)]
@@ -145,8 +148,7 @@ def _log_ticks(axes: Axes, numbers: list[float]) -> None:
     axes.xaxis.set_major_locator(FixedLocator(ticks))
 
 
-def _apart(numbers: list[float]) -> bool:
-    """Whether labels at these places of a logarithmic axis leave each other room."""
-    places = [math.log10(number) for number in numbers]
+def _apart(places: list[float]) -> bool:
+    """Whether labels at these places of an axis, ascending, leave each other room."""
     width = places[-1] - places[0]
-    return all(after - before >= 0.11 * width for before, after in itertools.pairwise(places))
+    return all(after - before >= APART * width for before, after in itertools.pairwise(places))

@@ -24,6 +24,9 @@ and the CPU starts over, the numbers start over too. What it raises ends the tra
 NOISE = 0.5
 """The default regularization as a part of the largest singular value of noise: docs/decisions/0018-defaults.md."""
 
+ENOUGH = 0.03
+"""From this part of the number of users or items (the lesser) on, more factors need no more regularization."""
+
 GROUP = "recstore.trainers"
 """The entry point group by which other packages bring trainers of their own."""
 
@@ -146,7 +149,7 @@ def _origin(point: EntryPoint) -> str:
 
 
 def default_factors(items: int) -> int:
-    """min(128, items - 1), at least 1."""
+    """min(256, items - 1), at least 1."""
     return max(1, min(DEFAULT_FACTORS, items - 1))
 
 
@@ -172,14 +175,14 @@ def warnings_for(matrix: sparse.csr_matrix, hyperparameters: Hyperparameters, fa
     if weight <= 1.001:
         sentences.append(
             f"A view weighs only {weight:.3g} on average (alpha * w, beside 1 for no view), so counts hardly matter; "
-            f"an alpha {40 / weight:.2g} times as large is common."
+            "raise alpha, or leave it unset with w scaled to the mean 1."
         )
-    regularization = regularization_for(matrix, hyperparameters)
+    regularization = regularization_for(matrix, hyperparameters, factors)
     strongest = _largest_singular_value(matrix, enough=regularization)
     if regularization >= strongest:
         sentences.append(
             f"A regularization of {regularization:g} is more than these data can resist: from {strongest:.3g} on all "
-            "factors shrink towards zero. Choose a tenth of that or less."
+            "factors shrink towards zero. Choose a tenth of that or less, or leave it unset."
         )
     elif hyperparameters.iterations > 30 and regularization < strongest / 1000:
         sentences.append(
@@ -189,17 +192,19 @@ def warnings_for(matrix: sparse.csr_matrix, hyperparameters: Hyperparameters, fa
     return sentences
 
 
-def regularization_for(matrix: sparse.csr_matrix, hyperparameters: Hyperparameters) -> float:
-    """The regularization of ALS on this confidence matrix: the hyperparameter; if unset, NOISE times the largest singular
-    value that a random matrix of C's size and sum of squares would have, but at most a quarter of C's own.
+def regularization_for(matrix: sparse.csr_matrix, hyperparameters: Hyperparameters, factors: int) -> float:
+    """The regularization of ALS on this confidence matrix with so many factors: the hyperparameter; if unset NOISE times the
+    largest singular value that a random matrix of C's size and sum of squares would have, less with fewer factors than
+    ENOUGH, and at most a quarter of C's own largest, since from that on all factors are zero. Three digits.
 
-    The former is the root of the sum of squares times (1 / sqrt(users) + 1 / sqrt(items)), counting those that have pairs
-    (the edge of Marchenko and Pastur's distribution, 1967); from the latter on all factors would be zero. Three digits.
+    A random matrix's is the root of the sum of squares times (1 / sqrt(users) + 1 / sqrt(items)), counting those that have
+    pairs (the edge of Marchenko and Pastur's distribution, 1967). Fewer factors leave out noise by themselves.
     """
     if hyperparameters.regularization is not None:
         return hyperparameters.regularization
     users, items = np.count_nonzero(np.diff(matrix.indptr)), np.count_nonzero(item_users(matrix))
-    chosen = NOISE * float(np.linalg.norm(matrix.data.astype(np.float64))) * (users**-0.5 + items**-0.5)
+    edge = float(np.linalg.norm(matrix.data.astype(np.float64))) * (users**-0.5 + items**-0.5)
+    chosen = NOISE * edge * min(1.0, factors / (ENOUGH * min(users, items))) ** 0.5
     return float(f"{min(chosen, _largest_singular_value(matrix, enough=4 * chosen) / 4):.3g}")
 
 

@@ -69,7 +69,7 @@ class ALS:
 
         With the device "auto" and the extra `gpu` installed, a GPU that can not be used or fails is told in `warnings`.
         """
-        regularization = regularization_for(matrix, hyperparameters)
+        regularization = regularization_for(matrix, hyperparameters, usable_factors(factors, matrix.shape[1]))
         hyperparameters = hyperparameters.model_copy(update={"regularization": regularization})
         sentences = warnings_for(matrix, hyperparameters, factors)
         users, items = matrix.shape

@@ -1,7 +1,8 @@
 """Whether a trial is worth its remaining iterations, from its learning curve and those of the trials before it. Pure.
 
 The median stopping rule (Golovin et al., "Google Vizier", KDD 2017): a trial whose best value so far is below the median
-of the best values that the others had by the same iteration ends there.
+of the best values that the others had by the same iteration ends there. One that is far below the best of them ends there, too,
+however few they are: of the most expensive trials there are few.
 """
 
 from collections.abc import Iterable
@@ -10,7 +11,10 @@ from statistics import median
 from recstore.evaluation.curves import CurvePoint
 
 LEAST_CURVES = 4
-"""To compare with, below which nothing is pruned."""
+"""For a median."""
+
+FAR = 0.8
+"""Below this part of the best."""
 
 LEAST_POINTS = 2
 """Of a trial, before which it is not pruned: a strong regularization starts slowly and may end well."""
@@ -29,4 +33,6 @@ def hopeless(curve: list[CurvePoint], others: Iterable[list[CurvePoint]], metric
     now = curve[-1].iteration
     reached = [best for other in others if (best := best_by(other, now, metric)) is not None]
     mine = best_by(curve, now, metric)
-    return len(reached) >= LEAST_CURVES and mine is not None and mine < median(reached)
+    if mine is None or not reached:
+        return False
+    return mine < FAR * max(reached) or (len(reached) >= LEAST_CURVES and mine < median(reached))

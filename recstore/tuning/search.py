@@ -102,10 +102,11 @@ def present_settings(split: Split, definition: Definition, most_factors: int | N
     default = training.default_factors(len(split.train.items))
     alpha = confidence.alpha_for(split.train, hyperparameters.alpha)
     matrix = weigh(split.train, definition.confidence, alpha)[1]
+    factors = hyperparameters.factors or min(default, most_factors or default)
     return spaces.present(definition, spaces.NAMES) | {
-        "factors": hyperparameters.factors or min(default, most_factors or default),
+        "factors": factors,
         "alpha": alpha,
-        "regularization": training.regularization_for(matrix, hyperparameters),
+        "regularization": training.regularization_for(matrix, hyperparameters, factors),
     }
 
 

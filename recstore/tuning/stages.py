@@ -7,7 +7,7 @@ A training with 1024 factors costs a hundred times one with 64, and what is lear
 2. *explore*: each trainer with few factors, from its starting points and then by the sampler; then hybrids of the best als
    and the best spectral
 3. *grow*: the best of each trainer with doubled and redoubled factors, as long as that pays
-4. *refine*: around the best of all, with its factors, until the budget is used up
+4. *refine*: around the best of all, until the budget is used up
 
 Whoever has the trials gets the same answer, so a search can be left and taken up anywhere, and by several at once.
 """
@@ -41,6 +41,9 @@ ENOUGH = 5
 
 RIVAL = 0.98
 """Another trainer within this part of the best is refined, too: every third time."""
+
+WORTH = 1.002
+"""What is better by this ratio with fewer factors is worth a trial with all of them."""
 
 LATEST = 5
 """Trials that tell how long the next ones take."""
@@ -153,7 +156,7 @@ class Plan:
             level, factors = _climb(own, self.base, lambda now: max(now // 2, low), 1.0)
         if factors is None or self._behind(trainer, level, trials):
             return None
-        if guess(trials, trainer, factors) > self.most_seconds - seconds_of(trials):
+        if not self._affordable(trainer, factors, trials):
             return None
         return Proposal("grow", levels(own)[level].parameters | {"factors": factors})
 
@@ -168,19 +171,47 @@ class Plan:
     # refine
 
     def _refine(self, trials: Trials) -> Proposal | None:
+        """Three of four times with fewer factors than the best has, which cost little and tell nearly as much; what is better
+        there is tried with all of them."""
+        centre = self._centre(trials)
+        if centre is None:
+            return Proposal("refine", self._chooser.explored(self.space.trainers[0], self.base, trials))
+        trainer, factors = centre.parameters["trainer"], centre.parameters["factors"]
+        known = [level for level in levels(of_trainer(trials, trainer)) if self.base <= level <= factors // 4]
+        fewer = max(known, default=min(self.base, factors))
+        done = sum(trial.stage == "refine" for trial in trials)
+        parameters = self._promoted(trainer, fewer, factors, trials)
+        if parameters is None:
+            here = factors if done % 4 == 3 else fewer
+            parameters = self._chooser.near(centre.parameters, trials) | {"factors": here}
+        if self._affordable(trainer, parameters["factors"], trials):
+            return Proposal("refine", parameters)
+        if self._affordable(trainer, factors, trials):
+            return Proposal("refine", self._chooser.near(centre.parameters, trials))
+        return None
+
+    def _centre(self, trials: Trials) -> TrialResult | None:
+        """The best trial, or every third time that of another trainer which comes close to it."""
         tops = [top for trainer in self.space.trainers if (top := best(of_trainer(trials, trainer)))]
         tops.sort(key=lambda trial: -(trial.value or 0.0))
-        if not tops:
-            return Proposal("refine", self._chooser.explored(self.space.trainers[0], self.base, trials))
-        centre = tops[0]
-        rival = len(tops) > 1 and (tops[1].value or 0.0) >= RIVAL * (centre.value or 0.0)
-        if rival and sum(trial.stage == "refine" for trial in trials) % 3 == 2:
-            centre = tops[1]
-        parameters = centre.parameters
-        left = self.most_seconds - seconds_of(trials)
-        if guess(trials, parameters["trainer"], parameters["factors"]) > left:
+        refined = sum(trial.stage == "refine" for trial in trials)
+        rival = len(tops) > 1 and (tops[1].value or 0.0) >= RIVAL * (tops[0].value or 0.0)
+        return tops[1] if rival and refined % 3 == 2 else next(iter(tops), None)
+
+    def _promoted(self, trainer: str, fewer: int, factors: int, trials: Trials) -> Parameters | None:
+        """What is best with fewer factors, and better there than all that was tried with as many as the best has."""
+        own = of_trainer(trials, trainer)
+        top = levels(own).get(fewer)
+        if top is None or fewer == factors:
             return None
-        return Proposal("refine", self._chooser.near(parameters, trials))
+        tried = [trial.parameters for trial in own if trial.parameters["factors"] == factors]
+        known = [t.value or 0.0 for t in own if t.state == "complete" and t.parameters | {"factors": factors} in tried]
+        wanted = top.parameters | {"factors": factors}
+        better = not known or (top.value or 0.0) >= WORTH * max(known, default=0.0)
+        return wanted if wanted not in tried and better else None
+
+    def _affordable(self, trainer: str, factors: int, trials: Trials) -> bool:
+        return guess(trials, trainer, factors) <= self.most_seconds - seconds_of(trials)
 
 
 def _climb(own: Trials, base: int, step: Callable[[int], int], pays: float) -> tuple[int, int | None]:

@@ -191,7 +191,6 @@ def test_the_applications_function_is_inlined(made: Generations) -> None:
     "publications",
     [
         pytest.param(12, marks=pytest.mark.contract),
-        40,
         pytest.param(600, marks=pytest.mark.campaign),
     ],
 )

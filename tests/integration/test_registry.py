@@ -419,7 +419,7 @@ def test_a_name_like_a_column_or_a_keyword_quotes_well(shop: Database) -> None:
 
 
 def test_the_session_of_psycopg_may_prepare_every_question(shop: Database) -> None:
-    recommender = shop.create(hyperparameters=SMALL)
+    recommender = shop.create(hyperparameters=SMALL.model_copy(update={"warm_iterations": 0}))
     shop.retrain()
     connection = shop.connect()
     connection.prepare_threshold = 0

@@ -347,7 +347,7 @@ def test_the_dispatcher_sends_a_message_for_each_trial_that_is_missing(shop: Dat
     with shop.connect() as other:
         assert work.stop(other, study)
     assert dispatched(resend=0.0001) == []
-    assert dispatched(history=0.000001) == []
+    assert dispatched(history=1e-9) == []
     assert look(shop, "SELECT FROM recstore.studies") == [], "long over"
 
 

@@ -49,7 +49,7 @@ def test_the_matrix_holds_one_plus_alpha_w(interactions, function):
 
 
 @pytest.mark.parametrize(
-    ("items", "alpha"), [(1, 2.0), (16, 2.0), (100, 5.0), (400, 10.0), (700, 13.2), (50_000, 100.0)]
+    ("items", "alpha"), [(1, 2.0), (16, 2.0), (100, 6.28), (400, 16.6), (700, 24.5), (50_000, 100.0)]
 )
 def test_alpha_unset_follows_the_density(items, alpha):
     """Each item is viewed by three users of its own, so the density is 1 / items."""
@@ -57,7 +57,7 @@ def test_alpha_unset_follows_the_density(items, alpha):
     assert alpha_for(interactions, None) == alpha
     assert alpha_for(interactions, 60.0) == 60.0
     part = interactions.part(interactions.item_index < 100)
-    assert alpha_for(part, None) == min(alpha, 5.0)
+    assert alpha_for(part, None) == min(alpha, 6.28)
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)

@@ -221,7 +221,8 @@ def test_a_fitted_model_is_what_the_steps_of_a_retrain_give(course):
     np.testing.assert_array_equal(model.factors.item_factors, trained.item_factors)
     np.testing.assert_array_equal(model.user_factors, trainer("als").solve_users(matrix, trained.fold_in))
     assert (model.matrix != matrix).nnz == 0
-    assert model.hyperparameters == given.model_copy(update={"factors": 118})
+    used = {"factors": 118, "alpha": confidence.alpha_for(course, None)}
+    assert model.hyperparameters == given.model_copy(update=used)
     assert model.name == model.scorer.name == "als"
     np.testing.assert_allclose(
         model.scorer.scores(np.array([3])), model.user_factors[[3]] @ model.factors.item_factors.T, rtol=1e-5, atol=1e-6

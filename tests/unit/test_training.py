@@ -303,7 +303,7 @@ def test_an_error_of_the_callback_for_factors_passes_through():
 
 
 def test_the_number_of_factors():
-    assert [default_factors(items) for items in (1, 2, 50, 129, 10**6)] == [1, 1, 49, 128, 128]
+    assert [default_factors(items) for items in (1, 2, 50, 129, 10**6)] == [1, 1, 49, 128, 256]
     assert [usable_factors(64, items) for items in (1, 2, 64, 65)] == [1, 1, 63, 64]
     assert usable_factors(MAX_FACTORS, 10**6) == MAX_FACTORS
     with pytest.raises(TooManyFactors, match="1985 factors"):
@@ -350,27 +350,29 @@ def test_the_regularization_that_shrinks_all_to_zero_is_named(course):
 
 
 def test_the_default_regularization_is_half_of_what_noise_would_need():
-    """The largest singular value of a random matrix of this size and sum of squares is near the root of the latter times
-    (1 / sqrt(users) + 1 / sqrt(items)), when its mean is taken away."""
+    """A random matrix of this size and sum of squares has a largest singular value near the root of the latter times
+    (1 / sqrt(users) + 1 / sqrt(items)), when its mean is taken away. With fewer factors than 3 % of the items it is less."""
     rng = np.random.default_rng(5)
     dense = np.where(rng.random((600, 300)) < 0.1, 1 + 5 * rng.random((600, 300)), 0)
     matrix = sparse.csr_matrix(dense, dtype=np.float32)
     edge = np.linalg.norm(dense) * (600**-0.5 + 300**-0.5)
     assert np.linalg.norm(dense - dense.mean(), 2) == pytest.approx(edge, rel=0.05)
     unset = Hyperparameters()
-    assert regularization_for(matrix, unset) == pytest.approx(0.5 * edge, rel=0.005)
+    assert regularization_for(matrix, unset, 300) == regularization_for(matrix, unset, 9)
+    assert regularization_for(matrix, unset, 9) == pytest.approx(0.5 * edge, rel=0.005)
+    assert regularization_for(matrix, unset, 4) == pytest.approx(0.5 * edge * 2 / 3, rel=0.005)
     padded = sparse.csr_matrix(np.pad(dense, ((0, 50), (20, 0))), dtype=np.float32)  # those without pairs do not count
-    assert regularization_for(padded, unset) == regularization_for(matrix, unset)
-    assert regularization_for(matrix, Hyperparameters(regularization=3)) == 3
+    assert regularization_for(padded, unset, 8) == regularization_for(matrix, unset, 8)
+    assert regularization_for(matrix, Hyperparameters(regularization=3), 8) == 3
     trained = ALS.train(matrix, unset, factors=4, device="cpu")
-    assert trained.fold_in.constants == {"regularization": regularization_for(matrix, unset)}
+    assert trained.fold_in.constants == {"regularization": regularization_for(matrix, unset, 4)}
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (40, 40), (3, 2)])
 def test_the_default_regularization_leaves_something_where_all_is_noise(shape):
     """Everybody viewed one item of their own: all singular values are as large as noise's, or twice that."""
     matrix = sparse.csr_matrix(np.eye(*shape), dtype=np.float32) * 21
-    assert regularization_for(matrix, Hyperparameters()) == pytest.approx(21 / 4, rel=0.01)
+    assert regularization_for(matrix, Hyperparameters(), 2) == pytest.approx(21 / 4, rel=0.01)
     trained = ALS.train(matrix, Hyperparameters(), factors=2, device="cpu")
     assert np.abs(trained.item_factors).max() > 0.1
 

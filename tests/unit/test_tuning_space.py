@@ -155,7 +155,7 @@ def test_the_noise_is_what_a_training_takes_for_its_default() -> None:
             weighting = Confidence(function=function)
             matrix = weigh(train, weighting, alpha)[1]
             edge = noise.edge({"alpha": alpha, "confidence": function})
-            default = regularization_for(matrix, Hyperparameters(alpha=alpha))
+            default = regularization_for(matrix, Hyperparameters(alpha=alpha), 128)
             assert default <= 1.01 * training.NOISE * edge
             assert edge == pytest.approx(np.linalg.norm(matrix.data.astype(float)) * noise.spread, rel=1e-4)
 
@@ -343,7 +343,11 @@ def test_a_trial_below_the_median_of_the_others_is_pruned() -> None:
     assert pruning.hopeless(curve(0.1, 0.12), others, "ndcg@20")
     assert not pruning.hopeless(curve(0.1, 0.25), others, "ndcg@20")
     assert not pruning.hopeless(curve(0.01), others, "ndcg@20"), "the first point is no verdict"
-    assert not pruning.hopeless(curve(0.1, 0.12), others[:3], "ndcg@20"), "too few to compare with"
+    alike = [curve(0.1, 0.2)] * 3
+    assert not pruning.hopeless(curve(0.1, 0.19), alike, "ndcg@20"), "too few to compare with"
+    assert pruning.hopeless(curve(0.1, 0.19), alike + alike, "ndcg@20")
+    assert pruning.hopeless(curve(0.1, 0.12), alike[:1], "ndcg@20"), "far below the only one"
+    assert not pruning.hopeless(curve(0.1, 0.12), [], "ndcg@20")
     assert not pruning.hopeless(curve(0.25, 0.1), others, "ndcg@20"), "its best counts"
 
 

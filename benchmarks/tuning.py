@@ -1,0 +1,126 @@
+"""How near the default budget of a search comes to one ten times as long: on generated interactions of two densities, and on
+files of a split. Prints both winners, what the test part says of each, and the ratio; 0.97 is the least that is wanted.
+
+    python benchmarks/tuning.py sparse dense
+    python benchmarks/tuning.py train.csv:test.csv --metric recall@20 --only default
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from recstore.config import Settings
+from recstore.definition import Definition, Source
+from recstore.evaluation import split_files, splits
+from recstore.evaluation.splits import Split
+from recstore.interactions import IdMap, Interactions
+from recstore.measuring.steps import Steps
+from recstore.runs import Silent
+from recstore.tuning.results import TrialResult
+from recstore.tuning.search import PRESENT, Nobody, Options, conclude, search
+from recstore.tuning.space import words
+from recstore.tuning.stages import Plan
+
+LEAST = 0.97
+"""Of what the long search reaches."""
+
+SHAPES = {"sparse": (8_000, 6_000, 16, 80), "dense": (1_500, 600, 60, 12)}
+"""Users, items, items per user, tastes."""
+
+
+def generated(users: int, items: int, per_user: int, tastes: int, seed: int = 1) -> Interactions:
+    """Every item belongs to a few tastes and every user has a few, both drawn from a Dirichlet distribution; within a taste
+    popularity falls with an item's rank r as 1 / r; a fifth of the views is of anything popular. Counts are geometric."""
+    random = np.random.default_rng(seed)
+    belongs = random.dirichlet(np.full(tastes, 0.05), items).T  # (tastes, items)
+    belongs *= 1 / (1 + random.permutation(items))
+    belongs /= belongs.sum(axis=1, keepdims=True)
+    popular = 1 / (1 + np.arange(items)) ** 0.8
+    popular /= popular.sum()
+    rows = []
+    for user in range(users):
+        likes = random.dirichlet(np.full(tastes, 0.1)) @ belongs
+        chances = 0.8 * likes + 0.2 * popular
+        number = min(items // 2, 4 + random.geometric(1 / (per_user - 4)))
+        chosen = random.choice(items, number, replace=False, p=chances / chances.sum())
+        rows.append(np.column_stack((np.full(number, user), np.sort(chosen), random.geometric(0.5, number))))
+    table = np.concatenate(rows)
+    seen = np.unique(table[:, 1])
+    return Interactions(
+        IdMap(pa.array(range(users), pa.int64())),
+        IdMap(pa.array(seen, pa.int64())),
+        table[:, 0].astype(np.int32),
+        np.searchsorted(seen, table[:, 1]).astype(np.int32),
+        table[:, 2].astype(np.float64),
+    )
+
+
+def split_of(name: str) -> Split:
+    """A generated shape, or TRAIN:TEST of two files."""
+    if name in SHAPES:
+        return splits.by_user(generated(*SHAPES[name]), validation=True)
+    train, _, test = name.partition(":")
+    found = split_files.read_split(Path(train), Path(test))
+    return splits.given(found.train, found.test, validation=True)
+
+
+class Watch(Nobody):
+    """A line for each trial."""
+
+    def ends(self, trial: TrialResult, _plan: Plan, _trials: Sequence[TrialResult]) -> None:
+        value = "" if trial.value is None else f"{trial.value:.5f}"
+        told = words(trial.parameters, trial.iterations)
+        print(
+            f"  {trial.number:4} {trial.stage:8} {trial.state:9} {value:8} {trial.seconds:7.1f} s  {told}", flush=True
+        )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sets", nargs="*", default=list(SHAPES), help="sparse, dense, or TRAIN:TEST")
+    parser.add_argument("--metric", default="ndcg@20")
+    parser.add_argument("--max-factors", type=int)
+    parser.add_argument("--times", type=float, default=10.0)
+    parser.add_argument("--only", choices=("default", "long"))
+    given = parser.parse_args()
+    settings, definition = Settings(), Definition(source=Source(table="none"))
+    failed = False
+    for name in given.sets:
+        split = split_of(name)
+        density = len(split.train) / len(split.train.users) / len(split.train.items)
+        print(
+            f"{name}: {len(split.train.users):,} users, {len(split.train.items):,} items, density {density:.4%}; {split.how}"
+        )
+        base = Options(metric=given.metric, max_factors=given.max_factors)
+        long = replace(base, trials=round(base.TRIALS * given.times), seconds=base.seconds * given.times)
+        reached = {}
+        for budget, options in (("default", base), ("long", long)):
+            if given.only not in (None, budget):
+                continue
+            began = time.perf_counter()
+            found = search(split, definition, options, settings, watch=Watch())
+            took = time.perf_counter() - began
+            evaluation, _ = conclude(split, definition, found.winner, options, settings, Steps(Silent()), name=name)
+            reached[budget] = evaluation.results[0].metrics[given.metric] or 0.0
+            print(
+                f"{budget}: {len(found.trials)} trials in {took:.0f} s: {words(found.winner.parameters, found.winner.iterations)}"
+            )
+            print(f"  validation {given.metric} {found.winner.value:.5f}")
+            for result in evaluation.results:
+                shown = ", ".join(f"{key} {result.metrics[key]:.4f}" for key in ("recall@20", "ndcg@20"))
+                print(f"  test: {'default settings' if result.name == PRESENT else result.name}: {shown}")
+        if len(reached) == 2:
+            ratio = reached["default"] / reached["long"]
+            failed |= ratio < LEAST
+            print(f"{name}: the default budget reaches {ratio:.4f} of the long one\n")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
