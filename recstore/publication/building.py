@@ -10,7 +10,7 @@ from psycopg.types.json import Jsonb
 from recstore import objects, sqlfile
 from recstore.interactions import IdMap, Interactions
 from recstore.publication import calibration, checks, generations, indexes, loading
-from recstore.publication.calibration import Kind, Query
+from recstore.publication.calibration import Kind, Query, recommending
 from recstore.publication.loading import Ids, Scalars, Vectors
 from recstore.runs import Run
 from recstore.vectors import ItemVectors, UserVectors
@@ -177,8 +177,7 @@ def _calibrate(run: Run, generation: int, content: Content) -> dict[str, Any]:
     starts = np.searchsorted(interactions.user_index, np.arange(len(interactions.users) + 1))
     seen = [interactions.item_index[starts[user] : starts[user + 1]] for user in sampled_users]
     kinds = [
-        Kind("recommend", int(items.published.sum()),
-             _queries(users.preference[sampled_users], interactions.items, seen)),
+        recommending(int(items.published.sum()), _queries(users.preference[sampled_users], interactions.items, seen)),
         Kind("similar", int(items.published.sum()),
              _queries(items.embedding[sampled_items], interactions.items, sampled_items[:, None])),
     ]  # fmt: skip

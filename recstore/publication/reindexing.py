@@ -14,7 +14,7 @@ from recstore import sqlfile
 from recstore.errors import ReindexBlocked
 from recstore.publication import barriers, calibration, checks, generations, indexes
 from recstore.publication.barriers import Blocker
-from recstore.publication.calibration import SEARCHED, Kind, Query
+from recstore.publication.calibration import SEARCHED, Kind, Query, recommending
 from recstore.publication.indexes import DENSER, Graph
 from recstore.runs import Run
 
@@ -108,7 +108,7 @@ def _kinds(run: Run, generation: int, rows: dict[str, Any]) -> list[Kind]:
         queries.append(Query(row["vector"], (found and found["ids"]) or []))
     published = rows["items"] - rows["collapsed_items"]
     kinds = [
-        Kind("recommend", published, queries),
+        recommending(published, queries),
         Kind("similar", published, [Query(row["vector"], [row["id"]]) for row in products]),
     ]
     if recommender.definition.publication.index_users:

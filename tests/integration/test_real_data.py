@@ -51,6 +51,9 @@ def retail_factors(retail: Database) -> Factors:
 
 SAMPLE = 150
 
+WITHIN = 0.99 - 0.01
+"""What calibration found on its own sample to be 0.99 or more, less three standard errors of a sample of this size."""
+
 
 def ann_recall(answers: list[list[Any]], exact: list[list[Any]]) -> float:
     found = sum(len(set(mine) & set(best)) for mine, best in zip(answers, exact, strict=True))
@@ -74,14 +77,14 @@ def test_hnsw_reaches_the_ann_recall_on_real_data(retail: Database, retail_facto
         exact.append([of.items[i] for i in np.argsort(-scores, kind="stable")[:10]])
         assert not set(viewed[user]) & set(answers[-1])
         assert len(answers[-1]) == 10
-    assert ann_recall(answers, exact) >= 0.99
+    assert ann_recall(answers, exact) >= WITHIN
     answers, exact, directions = [], [], unit(of.y)
     for item in random.choice(of.items, SAMPLE, replace=False).tolist():
         answers.append(column(connection, "SELECT item_id FROM retail.similar_items(%s, 10, 1)", item))
         scores = directions @ directions[of.item(item)]
         scores[of.item(item)] = -np.inf
         exact.append([of.items[i] for i in np.argsort(-scores, kind="stable")[:10]])
-    assert ann_recall(answers, exact) >= 0.99
+    assert ann_recall(answers, exact) >= WITHIN
 
 
 DIRECT = """
@@ -109,7 +112,7 @@ def test_a_query_of_one_s_own_agrees_with_numpy_and_the_function(retail: Databas
             scores[hidden] = -np.inf
             exact.append([of.items[i] for i in np.argsort(-scores, kind="stable")[:10]])
             assert len(answers[-1]) == 10
-        assert ann_recall(answers, exact) >= 0.99, pattern
+        assert ann_recall(answers, exact) >= WITHIN, pattern
     without, function = [], []
     connection = retail.connect()
     for user in users:
