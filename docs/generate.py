@@ -1,10 +1,12 @@
-"""Writes docs/settings.md from the code: `make docs`. A test compares."""
+"""Writes docs/settings.md and docs/cli.md from the code: `make docs`. A test compares."""
 
 from pathlib import Path
 from typing import get_origin
 
-from recstore.cli.definitions import SECTIONS, flag
+import cli_page
+
 from recstore.config import Settings
+from recstore.options import SECTIONS, flag
 
 PROCESS = """# Settings
 
@@ -44,5 +46,8 @@ def _default(value: object) -> str:
     return "" if value is None or value == {} else f"`{value}`"
 
 
+PAGES = {"settings.md": settings_page, "cli.md": cli_page.page}
+
 if __name__ == "__main__":
-    Path(__file__).with_name("settings.md").write_text(settings_page())
+    for name, page in PAGES.items():
+        Path(__file__).with_name(name).write_text(page())

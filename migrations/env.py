@@ -1,4 +1,4 @@
-"""Run by Alembic: connects as told by `recstore.migrate`, keeps the version table in recstore's own schema."""
+"""Run by Alembic: connects as told by `recstore.migrate`, keeps the version table in recstore's own schema; or tells the SQL."""
 
 from alembic import context
 from sqlalchemy import Connection, text
@@ -26,4 +26,15 @@ def run(connection: Connection) -> None:
         context.run_migrations()
 
 
-run(context.config.attributes["connection"])
+def tell() -> None:
+    """Prints the SQL."""
+    context.configure(dialect_name="postgresql", version_table_schema=PRIVATE_SCHEMA, transaction_per_migration=False)
+    with context.begin_transaction():
+        context.get_context().impl.static_output(f"CREATE SCHEMA IF NOT EXISTS {PRIVATE_SCHEMA};")
+        context.run_migrations()
+
+
+if context.is_offline_mode():
+    tell()
+else:
+    run(context.config.attributes["connection"])

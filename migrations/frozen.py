@@ -3,7 +3,7 @@
 import hashlib
 from importlib import resources
 
-from alembic import op
+from alembic import context, op
 
 CHECKSUMS = "checksums.txt"
 
@@ -28,6 +28,10 @@ def read_sql(name: str) -> str:
 
 
 def execute_sql(name: str) -> None:
+    """Executes a file; or prints it, where Alembic only tells what it would do."""
+    if context.is_offline_mode():
+        context.get_context().impl.static_output(read_sql(name).rstrip())
+        return
     driver = op.get_bind().connection.driver_connection
     assert driver is not None
     driver.execute(read_sql(name))  # without parameters, so that a percent sign is one

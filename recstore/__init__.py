@@ -1,6 +1,7 @@
 """Recommendations that live in the application's own Postgres.
 
-`Recommender` is what an application in Python uses; the rest is for whoever runs the trainings (`recstore.pipeline`).
+An application asks `Recommender` or, asynchronously, `AsyncRecommender`; whoever runs the trainings has `Recstore`, everything of
+the command line as methods. docs/python.md has examples.
 """
 
 import importlib
@@ -9,16 +10,64 @@ from typing import TYPE_CHECKING, Any
 from recstore.version import __version__
 
 if TYPE_CHECKING:
+    from recstore import errors, rows
+    from recstore.api import Recstore
+    from recstore.config import Settings
     from recstore.definition import Definition
     from recstore.errors import RecstoreError
-    from recstore.recommend import Recommender
+    from recstore.recommend import (
+        AsyncRecommender,
+        AudienceMember,
+        PopularItem,
+        Recommendation,
+        Recommender,
+        SimilarItem,
+        SimilarUser,
+    )
+    from recstore.runs import Reporter
 
-__all__ = ["Definition", "Recommender", "RecstoreError", "__version__"]
+__all__ = [
+    "AsyncRecommender",
+    "AudienceMember",
+    "Definition",
+    "PopularItem",
+    "Recommendation",
+    "Recommender",
+    "Recstore",
+    "RecstoreError",
+    "Reporter",
+    "Settings",
+    "SimilarItem",
+    "SimilarUser",
+    "__version__",
+    "errors",
+    "rows",
+]
+
+_HOMES = {
+    "api": ("Recstore",),
+    "config": ("Settings",),
+    "definition": ("Definition",),
+    "errors": ("RecstoreError",),
+    "recommend": (
+        "AsyncRecommender",
+        "AudienceMember",
+        "PopularItem",
+        "Recommendation",
+        "Recommender",
+        "SimilarItem",
+        "SimilarUser",
+    ),
+    "runs": ("Reporter",),
+}
+"""Where the public names are; `errors` and `rows` are modules."""
 
 
 def __getattr__(name: str) -> Any:
     """The public names are imported when they are asked for: an application pays for what it uses."""
-    homes = {"Definition": "definition", "RecstoreError": "errors", "Recommender": "recommend"}
-    if name not in homes:
-        raise AttributeError(f"module 'recstore' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"recstore.{homes[name]}"), name)
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"recstore.{home}"), name)
+    if name in ("errors", "rows"):
+        return importlib.import_module(f"recstore.{name}")
+    raise AttributeError(f"module 'recstore' has no attribute {name!r}")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from redis import Redis, RedisError
 from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError
 from redis.retry import Retry
 
 from recstore.errors import BrokerUnreachable
@@ -25,7 +26,21 @@ def queue_lengths(url: str, queues: Sequence[str] = ()) -> dict[str, int]:
             client.ping()
             return {queue: int(client.llen(queue)) for queue in queues}
     except (RedisError, OSError, ValueError) as error:
-        raise BrokerUnreachable(reason=" ".join(str(error).split()).rstrip(".")) from error
+        raise BrokerUnreachable(reason=_reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    """Why not, without the numbers of errors that redis-py puts before it."""
+    text = " ".join(str(error).split()).rstrip(".")
+    if isinstance(error, AuthenticationError):
+        return f"it wants a password, or another one ({text}): write redis://:PASSWORD@host:6379/0"
+    if tls := re.search(r"\[SSL: \w+\] (.+?)(?: \(_ssl|$)", text):
+        return f"TLS failed ({tls[1]}): rediss:// is for a server that speaks TLS, redis:// for one that does not"
+    if found := re.fullmatch(r"Error -?\d+ connecting to (.*?)\. (.+)", text):
+        return f"{found[2]} ({found[1] or 'no address'})"
+    if text.startswith("Protocol Error"):
+        return "what answers there is no Redis"
+    return text
 
 
 def _redis_url(url: str) -> str:

@@ -1,9 +1,10 @@
 """Connections, and what goes wrong on them, in plain words. Knows nothing of recommenders."""
 
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import psycopg
@@ -71,19 +72,23 @@ def conninfo(url: str, application_name: str) -> str:
             **(_KEEPALIVE | {k: str(v) for k, v in given.items()} | {"application_name": application_name})
         )
     except psycopg.Error as error:
-        raise ConnectionFailed(reason=one_line(error)) from None
+        raise ConnectionFailed(reason=why_not(error)) from None
 
 
 def connect(url: str, application_name: str = "recstore") -> Connection:
     """A direct connection in autocommit mode with rows as dicts; the caller closes it. Raises ConnectionFailed."""
+    connection: Connection | None = None
     try:
         connection = psycopg.connect(conninfo(url, application_name), autocommit=True, row_factory=dict_row)
         connection.execute(OWN_SETTINGS)
-        connection.execute("SET client_connection_check_interval = '2s'")
-    except psycopg.OperationalError as error:
-        raise ConnectionFailed(reason=one_line(error)) from None
-    except pg.InvalidParameterValue:  # a server on a platform without the check
-        pass
+        with suppress(pg.InvalidParameterValue):  # a server on a platform without the check
+            connection.execute("SET client_connection_check_interval = '2s'")
+    except BaseException as error:
+        if connection:
+            connection.close()
+        if isinstance(error, psycopg.OperationalError):
+            raise ConnectionFailed(reason=why_not(error)) from None
+        raise
     if connection.info.server_version < MINIMUM_SERVER * 10000:
         found = connection.info.server_version // 10000
         connection.close()
@@ -94,8 +99,20 @@ def connect(url: str, application_name: str = "recstore") -> Connection:
 def one_line(error: BaseException) -> str:
     """The server's primary message, or the exception's text, as one line."""
     if isinstance(error, psycopg.Error) and error.diag.message_primary:
-        return error.diag.message_primary.rstrip(".")
+        return re.sub(r"\s*\n\s*", " ", error.diag.message_primary).rstrip(".")
     return " ".join(str(error).split()).rstrip(".?")
+
+
+def why_not(error: psycopg.Error) -> str:
+    """What libpq says of a connection that failed, once, without its questions, numbers, and the URL with its password."""
+    text = str(error).partition("\n\tIs the server")[0]
+    text = re.sub(r"^connection (failed|is bad): |\[Errno -?\d+\] |\s+Is the server [^?]*\?", "", text)
+    text = re.sub(
+        r'missing "=" after ".*" in connection info string', "it is no URL (postgresql://..)", text, flags=re.DOTALL
+    )
+    text = re.sub(r': "postgres(ql)?://.*', "", text, flags=re.DOTALL)
+    text = re.sub(r"host '.*@([^']*)'", r"host '\1' (an @ in a password is written %40)", text)
+    return "; ".join(dict.fromkeys(line.strip().rstrip(".") for line in text.splitlines() if line.strip()))
 
 
 @contextmanager

@@ -53,6 +53,29 @@ class Source(Part):
         return self
 
 
+class Candidates(Part):
+    """Which items may be recommended now, read live by every function that returns items: either `query`, or `table` with
+    a condition. None of them: every item."""
+
+    query: str | None = Field(None, description="SELECT of the ids of items that may be recommended now; unset: all")
+    table: str | None = Field(None, description="instead of the SELECT: table or view of them, as schema.table")
+    column: str | None = Field(None, description="that table's column of item ids; unset: as the source's")
+    condition: str | None = Field(None, description="which rows of that table, for instance visible AND stock > 0")
+
+    @property
+    def given(self) -> bool:
+        """Whether anything limits what may be recommended."""
+        return self.query is not None or self.table is not None
+
+    @model_validator(mode="after")
+    def _one_of_query_and_table(self) -> Self:
+        if self.query is not None and self.table is not None:
+            raise ValueError("candidates are either a query or a table, not both")
+        if self.table is None and (self.column is not None or self.condition is not None):
+            raise ValueError("a column or a condition of candidates needs their table")
+        return self
+
+
 class Filters(Part):
     """Which interactions take part. Items first, then users; once, or repeated until nothing more is dropped."""
 
@@ -175,6 +198,39 @@ class Schedule(Part):
         return schedule.checked_timezone(value)
 
 
+class Lists(Part):
+    """The lists of all users and items, written to tables by the workers, each time anew."""
+
+    recommend_into: str | None = Field(None, description="table of every user's recommendations, as schema.table")
+    similar_into: str | None = Field(None, description="table of every item's similar items, as schema.table")
+    k: Annotated[int, Field(ge=1, le=10_000)] = Field(20, description="length of these lists")
+    cron: str | None = Field(
+        None, description="when to write them, as of the schedule, in its time zone; unset: when asked to"
+    )
+
+    @field_validator("cron")
+    @classmethod
+    def _cron(cls, value: str | None) -> str | None:
+        return None if value is None else schedule.checked_cron(value)
+
+    @field_validator("recommend_into", "similar_into")
+    @classmethod
+    def _table(cls, value: str | None) -> str | None:
+        if value is not None and (
+            not all(value.partition(".")) or "/" in value or value.lower().endswith((".csv", ".csv.gz", ".parquet"))
+        ):
+            raise ValueError("the workers write lists to tables: write it as schema.table")
+        return value
+
+    @model_validator(mode="after")
+    def _times_need_a_table(self) -> Self:
+        if self.recommend_into is not None and self.recommend_into == self.similar_into:
+            raise ValueError("recommend_into and similar_into are two tables")
+        if self.cron is not None and self.recommend_into is None and self.similar_into is None:
+            raise ValueError("times to write lists at need a table: recommend_into, similar_into, or both")
+        return self
+
+
 class Titles(Part):
     """A lookup table of names, for people who read lists at the command line."""
 
@@ -187,6 +243,7 @@ class Definition(Part):
     """A recommender's whole configuration; what its TOML file says and what its row stores."""
 
     source: Source
+    candidates: Candidates = Candidates()
     filters: Filters = Filters()
     confidence: Confidence = Confidence()
     hyperparameters: Hyperparameters = Hyperparameters()
@@ -194,4 +251,5 @@ class Definition(Part):
     publication: Publication = Publication()
     gate: Gate = Gate()
     schedule: Schedule = Schedule()
+    lists: Lists = Lists()
     titles: Titles | None = None

@@ -15,8 +15,9 @@ from recstore import pipeline, registry, requests, schedule, sqlfile
 from recstore.config import Settings
 from recstore.database import Connection, connect, one_line, plain_errors
 from recstore.errors import RecstoreError, RunInProgress
-from recstore.migrate import require_current
 from recstore.publication import flipping, generations
+from recstore.readiness import require_current
+from recstore.runs import LISTS_NAMESPACE, abandon, give_lock, take_lock
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,8 @@ def dispatch(url: str, settings: Settings, send: Send) -> Dispatched:
                 _each(connection, done, row["name"], partial(_schedule, connection, row, done))
             send_due(connection, settings, send, done)
             _end_overdue(connection, done)
+            for row in connection.execute(sqlfile.query("abandoned_lists")).fetchall():
+                _each(connection, done, row["name"], partial(_abandon_lists, connection, settings, row["name"]))
             untidy = connection.execute(sqlfile.query("untidy_recommenders")).fetchall()
             for row in untidy:
                 _each(connection, done, row["name"], partial(_tidy, url, connection, impatient, row, done))
@@ -124,10 +127,12 @@ def _schedule(connection: Connection, row: dict[str, Any], done: Dispatched) -> 
     if not ahead and (due is None or due > row["now"]):
         return
     with connection.transaction():
-        if connection.execute(sqlfile.query("advance_schedule"), row).fetchone() is None or ahead:
+        advance = "advance_schedule" if row["job"] == "retrain" else "advance_lists"
+        if connection.execute(sqlfile.query(advance), row).fetchone() is None or ahead:
             return
-        if connection.execute(sqlfile.query("schedule_waits"), {"recommender": row["name"]}).fetchone() is None:
-            requests.insert(connection, row["name"], "retrain", "schedule")
+        asked = {"recommender": row["name"], "job": row["job"]}
+        if connection.execute(sqlfile.query("schedule_waits"), asked).fetchone() is None:
+            requests.insert(connection, row["name"], row["job"], "schedule")
             done.scheduled.append(row["name"])
 
 
@@ -136,6 +141,18 @@ def _end_overdue(connection: Connection, done: Dispatched) -> None:
     for row in connection.execute(sqlfile.query("overdue_backends"), {"grace": GRACE}).fetchall():
         connection.execute("SELECT pg_terminate_backend(%s, 5000)", [row["pid"]])
         done.ended.append(row["run"])
+
+
+def _abandon_lists(connection: Connection, settings: Settings, name: str) -> None:
+    """Ends the row of a run whose process is gone; its requests wait for another. It left nothing else behind."""
+    recommender = registry.get(connection, name)
+    take_lock(connection, recommender, LISTS_NAMESPACE)
+    try:
+        with connection.transaction():
+            abandon(connection, settings, recommender, lists=True)
+    finally:
+        if not connection.closed:
+            give_lock(connection, recommender, LISTS_NAMESPACE)
 
 
 def _tidy(url: str, connection: Connection, settings: Settings, row: dict[str, Any], done: Dispatched) -> None:

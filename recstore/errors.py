@@ -5,7 +5,7 @@ attributes of the exception, so a program reads data and a person reads a senten
 """
 
 import inspect
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 
 class RecstoreError(Exception):
@@ -22,6 +22,11 @@ class RecstoreError(Exception):
             message = template.format_map(data)
         self.message = message
         super().__init__(message)
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """The data, of which a type checker knows nothing."""
 
 
 class InvalidInput(RecstoreError):
@@ -88,8 +93,7 @@ class SchemaTooNew(RecstoreError):
 
 
 class RecommenderNotFound(RecstoreError):
-    """There is no recommender named {name!r}. `recstore list` shows those there are, `recstore create {name}` makes
-    one."""
+    """There is no recommender named {name!r}. `recstore list` shows those there are, `recstore create` makes one."""
 
     exit_code = 2
 
@@ -104,6 +108,13 @@ class RecommenderExists(RecstoreError):
 class AlteredMeanwhile(RecstoreError):
     """Somebody else has altered {name!r} meanwhile, so nothing was changed. Look at it, and alter it again: recstore show
     {name}"""
+
+
+class PublicationOfEverything(RecstoreError):
+    """The publication {publications} is FOR ALL TABLES: it would send every generation's tables to subscribers that lack them,
+    and the application's own replication would stop. Nothing was made; with yes=True it is all the same."""
+
+    exit_code = 2
 
 
 class SchemaNameTaken(RecstoreError):
@@ -124,6 +135,17 @@ class SourceInvalid(RecstoreError):
     """The source can not be read: {reason}. {remedy}"""
 
     exit_code = 2
+
+
+class CandidatesInvalid(RecstoreError):
+    """The candidates can not be read: {reason}. {remedy}"""
+
+    exit_code = 2
+
+
+class ReadersLackRights(RecstoreError):
+    """With these candidates {readers} could not ask for items of {name!r} any more, for want of rights on what the candidates
+    read; nothing was changed. Have the owner run, before: {grants} Or add --yes to change them all the same."""
 
 
 class SourceShrunk(RecstoreError):
@@ -236,6 +258,10 @@ class StillOpen(RecstoreError):
     `recstore request cancel {request}` takes it back while no run has begun it."""
 
 
+class RequestFailed(RecstoreError):
+    """{outcome}"""
+
+
 class WaitingInterrupted(RecstoreError):
     """Nobody waits any more, but request {request} goes on. `recstore requests` tells how it ends, `recstore request cancel
     {request}` takes it back while no run has begun it."""
@@ -328,6 +354,61 @@ class ReportNotWritten(RecstoreError):
     exit_code = 2
 
 
+class ListTableRefused(RecstoreError):
+    """The table {table} was not written: {reason}. {remedy} Nothing was changed."""
+
+    exit_code = 2
+
+
+class ListsNotWritten(RecstoreError):
+    """Nothing was written to {path}: {reason}. What was there stays."""
+
+    exit_code = 2
+
+
+class FileRefused(RecstoreError):
+    """{path} can not be imported: {reason}. Nothing was changed."""
+
+    exit_code = 2
+
+
+class IdsDoNotConvert(RecstoreError):
+    """{path} can not be imported: its {side} ids are {found}, {name!r} has {wanted}, and {failed:,} of {total:,} have no
+    {wanted} that is written the same, for instance {examples}. Nothing was changed. Import it into a recommender whose
+    {side} ids are {found} or text."""
+
+    exit_code = 2
+
+
+class NoRoom(RecstoreError):
+    """{path} can not be imported: it has {factors} factors, {name!r} has room for {dimensions}. Nothing was changed. Make
+    room: recstore alter {name} --factors {factors} --resize"""
+
+    exit_code = 2
+
+
+class NothingToImportInto(RecstoreError):
+    """There is no recommender named {name!r} in this database to import into. Make one with `recstore create {name}`, or add
+    --create to make it as the file says, over {source}."""
+
+    exit_code = 2
+
+
+class ImportShrunk(RecstoreError):
+    """{path} holds far less than the live generation of {name!r}: {fallen}. A fall by more than {most} is not published, in
+    case it is the wrong file. Generation {generation} stays live. If it is meant: recstore import {name} {path} --force"""
+
+    exit_code = 5
+
+
+class ImportRefused(RecstoreError):
+    """Generation {generation} of {name!r}, imported from {path}, was not published, since it is worse than the live one:
+    {comparison}; a loss of {tolerance} is tolerated. Generation {live} stays live. If it is meant: recstore import {name}
+    {path} --force"""
+
+    exit_code = 5
+
+
 class NothingFound(RecstoreError):
     """None of the search's {trials} trials succeeded. The first that failed said: {reason}"""
 
@@ -351,5 +432,29 @@ class NothingToResume(RecstoreError):
 class TuningInterrupted(RecstoreError):
     """Interrupted; nothing that was tried is lost. To go on: recstore tune {name} --study {study}. To end it with the best so
     far: recstore tune {name} --stop"""
+
+    exit_code = 130
+
+
+class TableExists(RecstoreError):
+    """{table} exists already, and nothing was written. Say what to do with its rows: --append adds the file's to them,
+    --replace puts the file's in their place."""
+
+    exit_code = 2
+
+
+class BadLinesFound(RecstoreError):
+    """Nothing was written: of {rows:,} {unit}s of {file} bad are {bad:,}, allowed {allowed:,}. Mend them, leave them out with
+    --max-bad {bad}, or write them to a file with --bad FILE."""
+
+    exit_code = 2
+
+
+class LoadRefused(RecstoreError):
+    """Nothing was written to {table}: {reason}. {remedy}"""
+
+
+class LoadInterrupted(RecstoreError):
+    """Interrupted. Nothing was written to {table}: it is as it was."""
 
     exit_code = 130

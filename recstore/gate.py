@@ -85,12 +85,8 @@ def judge(
     measured = _measure(new, seen[sample], test[sample], threads)
     popularity = _measure(Popularity(seen), seen[sample], test[sample], threads)
 
-    compared, unknown = None, "there is no live generation"
-    if live is not None and live.held_out is None:
-        unknown = f"generation {live.generation} was trained on every pair"
-    elif live is not None and live.trainer not in training.trainer_names():
-        unknown = f"the trainer of generation {live.generation}, {live.trainer!r}, is no longer installed"
-    elif live is not None:
+    compared, unknown = None, incomparable(live) if live else "there is no live generation"
+    if live is not None and not unknown:
         fair = held.pairs & _held_out_of(live, interactions, key)
         both = _binary(interactions, fair)[sample]
         users = int(np.count_nonzero(np.diff(both.indptr)))
@@ -110,6 +106,42 @@ def judge(
         live=compared,
         unknown=None if compared else unknown,
     )
+
+
+def compare(
+    interactions: Interactions, held: HeldOut, key: UUID, new: Stored, live: Stored, threads: int = 0
+) -> tuple[Comparison | None, str | None]:
+    """Two generations as they are stored, on those of the pairs `held` that neither was trained on; or None, and why nothing
+    can be compared."""
+    unknown = incomparable(live) or incomparable(new)
+    if unknown:
+        return None, unknown
+    fair = held.pairs & _held_out_of(live, interactions, key) & _held_out_of(new, interactions, key)
+    test, seen = _binary(interactions, fair), _binary(interactions, ~held.pairs)
+    sample = np.flatnonzero((np.diff(test.indptr) > 0) & (np.diff(seen.indptr) > 0))
+    if len(sample) < MIN_USERS:
+        return None, f"only {len(sample)} users have pairs that neither generation was trained on"
+    theirs, ours = (
+        _measure(
+            _live_scorer(f"generation {one.generation}", one, interactions, ~held.pairs, sample, threads),
+            seen[sample],
+            test[sample],
+            threads,
+        )
+        for one in (live, new)
+    )
+    return _compare(f"generation {live.generation}", test[sample], theirs, ours), None
+
+
+def incomparable(generation: Stored) -> str | None:
+    """Why a stored generation can be compared with no other, if so."""
+    if generation.held_out is None:
+        return f"generation {generation.generation} was trained on every pair"
+    if not generation.held_out["users_below"]:
+        return f"generation {generation.generation} is from a file that does not tell which pairs it was trained on"
+    if generation.trainer not in training.trainer_names():
+        return f"the trainer of generation {generation.generation}, {generation.trainer!r}, is no longer installed"
+    return None
 
 
 def _binary(interactions: Interactions, pairs: NDArray[np.bool_]) -> sparse.csr_matrix:

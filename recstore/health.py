@@ -8,6 +8,8 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
@@ -16,8 +18,8 @@ from recstore import sqlfile
 from recstore.config import Settings
 from recstore.database import Connection, conninfo, one_line, plain_errors
 from recstore.errors import ConnectionFailed, DispatchMissing
-from recstore.migrate import require_current, require_extension
 from recstore.objects import quoted
+from recstore.readiness import current, require_current, require_extension
 
 PATIENCE = 3
 """Seconds that connecting, and each statement, may take."""
@@ -37,7 +39,7 @@ def asking(url: str, who: str) -> Iterator[Connection]:
         )
     except psycopg.Error as error:
         raise ConnectionFailed(reason=one_line(error)) from None
-    cut = threading.Timer(PATIENCE + 1, _cut, [connection])
+    cut = threading.Timer(PATIENCE + 1, cut_off, [connection])
     cut.daemon = True
     cut.start()
     try:
@@ -49,7 +51,7 @@ def asking(url: str, who: str) -> Iterator[Connection]:
         connection.close()
 
 
-def _cut(connection: Connection) -> None:
+def cut_off(connection: psycopg.Connection[Any]) -> None:
     """Ends the connection under whoever waits for it: they read its end."""
     with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as same:
         same.shutdown(socket.SHUT_RDWR)
@@ -77,9 +79,31 @@ def longest_silence(settings: Settings) -> float:
     return MISSED * settings.dispatch_interval + GRACE
 
 
-def check_dispatch(settings: Settings, seconds: float | None) -> None:
-    """Raises DispatchMissing when the last dispatch was longer ago than a few intervals."""
+def check_dispatch(settings: Settings, seconds: float | None) -> float:
+    """The seconds, unless the last dispatch was longer ago than a few intervals. Raises DispatchMissing."""
     limit = longest_silence(settings)
     if seconds is None or seconds > limit:
         when = "No dispatch has been made yet" if seconds is None else f"The last dispatch was {seconds:.0f} s ago"
         raise DispatchMissing(when=when, interval=settings.dispatch_interval, limit=limit)
+    return seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Health:
+    """All is well: the database's revision, and how long ago the workers last looked for due work."""
+
+    healthy: bool = True
+    revision: str
+    last_dispatch_seconds: float
+
+
+def check(database: str, broker: str, settings: Settings) -> Health:
+    """Asks the database, the broker and the last dispatch, in this order. Raises what is wrong, with what to do about it."""
+    from recstore.broker import queue_lengths  # redis-py, which no other command needs
+
+    with asking(database, "recstore:health") as connection:
+        check_database(connection)
+        revision, dispatched = current(connection), last_dispatch(connection)
+    assert revision is not None
+    queue_lengths(broker)
+    return Health(revision=revision, last_dispatch_seconds=check_dispatch(settings, dispatched))

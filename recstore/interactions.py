@@ -48,7 +48,7 @@ class IdMap:
         """The index of each of `ids` (any Arrow type of the same kind: other integers, large_string, arrow.uuid),
         -1 where the id is unknown or NULL; int32, in the order of `ids`."""
         kind = pa.int64() if pa.types.is_integer(self.ids.type) else self.ids.type
-        found = pc.index_in(_plain(ids).cast(kind), value_set=self.ids.cast(kind), skip_nulls=True)
+        found = pc.index_in(plain(ids).cast(kind), value_set=self.ids.cast(kind), skip_nulls=True)
         return np.asarray(pc.fill_null(found, -1), dtype=np.int32)
 
     def take(self, index: NDArray[np.integer[Any]]) -> pa.Array:
@@ -160,8 +160,8 @@ class InteractionsBuilder:
     def add(self, batch: pa.RecordBatch) -> None:
         """Takes the usable rows of a batch and counts the others."""
         user_ids, item_ids, value = (
-            _plain(batch["user_id"]),
-            _plain(batch["item_id"]),
+            plain(batch["user_id"]),
+            plain(batch["item_id"]),
             batch["value"].cast(pa.float64()),
         )
         complete = pc.and_(pc.and_(user_ids.is_valid(), item_ids.is_valid()), pc.fill_null(pc.is_finite(value), False))
@@ -289,7 +289,7 @@ class _IdCodes:
         return whole
 
 
-def _plain(ids: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+def plain(ids: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     """Ids without their extension type; text as string."""
     if isinstance(ids.type, pa.BaseExtensionType):
         return ids.cast(ids.type.storage_type)

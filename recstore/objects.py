@@ -21,7 +21,7 @@ from recstore.definition import Definition
 from recstore.errors import DependentObjects, RecommenderNotFound
 from recstore.types import IdType
 
-OBJECTS_VERSION = 1
+OBJECTS_VERSION = 2
 """Raised with every change of `sql/objects/`; `recstore db upgrade` brings older recommenders to it."""
 
 OLD_PARENTS = {"_items": "_items_old", "_users": "_users_old"}
@@ -29,7 +29,7 @@ OLD_PARENTS = {"_items": "_items_old", "_users": "_users_old"}
 
 
 OUTER_VIEWS = ("item_vectors", "user_vectors")
-"""The views that read `_generation`."""
+"""The views that read `_generation`; the view candidates does too, where there are no candidates."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,11 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def render(recommender: Registered, source_select: str, *, old_parents: bool = False) -> dict[str, str]:
-    """Object name ("view item_vectors") -> its SQL. With `old_parents` the views read both kinds of parents, during a
-    resize."""
+def render(
+    recommender: Registered, source_select: str, candidates_select: str = "", *, old_parents: bool = False
+) -> dict[str, str]:
+    """Object name ("view item_vectors") -> its SQL. `candidates_select` is empty where the definition has no candidates.
+    With `old_parents` the views read both kinds of parents, during a resize."""
     extension = quoted(recommender.vector_schema)
     collation = ' COLLATE "C"'
     user_collate, item_collate = (
@@ -97,6 +99,8 @@ def render(recommender: Registered, source_select: str, *, old_parents: bool = F
         "user_storage": "MAIN" if recommender.user_type is IdType.TEXT else "PLAIN",
         "item_storage": "MAIN" if recommender.item_type is IdType.TEXT else "PLAIN",
         "source_select": source_select,
+        "candidates_select": candidates_select or _live_select(recommender, "_items", ("item_id",), (), old_parents),
+        "eligible": _eligible(recommender),
     }
     vectors = {"_items": ("item_id", "embedding", "preference"), "_users": ("user_id", "preference")}
     values["item_select"] = _live_select(
@@ -109,8 +113,11 @@ def render(recommender: Registered, source_select: str, *, old_parents: bool = F
         for name, template in sqlfile.load(f"objects/{file}.sql").items():
             if file == "nearest":
                 sides = (
-                    {"side": "items", "one": "item", "id": "item_id", "collate": item_collate},
-                    {"side": "users", "one": "user", "id": "user_id", "collate": user_collate},
+                    {"side": "items", "one": "item", "id": "item_id", "collate": item_collate}
+                    | {"looked_up": _eligible(recommender, looked_up=True), "joined": values["eligible"]}
+                    | {"among_candidates": str(recommender.definition.candidates.given).lower()},
+                    {"side": "users", "one": "user", "id": "user_id", "collate": user_collate}
+                    | {"looked_up": "", "joined": "", "among_candidates": "false"},
                 )
                 for side in sides:
                     side["id_type"] = values["item_type" if side["one"] == "item" else "user_type"]
@@ -118,6 +125,17 @@ def render(recommender: Registered, source_select: str, *, old_parents: bool = F
             else:
                 rendered[name] = sqlfile.fill(template, values)
     return rendered
+
+
+def _eligible(recommender: Registered, *, looked_up: bool = False) -> str:
+    """The condition that item v is a candidate, for a statement's WHERE; empty without candidates. `looked_up`: one row at a
+    time, in whatever order v comes."""
+    if not recommender.definition.candidates.given:
+        return ""
+    view = recommender.relation("candidates")
+    if looked_up:
+        return f" AND (SELECT true FROM {view} c WHERE c.item_id = v.item_id LIMIT 1)"  # noqa: S608
+    return f" AND EXISTS (SELECT FROM {view} c WHERE c.item_id = v.item_id)"
 
 
 def _live_select(
@@ -144,9 +162,9 @@ def _live_select(
     )
 
 
-def install(connection: Connection, recommender: Registered, source_select: str) -> None:
+def install(connection: Connection, recommender: Registered, source_select: str, candidates_select: str = "") -> None:
     """Makes every object of a new recommender; the caller's transaction."""
-    rendered = render(recommender, source_select)
+    rendered = render(recommender, source_select, candidates_select)
     for text in rendered.values():
         connection.execute(text)
     _store_digests(connection, recommender, {name: digest(text) for name, text in rendered.items()})
@@ -165,9 +183,9 @@ def _store_digests(connection: Connection, recommender: Registered, digests: dic
 
 def upgrade(connection: Connection, settings: Settings, recommender: Registered) -> list[str]:
     """Brings a recommender's functions and views to this version; returns the names of what was replaced."""
-    # the source's SELECT is configuration, not code: it is replaced by `alter`, never by an upgrade
-    rendered = render(recommender, "{source}", old_parents=has_old_parents(connection, recommender))
-    rendered.pop("view interactions")
+    rendered = without_configured(
+        recommender, render(recommender, "", old_parents=has_old_parents(connection, recommender))
+    )
     return with_short_lock(
         connection,
         settings,
@@ -175,6 +193,12 @@ def upgrade(connection: Connection, settings: Settings, recommender: Registered)
         [recommender.relation(name) for name in (*OUTER_VIEWS, "_generation")],
         lambda: replace(connection, recommender, rendered),
     )
+
+
+def without_configured(recommender: Registered, rendered: dict[str, str]) -> dict[str, str]:
+    """Without the views whose SELECT is configuration, not code: they are replaced by `alter`, never by an upgrade."""
+    names = {"view interactions"} | ({"view candidates"} if recommender.definition.candidates.given else set())
+    return {name: text for name, text in rendered.items() if name not in names}
 
 
 def has_old_parents(connection: Connection, recommender: Registered) -> bool:
@@ -220,7 +244,8 @@ def replace(connection: Connection, recommender: Registered, rendered: dict[str,
 
 def _present(connection: Connection, recommender: Registered) -> set[str]:
     found = connection.execute(sqlfile.query("installed_objects"), {"quoted": recommender.schema}).fetchall()
-    return {row["name"] for row in found}
+    noted: frozenset[str] = getattr(connection, "dropped", frozenset())  # what a dry run has dropped in words alone
+    return {row["name"] for row in found} - noted
 
 
 def missing(connection: Connection, recommender: Registered) -> list[str]:
@@ -235,7 +260,7 @@ def lock_views(connection: Connection, recommender: Registered) -> None:
     _generation, the parents) is changed: readers lock them in this order, and a change that locked the inner one first
     would meet a reader that holds the outer one, every time. Dropping
     a default that is not there changes nothing; LOCK TABLE would lock the partitions too."""
-    for name in OUTER_VIEWS:
+    for name in (*OUTER_VIEWS, "candidates"):
         relation = recommender.relation(name)
         first = connection.execute(
             "SELECT a.attname FROM pg_attribute a WHERE a.attrelid = to_regclass(%s) AND a.attnum = 1", [relation]
@@ -247,7 +272,8 @@ def lock_views(connection: Connection, recommender: Registered) -> None:
 def replace_views(connection: Connection, recommender: Registered, *, old_parents: bool) -> None:
     """The two vector views over one kind of parents, or over both; the caller's transaction."""
     rendered = render(recommender, "", old_parents=old_parents)
-    replace(connection, recommender, {f"view {name}": rendered[f"view {name}"] for name in OUTER_VIEWS})
+    names = [f"view {name}" for name in (*OUTER_VIEWS, "candidates")]
+    replace(connection, recommender, without_configured(recommender, {name: rendered[name] for name in names}))
 
 
 def replace_storage(connection: Connection, recommender: Registered, vector_type: str, dimensions: int) -> None:
@@ -257,8 +283,7 @@ def replace_storage(connection: Connection, recommender: Registered, vector_type
     for name, old in OLD_PARENTS.items():
         connection.execute(rendered[f"table {name}"])
         grant(connection, resized.relation(name), grants_on(connection, resized.relation(old)))
-    rendered.pop("view interactions")
-    replace(connection, resized, rendered)
+    replace(connection, resized, without_configured(resized, rendered))
 
 
 def _functions_named(connection: Connection, recommender: Registered, name: str) -> list[dict[str, Any]]:
@@ -312,6 +337,13 @@ def _drop(connection: Connection, kind: str, name: str) -> None:
             objects=" and ".join((error.diag.message_detail or one_line(error)).splitlines()),
             remedy="Drop or change those first, then try again; nothing was changed.",
         ) from None
+
+
+def lacking_on(connection: Connection, recommender: Registered, view: str, role: str) -> list[str]:
+    """The statements by which owners would let `role` read what a view with the caller's rights reads; none where it may."""
+    keys = {"view": recommender.relation(view), "role": role}
+    rows = connection.execute(sqlfile.query("source_relations"), keys).fetchall()
+    return [" ".join(filter(None, (row["usage"], row["select"]))) for row in rows]
 
 
 def grants_on(connection: Connection, relation: str) -> list[dict[str, Any]]:

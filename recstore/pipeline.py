@@ -7,6 +7,7 @@ No transaction is open while Python or the GPU computes; load, index and flip co
 """
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -33,12 +34,12 @@ from recstore.errors import GateRefused, LostLock, NotTrained, RecstoreError, So
 from recstore.gate import Verdict
 from recstore.held_out import HeldOut
 from recstore.interactions import Interactions, SourceReport
-from recstore.migrate import require_current
 from recstore.objects import Registered
 from recstore.publication import barriers, building, flipping, generations, reindexing, stored
 from recstore.publication.barriers import Blocker
 from recstore.publication.stored import Stored
-from recstore.runs import Reporter, Run, give_lock, take_lock
+from recstore.readiness import require_current
+from recstore.runs import LISTS_NAMESPACE, LOCK_NAMESPACE, Reporter, Run, give_lock, take_lock
 from recstore.training import Factors, FoldIn, Matrix, Trainer
 
 
@@ -85,8 +86,8 @@ def retrain(
         recommender, definition = run.recommender, run.recommender.definition
         hyperparameters = definition.hyperparameters
         force = force or any(row["force"] for row in run.requests)
-        generation = _prepare(run)
-        pulled, report, snapshot = _read(run)
+        generation = prepare(run)
+        pulled, report, snapshot = read_source(run)
         if requested and (skipped := _skipped(run, snapshot["digest"])):
             return skipped
         _guard(run, report, force)
@@ -128,7 +129,7 @@ def retrain(
             run,
             generation,
             building.Content(
-                interactions=interactions,
+                population=building.Population.of(interactions),
                 pulled=pulled,
                 items=item_vectors,
                 users=user_vectors,
@@ -142,24 +143,22 @@ def retrain(
                 metrics=verdict.as_dict() if verdict else None,
             ),
         )
-        return _finish(run, generation, settings.flip_wait)
+        return finish(run, generation, settings.flip_wait)
 
 
-def _prepare(run: Run) -> int:
+def prepare(run: Run) -> int:
     """What dead runs left is out of the way, the source's view is there; returns the generation to be filled."""
     with run.stage("prepare") as details:
         _clean(run)
-        if registry.restore_source_view(run.connection, run.settings, run.recommender):
-            run.warn(
-                f"The view {run.name}.interactions was gone, perhaps dropped along with the source; it is made anew."
-            )
+        for view in registry.restore_views(run.connection, run.settings, run.recommender):
+            run.warn(f"The view {run.name}.{view} was gone, perhaps dropped along with what it read; it is made anew.")
         generation = run.generation = generations.next_of(run.connection, run.settings, run.recommender)
         barrier = _advance(run, generation)
         details |= {"generation": generation} | ({"flip_waits_for": barrier} if barrier else {})
     return generation
 
 
-def _read(run: Run) -> tuple[Interactions, SourceReport, dict[str, Any]]:
+def read_source(run: Run) -> tuple[Interactions, SourceReport, dict[str, Any]]:
     """The whole source in one snapshot; see `sources.read`."""
     recommender = run.recommender
     with run.stage("read") as details:
@@ -294,16 +293,16 @@ def publish(
             generation = run.generation = flipping.ready_generation(run.connection, run.recommender)
             details["generation"] = generation
         if not now:
-            return _finish(run, generation, wait)
+            return finish(run, generation, wait)
         with run.stage("flip") as details:
             disturbed = flipping.flip_now(run, generation)
             details["live"] = True
         if disturbed:
             run.warn("Published at once; these sessions may get empty answers from the views: " + _named(disturbed))
-        return _finish(run, generation, wait, live=True)
+        return finish(run, generation, wait, live=True)
 
 
-def _finish(run: Run, generation: int, wait: float, *, live: bool = False) -> Outcome:
+def finish(run: Run, generation: int, wait: float, *, live: bool = False) -> Outcome:
     """Flip if possible, then what a publication leaves behind it: the next generation attached, old ones pruned."""
     blockers: list[Blocker] = []
     if not live:
@@ -338,7 +337,7 @@ def _skipped(run: Run, digest: str) -> Outcome | None:
     latest = run.connection.execute(sqlfile.query("latest_trained"), {"recommender_id": run.recommender.id}).fetchone()
     if latest is None or latest["live"] is None or any(row["origin"] != "schedule" for row in run.requests):
         return None
-    apart = {"schedule", "titles"}
+    apart = {"schedule", "titles", "candidates", "lists"}  # no part of a training
     trained = Definition.model_validate(latest["definition"]).model_dump(exclude=apart)
     if latest["snapshot"].get("digest") != digest or trained != run.recommender.definition.model_dump(exclude=apart):
         return None
@@ -441,12 +440,16 @@ def roll_back(url: str, settings: Settings, name: str, *, to: int | None = None)
 def drop(connection: Connection, settings: Settings, recommender: Registered, *, cascade: bool = False) -> list[str]:
     """Removes a recommender, unless a run of it is in progress; returns what was dropped along with it.
     Raises RunInProgress, DependentObjects, LockTimeout."""
-    take_lock(connection, recommender)
-    try:
+    with ExitStack() as locks:
+        for namespace in (LOCK_NAMESPACE, LISTS_NAMESPACE):
+            take_lock(connection, recommender, namespace)
+            locks.callback(_give_back, connection, recommender, namespace)
         return registry.drop(connection, settings, recommender, cascade=cascade)
-    finally:
-        if not connection.closed:
-            give_lock(connection, recommender)
+
+
+def _give_back(connection: Connection, recommender: Registered, namespace: int) -> None:
+    if not connection.closed:
+        give_lock(connection, recommender, namespace)
 
 
 def resize(

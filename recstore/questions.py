@@ -8,10 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from psycopg import errors as pg
 from psycopg import sql
 
-from recstore.database import Connection
+from recstore import objects
+from recstore.database import Connection, one_line
+from recstore.errors import InvalidInput, NotTrained, RecstoreError
 from recstore.objects import Registered
+
+MOST = 2**31 - 1
+"""Rows of a list: the largest integer of the functions' k."""
 
 
 @dataclass(frozen=True)
@@ -19,9 +25,39 @@ class Question:
     """A statement, ready to paste."""
 
     statement: str
+    recommender: Registered
 
     def ask(self, connection: Connection) -> list[dict[str, Any]]:
-        return connection.execute(self.statement).fetchall()
+        """The rows. Raises RecstoreError where the titles can not be read, or a view is gone."""
+        try:
+            return connection.execute(self.statement).fetchall()
+        except (pg.UndefinedTable, pg.UndefinedColumn, pg.InsufficientPrivilege) as error:
+            if told := _why_not(connection, self.recommender, one_line(error)):
+                raise RecstoreError(told) from error
+            raise
+
+
+def _why_not(connection: Connection, recommender: Registered, reason: str) -> str | None:
+    """What to do about it, if the question's own tables are not at fault."""
+    name, titles = recommender.name, recommender.definition.titles
+    if titles and any(part in reason for part in (titles.table.rpartition(".")[2].strip('"'), f"t.{titles.title}")):
+        return (
+            f"The titles in {titles.table} can not be read: {reason}. Mend that, or do without them: recstore alter {name}"
+            " --titles none"
+        )
+    lacking = objects.missing(connection, recommender)
+    return f"{name!r} lacks the {', the '.join(lacking)}. Run: recstore db upgrade" if lacking else None
+
+
+def require_live(connection: Connection, recommender: Registered, k: int) -> None:
+    """Raises InvalidInput for a k below 1 or above MOST, NotTrained where nothing is live yet."""
+    if k < 1:
+        raise InvalidInput(f"--k is {k}: it is the number of rows wanted and must be at least 1.")
+    if k > MOST:
+        raise InvalidInput(f"--k is {k}: it is the number of rows wanted and must be at most {MOST}.")
+    row = connection.execute(f"SELECT {recommender.relation('generation')}() AS g").fetchone()
+    if row is None or row["g"] is None:
+        raise NotTrained(name=recommender.name)
 
 
 def similar(recommender: Registered, item_id: Any, k: int, min_users: int = 3) -> Question:
@@ -43,7 +79,8 @@ def seen(recommender: Registered, user_id: Any, k: int) -> Question:
     columns, join = _titles(recommender, "i")
     return Question(
         f"SELECT i.item_id, {columns}i.value\nFROM {recommender.name}.interactions i\n{join}"
-        f"WHERE i.user_id = {_literal(user_id)}\nORDER BY i.value DESC, i.item_id\nLIMIT {k};"
+        f"WHERE i.user_id = {_literal(user_id)}\nORDER BY i.value DESC, i.item_id\nLIMIT {k};",
+        recommender,
     )
 
 
@@ -68,7 +105,8 @@ def _listed(recommender: Registered, function: str, arguments: list[Any], output
     given = ", ".join(map(_literal, arguments))
     return Question(
         f"SELECT r.item_id, {columns}{shown}\nFROM {recommender.name}.{function}({given}) r\n"
-        f"{join}ORDER BY {order}, r.item_id;"
+        f"{join}ORDER BY {order}, r.item_id;",
+        recommender,
     )
 
 

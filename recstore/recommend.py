@@ -4,22 +4,25 @@ Everything runs on the application's own SQLAlchemy engine, connection or sessio
 rights. Knows nothing of how vectors came about.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Coroutine, Sequence
+from functools import wraps
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
-from pgvector.sqlalchemy import VECTOR
-from sqlalchemy.orm import Session
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_scoped_session
+from sqlalchemy.orm import Session, scoped_session
 
-Id = Any
-"""The application's id type: int, uuid.UUID or str."""
+from recstore.selectables import Id, Selectables, untyped
 
+Bind = sa.Engine | sa.Connection | Session | scoped_session[Any]
+AsyncBind = AsyncEngine | AsyncConnection | AsyncSession | async_scoped_session[Any]
+_BINDS = (sa.Engine, sa.Connection, Session, scoped_session)
+_ASYNC_BINDS = (AsyncEngine, AsyncConnection, AsyncSession, async_scoped_session)
 
-def _untyped(value: Id) -> sa.BindParameter[Any]:
-    """A parameter without a cast, so that the function's own type decides: a uuid may come as a string."""
-    return sa.bindparam(None, value, type_=sa.types.NullType(), unique=True)
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Recommendation(NamedTuple):
@@ -60,40 +63,32 @@ class PopularItem(NamedTuple):
     views: float
 
 
-class Recommender:
-    """The live generation of one recommender, over an engine, a connection or a session.
+def _check(bind: object, accepted: tuple[type, ...], takes: str) -> None:
+    if isinstance(bind, accepted):
+        return
+    if isinstance(bind, _BINDS):
+        takes += "; this one is synchronous, for Recommender"
+    elif isinstance(bind, _ASYNC_BINDS):
+        takes += "; this one is asynchronous, for AsyncRecommender"
+    raise TypeError(f"{type(bind).__module__}.{type(bind).__qualname__}: {takes}")
+
+
+class Recommender(Selectables):
+    """The live generation of one recommender, over an engine, a connection or a session (a scoped one, too).
 
         retail = Recommender(engine, "retail")
         for item in retail.recommend(42, k=5): ...
 
     With an engine each call is a transaction of its own; with a connection or session it joins the caller's. To compose
-    in a `select()`: the methods `select_*` give the functions as FROM elements, `item_vectors`, `user_vectors` and
-    `interactions` are the views. Errors are the driver's own (`sqlalchemy.exc.DBAPIError`).
+    in a `select()`: the methods `select_*` give the functions as FROM elements, `item_vectors`, `user_vectors`,
+    `candidates` and `interactions` are the views. Errors are the driver's own (`sqlalchemy.exc.DBAPIError`). Raises
+    TypeError for a bind that is none of these.
     """
 
-    def __init__(self, bind: sa.Engine | sa.Connection | Session, name: str) -> None:
-        self.bind, self.name = bind, name
-        self._functions = getattr(sa.func, name)
-        self.item_vectors = sa.table(
-            "item_vectors",
-            sa.column("item_id"),
-            sa.column("embedding", VECTOR),
-            sa.column("preference", VECTOR),
-            sa.column("length", sa.Double),
-            sa.column("users", sa.Integer),
-            sa.column("views", sa.Double),
-            schema=name,
-        )
-        self.user_vectors = sa.table(
-            "user_vectors",
-            sa.column("user_id"),
-            sa.column("preference", VECTOR),
-            sa.column("length", sa.Double),
-            schema=name,
-        )
-        self.interactions = sa.table(
-            "interactions", sa.column("user_id"), sa.column("item_id"), sa.column("value"), schema=name
-        )
+    def __init__(self, bind: Bind, name: str) -> None:
+        _check(bind, _BINDS, "a Recommender takes an Engine, a Connection or a Session of SQLAlchemy")
+        super().__init__(name)
+        self.bind = bind
 
     def _rows(self, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
         if isinstance(self.bind, sa.Engine):
@@ -132,12 +127,12 @@ class Recommender:
 
     def predict(self, user_id: Id, item_id: Id) -> float | None:
         """The predicted preference; None where either is unknown."""
-        value: float | None = self._value(self._functions.predict(_untyped(user_id), _untyped(item_id)))
+        value: float | None = self._value(self._functions.predict(untyped(user_id), untyped(item_id)))
         return value
 
     def user_vector(self, user_id: Id) -> NDArray[np.float32]:
         """The user's query vector, float32 (dimensions,); the mean user direction for an unknown user."""
-        value = self._value(sa.cast(self._functions.user_vector(_untyped(user_id)), sa.ARRAY(sa.REAL)))
+        value = self._value(sa.cast(self._functions.user_vector(untyped(user_id)), sa.ARRAY(sa.REAL)))
         return np.asarray(value, dtype=np.float32)
 
     def generation(self) -> int | None:
@@ -154,36 +149,53 @@ class Recommender:
             )
         self._rows(sa.select(self._functions.use_search_settings()))
 
-    def select_recommend(self, user_id: Id, k: int = 10, *, exclude_seen: bool = True) -> sa.TableValuedAlias:
-        """`recommend` as a FROM element with columns item_id, score, reason."""
-        return self._functions.recommend(_untyped(user_id), k, exclude_seen).table_valued(  # type: ignore[no-any-return]
-            "item_id", sa.column("score", sa.Double), sa.column("reason", sa.Text), name="recommended"
-        )
 
-    def select_similar_items(self, item_id: Id, k: int = 10, *, min_users: int = 3) -> sa.TableValuedAlias:
-        """`similar_items` as a FROM element with columns item_id, score."""
-        return self._functions.similar_items(_untyped(item_id), k, min_users).table_valued(  # type: ignore[no-any-return]
-            "item_id", sa.column("score", sa.Double), name="similar"
-        )
+def _awaited(
+    method: Callable[Concatenate[Recommender, P], R],
+) -> Callable[Concatenate["AsyncRecommender", P], Coroutine[Any, Any, R]]:
+    """A method of Recommender that is awaited: SQLAlchemy lets the synchronous one run on an asynchronous connection."""
 
-    def select_similar_users(self, user_id: Id, k: int = 10) -> sa.TableValuedAlias:
-        """`similar_users` as a FROM element with columns user_id, score."""
-        return self._functions.similar_users(_untyped(user_id), k).table_valued(  # type: ignore[no-any-return]
-            "user_id", sa.column("score", sa.Double), name="similar"
-        )
+    @wraps(method)
+    async def call(self: "AsyncRecommender", /, *arguments: P.args, **options: P.kwargs) -> R:
+        return await self._run(lambda bind: method(Recommender(bind, self.name), *arguments, **options))
 
-    def select_users_for_item(self, item_id: Id, k: int = 10) -> sa.TableValuedAlias:
-        """`users_for_item` as a FROM element with columns user_id, score, preference."""
-        return self._functions.users_for_item(_untyped(item_id), k).table_valued(  # type: ignore[no-any-return]
-            "user_id", sa.column("score", sa.Double), sa.column("preference", sa.Double), name="audience"
-        )
+    return call
 
-    def select_popular_items(self, k: int = 10) -> sa.TableValuedAlias:
-        """`popular_items` as a FROM element with columns item_id, users, views."""
-        return self._functions.popular_items(k).table_valued(  # type: ignore[no-any-return]
-            "item_id", sa.column("users", sa.Integer), sa.column("views", sa.Double), name="popular"
-        )
 
-    def select_user_vector(self, user_id: Id) -> sa.ScalarSelect[Any]:
-        """The query vector as a sub-select, for ORDER BY item_vectors.preference.max_inner_product(..): evaluated once."""
-        return sa.select(sa.type_coerce(self._functions.user_vector(_untyped(user_id)), VECTOR)).scalar_subquery()
+class AsyncRecommender(Selectables):
+    """`Recommender` over an AsyncEngine, AsyncConnection or AsyncSession (a scoped one, too): the same methods, awaited.
+
+    retail = AsyncRecommender(engine, "retail")
+    for item in await retail.recommend(42, k=5): ...
+    """
+
+    def __init__(self, bind: AsyncBind, name: str) -> None:
+        _check(bind, _ASYNC_BINDS, "an AsyncRecommender takes an AsyncEngine, an AsyncConnection or an AsyncSession")
+        super().__init__(name)
+        self.bind = bind
+
+    async def _run(self, ask: Callable[[sa.Connection | Session], R]) -> R:
+        if isinstance(self.bind, AsyncEngine):
+            async with self.bind.begin() as connection:
+                return await connection.run_sync(ask)
+        if isinstance(self.bind, async_scoped_session):
+            return await self.bind().run_sync(ask)  # type: ignore[no-any-return]
+        return await self.bind.run_sync(ask)
+
+    recommend = _awaited(Recommender.recommend)
+    similar_items = _awaited(Recommender.similar_items)
+    similar_users = _awaited(Recommender.similar_users)
+    users_for_item = _awaited(Recommender.users_for_item)
+    popular_items = _awaited(Recommender.popular_items)
+    predict = _awaited(Recommender.predict)
+    user_vector = _awaited(Recommender.user_vector)
+    generation = _awaited(Recommender.generation)
+    _use_search_settings = _awaited(Recommender.use_search_settings)
+
+    async def use_search_settings(self) -> None:
+        """As of Recommender: with an AsyncConnection or an AsyncSession only. Raises TypeError."""
+        if isinstance(self.bind, AsyncEngine):
+            raise TypeError(
+                "use_search_settings() lasts for one transaction: give AsyncRecommender a connection or a session"
+            )
+        await self._use_search_settings()

@@ -1,12 +1,14 @@
 """The recommenders of a database: made, looked up, changed, granted, dropped. Their definitions live in Postgres."""
 
+import dataclasses
 import re
+from functools import partial
 from typing import Any
 
 from psycopg import errors as pg
 from psycopg.types.json import Jsonb
 
-from recstore import objects, sources, sqlfile
+from recstore import candidates, objects, sources, sqlfile
 from recstore.config import Settings
 from recstore.database import Connection, one_line, plain_errors, with_short_lock
 from recstore.definition import DEFAULT_FACTORS, MAX_FACTORS, MAX_VECTOR_DIMENSIONS, Definition, Storage
@@ -16,6 +18,7 @@ from recstore.errors import (
     InvalidInput,
     InvalidName,
     PermissionDenied,
+    ReadersLackRights,
     RecommenderExists,
     RecommenderNotFound,
     SchemaNameTaken,
@@ -77,6 +80,7 @@ def create(connection: Connection, name: str, definition: Definition) -> Registe
     with plain_errors(f"creating {name!r}", connection):
         check_name(connection, name)
         shape = sources.inspect(connection, definition.source)
+        candidates_select = candidates.inspect(connection, definition, shape.item_type)
         _check_names(connection, definition)
         vector_type, dimensions = storage_for(definition)
         try:
@@ -98,7 +102,7 @@ def create(connection: Connection, name: str, definition: Definition) -> Registe
                 registered = get(connection, name)
                 connection.execute(f"CREATE SCHEMA {registered.schema}")
                 connection.execute(f"COMMENT ON SCHEMA {registered.schema} IS 'Recommendations by recstore: {name}.'")
-                objects.install(connection, registered, shape.select)
+                objects.install(connection, registered, shape.select, candidates_select)
         except pg.UniqueViolation as error:
             ours = error.diag.schema_name == "recstore_private"
             raise (RecommenderExists if ours else SchemaNameTaken)(name=name) from None
@@ -180,29 +184,46 @@ def overview_of(connection: Connection, name: str) -> dict[str, Any]:
     raise RecommenderNotFound(name=name)
 
 
-def check_definition(connection: Connection, recommender: Registered, definition: Definition) -> sources.SourceShape:
-    """What another definition's source looks like; raises unless the recommender can have that definition."""
+def check_definition(connection: Connection, recommender: Registered, definition: Definition) -> tuple[str, str]:
+    """The SELECTs of another definition's source and of its candidates; raises unless the recommender can have that
+    definition."""
     factors = definition.hyperparameters.factors or 0
     if factors > MAX_FACTORS:
         raise TooManyFactors(factors=factors, limit=MAX_FACTORS)
-    shape = sources.inspect(connection, definition.source)
+    source_select = _source_select(connection, recommender, definition)
     _check_names(connection, definition)
+    return source_select, candidates.inspect(connection, definition, recommender.item_type)
+
+
+def _source_select(connection: Connection, recommender: Registered, definition: Definition) -> str:
+    shape = sources.inspect(connection, definition.source)
     if (shape.user_type, shape.item_type) != (recommender.user_type, recommender.item_type):
         raise InvalidInput(
             f"The source's ids are {shape.user_type.value} and {shape.item_type.value}, but {recommender.name!r} has"
             f" {recommender.user_type.value} and {recommender.item_type.value}: cast them in a query, or create another"
             " recommender."
         )
-    return shape
+    return shape.select
 
 
-def alter(connection: Connection, settings: Settings, recommender: Registered, definition: Definition) -> Registered:
-    """Stores another definition; takes effect at the next training, a changed source at once in view `interactions`.
+def alter(
+    connection: Connection,
+    settings: Settings,
+    recommender: Registered,
+    definition: Definition,
+    *,
+    readers_may_fail: bool = False,
+) -> Registered:
+    """Stores another definition; takes effect at the next training, a changed source at once in view `interactions`, changed
+    candidates at once in every function that returns items: by exact scan, if they are found through no index, until the next
+    calibration.
 
-    Id types, and dimensions beyond the fixed ones, cannot change here (`resize` in publication does the latter).
+    Id types, and dimensions beyond the fixed ones, cannot change here (`resize` in publication does the latter). Raises
+    ReadersLackRights where roles that were granted the recommender may not read the new candidates, unless `readers_may_fail`.
     """
+    altered = dataclasses.replace(recommender, definition=definition)
     with plain_errors(f"altering {recommender.name!r}", connection):
-        shape = check_definition(connection, recommender, definition)
+        selects = check_definition(connection, recommender, definition)
 
         def change() -> None:
             connection.execute(sqlfile.query("lock_recommender"), {"recommender_id": recommender.id})
@@ -214,31 +235,57 @@ def alter(connection: Connection, settings: Settings, recommender: Registered, d
             )
             if definition.schedule != recommender.definition.schedule:  # a new schedule has missed nothing
                 connection.execute(sqlfile.query("restart_schedule"), {"recommender_id": recommender.id})
-            view = objects.render(recommender, shape.select)["view interactions"]
-            objects.replace(connection, recommender, {"view interactions": view})
+            if _lists_times(definition) != _lists_times(recommender.definition):
+                connection.execute(sqlfile.query("restart_lists"), {"recommender_id": recommender.id})
+            old_parents = objects.has_old_parents(connection, recommender)
+            objects.replace(connection, altered, objects.render(altered, *selects, old_parents=old_parents))
+            if definition.candidates != recommender.definition.candidates:
+                if not readers_may_fail:
+                    _check_readers(connection, recommender)
+                if not candidates.looked_up_by_index(connection, altered):
+                    connection.execute(sqlfile.query("scan_exactly"), {"recommender_id": recommender.id})
 
-        with_short_lock(
-            connection, settings, f"Altering {recommender.name!r}", recommender.relation("interactions"), change
-        )
+        relations = [recommender.relation(name) for name in ("interactions", "candidates")]
+        with_short_lock(connection, settings, f"Altering {recommender.name!r}", relations, change)
         return get(connection, recommender.name)
 
 
-def restore_source_view(connection: Connection, settings: Settings, recommender: Registered) -> bool:
-    """Makes the view `interactions` anew, with its grants, where it is gone: dropped to migrate the source, or along with
-    it by CASCADE. False where it is there. Raises SourceInvalid where the source is gone."""
-    if "view interactions" not in objects.missing(connection, recommender):
-        return False
-    with plain_errors(f"restoring the source of {recommender.name!r}", connection):
-        shape = check_definition(connection, recommender, recommender.definition)
-        view = objects.render(recommender, shape.select)["view interactions"]
-        with_short_lock(
-            connection,
-            settings,
-            f"Restoring the source of {recommender.name!r}",
-            recommender.relation("interactions"),
-            lambda: objects.replace(connection, recommender, {"view interactions": view}),
-        )
-    return True
+def _check_readers(connection: Connection, recommender: Registered) -> None:
+    """Raises ReadersLackRights unless every role that may ask for items may read what the candidates read."""
+    lacking = candidates.readers_lacking(connection, recommender)
+    if lacking:
+        grants = [statement for statements in lacking.values() for statement in statements]
+        raise ReadersLackRights(name=recommender.name, readers=", ".join(lacking), grants=" ".join(grants))
+
+
+def restore_views(connection: Connection, settings: Settings, recommender: Registered) -> list[str]:
+    """Makes the views `interactions` and `candidates` anew, with their grants, where they are gone: dropped to migrate what
+    they read, or along with it by CASCADE. Returns the names of those. Raises SourceInvalid, CandidatesInvalid where what
+    they read is gone."""
+    gone = sorted({"view interactions", "view candidates"} & set(objects.missing(connection, recommender)))
+    for name in gone:
+        relation = recommender.relation(name.split()[1])
+        with plain_errors(f"restoring the {name} of {recommender.name!r}", connection):
+            if name == "view candidates":
+                select = candidates.inspect(connection, recommender.definition, recommender.item_type)
+                view = objects.render(recommender, "", select)[name]
+            else:
+                view = objects.render(recommender, _source_select(connection, recommender, recommender.definition))[
+                    name
+                ]
+            with_short_lock(
+                connection,
+                settings,
+                f"Restoring the {name} of {recommender.name!r}",
+                relation,
+                partial(objects.replace, connection, recommender, {name: view}),
+            )
+    return [name.split()[1] for name in gone]
+
+
+def _lists_times(definition: Definition) -> tuple[str | None, str]:
+    """What says when lists are written."""
+    return definition.lists.cron, definition.schedule.timezone
 
 
 def dependents(connection: Connection, recommender: Registered) -> list[str]:
@@ -285,7 +332,7 @@ def grant_reader(connection: Connection, recommender: Registered, role: str, *, 
         # a generation attached meanwhile copies its grants after this, or is in the list
         connection.execute(sqlfile.query("lock_recommender"), {"recommender_id": recommender.id})
         sides = ["items", "users"] if people else ["items"]
-        names = ["_generation", "item_vectors"] + (["user_vectors", "interactions"] if people else [])
+        names = ["_generation", "item_vectors", "candidates"] + (["user_vectors", "interactions"] if people else [])
         tables = connection.execute(
             "SELECT c.relname FROM pg_class c WHERE c.relnamespace = %s::regnamespace AND c.relkind IN ('r', 'p')"
             " AND c.relname ~ %s ORDER BY c.relname",
@@ -314,10 +361,10 @@ def _not_ours_to_grant(connection: Connection, recommender: Registered, role: st
         lacking.append(
             f"-- still to be run by the owner of pgvector's schema: GRANT USAGE ON SCHEMA {schema} TO {quoted(role)};"
         )
-    sources = connection.execute(
-        sqlfile.query("source_relations"), {"view": recommender.relation("interactions"), "role": role}
-    )
-    for row in sources.fetchall() if people else []:
-        granted = " ".join(filter(None, (row["usage"], row["select"])))
-        lacking.append(f"-- still to be run by the owner of the source, for recommend(): {granted}")
-    return lacking
+    read = {"candidates": "of what the candidates read, for every list of items"}
+    if people:
+        read["interactions"] = "of the source, for recommend()"
+    for view, whose in read.items():
+        for statement in objects.lacking_on(connection, recommender, view, role):
+            lacking.append(f"-- still to be run by the owner {whose}: {statement}")
+    return list(dict.fromkeys(lacking))

@@ -13,7 +13,7 @@ from recstore.config import Settings
 from recstore.database import Connection
 from recstore.errors import RecommenderNotFound, RecstoreError
 
-Job = Literal["retrain", "reindex", "prune"]
+Job = Literal["retrain", "reindex", "prune", "lists"]
 Origin = Literal["command", "task", "schedule"]
 
 CHANNEL = "recstore_requests"

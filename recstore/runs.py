@@ -27,6 +27,9 @@ from recstore.objects import OBJECTS_VERSION, Registered
 LOCK_NAMESPACE = 0x72656373
 """First key of recstore's advisory locks ("recs"); the second is the recommender's id."""
 
+LISTS_NAMESPACE = 0x7265636C
+"""First key of the locks of runs that only read a recommender and write lists ("recl"): beside whatever else is done to it."""
+
 BUILD_LOCK = -2
 """Second key of the lock that lets one index build at a time run in a database."""
 
@@ -92,26 +95,37 @@ class Recorder:
             self.connection.close()
 
 
-def take_lock(connection: Connection, recommender: Registered) -> None:
+def take_lock(connection: Connection, recommender: Registered, namespace: int = LOCK_NAMESPACE) -> None:
     """Takes the recommender's session lock. Raises RunInProgress, naming who holds it."""
-    row = connection.execute(sqlfile.query("lock_run"), lock_keys(recommender)).fetchone()
+    row = connection.execute(sqlfile.query("lock_run"), lock_keys(recommender, namespace)).fetchone()
     if row and row["locked"]:
         return
-    holder = connection.execute(sqlfile.query("lock_holder"), lock_keys(recommender)).fetchone()
+    holder = connection.execute(sqlfile.query("lock_holder"), lock_keys(recommender, namespace)).fetchone()
     who = "it has just ended, try again"
     if holder:
         who = f"{holder['application_name'] or 'another role'}, server process {holder['pid']}"
-        who += f", connected {holder['backend_start']:%Y-%m-%d %H:%M:%S}" if holder["backend_start"] else ""
+        who += f", connected {holder['backend_start']:%Y-%m-%d %H:%M:%S %Z}" if holder["backend_start"] else ""
     raise RunInProgress(name=recommender.name, who=who)
 
 
-def give_lock(connection: Connection, recommender: Registered) -> None:
+def give_lock(connection: Connection, recommender: Registered, namespace: int = LOCK_NAMESPACE) -> None:
     """Gives the session lock back."""
-    connection.execute(sqlfile.query("unlock_run"), lock_keys(recommender))
+    connection.execute(sqlfile.query("unlock_run"), lock_keys(recommender, namespace))
 
 
-def lock_keys(recommender: Registered) -> dict[str, int]:
-    return {"namespace": LOCK_NAMESPACE, "recommender_id": recommender.id}
+def lock_keys(recommender: Registered, namespace: int = LOCK_NAMESPACE) -> dict[str, int]:
+    return {"namespace": namespace, "recommender_id": recommender.id}
+
+
+def abandon(connection: Connection, settings: Settings, recommender: Registered, *, lists: bool = False) -> list[int]:
+    """Ends the rows of runs that say "running" of a process that is gone, and has their requests wait again; with `lists`
+    those that write lists. The caller holds their lock, in a transaction."""
+    keys = {"recommender_id": recommender.id, "lists": lists}
+    rows = connection.execute(sqlfile.query("abandon_runs"), keys).fetchall()
+    dead = [row["run"] for row in rows]
+    if dead:
+        requests.release(connection, settings, dead, "The process that worked on it ended without finishing it.")
+    return dead
 
 
 class Run:
@@ -121,6 +135,9 @@ class Run:
     NothingRequested when there are none. `time_limit` is how many seconds a worker lets it take. Raises RunInProgress when
     another run of the recommender holds the lock.
     """
+
+    namespace = LOCK_NAMESPACE
+    """Of the lock that it holds."""
 
     def __init__(
         self,
@@ -144,6 +161,7 @@ class Run:
         self.outcome: str | None = None
         self.requests: list[dict[str, Any]] = []
         self.wal_before: int | None = None
+        self.wal_beside = 0
         self.generation: int | None = None
         self.device: str | None = None
         self.stages: list[dict[str, Any]] = []
@@ -166,13 +184,13 @@ class Run:
                 if self.recommender.objects_version != OBJECTS_VERSION:
                     found = self.recommender.objects_version
                     raise ObjectsOutdated(name=self.name, found=found, needed=OBJECTS_VERSION)
-                take_lock(self.connection, self.recommender)
+                take_lock(self.connection, self.recommender, self.namespace)
                 try:
                     self._begin()
                     # once more: what was altered before the requests were made that this serves
                     self.recommender = registry.get(self.connection, self.name)
                 except NothingRequested:
-                    give_lock(self.connection, self.recommender)
+                    give_lock(self.connection, self.recommender, self.namespace)
                     raise
         except BaseException:
             self.connection.close()
@@ -182,7 +200,9 @@ class Run:
     def _begin(self) -> None:
         keys = {"recommender_id": self.recommender.id}
         with self.connection.transaction():
-            abandoned = self.connection.execute(sqlfile.query("abandon_runs"), keys).fetchall()
+            abandoned = abandon(
+                self.connection, self.settings, self.recommender, lists=self.namespace == LISTS_NAMESPACE
+            )
             row = self.connection.execute(
                 sqlfile.query("insert_run"),
                 keys
@@ -191,24 +211,20 @@ class Run:
             ).fetchone()
             assert row is not None
             self.number = row["run"]
-            if abandoned:
-                dead = [row["run"] for row in abandoned]
-                requests.release(
-                    self.connection, self.settings, dead, "The process that worked on it ended without finishing it."
-                )
             self.requests = requests.claim(self.connection, self.name, self.job, self.number)
             if self.requested and not self.requests:
                 raise NothingRequested(name=self.name, job=self.job)
-            self.connection.execute(sqlfile.query("take_fence"), keys | {"run": self.number})
+            self._fence(keys)
         self.connection.execute("SELECT set_config('application_name', %s, false)", [self.application_name])
         self.reporter = Recorder(self.url, self.number, self.given)
-        self.wal_before = _wal(self.connection)
+        self.wal_before = wal(self.connection)
         if abandoned:
-            names = [f"recstore:run:{row['run']}" for row in abandoned]
+            names = [f"recstore:run:{run}" for run in abandoned]
             self.connection.execute(sqlfile.query("end_backends"), {"application_names": names}).fetchall()
-            self.warn(
-                f"Run {', '.join(str(row['run']) for row in abandoned)} ended without finishing; its leftovers are removed."
-            )
+            self.warn(f"Run {', '.join(map(str, abandoned))} ended without finishing; its leftovers are removed.")
+
+    def _fence(self, keys: dict[str, int]) -> None:
+        self.connection.execute(sqlfile.query("take_fence"), keys | {"run": self.number})
 
     def check(self, stage: str) -> None:
         """Raises LostLock when a newer run has taken the fence."""
@@ -265,9 +281,10 @@ class Run:
         try:
             if self.connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
                 raise psycopg.OperationalError("the connection is not usable")
-            self._finish(finish, error, _wal(self.connection, since=self.wal_before))
+            written = wal(self.connection, since=self.wal_before)
+            self._finish(finish, error, None if written is None else written + self.wal_beside)
             # closing gives the lock back too, but only once the server has noticed: a run that follows at once would meet it
-            give_lock(self.connection, self.recommender)
+            give_lock(self.connection, self.recommender, self.namespace)
             self.connection.execute(f"NOTIFY {requests.CHANNEL}")
         except psycopg.Error:
             # the run's own connection is gone: the row is finished on another, if there is a server at all
@@ -302,7 +319,17 @@ class Run:
                 requests.finish(self.connection, self.number, finish["state"], told)
 
 
-def _wal(connection: Connection, since: int | None = None) -> int | None:
+class ListsRun(Run):
+    """A run that publishes nothing: it holds up no training and needs no fence, and there is one of a recommender at a time."""
+
+    namespace = LISTS_NAMESPACE
+
+    def _fence(self, keys: dict[str, int]) -> None: ...
+
+    def check(self, stage: str) -> None: ...
+
+
+def wal(connection: Connection, since: int | None = None) -> int | None:
     """Bytes of WAL written since: by this session where the server counts that (PostgreSQL 18), else by all; None where
     it will not tell."""
     own = connection.info.server_version >= 180000

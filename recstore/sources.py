@@ -29,6 +29,7 @@ from recstore.errors import (
     UnsupportedValueType,
 )
 from recstore.interactions import Interactions, InteractionsBuilder, SourceReport
+from recstore.selects import by_index, columns_of, plan_cost, relation_of, stripped, type_name
 from recstore.types import NUMBER_OIDS, TIMESTAMP_OIDS, IdType, type_of_oid
 
 SMALL_COST = 250
@@ -64,7 +65,7 @@ class Lookup:
 def inspect(connection: Connection, source: Source) -> SourceShape:
     """Finds the source's id types and its SELECT. Raises SourceInvalid, UnsupportedIdType, UnsupportedValueType,
     PermissionDenied."""
-    select = _query_select(source.query) if source.query is not None else _table_select(connection, source)
+    select = stripped(source.query) if source.query is not None else _table_select(connection, source)
     columns = _columns(connection, select)
     for name in ("user_id", "item_id", "value"):
         if name not in columns:
@@ -76,15 +77,15 @@ def inspect(connection: Connection, source: Source) -> SourceShape:
     for side, name in (("user", "user_id"), ("item", "item_id")):
         oid = columns[name]
         if oid not in type_of_oid:
-            raise UnsupportedIdType(side=side, column=_source_column(source, side), type=_type_name(connection, oid))
+            raise UnsupportedIdType(side=side, column=_source_column(source, side), type=type_name(connection, oid))
         types.append(IdType(type_of_oid[oid]))
     if columns["value"] not in NUMBER_OIDS:
         column = source.value if source.table and source.value else "value"
-        raise UnsupportedValueType(column=column, type=_type_name(connection, columns["value"]))
+        raise UnsupportedValueType(column=column, type=type_name(connection, columns["value"]))
     has_last_at = "last_at" in columns
     if has_last_at and columns["last_at"] not in TIMESTAMP_OIDS:
         raise SourceInvalid(
-            reason=f"the last_at column has the type {_type_name(connection, columns['last_at'])}, which is not a time",
+            reason=f"the last_at column has the type {type_name(connection, columns['last_at'])}, which is not a time",
             remedy="Use a timestamp, timestamptz or date.",
         )
     # varchar becomes text and a domain its base type, so that every object has one type; their indexes still serve
@@ -101,33 +102,9 @@ def _source_column(source: Source, side: str) -> str:
     return source.user if side == "user" else source.item
 
 
-def _query_select(query: str) -> str:
-    return re.sub(r"[\s;]+$", "", query)
-
-
 def _table_select(connection: Connection, source: Source) -> str:
-    try:
-        row = connection.execute(
-            "SELECT n.nspname, c.relname FROM pg_class c"
-            " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%s)",
-            [source.table],
-        ).fetchone()
-    except pg.InsufficientPrivilege as error:
-        raise _denied(connection, error, f"GRANT USAGE ON SCHEMA and SELECT ON {source.table}") from None
-    except psycopg.Error as error:
-        raise SourceInvalid(reason=one_line(error), remedy="Write the table as schema.table.") from None
-    if row is None:
-        raise SourceInvalid(
-            reason=f"there is no table {source.table} that this role can see", remedy="Write it as schema.table."
-        )
-    relation = sql.Identifier(row["nspname"], row["relname"])
-    have = {
-        found["attname"]
-        for found in connection.execute(
-            "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
-            [relation.as_string(connection)],
-        )
-    }
+    assert source.table is not None
+    relation, have = relation_of(connection, source.table, SourceInvalid)
     wanted = {"user_id": source.user, "item_id": source.item, "value": source.value, "last_at": source.last_at}
     for column in wanted.values():
         if column is not None and column not in have:
@@ -146,44 +123,8 @@ def _table_select(connection: Connection, source: Source) -> str:
 
 
 def _columns(connection: Connection, select: str) -> dict[str, int]:
-    """Column name -> type oid. Prepared, so that the text is one statement and cannot break out of its parentheses."""
-    try:
-        with connection.transaction():
-            connection.execute("SET TRANSACTION READ ONLY")
-            cursor = connection.execute(f"SELECT * FROM (\n{select}\n) s LIMIT 0", prepare=True)  # noqa: S608
-            return {column.name: column.type_code for column in cursor.description or ()}
-    except pg.InsufficientPrivilege as error:
-        raise _denied(connection, error, "GRANT SELECT on the source's tables") from None
-    except psycopg.Error as error:
-        if isinstance(error, psycopg.OperationalError) and connection.closed:
-            raise
-        reason = one_line(error)
-        if isinstance(error, pg.SyntaxError):
-            reason = _syntax_error(connection, select) or reason
-        raise SourceInvalid(reason=reason, remedy="Try the query in psql first.") from None
-
-
-def _syntax_error(connection: Connection, select: str) -> str | None:
-    """The mistake as the server tells it of the text alone, without the parentheses that were put around it."""
-    try:
-        with connection.transaction():
-            connection.execute("SET TRANSACTION READ ONLY")
-            connection.execute(f"EXPLAIN {select}", prepare=True)
-    except pg.SyntaxError as error:
-        return one_line(error)
-    except psycopg.Error:
-        pass
-    return None
-
-
-def _denied(connection: Connection, error: psycopg.Error, grant: str) -> PermissionDenied:
-    role = connection.info.user
-    return PermissionDenied(role=role, reason=one_line(error), remedy=f"Have the owner run: {grant} TO {role};")
-
-
-def _type_name(connection: Connection, oid: int) -> str:
-    row = connection.execute("SELECT format_type(%s, NULL) AS name", [oid]).fetchone()
-    return str(row["name"]) if row else str(oid)
+    """Column name -> type oid."""
+    return dict(columns_of(connection, select, SourceInvalid, "the source's tables"))
 
 
 def check_lookup(connection: Connection, schema: str, seconds: float = 5.0) -> Lookup:
@@ -210,8 +151,8 @@ def check_lookup(connection: Connection, schema: str, seconds: float = 5.0) -> L
             try:
                 execute = sql.SQL("EXECUTE {} ({})")
                 asked = [execute.format(name, sql.Literal(user["user_id"])) for user in sample]
-                indexed = _cost(connection, asked[0]) < max(SMALL_COST, _cost(connection, whole) / 10)
-                indexed = indexed or _by_index(connection, asked[0])  # not analyzed yet
+                indexed = plan_cost(connection, asked[0]) < max(SMALL_COST, plan_cost(connection, whole) / 10)
+                indexed = indexed or by_index(connection, asked[0])  # not analyzed yet
                 times = []
                 for statement in asked:
                     start = time.perf_counter()
@@ -227,17 +168,6 @@ def check_lookup(connection: Connection, schema: str, seconds: float = 5.0) -> L
                 raise
             return Lookup(indexed=False, milliseconds=None, problem=one_line(error))
     return Lookup(indexed=indexed, milliseconds=sorted(times)[len(times) // 2])
-
-
-def _by_index(connection: Connection, statement: sql.Composable) -> bool:
-    """Whether the plan looks a user up in an index, whatever it thinks that costs."""
-    rows = connection.execute(sql.SQL("EXPLAIN ") + statement).fetchall()
-    return any("Index Cond:" in line and "$1" in line for row in rows for line in row.values())
-
-
-def _cost(connection: Connection, statement: sql.Composable) -> float:
-    row = connection.execute(sql.SQL("EXPLAIN (FORMAT JSON) ") + statement).fetchone()
-    return float(row["QUERY PLAN"][0]["Plan"]["Total Cost"]) if row else 0.0
 
 
 def has_last_at(connection: Connection, schema: str) -> bool:

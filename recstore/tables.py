@@ -58,6 +58,7 @@ recommenders = sa.Table(
     sa.Column("created_by", sa.Text, nullable=False, server_default=sa.text("session_user")),
     _timestamp("scheduled_at", nullable=False, now=True),
     sa.Column("held_out_key", sa.Uuid, nullable=False, server_default=sa.text("gen_random_uuid()")),
+    _timestamp("lists_at", nullable=False, now=True),
 )
 
 runs = sa.Table(

@@ -83,14 +83,14 @@ class Generations:
                 generation = run.generation = generations.next_of(run.connection, settings, run.recommender)
                 barriers.advance(run.connection, generation, run.recommender.parents())
             building.build(run, generation, self._content(generation, run.recommender.dimensions))
-            return pipeline._finish(run, generation, settings.flip_wait)
+            return pipeline.finish(run, generation, settings.flip_wait)
 
     def _content(self, generation: int, dimensions: int) -> building.Content:
         random = np.random.default_rng(generation)
         self.items[generation] = random.normal(size=(ITEMS, FACTORS)).astype(np.float32)
         self.users[generation] = random.normal(size=(USERS, FACTORS)).astype(np.float32)
         return building.Content(
-            interactions=self.interactions,
+            population=building.Population.of(self.interactions),
             pulled=self.interactions,
             items=vectors.item_vectors(self.items[generation], dimensions),
             users=vectors.user_vectors(self.users[generation], dimensions),

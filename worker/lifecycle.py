@@ -9,7 +9,7 @@ from celery import signals
 from recstore.config import load_settings
 from recstore.database import connect, plain_errors
 from recstore.errors import RecstoreError
-from recstore.migrate import require_current, require_extension
+from recstore.readiness import require_current, require_extension
 from recstore.servers import database_url
 
 from .app import app

@@ -1,5 +1,5 @@
-"""The tasks, under names that any application may send: `recstore.retrain`, `recstore.reindex` and `recstore.prune` with a
-recommender's name, beat's `recstore.dispatch`, and `recstore.trial`, which only the dispatcher sends.
+"""The tasks, under names that any application may send: `recstore.retrain`, `recstore.reindex`, `recstore.prune` and
+`recstore.lists` with a recommender's name, beat's `recstore.dispatch`, and `recstore.trial`, which only the dispatcher sends.
 
 An application's message becomes a request; the dispatcher's own (`requested`) wakes a worker to serve what is asked for.
 So a message that comes twice, late, or to the wrong queue does no harm: what it asks for is in the database.
@@ -17,6 +17,7 @@ from celery import Task
 from celery.utils.log import get_task_logger
 
 from recstore import dispatch as dispatcher
+from recstore import lists as batch_lists
 from recstore import pipeline, requests
 from recstore.config import Settings, load_settings
 from recstore.database import connect, plain_errors
@@ -28,7 +29,7 @@ from recstore.errors import (
     RecstoreError,
     RunInProgress,
 )
-from recstore.migrate import require_current
+from recstore.readiness import require_current
 from recstore.servers import database_url
 from recstore.tuning import work
 
@@ -41,6 +42,7 @@ JOBS: dict[requests.Job, Callable[..., Any]] = {
     "retrain": pipeline.retrain,
     "reindex": pipeline.reindex,
     "prune": pipeline.prune,
+    "lists": batch_lists.write_defined,
 }
 
 
@@ -69,6 +71,12 @@ def reindex(self: Task, name: object = None, requested: bool = False) -> None:
 def prune(self: Task, name: object = None, requested: bool = False) -> None:
     """Removes a recommender's old generations and what dead runs left."""
     _work(self, "prune", name, requested)
+
+
+@app.task(name="recstore.lists", base=Job, bind=True)
+def lists(self: Task, name: object = None, requested: bool = False) -> None:
+    """Writes the tables of lists that a recommender's definition names."""
+    _work(self, "lists", name, requested)
 
 
 @app.task(name="recstore.trial", base=Job)

@@ -3,17 +3,25 @@
 import io
 import json
 import sys
+from functools import cache
+from typing import Any
 
 import typer
+from pydantic import ValidationError
 from rich.text import Text
 
 from recstore.cli import (
     ask,
     benchmark,
+    doctor,
     evaluate,
+    exchange,
     health,
     history,
+    init,
     jobs,
+    lists,
+    load,
     manage,
     request,
     schema,
@@ -25,6 +33,7 @@ from recstore.cli import (
 )
 from recstore.cli.context import app, state
 from recstore.errors import InvalidInput, RecstoreError
+from recstore.wording import what_is_wrong
 
 __all__ = ["app", "run"]
 
@@ -33,19 +42,24 @@ INTERRUPTED = 130
 
 for module in (
     schema,
+    init,
+    load,
     manage,
     jobs,
     evaluate,
     tune,
     studies,
     benchmark,
+    lists,
     request,
     status,
     history,
+    exchange,
     ask,
     server,
     up,
     health,
+    doctor,
 ):
     module.register(app)
 
@@ -55,22 +69,24 @@ def run(arguments: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):  # a title may have letters that this locale has not
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    state.json = "--json" in arguments  # for mistakes in the command line itself
     try:
         _check_text(arguments)
-        code = int(app(arguments, prog_name="recstore", standalone_mode=False) or 0)
+        code = int(_command()(arguments, prog_name="recstore", standalone_mode=False) or 0)
         if code == INTERRUPTED:  # what typer makes of Ctrl-C
             raise KeyboardInterrupt
         return code
     except RecstoreError as error:
-        _complain(error.message, type(error).__name__)
+        data = {key: value for key, value in vars(error).items() if key != "message" and key[0] != "_"}
+        _complain(error.message, type(error).__name__, data=data)
         return error.exit_code
     except typer.Abort:
-        state.errors.print("Nothing was changed.")
+        _complain("Nothing was changed.", "Aborted", label="")
         return 1
     except typer.TyperException as error:
         if not error.format_message():  # no arguments: the help was shown
             return 0
-        _complain(error.format_message(), "Usage", hint=_usage(error))
+        _complain(_words(error), "Usage", hint=_usage(error))
         return error.exit_code
     except KeyboardInterrupt:
         _complain("Interrupted. What was live stays live; the next run cleans up.", "Interrupted")
@@ -80,6 +96,12 @@ def run(arguments: list[str]) -> int:
         return 0
     except typer.Exit as error:
         return error.exit_code
+
+
+@cache
+def _command() -> Any:
+    """All commands with their options, which take a twelfth of a second to make."""
+    return typer.main.get_command(app)
 
 
 def _check_text(arguments: list[str]) -> None:
@@ -92,15 +114,29 @@ def _check_text(arguments: list[str]) -> None:
             ) from None
 
 
+def _words(error: typer.TyperException) -> str:
+    """What typer says of the command line; of a value, which option has it and what it must be."""
+    wrong, part = error.__cause__, getattr(error, "param", None)
+    if not (isinstance(wrong, ValidationError) and part is not None):
+        return error.format_message()
+    first = wrong.errors()[0]
+    names = " / ".join(part.opts) if part.param_type_name == "option" else part.name
+    return f"{names} is {first['input']!r}: {what_is_wrong(first)}."
+
+
 def _usage(error: typer.TyperException) -> str | None:
     context = getattr(error, "ctx", None)
     return f"Try: {context.command_path} --help" if context is not None else None
 
 
-def _complain(message: str, kind: str, hint: str | None = None) -> None:
+def _complain(
+    message: str, kind: str, hint: str | None = None, data: dict[str, Any] | None = None, label: str = "Error: "
+) -> None:
+    """On standard error, also with --json: there it is one line, the last one, and standard output stays empty or data."""
     if state.json:
-        state.errors.print(json.dumps({"error": message, "kind": kind}), markup=False)
+        line = json.dumps({"error": message, "kind": kind, "data": data or {}}, default=str)
+        state.errors.print(line, markup=False)
         return
-    state.errors.print(Text.assemble(("Error: ", "bold red"), message))
+    state.errors.print(Text.assemble((label, "bold red"), message))
     if hint:
         state.errors.print(hint, markup=False)

@@ -1,14 +1,12 @@
 """Answers at the command line: similar, recommend, popular; exactly the SQL that applications run."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from recstore import questions, registry
 from recstore.cli.context import Json, Name, current, say, show_rows, state, use_json
 from recstore.database import Connection
-from recstore.errors import InvalidInput, NotTrained
-from recstore.objects import Registered
 
 K = Annotated[int, typer.Option("--k", "-k", help="Rows wanted.", metavar="N")]
 Sql = Annotated[bool, typer.Option("--sql", help="Print the SQL, too.")]
@@ -37,7 +35,7 @@ def similar(
     with current() as (opened, _, _settings):
         recommender = registry.get(opened, name)
         item = recommender.item_type.parse(item_id, "item id")
-        _check(opened, recommender, k)
+        questions.require_live(opened, recommender, k)
         known = opened.execute(
             f"SELECT v.embedding IS NULL AS collapsed FROM {recommender.relation('item_vectors')} v WHERE v.item_id = %s",  # noqa: S608
             [item],
@@ -46,7 +44,8 @@ def similar(
         if known and known["collapsed"]:
             empty = f"The item {item_id} has too few views to tell what is similar to it."
         elif known:
-            empty = f"No item with at least {min_users} users is similar to {item_id}; try --min-users 1."
+            one = "candidate" if recommender.definition.candidates.given else "item"
+            empty = f"No {one} with at least {min_users} users is similar to {item_id}; try --min-users 1."
         _answer(opened, questions.similar(recommender, item, k, min_users), empty, sql)
 
 
@@ -66,11 +65,13 @@ def recommend(
     with current() as (opened, _, _settings):
         recommender = registry.get(opened, name)
         user = recommender.user_type.parse(user_id, "user id")
-        _check(opened, recommender, k)
+        questions.require_live(opened, recommender, k)
         _answer(
             opened,
             questions.recommended(recommender, user, k, exclude_seen=not seen),
-            "This user has seen everything.",
+            "This user has seen every candidate, or there is none now."
+            if recommender.definition.candidates.given
+            else "This user has seen everything.",
             sql,
         )
 
@@ -83,16 +84,9 @@ def popular(name: Name, k: K = 10, sql: Sql = False, json: Json = False) -> None
     use_json(json)
     with current() as (opened, _, _settings):
         recommender = registry.get(opened, name)
-        _check(opened, recommender, k)
-        _answer(opened, questions.popular(recommender, k), "There are no items.", sql)
-
-
-def _check(opened: Connection, recommender: Registered, k: int) -> None:
-    if k < 1:
-        raise InvalidInput(f"--k is {k}: it is the number of rows wanted and must be at least 1.")
-    row: dict[str, Any] | None = opened.execute(f"SELECT {recommender.relation('generation')}() AS g").fetchone()
-    if row is None or row["g"] is None:
-        raise NotTrained(name=recommender.name)
+        questions.require_live(opened, recommender, k)
+        empty = "No item is a candidate now." if recommender.definition.candidates.given else "There are no items."
+        _answer(opened, questions.popular(recommender, k), empty, sql)
 
 
 def _answer(opened: Connection, question: questions.Question, empty: str, sql: bool) -> None:

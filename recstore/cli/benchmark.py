@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from recstore.cli.context import Json, Yes, current, say, settings, show, show_rows, use_json
-from recstore.cli.definitions import definition_options, merge
+from recstore.cli.definitions import definition_options
 from recstore.cli.manage import warn_of_publications
 from recstore.cli.measured import (
     METRICS,
@@ -20,7 +20,6 @@ from recstore.cli.measured import (
     SplitSeed,
     Threads,
     Users,
-    check_report,
     parsed_ks,
     parsed_search,
     parsed_users,
@@ -32,13 +31,13 @@ from recstore.errors import InvalidInput
 from recstore.evaluation.splits import SEED
 from recstore.measuring import benchmark as benchmarking
 from recstore.measuring.measure import Wanted
+from recstore.options import merge
+from recstore.reporting.files import check_report
 from recstore.tuning.search import Options
-
-WITHOUT = ("source", "filters", "publication", "gate", "schedule")
 
 
 def register(app: typer.Typer) -> None:
-    app.command("benchmark", epilog=METRICS)(definition_options(without=WITHOUT)(benchmark))
+    app.command("benchmark", epilog=METRICS)(definition_options(without=benchmarking.UNTRIED)(benchmark))
 
 
 def benchmark(
@@ -96,12 +95,8 @@ def benchmark(
     plain or gzip. Example: recstore benchmark --train train.txt --test test.txt --factors 256
     """
     use_json(json)
-    if format not in ("auto", "pairs", "lists"):
-        raise InvalidInput(f"--format is {format!r}: choose one of auto, pairs, lists.")
     if trials is not None and not tune:
         raise InvalidInput("--trials goes with --tune.")
-    if keep is not None and not sql:
-        raise InvalidInput("--keep needs the store: leave out --no-sql.")
     wanted = Wanted(parsed_ks(k), parsed_users(users), include_seen, 0, curve, sql, parsed_search(search), split_seed)
     check_report(report, pictures)
     files = benchmarking.Files(train, test, negatives, format, values)  # type: ignore[arg-type]

@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from recstore import migrate
+from recstore import readiness
+from recstore.cli import completion
 from recstore.config import Settings, load_settings
 from recstore.database import Connection, connect, plain_errors
 from recstore.errors import InvalidInput
@@ -42,9 +43,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Name = Annotated[str, typer.Argument(help="The recommender.", show_default=False)]
+Name = Annotated[
+    str, typer.Argument(help="The recommender.", show_default=False, autocompletion=completion.recommenders)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Force = Annotated[bool, typer.Option("--force", help="Publish even what the gate or the source guard would refuse.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the SQL that would be executed, and change nothing.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
 
 
@@ -68,7 +72,6 @@ def options(
 ) -> None:
     del version  # its callback has seen to it
     state.database = database
-    state.json = False
 
 
 def use_json(value: bool) -> None:
@@ -97,7 +100,7 @@ def connection() -> Iterator[tuple[Connection, str, Settings]]:
 def current() -> Iterator[tuple[Connection, str, Settings]]:
     """`connection`, to a database whose schema is this version's."""
     with connection() as (opened, url, given):
-        migrate.require_current(opened)
+        readiness.require_current(opened)
         yield opened, url, given
 
 
@@ -124,6 +127,16 @@ def say(sentence: str) -> None:
 def show(value: Any) -> None:
     """Data for programs."""
     state.output.print(as_json(value), markup=False)
+
+
+def show_statements(statements: Sequence[str]) -> None:
+    """What a dry run found; with --json {"statements": [..]}."""
+    if state.json:
+        show({"statements": list(statements)})
+    elif not statements:
+        say("-- nothing to do")
+    for statement in statements:
+        say(statement)
 
 
 def told(rows: Sequence[dict[str, Any]], empty: str) -> bool:
@@ -170,7 +183,7 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, datetime):
-        return f"{value.astimezone():%Y-%m-%d %H:%M:%S}"
+        return f"{value.astimezone():%Y-%m-%d %H:%M:%S %Z}"
     if isinstance(value, float):
         return f"{value:.3f}".removesuffix(".000")
     if isinstance(value, UUID | str | int | Decimal):

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from recstore import registry
+from recstore.cli import completion
 from recstore.cli.context import Json, Name, Yes, current, settings, show, state, use_json
-from recstore.cli.definitions import definition_options, merge
+from recstore.cli.definitions import definition_options
 from recstore.cli.manage import warn_of_publications
 from recstore.cli.measured import (
     METRICS,
@@ -21,7 +22,6 @@ from recstore.cli.measured import (
     SplitSeed,
     Threads,
     Users,
-    check_report,
     parsed_ks,
     parsed_search,
     parsed_users,
@@ -32,14 +32,13 @@ from recstore.errors import InvalidInput
 from recstore.evaluation.splits import SEED, SplitChoice
 from recstore.measuring import evaluate as evaluating
 from recstore.measuring.measure import Wanted
+from recstore.options import merge
 from recstore.progress import StageReporter
-
-UNTRIED = ("source", "storage", "publication", "gate", "schedule")
-"""Sections whose settings are not tried here."""
+from recstore.reporting.files import check_report
 
 
 def register(app: typer.Typer) -> None:
-    app.command("evaluate", epilog=METRICS)(definition_options(without=UNTRIED)(evaluate))
+    app.command("evaluate", epilog=METRICS)(definition_options(without=evaluating.UNTRIED)(evaluate))
 
 
 def evaluate(
@@ -50,6 +49,7 @@ def evaluate(
             help="What is held out: the newest pairs, some items of each user, or a share of the pairs at random. Unset: by"
             " time if the source has one, else by user.",
             metavar="time|user|share",
+            autocompletion=completion.choosing("time", "user", "share"),
         ),
     ] = None,
     share: Annotated[
@@ -118,13 +118,7 @@ def evaluate(
 def split_choice(
     by: str | None, share: str | None, items: int | None, seed: int, query: str | None, file: Path | None
 ) -> SplitChoice | evaluating.TestPairs:
-    if query is None and file is None:
-        return SplitChoice(by, _share(share), items, seed)  # type: ignore[arg-type]
-    if query is not None and file is not None:
-        raise InvalidInput("Give one test set: --test-query or --test-file.")
-    if by is not None or share is not None or items is not None:
-        raise InvalidInput("A test set that is given is not split off: leave out --split, --share and --items.")
-    return evaluating.TestPairs(query, file)
+    return evaluating.chosen_part(by, _share(share), items, seed, query, file)
 
 
 def _share(text: str | None) -> float | None:

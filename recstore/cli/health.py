@@ -1,7 +1,10 @@
 """One command for a container's health check and for monitoring scripts."""
 
+from dataclasses import asdict
+
 import typer
 
+from recstore import health as checks
 from recstore.cli.context import Json, say, settings, show, use_json
 from recstore.servers import broker_url, database_url
 
@@ -15,18 +18,12 @@ def health(json: Json = False) -> None:
 
     Exit code 0: all is well; 3: no connection; 1: anything else, with what to do about it. Example: recstore health
     """
-    from recstore import broker, migrate  # redis-py, which no other command needs
-    from recstore import health as checks
-
     use_json(json)
     given = settings()
-    with checks.asking(database_url(given), "recstore:health") as connection:
-        checks.check_database(connection)
-        revision, dispatched = migrate.current(connection), checks.last_dispatch(connection)
-    broker.queue_lengths(broker_url(given))
-    checks.check_dispatch(given, dispatched)
+    found = checks.check(database_url(given), broker_url(given), given)
     if json:
-        show({"healthy": True, "revision": revision, "last_dispatch_seconds": dispatched})
+        show(asdict(found))
     say(
-        f"healthy: the database is at revision {revision}, the broker answers, the last dispatch was {dispatched:.0f} s ago"
+        f"healthy: the database is at revision {found.revision}, the broker answers, the last dispatch was"
+        f" {found.last_dispatch_seconds:.0f} s ago"
     )

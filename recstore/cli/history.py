@@ -6,28 +6,22 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.text import Text
 
+from recstore import watching as watched
+from recstore.cli import completion
 from recstore.cli.context import Json, say, show, state, use_json
-from recstore.cli.follow import (
-    EVERY,
-    NoConnection,
-    Replay,
-    at_work,
-    check_known,
-    clock,
-    polled,
-    rows_of,
-    watching,
-    where,
-)
-from recstore.cli.screen import STYLES, Column, duration, print_table, stamp, when
-from recstore.database import Connection
-from recstore.errors import RunNotFound
+from recstore.cli.follow import polled, watching, where
+from recstore.cli.screen import STYLES, Column, print_table, stamp, when
 from recstore.progress import StageReporter
+from recstore.times import duration
+from recstore.watching import NoConnection, Replay, at_work, clock
 
 GONE = "The process of this run ended without finishing it."
 """Of one that nobody has noticed yet, and whose row says no error."""
 
-OfOne = Annotated[str | None, typer.Argument(help="Of this recommender only.", show_default=False)]
+OfOne = Annotated[
+    str | None,
+    typer.Argument(help="Of this recommender only.", show_default=False, autocompletion=completion.recommenders),
+]
 Newest = Annotated[int, typer.Option("-n", help="The newest so many.", metavar="N", min=1)]
 
 
@@ -49,8 +43,7 @@ def requests(
     """
     use_json(json)
     with watching() as (opened, _):
-        check_known(opened, name)
-        rows, now = rows_of(opened, "watch_requests", recommender=name, open=open_, limit=n)[::-1], clock(opened)
+        rows, now = watched.asked(opened, name, n=n, open=open_), clock(opened)
     columns = [
         Column("request", lambda row: row["request"], "number"),
         *_of_whom(name),
@@ -68,7 +61,7 @@ def runs(
     name: OfOne = None,
     n: Newest = 20,
     job: Annotated[
-        Literal["retrain", "reindex", "prune", "publish", "resize"] | None,
+        Literal["retrain", "reindex", "prune", "publish", "resize", "import", "lists"] | None,
         typer.Option(help="Only of this job.", show_default=False),
     ] = None,
     state_: Annotated[
@@ -83,9 +76,7 @@ def runs(
     """
     use_json(json)
     with watching() as (opened, _):
-        check_known(opened, name)
-        rows = rows_of(opened, "watch_runs", recommender=name, job=job, state=state_, limit=n)[::-1]
-        now = clock(opened)
+        rows, now = watched.runs(opened, name, n=n, job=job, state=state_), clock(opened)
     columns = [
         Column("run", lambda row: row["run"], "number"),
         *_of_whom(name),
@@ -115,6 +106,7 @@ def logs(
             help="Its number, or a recommender for its newest; otherwise the newest of all.",
             metavar="[RUN|NAME]",
             show_default=False,
+            autocompletion=completion.either(completion.recommenders, completion.runs),
         ),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it ends, or Ctrl-C.")] = False,
@@ -128,13 +120,13 @@ def logs(
     use_json(json)
     name = None if run is None or run.isdecimal() else run  # no recommender's name begins with a digit
     with watching() as (opened, _):
-        number = int(run) if run and name is None else _newest(opened, name)
+        number = int(run) if run and name is None else watched.newest_run(opened, name)
         if number is None:
             if json:
                 show(None)
             say("There is no run yet. Start one with: recstore retrain " + (name or "NAME"))
             return
-        found = _run(opened, number)
+        found = watched.run(opened, number)
     reporter = StageReporter(state.output)
     replay = Replay(reporter)
     if not json:
@@ -142,7 +134,7 @@ def logs(
         replay.show(found)
     if follow and found["state"] == "running":
         with suppress(KeyboardInterrupt), reporter.showing():
-            for seen in polled(lambda opened, _: _run(opened, number), EVERY):
+            for seen in polled(lambda opened: watched.run(opened, number), watched.EVERY):
                 if isinstance(seen, NoConnection):
                     reporter.warn(str(seen))
                     continue
@@ -155,19 +147,6 @@ def logs(
         show(found)
     else:
         _tail(found, trace)
-
-
-def _newest(opened: Connection, name: str | None) -> int | None:
-    check_known(opened, name)
-    rows = rows_of(opened, "watch_runs", recommender=name, job=None, state=None, limit=1)
-    return rows[0]["run"] if rows else None
-
-
-def _run(opened: Connection, number: int) -> dict[str, Any]:
-    rows = rows_of(opened, "watch_run", run=number)
-    if not rows:
-        raise RunNotFound(run=number)
-    return rows[0] | {"requests": rows_of(opened, "requests_of_run", run=number)}
 
 
 def _head(run: dict[str, Any]) -> None:

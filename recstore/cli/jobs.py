@@ -4,8 +4,23 @@ from typing import Annotated
 
 import typer
 
-from recstore import pipeline, registry
-from recstore.cli.context import Force, Json, Name, current, say, settings, show, show_rows, state, use_json
+from recstore import dry_run, managing, pipeline, registry
+from recstore.cli import completion
+from recstore.cli.context import (
+    DryRun,
+    Force,
+    Json,
+    Name,
+    current,
+    say,
+    settings,
+    show,
+    show_rows,
+    show_statements,
+    state,
+    use_json,
+)
+from recstore.cli.measured import Device
 from recstore.progress import StageReporter, pruned_words
 from recstore.servers import database_url
 
@@ -36,7 +51,7 @@ def _told(outcome: pipeline.Outcome, name: str) -> None:
 def retrain(
     name: Name,
     loss: Annotated[bool, typer.Option("--loss", help="Compute and show the loss of each iteration.")] = False,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or gpu.", metavar="auto|cpu|gpu")] = None,
+    device: Device = None,
     threads: Annotated[int | None, typer.Option(help="Threads of training; 0: all cores.", metavar="N")] = None,
     force: Force = False,
     json: Json = False,
@@ -71,6 +86,7 @@ def publish(
     name: Name,
     now: Annotated[bool, typer.Option("--now", help="Don't wait for anybody; says whom that disturbs.")] = False,
     wait: Annotated[float, typer.Option(help="Seconds to wait for other sessions.", metavar="SECONDS", min=0)] = 0,
+    dry: DryRun = False,
     json: Json = False,
 ) -> None:
     """Make a generation live that is ready but had to wait.
@@ -78,6 +94,10 @@ def publish(
     Example: recstore publish retail
     """
     use_json(json)
+    if dry:
+        with current() as (opened, _, _settings):
+            show_statements(dry_run.publish(opened, registry.get(opened, name), now=now))
+        return
     given = settings()
     with StageReporter(state.errors).showing() as reporter:
         outcome = pipeline.publish(database_url(given), given, name, now=now, wait=wait, reporter=reporter)
@@ -95,11 +115,7 @@ def generations(
     """
     use_json(json)
     with current() as (opened, _, _settings):
-        registry.get(opened, name)
-        rows = opened.execute(
-            "SELECT g.* FROM recstore.generations g WHERE g.recommender = %s ORDER BY g.generation", [name]
-        ).fetchall()
-        rows = [row for row in rows if every or row["state"] != "pruned"]
+        rows = managing.generations(opened, name, pruned=every)
         columns = ["generation", "state", "run", "factors", "users", "items", "ready_at", "last_live_at", "reason"]
         show_rows(rows, columns)
 
@@ -108,8 +124,13 @@ def rollback(
     name: Name,
     to: Annotated[
         int | None,
-        typer.Option(help="This generation instead of the newest before the live one.", metavar="GENERATION"),
+        typer.Option(
+            help="This generation instead of the newest before the live one.",
+            metavar="GENERATION",
+            autocompletion=completion.generations,
+        ),
     ] = None,
+    dry: DryRun = False,
     json: Json = False,
 ) -> None:
     """Make an earlier generation live again, at once. Undo it with --to.
@@ -117,6 +138,10 @@ def rollback(
     Example: recstore rollback retail
     """
     use_json(json)
+    if dry:
+        with current() as (opened, _, _settings):
+            show_statements(dry_run.roll_back(opened, registry.get(opened, name), to))
+        return
     given = settings()
     before, now = pipeline.roll_back(database_url(given), given, name, to=to)
     if json:
@@ -137,6 +162,7 @@ def prune(
     keep: Annotated[
         int | None, typer.Option(help="Generations to keep, the live one included.", metavar="N", min=1)
     ] = None,
+    dry: DryRun = False,
     json: Json = False,
 ) -> None:
     """Remove old generations and what dead runs left.
@@ -144,6 +170,10 @@ def prune(
     Example: recstore prune retail --keep 1
     """
     use_json(json)
+    if dry:
+        with current() as (opened, _, given):
+            show_statements(dry_run.prune(opened, given, registry.get(opened, name), keep))
+        return
     given = settings()
     done = pipeline.prune(database_url(given), given, name, keep=keep)
     if json:

@@ -6,13 +6,28 @@ from typing import Annotated, Any
 
 import typer
 
-from recstore import objects, pipeline, registry, sources
-from recstore.cli.context import Json, Name, Yes, confirm, current, say, show, show_rows, state, use_json
-from recstore.cli.definitions import definition_options, merge, read_toml
-from recstore.cli.screen import next_retrain, planned
+from recstore import dry_run, managing, objects, pipeline, registry, schedule, sources, watching
+from recstore.cli import completion
+from recstore.cli.context import (
+    DryRun,
+    Json,
+    Name,
+    Yes,
+    confirm,
+    current,
+    say,
+    show,
+    show_rows,
+    show_statements,
+    state,
+    use_json,
+)
+from recstore.cli.definitions import definition_options
+from recstore.cli.screen import planned
 from recstore.config import Settings
 from recstore.database import Connection
-from recstore.errors import InvalidInput
+from recstore.definition import Definition
+from recstore.options import laid_over, merge, read_toml
 from recstore.progress import StageReporter, gate_words, plan_words
 
 File = Annotated[
@@ -38,6 +53,7 @@ def create(
     name: Annotated[str, typer.Argument(help="Its name, and that of its schema.", show_default=False)],
     file: File = None,
     titles: TitlesOption = None,
+    dry: DryRun = False,
     yes: Yes = False,
     json: Json = False,
     *,
@@ -51,11 +67,14 @@ def create(
     base = read_toml(file, name) if file else {}
     definition = merge(base, given, titles)
     with current() as (opened, _, settings):
+        if dry:
+            show_statements(dry_run.create(opened, settings, name, definition))
+            return
         warn_of_publications(opened, yes)
         recommender = pipeline.create(opened, settings, name, definition)
         lookup = sources.check_lookup(opened, name)
         if json:
-            show(_described(opened, recommender) | {"lookup": dataclasses.asdict(lookup)})
+            show(managing.described(opened, recommender) | {"lookup": dataclasses.asdict(lookup)})
             return
         say(
             f"created {name}: {recommender.user_type.value} users, {recommender.item_type.value} items,"
@@ -64,6 +83,8 @@ def create(
         if definition.schedule.cron:
             say(f"retrained by the workers {_planned(opened, name)}")
         _offer_seen_table(opened, settings, recommender, lookup)
+        if definition.candidates.given:
+            say(managing.candidates_words(opened, recommender))
         say(f"next: recstore retrain {name}")
 
 
@@ -88,12 +109,9 @@ def _offer_seen_table(
 
 def warn_of_publications(opened: Connection, yes: bool) -> None:
     """A publication FOR ALL TABLES carries every new generation to its subscribers, and stops where they lack it."""
-    rows = opened.execute("SELECT p.pubname FROM pg_publication p WHERE p.puballtables ORDER BY p.pubname").fetchall()
-    if rows:
-        names = ", ".join(row["pubname"] for row in rows)
+    if names := ", ".join(managing.publications_of_everything(opened)):
         confirm(
-            f"The publication {names} is FOR ALL TABLES: it would send every generation's tables to subscribers that lack"
-            " them, and the application's own replication would stop. Create the recommender all the same?",
+            f"The publication {names} is FOR ALL TABLES: {managing.SUBSCRIBERS_LACK_THEM}. Create the recommender all the same?",
             yes,
         )
 
@@ -129,7 +147,7 @@ def show_one(name: Name, json: Json = False) -> None:
     """
     use_json(json)
     with current() as (opened, _, _settings):
-        described = _described(opened, registry.get(opened, name))
+        described = managing.described(opened, registry.get(opened, name))
         schedule = _planned(opened, name)
     if json:
         show(described)
@@ -138,6 +156,8 @@ def show_one(name: Name, json: Json = False) -> None:
     say(f"{name}: {described['user_type']} users, {described['item_type']} items, {vectors}")
     for section, values in described["definition"].items():
         told = {key: value for key, value in (values or {}).items() if value is not None}
+        if section == "lists" and not (told.keys() & {"recommend_into", "similar_into"}):
+            continue
         if told and section != "schedule":
             say(f"  {section}: " + ", ".join(f"{key} = {value}" for key, value in told.items()))
     say(f"  schedule: {schedule}")
@@ -150,10 +170,16 @@ def show_one(name: Name, json: Json = False) -> None:
     size = f"{live['users']:,} users, {live['items']:,} items, {live['factors']} factors"
     say(f"  live: generation {live['generation']} with {size}")
     read = live["snapshot"]
-    say(
-        f"  read: {read['rows']:,} rows at {read['taken_at']}, {read['nulls']} with NULL or NaN,"
-        f" {read['nonpositive']} zero or negative, {read['duplicates']} duplicates"
-    )
+    if origin := read.get("imported"):
+        say(
+            f"  imported: {origin['file']}, generation {origin['generation']} of {origin['recommender']!r}, exported"
+            f" {origin['exported_at']}"
+        )
+    else:
+        say(
+            f"  read: {read['rows']:,} rows at {read['taken_at']}, {read['nulls']} with NULL or NaN,"
+            f" {read['nonpositive']} zero or negative, {read['duplicates']} duplicates"
+        )
     if live["collapsed_items"]:
         say(f"  collapsed: {live['collapsed_items']} items have popularity but no vectors")
     if live["metrics"]:
@@ -172,23 +198,14 @@ def _planned(opened: Connection, name: str) -> str:
     return planned(row) if row["schedule"] else "none"
 
 
-def _described(opened: Connection, recommender: objects.Registered) -> dict[str, Any]:
-    rows = opened.execute(
-        "SELECT * FROM recstore.generations g WHERE g.recommender = %s ORDER BY g.generation", [recommender.name]
-    ).fetchall()
-    overview = registry.overview_of(opened, recommender.name)
-    return {
-        "name": recommender.name,
-        "user_type": recommender.user_type.value,
-        "item_type": recommender.item_type.value,
-        "vector_type": recommender.vector_type,
-        "dimensions": recommender.dimensions,
-        "definition": recommender.definition.model_dump(mode="json"),
-        "live": next((row for row in rows if row["state"] == "live"), None),
-        "last_error": overview["last_error"],
-        "next_retrain": next_retrain(overview),
-        "waiting": [row for row in rows if row["state"] == "ready"],
-    }
+def _lists_words(definition: Definition) -> str:
+    """Where lists are written to, and when."""
+    lists = definition.lists
+    tables = [table for table in (lists.recommend_into, lists.similar_into) if table]
+    if not tables:
+        return "no lists are written"
+    when = schedule.words(lists.cron, definition.schedule.timezone) if lists.cron else "when asked to"
+    return f"the workers write lists to {' and '.join(tables)} {when[0].lower()}{when[1:]}"
 
 
 def alter(
@@ -198,39 +215,34 @@ def alter(
     resize: Annotated[
         bool, typer.Option("--resize", help="Make room for more factors than the dimensions fixed at creation.")
     ] = False,
+    dry: DryRun = False,
+    yes: Annotated[
+        bool,
+        typer.Option("--yes", "-y", help="Also candidates that roles with access may not read, who then get errors."),
+    ] = False,
     json: Json = False,
     *,
     given: dict[str, dict[str, Any]],
 ) -> None:
-    """Change a recommender's settings, from the next training on. Write none to unset one.
+    """Change a recommender's settings, from the next training on; candidates at once. Write none to unset one.
 
     Example: recstore alter retail --factors 96 --min-users-per-item 2
     """
     use_json(json)
     with current() as (opened, url, settings):
         recommender = registry.get(opened, name)
-        base = recommender.definition.model_dump(mode="json")
-        for section, values in (read_toml(file, name) if file else {}).items():
-            base[section] = (base.get(section) or {}) | values
+        base = laid_over(recommender.definition.model_dump(mode="json"), read_toml(file, name) if file else {})
         definition = merge(base, given, titles)
-        if definition.storage != recommender.definition.storage:
-            raise InvalidInput(
-                "The vectors' type and dimensions are fixed at creation; more factors make room with --resize."
+        if dry:
+            managing.needs_resize(opened, recommender, definition, resize)
+            show_statements(dry_run.alter(opened, settings, recommender, definition))
+            return
+        with StageReporter(state.errors).showing() as reporter:
+            altered = managing.alter(
+                opened, url, settings, recommender, definition, resize=resize, readers_may_fail=yes, reporter=reporter
             )
-        factors = definition.hyperparameters.factors or 0
-        if factors > recommender.dimensions:
-            registry.check_definition(opened, recommender, definition)  # a refused definition resizes nothing
-            if not resize:
-                raise InvalidInput(
-                    f"{name!r} has room for {recommender.dimensions} factors, not {factors}. Add --resize to make more: readers"
-                    " of the views may wait a moment, and the next training is published into the new tables."
-                )
-            with StageReporter(state.errors).showing() as reporter:
-                pipeline.resize(url, settings, name, factors, reporter=reporter)
-            recommender = registry.get(opened, name)
-        altered = registry.alter(opened, settings, recommender, definition)
         if json:
-            show(_described(opened, altered))
+            show(managing.described(opened, altered))
         elif definition == recommender.definition:
             say(f"{name} is as it was")
             return
@@ -239,16 +251,24 @@ def alter(
                 f"the workers retrain it {_planned(opened, name)}" if definition.schedule.cron else "it has no schedule"
             )
             say(f"altered {name}: {by}")
-        if definition.model_copy(update={"schedule": recommender.definition.schedule}) != recommender.definition:
+        if definition.candidates != recommender.definition.candidates:
+            say(f"altered {name}: " + managing.candidates_words(opened, altered))
+        if definition.lists != recommender.definition.lists:
+            say(f"altered {name}: {_lists_words(definition)}")
+        live = {section: getattr(recommender.definition, section) for section in ("schedule", "candidates", "lists")}
+        if definition.model_copy(update=live) != recommender.definition:
             say(f"altered {name}; the next training uses it: recstore retrain {name}")
 
 
 def grant(
     name: Name,
-    role: Annotated[str, typer.Argument(help="The application's role.", show_default=False)],
+    role: Annotated[
+        str, typer.Argument(help="The application's role.", show_default=False, autocompletion=completion.roles)
+    ],
     people: Annotated[
         bool, typer.Option("--people", help="Also what shows people: recommend(), user_vectors, interactions.")
     ] = False,
+    dry: DryRun = False,
     json: Json = False,
 ) -> None:
     """Let an application's role read the recommender; prints the statements.
@@ -257,16 +277,14 @@ def grant(
     """
     use_json(json)
     with current() as (opened, _, _settings):
-        statements = registry.grant_reader(opened, registry.get(opened, name), role, people=people)
-        if json:
-            show({"statements": statements})
-        for statement in statements:
-            say(statement)
+        grant_reader = dry_run.grant_reader if dry else registry.grant_reader
+        show_statements(grant_reader(opened, registry.get(opened, name), role, people=people))
 
 
 def drop(
     name: Name,
     cascade: Annotated[bool, typer.Option("--cascade", help="Also drop what depends on it.")] = False,
+    dry: DryRun = False,
     yes: Yes = False,
     json: Json = False,
 ) -> None:
@@ -277,11 +295,17 @@ def drop(
     use_json(json)
     with current() as (opened, _, settings):
         recommender = registry.get(opened, name)
+        if dry:
+            show_statements(dry_run.drop(opened, settings, recommender, cascade=cascade))
+            return
         found = registry.dependents(opened, recommender)
         if cascade or not found:
             also = f", and with it {', '.join(found)}" if found else ""
             confirm(f"Drop the recommender {name} with all its generations{also}?", yes)
+        asked = [row["request"] for row in watching.asked(opened, name, n=1000, open=True)]
         dropped = pipeline.drop(opened, settings, recommender, cascade=cascade)
         if json:
             show({"dropped": name, "with": dropped})
         say(f"dropped {name}" + (f" and {', '.join(dropped)}" if dropped else ""))
+        if asked:
+            say(f"what was asked of the workers for it has ended: request {', '.join(map(str, sorted(asked)))}")

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
+from recstore.cli import completion
 from recstore.cli.context import say, show_rows, state
 from recstore.errors import InvalidInput
 from recstore.evaluation.results import CurvePoint, Evaluation, ModelResult
-from recstore.reporting.files import check_folder, check_place
 from recstore.tuning.results import Search
 
 METRICS = """\
@@ -34,10 +34,22 @@ Curve = Annotated[
     int,
     typer.Option(help="Metrics after every so many iterations, on train and validation; 0: none.", metavar="N", min=0),
 ]
-SearchPlan = Annotated[str, typer.Option(help="How SQL finds the nearest items.", metavar="auto|exact|hnsw")]
+SearchPlan = Annotated[
+    str,
+    typer.Option(
+        help="How SQL finds the nearest items.",
+        metavar="auto|exact|hnsw",
+        autocompletion=completion.choosing("auto", "exact", "hnsw"),
+    ),
+]
 Report = Annotated[Path | None, typer.Option(help="Write a report, one self-contained page.", metavar="FILE.html")]
 Pictures = Annotated[Path | None, typer.Option(help="Write the pictures, too, as PNG.", metavar="FOLDER")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu or gpu.", metavar="auto|cpu|gpu")]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="auto, cpu or gpu.", metavar="auto|cpu|gpu", autocompletion=completion.choosing("auto", "cpu", "gpu")
+    ),
+]
 Threads = Annotated[int | None, typer.Option(help="Threads; 0: all cores.", metavar="N")]
 SplitSeed = Annotated[int, typer.Option(help="Of the split and of every sample.", metavar="N", min=0)]
 
@@ -66,16 +78,6 @@ def parsed_search(text: str) -> Any:
     if text not in ("auto", "exact", "hnsw"):
         raise InvalidInput(f"--search is {text!r}: choose one of auto, exact, hnsw.")
     return text
-
-
-def check_report(report: Path | None, pictures: Path | None) -> None:
-    """Before anything is computed. Raises InvalidInput, ReportNotWritten."""
-    if report is not None:
-        check_place(report)
-    if pictures is not None:
-        if report is None:
-            raise InvalidInput("--pictures go with a report: add --report FILE.html.")
-        check_folder(pictures)
 
 
 def write_report(evaluation: Evaluation | Search, report: Path | None, pictures: Path | None) -> None:

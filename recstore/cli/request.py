@@ -6,28 +6,18 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import typer
-from psycopg import errors as pg
 
 from recstore import requests
+from recstore import watching as watched
+from recstore.cli import completion
 from recstore.cli.context import Force, Json, Name, say, show, state, use_json
-from recstore.cli.follow import EVERY, NoConnection, Replay, clock, polled, rows_of, watching
+from recstore.cli.follow import polled, watching
 from recstore.cli.jobs import READY
-from recstore.cli.screen import duration
-from recstore.cli.status import nobody_dispatches
-from recstore.config import Settings
 from recstore.database import Connection
-from recstore.errors import (
-    InvalidInput,
-    RecommenderNotFound,
-    RecstoreError,
-    RequestBegun,
-    RequestNotFound,
-    StillOpen,
-    WaitingInterrupted,
-)
+from recstore.errors import InvalidInput, RequestFailed, StillOpen, WaitingInterrupted
 from recstore.progress import StageReporter
-
-OPEN = ("waiting", "sent", "running")
+from recstore.times import duration
+from recstore.watching import OPEN, NoConnection, Replay, clock
 
 group = typer.Typer(help="Ask the workers for a job, or take that back.", no_args_is_help=True)
 
@@ -60,8 +50,20 @@ def reindex(name: Name, wait: Wait = False, timeout: Timeout = None, json: Json 
 
 
 @group.command()
+def lists(name: Name, wait: Wait = False, timeout: Timeout = None, json: Json = False) -> None:
+    """Ask a worker to write the tables of lists that the recommender's definition names.
+
+    Example: recstore request lists retail
+    """
+    _ask(name, "lists", wait, timeout, json)
+
+
+@group.command()
 def cancel(
-    number: Annotated[int, typer.Argument(help="The request's number.", show_default=False)], json: Json = False
+    number: Annotated[
+        int, typer.Argument(help="The request's number.", show_default=False, autocompletion=completion.open_requests)
+    ],
+    json: Json = False,
 ) -> None:
     """Take a request back that no run has begun yet.
 
@@ -69,10 +71,7 @@ def cancel(
     """
     use_json(json)
     with watching() as (opened, _):
-        found = opened.execute("SELECT recstore.cancel_request(%s) AS cancelled", [number]).fetchone()
-        row = _request(opened, number)
-        if not (found and found["cancelled"]):
-            raise RequestBegun(request=number, state=row["state"])
+        row = watched.cancel(opened, number)
         if json:
             show(row)
         say(f"cancelled request {number}, {row['job']} of {row['recommender']}")
@@ -83,9 +82,9 @@ def _ask(name: str, job: requests.Job, wait: bool, timeout: float | None, json: 
     if timeout is not None and not wait:
         raise InvalidInput("--timeout says how long to wait: it goes with --wait.")
     with watching() as (opened, settings):
-        number = _insert(opened, name, job, force)
-        warning = nobody_dispatches(opened, settings)
-        row = _request(opened, number)
+        number = watched.ask(opened, name, job, force=force)
+        warning = watched.nobody_dispatches(opened, settings)
+        row = watched.request(opened, number)
     if warning:
         state.errors.print(f"Warning: {warning}", markup=False)
     if json and not wait:
@@ -96,7 +95,7 @@ def _ask(name: str, job: requests.Job, wait: bool, timeout: float | None, json: 
         return
     row = _wait(number, timeout)
     if row["state"] in ("failed", "cancelled"):
-        raise RecstoreError(row["outcome"])
+        raise RequestFailed(request=number, state=row["state"], outcome=row["outcome"])
     if json:
         show(row)
     say(row["outcome"])
@@ -104,39 +103,18 @@ def _ask(name: str, job: requests.Job, wait: bool, timeout: float | None, json: 
         raise typer.Exit(READY)
 
 
-def _insert(opened: Connection, name: str, job: requests.Job, force: bool) -> int:
-    try:
-        return requests.insert(opened, name, job, "command", force=force)
-    except pg.InsufficientPrivilege:  # a role that may ask, by recstore db grant, and not write
-        try:
-            asked = f"recstore.request_{job}(%s{', true' if force else ''})"
-            row = opened.execute(f"SELECT {asked} AS request", [name]).fetchone()
-        except pg.UndefinedObject:
-            raise RecommenderNotFound(name=name) from None
-        assert row is not None
-        return int(row["request"])
-
-
-def _request(opened: Connection, number: int) -> dict[str, Any]:
-    rows = rows_of(opened, "watch_request", request=number)
-    if not rows:
-        raise RequestNotFound(request=number)
-    return rows[0]
-
-
 def _wait(number: int, timeout: float | None) -> dict[str, Any]:
     """The request's row when it is finished, shown on the way there. Raises StillOpen, WaitingInterrupted."""
 
-    def look(opened: Connection, _: Settings) -> tuple[dict[str, Any], dict[str, Any] | None, datetime]:
-        row = _request(opened, number)
-        run = rows_of(opened, "watch_run", run=row["run"]) if row["run"] is not None else []
-        return row, next(iter(run), None), clock(opened)
+    def look(opened: Connection) -> tuple[dict[str, Any], dict[str, Any] | None, datetime]:
+        row = watched.request(opened, number)
+        return row, None if row["run"] is None else watched.run(opened, row["run"]), clock(opened)
 
     began = time.monotonic()
     shown = Waiting()
     row: dict[str, Any] = {"state": "waiting"}
     try:
-        for seen in polled(look, EVERY):
+        for seen in polled(look, watched.EVERY):
             if isinstance(seen, NoConnection):
                 shown.waits(str(seen), "no connection")
             else:

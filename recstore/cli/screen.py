@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Literal
-from zoneinfo import ZoneInfo
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -12,6 +11,8 @@ from rich.text import Text
 
 from recstore import schedule
 from recstore.cli.context import say, state, told
+from recstore.times import age
+from recstore.watching import next_retrain
 
 STYLES = {
     "running": "cyan",
@@ -28,28 +29,6 @@ LEAST = ((30, 16), (10, 10))
 """Characters that the sentence in the last column of a table and a name keep at a terminal; less if that is too wide."""
 
 
-def duration(length: timedelta | float) -> str:
-    """In two units at most: 0.4 s, 12 s, 3 min 5 s, 2 h 13 min, 4 d 3 h."""
-    seconds = length.total_seconds() if isinstance(length, timedelta) else length
-    if seconds < 9.95:
-        return f"{max(seconds, 0):.1f} s"
-    whole = round(seconds)
-    for unit, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
-        if whole >= size:
-            rest = whole % size // part
-            return f"{whole // size} {unit}" + (f" {rest} {smaller}" if rest else "")
-    return f"{whole} s"
-
-
-def age(length: timedelta) -> str:
-    """In one unit: 119 s, 119 min, 47 h, 2 d."""
-    seconds = max(length.total_seconds(), 0)
-    for unit, size, least in (("d", 86400, 172800), ("h", 3600, 7200), ("min", 60, 120)):
-        if seconds >= least:
-            return f"{seconds // size:.0f} {unit}"
-    return f"{seconds:.0f} s"
-
-
 def ago(moment: datetime, now: datetime) -> str:
     return f"{age(now - moment)} ago"
 
@@ -60,16 +39,8 @@ def when(moment: datetime, now: datetime) -> str:
 
 
 def stamp(moment: datetime) -> str:
-    """In this machine's time zone."""
-    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
-
-
-def next_retrain(row: dict[str, Any]) -> datetime | None:
-    """When the schedule of a row of recstore.status is due, in its zone; in the past where a dispatch is late."""
-    if not row["schedule"]:
-        return None
-    due = schedule.next_time(row["schedule"], row["timezone"], row["scheduled_at"])
-    return due and due.astimezone(ZoneInfo(row["timezone"]))
+    """In this machine's time zone, which is named."""
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S %Z}"
 
 
 def planned(row: dict[str, Any], now: datetime | None = None) -> str:

@@ -13,27 +13,21 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from recstore.cli.context import Json, say, show, state, use_json
-from recstore.cli.follow import (
-    NoConnection,
-    check_known,
-    clock,
-    polled,
-    progress_of,
-    rows_of,
-    share_of,
-    watching,
-    where,
-)
-from recstore.cli.screen import STYLES, age, ago, duration, next_retrain, one_line, planned
-from recstore.config import Settings
-from recstore.database import Connection
-from recstore.health import longest_silence
+from recstore import watching as watched
+from recstore.cli import completion
+from recstore.cli.context import Json, say, settings, show, state, use_json
+from recstore.cli.follow import polled, share_of, watching, where
+from recstore.cli.screen import STYLES, ago, one_line, planned, stamp
+from recstore.times import age, duration
+from recstore.watching import NoConnection, progress_of
 
 SHOWN_REQUESTS = 4
 """Of one recommender; more are counted."""
 
 BAR = 24
+
+FAILED = ("failed", "abandoned")
+"""States of a run that came to nothing."""
 
 Look = dict[str, Any]
 Line = tuple[str, Text]
@@ -44,7 +38,10 @@ def register(app: typer.Typer) -> None:
 
 
 def status(
-    name: Annotated[str | None, typer.Argument(help="This recommender only.", show_default=False)] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="This recommender only.", show_default=False, autocompletion=completion.recommenders),
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again and again, until Ctrl-C.")] = False,
     interval: Annotated[float, typer.Option(help="Seconds between two looks.", metavar="SECONDS", min=0.1)] = 2,
     json: Json = False,
@@ -58,42 +55,17 @@ def status(
         with suppress(KeyboardInterrupt):
             _watch(name, interval)
         return
-    with watching() as (opened, settings):
-        seen = look(opened, settings, name)
+    with watching() as (opened, given):
+        seen = watched.status(opened, given, name)
         if json:
             show(seen)
         else:
             state.output.print(Group(screen(seen), _dispatcher(seen)))
 
 
-def look(opened: Connection, settings: Settings, name: str | None = None) -> Look:
-    """Everything that the screen tells. Raises RecommenderNotFound."""
-    check_known(opened, name)
-    rows = rows_of(opened, "watch_status", recommender=name)
-    asked = rows_of(opened, "watch_requests", recommender=name, open=True, limit=None)[::-1]
-    for row in rows:
-        row["next_retrain"] = next_retrain(row)
-        row["open_requests"] = [request for request in asked if request["recommender"] == row["recommender"]]
-    sentence = nobody_dispatches(opened, settings)
-    dispatches = rows_of(opened, "watch_dispatches")
-    return {"now": clock(opened), "recommenders": rows, "dispatches": dispatches, "warning": sentence}
-
-
-def nobody_dispatches(opened: Connection, settings: Settings) -> str | None:
-    """A sentence where no dispatch was seen for so long that no worker, or no beat, seems to be up."""
-    newest = next(iter(rows_of(opened, "watch_dispatches")), None)
-    if newest is None:
-        return "Nobody has looked for due work here yet: no worker or no beat is up. Start them with: recstore up"
-    if newest["age"].total_seconds() <= longest_silence(settings):
-        return None
-    return (
-        f"Nobody has looked for due work for {age(newest['age'])} (the last was {newest['host']}): no worker or no"
-        " beat seems to be up. Start them with: recstore up"
-    )
-
-
 def _watch(name: str | None, interval: float) -> None:
-    looks = polled(lambda opened, settings: look(opened, settings, name), interval)
+    given = settings()
+    looks = polled(lambda opened: watched.status(opened, given, name), interval)
     if state.json or not state.output.is_terminal:
         for seen in looks:
             if isinstance(seen, NoConnection):
@@ -101,7 +73,7 @@ def _watch(name: str | None, interval: float) -> None:
             elif state.json:
                 show(seen)
             else:
-                say(f"{seen['now'].astimezone():%Y-%m-%d %H:%M:%S}")
+                say(stamp(seen["now"]))
                 state.output.print(Group(screen(seen), _dispatcher(seen), ""))
         return
     with Live(console=state.output, auto_refresh=False, vertical_overflow="ellipsis") as live:
@@ -162,6 +134,11 @@ def _lines(row: dict[str, Any], now: datetime) -> Iterator[Line]:
         yield "live", Text(f"generation {row['live_generation']} for {age(now - row['live_since'])}: {size}")
     if row["running"] is not None:
         yield "now", _now(row, now)
+    if row["ended_state"] in FAILED:  # what the next one, that runs, has not mended yet
+        words = f" {ago(row['ended_at'], now)}" if row["ended_at"] else ""
+        yield "before", Text.assemble((row["ended_state"], "red"), f"{words} (run {row['ended_retrain']})")
+        if row["ended_error"]:
+            yield "error", Text(one_line(row["ended_error"]), "red")
     if row["last_retrain"] is not None and row["last_retrain"] != row["running"]:
         yield "last retrain", _last(row, now)
         if row["last_error"]:
@@ -184,7 +161,7 @@ def _last(row: dict[str, Any], now: datetime) -> Text:
     text = Text(outcome, STYLES.get(outcome, ""))
     text.append(f" {ago(row['last_retrain_finished_at'] or row['last_retrain_at'], now)}", "default")
     text.append(f" (run {row['last_retrain']})", "default")
-    if outcome in ("failed", "abandoned") and success:
+    if outcome in FAILED and success:
         text.append(f"; the last success was {ago(success, now)}", "default")
     return text
 

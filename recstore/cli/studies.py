@@ -7,18 +7,21 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, Progress, TextColumn
 
+from recstore import watching as watched
+from recstore.cli import completion
 from recstore.cli.context import Json, say, show, state, use_json
-from recstore.cli.follow import check_known, clock, rows_of, watching
+from recstore.cli.follow import watching
 from recstore.cli.history import Newest, OfOne
-from recstore.cli.screen import Column, duration, print_table, when
+from recstore.cli.screen import Column, print_table, when
 from recstore.database import Connection
-from recstore.errors import StudyNotFound
 from recstore.evaluation.curves import CurvePoint
 from recstore.progress import PLAIN_EVERY, StageReporter
+from recstore.times import duration
 from recstore.tuning.results import TrialResult
 from recstore.tuning.space import Parameters, words
 from recstore.tuning.stages import Plan
 from recstore.tuning.trials import best
+from recstore.watching import clock
 
 
 def register(app: typer.Typer) -> None:
@@ -88,7 +91,10 @@ class TuneReporter(StageReporter):
 
 def studies(
     name: OfOne = None,
-    study: Annotated[int | None, typer.Argument(help="Its trials.", metavar="[STUDY]", show_default=False)] = None,
+    study: Annotated[
+        int | None,
+        typer.Argument(help="Its trials.", metavar="[STUDY]", show_default=False, autocompletion=completion.studies),
+    ] = None,
     n: Newest = 20,
     json: Json = False,
 ) -> None:
@@ -98,11 +104,10 @@ def studies(
     """
     use_json(json)
     with watching() as (opened, _):
-        check_known(opened, name)
         if study is not None:
             _trials(opened, name, study)
             return
-        rows, now = rows_of(opened, "watch_studies", recommender=name, limit=n)[::-1], clock(opened)
+        rows, now = watched.studies(opened, name, n=n), clock(opened)
     columns = [
         Column("study", lambda row: row["study"], "number"),
         *([] if name else [Column("recommender", lambda row: row["recommender"], "name")]),
@@ -119,28 +124,25 @@ def studies(
 
 
 def _trials(opened: Connection, name: str | None, study: int) -> None:
-    known = rows_of(opened, "watch_study", study=study)
-    if not known or known[0]["recommender"] != name:
-        raise StudyNotFound(study=f"{study} of {name!r}")
-    rows = rows_of(opened, "watch_trials", study=study)
+    known, rows = watched.study(opened, name, study)
     if state.json:
-        show(known[0] | {"trials": rows})
+        show(known | {"trials": rows})
         return
     columns = [
         Column("trial", lambda row: row["number"], "number"),
         Column("stage", lambda row: row["stage"]),
         Column("state", lambda row: row["state"], "state"),
         Column("took", lambda row: "" if row["seconds"] is None else duration(row["seconds"])),
-        Column(known[0]["metric"], lambda row: "" if row["value"] is None else f"{row['value']:.5f}", "number"),
+        Column(known["metric"], lambda row: "" if row["value"] is None else f"{row['value']:.5f}", "number"),
         Column("settings", lambda row: words(row["parameters"], row["iterations"]) + _failed(row)),
     ]
     print_table(rows, columns, "No trial was begun yet.")
     say("")
-    say(f"split {known[0]['split']}")
-    if known[0]["state"] == "running" and not known[0]["at_work"]:
+    say(f"split {known['split']}")
+    if known["state"] == "running" and not known["at_work"]:
         say(f"nobody is at work on it; to go on: recstore tune {name} --study {study}")
-    if known[0]["outcome"]:
-        say(known[0]["outcome"])
+    if known["outcome"]:
+        say(known["outcome"])
 
 
 def _failed(row: dict[str, Any]) -> str:

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from recstore import registry, requests
+from recstore import registry, requests, watching
+from recstore.cli import completion
 from recstore.cli.context import Json, Name, current, say, settings, show, state, use_json
 from recstore.cli.evaluate import split_choice
 from recstore.cli.measured import (
@@ -16,24 +17,23 @@ from recstore.cli.measured import (
     Report,
     SplitSeed,
     Threads,
-    check_report,
     show_evaluation,
     write_report,
 )
-from recstore.cli.status import nobody_dispatches
 from recstore.cli.studies import TuneReporter
 from recstore.config import Settings
 from recstore.database import Connection
-from recstore.errors import InvalidInput, NothingToResume, StudyNotFound, TuningInterrupted
-from recstore.evaluation.splits import SEED, SplitChoice
-from recstore.measuring.evaluate import TestPairs
+from recstore.errors import InvalidInput, TuningInterrupted
+from recstore.evaluation.splits import SEED
 from recstore.objects import Registered
 from recstore.progress import StageReporter
+from recstore.reporting.files import check_report
 from recstore.servers import database_url
 from recstore.tuning import studies as stored
-from recstore.tuning import work
+from recstore.tuning import taking_up, work
 from recstore.tuning.search import Options
 from recstore.tuning.space import words
+from recstore.tuning.taking_up import TakenUp
 
 
 def register(app: typer.Typer) -> None:
@@ -55,7 +55,10 @@ def tune(
         ),
     ] = Options.SECONDS,
     trainer: Annotated[
-        list[str] | None, typer.Option(help="Only this trainer; several times for several.", metavar="NAME")
+        list[str] | None,
+        typer.Option(
+            help="Only this trainer; several times for several.", metavar="NAME", autocompletion=completion.trainers
+        ),
     ] = None,
     max_factors: Annotated[
         int | None,
@@ -77,7 +80,14 @@ def tune(
     users: Annotated[
         int, typer.Option(help="Measure each trial on so many users, the same in all.", metavar="N", min=1)
     ] = Options.users,
-    split: Annotated[str | None, typer.Option(help="As of recstore evaluate.", metavar="time|user|share")] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="As of recstore evaluate.",
+            metavar="time|user|share",
+            autocompletion=completion.choosing("time", "user", "share"),
+        ),
+    ] = None,
     share: Annotated[str | None, typer.Option(help="Held out by time or by share.", metavar="SHARE%")] = None,
     items: Annotated[
         int | None, typer.Option(help="Held out of each user who has twice as many, by user.", metavar="N", min=1)
@@ -95,7 +105,11 @@ def tune(
     new: Annotated[bool, typer.Option("--new", help="Begin afresh, even if the same was begun before.")] = False,
     study: Annotated[
         int | None,
-        typer.Option(help="This study, instead of a new one: resumed, or where it has ended shown.", metavar="N"),
+        typer.Option(
+            help="This study, instead of a new one: resumed, or where it has ended shown.",
+            metavar="N",
+            autocompletion=completion.studies,
+        ),
     ] = None,
     stop: Annotated[
         bool, typer.Option("--stop", help="End the recommender's unfinished studies with the best so far.")
@@ -120,7 +134,17 @@ def tune(
     """
     use_json(json)
     check_report(report, pictures)
-    _check(resume, new, study, stop, background, parallel, adopt, resize, report is not None)
+    taking_up.check(
+        resume=resume,
+        new=new,
+        study=study,
+        stop=stop,
+        background=background,
+        parallel=parallel,
+        adopt=adopt,
+        resize=resize,
+        report=report is not None,
+    )
     own = settings(device=device, threads=threads)
     url = database_url(own)
     options = Options(
@@ -141,7 +165,8 @@ def tune(
         if stop:
             _stop(opened, recommender, study)
             return
-        number = _found(opened, recommender, options, choice, resume, new, study)
+        found = taking_up.take_up(opened, recommender, options, choice, resume=resume, new=new, study=study)
+        number = _found(name, found)
         reporter = TuneReporter(metric if number is None else stored.get(opened, number).metric)
     with reporter.showing():
         if number is None:
@@ -159,32 +184,6 @@ def tune(
         except KeyboardInterrupt:
             raise TuningInterrupted(name=name, study=number) from None
     _tell(url, own, number, adopt, resize, report, pictures)
-
-
-def _check(
-    resume: bool,
-    new: bool,
-    study: int | None,
-    stop: bool,
-    background: bool,
-    parallel: int | None,
-    adopt: bool,
-    resize: bool,
-    report: bool,
-) -> None:
-    """Raises InvalidInput for options that do not go together."""
-    if sum((resume, new, study is not None)) > 1:
-        raise InvalidInput("Give one of --resume, --new and --study.")
-    if parallel is not None and not background:
-        raise InvalidInput("--parallel says how many trials the workers run at once: it goes with --background.")
-    if background and (adopt or report):
-        raise InvalidInput(
-            "Adopt and report when it has ended: recstore tune NAME --study N --adopt --report FILE.html"
-        )
-    if resize and not adopt:
-        raise InvalidInput("--resize makes room for what is adopted: it goes with --adopt.")
-    if stop and (resume or new or background):
-        raise InvalidInput("--stop goes with no other option but --study.")
 
 
 def _read_space(path: Path) -> dict[str, Any]:
@@ -207,46 +206,21 @@ def _lists(texts: Sequence[str]) -> dict[str, list[str]]:
     return lists
 
 
-def _found(
-    opened: Connection,
-    recommender: Registered,
-    options: Options,
-    choice: SplitChoice | TestPairs,
-    resume: bool,
-    new: bool,
-    study: int | None,
-) -> int | None:
-    """The study that is taken up; None where a new one begins."""
-    name = recommender.name
-    if study is not None:
-        if stored.get(opened, study).recommender != name:
-            raise StudyNotFound(study=f"{study} of {name!r}")
-        return study
-    row = work.unfinished(opened, recommender, None if resume else work.asked(options, choice))
-    if row is None:
-        if resume:
-            raise NothingToResume(name=name)
-        return None
-    number = int(row["study"])
-    if new:
-        if work.stop(opened, number):
-            say(f"study {number}, which asked for the same, is stopped")
-        return None
-    done = sum(trial.finished for trial in stored.trials(opened, number))
-    say(f"study {number} of {name} goes on: {done} trials so far (--new begins afresh)")
-    return number
+def _found(name: str, found: TakenUp) -> int | None:
+    """The study that is taken up, which is told; None where a new one begins."""
+    if found.stopped is not None:
+        say(f"study {found.stopped}, which asked for the same, is stopped")
+    if found.trials is not None:
+        say(f"study {found.study} of {name} goes on: {found.trials} trials so far (--new begins afresh)")
+    return found.study
 
 
 def _stop(opened: Connection, recommender: Registered, study: int | None) -> None:
-    name = recommender.name
-    if study is not None and stored.get(opened, study).recommender != name:
-        raise StudyNotFound(study=f"{study} of {name!r}")
-    numbers = [row["study"] for row in stored.unfinished(opened, recommender.id)] if study is None else [study]
-    stopped = [number for number in numbers if work.stop(opened, number)]
+    stopped = taking_up.stop(opened, recommender, study)
     if state.json:
         show({"stopped": stopped})
     for number in stopped:
-        say(f"study {number} is stopped; to adopt its best: recstore tune {name} --study {number} --adopt")
+        say(f"study {number} is stopped; to adopt its best: recstore tune {recommender.name} --study {number} --adopt")
     if not stopped:
         say("nothing to stop")
 
@@ -254,7 +228,7 @@ def _stop(opened: Connection, recommender: Registered, study: int | None) -> Non
 def _left_to_workers(name: str, number: int, parallel: int) -> None:
     with current() as (opened, _, given):
         opened.execute(f"NOTIFY {requests.CHANNEL}")
-        warning = nobody_dispatches(opened, given)
+        warning = watching.nobody_dispatches(opened, given)
     if warning:
         state.errors.print(f"Warning: {warning}", markup=False)
     if state.json:

@@ -37,6 +37,23 @@ CREATE TABLE IF NOT EXISTS shop.views (
 """
 
 
+ROLES = """
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = 'webapp') THEN
+        CREATE ROLE webapp;
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = 'ops') THEN
+        CREATE ROLE ops;
+    END IF;
+END
+$$;
+GRANT USAGE ON SCHEMA shop TO webapp;
+GRANT SELECT ON ALL TABLES IN SCHEMA shop TO webapp;
+"""
+"""The roles of the application and of who watches, for `recstore grant` and `recstore db grant`."""
+
+
 def run(settings: Settings, program: str = "recstore") -> None:
     """Does the main job in the embedded server of `settings.home` and prints it; `program` is how the reader calls
     recstore. Raises RecstoreError."""
@@ -57,6 +74,7 @@ def run(settings: Settings, program: str = "recstore") -> None:
             told[0] = "; ".join(migrate.upgrade(connection, server.url, settings)) or "recstore's schema is up to date"
         with step("shop") as told:
             told[0] = load_shop(connection)
+            connection.execute(ROLES)
         with step("create") as told:
             told[0] = _create(connection, settings)
         with StageReporter(console).showing() as reporter:

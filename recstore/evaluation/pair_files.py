@@ -7,7 +7,9 @@ line is refused with its number. Pure: files in, columns out; `split_files` make
 import csv
 import gzip
 import re
+import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -139,15 +141,27 @@ def _columns_of(split: Sequence[Sequence[str]], separator: str) -> Layout:
     return Layout("pairs", separator, header, fields, user, item, value, time)
 
 
-def _read(path: Path) -> bytes:
+def check(path: Path) -> None:
+    """Raises InvalidInput where there is no such file, or this user may not read it; better before the work than after it."""
+    with _plain_errors(path), path.open("rb"):
+        pass
+
+
+@contextmanager
+def _plain_errors(path: Path) -> Iterator[None]:
     try:
+        yield
+    except FileNotFoundError:
+        raise InvalidInput(f"There is no file {path}.") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise InvalidInput(f"{path} can not be read: {getattr(error, 'strerror', None) or error}.") from None
+
+
+def _read(path: Path) -> bytes:
+    with _plain_errors(path):
         data = path.read_bytes()
         if data[:2] == b"\x1f\x8b":
             data = gzip.decompress(data)
-    except FileNotFoundError:
-        raise InvalidInput(f"There is no file {path}.") from None
-    except (OSError, EOFError) as error:
-        raise InvalidInput(f"{path} can not be read: {getattr(error, 'strerror', None) or error}.") from None
     data = data.removeprefix(b"\xef\xbb\xbf")
     try:
         data.decode()

@@ -39,7 +39,7 @@ class FactorScorer:
         self.user_factors = user_factors
         self.item_factors = item_factors
         self._columns = np.ascontiguousarray(item_factors.T)
-        self._copies, self._originals = _repeated(item_factors)
+        self._copies, self._originals = repeated(item_factors)
 
     def scores(self, users: Users) -> Matrix:
         rows = max(len(users), ranking.block_users(len(self.item_factors)))
@@ -115,7 +115,7 @@ def _similarities(train: sparse.csr_matrix, neighbours: int, threads: int) -> sp
         return sparse.csr_matrix(sparse.vstack(list(pool.map(nearest, range(0, items, step)))).T)
 
 
-def _repeated(factors: Matrix) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def repeated(factors: Matrix) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """The rows that repeat an earlier one, and the first one that each repeats. Not those of zeros: their product is 0."""
     rows = np.ascontiguousarray(factors) + np.float32(0)  # -0.0 becomes 0.0
     whole = rows.view(np.dtype((np.void, rows.itemsize * rows.shape[1]))).ravel()

@@ -8,22 +8,26 @@ What is printed is comparable with a published table of the same split, k and tr
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from recstore import training
 from recstore.config import Settings
 from recstore.database import connect, plain_errors
 from recstore.definition import Definition
+from recstore.errors import InvalidInput
 from recstore.evaluation import split_files, splits
 from recstore.evaluation.pair_files import Format
 from recstore.evaluation.results import Evaluation
 from recstore.measuring.measure import Store, Wanted, described, measure
 from recstore.measuring.scratch import check_name
 from recstore.measuring.steps import Steps
-from recstore.migrate import require_current
+from recstore.readiness import require_current
 from recstore.runs import Reporter, Silent
 from recstore.tuning.search import Options, Watch, search, tuned, winner_of
 from recstore.tuning.space import words
+
+UNTRIED = ("source", "candidates", "filters", "publication", "gate", "schedule", "lists")
+"""Sections of a definition that a benchmark has no use for."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,10 @@ class Files:
     negatives: Path | None = None
     format: Format = "auto"
     values: bool = True
+
+    def __post_init__(self) -> None:
+        if self.format not in get_args(Format):
+            raise InvalidInput(f"--format is {self.format!r}: choose one of {', '.join(get_args(Format))}.")
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,8 @@ def benchmark(
     items that only the test part has count as held out and can not be found. With `wanted.through_sql` a scratch
     recommender is made in the database at `url`, and removed unless it is to `keep` a name. Raises RecstoreError.
     """
+    if keep is not None and not wanted.through_sql:
+        raise InvalidInput("--keep needs the store: leave out --no-sql.")
     steps = Steps(reporter or Silent())
     taken_at = datetime.now(UTC).isoformat(timespec="seconds")
     training.trainer(definition.hyperparameters.trainer)  # a wrong name is said before anything is read

@@ -13,7 +13,7 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 
-from recstore import filters, questions, registry, sources, training
+from recstore import filters, questions, registry, selects, sources, training
 from recstore.config import Settings
 from recstore.database import Connection, connect, one_line, plain_errors
 from recstore.definition import Definition, Source
@@ -24,9 +24,12 @@ from recstore.evaluation.splits import Split, SplitChoice
 from recstore.interactions import Interactions
 from recstore.measuring.measure import Measured, Store, Wanted, described, measure
 from recstore.measuring.steps import Steps
-from recstore.migrate import require_current
 from recstore.objects import Registered
+from recstore.readiness import require_current
 from recstore.runs import Reporter, Silent
+
+UNTRIED = ("source", "candidates", "storage", "publication", "gate", "schedule", "lists")
+"""Sections of a definition that are not tried by an evaluation."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,26 @@ class TestPairs:
 
     query: str | None = None
     file: Path | None = None
+
+
+def chosen_part(
+    by: str | None,
+    share: float | None,
+    items: int | None,
+    seed: int,
+    query: str | None = None,
+    file: Path | None = None,
+) -> SplitChoice | TestPairs:
+    """The test part that these options name: split off, or given by a query or a file. Raises InvalidInput."""
+    if query is None and file is None:
+        return SplitChoice(by, share, items, seed)  # type: ignore[arg-type]
+    if query is not None and file is not None:
+        raise InvalidInput("Give one test set: --test-query or --test-file.")
+    if by is not None or share is not None or items is not None:
+        raise InvalidInput("A test set that is given is not split off: leave out --split, --share and --items.")
+    if file is not None:
+        pair_files.check(file)
+    return TestPairs(query, file)
 
 
 def evaluate(
@@ -147,12 +170,15 @@ def _given(connection: Connection, settings: Settings, recommender: Registered, 
     assert choice.query is not None
     query = choice.query.strip().rstrip(";")
     try:
+        selects.columns_of(connection, query, SourceInvalid, "what it reads")
         shape = sources.inspect(
             connection,
             Source(query=f"SELECT t.user_id, t.item_id, 1 AS value FROM (\n{query}\n) t"),  # noqa: S608
         )
     except SourceInvalid as error:
-        raise InvalidInput(f"The test query can not be read: {error.reason}.") from None  # type: ignore[attr-defined]
+        raise InvalidInput(
+            f"The test query can not be read: {error.reason}. It is a SELECT of user_id and item_id; try it in psql first."
+        ) from None
     with connection.transaction():
         connection.execute(f"SET LOCAL statement_timeout = {int(settings.source_timeout * 1000)}")
         text = (

@@ -7,7 +7,7 @@ by a curve, and through the store. What `evaluate` and `benchmark` have in commo
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,8 @@ class Wanted:
             raise InvalidInput(
                 "The users to measure must be at least 1, or a share of more than 0 % and at most 100 %."
             )
+        if self.search not in get_args(Search):
+            raise InvalidInput(f"--search is {self.search!r}: choose one of {', '.join(get_args(Search))}.")
         if self.negatives < 0 or self.curve < 0:
             raise InvalidInput(
                 "Neither the number of sampled negatives nor the iterations between two points can be below 0."

@@ -14,7 +14,7 @@ import psycopg
 from recstore import pipeline, registry, sqlfile
 from recstore.config import Settings
 from recstore.database import Connection, connect, plain_errors
-from recstore.definition import Definition, Filters, Gate, Publication, Schedule, Source
+from recstore.definition import Candidates, Definition, Filters, Gate, Publication, Schedule, Source
 from recstore.errors import RecommenderNotFound, RecstoreError, SchemaNameTaken
 from recstore.interactions import Interactions
 from recstore.objects import Registered, quoted
@@ -47,7 +47,7 @@ def scratch(
     is. With `keep` it has that name, and stays unless an error ends the context.
 
     Of `definition` hold the confidence, the hyperparameters, the storage, how searches are answered and where seen items are
-    looked up; there are no filters, no gate and no schedule. Raises PermissionDenied, RecommenderExists, ..
+    looked up; there are no candidates, no filters, no gate and no schedule. Raises PermissionDenied, RecommenderExists, ..
     """
     reporter = reporter or Silent()
     with plain_errors("making a scratch recommender"):
@@ -107,6 +107,7 @@ def _definition(definition: Definition, table: str) -> Definition:
     return definition.model_copy(
         update={
             "source": source,
+            "candidates": Candidates(),
             "filters": Filters(),
             "publication": Publication(keep=1, **searches),
             "gate": Gate(held_out=0, max_fall=1),

@@ -1,13 +1,15 @@
 """A generation from its vectors: loaded, indexed, calibrated, checked, ready. What a run does between training and flip."""
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from psycopg.types.json import Jsonb
 
 from recstore import objects, sqlfile
+from recstore.definition import Definition
 from recstore.interactions import IdMap, Interactions
 from recstore.publication import calibration, checks, generations, indexes, loading
 from recstore.publication.calibration import Kind, Query, recommending
@@ -16,12 +18,42 @@ from recstore.runs import Run
 from recstore.vectors import ItemVectors, UserVectors
 
 
-@dataclass(frozen=True)
-class Content:
-    """Everything a generation is made of; `pulled` are the interactions before the filters, for the seen items."""
+@dataclass(frozen=True, eq=False)
+class Population:
+    """Whom and what a generation is about, whatever its vectors: ids, popularity, and what users have seen."""
 
-    interactions: Interactions
-    pulled: Interactions
+    users: IdMap
+    items: IdMap
+    item_users: NDArray[np.int64]  # (items,), distinct users
+    item_views: NDArray[np.float64]  # (items,)
+    seen: Callable[[NDArray[np.int64]], Sequence[list[Any]]]
+    """The ids of the items that each user at these positions has seen; calibration leaves them out."""
+
+    @classmethod
+    def of(cls, interactions: Interactions) -> Self:
+        """That of a training."""
+        users, items = interactions.users, interactions.items
+        starts = np.searchsorted(interactions.user_index, np.arange(len(users) + 1))
+
+        def seen(positions: NDArray[np.int64]) -> list[list[Any]]:
+            return [_ids(items, interactions.item_index[starts[user] : starts[user + 1]]) for user in positions]
+
+        return cls(
+            users=users,
+            items=items,
+            item_users=np.bincount(interactions.item_index, minlength=len(items)),
+            item_views=np.bincount(interactions.item_index, interactions.values, len(items)).astype(np.float64),
+            seen=seen,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """Everything a generation is made of; `pulled` are the interactions before the filters, whose pairs are published where
+    the definition has seen items published."""
+
+    population: Population
+    pulled: Interactions | None
     items: ItemVectors
     users: UserVectors
     factors: int
@@ -32,6 +64,12 @@ class Content:
     fold_in: dict[str, Any] | None = None
     held_out: dict[str, Any] | None = None
     metrics: dict[str, Any] | None = None
+    definition: Definition | None = None
+    """What it was trained by, where that is not the recommender's."""
+    trained_users: int | None = None
+    """How many it was trained on, where not all of them are in `population`."""
+    mean_preference: NDArray[np.float32] | None = None
+    """The mean user direction, where it is not that of `users`."""
 
 
 def build(run: Run, generation: int, content: Content) -> None:
@@ -51,8 +89,8 @@ def build(run: Run, generation: int, content: Content) -> None:
             run.connection,
             run.recommender,
             generation,
-            users=len(content.interactions.users),
-            items=len(content.interactions.items),
+            users=len(content.population.users),
+            items=len(content.population.items),
             collapsed=_collapsed(content),
             indexes=indexes.names(
                 generation, seen=seen, hnsw=[calibration.SEARCHED[kind] for kind, plan in plans.items() if plan["ef"]]
@@ -72,14 +110,12 @@ def _load(run: Run, generation: int, content: Content) -> dict[str, Any]:
         {
             "generation": generation,
             "run": run.number,
-            "definition": Jsonb(recommender.definition.model_dump(mode="json")),
+            "definition": Jsonb((content.definition or recommender.definition).model_dump(mode="json")),
         },
     ).fetchone()
     assert started is not None
-    interactions, items, users = content.interactions, content.items, content.users
+    population, items, users = content.population, content.items, content.users
     vector_type = recommender.vector_type
-    popularity = np.bincount(interactions.item_index, minlength=len(interactions.items))
-    views = np.bincount(interactions.item_index, weights=interactions.values, minlength=len(interactions.items))
 
     def progress(done: int, total: int) -> None:
         run.reporter.progress("load", done, total)
@@ -88,31 +124,32 @@ def _load(run: Run, generation: int, content: Content) -> dict[str, Any]:
         connection,
         generations.table(recommender, "items", generation),
         {
-            "generation": Scalars(np.broadcast_to(np.int64(generation), len(interactions.items)), ">i8"),
-            "item_id": Ids(interactions.items.ids, recommender.item_type),
+            "generation": Scalars(np.broadcast_to(np.int64(generation), len(population.items)), ">i8"),
+            "item_id": Ids(population.items.ids, recommender.item_type),
             "embedding": Vectors(items.embedding, items.published, vector_type),
             "preference": Vectors(items.preference, items.published, vector_type),
             "length": Scalars(items.length, ">f8"),
-            "users": Scalars(popularity, ">i4"),
-            "views": Scalars(views, ">f8"),
+            "users": Scalars(population.item_users, ">i4"),
+            "views": Scalars(population.item_views, ">f8"),
         },
-        len(interactions.items),
+        len(population.items),
         progress,
     )
     copied_users = loading.copy(
         connection,
         generations.table(recommender, "users", generation),
         {
-            "generation": Scalars(np.broadcast_to(np.int64(generation), len(interactions.users)), ">i8"),
-            "user_id": Ids(interactions.users.ids, recommender.user_type),
+            "generation": Scalars(np.broadcast_to(np.int64(generation), len(population.users)), ">i8"),
+            "user_id": Ids(population.users.ids, recommender.user_type),
             "preference": Vectors(users.preference, users.published, vector_type),
             "length": Scalars(users.length, ">f8"),
         },
-        len(interactions.users),
+        len(population.users),
         progress,
     )
     seen = recommender.definition.source.seen == "published"
     if seen:
+        assert content.pulled is not None
         _load_seen(run, generation, content.pulled)
     connection.execute(
         sqlfile.query("describe_generation"),
@@ -126,11 +163,11 @@ def _load(run: Run, generation: int, content: Content) -> dict[str, Any]:
             "held_out": content.held_out and Jsonb(content.held_out),
             "metrics": content.metrics and Jsonb(content.metrics),
             "factors": content.factors,
-            "users": len(interactions.users),
-            "items": len(interactions.items),
+            "users": len(population.users) if content.trained_users is None else content.trained_users,
+            "items": len(population.items),
             "collapsed_items": _collapsed(content),
             "max_item_length": content.items.longest,
-            "mean_preference": content.users.mean().tolist(),
+            "mean_preference": (users.mean() if content.mean_preference is None else content.mean_preference).tolist(),
             "seen_published": seen,
         },
     )
@@ -171,20 +208,19 @@ def _analyze(run: Run, generation: int) -> None:
 def _calibrate(run: Run, generation: int, content: Content) -> dict[str, Any]:
     publication = run.recommender.definition.publication
     random = np.random.default_rng(generation)
-    interactions, items, users = content.interactions, content.items, content.users
+    population, items, users = content.population, content.items, content.users
     sampled_users = _sample(random, users.published)
     sampled_items = _sample(random, items.published)
-    starts = np.searchsorted(interactions.user_index, np.arange(len(interactions.users) + 1))
-    seen = [interactions.item_index[starts[user] : starts[user + 1]] for user in sampled_users]
+    seen = population.seen(sampled_users)
     kinds = [
-        recommending(int(items.published.sum()), _queries(users.preference[sampled_users], interactions.items, seen)),
+        recommending(int(items.published.sum()), _queries(users.preference[sampled_users], seen)),
         Kind("similar", int(items.published.sum()),
-             _queries(items.embedding[sampled_items], interactions.items, sampled_items[:, None])),
+             _queries(items.embedding[sampled_items], [_ids(population.items, [item]) for item in sampled_items])),
     ]  # fmt: skip
     if publication.index_users:
         kinds.append(
             Kind("users", int(users.published.sum()),
-                 _queries(users.preference[sampled_users], interactions.users, sampled_users[:, None]))
+                 _queries(users.preference[sampled_users], [_ids(population.users, [user]) for user in sampled_users]))
         )  # fmt: skip
     return calibration.calibrate_all(run, generation, kinds)
 
@@ -194,8 +230,12 @@ def _sample(random: np.random.Generator, published: NDArray[np.bool_]) -> NDArra
     return np.sort(random.choice(candidates, min(calibration.SAMPLE, len(candidates)), replace=False))
 
 
-def _queries(vectors: NDArray[np.float32], ids: IdMap, excluded: Any) -> list[Query]:
+def _queries(vectors: NDArray[np.float32], excluded: Sequence[list[Any]]) -> list[Query]:
     return [
-        Query("[" + ",".join(map(repr, vector.tolist())) + "]", [ids.to_python(int(index)) for index in indices])
-        for vector, indices in zip(vectors, excluded, strict=True)
+        Query("[" + ",".join(map(repr, vector.tolist())) + "]", ids)
+        for vector, ids in zip(vectors, excluded, strict=True)
     ]
+
+
+def _ids(ids: IdMap, positions: Iterable[int]) -> list[Any]:
+    return [ids.to_python(int(position)) for position in positions]

@@ -13,10 +13,10 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from recstore import sqlfile
+from recstore import candidates, sqlfile
 from recstore.database import Connection
 from recstore.definition import Search
-from recstore.publication import indexes
+from recstore.publication import generations, indexes
 from recstore.publication.indexes import DENSER, Graph
 from recstore.runs import Run
 
@@ -25,6 +25,9 @@ SAMPLE = 200
 
 LADDER = (40, 100, 200, 400, 800)
 K = 10
+FEW = 10
+"""Candidates below which a calibration says so."""
+
 TIE = 1e-5
 """Relative difference of distances below which two rows are one place in the list."""
 
@@ -105,7 +108,8 @@ def calibrate(
 
     `search` "exact" builds none; "hnsw" takes the index whenever it reaches `ann_recall`, "auto" where it is faster
     besides. The index is built anew with a denser graph once before it is given up. `built` is the graph of an index that
-    is there already, `live` says that the generation has readers, whom nothing here makes wait.
+    is there already, `live` says that the generation has readers, whom nothing here makes wait. Questions are asked of every
+    item, candidates or not: how many are eligible changes from one moment to the next, and the function sees to that.
     """
     exact, lists = _measure(run, generation, kind, None, None)
     trials = [exact]
@@ -141,6 +145,7 @@ def calibrate_all(
     """Calibrates each kind of query and writes the choices where the functions read them; returns kind -> chosen plan.
     `built` as in `calibrate`, by kind."""
     publication = run.recommender.definition.publication
+    items_search = _search_among_candidates(run, generation, publication.search)
     results = []
     for number, kind in enumerate(kinds):
         run.reporter.progress("calibrate", number, len(kinds), kind.name)
@@ -157,7 +162,7 @@ def calibrate_all(
                 run,
                 generation,
                 kind,
-                publication.search,
+                items_search if kind.side == "items" else publication.search,
                 publication.ann_recall,
                 on_trial,
                 built=(built or {}).get(kind.name),
@@ -167,6 +172,26 @@ def calibrate_all(
     run.reporter.progress("calibrate", len(kinds), len(kinds))
     store(run.connection, generation, results)
     return {result.kind: result.as_dict()["chosen"] for result in results}
+
+
+def _search_among_candidates(run: Run, generation: int, search: Search) -> Search:
+    """Warns where hardly an item is a candidate, and where asking that reaches no index: then no index scan asks it of each
+    row, since one join answers for all."""
+    recommender = run.recommender
+    if not recommender.definition.candidates.given:
+        return search
+    table = generations.table(recommender, "items", generation)
+    found = candidates.eligible(run.connection, recommender, table)
+    run.reporter.progress("calibrate", 0, 1, f"{found.eligible} of {found.items} items are candidates")
+    if found.eligible < FEW:
+        run.warn(f"Of the {found.items:,} items {found.eligible:,} are candidates now; nothing else is recommended.")
+    if search != "exact" and not candidates.looked_up_by_index(run.connection, recommender):
+        run.warn(
+            "Whether one item is a candidate is not found through an index, so lists of items come by exact scan. Add an index"
+            f" on the column of item ids that the candidates are selected by, then: recstore reindex {run.name}"
+        )
+        return "exact"
+    return search
 
 
 def _drop(run: Run, generation: int, kind: Kind) -> bool:
@@ -192,7 +217,7 @@ def _measure(
     statement = (
         "SELECT ARRAY(SELECT n.distance FROM unnest(s.nearest) n ORDER BY 1) AS distances"  # noqa: S608
         f" FROM (SELECT {recommender.schema}._nearest_{kind.side}("
-        f"%s, %s, %s::{recommender.vector}, {K}, %s::{one}[], NULL, %s) AS nearest OFFSET 0) s"
+        f"%s, %s, %s::{recommender.vector}, {K}, %s::{one}[], NULL, %s, true) AS nearest OFFSET 0) s"
     )
     times, answers = [], []
     for query in kind.queries:

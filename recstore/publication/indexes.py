@@ -34,19 +34,25 @@ DENSER = Graph(m=32, ef_construction=200)
 
 def index_lookups(connection: Connection, recommender: Registered, generation: int, *, seen: bool) -> None:
     """B-tree indexes: ids to rows (unique), and items by popularity."""
-    items = generations.table(recommender, "items", generation)
+    for statement in lookups(recommender, generation, seen=seen).values():
+        connection.execute(statement)
+
+
+def lookups(recommender: Registered, generation: int, *, seen: bool, concurrently: bool = False) -> dict[str, str]:
+    """Name of each B-tree index of a generation -> the statement that makes it."""
     collate = ' COLLATE "C"' if recommender.item_type is IdType.TEXT else ""
-    users = generations.table(recommender, "users", generation)
-    connection.execute(f"CREATE UNIQUE INDEX {_name('items', generation, 'item_id')} ON {items} (item_id)")
-    connection.execute(
-        f"CREATE INDEX {_name('items', generation, 'popularity')} ON {items} (users DESC, views DESC, item_id{collate})"
-    )
-    connection.execute(f"CREATE UNIQUE INDEX {_name('users', generation, 'user_id')} ON {users} (user_id)")
+    wanted = [
+        ("UNIQUE ", "items", "item_id", "(item_id)"),
+        ("", "items", "popularity", f"(users DESC, views DESC, item_id{collate})"),
+        ("UNIQUE ", "users", "user_id", "(user_id)"),
+    ]
     if seen:
-        table = generations.table(recommender, "seen", generation)
-        connection.execute(
-            f"CREATE INDEX {_name('seen', generation, 'user_id')} ON {table} (user_id) INCLUDE (item_id)"
-        )
+        wanted.append(("", "seen", "user_id", "(user_id) INCLUDE (item_id)"))
+    return {
+        index_name(kind, generation, what): f"CREATE {unique}INDEX {'CONCURRENTLY ' * concurrently}"
+        f"{_name(kind, generation, what)} ON {generations.table(recommender, kind, generation)} {columns}"
+        for unique, kind, what, columns in wanted
+    }
 
 
 def index_name(kind: str, generation: int, what: str) -> str:

@@ -4,7 +4,8 @@ Rows of one width (same id length, vectors present or NULL) form one structured 
 Measured on prototypes: 200 thousand vectors of 64 dimensions 0.6 s, against 0.9 by psycopg's row writer, 7.3 as text.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,18 +98,42 @@ def copy(
     on_rows: Callable[[int, int], None] | None = None,
 ) -> int:
     """Loads `rows` rows into `relation` in one transaction; returns how many were copied."""
-    names = ", ".join(columns)
     done = 0
-    with connection.transaction(), connection.cursor() as cursor:
-        with cursor.copy(f"COPY {relation} ({names}) FROM STDIN (FORMAT binary)") as stream:
-            stream.write(_HEADER)
-            for block in _blocks(list(columns.values()), rows):
-                stream.write(_encode(list(columns.values()), block))
-                done += len(block)
+
+    def count(copied: int) -> None:
+        nonlocal done
+        done += copied
+        if on_rows:
+            on_rows(done, rows)
+
+    with connection.transaction(), copying(connection, relation, list(columns)) as write:
+        write(list(columns.values()), rows, count)
+    return done
+
+
+Write = Callable[[Sequence[Column], int, Callable[[int], None] | None], None]
+"""Adds rows of these columns, as many; calls back with how many were sent."""
+
+
+@contextmanager
+def copying(connection: Connection, relation: str, names: Sequence[str], *, freeze: bool = False) -> Iterator[Write]:
+    """One COPY of columns `names` that takes rows again and again, in the caller's transaction. `freeze` for a table made in
+    that same transaction: its rows are there for every snapshot, old ones too."""
+    options = "FORMAT binary, FREEZE" if freeze else "FORMAT binary"
+    with (
+        connection.cursor() as cursor,
+        cursor.copy(f"COPY {relation} ({', '.join(names)}) FROM STDIN ({options})") as stream,
+    ):
+        stream.write(_HEADER)
+
+        def write(columns: Sequence[Column], rows: int, on_rows: Callable[[int], None] | None = None) -> None:
+            for block in _blocks(list(columns), rows):
+                stream.write(_encode(list(columns), block))
                 if on_rows:
-                    on_rows(done, rows)
-            stream.write(_TRAILER)
-        return cursor.rowcount
+                    on_rows(len(block))
+
+        yield write
+        stream.write(_TRAILER)
 
 
 def _blocks(columns: list[Column], rows: int) -> Iterator[Rows]:

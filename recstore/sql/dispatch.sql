@@ -1,16 +1,21 @@
 -- What a dispatch looks at.
 
 -- name: scheduled_recommenders
-SELECT r.id AS recommender_id, r.name, r.definition -> 'schedule' ->> 'cron' AS cron, r.definition -> 'schedule' ->> 'timezone' AS timezone,
-    r.scheduled_at, clock_timestamp() AS now
+SELECT r.id AS recommender_id, r.name, s.job, s.cron, r.definition -> 'schedule' ->> 'timezone' AS timezone,
+    s.scheduled_at, clock_timestamp() AS now
 FROM recstore_private.recommenders r
-WHERE r.definition -> 'schedule' ->> 'cron' IS NOT NULL
-ORDER BY r.name;
+CROSS JOIN LATERAL (
+    VALUES
+        ('retrain', r.definition -> 'schedule' ->> 'cron', r.scheduled_at),
+        ('lists', r.definition -> 'lists' ->> 'cron', r.lists_at)
+) AS s (job, cron, scheduled_at)
+WHERE s.cron IS NOT NULL
+ORDER BY r.name, s.job DESC;
 
 -- name: schedule_waits
 -- The schedule has asked already, and nobody has begun.
 SELECT FROM recstore_private.requests q
-WHERE q.recommender = %(recommender)s AND q.job = 'retrain' AND q.origin = 'schedule' AND q.state IN ('waiting', 'sent')
+WHERE q.recommender = %(recommender)s AND q.job = %(job)s AND q.origin = 'schedule' AND q.state IN ('waiting', 'sent')
 LIMIT 1;
 
 -- name: advance_schedule
@@ -20,8 +25,18 @@ WHERE id = %(recommender_id)s AND scheduled_at = %(scheduled_at)s
     AND definition -> 'schedule' ->> 'cron' = %(cron)s
 RETURNING id;
 
+-- name: advance_lists
+-- The same of the lists' own times.
+UPDATE recstore_private.recommenders SET lists_at = %(now)s
+WHERE id = %(recommender_id)s AND lists_at = %(scheduled_at)s
+    AND definition -> 'lists' ->> 'cron' = %(cron)s
+RETURNING id;
+
 -- name: restart_schedule
 UPDATE recstore_private.recommenders SET scheduled_at = clock_timestamp() WHERE id = %(recommender_id)s;
+
+-- name: restart_lists
+UPDATE recstore_private.recommenders SET lists_at = clock_timestamp() WHERE id = %(recommender_id)s;
 
 -- name: note_dispatch
 INSERT INTO recstore_private.dispatches (host, dispatched_at) VALUES (%(host)s, clock_timestamp())
@@ -40,7 +55,9 @@ WHERE u.state = 'running' AND u.deadline < clock_timestamp() - make_interval(sec
 -- whose barrier is not cleared.
 SELECT
     r.name,
-    EXISTS (SELECT FROM recstore_private.runs u WHERE u.recommender_id = r.id AND u.state = 'running') AS abandoned,
+    EXISTS (
+        SELECT FROM recstore_private.runs u WHERE u.recommender_id = r.id AND u.state = 'running' AND u.job <> 'lists'
+    ) AS abandoned,
     EXISTS (SELECT FROM recstore_private.generations g WHERE g.recommender_id = r.id AND g.state IN ('building', 'pruning'))
         -- what could not be removed just now is not tried each minute
         AND NOT EXISTS (
@@ -65,6 +82,14 @@ SELECT
     ) AS blocked
 FROM recstore_private.recommenders r
 WHERE NOT EXISTS (SELECT FROM recstore_private.locked_recommenders l WHERE l.recommender_id = r.id::oid)
+ORDER BY r.name;
+
+-- name: abandoned_lists
+-- Of whom a run that wrote lists is gone.
+SELECT DISTINCT r.name
+FROM recstore_private.recommenders r
+JOIN recstore_private.current_runs u ON u.recommender_id = r.id
+WHERE u.job = 'lists' AND u.state = 'running' AND u.current_state = 'abandoned'
 ORDER BY r.name;
 
 -- name: latest_trained

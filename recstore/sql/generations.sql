@@ -11,6 +11,15 @@ SELECT g.factors, g.users, g.definition, g.confidence, g.training, g.held_out, g
 FROM recstore_private.generations g
 WHERE g.generation = %(generation)s;
 
+-- name: exported_generation
+-- All that a complete generation tells of itself.
+SELECT g.generation, g.vector_type, g.users, g.factors, g.definition, g.training, g.confidence, g.fold_in, g.held_out,
+    coalesce(g.filters, '[]') AS filters, g.metrics, coalesce(g.snapshot, '{}') AS snapshot, g.mean_preference, g.ready_at,
+    coalesce(u.versions, '{}') AS versions
+FROM recstore_private.generations g
+LEFT JOIN recstore_private.runs u ON u.run = g.run
+WHERE g.generation = %(generation)s AND g.recommender_id = %(recommender_id)s AND g.state IN ('ready', 'published');
+
 -- name: live_size
 -- How much the live generation was made of.
 SELECT p.generation, g.definition -> 'source' AS source,

@@ -7,6 +7,12 @@ FROM pg_extension e
 JOIN pg_namespace n ON n.oid = e.extnamespace
 WHERE e.extname = 'vector';
 
+-- name: revision_table
+SELECT WHERE to_regclass('recstore_private.alembic_version') IS NOT NULL;
+
+-- name: select_revision
+SELECT v.version_num FROM recstore_private.alembic_version v;
+
 -- name: name_checks
 -- What stands against a name: a reserved word, or a schema that exists.
 SELECT
@@ -60,6 +66,15 @@ ORDER BY s.recommender;
 
 -- name: update_definition
 UPDATE recstore_private.recommenders SET definition = %(definition)s WHERE id = %(recommender_id)s;
+
+-- name: scan_exactly
+-- Lists of items come by exact scan from now on, whatever calibration chose.
+UPDATE recstore_private.generations
+SET recommend_ef = NULL,
+    similar_ef = NULL,
+    calibration = jsonb_set(
+        jsonb_set(calibration, '{recommend,chosen,ef}', 'null', false), '{similar,chosen,ef}', 'null', false)
+WHERE recommender_id = %(recommender_id)s AND state IN ('ready', 'published');
 
 -- name: update_storage
 UPDATE recstore_private.recommenders
@@ -148,6 +163,14 @@ SELECT
 FROM pg_class c
 CROSS JOIN LATERAL aclexplode(c.relacl) a
 WHERE c.oid = to_regclass(%(relation)s) AND a.grantee <> c.relowner;
+
+-- name: readers_of
+-- The roles, unquoted, that may SELECT from a relation by a grant.
+SELECT DISTINCT CASE WHEN a.grantee = 0 THEN 'public' ELSE pg_get_userbyid(a.grantee)::text END AS role
+FROM pg_class c
+CROSS JOIN LATERAL aclexplode(c.relacl) a
+WHERE c.oid = to_regclass(%(view)s) AND a.grantee <> c.relowner AND a.privilege_type = 'SELECT'
+ORDER BY role;
 
 -- name: functions_named
 -- The functions of that name, with whom they were granted to.

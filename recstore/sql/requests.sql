@@ -88,7 +88,9 @@ WITH due AS (
                 AND o.sent_at BETWEEN clock_timestamp() - make_interval(secs => %(resend)s) AND clock_timestamp()
         )
         AND NOT EXISTS (
-            SELECT FROM recstore_private.locked_recommenders l WHERE l.recommender_id = r.id::oid
+            SELECT FROM recstore_private.locked_recommenders l WHERE l.recommender_id = r.id::oid AND q.job <> 'lists'
+            UNION ALL
+            SELECT FROM recstore_private.locked_lists l WHERE l.recommender_id = r.id::oid AND q.job = 'lists'
         )
     FOR UPDATE OF q SKIP LOCKED
 ),

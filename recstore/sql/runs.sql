@@ -17,10 +17,10 @@ WHERE l.locktype = 'advisory'
     AND l.granted;
 
 -- name: abandon_runs
--- The caller holds the lock, so whoever still says "running" is gone.
+-- The caller holds the lock, so whoever still says "running" is gone. Runs that write lists have a lock of their own.
 UPDATE recstore_private.runs
 SET state = 'abandoned', finished_at = now(), progress = NULL, error = 'The process of this run ended without finishing it.'
-WHERE recommender_id = %(recommender_id)s AND state = 'running'
+WHERE recommender_id = %(recommender_id)s AND state = 'running' AND (job = 'lists') = %(lists)s
 RETURNING run;
 
 -- name: end_backends

@@ -7,9 +7,23 @@ SELECT clock_timestamp() AS now;
 SELECT r.name FROM recstore.recommenders r WHERE r.name = %(recommender)s;
 
 -- name: watch_status
-SELECT s.*, v.started_at AS running_since
+-- `ended_..`: of the training before the one that runs.
+SELECT
+    s.*,
+    v.started_at AS running_since,
+    e.run AS ended_retrain,
+    e.state AS ended_state,
+    e.finished_at AS ended_at,
+    e.error AS ended_error
 FROM recstore.status s
 LEFT JOIN recstore.runs v ON v.run = s.running
+LEFT JOIN LATERAL (
+    SELECT e.run, e.state, e.finished_at, e.error
+    FROM recstore.runs e
+    WHERE s.last_retrain = s.running AND e.recommender = s.recommender AND e.job = 'retrain' AND e.run < s.running
+    ORDER BY e.run DESC
+    LIMIT 1
+) e ON true
 WHERE %(recommender)s::text IS NULL OR s.recommender = %(recommender)s
 ORDER BY s.recommender;
 

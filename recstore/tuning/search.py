@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from recstore import confidence, training
 from recstore.config import Settings
-from recstore.definition import Definition
+from recstore.definition import MAX_FACTORS, Definition
 from recstore.errors import InvalidInput, NothingFound
 from recstore.evaluation.curves import CurvePoint
 from recstore.evaluation.model import weigh
@@ -22,7 +22,7 @@ from recstore.tuning import space as spaces
 from recstore.tuning import trial as trials_
 from recstore.tuning.noise import noise_of
 from recstore.tuning.results import Search, TrialResult
-from recstore.tuning.space import Choices, Parameters, applied, default_space, narrowed
+from recstore.tuning.space import BOUNDS, EVERYTHING, Choices, Parameters, Space, applied, default_space, narrowed
 from recstore.tuning.stages import Plan
 from recstore.tuning.trial import Course
 from recstore.tuning.trials import best
@@ -62,9 +62,13 @@ class Options:
         every = max(1, min(3, self.most_iterations // 3))
         return Course(self.metric, self.most_iterations, every, users=self.users, seed=self.seed)
 
-    def plan(self, split: Split, definition: Definition, most_factors: int | None = None) -> Plan:
-        """What to try on this split. Raises InvalidInput."""
-        space = default_space(split.train)
+    def check(self) -> None:
+        """What is wrong whatever the data are, before they are read. Raises InvalidInput."""
+        _ = self.course
+        self._limits(Space(EVERYTHING, (1, MAX_FACTORS), BOUNDS))
+
+    def _limits(self, space: Space) -> tuple[Space, list[Parameters]]:
+        """The part of `space` that is searched, and the points of a grid. Raises InvalidInput."""
         given = dict(self.space)
         if self.trainers:
             given["trainer"] = list(self.trainers)
@@ -74,6 +78,11 @@ class Options:
         points = spaces.grid(self.grid) if self.grid else []
         if points and given:
             raise InvalidInput("A grid is the whole space: give either --grid or what narrows the search, not both.")
+        return space, points
+
+    def plan(self, split: Split, definition: Definition, most_factors: int | None = None) -> Plan:
+        """What to try on this split. Raises InvalidInput."""
+        space, points = self._limits(default_space(split.train))
         functions = space.bounds["confidence"]
         weighed = {definition.confidence.function, *(functions.values if isinstance(functions, Choices) else ())}
         return Plan(

@@ -13,6 +13,7 @@ from recstore.definition import MAX_FACTORS, Confidence, Definition, Hyperparame
 from recstore.errors import InvalidInput
 from recstore.interactions import Interactions
 from recstore.training import trainer_names
+from recstore.wording import what_is_wrong
 
 Parameters = dict[str, Any]
 """Settings by name: those of `Hyperparameters`, those of `Confidence`, and "confidence" for the latter's function."""
@@ -68,6 +69,9 @@ BOUNDS: dict[str, Bounds] = {
     "spectral_weight": Range(0.05, 0.95),
 }
 """Where the search looks by default."""
+
+EVERYTHING = "als", "spectral", "hybrid"
+"""Trainers that are searched over by default."""
 
 EQUAL = 0.01
 """Of the values may differ from the others without making a difference."""
@@ -125,7 +129,7 @@ def default_space(train: Interactions) -> Space:
     if np.count_nonzero(train.values != np.median(train.values)) <= EQUAL * len(train):
         bounds["confidence"] = Choices(("bm25", "binary", "share"))
     most = max(1, min(MAX_FACTORS, len(train.items) - 1))
-    return Space(("als", "spectral", "hybrid"), (min(8, most), most), bounds)
+    return Space(EVERYTHING, (min(8, most), most), bounds)
 
 
 def narrowed(space: Space, given: Mapping[str, Any]) -> Space:
@@ -216,7 +220,7 @@ def settled(parameters: Mapping[str, Any]) -> Parameters:
         try:
             made[name] = getattr(model.model_validate({field: value}), field)
         except ValidationError as error:
-            raise InvalidInput(f"{name} = {value!r}: {error.errors()[0]['msg']}.") from None
+            raise InvalidInput(f"{name} = {value!r}: {what_is_wrong(error.errors()[0])}.") from None
         if name == "factors" and made[name] is not None and made[name] > MAX_FACTORS:
             raise InvalidInput(f"factors = {value!r}: {MAX_FACTORS} are the most there can be.")
     return made

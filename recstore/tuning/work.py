@@ -33,8 +33,8 @@ from recstore.measuring import evaluate
 from recstore.measuring.evaluate import TestPairs
 from recstore.measuring.measure import Wanted
 from recstore.measuring.steps import Steps
-from recstore.migrate import require_current
 from recstore.objects import Registered
+from recstore.readiness import require_current
 from recstore.requests import CHANNEL
 from recstore.runs import Reporter, Silent
 from recstore.tuning import snapshot, studies
@@ -77,7 +77,8 @@ def begin(
             require_current(connection)
             recommender = registry.get(connection, name)
             definition = recommender.definition
-            course = options.course  # what is wrong with it is said before anything is read
+            options.check()
+            course = options.course
             interactions = evaluate.interactions_of(url, settings, connection, recommender, definition, steps)
             wanted = Wanted(curve=1, seed=options.seed)
             split = evaluate.parts_of(connection, settings, recommender, interactions, choice, wanted, steps)

@@ -32,8 +32,6 @@ def test_the_demo_runs_twice_and_its_sql_is_ready_to_paste(tmp_path: Path) -> No
             pasted = answer.splitlines()
             assert [line.split()[0] for line in printed] == [line.split("|")[0] for line in pasted]
             assert len(pasted) == 5
-        recstore("alter", "retail", "--titles", "none")
-        assert "Stop the server with" in recstore("demo")
     finally:
         recstore("stop")
     assert recstore("psql", "-At", "-c", "SELECT count(*) FROM retail.item_vectors") == "4006\n"

@@ -78,7 +78,7 @@ def test_only_the_package_is_in_the_wheel(wheel: Path) -> None:
 def test_an_installed_wheel_does_the_main_job(wheel: Path, tmp_path: Path, empty: Database) -> None:
     run(sys.executable, "-m", "venv", "--without-pip", "env", cwd=tmp_path)
     # by uv, which is quicker; `make` itself installs by plain pip
-    install = [sys.executable, "-m", "uv", "pip", "install", "-q", "--python", "env/bin/python", "--compile-bytecode"]
+    install = [sys.executable, "-m", "uv", "pip", "install", "-q", "--python", "env/bin/python"]
     run(*install, "--require-hashes", "-r", ROOT / "requirements/core.txt", cwd=tmp_path)
     run(*install, "--no-deps", wheel, cwd=tmp_path)
     recstore = tmp_path / "env/bin/recstore"

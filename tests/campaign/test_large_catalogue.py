@@ -54,7 +54,7 @@ def test_a_large_catalogue_is_calibrated(factors: int, shop: Database) -> None:
         items = vectors.item_vectors(large, recommender.dimensions)
         interactions = replace(pulled, items=IdMap(pa.array(np.arange(1, len(large) + 1, dtype=np.int32))))
         content = building.Content(
-            interactions=interactions,
+            population=building.Population.of(interactions),
             pulled=interactions,
             items=items,
             users=vectors.user_vectors(users, recommender.dimensions),

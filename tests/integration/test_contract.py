@@ -382,7 +382,7 @@ def test_search_settings_last_for_the_transaction(answers: Database) -> None:
     with own.transaction():
         own.execute("SELECT hnsw.use_search_settings()")
         chosen = value(own, "SELECT greatest(recommend_ef, similar_ef, users_ef) FROM hnsw._generation")
-        assert value(own, "SHOW hnsw.ef_search") == str(max(40, chosen))
+        assert value(own, "SHOW hnsw.ef_search") == str(min(2 * max(40, chosen), 1000))
         assert value(own, "SHOW hnsw.iterative_scan") == "strict_order"
     assert rows(own, SETTINGS) == before
 

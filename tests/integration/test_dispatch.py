@@ -57,7 +57,6 @@ def test_one_message_for_all_that_ask_for_the_same(live: Database) -> None:
         serve(live)
 
 
-@pytest.mark.contract
 def test_a_message_that_nobody_begins_is_sent_again(live: Database) -> None:
     request(live)
     assert len(dispatched(live)[1]) == 1
@@ -109,7 +108,6 @@ def test_a_dropped_recommender_s_requests_end(live: Database) -> None:
     assert [row["state"] for row in rows(live)] == ["failed", "failed"]
 
 
-@pytest.mark.contract
 def test_ready_requests_end_when_their_generation_is_live_or_overtaken(live: Database) -> None:
     with live.connect() as reader:
         reader.execute("BEGIN")
@@ -143,7 +141,6 @@ def test_a_rollback_is_not_undone_by_a_generation_that_was_ready_before(live: Da
     assert pipeline.publish(live.url, live.settings, "retail", wait=5).generation == 3  # at the operator's word
 
 
-@pytest.mark.contract
 def test_a_schedule_asks_once_however_much_was_missed_and_whatever_the_clock_said(live: Database) -> None:
     def schedule(cron: str, since: datetime) -> None:
         with live.connect() as connection:
@@ -219,7 +216,6 @@ def test_of_two_who_alter_at_once_the_second_is_told(live: Database) -> None:
             registry.alter(connection, live.settings, retail, retail.definition)
 
 
-@pytest.mark.contract
 def test_what_a_host_sets_for_the_role_stops_no_run(live: Database) -> None:
     sets = {"statement_timeout": "200ms", "idle_session_timeout": "300ms", "default_transaction_read_only": "on"}
     with superuser(live.server) as connection:

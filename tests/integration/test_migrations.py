@@ -8,11 +8,12 @@ from threading import Barrier, Event
 from typing import Any
 
 import pytest
+from alembic.script import ScriptDirectory
 from conftest import Database, drop_database, superuser
 from recstore.migrations import frozen
 from support_sql import column, rows, value
 
-from recstore import errors, migrate, objects, pipeline, registry
+from recstore import errors, migrate, objects, pipeline, readiness, registry
 from recstore.database import Connection
 from recstore.definition import Hyperparameters, Source
 from recstore.embedded import Server
@@ -35,12 +36,12 @@ def upgrade(database: Database, **settings: Any) -> list[str]:
 
 @pytest.mark.contract
 def test_from_nothing_and_again(empty: Database) -> None:
-    assert upgrade(empty) == [f"schema upgraded from nothing to {migrate.head()}"]
+    assert upgrade(empty) == [f"schema upgraded from nothing to {readiness.head()}"]
     connection = empty.connect()
     found = rows(connection, TABLES), rows(connection, "SELECT oid, xmin::text FROM pg_class ORDER BY oid")
     assert upgrade(empty) == []
     assert (rows(connection, TABLES), rows(connection, "SELECT oid, xmin::text FROM pg_class ORDER BY oid")) == found
-    migrate.require_current(connection)
+    readiness.require_current(connection)
     migrate.check(empty.url)
 
 
@@ -69,7 +70,7 @@ def test_five_at_once(bare: Database) -> None:
     with ThreadPoolExecutor(5) as pool:
         assert len(list(pool.map(run, range(5)))) == 5
     connection = bare.connect("postgres")
-    assert column(connection, "SELECT version_num FROM recstore_private.alembic_version") == [migrate.head()]
+    assert column(connection, "SELECT version_num FROM recstore_private.alembic_version") == [readiness.head()]
     assert column(connection, "SELECT extname FROM pg_extension WHERE extname = 'vector'") == ["vector"]
     migrate.check(url)
 
@@ -82,7 +83,7 @@ def test_down_is_refused_while_there_are_recommenders(shop: Database) -> None:
     with pytest.raises(errors.RecstoreError, match=r"there are recommenders: books, retail\. Drop them first"):
         migrate.downgrade(shop.url, "base")
     assert rows(connection, TABLES) == before
-    migrate.require_current(connection)
+    readiness.require_current(connection)
     for recommender in (first, second):
         registry.drop(connection, shop.settings, recommender)
     # an application's own view is not taken along
@@ -97,8 +98,8 @@ def test_down_is_refused_while_there_are_recommenders(shop: Database) -> None:
     assert value(connection, "SELECT to_regnamespace('recstore')") is None
     assert column(connection, TABLES) == ["recstore_private.alembic_version", "recstore_private.alembic_version_pkc"]
     with pytest.raises(errors.SchemaMissing):
-        migrate.require_current(connection)
-    assert upgrade(shop) == [f"schema upgraded from nothing to {migrate.head()}"]
+        readiness.require_current(connection)
+    assert upgrade(shop) == [f"schema upgraded from nothing to {readiness.head()}"]
     assert rows(connection, TABLES) == before
     shop.create(hyperparameters=SMALL)
     assert shop.retrain().live
@@ -123,6 +124,13 @@ DRIFT = {
     "CREATE TABLE recstore_private.more (id integer)": "DROP TABLE recstore_private.more",
 }
 """A change by hand -> what takes it back."""
+
+
+def test_the_revision_needed_is_alembic_s_head() -> None:
+    """It is read from the names of the files, without Alembic."""
+    script = ScriptDirectory.from_config(migrate._config())
+    assert readiness.head() == script.get_current_head()
+    assert readiness.known() == sorted(revision.revision for revision in script.walk_revisions())
 
 
 def test_check_finds_what_was_changed_by_hand(shop: Database) -> None:
@@ -159,7 +167,7 @@ def test_background_work_comes_and_goes_with_its_revision(shop: Database) -> Non
         assert value(connection, "SELECT count(*) FROM recstore.status") == 1
         assert value(connection, "SELECT to_regclass('recstore.requests')") is None
         with pytest.raises(errors.SchemaOutdated):
-            migrate.require_current(connection)
+            readiness.require_current(connection)
     upgrade(shop)
     migrate.check(shop.url)
     with shop.connect() as connection:
@@ -178,7 +186,7 @@ def test_a_migration_waits_for_nobody_for_long_and_says_for_whom(
         reader.execute("SELECT FROM recstore.status")
         with pytest.raises(errors.MigrationBlocked, match=f"Nothing was changed.*process {reader.info.backend_pid} "):
             upgrade(shop)
-        assert migrate.current(shop.connect()) == "0001"
+        assert readiness.current(shop.connect()) == "0001"
         reader.execute("COMMIT")
     upgrade(shop)
     migrate.check(shop.url)
@@ -189,7 +197,7 @@ def test_the_database_s_revision_is_compared_with_the_code_s(
     empty: Database, shop: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(errors.SchemaMissing, match="recstore db upgrade"):
-        migrate.require_current(empty.connect())
+        readiness.require_current(empty.connect())
     with pytest.raises(errors.SchemaMissing):
         migrate.check(empty.url)
     assert column(empty.connect(), TABLES) == []
@@ -198,22 +206,22 @@ def test_the_database_s_revision_is_compared_with_the_code_s(
     with pytest.raises(errors.SchemaMissing):
         empty.create()
 
-    connection, head = shop.connect(), migrate.head()
+    connection, head = shop.connect(), readiness.head()
     shop.create(hyperparameters=SMALL)
     with monkeypatch.context() as patch:
-        patch.setattr(migrate, "head", lambda: "9998")
+        patch.setattr(readiness, "known", lambda: [head, "9998"])
         with pytest.raises(errors.SchemaOutdated, match=f"at revision {head}, this recstore needs 9998"):
-            migrate.require_current(connection)
+            readiness.require_current(connection)
     connection.execute("UPDATE recstore_private.alembic_version SET version_num = '9999'")
     for attempt in (
-        lambda: migrate.require_current(connection),
+        lambda: readiness.require_current(connection),
         lambda: migrate.upgrade(connection, shop.url, shop.settings),
         lambda: migrate.check(shop.url),
         lambda: pipeline.retrain(shop.url, shop.settings, "retail"),
     ):
         with pytest.raises(errors.SchemaTooNew, match="at revision 9999"):
             attempt()
-    connection.execute(f"UPDATE recstore_private.alembic_version SET version_num = '{migrate.head()}'")
+    connection.execute(f"UPDATE recstore_private.alembic_version SET version_num = '{readiness.head()}'")
     connection.execute("UPDATE recstore_private.recommenders SET objects_version = 99")
     with pytest.raises(errors.SchemaTooNew, match="objects 99 of 'retail'"):
         upgrade(shop)

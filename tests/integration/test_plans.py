@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Database, drop_database, make_database
+from support import until
 from support_sql import column, rows, transaction, value
 
 from recstore import pipeline
@@ -196,6 +197,9 @@ class Counters:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        # what a session counted is known of when it has ended, a moment after it was closed
+        others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'"
+        until(lambda: value(connection, others) == 1)
         self.before = self._read()
 
     def _read(self) -> dict[str, int]:

@@ -364,10 +364,17 @@ def victims(live: Database) -> Iterator[Callable[[str], int]]:
         parent.stdin.close()
 
 
-@pytest.mark.contract
-def test_killed_at_any_stage(live: Database, victims: Callable[[str], int]) -> None:
-    """By kill -9, at the end of each stage and in the middle of those that tell how far they are."""
-    for place in [*STAGES, "in train", "in load", "in calibrate"]:
+PLACES = ["prepare", "in train", "in load", "calibrate", "check", "flip"]
+
+
+@pytest.mark.parametrize(
+    "places",
+    [PLACES, pytest.param([*STAGES, "in train", "in load", "in calibrate"], marks=pytest.mark.campaign)],
+    ids=["some", "all"],
+)
+def test_killed_at_any_stage(live: Database, victims: Callable[[str], int], places: list[str]) -> None:
+    """By kill -9, at the end of a stage and in the middle of those that tell how far they are."""
+    for place in places:
         before = generation(live)
         pid = victims(place)
         os.kill(pid, signal.SIGKILL)

@@ -74,7 +74,6 @@ def refuse(shop: Database, error: type[RecstoreError], **source: object) -> str:
 # What is read
 
 
-@pytest.mark.contract
 def test_a_table_and_its_query_are_the_same(shop: Database) -> None:
     expected = {
         (row["user_id"], row["product_id"]): float(row["view_count"])
@@ -167,7 +166,6 @@ def test_last_at_of_every_time_type(shop: Database, application: Connection, kin
     assert column(shop.connect(), "SELECT last_at FROM read.interactions WHERE value = 9") == [None]
 
 
-@pytest.mark.contract
 def test_duplicates(shop: Database, application: Connection) -> None:
     make_clicks(
         application,
@@ -224,7 +222,6 @@ def test_nulls_nan_and_nonpositive_values_are_counted_and_left_out(shop: Databas
     assert (report.rows, report.nulls, report.nonpositive, report.pairs) == (19, 6, 2, 11)
 
 
-@pytest.mark.contract
 def test_row_level_security_of_the_source_is_respected(shop: Database, application: Connection) -> None:
     application.execute("ALTER TABLE shop.views ENABLE ROW LEVEL SECURITY")
     application.execute("CREATE POLICY even ON shop.views TO worker USING (user_id % 2 = 0)")
@@ -243,7 +240,6 @@ def test_row_level_security_of_the_source_is_respected(shop: Database, applicati
 # What is refused
 
 
-@pytest.mark.contract
 def test_what_create_refuses_names_the_culprit(shop: Database, application: Connection) -> None:
     application.execute(
         "CREATE TABLE shop.odd (user_id bigint, item_id bigint, value int, amount money, flag boolean, code char(5),"
@@ -309,7 +305,6 @@ ATTACKS = [
 ]
 
 
-@pytest.mark.contract
 def test_no_source_breaks_out_of_its_parentheses(shop: Database) -> None:
     """shop.bait is recstore's own, so that nothing but the parser and READ ONLY protects it."""
     worker = shop.connect()
@@ -407,7 +402,6 @@ def wait_until_blocked(connection: Connection) -> None:
         pass
 
 
-@pytest.mark.contract
 def test_a_slow_source_is_stopped(shop: Database, stepping: Connection) -> None:
     shop.create(source=Source(table="shop.live", value="value"))
     assert shop.retrain().live
@@ -420,7 +414,6 @@ def test_a_slow_source_is_stopped(shop: Database, stepping: Connection) -> None:
     assert value(shop.connect(), "SELECT count(*) FROM retail.popular_items(100)") == 9
 
 
-@pytest.mark.contract
 def test_the_live_generation_survives_every_failure_of_the_source(shop: Database, application: Connection) -> None:
     application.execute("CREATE TABLE shop.clicks (LIKE shop.views)")
     application.execute("INSERT INTO shop.clicks SELECT * FROM shop.views")

@@ -60,31 +60,35 @@ def trained(views, given=GIVEN, leak=False):
     return Trained(views, held, np.ones(len(views), dtype=bool) if leak else ~held.pairs, given)
 
 
-def test_against_popularity(views):
-    verdict = trained(views).judged()
+@pytest.fixture(scope="module")
+def first(views):
+    return trained(views)
+
+
+def test_against_popularity(first):
+    verdict = first.judged()
     assert verdict.live is None
     assert verdict.unknown == "there is no live generation"
     assert verdict.popularity.of_new == verdict.metrics["ndcg@20"] > 2 * verdict.popularity.of_other
     assert not verdict.popularity.worse(0)
 
 
-def test_the_same_generation_again_is_equal(views):
-    one = trained(views)
-    compared = one.judged(one.stored()).live
+def test_the_same_generation_again_is_equal(first):
+    compared = first.judged(first.stored()).live
     assert (compared.difference, compared.standard_error) == (0, 0)
-    assert compared.of_new == one.judged().metrics["ndcg@20"]
+    assert compared.of_new == first.judged().metrics["ndcg@20"]
 
 
-def test_an_equal_one_passes_nine_times_in_ten_or_better(views):
-    live = trained(views).stored()
+def test_an_equal_one_passes_nine_times_in_ten_or_better(views, first):
+    live = first.stored()
     verdicts = [trained(views, GIVEN.model_copy(update={"seed": seed})).judged(live).live for seed in range(10)]
     assert len({verdict.of_new for verdict in verdicts}) == 10
     assert sum(verdict.worse(TOLERANCE) for verdict in verdicts) <= 1
 
 
 @pytest.mark.parametrize("worse", [{"factors": 1}, {"regularization": 3000.0}])
-def test_a_worse_one_is_stopped(views, worse):
-    live = trained(views).stored()
+def test_a_worse_one_is_stopped(views, first, worse):
+    live = first.stored()
     compared = trained(views, GIVEN.model_copy(update=worse)).judged(live).live
     assert compared.of_new < 0.8 * compared.of_other
     assert compared.worse(TOLERANCE)
@@ -100,9 +104,8 @@ def test_who_has_seen_the_held_out_pairs_scores_visibly_higher(views):
     assert honest.judged(leaking.stored()).live.difference < 0
 
 
-def test_only_pairs_that_the_live_generation_held_out_too_are_compared(views):
-    new = trained(views)
-    live = trained(views).stored()
+def test_only_pairs_that_the_live_generation_held_out_too_are_compared(first):
+    new, live = first, first.stored()
     smaller = dict(live.held_out, users_below=live.held_out["users_below"] // 2)
     compared = new.judged(Stored(**vars(live) | {"held_out": smaller})).live
     assert 0.3 * new.judged(live).live.users < compared.users < 0.7 * new.judged(live).live.users

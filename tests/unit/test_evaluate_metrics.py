@@ -257,7 +257,7 @@ def test_samples_of_users():
 def test_measuring_takes_at_most_twice_the_bare_product_with_its_lists():
     """The shape of `benchmarks/evaluation.py`, where all 30,000 users take 0.6 of the bare one; here in turns, the shortest
     of each."""
-    users, items = 512, 40_000
+    users, items = 256, 40_000
     random = np.random.default_rng(7)
     item = random.integers(0, items, (users, 35))
     train, test = pairs(item[:, :28].tolist(), items), pairs(item[:, 28:].tolist(), items)

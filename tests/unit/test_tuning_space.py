@@ -88,7 +88,7 @@ def test_a_space_is_narrowed_by_values_lists_and_ranges() -> None:
         ({"alpha": {"low": 5, "high": 1}}, "a high above it"),
         ({"alpha": {"low": 0, "high": 1}}, "of numbers above 0"),
         ({"alpha": {"least": 1}}, "a range has a low"),
-        ({"alpha": -1}, "alpha = -1: Input should be greater than 0"),
+        ({"alpha": -1}, "alpha = -1: it must be above 0"),
         ({"alpha": {"low": 1, "high": 1e9}}, "alpha = "),
         ({"confidence": ["tfidf"]}, "confidence = 'tfidf'"),
         ({"factors": 4000}, "1984 are the most"),

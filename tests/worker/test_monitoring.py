@@ -149,7 +149,7 @@ def test_health_is_an_exit_code_and_a_sentence(
         connection.execute(sqlfile.query("note_dispatch"), {"host": "here"})
         code, text = healthy()
         assert code == 0
-        assert re.search(r"^healthy: .* revision 0004, the broker answers, the last dispatch was 0 s ago\n$", text)
+        assert re.search(r"^healthy: .* revision \d{4}, the broker answers, the last dispatch was 0 s ago\n$", text)
         told = json.loads(healthy("--json")[1])
         assert told["healthy"] is True
         assert told["last_dispatch_seconds"] < 100

@@ -51,7 +51,6 @@ def test_redis_restarted(workers: Workers) -> None:
     nothing_left(workers.database)
 
 
-@pytest.mark.contract
 def test_postgres_restarted(workers: Workers) -> None:
     database = workers.database
     workers.start()
@@ -113,7 +112,6 @@ def test_an_index_build_without_disk_fails_plainly_and_the_next_succeeds(workers
     nothing_left(database)
 
 
-@pytest.mark.contract
 def test_a_ready_generation_is_flipped_by_a_later_dispatch(workers: Workers) -> None:
     database = workers.database
     workers.start(flip_wait=0)

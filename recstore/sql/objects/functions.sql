@@ -54,11 +54,11 @@ BEGIN
     END IF;
     RETURN QUERY EXECUTE format(
         'SELECT v.item_id, v.users, v.views FROM {schema}.%I v'
-        ' ORDER BY v.users DESC, v.views DESC, v.item_id{item_collate} LIMIT $1', '_items_' || live.generation)
+        ' WHERE true{eligible} ORDER BY v.users DESC, v.views DESC, v.item_id{item_collate} LIMIT $1', '_items_' || live.generation)
         USING k;
 END
 $function$;
-COMMENT ON FUNCTION {schema}.popular_items(integer) IS 'The k items with most distinct users, then most views, then by id.';
+COMMENT ON FUNCTION {schema}.popular_items(integer) IS 'The k items with most distinct users, then most views, then by id; of the candidates, as all lists of items.';
 
 -- object: function similar_items
 CREATE OR REPLACE FUNCTION {schema}.similar_items(item_id {item_parameter}, k integer DEFAULT 10, min_users integer DEFAULT 3)
@@ -132,7 +132,7 @@ BEGIN
 
     RETURN QUERY EXECUTE format(
         'SELECT v.item_id, v.users / $1::double precision, ''popular'' FROM {schema}.%I v'
-        ' WHERE v.item_id <> ALL ($2) ORDER BY v.users DESC, v.views DESC, v.item_id{item_collate} LIMIT $3',
+        ' WHERE v.item_id <> ALL ($2){eligible} ORDER BY v.users DESC, v.views DESC, v.item_id{item_collate} LIMIT $3',
         '_items_' || live.generation)
         USING live.users, coalesce(seen, '{}'), k;
 END
@@ -270,7 +270,8 @@ PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-    ef integer := (SELECT greatest(g.recommend_ef, g.similar_ef, g.users_ef, 40) FROM {schema}._generation g);
+    -- twice what was calibrated: the more a query filters away, the deeper in the index its rows lie
+    ef integer := (SELECT least(2 * greatest(g.recommend_ef, g.similar_ef, g.users_ef, 40), 1000) FROM {schema}._generation g);
 BEGIN
     PERFORM '[1]'::{extension}.vector;  -- loads the library, before which its settings do not exist
     PERFORM
@@ -281,4 +282,4 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION {schema}.use_search_settings() IS
-    'Sets, until the end of this transaction, what pgvector needs for a query written directly on the views: the calibrated ef_search, and scans that go on until LIMIT is met whatever the query filters away. Call it after BEGIN.';
+    'Sets, until the end of this transaction, what pgvector needs for a query written directly on the views: twice the calibrated ef_search, and scans that go on until LIMIT is met whatever the query filters away. Call it after BEGIN.';

@@ -1,6 +1,10 @@
 -- The one vector search behind every function, once for items and once for users.
 -- ef NULL: exact scan. Otherwise the HNSW index at that ef_search; where it returns fewer than k rows (filtered away, or
 -- a scan that stopped early) the exact scan answers. The outer order is distance, then id.
+-- Candidates are looked up one by one as the index gives rows, and joined where every row is compared. The k best of them
+-- lie the deeper in the index the fewer there are, so ef_search is not enough as it was calibrated: as many eligible rows are
+-- wanted as it finds among all. Where there are fewer, their share says how much wider a second scan has to be, or that the
+-- exact one, which compares eligible rows only, is faster (docs/decisions/0022).
 -- Its callers assign the result to a variable: written into unnest(..), the planner would call it too, to guess the rows.
 
 -- object: function _nearest_{side}
@@ -11,7 +15,8 @@ CREATE OR REPLACE FUNCTION {schema}._nearest_{side}(
     k integer,
     excluded {id_type}[],
     min_users integer,
-    ef integer
+    ef integer,
+    every boolean DEFAULT false
 )
 RETURNS {schema}._near_{one}[]
 LANGUAGE plpgsql
@@ -32,6 +37,12 @@ DECLARE
         distance_sql, '_{side}_' || generation, column_name);
     result_sql text := 'SELECT array_agg(ROW(n.id, n.distance)::{schema}._near_{one} ORDER BY n.distance, n.id{collate}) FROM (%s) n';
     nearest {schema}._near_{one}[];
+    among_candidates CONSTANT boolean := {among_candidates} AND NOT every;
+    looked_up CONSTANT text := CASE WHEN among_candidates THEN '{looked_up}' ELSE '' END;
+    joined CONSTANT text := CASE WHEN among_candidates THEN '{joined}' ELSE '' END;
+    wanted bigint := greatest(ef, least(2 * k::bigint, 1000));
+    beam bigint := wanted;
+    widened boolean := false;
     saved text[];
 BEGIN
     IF cardinality(excluded) > 0 THEN
@@ -49,28 +60,45 @@ BEGIN
             current_setting('hnsw.max_scan_tuples'),
             current_setting('enable_sort')
         ];
+        IF among_candidates THEN
+            wanted := greatest(k, least(wanted, 800));
+            beam := least(1000, 1.25 * wanted);
+        ELSE
+            wanted := k;
+        END IF;
         PERFORM
-            set_config('hnsw.ef_search', greatest(ef, least(2 * k::bigint, 1000))::text, true),
-            set_config('hnsw.iterative_scan', 'relaxed_order', true),
+            set_config('hnsw.iterative_scan', CASE WHEN among_candidates THEN 'off' ELSE 'relaxed_order' END, true),
             set_config('hnsw.max_scan_tuples', '20000', true),
             set_config('enable_sort', 'off', true);  -- the index is the only path that needs no sort
-        EXECUTE format(result_sql, rows_sql || ' ORDER BY ' || distance_sql || ' LIMIT $2')
-            INTO nearest USING query, k, excluded, min_users;
+        LOOP
+            PERFORM set_config('hnsw.ef_search', beam::text, true);
+            EXECUTE format(result_sql, rows_sql || looked_up || ' ORDER BY ' || distance_sql || ' LIMIT $2')
+                INTO nearest USING query, wanted, excluded, min_users;
+            EXIT WHEN cardinality(nearest) = wanted OR widened OR NOT among_candidates;
+            -- half as wide again as this share asks for; beyond ten times what is wanted the index is less reliable than it
+            -- was calibrated, and from a row in 30 on comparing all is faster
+            widened := true;
+            beam := 1.5 * beam * wanted / cardinality(nearest);
+            EXIT WHEN beam IS NULL OR beam > (
+                SELECT least(1000, 10 * wanted, c.reltuples / 30) FROM pg_class c
+                WHERE c.oid = to_regclass(format('{schema}.%I', '_{side}_' || generation))
+            );
+        END LOOP;
         PERFORM
             set_config('hnsw.ef_search', saved[1], true),
             set_config('hnsw.iterative_scan', saved[2], true),
             set_config('hnsw.max_scan_tuples', saved[3], true),
             set_config('enable_sort', saved[4], true);
-        IF cardinality(nearest) = k THEN
-            RETURN nearest;
+        IF cardinality(nearest) = wanted THEN
+            RETURN nearest[:k];
         END IF;
     END IF;
 
     -- "+ 0" matches no index: every row is compared.
-    EXECUTE format(result_sql, rows_sql || ' ORDER BY (' || distance_sql || ') + 0, v.{id}{collate} LIMIT $2')
+    EXECUTE format(result_sql, rows_sql || joined || ' ORDER BY (' || distance_sql || ') + 0, v.{id}{collate} LIMIT $2')
         INTO nearest USING query, k, excluded, min_users;
     RETURN nearest;
 END
 $function$;
-COMMENT ON FUNCTION {schema}._nearest_{side}(bigint, text, {vector}, integer, {id_type}[], integer, integer) IS
-    'The k {side} of a generation nearest to a query vector, by exact scan or HNSW. Used by the public functions.';
+COMMENT ON FUNCTION {schema}._nearest_{side}(bigint, text, {vector}, integer, {id_type}[], integer, integer, boolean) IS
+    'The k {side} of a generation nearest to a query vector, by exact scan or HNSW; every: candidates or not. Used by the public functions.';

@@ -51,6 +51,14 @@ COMMENT ON VIEW {schema}.user_vectors IS 'Users of the live generation. Shows pe
 COMMENT ON COLUMN {schema}.user_vectors.preference IS 'Unit vector: <#> with items'' preference, <=> with other users''.';
 COMMENT ON COLUMN {schema}.user_vectors.length IS 'Length of the user''s factors as trained.';
 
+-- object: view candidates
+-- Without candidates every item of the live generation; the functions then read none of this. Always there, so that a query
+-- of one's own may join it, and never dropped under a function that still reads it. The caller's rights decide.
+CREATE OR REPLACE VIEW {schema}.candidates WITH (security_invoker = true) AS
+{candidates_select};
+COMMENT ON VIEW {schema}.candidates IS
+    'The items that may be recommended now, live, with the rights of whoever asks. Every function that returns items keeps to them.';
+
 -- object: view interactions
 -- The caller's own rights on the source decide what is seen (security_invoker).
 CREATE OR REPLACE VIEW {schema}.interactions WITH (security_invoker = true) AS

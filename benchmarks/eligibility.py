@@ -1,0 +1,217 @@
+"""What candidates cost, and what the lists are worth, at 90, 50, 5 and 0.5 % eligible beside no candidates at all.
+
+Items and users are planted clusters with a spread of lengths; products carry a random number each, and the candidates are
+those below a threshold, so every share is the same recommender, altered. It is published and calibrated once, before there
+are candidates, as if many items had just been hidden. Each share is asked with the search that was calibrated, and by exact
+scan; each list is compared with NumPy's exact one over the eligible items.
+
+    python benchmarks/eligibility.py --items 60000 --factors 64
+"""
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from recstore import migrate, pipeline, registry, vectors
+from recstore.config import Settings
+from recstore.database import Connection, connect
+from recstore.definition import Candidates, Definition, Publication, Source, Storage
+from recstore.embedded import temporary_server
+from recstore.interactions import IdMap, Interactions
+from recstore.objects import Registered
+from recstore.publication import building, flipping, generations
+from recstore.runs import Run
+
+SHARES = (1.0, 0.9, 0.5, 0.05, 0.005)
+"""1: a candidates query that lets everything pass."""
+
+SEEN = 20
+"""Items that every user has viewed."""
+
+
+def planted(rows: int, centres: NDArray[np.float64], spread: float, random: np.random.Generator) -> NDArray[np.float32]:
+    """`rows` vectors around the centres, in directions of their own, with log-normal lengths."""
+    cluster = random.integers(0, len(centres), rows)
+    found = centres[cluster] + random.normal(size=(rows, centres.shape[1])) * 0.7 / np.sqrt(centres.shape[1])
+    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    return np.asarray(found * random.lognormal(0, spread, (rows, 1)), dtype=np.float32)
+
+
+def publish(
+    url: str, settings: Settings, items: NDArray[np.float32], users: NDArray[np.float32], seen: NDArray[np.int64]
+) -> None:
+    """A generation of these factors, calibrated as any."""
+    interactions = Interactions(
+        IdMap(pa.array(range(1, len(users) + 1), pa.int32())),
+        IdMap(pa.array(range(1, len(items) + 1), pa.int32())),
+        np.repeat(np.arange(len(users), dtype=np.int32), seen.shape[1]),
+        seen.ravel().astype(np.int32),
+        np.ones(seen.size),
+    )
+    with Run(url, settings, "retail", "retrain") as run:
+        generation = generations.next_of(run.connection, settings, run.recommender)
+        content = building.Content(
+            population=building.Population.of(interactions),
+            pulled=None,
+            items=vectors.item_vectors(items, run.recommender.dimensions),
+            users=vectors.user_vectors(users, run.recommender.dimensions),
+            factors=items.shape[1],
+            snapshot={},
+            filters=[],
+            confidence={},
+            training={},
+        )
+        building.build(run, generation, content)
+        assert flipping.go_live(run, generation, 30) == []
+
+
+def load(
+    connection: Connection, items: int, seen: NDArray[np.int64], random: np.random.Generator
+) -> NDArray[np.float64]:
+    """The application's tables; returns each product's number in [0, 1)."""
+    number = random.permutation(items) / items
+    connection.execute("CREATE SCHEMA shop")
+    connection.execute("CREATE TABLE shop.views (user_id integer, item_id integer, PRIMARY KEY (user_id, item_id))")
+    connection.execute("CREATE TABLE shop.products (product_id integer PRIMARY KEY, number double precision NOT NULL)")
+    with connection.cursor() as cursor:
+        with cursor.copy("COPY shop.products FROM STDIN") as copy:
+            for row in enumerate(number.tolist(), 1):
+                copy.write_row(row)
+        with cursor.copy("COPY shop.views FROM STDIN") as copy:
+            for user, row in enumerate(seen.tolist(), 1):
+                for item in row:
+                    copy.write_row((user, item + 1))
+    connection.execute("ANALYZE shop.products, shop.views")
+    return number
+
+
+class Asked:
+    """The same questions of the database, again and again, and NumPy's answers to them."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        items: NDArray[np.float32],
+        users: NDArray[np.float32],
+        seen: NDArray[np.int64],
+        questions: int,
+        rounds: int,
+        random: np.random.Generator,
+    ) -> None:
+        self.rounds = rounds
+        self.connection, self.items, self.users, self.seen = connection, items, users, seen
+        self.people = random.choice(len(users), questions, replace=False)
+        self.things = random.choice(len(items), questions, replace=False)
+        self.unit = items / np.linalg.norm(items, axis=1, keepdims=True)
+
+    def recommend(self, eligible: NDArray[np.bool_], k: int) -> tuple[float, float, int]:
+        scores = [self.items @ self.users[person] for person in self.people]
+        for person, row in zip(self.people, scores, strict=True):
+            row[~eligible] = -np.inf
+            row[self.seen[person]] = -np.inf
+        calls = [f"SELECT r.item_id FROM retail.recommend({person + 1}, {k}) r" for person in self.people]
+        return self._measure(calls, scores, k)
+
+    def similar(self, eligible: NDArray[np.bool_], k: int) -> tuple[float, float, int]:
+        scores = [self.unit @ self.unit[thing] for thing in self.things]
+        for thing, row in zip(self.things, scores, strict=True):
+            row[~eligible] = -np.inf
+            row[thing] = -np.inf
+        calls = [f"SELECT r.item_id FROM retail.similar_items({thing + 1}, {k}, 1) r" for thing in self.things]
+        return self._measure(calls, scores, k)
+
+    def _measure(self, calls: list[str], scores: list[NDArray[np.float32]], k: int) -> tuple[float, float, int]:
+        """(ANN recall@k, median of each question's shortest milliseconds, fewest rows); ties in single precision count."""
+        times, hits, fewest = [], 0, k
+        for call, row in zip(calls, scores, strict=True):
+            each = []
+            for _ in range(self.rounds):
+                began = time.perf_counter()
+                answers = self.connection.execute(call, prepare=False).fetchall()
+                each.append(1000 * (time.perf_counter() - began))
+            times.append(min(each))
+            found = [answer["item_id"] - 1 for answer in answers]
+            least = np.partition(row, -k)[-k]
+            hits += int(np.count_nonzero(row[found] >= least - 1e-5 * abs(least)))
+            fewest = min(fewest, len(found))
+        return hits / (k * len(calls)), statistics.median(times), fewest
+
+
+def told(connection: Connection) -> str:
+    row = connection.execute("SELECT g.recommend_ef, g.similar_ef FROM retail._generation g").fetchone()
+    assert row
+    return " / ".join("exact" if ef is None else f"ef {ef}" for ef in row.values())
+
+
+def alter(connection: Connection, settings: Settings, share: float | None) -> Registered:
+    recommender = registry.get(connection, "retail")
+    candidates = Candidates()
+    if share is not None:
+        candidates = Candidates(query=f"SELECT product_id FROM shop.products WHERE number < {share}")
+    definition = recommender.definition.model_copy(update={"candidates": candidates})
+    return registry.alter(connection, settings, recommender, definition)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=int, default=60_000)
+    parser.add_argument("--users", type=int, default=3_000)
+    parser.add_argument("--factors", type=int, default=64)
+    parser.add_argument("--clusters", type=int, default=200)
+    parser.add_argument("--spread", type=float, default=0.35, help="of the logarithm of the lengths")
+    parser.add_argument("--questions", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=2, help="times each question is asked; the shortest counts")
+    parser.add_argument("--k", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+
+    random = np.random.default_rng(options.seed)
+    centres = random.normal(size=(options.clusters, options.factors))
+    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+    items = planted(options.items, centres, options.spread, random)
+    users = planted(options.users, centres, options.spread, random)
+    seen = random.integers(0, options.items, (options.users, SEEN))
+    seen[:, :5] = np.argsort(-(users @ items.T), axis=1)[:, :5]  # what one likes best one has mostly seen
+    seen = np.array([random.permutation(np.unique(row))[: SEEN - 5] for row in seen])
+
+    with temporary_server(18, {"shared_buffers": "256MB", "maintenance_work_mem": "512MB"}) as server:
+        url = f"postgresql://postgres@/postgres?host={quote(str(server.sockets), safe='')}"
+        settings = Settings(database_url=url, home=Path("/nonexistent"))
+        connection = connect(url)
+        connection.execute("SET jit = off")
+        migrate.upgrade(connection, url, settings)
+        number = load(connection, options.items, seen, random)
+        definition = Definition(
+            source=Source(table="shop.views"), publication=Publication(), storage=Storage(dimensions=options.factors)
+        )
+        pipeline.create(connection, settings, "retail", definition)
+        began = time.perf_counter()
+        publish(url, settings, items, users, seen)
+        print(f"{options.items} items, {options.factors} factors, {options.questions} questions of each kind", end=", ")
+        print(f"k = {options.k}; published in {time.perf_counter() - began:.0f} s")
+        asked = Asked(connection, items, users, seen, options.questions, options.rounds, random)
+        print(f"{'':32}   {'recommend':31}{'similar_items':>13}")
+        print(f"{'eligible':>13}   {'search':16}" + f"   {'ANN recall':>10} {'median ms':>10} {'rows':>5}" * 2)
+        for share in (None, *SHARES):
+            alter(connection, settings, share)
+            eligible = number < (1 if share is None else share)
+            one, two = asked.recommend(eligible, options.k), asked.similar(eligible, options.k)
+            what = "no candidates" if share is None else f"{share:.1%}"
+            print(f"{what:>13}   {told(connection):16}", end="   ")
+            print("    ".join("{:10.4f} {:10.2f} {:5d}".format(*measured) for measured in (one, two)), flush=True)
+            with connection.transaction(force_rollback=True):
+                connection.execute("UPDATE recstore_private.generations SET recommend_ef = NULL, similar_ef = NULL")
+                one, two = asked.recommend(eligible, options.k), asked.similar(eligible, options.k)
+                print(f"{'':13}   {told(connection):16}", end="   ")
+                print("    ".join("{:10.4f} {:10.2f} {:5d}".format(*measured) for measured in (one, two)), flush=True)
+        connection.close()
+
+
+if __name__ == "__main__":
+    main()

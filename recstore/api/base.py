@@ -1,0 +1,87 @@
+"""What every part of `Recstore` stands on: the settings, the database they name, a connection per call."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from pydantic import BaseModel
+
+from recstore import managing, options, readiness
+from recstore.config import Settings, load_settings
+from recstore.database import Connection, connect, plain_errors
+from recstore.definition import Definition
+from recstore.errors import PublicationOfEverything
+from recstore.servers import database_url
+from recstore.watching import watching
+
+Given = Definition | Mapping[str, Any] | None
+"""A definition, or some of its sections, as a TOML file has them."""
+
+
+class Part:
+    """A database, and the settings of this process for it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @property
+    def url(self) -> str:
+        """The database's URL: the configured one, else that of the embedded server if it runs. Raises ConnectionFailed."""
+        return database_url(self.settings)
+
+    def _settings(self, **overrides: object) -> Settings:
+        """The settings with those that are not None. Raises InvalidInput."""
+        return load_settings(**self.settings.model_dump() | {k: v for k, v in overrides.items() if v is not None})
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
+        """A connection of its own, with errors in plain words."""
+        opened = connect(self.url)
+        try:
+            with plain_errors("asking the database", opened):
+                yield opened
+        finally:
+            opened.close()
+
+    @contextmanager
+    def _current(self) -> Iterator[Connection]:
+        """`_connection`, to a database whose schema is this version's."""
+        with self._connection() as opened:
+            readiness.require_current(opened)
+            yield opened
+
+    @contextmanager
+    def _watching(self) -> Iterator[Connection]:
+        """A connection that looks at recstore's views only."""
+        with watching(self.url) as opened:
+            yield opened
+
+
+def settings_of(url: str | sa.URL | None, given: Mapping[str, object]) -> Settings:
+    """This process's settings. Raises InvalidInput."""
+    text = url.render_as_string(hide_password=False) if isinstance(url, sa.URL) else url
+    return load_settings(database_url=text, **given)
+
+
+def definition_of(
+    name: str, base: Given, given: Given, file: str | Path | None, titles: str | None, flat: Mapping[str, Any]
+) -> Definition:
+    """`base` under the sections of a file, under those of `given`, under flat options. Raises InvalidInput."""
+    sections = options.laid_over(_sections(base), options.read_toml(Path(file), name) if file is not None else {})
+    return options.merge(options.laid_over(sections, _sections(given)), options.by_section(flat), titles)
+
+
+def _sections(given: Given) -> dict[str, Any]:
+    if isinstance(given, Definition):
+        return given.model_dump(mode="json")
+    dumped: Any = {"mode": "json", "exclude_unset": True}
+    return {k: v.model_dump(**dumped) if isinstance(v, BaseModel) else v for k, v in (given or {}).items()}
+
+
+def check_publications(opened: Connection, yes: bool) -> None:
+    """Raises PublicationOfEverything where a publication FOR ALL TABLES would carry generations along, unless `yes`."""
+    names = managing.publications_of_everything(opened)
+    if names and not yes:
+        raise PublicationOfEverything(publications=", ".join(names))

@@ -1,0 +1,135 @@
+"""Files: into a table of the application (load), a generation out of the database and into another (export, import)."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from recstore.api.base import Part
+from recstore.errors import InvalidInput
+from recstore.exchange.exporting import Written, export
+from recstore.exchange.importing import import_generation
+from recstore.files import telling
+from recstore.files.bad_lines import Allowed
+from recstore.files.examining import Wanted, examine
+from recstore.files.layout import Given
+from recstore.files.opening import opened
+from recstore.files.writing import write
+from recstore.pipeline import Outcome
+from recstore.rows import Loaded
+from recstore.runs import Reporter, Silent
+
+
+def wanted_of(
+    table: str,
+    append: bool,
+    replace: bool,
+    text: Given,
+    columns: Sequence[str] | None,
+    type: Mapping[str, str] | None,
+    null: Sequence[str] | None,
+    primary_key: Sequence[str],
+    max_bad: float | str,
+    bad: str | Path | None,
+) -> Wanted:
+    """What `load` is asked for. Raises InvalidInput."""
+    if append and replace:
+        raise InvalidInput("--append and --replace exclude each other.")
+    return Wanted(
+        table=table,
+        mode="append" if append else "replace" if replace else "create",
+        given=text,
+        columns=columns,
+        nulls=tuple(null or [""]),
+        types=dict(type or {}),
+        primary_key=primary_key,
+        allowed=Allowed.parse(str(max_bad)),
+        keep_bad=bad is not None,
+    )
+
+
+def run_load(
+    part: Part,
+    file: str | Path,
+    wanted: Wanted,
+    bad: str | Path | None,
+    reporter: Reporter | None,
+    *,
+    dry: bool,
+) -> Loaded:
+    """Looks at the whole file, then writes it, unless it is a dry run. Raises BadLinesFound, LoadRefused, .."""
+    watch = reporter or Silent()
+    with part._connection() as database, opened(str(file)) as found:
+        plan = examine(database, found, wanted, watch)
+        if bad is not None:
+            plan.bad.write(Path(bad))
+        if plan.refused and not dry:
+            raise telling.refusal(plan)
+        written = 0 if dry else write(database, plan, watch)
+        return Loaded(**telling.as_dict(plan), written=written, dry_run=dry)
+
+
+class Files(Part):
+    """Files in and out."""
+
+    def load(
+        self,
+        file: str | Path,
+        table: str,
+        *,
+        append: bool = False,
+        replace: bool = False,
+        delimiter: str | None = None,
+        quote: str | None = None,
+        escape: str | None = None,
+        encoding: str | None = None,
+        header: bool | None = None,
+        columns: Sequence[str] | None = None,
+        type: Mapping[str, str] | None = None,
+        null: Sequence[str] | None = None,
+        primary_key: Sequence[str] = (),
+        max_bad: float | str = 0,
+        bad: str | Path | None = None,
+        reporter: Reporter | None = None,
+    ) -> Loaded:
+        """Loads CSV, TSV or Parquet, plain or compressed, into a table (schema.table) by COPY, all of it or nothing; the table
+        is made unless it exists, or with `append` or `replace` added to or replaced. What is not said about the file is found
+        out. `max_bad` lines (a number, or a share below 1) may be left out; `bad` is a file to write them to. Raises
+        BadLinesFound, LoadRefused, TableExists, InvalidInput."""
+        text = Given(delimiter, quote, escape, encoding, header)
+        wanted = wanted_of(table, append, replace, text, columns, type, null, primary_key, max_bad, bad)
+        return run_load(self, file, wanted, bad, reporter, dry=False)
+
+    def export(
+        self,
+        name: str,
+        file: str | Path,
+        *,
+        generation: int | None = None,
+        no_users: bool = False,
+        reporter: Reporter | None = None,
+    ) -> Written:
+        """Writes the live generation, or another, to a file that NumPy alone can read, replacing what is there; with
+        `no_users` nothing about people. Raises NotTrained, GenerationNotFound, ReportNotWritten."""
+        return export(
+            self.url,
+            self.settings,
+            name,
+            Path(file),
+            generation=generation,
+            users=not no_users,
+            reporter=reporter,
+        )
+
+    def import_(
+        self,
+        name: str,
+        file: str | Path,
+        *,
+        create: bool = False,
+        force: bool = False,
+        reporter: Reporter | None = None,
+    ) -> Outcome:
+        """Publishes a file of `export` as the next generation; with `create` makes the recommender as the file says, if it is
+        not there. Raises FileRefused, IdsDoNotConvert, NoRoom, ImportShrunk, ImportRefused, .."""
+        return import_generation(
+            self.url, self.settings, name, Path(file), create=create, force=force, reporter=reporter
+        )

@@ -1,0 +1,115 @@
+"""Which items may be recommended now: the SELECT behind view `candidates`, and what is found out about it.
+
+Looked at like the source: one statement, read only, nothing run but its plan. Knows the recommender's id types, not its
+generations.
+"""
+
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+
+from recstore import objects, sqlfile
+from recstore.database import Connection
+from recstore.definition import Definition
+from recstore.errors import CandidatesInvalid
+from recstore.objects import Registered
+from recstore.selects import by_index, columns_of, plan_cost, relation_of, stripped, type_name
+from recstore.types import IdType, type_of_oid
+
+LOOKUP_COST = 50
+"""In the planner's units: one item's lookup at most, where an index scan asks for each of hundreds of rows."""
+
+
+@dataclass(frozen=True)
+class Eligible:
+    """Items that there are, and those of them that are candidates."""
+
+    items: int
+    eligible: int
+
+
+_NUMBERS = {IdType.SMALLINT, IdType.INTEGER, IdType.BIGINT}
+
+
+def inspect(connection: Connection, definition: Definition, item_type: IdType) -> str:
+    """The SELECT of view `candidates`, whose one column is item_id; empty where the definition has no candidates.
+
+    The column keeps its own type where that compares with the items' through an index. Raises CandidatesInvalid,
+    PermissionDenied.
+    """
+    candidates = definition.candidates
+    if not candidates.given:
+        return ""
+    select = stripped(candidates.query) if candidates.query is not None else _table_select(connection, definition)
+    columns = columns_of(connection, select, CandidatesInvalid, "the candidates' tables")
+    if len(columns) != 1:
+        names = ", ".join(name for name, _ in columns) or "none"
+        raise CandidatesInvalid(
+            reason=f"the query yields the columns {names}, not just the item's id",
+            remedy="Select the id alone, for instance SELECT product_id FROM shop.products WHERE visible",
+        )
+    oid = columns[0][1]
+    found = IdType(type_of_oid[oid]) if oid in type_of_oid else None
+    if found is not item_type and not (found in _NUMBERS and item_type in _NUMBERS):
+        raise CandidatesInvalid(
+            reason=f"their ids have the type {type_name(connection, oid)}, but the items' is {item_type.value}",
+            remedy=f"Select ids of the type {item_type.value}, with a cast if need be.",
+        )
+    assert found is not None
+    # varchar becomes text and a domain its base type, as in the source; their indexes still serve
+    return f"SELECT c.item_id::{found.value} AS item_id\nFROM (\n{select}\n) c (item_id)"
+
+
+def _table_select(connection: Connection, definition: Definition) -> str:
+    candidates, source = definition.candidates, definition.source
+    assert candidates.table is not None
+    relation, have = relation_of(connection, candidates.table, CandidatesInvalid)
+    column = candidates.column or (source.item if source.table is not None else "item_id")
+    if column not in have:
+        raise CandidatesInvalid(
+            reason=f"{candidates.table} has no column {column!r}; its columns are {', '.join(sorted(have))}",
+            remedy="Name the column of item ids with --candidates-column.",
+        )
+    select = sql.SQL("SELECT c.{} FROM {} c").format(sql.Identifier(column), relation).as_string(connection)
+    return select if candidates.condition is None else f"{select} WHERE (\n{candidates.condition}\n)"
+
+
+def looked_up_by_index(connection: Connection, recommender: Registered) -> bool:
+    """Whether it takes an index to tell if one item is a candidate, by EXPLAIN: an index scan that gives the best items in
+    order asks that for each of hundreds of them. Raises psycopg's errors."""
+    with connection.transaction(force_rollback=True):
+        connection.execute("SET TRANSACTION READ ONLY")
+        connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")  # as in the functions
+        connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")  # as for any item
+        statement = f"SELECT true FROM {recommender.relation('candidates')} c WHERE c.item_id = $1"  # noqa: S608
+        connection.execute(f"PREPARE recstore_candidate ({recommender.item_type.value}) AS {statement}")
+        try:
+            asked = sql.SQL("EXECUTE recstore_candidate (NULL)")
+            return plan_cost(connection, asked) <= LOOKUP_COST or by_index(connection, asked)
+        finally:
+            if connection.info.transaction_status != psycopg.pq.TransactionStatus.INERROR:
+                connection.execute("DEALLOCATE recstore_candidate")
+
+
+def readers_lacking(connection: Connection, recommender: Registered) -> dict[str, list[str]]:
+    """Role -> the statements by which owners would let it read what the candidates read; of the roles that were granted the
+    recommender, those that lack something."""
+    lacking = {}
+    for row in connection.execute(
+        sqlfile.query("readers_of"), {"view": recommender.relation("item_vectors")}
+    ).fetchall():
+        statements = objects.lacking_on(connection, recommender, "candidates", row["role"])
+        if statements:
+            lacking[row["role"]] = statements
+    return lacking
+
+
+def eligible(connection: Connection, recommender: Registered, items: str) -> Eligible:
+    """How many rows of `items`, a quoted relation, are candidates now. Raises psycopg's errors."""
+    row = connection.execute(
+        f"SELECT count(*) AS items, count(c.item_id) AS eligible FROM {items} v"  # noqa: S608
+        f" LEFT JOIN (SELECT DISTINCT c.item_id FROM {recommender.relation('candidates')} c) c ON c.item_id = v.item_id"
+    ).fetchone()
+    assert row is not None
+    return Eligible(**row)

@@ -1,0 +1,218 @@
+"""Which of an application's tables may hold who viewed what: candidates by their columns and types, the likeliest first.
+
+Only the catalogs are read. What is found here is to be shown and asked about, never taken for granted: names are hints.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import log10
+from typing import Any
+
+from recstore import sqlfile
+from recstore.database import Connection, plain_errors
+from recstore.objects import quoted
+from recstore.types import NUMBER_OIDS, TIMESTAMP_OIDS, type_of_oid
+
+BOOLEAN, TEXT = 16, (25, 1043)
+
+USERS = ("user", "customer", "visitor", "member", "account", "client", "person", "reader", "viewer", "session", "buyer")
+ITEMS = (
+    *("item", "product", "article", "resource", "sku", "movie", "film", "book", "song", "track", "page", "content"),
+    *("document", "listing", "post", "video", "course", "offer", "asset"),
+)
+VALUES = (
+    "view",
+    "count",
+    "quantity",
+    "click",
+    "visit",
+    "times",
+    "rating",
+    "score",
+    "value",
+    "amount",
+    "plays",
+    "number",
+)
+TIMES = ("last", "seen", "view", "updated", "at", "time", "date", "created")
+TITLES = ("title", "name", "label", "headline", "caption", "description")
+SHOWN = ("visible", "active", "published", "available", "in_stock", "enabled", "public", "online", "live")
+HIDDEN = ("deleted", "hidden", "archived", "disabled", "removed", "draft", "blocked")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column as far as it matters here."""
+
+    name: str
+    type: str
+    type_oid: int
+    is_key: bool
+    """Whether it alone tells the rows of its table apart."""
+    in_key: bool
+    begins_index: bool
+    refers_to: str | None
+    """The table that a foreign key names."""
+
+    @property
+    def may_be_id(self) -> bool:
+        return self.type_oid in type_of_oid
+
+    @property
+    def number(self) -> bool:
+        return self.type_oid in NUMBER_OIDS
+
+    @property
+    def time(self) -> bool:
+        return self.type_oid in TIMESTAMP_OIDS
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table or view, written as SQL writes it, with the planner's estimate of its rows."""
+
+    name: str
+    is_view: bool
+    rows: int
+    columns: tuple[Column, ...]
+
+    def column(self, name: str) -> Column | None:
+        return next((column for column in self.columns if column.name == name), None)
+
+    def key(self) -> Column | None:
+        """The column that an id of its rows may be in."""
+        return next((column for column in self.columns if column.is_key and column.may_be_id), None)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A table that may hold interactions; of each role its columns, the likeliest first."""
+
+    table: Table
+    users: tuple[str, ...]
+    items: tuple[str, ...]
+    values: tuple[str, ...]
+    times: tuple[str, ...]
+    score: float = field(compare=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For programs."""
+        named = {"user": self.users, "item": self.items, "value": self.values, "last_at": self.times}
+        return {"table": self.table.name, "rows": self.table.rows} | {key: list(names) for key, names in named.items()}
+
+
+def readable_tables(connection: Connection) -> list[Table]:
+    """Every table and view that the connection's role may read, but PostgreSQL's and recstore's own, by name."""
+    with plain_errors("looking at the tables", connection):
+        rows = connection.execute(sqlfile.query("readable_columns"), {}).fetchall()
+    tables: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        tables.setdefault(row["table_name"], []).append(row)
+    return [
+        Table(
+            name,
+            columns[0]["is_view"],
+            columns[0]["rows"],
+            tuple(
+                Column(
+                    row["column_name"],
+                    row["type_name"],
+                    row["type_oid"],
+                    row["is_key"],
+                    row["in_key"],
+                    row["begins_index"],
+                    row["refers_to"],
+                )
+                for row in columns
+            ),
+        )
+        for name, columns in tables.items()
+    ]
+
+
+def candidates(tables: list[Table]) -> list[Candidate]:
+    """Tables with two columns that may be ids of users and of items, the likeliest first, ties by name."""
+    found = [candidate for table in tables if (candidate := _candidate(table))]
+    return sorted(found, key=lambda candidate: (-candidate.score, candidate.table.name))
+
+
+def _candidate(table: Table) -> Candidate | None:
+    ids = [column for column in table.columns if column.may_be_id and not column.is_key]
+    if len(ids) < 2:
+        return None
+    users = _ranked({column.name: _as_id(column, USERS, ITEMS) for column in ids})
+    items = _ranked({column.name: _as_id(column, ITEMS, USERS) for column in ids})
+    score = max(
+        _as_id(user, USERS, ITEMS) + _as_id(item, ITEMS, USERS) for user in ids for item in ids if user is not item
+    )
+    taken = {users[0], next(item for item in items if item != users[0])}
+    others = [column for column in table.columns if column.name not in taken and not column.is_key]
+    numbers = {c.name: _hinted(c.name, VALUES) - bool(c.refers_to) for c in others if c.number}
+    times = {c.name: _hinted(c.name, TIMES) for c in others if c.time}
+    score += max(numbers.values(), default=0) / 2 + bool(times) / 4 + log10(table.rows + 1) / 4 - table.is_view / 4
+    return Candidate(table, users, items, _ranked(numbers), _ranked(times), score)
+
+
+def _as_id(column: Column, hints: tuple[str, ...], others: tuple[str, ...]) -> float:
+    """How much like an id of that side a column looks: by its name, by what it refers to, by being part of a key; a text is
+    less likely one than a number or a uuid."""
+    score = 2.0 * _hinted(column.name, hints) - 2.0 * _hinted(column.name, others)
+    score += _hinted(column.refers_to or "", hints) - _hinted(column.refers_to or "", others)
+    score += bool(column.refers_to) + column.in_key + 0.5 * column.begins_index + column.name.endswith("id")
+    return score - (column.type_oid in TEXT)
+
+
+def _hinted(name: str, hints: tuple[str, ...]) -> bool:
+    return any(hint in name.lower() for hint in hints)
+
+
+def _ranked(scores: Mapping[str, float]) -> tuple[str, ...]:
+    """Names by falling score; as in the table where that is the same."""
+    return tuple(sorted(scores, key=lambda name: -scores[name]))
+
+
+def tables_of_items(tables: list[Table], interactions: Table, item: str) -> list[Table]:
+    """Tables whose rows are the items: the one that the column refers to, else those whose key has its name and type."""
+    column = interactions.column(item)
+    if column is None:
+        return []
+    referred = [table for table in tables if table.name == column.refers_to]
+    if referred:
+        return referred
+    return [
+        table
+        for table in tables
+        if table.name != interactions.name
+        and (key := table.key()) is not None
+        and key.name == item
+        and type_of_oid[key.type_oid] == type_of_oid.get(column.type_oid)
+    ]
+
+
+def titles_of(table: Table) -> tuple[str, ...]:
+    """Columns that may name an item to people, the likeliest first."""
+    texts = [column for column in table.columns if column.type_oid in TEXT and not column.is_key]
+    return _ranked({column.name: -TITLES.index(hint) if (hint := _title(column.name)) else -99 for column in texts})
+
+
+def _title(name: str) -> str | None:
+    return next((hint for hint in TITLES if hint in name.lower()), None)
+
+
+def conditions_of(table: Table) -> tuple[str, ...]:
+    """Conditions that may say which items are to be recommended, from boolean columns whose name tells."""
+    found = []
+    for column in table.columns:
+        if column.type_oid != BOOLEAN:
+            continue
+        if _hinted(column.name, HIDDEN):
+            found.append(f"NOT {_written(column.name)}")
+        elif _hinted(column.name, SHOWN):
+            found.append(_written(column.name))
+    return tuple(found)
+
+
+def _written(name: str) -> str:
+    """An identifier as a person would write it: quoted if it has to be."""
+    return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else quoted(name)

@@ -1,0 +1,231 @@
+"""A generation written to one file: what `recstore export` does. Reads one snapshot, changes nothing in the database."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import adbc_driver_manager
+import adbc_driver_postgresql.dbapi as adbc
+import numpy as np
+import pyarrow as pa
+from adbc_driver_manager._reader import AdbcRecordBatchReader
+from psycopg import errors as pg
+
+from recstore import registry, sqlfile
+from recstore.config import Settings
+from recstore.database import Connection, connect, conninfo, plain_errors
+from recstore.errors import ConnectionLost, GenerationNotFound, NotTrained
+from recstore.exchange.archive import Archive
+from recstore.exchange.layout import About, id_arrays, key_digest
+from recstore.objects import Registered
+from recstore.publication import generations
+from recstore.readiness import require_current
+from recstore.reporting.files import check_place, written_beside
+from recstore.runs import Reporter, Silent
+from recstore.types import IdType
+
+APPLICATION = "recstore:export"
+
+
+@dataclass(frozen=True)
+class Written:
+    """What is in the file; `users` is 0 where it was written without them."""
+
+    file: str
+    recommender: str
+    generation: int
+    users: int
+    items: int
+    factors: int
+    bytes: int
+
+
+def export(
+    url: str,
+    settings: Settings,  # noqa: ARG001
+    name: str,
+    path: Path,
+    *,
+    generation: int | None = None,
+    users: bool = True,
+    reporter: Reporter | None = None,
+) -> Written:
+    """Writes the live generation of recommender `name`, or that `generation`, to `path`, replacing what is there; without
+    `users`, nothing about people. The file is there whole or not at all. Ids, lengths and a block of vectors are what is
+    held in memory. Raises NotTrained, GenerationNotFound, ReportNotWritten, ConnectionLost."""
+    check_place(path)
+    start = time.perf_counter()
+    connection = connect(url, APPLICATION)
+    try:
+        with plain_errors(f"exporting {name!r}", connection):
+            require_current(connection)
+            recommender = registry.get(connection, name)
+            with connection.transaction():
+                connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                row, rows = _found(connection, recommender, generation)
+                snapshot = connection.execute("SELECT pg_export_snapshot() AS snapshot").fetchone()
+                assert snapshot is not None
+                with written_beside(path) as beside, _reading(url, recommender, row, snapshot["snapshot"]) as cursor:
+                    writing = _Writing(cursor, recommender, row, rows, reporter or Silent(), users)
+                    with Archive(beside) as archive:
+                        writing.write(archive)
+    finally:
+        connection.close()
+    done = Written(
+        file=str(path),
+        recommender=name,
+        generation=row["generation"],
+        users=rows["users"] if users else 0,
+        items=rows["items"],
+        factors=row["factors"],
+        bytes=path.stat().st_size,
+    )
+    told = f"{done.items:,} items, {done.users:,} users, {done.factors} factors, {done.bytes / 1e6:,.1f} MB"
+    (reporter or Silent()).stage("export", time.perf_counter() - start, {"told": told})
+    return done
+
+
+def _found(
+    connection: Connection, recommender: Registered, wanted: int | None
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """The generation's row, and how many rows its tables have; from here on they can not be dropped."""
+    number = generations.live(connection, recommender) if wanted is None else wanted
+    if number is None:
+        raise NotTrained(name=recommender.name)
+    keys = {"generation": number, "recommender_id": recommender.id}
+    row = connection.execute(sqlfile.query("exported_generation"), keys).fetchone()
+    if row is None:
+        raise GenerationNotFound(name=recommender.name, generation=number)
+    try:
+        counts = {
+            side: connection.execute(
+                f"SELECT count(*) AS rows FROM {generations.table(recommender, side, number)}"  # noqa: S608
+            ).fetchone()
+            for side in ("items", "users")
+        }
+    except pg.UndefinedTable:
+        raise GenerationNotFound(name=recommender.name, generation=number) from None
+    return row, {side: count["rows"] for side, count in counts.items() if count}
+
+
+@contextmanager
+def _reading(url: str, recommender: Registered, row: dict[str, Any], snapshot: str) -> Iterator[Any]:
+    """A cursor over Arrow in that snapshot. Raises ConnectionLost."""
+    try:
+        with adbc.connect(conninfo(url, APPLICATION)) as reading, reading.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            cursor.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
+            cursor.execute("SET LOCAL statement_timeout = 0")  # a host's is meant for an application's queries
+            yield cursor
+            reading.rollback()
+    except adbc_driver_manager.Error as error:
+        reason = " ".join(str(error).split())
+        doing = f"reading generation {row['generation']} of {recommender.name!r}"
+        raise ConnectionLost(doing=doing, reason=reason) from error
+
+
+@dataclass
+class _Writing:
+    cursor: Any
+    recommender: Registered
+    row: dict[str, Any]
+    rows: dict[str, int]
+    reporter: Reporter
+    users: bool
+    done: int = 0
+
+    def write(self, archive: Archive) -> None:
+        archive.add("about", np.array(self._about().model_dump_json()))
+        archive.add("mean_preference", np.array(self.row["mean_preference"], dtype=np.float32)[: self.row["factors"]])
+        kind = self.recommender.item_type
+        found = self._vectors(archive, "items", "item_id", kind, "embedding", ["length", "users", "views"])
+        self._ids(archive, "item", kind, found["item_id"])
+        archive.add("item_length", _numbers(found["length"], np.float64))
+        archive.add("item_users", _numbers(found["users"], np.int64))
+        archive.add("item_views", _numbers(found["views"], np.float64))
+        archive.add("item_held_out", self._held_out())
+        self._vectors(archive, "items", "item_id", kind, "preference", [])
+        if self.users:
+            kind = self.recommender.user_type
+            found = self._vectors(archive, "users", "user_id", kind, "preference", ["length"])
+            self._ids(archive, "user", kind, found["user_id"])
+            archive.add("user_length", _numbers(found["length"], np.float64))
+
+    def _vectors(
+        self, archive: Archive, side: str, identifier: str, kind: IdType, column: str, others: list[str]
+    ) -> dict[str, list[pa.Array]]:
+        """Streams one column of vectors into the file, rows in the order of the ids; returns the ids and the other columns."""
+        table = generations.table(self.recommender, side, self.row["generation"])
+        order = f'v.{identifier} COLLATE "C"' if kind is IdType.TEXT else f"v.{identifier}"
+        columns = ", ".join(f"v.{name}" for name in [identifier, *others])
+        self.cursor.execute(f"SELECT v.{column}::real[] AS vector, {columns} FROM {table} v ORDER BY {order}")  # noqa: S608
+        stream = self.cursor.fetch_arrow()
+        found: dict[str, list[pa.Array]] = {name: [] for name in [identifier, *others]}
+        factors = self.row["factors"]
+        dtype = np.dtype(np.float32 if self.row["vector_type"] == "vector" else np.float16)
+        with archive.rows(f"{side[:-1]}_{column}", (self.rows[side], factors), dtype) as write:
+            for batch in AdbcRecordBatchReader._import_from_c(stream.address):
+                write(_block(batch["vector"], factors))
+                everything = pa.array(np.arange(len(batch)))
+                for name, arrays in found.items():  # copies: a column of a batch keeps all of it in memory
+                    arrays.append(_plain(batch[name]).take(everything))
+                self.done += len(batch)
+                total = 2 * self.rows["items"] + self.rows["users"] * self.users
+                self.reporter.progress("export", self.done, total, f"{side}, {column}")
+        return found
+
+    def _ids(self, archive: Archive, side: str, kind: IdType, found: list[pa.Array]) -> None:
+        ids = pa.concat_arrays([part.cast(kind.arrow) for part in found]) if found else pa.array([], kind.arrow)
+        for name, array in id_arrays(side, ids, kind).items():
+            archive.add(name, array)
+
+    def _held_out(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        counts = np.zeros(self.rows["items"], dtype=np.int64)
+        if held := self.row["held_out"]:
+            counts[held["items"]] = held["counts"]
+        return counts
+
+    def _about(self) -> About:
+        row, held = self.row, self.row["held_out"]
+        if held:
+            held = {key: value for key, value in held.items() if key not in ("items", "counts")}
+            held["key_digest"] = key_digest(self.recommender.held_out_key)
+        return About(
+            recommender=self.recommender.name,
+            generation=row["generation"],
+            exported_at=datetime.now(UTC),
+            ready_at=row["ready_at"],
+            user_type=self.recommender.user_type,
+            item_type=self.recommender.item_type,
+            users=row["users"],
+            items=self.rows["items"],
+            factors=row["factors"],
+            definition=row["definition"],
+            held_out=held,
+            **{
+                name: row[name]
+                for name in ("training", "confidence", "fold_in", "filters", "metrics", "snapshot", "versions")
+            },
+        )
+
+
+def _block(vectors: pa.Array, factors: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """(rows, factors) of real[] values, without the padding; zeros for NULL."""
+    block = np.zeros((len(vectors), factors), dtype=np.float32)
+    present = np.asarray(vectors.is_valid())
+    if present.any():
+        flat = np.asarray(vectors.drop_null().flatten(), dtype=np.float32)
+        block[present] = flat.reshape(int(present.sum()), -1)[:, :factors]
+    return block
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    return column.cast(column.type.storage_type) if isinstance(column.type, pa.BaseExtensionType) else column
+
+
+def _numbers(arrays: list[pa.Array], dtype: type[Any]) -> np.ndarray[Any, Any]:
+    return np.concatenate([np.asarray(array).astype(dtype) for array in arrays]) if arrays else np.zeros(0, dtype)

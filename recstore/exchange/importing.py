@@ -1,0 +1,289 @@
+"""A file's generation published as a recommender's next one: what `recstore import` does, by the steps of a retrain.
+
+The file is read and looked at first, without a database. The live generation serves until the flip, and after any error.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psycopg
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from recstore import pipeline, registry, sources
+from recstore.config import Settings
+from recstore.database import Connection, connect, one_line, plain_errors
+from recstore.definition import Definition
+from recstore.errors import NoRoom, NothingToImportInto, RecommenderNotFound, RecstoreError, SourceEmpty
+from recstore.exchange import reading
+from recstore.exchange.against_live import as_stored, check_fold_in, fallen, guard, judge, live_to_compare, python_ids
+from recstore.exchange.fitting import Fitted, fit
+from recstore.interactions import IdMap, Interactions
+from recstore.objects import Registered
+from recstore.publication import building, generations
+from recstore.readiness import require_current
+from recstore.runs import Reporter, Run
+from recstore.types import IdType
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an import would do; `fallen` tells in words what the file has far less of than the live generation."""
+
+    file: str
+    recommender: str
+    from_recommender: str
+    from_generation: int
+    exported_at: str
+    users: int
+    items: int
+    factors: int
+    conversions: tuple[str, ...]
+    creates: bool
+    live_generation: int | None
+    fallen: str | None
+
+
+def look(url: str, name: str, path: Path, *, create: bool = False) -> Plan:
+    """Reads and checks the file and what it would be published into; changes nothing. Raises as `import_generation` does,
+    but for what only the publication finds out."""
+    with _fitted(url, name, path, create=create) as (connection, recommender, fitted, user_type, item_type):
+        about = fitted.about
+        live = generations.live(connection, recommender) if recommender else None
+        told = fallen(connection, recommender, fitted, live) if recommender and live is not None else None
+        return Plan(
+            file=str(path),
+            recommender=name,
+            from_recommender=about.recommender,
+            from_generation=about.generation,
+            exported_at=about.exported_at.isoformat(),
+            users=len(fitted.users),
+            items=len(fitted.items),
+            factors=about.factors,
+            conversions=tuple(fitted.conversions(user_type, item_type)),
+            creates=recommender is None,
+            live_generation=live,
+            fallen=told,
+        )
+
+
+def import_generation(
+    url: str,
+    settings: Settings,
+    name: str,
+    path: Path,
+    *,
+    create: bool = False,
+    force: bool = False,
+    reporter: Reporter | None = None,
+) -> pipeline.Outcome:
+    """Publishes the file at `path` as the next generation of recommender `name`. With `create`, a recommender that is not
+    there is made as the file says, and gone again if the import fails. With `force`, also what holds far less than the live
+    generation or is worse. Raises FileRefused, IdsDoNotConvert, NoRoom, NothingToImportInto, ImportShrunk, ImportRefused, .."""
+    with _fitted(url, name, path, create=create) as (connection, recommender, fitted, _, _):
+        if recommender is None:
+            _create(connection, settings, name, fitted)
+    try:
+        return _publish(url, settings, name, fitted, force, reporter)
+    except BaseException:
+        if recommender is None:
+            _take_back(url, settings, name)
+        raise
+
+
+@contextmanager
+def _fitted(
+    url: str, name: str, path: Path, *, create: bool
+) -> Iterator[tuple[Connection, Registered | None, Fitted, IdType, IdType]]:
+    """The file fitted to the recommender, or to the one that `create` would make."""
+    exported = reading.read(path)
+    connection = connect(url)
+    try:
+        with plain_errors(f"importing into {name!r}", connection):
+            require_current(connection)
+            try:
+                recommender: Registered | None = registry.get(connection, name)
+            except RecommenderNotFound:
+                recommender = None
+            if recommender is not None:
+                user_type, item_type = recommender.user_type, recommender.item_type
+                _check_room(recommender, path, exported.about.factors)
+            elif create:
+                registry.check_name(connection, name)
+                shape = sources.inspect(connection, exported.about.definition.source)
+                user_type, item_type = shape.user_type, shape.item_type
+            else:
+                source = exported.about.definition.source
+                raise NothingToImportInto(name=name, source=source.table or "the file's query")
+            fitted = fit(exported, name, user_type, item_type)
+            check_fold_in(fitted)
+            yield connection, recommender, fitted, user_type, item_type
+    finally:
+        connection.close()
+
+
+def _check_room(recommender: Registered, path: Path, factors: int) -> None:
+    if factors > recommender.dimensions:
+        raise NoRoom(path=path, name=recommender.name, factors=factors, dimensions=recommender.dimensions)
+
+
+def _create(connection: Connection, settings: Settings, name: str, fitted: Fitted) -> None:
+    """The recommender and its first, empty generation, or nothing."""
+    recommender = registry.create(connection, name, _definition(fitted))
+    try:
+        generations.attach(connection, settings, recommender)
+    except BaseException:
+        with suppress(RecstoreError, psycopg.Error):
+            registry.drop(connection, settings, recommender)
+        raise
+
+
+def _definition(fitted: Fitted) -> Definition:
+    """The file's, with room for its factors: it may come from a recommender that was resized."""
+    definition = fitted.about.definition
+    storage = definition.storage
+    if storage.dimensions is not None and storage.dimensions < fitted.about.factors:
+        storage = storage.model_copy(update={"dimensions": fitted.about.factors})
+    elif storage.dimensions is None:
+        _, dimensions = registry.storage_for(definition)
+        if dimensions < fitted.about.factors:
+            storage = storage.model_copy(update={"dimensions": fitted.about.factors})
+    return definition.model_copy(update={"storage": storage})
+
+
+def _take_back(url: str, settings: Settings, name: str) -> None:
+    """Drops the recommender that was made for an import that failed."""
+    with suppress(RecstoreError, psycopg.Error):
+        connection = connect(url)
+        try:
+            pipeline.drop(connection, settings, registry.get(connection, name))
+        finally:
+            connection.close()
+
+
+def _publish(
+    url: str, settings: Settings, name: str, fitted: Fitted, force: bool, reporter: Reporter | None
+) -> pipeline.Outcome:
+    about = fitted.about
+    with Run(url, settings, name, "import", reporter, require_current) as run:
+        recommender = run.recommender
+        _check_room(recommender, fitted.path, about.factors)
+        imported = _origin(fitted)
+        with run.stage("file") as details:
+            details |= imported | {"told": _words(fitted, recommender)}
+            guard(run, fitted, force)
+        if not fitted.has_users:
+            run.warn("The file has no users: recommend() answers everybody with popular items until the next retrain.")
+        generation = pipeline.prepare(run)
+        new = as_stored(fitted, generation, recommender)
+        live = live_to_compare(run, new)
+        pulled = _pulled(run) if live is not None or recommender.definition.source.seen == "published" else None
+        if new is not None and live is not None and pulled:
+            judge(run, fitted, new, live, pulled, force)
+        content = building.Content(
+            population=building.Population(
+                users=fitted.users,
+                items=fitted.items,
+                item_users=fitted.item_users,
+                item_views=fitted.item_views,
+                seen=_seen(run, fitted),
+            ),
+            pulled=pulled,
+            items=fitted.item_vectors(recommender.dimensions),
+            users=fitted.user_vectors(recommender.dimensions),
+            factors=about.factors,
+            snapshot=_snapshot(fitted) | {"imported": imported},
+            filters=about.filters,
+            confidence=about.confidence,
+            training=about.training,
+            fold_in=about.fold_in,
+            held_out=fitted.held_out(recommender.user_type, recommender.item_type, recommender.held_out_key),
+            metrics=about.metrics and about.metrics | {"live": None, "unknown": "it is from a file"},
+            definition=_trained_by(recommender.definition, about.definition),
+            trained_users=about.users,
+            mean_preference=fitted.mean(recommender.dimensions),
+        )
+        building.build(run, generation, content)
+        return pipeline.finish(run, generation, settings.flip_wait)
+
+
+def _origin(fitted: Fitted) -> dict[str, Any]:
+    about = fitted.about
+    return {
+        "file": fitted.path.name,
+        "recommender": about.recommender,
+        "generation": about.generation,
+        "exported_at": about.exported_at.isoformat(),
+        "users": about.users,
+        "items": about.items,
+        "user_type": about.user_type.value,
+        "item_type": about.item_type.value,
+    }
+
+
+def _words(fitted: Fitted, recommender: Registered) -> str:
+    about = fitted.about
+    told = f"generation {about.generation} of {about.recommender!r}: {len(fitted.items):,} items,"
+    told += f" {len(fitted.users):,} users, {about.factors} factors"
+    return "; ".join([told, *fitted.conversions(recommender.user_type, recommender.item_type)])
+
+
+def _snapshot(fitted: Fitted) -> dict[str, Any]:
+    """What was read for the training, with the counts that the next training's guard compares with."""
+    counts = {"users": fitted.about.users, "items": len(fitted.items), "pairs": int(fitted.item_users.sum())}
+    said = fitted.about.snapshot
+    return said | {name: said[name] if isinstance(said.get(name), int) else value for name, value in counts.items()}
+
+
+def _trained_by(own: Definition, file: Definition) -> Definition:
+    """How the file was trained, in the recommender's definition: its source is what the next training's is compared with."""
+    parts = ("filters", "confidence", "hyperparameters")
+    return own.model_copy(update={part: getattr(file, part) for part in parts})
+
+
+def _pulled(run: Run) -> Interactions:
+    """The source's pairs; none where it has no usable rows yet."""
+    try:
+        pulled, _, _ = pipeline.read_source(run)
+    except SourceEmpty:
+        recommender = run.recommender
+        users, items = (IdMap(pa.array([], kind.arrow)) for kind in (recommender.user_type, recommender.item_type))
+        none = np.zeros(0, dtype=np.int32)
+        return Interactions(users, items, none, none, np.zeros(0))
+    return pulled
+
+
+def _seen(run: Run, fitted: Fitted) -> Callable[[NDArray[np.int64]], Sequence[list[Any]]]:
+    """What users have seen in this database, as recommend() would ask: one query for all that calibration samples."""
+
+    def seen(positions: NDArray[np.int64]) -> list[list[Any]]:
+        recommender = run.recommender
+        kind = recommender.user_type
+        asked = python_ids(fitted.users.take(positions), kind)
+        if not asked:
+            return []
+        try:
+            with run.connection.transaction():
+                run.connection.execute("SET TRANSACTION READ ONLY")
+                run.connection.execute(f"SET LOCAL statement_timeout = {int(run.settings.source_timeout * 1000)}")
+                rows = run.connection.execute(
+                    "SELECT i.user_id, array_agg(i.item_id) FILTER (WHERE i.item_id IS NOT NULL) AS ids"  # noqa: S608
+                    f" FROM {recommender.relation('interactions')} i WHERE i.user_id = ANY (%s::{kind.value}[])"
+                    " GROUP BY i.user_id",
+                    [asked],
+                ).fetchall()
+        except psycopg.DatabaseError as error:
+            if run.connection.closed:
+                raise
+            run.warn(f"Calibrated as if nobody had seen anything, since the source can not be read: {one_line(error)}.")
+            return [[] for _ in asked]
+        if not rows:
+            run.warn(f"None of {len(asked)} sampled users of the file is in the source here. Is it the right file?")
+        found = {row["user_id"]: row["ids"] or [] for row in rows}
+        return [found.get(user, []) for user in asked]
+
+    return seen

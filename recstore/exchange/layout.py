@@ -1,0 +1,135 @@
+"""What is in an exported file: its arrays by name, and what it says about itself. Pure.
+
+One .npz without pickle. The arrays are the columns of `item_vectors` and `user_vectors`, a row per item and per user, in the
+order of the ids; `about` is JSON. docs/files.md is the page for people.
+"""
+
+import hashlib
+import uuid
+from datetime import datetime
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from recstore.definition import Definition
+from recstore.types import IdType
+
+FORMAT = "recstore generation"
+VERSION = 1
+"""Raised when a file could no longer be read by the recstore before."""
+
+Array = NDArray[Any]
+
+PADDED_BYTES = 64 << 20
+"""Text ids as one fixed-width array may take this much, whatever they hold."""
+
+PADDED_FACTOR = 4
+"""And beyond that so many times their UTF-8 form: one long id must not widen a million short ones."""
+
+NUMBERS: dict[IdType, type[np.signedinteger[Any]]] = {
+    IdType.SMALLINT: np.int16,
+    IdType.INTEGER: np.int32,
+    IdType.BIGINT: np.int64,
+}
+
+
+class About(BaseModel):
+    """The JSON in `about`. What a newer recstore adds is ignored; `version` rises when that would be wrong."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    format: Literal["recstore generation"] = "recstore generation"
+    version: int = VERSION
+    recommender: str
+    generation: int
+    exported_at: datetime
+    ready_at: datetime | None = None
+    user_type: IdType
+    item_type: IdType
+    users: int = Field(ge=0)
+    """That it was trained on, whether or not they are in the file."""
+    items: int = Field(ge=1)
+    factors: int = Field(ge=1)
+    definition: Definition
+    """The whole configuration that it was trained by."""
+    training: dict[str, Any]
+    """The hyperparameters as they were, what the data made of unset ones, and what the training told."""
+    confidence: dict[str, Any]
+    fold_in: dict[str, Any] | None = None
+    held_out: dict[str, Any] | None = None
+    """Which pairs the items were not trained on, but for the items' own numbers (`item_held_out`) and the key."""
+    filters: list[dict[str, Any]] = []
+    metrics: dict[str, Any] | None = None
+    snapshot: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+
+
+def key_digest(key: uuid.UUID) -> str:
+    """Tells whether two recommenders hold out the same pairs, without giving the key away."""
+    return hashlib.blake2b(b"recstore held out", digest_size=16, key=key.bytes).hexdigest()
+
+
+def id_arrays(side: str, ids: pa.Array, kind: IdType) -> dict[str, Array]:
+    """The ids as arrays by name: numbers in their own type, uuid and text as NumPy's text; where that would be too wide, the
+    UTF-8 bytes of all, one after the other, and where each ends."""
+    if kind in NUMBERS:
+        return {f"{side}_id": np.asarray(ids).astype(NUMBERS[kind])}
+    if kind is IdType.UUID:
+        return {f"{side}_id": np.array([str(uuid.UUID(bytes=value)) for value in ids.to_pylist()], dtype="U36")}
+    texts: list[str] = ids.to_pylist()
+    ends = np.cumsum([len(text.encode()) for text in texts], dtype=np.int64)
+    width = max(1, max(map(len, texts), default=1))
+    packed = (int(ends[-1]) if len(ends) else 0) + ends.nbytes
+    if 4 * width * len(texts) > max(PADDED_BYTES, PADDED_FACTOR * packed):
+        return {
+            f"{side}_id_utf8": np.frombuffer("".join(texts).encode(), dtype=np.uint8),
+            f"{side}_id_end": ends,
+        }
+    return {f"{side}_id": np.array(texts, dtype=f"U{width}")}
+
+
+def ids_of(arrays: dict[str, Array], side: str, kind: IdType) -> pa.Array:
+    """The ids of `id_arrays` as Arrow's array of that type, in the file's order. Raises ValueError saying what is wrong."""
+    if kind in NUMBERS:
+        numbers = arrays[f"{side}_id"]
+        info = np.iinfo(NUMBERS[kind])
+        if numbers.dtype.kind not in "iu" or numbers.ndim != 1:
+            raise ValueError(f"{side}_id is not a list of whole numbers")
+        if len(numbers) and not (info.min <= int(numbers.min()) and int(numbers.max()) <= info.max):
+            raise ValueError(f"{side}_id has numbers beyond {kind.value}")
+        return pa.array(numbers.astype(NUMBERS[kind]), kind.arrow)
+    texts = _texts(arrays, side)
+    if kind is IdType.TEXT:
+        if any("\0" in text for text in texts):
+            raise ValueError(f"{side}_id has a text with a zero byte, which Postgres can not hold")
+        try:
+            return pa.array(texts, kind.arrow)
+        except UnicodeEncodeError:
+            raise ValueError(f"{side}_id has a text that is not valid Unicode") from None
+    try:
+        return pa.array([uuid.UUID(text).bytes for text in texts], kind.arrow)
+    except ValueError:
+        raise ValueError(f"{side}_id has a text that is no uuid") from None
+
+
+def _texts(arrays: dict[str, Array], side: str) -> list[str]:
+    if f"{side}_id" in arrays:
+        padded = arrays[f"{side}_id"]
+        if padded.dtype.kind != "U" or padded.ndim != 1:
+            raise ValueError(f"{side}_id is not a list of texts")
+        return list(map(str, padded.tolist()))
+    packed, ends = arrays[f"{side}_id_utf8"], arrays[f"{side}_id_end"]
+    if packed.dtype != np.uint8 or packed.ndim != 1 or ends.dtype.kind not in "iu" or ends.ndim != 1:
+        raise ValueError(f"{side}_id_utf8 and {side}_id_end are not bytes and positions")
+    ends = ends.astype(np.int64)
+    if len(ends) and (ends[-1] != len(packed) or (np.diff(ends, prepend=0) < 0).any()):
+        raise ValueError(f"{side}_id_end does not fit {side}_id_utf8")
+    whole = packed.tobytes()
+    starts = np.concatenate(([0], ends[:-1])) if len(ends) else ends
+    try:
+        return [whole[start:end].decode() for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+    except UnicodeDecodeError:
+        raise ValueError(f"{side}_id_utf8 is not UTF-8") from None

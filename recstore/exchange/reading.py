@@ -1,0 +1,241 @@
+"""An exported file read and looked at from end to end before anything is done with it. Pure: no database.
+
+Whatever is wrong with it becomes one sentence (`FileRefused`): a file may come from anywhere, and nothing in it is executed.
+"""
+
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from recstore.errors import FileRefused
+from recstore.exchange.layout import FORMAT, VERSION, About, Array, ids_of
+from recstore.types import IdType
+
+Matrix = NDArray[np.float32]
+
+TOLERANCE = {4: 1e-3, 2: 2e-2, 8: 1e-3}
+"""How far a vector's length may be from what it should be, by the bytes of its elements."""
+
+
+@dataclass(frozen=True, eq=False)
+class Exported:
+    """A file's content: rows as in the file, vectors of `about.factors` dimensions, zeros where none was published."""
+
+    path: Path
+    about: About
+    item_ids: pa.Array
+    item_embedding: Matrix
+    item_preference: Matrix
+    item_length: NDArray[np.float64]
+    item_users: NDArray[np.int64]
+    item_views: NDArray[np.float64]
+    item_held_out: NDArray[np.int64]
+    user_ids: pa.Array
+    user_preference: Matrix
+    user_length: NDArray[np.float64]
+    mean_preference: Matrix  # (factors,)
+    has_users: bool
+
+
+def read(path: Path) -> Exported:
+    """The whole file, checked: its form and version, shapes, unique ids, finite numbers, lengths. Raises FileRefused."""
+    try:
+        return _checked(path, _arrays(path))
+    except ValueError as error:
+        raise FileRefused(path=path, reason=str(error)) from error
+
+
+def _arrays(path: Path) -> dict[str, Array]:
+    """Every array by name. Raises FileRefused, and ValueError saying what is wrong."""
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(4)
+            if not start:
+                raise ValueError("it is empty")
+            if start[:2] != b"PK":
+                raise ValueError("it is no file of `recstore export` (no .npz)")
+            stream.seek(0)
+            with np.load(stream, allow_pickle=False) as file:
+                return {name: _array(file, name) for name in file.files}
+    except FileNotFoundError:
+        raise FileRefused(path=path, reason="there is no such file") from None
+    except zipfile.BadZipFile as error:
+        cut = "File is not a zip file" in str(error)
+        raise ValueError(
+            "its end is missing: it was not copied whole" if cut else f"it is damaged ({error})"
+        ) from error
+    except OSError as error:
+        raise FileRefused(path=path, reason=f"it can not be read: {error.strerror or error}") from error
+
+
+def _array(file: Any, name: str) -> Array:
+    try:
+        found = file[name]
+    except Exception as error:  # of NumPy's parser, zipfile or zlib, whatever bytes they met
+        if "pickle" in str(error):
+            raise ValueError(f"{name} is pickled Python, which recstore never loads") from error
+        raise ValueError(f"it is damaged: {name} can not be read ({' '.join(str(error).split())})") from error
+    if not isinstance(found, np.ndarray):
+        raise ValueError(f"{name} is no NumPy array")
+    return found
+
+
+def _checked(path: Path, arrays: dict[str, Array]) -> Exported:
+    about = _about(arrays)
+    has_users = any(name.startswith("user_") for name in arrays)
+    sides = ("item", "user") if has_users else ("item",)
+    plain = ["item_embedding", "item_preference", "item_length", "item_users", "item_views", "mean_preference"]
+    plain += ["user_preference", "user_length"] * has_users
+    lacking = [name for name in plain if name not in arrays]
+    for side in sides:
+        if f"{side}_id" not in arrays and not {f"{side}_id_utf8", f"{side}_id_end"} <= arrays.keys():
+            lacking.append(f"{side}_id")
+    if lacking:
+        raise ValueError(f"it has no array {' and no array '.join(lacking)}")
+
+    ids = {"user": pa.array([], about.user_type.arrow)}
+    for side, kind in (("item", about.item_type), ("user", about.user_type)):
+        if side in sides:
+            ids[side] = _unique(ids_of(arrays, side, kind), side)
+    items, users, factors = len(ids["item"]), len(ids["user"]), about.factors
+    if not items:
+        raise ValueError("it has no items")
+
+    length = _numbers(arrays, "item_length", items)
+    longest = float(length.max())
+    embedding = _vectors(arrays, "item_embedding", items, factors)
+    preference = _vectors(arrays, "item_preference", items, factors)
+    tolerance = TOLERANCE[arrays["item_preference"].dtype.itemsize]
+    published = _check_unit("item_embedding", embedding, arrays["item_embedding"].dtype)
+    if not published.any() or not longest > 0:
+        raise ValueError("none of its items has a vector")
+    along = np.einsum("ij,ij->i", embedding, preference, dtype=np.float64)
+    apart = np.abs(along - np.where(published, length / longest, 0)) > tolerance
+    apart |= np.abs(_norms(preference) - np.abs(along)) > tolerance
+    if apart.any():
+        raise ValueError(f"{_of(apart)} rows of item_preference are not item_embedding * item_length / the longest")
+
+    user_preference, user_length = np.zeros((0, factors), np.float32), np.zeros(0)
+    if has_users:
+        user_preference = _vectors(arrays, "user_preference", users, factors)
+        _check_unit("user_preference", user_preference, arrays["user_preference"].dtype)
+        user_length = _numbers(arrays, "user_length", users)
+    item_users = _counts(arrays, "item_users", items)
+    held_out = _counts(arrays, "item_held_out", items) if "item_held_out" in arrays else np.zeros(items, np.int64)
+    if (held_out > item_users).any():
+        raise ValueError("item_held_out has more users than item_users")
+    return Exported(
+        path=path,
+        about=about,
+        item_ids=ids["item"],
+        item_embedding=embedding,
+        item_preference=preference,
+        item_length=length,
+        item_users=item_users,
+        item_views=_numbers(arrays, "item_views", items),
+        item_held_out=held_out,
+        user_ids=ids["user"],
+        user_preference=user_preference,
+        user_length=user_length,
+        mean_preference=_numbers(arrays, "mean_preference", factors, negative=True).astype(np.float32),
+        has_users=has_users,
+    )
+
+
+def _about(arrays: dict[str, Array]) -> About:
+    text = arrays.get("about")
+    if text is None or text.dtype.kind != "U" or text.ndim:
+        raise ValueError("it is no file of `recstore export` (no text `about` in it)")
+    try:
+        said = json.loads(text.item())
+    except ValueError:
+        said = None
+    if not isinstance(said, dict) or said.get("format") != FORMAT:
+        raise ValueError(f"it is no file of `recstore export` (`about` does not say {FORMAT!r})")
+    if said.get("version") != VERSION:
+        raise ValueError(
+            f"it is of version {said.get('version')!r} of the format, this recstore reads version {VERSION}; a newer"
+            " recstore may read it"
+        )
+    try:
+        return About.model_validate(said)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(f"`about` is not understood here ({where}: {first['msg']}); a newer recstore may") from None
+
+
+def _unique(ids: pa.Array, side: str) -> pa.Array:
+    distinct = len(pc.unique(ids))
+    if distinct < len(ids):
+        raise ValueError(f"{len(ids) - distinct:,} of its {len(ids):,} {side} ids occur more than once")
+    return ids
+
+
+def _vectors(arrays: dict[str, Array], name: str, rows: int, factors: int) -> Matrix:
+    found = arrays[name]
+    _check_shape(name, found, (rows, factors))
+    if found.dtype.kind != "f" or found.dtype.itemsize not in TOLERANCE:
+        raise ValueError(f"{name} is {found.dtype}, not float32 or float16")
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(found, dtype=np.float32)
+
+
+def _check_unit(name: str, vectors: Matrix, dtype: np.dtype[Any]) -> NDArray[np.bool_]:
+    """Which rows are vectors at all, the others being zeros."""
+    norms = _norms(vectors)
+    _check_finite(name, norms)
+    present = norms > 0
+    wrong = present & (np.abs(norms - 1) > TOLERANCE[dtype.itemsize])
+    if wrong.any():
+        raise ValueError(f"{_of(wrong)} rows of {name} are neither of length 1 nor zeros")
+    return present
+
+
+def _norms(vectors: Matrix) -> NDArray[np.float64]:
+    return np.asarray(np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)))
+
+
+def _numbers(arrays: dict[str, Array], name: str, rows: int, *, negative: bool = False) -> NDArray[np.float64]:
+    found = arrays[name]
+    _check_shape(name, found, (rows,))
+    if found.dtype.kind not in "fiu":
+        raise ValueError(f"{name} is {found.dtype}, not numbers")
+    numbers = found.astype(np.float64)
+    _check_finite(name, numbers)
+    if not negative and (numbers < 0).any():
+        raise ValueError(f"{_of(numbers < 0)} numbers of {name} are negative")
+    return numbers
+
+
+def _counts(arrays: dict[str, Array], name: str, rows: int) -> NDArray[np.int64]:
+    if arrays[name].dtype.kind not in "iu":
+        raise ValueError(f"{name} is {arrays[name].dtype}, not whole numbers")
+    counts = _numbers(arrays, name, rows)
+    if (counts >= 1 << 31).any():
+        raise ValueError(f"{name} has numbers beyond {IdType.INTEGER.value}")
+    return counts.astype(np.int64)
+
+
+def _check_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
+    if array.shape != shape:
+        told = " x ".join(map(str, array.shape)) or "a single one"
+        raise ValueError(f"{name} is {told}, but {' x '.join(map(str, shape))} by its ids and `about`")
+
+
+def _check_finite(name: str, numbers: NDArray[np.float64]) -> None:
+    broken = ~np.isfinite(numbers)
+    if broken.any():
+        raise ValueError(f"{_of(broken)} rows of {name} are not finite numbers")
+
+
+def _of(wrong: NDArray[np.bool_]) -> str:
+    return f"{int(wrong.sum()):,} of {len(wrong):,}"

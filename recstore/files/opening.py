@@ -1,0 +1,182 @@
+"""A file as bytes: found, unpacked, decoded into UTF-8, piece by piece. Text and Parquet are told apart by what is in them."""
+
+import bz2
+import codecs
+import contextlib
+import gzip
+import lzma
+import shutil
+import sys
+import tempfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+
+from recstore.errors import InvalidInput
+
+PIECE = 1 << 20
+"""Bytes of text looked at in one go."""
+
+PACKED = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\x00": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x04\x22\x4d\x18": "lz4",
+}
+FOREIGN = {
+    b"PK\x03\x04": "a zip archive, or a spreadsheet: unpack it, or save the sheet as CSV",
+    b"7z\xbc\xaf": "a 7-Zip archive: unpack it",
+    b"\xd0\xcf\x11\xe0": "an Excel file: save the sheet as CSV",
+    b"\x1f\x9d": "compressed by compress (.Z): unpack it",
+    b"ORC": "an ORC file: convert it to Parquet or CSV",
+    b"Obj\x01": "an Avro file: convert it to Parquet or CSV",
+    b"ARROW1": "an Arrow file: convert it to Parquet or CSV",
+    b"SQLite format 3": "an SQLite database: export its table as CSV",
+}
+"""What a file begins with where it can not be loaded, and what to do."""
+
+
+@dataclass
+class OpenedFile:
+    """A file that can be read from its beginning more than once. `name` is what people call it."""
+
+    name: str
+    path: Path
+    size: int
+    packed: str | None
+    parquet: bool
+    _raw: IO[bytes] | None = field(default=None, repr=False)
+
+    def position(self) -> int:
+        """Bytes read so far of the file as it lies there."""
+        return self._raw.tell() if self._raw and not self._raw.closed else self.size
+
+    def progress(self) -> tuple[int, int]:
+        """Megabytes read, of how many."""
+        return self.position() >> 20, max(self.size >> 20, 1)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[IO[bytes]]:
+        """The bytes from the beginning, unpacked. Raises InvalidInput where that fails."""
+        try:
+            with self.path.open("rb") as raw:
+                self._raw = raw
+                yield _unpacked(raw, self.packed)
+        except (EOFError, OSError, lzma.LZMAError, zlib.error, pa.ArrowException) as error:
+            raise InvalidInput(f"{self.name} can not be read to its end: {_why(error)}.") from None
+        finally:
+            self._raw = None
+
+
+@contextlib.contextmanager
+def opened(file: str) -> Iterator[OpenedFile]:
+    """The file named `file`, or standard input for "-", which is first kept in a temporary file, as is a Parquet file inside
+    gzip. Raises InvalidInput for what is no file, is empty or can not be loaded."""
+    with contextlib.ExitStack() as kept:
+        path, name = Path(file), file
+        if file == "-":
+            path, name = kept.enter_context(_spooled(sys.stdin.buffer)), "standard input"
+        if path.is_dir():
+            raise InvalidInput(f"{name} is a folder: name one file in it.")
+        try:
+            with path.open("rb") as stream:
+                first = stream.read(16)
+            found = OpenedFile(name, path, path.stat().st_size, _packed(first), first[:4] == b"PAR1")
+        except FileNotFoundError:
+            raise InvalidInput(f"There is no file {name}.") from None
+        except OSError as error:
+            raise InvalidInput(f"{name} can not be read: {error.strerror}.") from None
+        for begin, what in FOREIGN.items():
+            if first.startswith(begin):
+                raise InvalidInput(f"{name} is {what}, then load that.")
+        if found.packed:
+            with found.reading() as stream:
+                first = stream.read(16)
+            if first[:4] == b"PAR1":
+                with found.reading() as stream:
+                    path = kept.enter_context(_spooled(stream))
+                found = OpenedFile(name, path, path.stat().st_size, None, True)
+        if not first:
+            raise InvalidInput(f"{name} is empty.")
+        if not found.parquet and ".parquet" in name.lower():
+            raise InvalidInput(f"{name} is no Parquet file: it does not begin with PAR1.")
+        yield found
+
+
+def text_pieces(file: OpenedFile, encoding: str | None) -> Iterator[bytes]:
+    """The file's text in UTF-8, without a byte order mark, in pieces; line ends as they are, but a file whose only line ends
+    are carriage returns gets newlines. A byte that `encoding` has not stays as it is, so that its line is found to be bad.
+
+    Raises InvalidInput for an unknown encoding.
+    """
+    with file.reading() as stream:
+        first = stream.read(PIECE)
+        encoding = encoding or found_encoding(first)
+        try:
+            decoder = None if is_utf8(encoding) else codecs.getincrementaldecoder(encoding)("surrogateescape")
+            if decoder and not isinstance(decoder.decode(b""), str):
+                raise LookupError
+        except (LookupError, AttributeError):
+            raise InvalidInput(
+                f"There is no encoding named {encoding!r}; known are utf-8, latin-1, cp1252, utf-16.."
+            ) from None
+        only_returns = b"\r" in first and b"\n" not in first and decoder is None
+        piece, begun = first, False
+        while True:
+            last = not piece
+            if decoder is not None:
+                try:
+                    piece = decoder.decode(piece, last).encode("utf-8", "surrogateescape")
+                except UnicodeError:
+                    raise InvalidInput(f"{file.name} is not {encoding} text: say what it is with --encoding.") from None
+            if not begun and piece:
+                piece, begun = piece.removeprefix(codecs.BOM_UTF8), True
+            yield piece.replace(b"\r", b"\n") if only_returns else piece
+            if last:
+                return
+            piece = stream.read(PIECE)
+
+
+def found_encoding(first: bytes) -> str:
+    """utf-16 where the file begins with its mark, else utf-8."""
+    return "utf-16" if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8"
+
+
+def is_utf8(encoding: str) -> bool:
+    return codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii")
+
+
+def _packed(first: bytes) -> str | None:
+    return next((name for begin, name in PACKED.items() if first.startswith(begin)), None)
+
+
+def _unpacked(raw: IO[bytes], packed: str | None) -> Any:
+    match packed:
+        case "gzip":
+            return gzip.GzipFile(fileobj=raw)
+        case "bzip2":
+            return bz2.BZ2File(raw)
+        case "xz":
+            return lzma.LZMAFile(raw)
+        case "zstd" | "lz4":
+            if not pa.Codec.is_available(packed):
+                raise InvalidInput(f"This pyarrow can not unpack {packed}: unpack the file, then load that.")
+            return pa.CompressedInputStream(pa.PythonFile(raw, "r"), packed)
+    return raw
+
+
+@contextlib.contextmanager
+def _spooled(stream: IO[bytes]) -> Iterator[Path]:
+    with tempfile.NamedTemporaryFile(prefix="recstore-") as kept:
+        shutil.copyfileobj(stream, kept, PIECE)
+        kept.flush()
+        yield Path(kept.name)
+
+
+def _why(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or " ".join(str(error).split()).rstrip(".") or type(error).__name__

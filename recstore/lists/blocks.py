@@ -1,0 +1,177 @@
+"""From vectors to lists: the k best items of a block of users or items, as the SQL functions order them.
+
+Pure NumPy; knows no database. A block is what is read at once; `Scoring` deals it to threads in parts whose scores fit a
+core's cache, so that no more than a part's scores per thread are ever held.
+"""
+
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from recstore.evaluation import ranking, scorers
+from recstore.interactions import IdMap
+
+Index = NDArray[np.integer[Any]]
+Matrix = NDArray[np.float32]
+
+TRAINED, POPULAR = 0, 1
+REASONS = ("trained", "popular")
+"""What a list's reason is, by its number."""
+
+
+@dataclass(frozen=True, eq=False)
+class Items:
+    """The items of a generation in ascending order of their ids: text by its bytes, as the functions break ties."""
+
+    ids: IdMap
+    vectors: Matrix  # (items, factors): what is multiplied; unit length for similar items
+    present: NDArray[np.bool_]  # which have a vector
+    eligible: NDArray[np.bool_]  # which may be listed
+    users: NDArray[np.int64]
+    views: NDArray[np.float64]
+
+    def popular(self) -> Index:
+        """Those that may be listed, most users first, then most views, then by id."""
+        order = np.lexsort((np.arange(len(self.ids)), -self.views, -self.users))
+        return order[self.eligible[order]]
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Some owners of lists (users; or items, for similar ones) with what their lists are made from."""
+
+    ids: pa.Array
+    vectors: Matrix  # (owners, factors)
+    present: NDArray[np.bool_]  # owners with a vector; the others get popular items, or none
+    factor: NDArray[np.float64]  # what a product is multiplied by to be the score
+    seen_starts: NDArray[np.int64]  # owner n has seen seen[seen_starts[n] : seen_starts[n + 1]]
+    seen: Index  # positions in Items; -1 for an item that is not among them
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, eq=False)
+class Lists:
+    """Lists, flat: row n says that `item[n]` (a position in Items) is in place `rank[n]`, from 1, of `owner[n]`'s list (a
+    position in the block)."""
+
+    owner: NDArray[np.int64]
+    rank: NDArray[np.int64]
+    item: NDArray[np.int64]
+    score: NDArray[np.float64]
+    reason: NDArray[np.int64]  # TRAINED or POPULAR
+
+    def __len__(self) -> int:
+        return len(self.owner)
+
+
+class Scoring:
+    """Makes the lists of blocks. `popular_users` is the number of users that a popular item's share is of; None: who has no
+    vector has no list. `most` clips the scores. A context, which ends its threads."""
+
+    def __init__(
+        self, items: Items, k: int, threads: int = 0, *, popular_users: int | None = None, most: float | None = None
+    ) -> None:
+        self.items, self.k, self.most, self.popular_users = items, k, most, popular_users
+        self.listed = np.flatnonzero(items.present & items.eligible)
+        self._column = np.full(len(items.ids) + 1, -1, dtype=np.int64)  # the last is that of an unknown item
+        self._column[self.listed] = np.arange(len(self.listed))
+        factors = np.ascontiguousarray(items.vectors[self.listed])
+        self._columns = np.ascontiguousarray(factors.T)
+        self._copies, self._originals = scorers.repeated(factors)
+        self._rows = ranking.block_users(len(self.listed))
+        self._popular = items.popular() if popular_users is not None else self.listed[:0]
+        self._place = np.full(len(items.ids) + 1, -1, dtype=np.int64)
+        self._place[self._popular] = np.arange(len(self._popular))
+        self._pool = ThreadPoolExecutor(threads or ranking.cores())
+        self._own = threading.local()
+
+    def __enter__(self) -> "Scoring":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def begin(self, block: Block) -> "Pending":
+        """Has the lists of a block made while the caller does something else."""
+        trained = np.flatnonzero(block.present)
+        row = np.repeat(np.arange(len(block)), np.diff(block.seen_starts))
+        column = self._column[block.seen]
+        parts = []
+        for start in range(0, len(trained), self._rows):
+            owners = trained[start : start + self._rows]
+            parts.append((owners, self._pool.submit(self._best, block, owners, row, column)))
+        return Pending(self, block, parts)
+
+    def _best(
+        self, block: Block, owners: NDArray[np.intp], row: Index, column: Index
+    ) -> tuple[NDArray[np.intp], Matrix]:
+        """The columns, best first, -1 where a list is shorter, and their products of one part; every part is as many rows
+        to BLAS, since the last bits of a product depend on that."""
+        if not hasattr(
+            self._own, "scores"
+        ):  # once per thread: fresh memory for each part took a fifth of the product's time
+            self._own.scores = np.empty((self._rows, self._columns.shape[1]), dtype=np.float32)
+        factors = np.zeros((self._rows, self._columns.shape[0]), dtype=np.float32)
+        factors[: len(owners)] = block.vectors[owners]
+        scores: Matrix = np.matmul(factors, self._columns, out=self._own.scores)[: len(owners)]
+        scores[:, self._copies] = scores[:, self._originals]
+        begin, end = block.seen_starts[owners[0]], block.seen_starts[owners[-1] + 1]
+        seen_row, seen_column = row[begin:end], column[begin:end]
+        here = np.searchsorted(owners, seen_row)
+        left_out = (seen_column >= 0) & (owners[np.minimum(here, len(owners) - 1)] == seen_row)
+        scores[here[left_out], seen_column[left_out]] = -np.inf
+        best = ranking.top(scores, self.k)
+        return best, np.take_along_axis(scores, np.maximum(best, 0), axis=1) if best.size else scores[:, :0]
+
+    def _most_popular(self, block: Block) -> tuple[Index, Index]:
+        """Owner and item of each row of the lists of those without a vector."""
+        owners = np.flatnonzero(~block.present)
+        place = self._place[block.seen]
+        lists = []
+        for owner in owners:
+            seen = place[block.seen_starts[owner] : block.seen_starts[owner + 1]]
+            seen = seen[(seen >= 0) & (seen < self.k + len(seen))]
+            first = np.arange(min(len(self._popular), self.k + len(seen)))
+            lists.append(self._popular[first[~np.isin(first, seen)][: self.k] if len(seen) else first])
+        item = np.concatenate(lists) if lists else self._popular[:0]
+        return np.repeat(owners, [len(each) for each in lists]), item
+
+
+class Pending:
+    """Lists in the making."""
+
+    def __init__(self, scoring: Scoring, block: Block, parts: list[tuple[NDArray[np.intp], Future[Any]]]) -> None:
+        self.scoring, self.block, self.parts = scoring, block, parts
+
+    def lists(self) -> Lists:
+        """Waits for them; ordered by owner, then rank. Raises ScoresNotFinite."""
+        scoring = self.scoring
+        owners, items, scores, ranks = [], [], [], []
+        for owner, future in self.parts:
+            best, products = future.result()
+            row, place = np.nonzero(best >= 0)
+            owners.append(owner[row])
+            items.append(scoring.listed[best[row, place]])
+            scores.append(products[row, place].astype(np.float64) * self.block.factor[owner[row]])
+            ranks.append(place + 1)
+        owner, item = (np.concatenate([*each, np.empty(0, np.int64)]).astype(np.int64) for each in (owners, items))
+        score, rank = np.concatenate([*scores, np.empty(0)]), np.concatenate([*ranks, np.empty(0, np.int64)])
+        if scoring.most is not None:
+            score = score.clip(-scoring.most, scoring.most)
+        reason = np.full(len(owner), TRAINED)
+        if scoring.popular_users is None or self.block.present.all():
+            return Lists(owner, rank, item, score, reason)
+        some, popular = scoring._most_popular(self.block)
+        share = scoring.items.users[popular] / scoring.popular_users
+        owner, item, score = (np.concatenate(pair) for pair in ((owner, some), (item, popular), (score, share)))
+        reason = np.concatenate((reason, np.full(len(some), POPULAR)))
+        rank = np.concatenate((rank, 1 + np.arange(len(some)) - np.searchsorted(some, some)))
+        order = np.argsort(owner, kind="stable")
+        return Lists(owner[order], rank[order], item[order], score[order], reason[order])

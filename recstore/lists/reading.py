@@ -1,0 +1,283 @@
+"""One snapshot of what lists are made from: the live generation's items and users, who has seen what, what is eligible.
+
+A READ ONLY, REPEATABLE READ transaction over Arrow, held until the last list is made, so that every list is of one moment and
+no prune takes the generation away meanwhile. Users come in batches with what they have seen beside them, aggregated by the
+server, and no more than a batch or two are in memory.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import adbc_driver_manager
+import adbc_driver_postgresql.dbapi as adbc
+import numpy as np
+import psycopg
+import pyarrow as pa
+import pyarrow.compute as pc
+from adbc_driver_manager._reader import AdbcRecordBatchReader
+from numpy.typing import NDArray
+
+from recstore.database import OWN_SETTINGS, Connection, conninfo, one_line
+from recstore.errors import ConnectionLost, InvalidInput, NotTrained, PermissionDenied, RecstoreError
+from recstore.interactions import IdMap, plain
+from recstore.lists.blocks import Block, Items
+from recstore.objects import Registered, quoted
+from recstore.publication import generations
+from recstore.selects import stripped, syntax_error
+
+Matrix = NDArray[np.float32]
+
+BATCH_BYTES = 8 << 20
+"""Of a batch as it is read: with vectors of 64 some twenty thousand users."""
+
+SIMILAR_BLOCK = 4096
+"""Items whose similar ones are looked for at a time."""
+
+LIVE = """
+SELECT l.generation, l.users, l.max_item_length, l.seen_published, g.factors, g.items
+FROM {schema}._generation l
+JOIN recstore_private.generations g ON g.generation = l.generation
+"""
+
+ITEMS = """
+SELECT v.item_id, {extension}.{vector_type}_send(v.{column}) AS vector, v.users, v.views, {eligible} AS eligible
+FROM {items} v
+"""
+
+USERS = """
+SELECT u.user_id, {extension}.{vector_type}_send(u.preference) AS vector, u.length, s.seen
+FROM {users} u
+LEFT JOIN (
+    SELECT i.user_id, array_agg(i.item_id) AS seen FROM {interactions} i WHERE {counts} GROUP BY i.user_id
+) s ON s.user_id = u.user_id
+"""
+
+ASKED = """
+WITH asked AS MATERIALIZED (
+    SELECT DISTINCT q.user_id::{user_type} AS user_id FROM (
+{query}
+    ) q (user_id) WHERE q.user_id IS NOT NULL
+)
+SELECT a.user_id, {extension}.{vector_type}_send(u.preference) AS vector, u.length, s.seen
+FROM asked a
+LEFT JOIN {users} u ON u.user_id = a.user_id
+LEFT JOIN (
+    SELECT i.user_id, array_agg(i.item_id) AS seen
+    FROM {interactions} i
+    WHERE i.user_id IN (SELECT a.user_id FROM asked a) AND {counts}
+    GROUP BY i.user_id
+) s ON s.user_id = a.user_id
+"""
+"""As recommend() asks for one user, for many: whoever the generation does not know is there all the same."""
+
+
+@dataclass(frozen=True)
+class Live:
+    """The live generation of the snapshot."""
+
+    generation: int
+    users: int
+    items: int
+    factors: int
+    max_item_length: float
+    seen_published: bool
+
+
+def users_select(recommender: Registered, generation: int, *, seen_published: bool, query: str | None = None) -> str:
+    """The SELECT of users with vectors and what they have seen: all of the generation, or those that `query` names."""
+    seen = generations.table(recommender, "seen", generation) if seen_published else None
+    counts = "true" if seen else "i.item_id IS NOT NULL AND i.value > 0"
+    return (USERS if query is None else ASKED).format(
+        extension=quoted(recommender.vector_schema),
+        vector_type=recommender.vector_type,
+        user_type=recommender.user_type.value,
+        users=generations.table(recommender, "users", generation),
+        interactions=seen or recommender.relation("interactions"),
+        counts=counts,
+        query=query,
+    )
+
+
+def checked_query(connection: Connection, recommender: Registered, query: str) -> str:
+    """The SELECT of user ids, if it is one statement whose first column can be one. Raises InvalidInput, PermissionDenied."""
+    select = stripped(query)
+    cast = f"SELECT q.user_id::{recommender.user_type.value} FROM (\n{select}\n) q (user_id) LIMIT 0"  # noqa: S608
+    try:
+        with connection.transaction():
+            connection.execute("SET TRANSACTION READ ONLY")
+            connection.execute(cast, prepare=True)
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise PermissionDenied(
+            role=connection.info.user,
+            reason=one_line(error),
+            remedy="Have the owner grant it SELECT on what --users reads.",
+        ) from None
+    except psycopg.DatabaseError as error:
+        if connection.closed:
+            raise
+        alone = syntax_error(connection, select) if isinstance(error, psycopg.errors.SyntaxError) else None
+        raise InvalidInput(
+            f"--users can not be read: {alone or one_line(error)}. It is a SELECT whose first column is the users' ids, of type"
+            f" {recommender.user_type.value}; try it in psql first."
+        ) from None
+    return select
+
+
+def expected_users(connection: Connection, query: str) -> int:
+    """How many users the planner expects of a query, for a progress bar."""
+    row = connection.execute(f"EXPLAIN (FORMAT JSON) {query}", prepare=True).fetchone()
+    return int(row["QUERY PLAN"][0]["Plan"]["Plan Rows"]) if row else 0
+
+
+class Snapshot:
+    """What is read. Raises NotTrained, ConnectionLost, PermissionDenied, RecstoreError."""
+
+    def __init__(self, cursor: Any, recommender: Registered, thread: ThreadPoolExecutor) -> None:
+        self.cursor, self.recommender, self.thread = cursor, recommender, thread
+        cursor.execute(LIVE.format(schema=recommender.schema))
+        row = cursor.fetchone()
+        if row is None:
+            raise NotTrained(name=recommender.name)
+        generation, users, longest, seen_published, factors, items = row
+        self.live = Live(generation, users, items, factors, longest, seen_published)
+
+    def items(self, column: str) -> Items:
+        """All items of the generation with their vectors of `column` (preference or embedding)."""
+        recommender = self.recommender
+        eligible = "true"
+        if recommender.definition.candidates.given:
+            candidates = recommender.relation("candidates")
+            eligible = f"EXISTS (SELECT FROM {candidates} c WHERE c.item_id = v.item_id)"
+        self.cursor.execute(
+            ITEMS.format(
+                extension=quoted(recommender.vector_schema),
+                vector_type=recommender.vector_type,
+                column=column,
+                eligible=eligible,
+                items=generations.table(recommender, "items", self.live.generation),
+            )
+        )
+        table = self.cursor.fetch_arrow_table().combine_chunks()
+        ids = plain(table["item_id"].combine_chunks()).cast(recommender.item_type.arrow)
+        order = pc.sort_indices(ids)
+        table = table.take(order)
+        vectors, present = self._vectors(table["vector"].combine_chunks())
+        if (
+            column == "embedding" and present.any()
+        ):  # half precision has no exact unit length; the functions' cosine divides
+            lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+            vectors /= np.where(lengths > 0, lengths, 1)
+        return Items(
+            IdMap(ids.take(order)),
+            vectors,
+            present,
+            np.asarray(table["eligible"]).astype(np.bool_),
+            table["users"].to_numpy().astype(np.int64),
+            table["views"].to_numpy(),
+        )
+
+    def users(self, items: Items, query: str | None = None) -> Iterator[Block]:
+        """The generation's users, or those of `query` (see `checked_query`), in blocks."""
+        live = self.live
+        select = users_select(self.recommender, live.generation, seen_published=live.seen_published, query=query)
+        self._heard(self.cursor.execute, select)
+        stream = self.cursor.fetch_arrow()  # not fetch_record_batch(), whose errors have no SQLSTATE
+        batches = iter(AdbcRecordBatchReader._import_from_c(stream.address))
+        while (batch := self._heard(next, batches, None)) is not None:
+            if batch.num_rows:
+                yield self._block(batch, items)
+
+    def _heard(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Its result, waited for so that Ctrl-C is heard meanwhile: in C it would be heard when the server's rows come."""
+        future = self.thread.submit(call, *arguments)
+        try:
+            return future.result()
+        except BaseException:
+            if not future.done():
+                self.cursor.adbc_cancel()
+            raise
+
+    def _block(self, batch: pa.RecordBatch, items: Items) -> Block:
+        vectors, present = self._vectors(batch["vector"])
+        length = pc.fill_null(batch["length"], 0.0).to_numpy(zero_copy_only=False)
+        counts = pc.fill_null(pc.list_value_length(batch["seen"]), 0).to_numpy(zero_copy_only=False)
+        return Block(
+            ids=plain(batch["user_id"]).cast(self.recommender.user_type.arrow),
+            vectors=vectors,
+            present=present,
+            factor=length * self.live.max_item_length,
+            seen_starts=np.concatenate(([0], np.cumsum(counts, dtype=np.int64))),
+            seen=items.ids.lookup(pc.list_flatten(batch["seen"])),
+        )
+
+    def _vectors(self, sent: pa.Array) -> tuple[Matrix, NDArray[np.bool_]]:
+        """pgvector's binary form (two numbers of 2 bytes, then the elements) as (rows, factors), zeros where there is none:
+        a third of the time of an array of reals."""
+        present = np.asarray(sent.is_valid())
+        vectors = np.zeros((len(sent), self.live.factors), dtype=np.float32)
+        if present.any():
+            element = np.dtype(">f4" if self.recommender.vector_type == "vector" else ">f2")
+            sent = pc.drop_null(sent).cast(pa.large_binary())
+            starts = np.frombuffer(sent.buffers()[1], np.int64)[sent.offset : sent.offset + 2]
+            dimensions = (int(starts[1] - starts[0]) - 4) // element.itemsize
+            record = np.dtype([("head", "V4"), ("elements", element, (dimensions,))])
+            records = np.frombuffer(sent.buffers()[2], record, count=len(sent), offset=int(starts[0]))
+            vectors[present] = records["elements"][:, : self.live.factors]
+        return vectors, present
+
+
+def item_blocks(items: Items) -> Iterator[Block]:
+    """The items that have a vector, as owners of lists of similar ones; an item has "seen" itself."""
+    owners = np.flatnonzero(items.present)
+    for start in range(0, len(owners), SIMILAR_BLOCK):
+        part = owners[start : start + SIMILAR_BLOCK]
+        yield Block(
+            ids=items.ids.take(part),
+            vectors=items.vectors[part],
+            present=np.ones(len(part), dtype=np.bool_),
+            factor=np.ones(len(part)),
+            seen_starts=np.arange(len(part) + 1, dtype=np.int64),
+            seen=part,
+        )
+
+
+@contextmanager
+def snapshot(url: str, recommender: Registered, application_name: str) -> Iterator[Snapshot]:
+    """A context: the transaction ends with it."""
+    with (
+        _told(recommender),
+        adbc.connect(conninfo(url, application_name)) as connection,
+        connection.cursor(adbc_stmt_kwargs={"adbc.postgresql.batch_size_hint_bytes": str(BATCH_BYTES)}) as cursor,
+        ThreadPoolExecutor(1) as thread,  # innermost: what it reads from is closed after it has ended
+    ):
+        cursor.execute(OWN_SETTINGS)  # what a host limits for everybody is not meant for this
+        cursor.fetchall()
+        connection.commit()
+        with suppress(adbc_driver_manager.Error):  # a server on a platform without the check
+            cursor.execute("SET client_connection_check_interval = '2s'")
+        connection.commit()
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        yield Snapshot(cursor, recommender, thread)
+        connection.rollback()
+
+
+@contextmanager
+def _told(recommender: Registered) -> Iterator[None]:
+    try:
+        yield
+    except adbc_driver_manager.Error as error:
+        text = " ".join(str(error).split())
+        match = re.search(r"(?:ERROR|FATAL):\s*(.+?)(?: Query was:| SQLSTATE:|$)", text)
+        reason = (match[1] if match else text).strip().rstrip(".")
+        state = getattr(error, "sqlstate", None)
+        if state == "42501":
+            raise PermissionDenied(
+                role="of this connection", reason=reason, remedy="Have the owner grant it SELECT on what it reads."
+            ) from error
+        if state is None or state.startswith(("57P", "08")):
+            raise ConnectionLost(doing=f"making lists of {recommender.name!r}", reason=reason) from error
+        raise RecstoreError(f"No list of {recommender.name!r} was written: {reason}.") from error

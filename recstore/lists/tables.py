@@ -1,0 +1,194 @@
+"""Lists into a table: filled beside the one that is read, which it replaces in the same transaction.
+
+So a reader sees the old lists or the new ones, whole; and whatever ends the work before, the old table stays and nothing else
+is left behind.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from psycopg import errors as pg
+from psycopg import sql
+
+from recstore import objects, sqlfile
+from recstore.config import Settings
+from recstore.database import Connection, connect, plain_errors, with_short_lock
+from recstore.errors import InvalidInput, ListTableRefused, PermissionDenied
+from recstore.lists.shapes import Shape
+from recstore.objects import Registered, quoted
+from recstore.publication import loading
+from recstore.runs import wal
+
+OURS = ("recstore", "recstore_private", "information_schema", "pg_catalog", "pg_toast")
+"""Schemas that no table of lists belongs in, beside those of recommenders."""
+
+MARK = "Made by recstore: {command} of {name},"
+"""How the comment begins of a table that may be replaced by the same lists anew."""
+
+
+@dataclass(frozen=True)
+class ListTable:
+    """Where lists go, looked at before any work."""
+
+    schema: str
+    name: str
+    oid: int | None = None
+    indexes: list[dict[str, Any]] = field(default_factory=list)
+    grants: list[dict[str, Any]] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return f"{self.quoted_schema}.{quoted(self.name)}"
+
+    @property
+    def quoted_schema(self) -> str:
+        return quoted(self.schema)
+
+
+def look_at(connection: Connection, recommender: Registered, text: str, command: str) -> ListTable:
+    """The table that `text` (schema.table) names, with what is there to be kept of it. Raises InvalidInput, ListTableRefused,
+    PermissionDenied."""
+    schema, name = _parsed(connection, text)
+    others = connection.execute(sqlfile.query("select_recommender"), {"name": schema}).fetchone()
+    if schema in OURS or others or schema.startswith("pg_"):
+        raise InvalidInput(f"The schema {schema!r} is not for tables of lists: name one of your own, as schema.table.")
+    row = connection.execute(sqlfile.query("list_table"), {"schema": schema, "table": name}).fetchone()
+    if row is None:
+        raise InvalidInput(
+            f"There is no schema {schema!r} for the table {text}. Name a table as schema.table in a schema that exists, or"
+            " a file that ends with .csv, .csv.gz or .parquet."
+        )
+    table = ListTable(schema, name, row["oid"])
+    role = connection.info.user
+    if not row["may_create"]:
+        remedy = f"Have the schema's owner run: GRANT USAGE, CREATE ON SCHEMA {quoted(schema)} TO {quoted(role)};"
+        raise PermissionDenied(role=role, reason=f"it can not make a table in the schema {schema!r}", remedy=remedy)
+    if row["oid"] is None:
+        return table
+    mark = MARK.format(command=command, name=recommender.name)
+    if row["kind"] != "r" or row["partition"] or not (row["comment"] or "").startswith(mark):
+        reason = f"something of that name exists that is not {command} of {recommender.name!r}"
+        raise ListTableRefused(table=str(table), reason=reason, remedy="Name another table, or drop that one first.")
+    if not row["owned"]:
+        remedy = f"Have its owner run: ALTER TABLE {table} OWNER TO {quoted(role)};"
+        raise ListTableRefused(table=str(table), reason=f"the role {role!r} does not own it", remedy=remedy)
+    keys = {"oid": row["oid"]}
+    found = connection.execute(sqlfile.query("list_table_dependents"), keys).fetchall()
+    if found:
+        reason = f"it would take along {', '.join(each['object'] for each in found)}"
+        remedy = "Drop these first, or write the lists to another table and read them from there."
+        raise ListTableRefused(table=str(table), reason=reason, remedy=remedy)
+    indexes = connection.execute(sqlfile.query("list_table_indexes"), keys).fetchall()
+    grants = objects.grants_on(connection, str(table))
+    grants += connection.execute(sqlfile.query("list_table_column_grants"), keys).fetchall()
+    return ListTable(schema, name, row["oid"], indexes, grants)
+
+
+def _parsed(connection: Connection, text: str) -> tuple[str, str]:
+    try:
+        row = connection.execute("SELECT parse_ident(%s) AS parts", [text]).fetchone()
+        parts = row["parts"] if row else []
+    except pg.DataError:
+        parts = []
+    if len(parts) != 2 or any(len(part.encode()) > 63 for part in parts):
+        raise InvalidInput(
+            f"{text!r} is neither a table nor a file: write a table as schema.table, a file with the ending .csv, .csv.gz or"
+            " .parquet."
+        )
+    return parts[0], parts[1]
+
+
+class TableWriter:
+    """Takes lists, then `swap`s them in. Made by `filling`."""
+
+    def __init__(self, connection: Connection, table: ListTable, shape: Shape, beside: str) -> None:
+        self.connection, self.table, self.shape = connection, table, shape
+        self.wal_bytes = 0
+        self.beside = f"{table.quoted_schema}.{quoted(beside)}"
+
+    def create(self) -> None:
+        self.connection.execute(created(self.beside, self.shape))
+
+    @contextmanager
+    def copying(self) -> Iterator[loading.Write]:
+        """Within it, lists are written."""
+        with loading.copying(self.connection, self.beside, self.shape.names, freeze=True) as write:
+            yield write
+
+    def index(self, comment: str, memory: int) -> None:
+        """The primary key, the other indexes that the old table had, statistics, the comment."""
+        self.connection.execute(f"SET LOCAL maintenance_work_mem = '{memory}MB'")
+        for statement in described(self.beside, self.table, self.shape, comment):
+            self.connection.execute(statement)
+
+    def swap(self, settings: Settings, recommender: Registered) -> None:
+        """In place of the old table, with its grants, if that is still what it was. Commits with the transaction around.
+        Raises ListTableRefused, LockTimeout."""
+
+        def change() -> None:
+            there = self.connection.execute("SELECT to_regclass(%s) IS NOT NULL AS yes", [str(self.table)]).fetchone()
+            if there and there["yes"]:
+                self.connection.execute(f"LOCK TABLE {self.table} IN ACCESS EXCLUSIVE MODE")
+            again = look_at(self.connection, recommender, str(self.table), self.shape.command)
+            for statement in swapped(self.beside, again):
+                self.connection.execute(statement)
+
+        try:
+            with_short_lock(self.connection, settings, f"Replacing {self.table}", str(self.table), change)
+        except pg.DependentObjectsStillExist as error:
+            reason = " and ".join((error.diag.message_detail or "something depends on it").splitlines())
+            raise ListTableRefused(table=str(self.table), reason=reason, remedy="Drop these first.") from None
+
+
+@contextmanager
+def filling(url: str, application_name: str, table: ListTable, shape: Shape, beside: str) -> Iterator[TableWriter]:
+    """A context around one transaction: committed at its end, undone by any error."""
+    connection = connect(url, application_name)
+    try:
+        with plain_errors(f"writing {table}", connection), connection.transaction():
+            writer = TableWriter(connection, table, shape, beside)
+            writer.create()
+            yield writer
+        if connection.info.server_version >= 180000:  # before that a run's WAL is that of the whole server
+            writer.wal_bytes = wal(connection) or 0
+    finally:
+        connection.close()
+
+
+def created(beside: str, shape: Shape) -> str:
+    columns = ", ".join(f"{name} {kind} NOT NULL" for name, kind in shape.columns.items())
+    return f"CREATE TABLE {beside} ({columns})"
+
+
+def described(beside: str, table: ListTable, shape: Shape, comment: str) -> list[str]:
+    """What makes a table of its rows."""
+    statements = [f"ALTER TABLE {beside} ADD PRIMARY KEY ({', '.join(shape.key)})"]
+    for number, index in enumerate(table.indexes):
+        unique = "UNIQUE " if index["is_unique"] else ""
+        how = index["definition"].split(" USING ", 1)[1]
+        statements.append(f"CREATE {unique}INDEX {_temporary(beside, number)} ON {beside} USING {how}")
+    statements.append(f"ANALYZE {beside}")
+    statements.append(f"COMMENT ON TABLE {beside} IS {sql.Literal(comment).as_string(None)}")
+    return statements
+
+
+def swapped(beside: str, table: ListTable) -> list[str]:
+    """What puts it in the place of the old one."""
+    statements = [
+        f"GRANT {row['privilege_type']} ON {beside} TO {row['grantee']}"
+        + (" WITH GRANT OPTION" if row["is_grantable"] else "")
+        for row in table.grants
+    ]
+    if table.oid is not None:
+        statements.append(f"DROP TABLE {table}")
+    statements.append(f"ALTER TABLE {beside} RENAME TO {quoted(table.name)}")
+    for number, index in enumerate(table.indexes):
+        old = f"{table.quoted_schema}.{_temporary(beside, number)}"
+        statements.append(f"ALTER INDEX {old} RENAME TO {quoted(index['name'])}")
+    return statements
+
+
+def _temporary(beside: str, number: int) -> str:
+    """The name of an index until the swap."""
+    return quoted(beside.split(".")[-1].strip('"') + f"_{number}")

@@ -1,0 +1,147 @@
+"""What the other methods did or found."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from recstore.tuning.results import Search, TrialResult
+
+Json = dict[str, Any]
+Id = Any
+"""The application's id type: int, uuid.UUID or str."""
+
+
+@dataclass(frozen=True)
+class Statements:
+    """SQL in the order in which it was executed, or of a dry run would be; a line that begins with -- is a remark."""
+
+    statements: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(self.statements)
+
+
+@dataclass(frozen=True)
+class Initialized:
+    """Tables that may tell who viewed what, the likeliest first; or the file that was written, and the definition in it."""
+
+    candidates: list[Json]
+    written: str | None
+    definition: Json | None
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """What was dropped, and what went with it."""
+
+    dropped: str
+    with_: list[str]
+
+
+@dataclass(frozen=True)
+class RolledBack:
+    """The generation that was live, and the one that is."""
+
+    was_live: int
+    live: int
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """Generations that were removed; those that somebody may still read, with whom; those kept for so many seconds more."""
+
+    pruned: list[int]
+    postponed: dict[int, list[str]]
+    retained: dict[int, int]
+
+
+@dataclass(frozen=True)
+class Upgraded:
+    """What an upgrade did, a sentence each, and the revision the database is at."""
+
+    done: list[str]
+    revision: str | None
+
+
+@dataclass(frozen=True)
+class Revision:
+    """The database's revision, None before the first upgrade, and the one this version needs."""
+
+    revision: str | None
+    needed: str
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """An item for a user: its title where the definition names a lookup table, the predicted preference, and why it is in the
+    list ("trained", or "popular" for an unknown user)."""
+
+    item_id: Id
+    score: float
+    reason: str
+    title: str | None = None
+
+
+@dataclass(frozen=True)
+class Similar:
+    """An item with its cosine similarity."""
+
+    item_id: Id
+    score: float
+    title: str | None = None
+
+
+@dataclass(frozen=True)
+class Popular:
+    """An item with its distinct users and total views."""
+
+    item_id: Id
+    users: int
+    views: float
+    title: str | None = None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A file that was loaded into a table, or with `dry_run` would be: what it is, a dict for each column, the numbers of its
+    bad lines with the reasons of the first ones, the SQL, and the rows that were written."""
+
+    file: str
+    what: str
+    table: str
+    mode: str
+    rows: int
+    columns: list[Json]
+    bad: int
+    bad_allowed: int
+    bad_lines: list[int]
+    reasons: list[Json]
+    complete: bool
+    statements: list[str]
+    written: int
+    dry_run: bool
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A search: `found` has its trials and the one measurement of the test part, None while the workers are at it."""
+
+    study: int
+    state: str
+    outcome: str | None
+    adopted: bool
+    found: Search | None
+
+    @property
+    def winner(self) -> TrialResult | None:
+        """The best trial."""
+        return self.found.winner if self.found else None
+
+
+@dataclass(frozen=True)
+class EmbeddedServer:
+    """The embedded PostgreSQL: where it is and where its data are."""
+
+    url: str
+    pid: int
+    version: int
+    data: str

@@ -1,0 +1,247 @@
+"""Rows of recstore's views: what `list`, `show`, `status`, `runs`, `requests`, `generations` and `studies` return."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from typing import Any, Self
+
+from recstore.sources import Lookup
+
+Json = dict[str, Any]
+
+
+class Row:
+    """A row of a view of recstore."""
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any], **more: Any) -> Self:
+        """From what the database gave, by the fields' names."""
+        found = {**row, **more}
+        return cls(**{field.name: found[field.name] for field in fields(cls)})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Generation(Row):
+    """One training's complete result. `state`: live, previous, ready, next, .. ; `*_ef` None: an exact scan."""
+
+    recommender: str
+    generation: int
+    state: str
+    run: int | None
+    factors: int | None
+    users: int | None
+    items: int | None
+    collapsed_items: int | None
+    recommend_ef: int | None
+    similar_ef: int | None
+    users_ef: int | None
+    snapshot: Json | None
+    filters: list[Json] | None
+    confidence: Json | None
+    training: Json | None
+    calibration: Json | None
+    reason: str | None
+    created_at: datetime
+    ready_at: datetime | None
+    last_live_at: datetime | None
+    metrics: Json | None
+
+
+@dataclass(frozen=True)
+class Request(Row):
+    """What was asked of the workers and what became of it. `state`: waiting, sent, running, succeeded, ready, skipped,
+    failed or cancelled."""
+
+    request: int
+    recommender: str
+    job: str
+    state: str
+    origin: str
+    requested_by: str
+    application_name: str | None
+    requested_at: datetime
+    not_before: datetime | None
+    sent_at: datetime | None
+    attempts: int
+    run: int | None
+    generation: int | None
+    outcome: str | None
+    finished_at: datetime | None
+    force: bool
+
+
+@dataclass(frozen=True)
+class Run(Row):
+    """One attempt at a job. `state`: running, succeeded, ready, skipped, failed or abandoned; `stages` are those begun so far,
+    with their seconds once they have ended."""
+
+    run: int
+    recommender: str
+    job: str
+    state: str
+    generation: int | None
+    started_at: datetime
+    duration: timedelta
+    finished_at: datetime | None
+    stages: list[Json]
+    warnings: list[str]
+    device: str | None
+    versions: Json | None
+    host: str | None
+    pid: int | None
+    error: str | None
+    trace: str | None
+    outcome: str | None
+    progress: Json | None
+    wal_bytes: int | None
+    deadline: datetime | None
+
+
+@dataclass(frozen=True)
+class RunStory(Run):
+    """A run with the requests it served: {request, origin, requested_by} of each."""
+
+    requests: list[Json]
+
+
+@dataclass(frozen=True)
+class Summary(Row):
+    """A recommender at a glance: what is live, what waits, how the last training went, what runs."""
+
+    recommender: str
+    live_generation: int | None
+    live_since: datetime | None
+    users: int | None
+    items: int | None
+    ready_generation: int | None
+    waits_for: str | None
+    last_retrain: int | None
+    last_retrain_state: str | None
+    last_retrain_at: datetime | None
+    last_error: str | None
+    last_retrain_finished_at: datetime | None
+    last_success_at: datetime | None
+    running: int | None
+    running_job: str | None
+    running_stage: str | None
+    running_progress: Json | None
+    requests: int
+    schedule: str | None
+    timezone: str
+    scheduled_at: datetime
+
+
+@dataclass(frozen=True)
+class Listed(Summary):
+    """A recommender in `list()`, with its definition as a TOML file has it."""
+
+    definition: Json
+
+
+@dataclass(frozen=True)
+class Watched(Summary):
+    """A recommender in `status()`: since when the run goes on, when it retrains next, what is asked for and not finished.
+    `ended_..` is of the training before the one that runs."""
+
+    running_since: datetime | None
+    ended_retrain: int | None
+    ended_state: str | None
+    ended_at: datetime | None
+    ended_error: str | None
+    next_retrain: datetime | None
+    open_requests: list[Request]
+
+
+@dataclass(frozen=True)
+class Dispatch(Row):
+    """A host whose workers looked for due work, and how long ago they did last."""
+
+    host: str
+    dispatched_at: datetime
+    age: timedelta
+
+
+@dataclass(frozen=True)
+class Status:
+    """Everything that `recstore status` tells; `warning` is a sentence where nobody looks for due work."""
+
+    now: datetime
+    recommenders: list[Watched]
+    dispatches: list[Dispatch]
+    warning: str | None
+
+
+@dataclass(frozen=True)
+class Described(Row):
+    """A recommender: its types and definition, what is live and what waits to be."""
+
+    name: str
+    user_type: str
+    item_type: str
+    vector_type: str
+    dimensions: int
+    definition: Json
+    live: Generation | None
+    last_error: str | None
+    next_retrain: datetime | None
+    waiting: list[Generation]
+
+
+@dataclass(frozen=True)
+class Created(Described):
+    """A new recommender, and how one user's rows are found in its source, which every recommend() pays."""
+
+    lookup: Lookup
+
+
+@dataclass(frozen=True)
+class Study(Row):
+    """A search for good hyperparameters, with counts of its trials and the best so far."""
+
+    recommender: str
+    study: int
+    state: str
+    kind: str
+    metric: str
+    trials: int
+    complete: int
+    pruned: int
+    failed: int
+    seconds: float
+    best: int | None
+    best_value: float | None
+    best_iterations: int | None
+    best_parameters: Json | None
+    at_work: int
+    parallel: int
+    split: str
+    options: Json
+    snapshot: Json
+    evaluation: Json | None
+    outcome: str | None
+    created_at: datetime
+    created_by: str
+    finished_at: datetime | None
+    adopted_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Trial(Row):
+    """One training of a study. `state`: running, complete, pruned or failed."""
+
+    recommender: str
+    study: int
+    number: int
+    stage: str
+    state: str
+    value: float | None
+    iterations: int | None
+    parameters: Json
+    seconds: float | None
+    curve: list[Json]
+    attempts: int
+    error: str | None
+    host: str | None
+    pid: int | None
+    started_at: datetime
+    finished_at: datetime | None

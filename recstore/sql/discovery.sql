@@ -1,0 +1,47 @@
+-- What an application's own tables look like, to whoever may read them.
+
+-- name: readable_columns
+-- A row per column of every table and view that this role may read, but PostgreSQL's and recstore's own: the base type of a
+-- domain; whether the column alone is the key, is in a key, begins an index; which table's key it refers to.
+SELECT
+    format('%%I.%%I', n.nspname, c.relname) AS table_name,
+    c.relkind IN ('v', 'm') AS is_view,
+    greatest(
+        CASE WHEN c.relkind = 'p'
+            THEN (SELECT sum(p.reltuples) FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhrelid WHERE i.inhparent = c.oid)
+            ELSE c.reltuples
+        END, 0)::bigint AS rows,
+    a.attname::text AS column_name,
+    format_type(a.atttypid, a.atttypmod) AS type_name,
+    coalesce(nullif(t.typbasetype, 0), t.oid)::integer AS type_oid,
+    EXISTS (
+        SELECT FROM pg_index x
+        WHERE x.indrelid = c.oid AND x.indisunique AND x.indnkeyatts = 1 AND x.indkey[0] = a.attnum AND x.indpred IS NULL
+    ) AS is_key,
+    EXISTS (
+        SELECT FROM pg_index x
+        WHERE x.indrelid = c.oid AND x.indisunique AND x.indnkeyatts > 1
+            AND a.attnum = ANY (x.indkey::smallint[])
+    ) AS in_key,
+    EXISTS (SELECT FROM pg_index x WHERE x.indrelid = c.oid AND x.indisvalid AND x.indkey[0] = a.attnum) AS begins_index,
+    (
+        SELECT format('%%I.%%I', fn.nspname, fc.relname)
+        FROM pg_constraint k
+        JOIN pg_class fc ON fc.oid = k.confrelid
+        JOIN pg_namespace fn ON fn.oid = fc.relnamespace
+        WHERE k.conrelid = c.oid AND k.contype = 'f' AND k.conkey = ARRAY[a.attnum]
+        ORDER BY k.conname
+        LIMIT 1
+    ) AS refers_to
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+JOIN pg_type t ON t.oid = a.atttypid
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
+    AND n.nspname <> 'information_schema' AND n.nspname !~ '^(pg_|recstore)'
+    AND coalesce(obj_description(n.oid, 'pg_namespace'), '') NOT LIKE 'Recommendations by recstore: %%'
+    AND NOT EXISTS (
+        SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+    )
+    AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+ORDER BY n.nspname, c.relname, a.attnum;

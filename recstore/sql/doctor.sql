@@ -1,0 +1,408 @@
+-- What `recstore doctor` looks at. Nothing here changes anything.
+
+-- name: doctor_self
+-- Who asks, and what of recstore's own there is to read.
+SELECT
+    current_user::text AS role,
+    current_database()::text AS database,
+    coalesce(has_schema_privilege(e.extnamespace, 'USAGE'), false) AS vector_usable,
+    n.oid IS NOT NULL AS private,
+    coalesce(
+        has_schema_privilege(n.oid, 'USAGE')
+        AND (
+            SELECT bool_and(has_table_privilege(c.oid, 'SELECT')) AND count(*) > 0
+            FROM pg_class c
+            WHERE c.relnamespace = n.oid AND c.relkind = 'r'
+        ),
+        false
+    ) AS readable
+FROM (SELECT) nothing
+LEFT JOIN pg_namespace n ON n.nspname = 'recstore_private'
+LEFT JOIN pg_extension e ON e.extname = 'vector';
+
+-- name: doctor_keywords
+-- Words that an identifier may not be unless it is quoted.
+SELECT k.word FROM pg_get_keywords() k WHERE k.catcode <> 'U';
+
+-- name: doctor_recommender_schemas
+-- Schemas that look like a recommender's, from the catalogs alone, which any role may read.
+SELECT n.nspname AS name
+FROM pg_namespace n
+WHERE EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid AND c.relname = '_generation' AND c.relkind = 'v')
+    AND EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid AND c.relname = '_items' AND c.relkind = 'p')
+    AND EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = n.oid AND p.proname = 'similar_items')
+ORDER BY n.nspname;
+
+-- name: doctor_readers
+-- Roles that were granted something in a recommender's schema, and whether that shows people.
+WITH granted AS (
+    SELECT a.grantee, false AS people
+    FROM pg_namespace n
+    CROSS JOIN LATERAL aclexplode(n.nspacl) a
+    WHERE n.nspname = %(schema)s AND a.grantee <> n.nspowner
+    UNION ALL
+    SELECT a.grantee, c.relname ~ '^(user_vectors|interactions|_users|_seen)'
+    FROM pg_class c
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    CROSS JOIN LATERAL aclexplode(c.relacl) a
+    WHERE n.nspname = %(schema)s AND a.grantee <> c.relowner
+)
+SELECT r.rolname::text AS role, bool_or(g.people) AS people
+FROM granted g
+JOIN pg_roles r ON r.oid = g.grantee
+GROUP BY 1
+ORDER BY 1;
+
+-- name: doctor_server
+SELECT
+    current_setting('server_version') AS version,
+    current_setting('server_version_num')::integer / 10000 AS major,
+    pg_is_in_recovery() AS standby,
+    current_setting('track_activities')::boolean AS track_activities,
+    current_setting('dynamic_shared_memory_type') AS dynamic_shared_memory_type,
+    current_setting('maintenance_work_mem') AS maintenance_work_mem,
+    current_setting('max_parallel_maintenance_workers')::integer AS maintenance_workers,
+    current_setting('max_parallel_workers')::integer AS parallel_workers,
+    current_setting('max_worker_processes')::integer AS worker_processes,
+    current_setting('max_locks_per_transaction')::integer AS locks_per_transaction;
+
+-- name: doctor_vector_versions
+-- Versions of pgvector that the server could install, and whether this role could.
+SELECT v.version, v.installed, v.trusted
+FROM pg_available_extension_versions v
+WHERE v.name = 'vector';
+
+-- name: doctor_search_path
+-- Whether an unqualified type or operator of this schema is found.
+SELECT %(schema)s = ANY (current_schemas(true)::text[]) AS found, current_setting('search_path') AS search_path;
+
+-- name: doctor_owner
+-- Whose recstore's own schema is, and what of it this role has.
+SELECT
+    pg_get_userbyid(n.nspowner)::text AS owner,
+    pg_has_role(n.nspowner, 'USAGE') AS ours
+FROM pg_namespace n
+WHERE n.nspname = 'recstore_private';
+
+-- name: doctor_rights
+SELECT
+    has_database_privilege(current_database(), 'CREATE') AS create_schemas,
+    pg_has_role('pg_read_all_stats', 'USAGE') AS read_all_stats;
+
+-- name: doctor_settings_of_role
+-- What a host, or somebody, set for every role or for this one, of what a long job may meet.
+SELECT s.name, s.reset_val AS value, s.unit, s.vartype, s.source, s.reset_val NOT IN ('0', '-1', 'off', 'on') AS is_set
+FROM pg_settings s
+WHERE s.name = ANY (%(names)s);
+
+-- name: doctor_relations_read
+-- Every relation outside the recommender's schema that a view of it reads, through other views too, and with whose rights:
+-- `reader` NULL stands for whoever asks.
+WITH RECURSIVE reads AS (
+    SELECT c.oid AS relation, NULL::oid AS reader
+    FROM pg_class c
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = %(schema)s AND c.relname = %(view)s AND c.relkind = 'v'
+    UNION
+    SELECT b.oid,
+        CASE
+            WHEN EXISTS (
+                SELECT FROM unnest(v.reloptions) AS o (option)
+                WHERE o.option IN ('security_invoker=true', 'security_invoker=on', 'security_invoker=1', 'security_invoker=yes')
+            ) THEN r.reader
+            ELSE v.relowner
+        END
+    FROM reads r
+    JOIN pg_class v ON v.oid = r.relation AND v.relkind = 'v'
+    JOIN pg_rewrite w ON w.ev_class = v.oid
+    JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_class'::regclass
+    JOIN pg_class b ON b.oid = d.refobjid AND b.oid <> v.oid AND b.relkind IN ('r', 'p', 'v', 'm', 'f')
+    JOIN pg_namespace m ON m.oid = b.relnamespace AND m.nspname <> %(schema)s
+),
+actors AS (
+    SELECT DISTINCT r.relation, r.reader IS NULL AS direct, a.oid, a.rolname, a.rolsuper OR a.rolbypassrls AS sees_through
+    FROM reads r
+    JOIN pg_roles a ON a.oid = r.reader OR (r.reader IS NULL AND a.rolname = %(role)s)
+)
+SELECT
+    n.nspname AS schema,
+    c.relname AS name,
+    r.direct,
+    r.rolname::text AS actor,
+    pg_get_userbyid(c.relowner)::text AS owner,
+    has_schema_privilege(r.oid, n.oid, 'USAGE') AS usage,
+    coalesce(
+        (
+            SELECT bool_and(has_column_privilege(r.oid, c.oid, d.refobjsubid::smallint, 'SELECT'))
+            FROM reads v
+            JOIN pg_rewrite w ON w.ev_class = v.relation
+            JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
+                AND d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid AND d.refobjsubid > 0
+            WHERE v.relation <> c.oid
+        ),
+        has_any_column_privilege(r.oid, c.oid, 'SELECT')
+    ) AS selectable,
+    c.relrowsecurity AND NOT r.sees_through AND (c.relforcerowsecurity OR NOT pg_has_role(r.oid, c.relowner, 'USAGE')) AS row_security,
+    p.permissive AS policies,
+    p.restrictive AS restricted,
+    p.everything AND NOT p.restrictive AS sees_all
+FROM actors r
+JOIN pg_class c ON c.oid = r.relation
+JOIN pg_namespace n ON n.oid = c.relnamespace
+CROSS JOIN LATERAL (
+    SELECT
+        count(*) FILTER (WHERE p.polpermissive) AS permissive,
+        coalesce(bool_or(NOT p.polpermissive), false) AS restrictive,
+        coalesce(bool_or(p.polpermissive AND pg_get_expr(p.polqual, p.polrelid) = 'true'), false) AS everything
+    FROM pg_policy p
+    WHERE p.polrelid = c.oid AND p.polcmd IN ('r', '*')
+        AND EXISTS (SELECT FROM unnest(p.polroles) AS o (role) WHERE o.role = 0 OR pg_has_role(r.oid, o.role, 'USAGE'))
+) p
+WHERE NOT (n.nspname = %(schema)s AND c.relname = %(view)s)
+ORDER BY 1, 2, 3 DESC;
+
+-- name: doctor_lacking
+-- What a role may not read or call of a recommender's own objects; `people`: also what recommend() reads of users.
+SELECT 'schema ' || n.nspname AS object
+FROM pg_namespace n
+WHERE n.nspname = %(schema)s AND NOT has_schema_privilege(%(role)s, n.oid, 'USAGE')
+UNION ALL
+SELECT c.relname
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %(schema)s AND c.relkind IN ('v', 'r', 'p')
+    AND (
+        c.relname IN ('_generation', 'item_vectors', 'candidates')
+        OR c.relname ~ '^_items(_old)?(_[0-9]+)?$'
+        OR %(people)s AND (c.relname IN ('user_vectors', 'interactions') OR c.relname ~ '^_(users|seen)(_old)?(_[0-9]+)?$')
+    )
+    AND (
+        c.relname !~ '^_(items|users|seen)(_old)?_[0-9]+$'  -- those of generations, as long as these are attached
+        OR EXISTS (
+            SELECT
+            FROM pg_inherits i
+            JOIN pg_class t ON t.oid = i.inhrelid
+            WHERE NOT i.inhdetachpending AND t.relnamespace = n.oid
+                AND t.relname = '_items_' || substring(c.relname FROM '[0-9]+$')
+        )
+    )
+    AND NOT has_table_privilege(%(role)s, c.oid, 'SELECT')
+UNION ALL
+SELECT DISTINCT p.proname || '()'
+FROM pg_proc p
+JOIN pg_namespace n ON n.oid = p.pronamespace
+WHERE n.nspname = %(schema)s AND NOT has_function_privilege(%(role)s, p.oid, 'EXECUTE')
+ORDER BY 1;
+
+-- name: doctor_may_use
+SELECT has_schema_privilege(%(role)s, %(schema)s, 'USAGE') AS yes;
+
+-- name: doctor_column_type
+-- Of a column of a recommender's view.
+SELECT format_type(a.atttypid, a.atttypmod) AS type
+FROM pg_attribute a
+JOIN pg_class c ON c.oid = a.attrelid
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %(schema)s AND c.relname = %(view)s AND a.attname = %(column)s;
+
+-- name: doctor_indexable
+-- Of a relation that a plan scans: the table that an index is made on, whether that is partitioned, and the column's type.
+SELECT n.nspname AS schema, c.relname AS name, c.relkind = 'p' AS partitioned, format_type(a.atttypid, NULL) AS type
+FROM pg_class s
+JOIN pg_namespace m ON m.oid = s.relnamespace
+JOIN pg_class c ON c.oid = coalesce(pg_partition_root(s.oid)::oid, s.oid)
+JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = %(column)s
+WHERE m.nspname = %(schema)s AND s.relname = %(name)s;
+
+-- name: publications_of_schemas
+-- Those that carry what is in these schemas to subscribers, by the schema or by one of its tables.
+SELECT p.pubname AS publication, n.nspname AS schema, NULL AS relation
+FROM pg_publication p
+JOIN pg_publication_namespace pn ON pn.pnpubid = p.oid
+JOIN pg_namespace n ON n.oid = pn.pnnspid
+WHERE n.nspname = ANY (%(schemas)s)
+UNION ALL
+SELECT p.pubname, n.nspname, c.relname
+FROM pg_publication p
+JOIN pg_publication_rel pr ON pr.prpubid = p.oid
+JOIN pg_class c ON c.oid = pr.prrelid
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = ANY (%(schemas)s)
+ORDER BY 1, 2, 3;
+
+-- name: application_schemas
+-- Schemas with tables that are neither the server's, nor an extension's, nor one of these.
+SELECT n.nspname AS name
+FROM pg_namespace n
+WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND n.nspname <> ALL (%(without)s)
+    AND EXISTS (
+        SELECT FROM pg_class c
+        WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
+            AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+    )
+ORDER BY n.nspname;
+
+-- name: doctor_live
+-- What is known of the live generation, and of the newest retrain's warnings.
+SELECT
+    p.generation,
+    g.items,
+    g.users,
+    g.factors,
+    (g.snapshot ->> 'pairs')::bigint AS pairs,
+    g.seen_published,
+    g.recommend_ef,
+    g.similar_ef,
+    g.users_ef,
+    coalesce(u.warnings, '[]') AS warnings
+FROM recstore_private.pointers p
+LEFT JOIN recstore_private.generations g ON g.generation = p.generation
+LEFT JOIN LATERAL (
+    SELECT u.warnings
+    FROM recstore_private.runs u
+    WHERE u.recommender_id = p.recommender_id AND u.job IN ('retrain', 'reindex') AND u.finished_at IS NOT NULL
+    ORDER BY u.run DESC
+    LIMIT 1
+) u ON true
+WHERE p.recommender_id = %(recommender_id)s;
+
+-- name: doctor_long_transactions
+-- Transactions that are open in this database for longer than so many seconds, as far as this role may see.
+SELECT a.pid, a.usename::text AS role, coalesce(a.application_name, '') AS application_name, a.state, a.xact_start AS since,
+    extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS seconds
+FROM pg_stat_activity a
+WHERE a.datname = current_database() AND a.pid <> pg_backend_pid()
+    AND a.backend_type NOT LIKE 'autovacuum%%'
+    AND a.xact_start < clock_timestamp() - make_interval(secs => %(seconds)s)
+ORDER BY a.xact_start;
+
+-- name: doctor_hidden_transactions
+-- Sessions in a transaction of which this role may not see since when.
+SELECT count(DISTINCT l.pid) AS sessions
+FROM pg_locks l
+JOIN pg_stat_activity a ON a.pid = l.pid
+WHERE l.locktype = 'virtualxid' AND l.granted AND l.pid <> pg_backend_pid()
+    AND a.datname = current_database() AND a.xact_start IS NULL AND a.backend_type IS NULL;
+
+-- name: doctor_prepared_transactions
+SELECT p.gid, p.owner::text AS role, p.prepared AS since,
+    extract(epoch FROM clock_timestamp() - p.prepared)::float8 AS seconds
+FROM pg_prepared_xacts p
+WHERE p.database = current_database()
+ORDER BY p.prepared;
+
+-- name: doctor_lock_holders
+-- Who holds a lock on the relations of a schema, and since when, as far as this role may see.
+SELECT l.pid, a.usename::text AS role, coalesce(a.application_name, '') AS application_name, a.xact_start AS since,
+    extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS seconds
+FROM pg_locks l
+JOIN pg_class c ON c.oid = l.relation
+JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+WHERE l.locktype = 'relation' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
+    AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+    AND n.nspname = %(schema)s
+GROUP BY l.pid, a.usename, a.application_name, a.xact_start
+ORDER BY l.pid;
+
+-- name: doctor_slots
+-- Replication slots that keep old rows from being removed, or old WAL, though nobody reads them.
+SELECT s.slot_name::text AS name, s.slot_type AS type, s.active, s.xmin IS NOT NULL AS holds_rows
+FROM pg_replication_slots s
+WHERE NOT s.active
+ORDER BY s.slot_name;
+
+-- name: doctor_standbys
+SELECT count(*) AS standbys FROM pg_stat_replication r;
+
+-- name: doctor_dead_runs
+-- Runs whose process is gone, and runs past their deadline whose session still holds the lock.
+SELECT u.run, u.job, u.started_at, u.current_state = 'abandoned' AS abandoned, a.pid
+FROM recstore_private.current_runs u
+LEFT JOIN pg_stat_activity a ON a.application_name = 'recstore:run:' || u.run AND a.datname = current_database()
+WHERE u.recommender_id = %(recommender_id)s AND u.state = 'running'
+    AND (u.current_state = 'abandoned' OR u.deadline < clock_timestamp())
+ORDER BY u.run;
+
+-- name: doctor_lock_without_run
+-- Sessions that hold a recommender's lock although their run has ended.
+SELECT l.pid, a.application_name, a.usename::text AS role
+FROM pg_locks l
+JOIN pg_stat_activity a ON a.pid = l.pid
+JOIN recstore_private.runs u ON a.application_name = 'recstore:run:' || u.run
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
+    AND l.classid = %(namespace)s AND l.objid = %(recommender_id)s
+    AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+    AND u.state <> 'running' AND u.finished_at < clock_timestamp() - interval '30 seconds';
+
+-- name: doctor_generations
+-- Generations that are neither live, nor kept, nor empty: half built, being removed, or waiting; idle when no run is at work.
+SELECT g.generation, g.state, g.reason, g.created_at, g.ready_at, g.barrier_transactions AS transactions,
+    g.generation > coalesce(p.generation, 0) AS newer,
+    NOT EXISTS (SELECT FROM recstore_private.locked_recommenders l WHERE l.recommender_id = g.recommender_id::oid) AS idle
+FROM recstore_private.generations g
+JOIN recstore_private.pointers p ON p.recommender_id = g.recommender_id
+WHERE g.recommender_id = %(recommender_id)s AND g.state IN ('building', 'pruning', 'ready')
+ORDER BY g.generation;
+
+-- name: doctor_invalid_indexes
+-- Of a schema, while nobody builds them.
+SELECT i.relname AS name, t.relname AS table
+FROM pg_index x
+JOIN pg_class i ON i.oid = x.indexrelid
+JOIN pg_class t ON t.oid = x.indrelid
+JOIN pg_namespace n ON n.oid = t.relnamespace
+WHERE n.nspname = %(schema)s AND NOT x.indisvalid AND t.relkind = 'r'
+    AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index b WHERE b.index_relid = x.indexrelid)
+    AND NOT EXISTS (SELECT FROM recstore_private.locked_recommenders l WHERE l.recommender_id = %(recommender_id)s::oid)
+ORDER BY i.relname;
+
+-- name: doctor_pending_detaches
+SELECT p.relname AS parent, c.relname AS partition
+FROM pg_inherits i
+JOIN pg_class c ON c.oid = i.inhrelid
+JOIN pg_class p ON p.oid = i.inhparent
+JOIN pg_namespace n ON n.oid = p.relnamespace
+WHERE n.nspname = %(schema)s AND i.inhdetachpending
+    AND NOT EXISTS (SELECT FROM recstore_private.locked_recommenders l WHERE l.recommender_id = %(recommender_id)s::oid)
+ORDER BY c.relname;
+
+-- name: doctor_stray_tables
+-- Tables of generations that are not there any more.
+SELECT c.relname AS name
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %(schema)s AND c.relkind = 'r' AND c.relname ~ '^_(items|users|seen)_[0-9]{1,18}$'
+    AND NOT EXISTS (SELECT FROM recstore_private.locked_recommenders l WHERE l.recommender_id = %(recommender_id)s::oid)
+    AND NOT EXISTS (
+        SELECT FROM recstore_private.generations g
+        WHERE g.recommender_id = %(recommender_id)s AND g.state <> 'pruned'
+            AND g.generation = substring(c.relname FROM '[0-9]+$')::bigint
+    )
+ORDER BY c.relname;
+
+-- name: doctor_waiting_requests
+-- Requests that were due so many seconds ago and that nobody has begun, while their recommender is idle.
+SELECT q.request, q.recommender, q.job, q.state, q.outcome,
+    extract(epoch FROM clock_timestamp() - greatest(q.requested_at, q.not_before))::float8 AS seconds
+FROM recstore_private.requests q
+JOIN recstore_private.recommenders r ON r.name = q.recommender
+WHERE q.recommender = %(recommender)s AND q.state IN ('waiting', 'sent')
+    AND greatest(q.requested_at, q.not_before) < clock_timestamp() - make_interval(secs => %(seconds)s)
+    AND NOT EXISTS (SELECT FROM recstore_private.locked_recommenders l WHERE l.recommender_id = r.id::oid)
+ORDER BY q.request;
+
+-- name: doctor_background
+-- Whether anything needs a worker, and whether one was ever there.
+SELECT
+    (SELECT count(*) FROM recstore_private.recommenders r WHERE r.definition -> 'schedule' ->> 'cron' IS NOT NULL) AS scheduled,
+    (SELECT count(*) FROM recstore_private.requests q WHERE q.state IN ('waiting', 'sent')) AS waiting;
+
+-- name: doctor_scratch_held
+-- Whether somebody works with a scratch recommender: its two-key session lock.
+SELECT EXISTS (
+    SELECT FROM pg_locks l
+    WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.classid = %(namespace)s AND l.objid = %(number)s
+        AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+) AS yes;

@@ -1,0 +1,236 @@
+"""What can be watched from outside: recommenders, runs, requests and dispatches, from recstore's views alone, so that a role
+with `recstore db grant` sees all of it. The command line and Python show these rows.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+from zoneinfo import ZoneInfo
+
+from psycopg import errors as pg
+
+from recstore import readiness, requests, schedule, sqlfile
+from recstore.config import Settings
+from recstore.database import Connection, connect, plain_errors
+from recstore.errors import (
+    ConnectionFailed,
+    ConnectionLost,
+    RecommenderNotFound,
+    RequestBegun,
+    RequestNotFound,
+    RunNotFound,
+    StudyNotFound,
+)
+from recstore.health import longest_silence
+from recstore.runs import Reporter
+from recstore.times import age
+
+T = TypeVar("T")
+Row = dict[str, Any]
+
+EVERY = 0.5
+"""Seconds between two looks at a run that is followed."""
+
+OPEN = ("waiting", "sent", "running")
+"""States of a request that has not ended."""
+
+
+@contextmanager
+def watching(url: str) -> Iterator[Connection]:
+    """A connection for who looks at views: the schema's revision is checked where the role may see it."""
+    opened = connect(url)
+    try:
+        with plain_errors("asking the database", opened):
+            with suppress(pg.InsufficientPrivilege):
+                readiness.require_current(opened)
+            yield opened
+    finally:
+        opened.close()
+
+
+@dataclass(frozen=True)
+class NoConnection:
+    """Instead of what a look would have seen."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"No connection to the database: {self.reason}. Trying again."
+
+
+def polled(
+    opening: Callable[[], AbstractContextManager[Connection]], look: Callable[[Connection], T], every: float
+) -> Iterator[T | NoConnection]:
+    """What `look` sees, again and again. Raises what the first look raises; later only what is no lost connection."""
+    seen = False
+    while True:
+        try:
+            with opening() as opened:
+                while True:
+                    yield look(opened)
+                    seen = True
+                    time.sleep(every)
+        except (ConnectionFailed, ConnectionLost) as error:
+            if not seen:
+                raise
+            yield NoConnection(str(error.reason))
+            time.sleep(every)
+
+
+def rows_of(opened: Connection, query: str, **keys: Any) -> list[Row]:
+    """The rows of a named query."""
+    return opened.execute(sqlfile.query(query), keys).fetchall()
+
+
+def clock(opened: Connection) -> datetime:
+    """The server's, by which every time that it told was taken."""
+    return rows_of(opened, "clock")[0]["now"]  # type: ignore[no-any-return]
+
+
+def check_known(opened: Connection, name: str | None) -> None:
+    """Raises RecommenderNotFound, from the views alone."""
+    if name is not None and not rows_of(opened, "known_recommender", recommender=name):
+        raise RecommenderNotFound(name=name)
+
+
+def next_retrain(row: Row) -> datetime | None:
+    """When the schedule of a row of recstore.status is due, in its zone; in the past where a dispatch is late."""
+    if not row["schedule"]:
+        return None
+    due = schedule.next_time(row["schedule"], row["timezone"], row["scheduled_at"])
+    return due and due.astimezone(ZoneInfo(row["timezone"]))
+
+
+def status(opened: Connection, settings: Settings, name: str | None = None) -> Row:
+    """Each recommender with what runs, what waits and what comes next; who dispatches; a sentence where nobody does. Raises
+    RecommenderNotFound."""
+    check_known(opened, name)
+    rows = rows_of(opened, "watch_status", recommender=name)
+    asked = rows_of(opened, "watch_requests", recommender=name, open=True, limit=None)[::-1]
+    for row in rows:
+        row["next_retrain"] = next_retrain(row)
+        row["open_requests"] = [request for request in asked if request["recommender"] == row["recommender"]]
+    sentence = nobody_dispatches(opened, settings)
+    dispatches = rows_of(opened, "watch_dispatches")
+    return {"now": clock(opened), "recommenders": rows, "dispatches": dispatches, "warning": sentence}
+
+
+def nobody_dispatches(opened: Connection, settings: Settings) -> str | None:
+    """A sentence where no dispatch was seen for so long that no worker, or no beat, seems to be up."""
+    newest = next(iter(rows_of(opened, "watch_dispatches")), None)
+    if newest is None:
+        return "Nobody has looked for due work here yet: no worker or no beat is up. Start them with: recstore up"
+    if newest["age"].total_seconds() <= longest_silence(settings):
+        return None
+    return (
+        f"Nobody has looked for due work for {age(newest['age'])} (the last was {newest['host']}): no worker or no"
+        " beat seems to be up. Start them with: recstore up"
+    )
+
+
+def runs(
+    opened: Connection, name: str | None = None, *, n: int, job: str | None = None, state: str | None = None
+) -> list[Row]:
+    """The newest n runs, the newest last. Raises RecommenderNotFound."""
+    check_known(opened, name)
+    return rows_of(opened, "watch_runs", recommender=name, job=job, state=state, limit=n)[::-1]
+
+
+def run(opened: Connection, number: int) -> Row:
+    """A run with the `requests` that it serves. Raises RunNotFound."""
+    rows = rows_of(opened, "watch_run", run=number)
+    if not rows:
+        raise RunNotFound(run=number)
+    return rows[0] | {"requests": rows_of(opened, "requests_of_run", run=number)}
+
+
+def newest_run(opened: Connection, name: str | None) -> int | None:
+    """Number of the newest run, of this recommender or of all. Raises RecommenderNotFound."""
+    rows = runs(opened, name, n=1)
+    return rows[0]["run"] if rows else None
+
+
+def asked(opened: Connection, name: str | None = None, *, n: int, open: bool = False) -> list[Row]:
+    """The newest n requests, the newest last; with `open` only those that have not ended. Raises RecommenderNotFound."""
+    check_known(opened, name)
+    return rows_of(opened, "watch_requests", recommender=name, open=open, limit=n)[::-1]
+
+
+def request(opened: Connection, number: int) -> Row:
+    """Raises RequestNotFound."""
+    rows = rows_of(opened, "watch_request", request=number)
+    if not rows:
+        raise RequestNotFound(request=number)
+    return rows[0]
+
+
+def ask(opened: Connection, name: str, job: requests.Job, *, force: bool = False) -> int:
+    """Asks the workers for a job; returns the request's number. Also for a role that may ask, by recstore db grant, and not
+    write. Raises RecommenderNotFound."""
+    try:
+        return requests.insert(opened, name, job, "command", force=force)
+    except pg.InsufficientPrivilege:
+        try:
+            call = f"recstore.request_{job}(%s{', true' if force else ''})"
+            row = opened.execute(f"SELECT {call} AS request", [name]).fetchone()
+        except pg.UndefinedObject:
+            raise RecommenderNotFound(name=name) from None
+        assert row is not None
+        return int(row["request"])
+
+
+def cancel(opened: Connection, number: int) -> Row:
+    """Takes a request back that no run has begun; returns its row. Raises RequestNotFound, RequestBegun."""
+    found = opened.execute("SELECT recstore.cancel_request(%s) AS cancelled", [number]).fetchone()
+    row = request(opened, number)
+    if not (found and found["cancelled"]):
+        raise RequestBegun(request=number, state=row["state"])
+    return row
+
+
+def studies(opened: Connection, name: str | None = None, *, n: int) -> list[Row]:
+    """The newest n studies, the newest last. Raises RecommenderNotFound."""
+    check_known(opened, name)
+    return rows_of(opened, "watch_studies", recommender=name, limit=n)[::-1]
+
+
+def study(opened: Connection, name: str | None, number: int) -> tuple[Row, list[Row]]:
+    """A study of this recommender, and its trials. Raises RecommenderNotFound, StudyNotFound."""
+    check_known(opened, name)
+    known = rows_of(opened, "watch_study", study=number)
+    if not known or known[0]["recommender"] != name:
+        raise StudyNotFound(study=f"{number} of {name!r}")
+    return known[0], rows_of(opened, "watch_trials", study=number)
+
+
+class Replay:
+    """Shows a run through a reporter from its row, looked at again and again: what is new since the last time."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.reporter, self.stages, self.warnings = reporter, 0, 0
+
+    def show(self, run: Row) -> None:
+        ended = [stage for stage in run["stages"] if "seconds" in stage]
+        for stage in ended[self.stages :]:
+            details = {key: value for key, value in stage.items() if key not in ("stage", "seconds")}
+            self.reporter.stage(stage["stage"], stage["seconds"], details)
+        for sentence in run["warnings"][self.warnings :]:
+            self.reporter.warn(sentence)
+        self.stages, self.warnings = len(ended), len(run["warnings"])
+        at = progress_of(at_work(run), run["progress"])
+        if at and run["state"] == "running":
+            self.reporter.progress(at["stage"], at["done"], at["total"], at["note"])
+
+
+def at_work(run: Row) -> str | None:
+    """The stage that a run has begun and not ended."""
+    last = run["stages"][-1] if run["stages"] else {"seconds": 0}
+    return None if "seconds" in last else str(last["stage"])
+
+
+def progress_of(stage: str | None, progress: Row | None) -> Row | None:
+    """How far the stage at work is; None where that is not told, or what is told is an earlier stage's."""
+    return progress if progress and progress["stage"] == stage else None

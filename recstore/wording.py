@@ -1,0 +1,41 @@
+"""What is wrong with a value, in plain words: pydantic's own are for programmers."""
+
+from collections.abc import Mapping
+from typing import Any
+
+_WORDS = {
+    "literal_error": "it must be {expected}",
+    "greater_than": "it must be above {gt}",
+    "greater_than_equal": "it must be at least {ge}",
+    "less_than": "it must be below {lt}",
+    "less_than_equal": "it must be at most {le}",
+    "finite_number": "it must be a finite number",
+    "int_parsing": "it must be a whole number",
+    "int_parsing_size": "it has too many digits",
+    "int_from_float": "it must be a whole number",
+    "int_type": "it must be a whole number",
+    "float_parsing": "it must be a number",
+    "float_type": "it must be a number",
+    "bool_parsing": "it must be true or false",
+    "bool_type": "it must be true or false",
+    "string_type": "it must be text",
+    "missing": "it must be given",
+    "model_type": "it must be a section",
+    "dict_type": "it must be a table of values",
+}
+"""By the type of error; what it leaves open is in the error's `ctx`."""
+
+
+def what_is_wrong(error: Mapping[str, Any]) -> str:
+    """One of `ValidationError.errors()` as the end of a sentence, without its full stop."""
+    if str(error["input"]).strip().lower() == "nan" and "than" in error["type"]:
+        return "it must be a number"
+    known = {name: _plain(value) for name, value in error.get("ctx", {}).items()}
+    words = _WORDS.get(error["type"])
+    return words.format_map(known) if words else error["msg"].removeprefix("Value error, ").rstrip(".")
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).replace("'", "")

@@ -1,0 +1,340 @@
+"""Python has everything of the command line, under the same names, with the same answers as rows."""
+
+import json
+import keyword
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, fields, is_dataclass
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+import typer
+from conftest import Database, drop_database, make_database, superuser
+
+import recstore as public
+from recstore import Definition, Recstore, cli, errors, options, rows
+from recstore.cli.context import as_json
+from recstore.definition import Hyperparameters, Source
+from recstore.embedded import Server
+
+NO_METHOD = {
+    "psql": "an interactive program",
+    "up": "a supervisor in the foreground; a program starts Celery's processes itself",
+    "demo": "a show for people",
+    "worker-demo": "a show for people",
+}
+"""Commands without a method, and why."""
+
+NO_OPTION = {
+    "json": "results are rows",
+    "yes": "nobody is asked; what can be done by mistake has a `yes` of its own",
+    "recommend sql": "Recommender.select_recommend composes",
+    "similar sql": "Recommender.select_similar_items composes",
+    "popular sql": "Recommender.select_popular_items composes",
+    "status watch": "ask again",
+    "status interval": "ask again",
+    "logs trace": "RunStory.trace",
+    "tune stop": "stop_tuning()",
+    "doctor all": "the list has all",
+}
+"""Options without a parameter, of every command or of one, and why."""
+
+
+@pytest.fixture(scope="module")
+def trained(server: Server, shop_template: str) -> Iterator[Database]:
+    """A recommender with titles, two generations, an open request and a study's worth of nothing."""
+    database = make_database(server, shop_template)
+    store = store_of(database)
+    store.create(
+        "retail",
+        table="shop.views",
+        item="product_id",
+        value="view_count",
+        factors=16,
+        iterations=5,
+        search="exact",
+        titles="shop.products:product_id:title",
+    )
+    store.retrain("retail")
+    store.retrain("retail")
+    store.request.reindex("retail")
+    yield database
+    drop_database(database)
+
+
+def store_of(database: Database) -> Recstore:
+    return Recstore(database.url, retention=0, home=Path("/nonexistent"))
+
+
+def commands(app: typer.Typer = cli.app) -> Iterator[tuple[str, Any]]:
+    """(name, click command), groups' commands as "db upgrade"."""
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        if hasattr(command, "commands"):
+            yield from ((f"{name} {inner}", found) for inner, found in command.commands.items())
+        else:
+            yield name, command
+
+
+def method_of(store: Any, command: str) -> Callable[..., Any] | None:
+    for part in command.split():
+        name = part.replace("-", "_")
+        store = getattr(store, name + "_" * keyword.iskeyword(name), None)
+    return store  # type: ignore[no-any-return]
+
+
+def option_of(parameter: Any) -> str:
+    """The option's long name as a parameter's, or the argument's."""
+    longest = max(parameter.opts, key=len)
+    name = longest.lstrip("-").replace("-", "_")
+    return name + "_" * keyword.iskeyword(name)
+
+
+def test_every_command_has_its_method_with_the_same_options() -> None:
+    store = Recstore("postgresql://nowhere/x")
+    known = {options.flag(s, n).replace("-", "_") for s, model in options.SECTIONS.items() for n in model.model_fields}
+    lacking, looked_at, used = [], 0, set()
+    for command, found in commands():
+        method = method_of(store, command)
+        if command.split()[0] in NO_METHOD:
+            assert method is None, f"{command} has a method: take it out of NO_METHOD"
+            continue
+        if method is None:
+            lacking.append(command)
+            continue
+        assert method.__doc__, f"{command} has no docstring"
+        parameters = signature(method).parameters
+        settings = any(p.kind is Parameter.VAR_KEYWORD for p in parameters.values())
+        for parameter in found.params:
+            name = option_of(parameter)
+            reasons = {name, f"{command} {name}"} & NO_OPTION.keys()
+            used |= reasons
+            if name == "dry_run":
+                present = method_of(store.dry_run, command) is not None
+            else:
+                present = name in parameters or bool(reasons) or (settings and name in known)
+            looked_at += 1
+            if not present:
+                lacking.append(f"{command} --{name}")
+    assert not lacking
+    assert looked_at > 150
+    assert used == NO_OPTION.keys()
+    assert {command.split()[0] for command, _ in commands()} >= NO_METHOD.keys()
+    page = (Path(__file__).parents[2] / "docs/python.md").read_text()
+    for command in NO_METHOD:
+        assert f"`{command}`" in page, f"docs/python.md does not tell that {command} has no method"
+
+
+def plain(value: Any) -> Any:
+    """What --json would print of it."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    return json.loads(as_json(value).replace('"with_":', '"with":'))
+
+
+@pytest.mark.parametrize(
+    ("line", "call"),
+    [
+        ("list", lambda store: store.list()),
+        ("show retail", lambda store: store.show("retail")),
+        ("generations retail --all", lambda store: store.generations("retail", all=True)),
+        ("recommend retail 1 -k 3", lambda store: store.recommend("retail", 1, k=3)),
+        ("recommend retail 1 --seen", lambda store: store.recommend("retail", "1", seen=True)),
+        ("similar retail 3 --min-users 1", lambda store: store.similar("retail", 3, min_users=1)),
+        ("popular retail -k 2", lambda store: store.popular("retail", k=2)),
+        ("runs retail --job retrain", lambda store: store.runs("retail", job="retrain")),
+        ("logs retail", lambda store: store.logs("retail")),
+        ("logs 1", lambda store: store.logs(1)),
+        ("requests retail --open", lambda store: store.requests("retail", open=True)),
+        ("status retail", lambda store: store.status("retail")),
+        ("studies", lambda store: store.studies()),
+        ("db current", lambda store: store.db.current()),
+        ("rollback retail --dry-run", lambda store: store.dry_run.rollback("retail")),
+        ("drop retail --dry-run", lambda store: store.dry_run.drop("retail")),
+        (
+            "recommend-all retail --into x.csv --dry-run",
+            lambda store: store.dry_run.recommend_all("retail", "x.csv"),
+        ),
+    ],
+)
+def test_rows_say_what_the_commands_say(
+    line: str, call: Callable[[Recstore], Any], trained: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = call(store_of(trained))
+    assert capsys.readouterr() == ("", ""), "nothing prints"
+    assert cli.run(["--database", trained.url, *line.split(), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    found = [plain(row) for row in result] if isinstance(result, list) else plain(result)
+    if line == "status retail":
+        assert found.pop("now") <= said.pop("now")
+    assert found == said
+
+
+def test_a_recommenders_life(shop: Database, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From a definition to its end, in Python alone; each answer is a row, each mistake an error with its data."""
+    store = store_of(shop)
+    definition = Definition(
+        source=Source(table="shop.views", item="product_id", value="view_count"),
+        hyperparameters=Hyperparameters(factors=16, iterations=5),
+    )
+    assert 'CREATE SCHEMA "retail"' in str(store.dry_run.create("retail", definition, search="exact"))
+    made = store.create("retail", definition, search="exact", titles="shop.products:product_id:title")
+    assert (made.name, made.item_type, made.dimensions, made.live) == ("retail", "integer", 64, None)
+    assert made.lookup.indexed
+    with pytest.raises(errors.NotTrained) as untrained:
+        store.popular("retail")
+    assert untrained.value.name == "retail"
+    stages: list[str] = []
+    assert store.retrain("retail", threads=1, reporter=Noting(stages)).live
+    assert stages[:2] == ["prepare", "read"]
+
+    altered = store.alter("retail", {"filters": {"min_users_per_item": 2}}, factors=None, schedule="0 3 * * *")
+    assert altered.definition["filters"]["min_users_per_item"] == 2
+    assert altered.definition["hyperparameters"]["factors"] is None
+    assert altered.next_retrain
+    with pytest.raises(errors.InvalidInput, match="room for 64 factors, not 96"):
+        store.alter("retail", factors=96)
+    with pytest.raises(errors.InvalidInput, match="no option 'factor' here; there are factors"):
+        store.alter("retail", factor=96)
+    store.alter("retail", factors=96, resize=True)
+    second = store.retrain("retail").generation
+    assert store.rollback("retail").live == 1
+    assert store.rollback("retail", to=second) == rows.RolledBack(1, second)
+
+    written = store.export("retail", tmp_path / "retail.npz")
+    assert (written.users, written.items) == (240, 120)
+    assert store.dry_run.import_("copy", written.file, create=True).creates
+    assert store.import_("copy", written.file, create=True).live
+    lists = store.recommend_all("retail", str(tmp_path / "all.csv"), k=3)
+    assert (lists.lists, lists.rows) == (240, 720)
+    with shop.connect("application") as connection:
+        connection.execute("GRANT CREATE ON SCHEMA shop TO worker")
+    planned = store.dry_run.load(tmp_path / "all.csv", "shop.listed")
+    loaded = store.load(tmp_path / "all.csv", "shop.listed", type={"user_id": "bigint"})
+    assert (planned.written, loaded.written) == (0, 720)
+    with pytest.raises(errors.TableExists):
+        store.load(tmp_path / "all.csv", "shop.listed")
+    assert store.prune("retail", keep=1).pruned == [1]
+    measured = store.evaluate("retail", factors=8, share=0.1, split="share", k=[5])
+    assert measured.results[0].metrics["recall@5"] is not None
+    assert "GRANT SELECT" in str(store.grant("retail", "application"))
+    assert store.db.check().revision == store.db.current().needed
+
+    assert store.request.retrain("retail").state == "waiting"
+    with pytest.raises(errors.StillOpen) as still:
+        store.request.reindex("retail", wait=True, timeout=0)
+    assert store.request.cancel(still.value.request).state == "cancelled"
+    with pytest.raises(errors.RequestBegun) as begun:
+        store.request.cancel(still.value.request)
+    assert begun.value.state == "cancelled"
+    with pytest.raises(errors.BrokerUnreachable, match="could not be reached"):
+        Recstore(shop.url, broker_url="redis://127.0.0.1:1").health()
+    assert store.drop("copy") == rows.Dropped("copy", [])
+    assert [row.recommender for row in store.list()] == ["retail"]
+    assert capsys.readouterr() == ("", "")
+
+
+class Noting:
+    """A reporter that remembers the stages."""
+
+    def __init__(self, stages: list[str]) -> None:
+        self.stages = stages
+
+    def stage(self, name: str, seconds: float, details: dict[str, Any]) -> None:
+        assert seconds >= 0
+        assert details is not None
+        self.stages.append(name)
+
+    def progress(self, name: str, done: int, total: int, note: str = "") -> None: ...
+
+    def warn(self, sentence: str) -> None: ...
+
+
+def test_a_search_is_taken_up_and_adopted(trained: Database) -> None:
+    store = store_of(trained)
+    grid = {"factors": [4, 8]}
+    left = store.tune("retail", grid=grid, background=True, parallel=2)
+    assert (left.state, left.found, left.winner) == ("running", None, None)
+    done = store.tune("retail", grid=grid, max_iterations=3, study=left.study, adopt=True)
+    assert (done.study, done.state, done.adopted) == (left.study, "ended", True)
+    assert done.winner
+    assert store.show("retail").definition["hyperparameters"]["factors"] == done.winner.parameters["factors"]
+    (study,) = store.studies("retail")
+    assert study.adopted_at
+    assert [trial.parameters["factors"] for trial in store.studies("retail", study.study)] == [4, 8]
+    assert store.stop_tuning("retail") == []
+    with pytest.raises(errors.StudyNotFound) as missing:
+        store.studies("retail", 99)
+    assert missing.value.study == "99 of 'retail'"
+
+
+@pytest.mark.parametrize(
+    ("row", "view"),
+    [
+        (rows.Generation, "generations"),
+        (rows.Run, "runs"),
+        (rows.Request, "requests"),
+        (rows.Summary, "status"),
+        (rows.Dispatch, "dispatches"),
+        (rows.Study, "studies"),
+        (rows.Trial, "trials"),
+    ],
+)
+def test_rows_have_the_views_columns(row: type[Any], view: str, trained: Database) -> None:
+    with trained.connect() as connection:
+        columns = connection.execute(f"SELECT * FROM recstore.{view} LIMIT 0").description
+    assert [field.name for field in fields(row)] == [column.name for column in columns or ()]
+
+
+def test_the_database_and_the_settings_are_found_as_by_the_commands(
+    trained: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    url = sa.make_url(trained.url.replace("postgresql:", "postgresql+psycopg:"))
+    assert [row.recommender for row in Recstore(url).list()] == ["retail"]
+    monkeypatch.setenv("RECSTORE_DATABASE_URL", trained.url)
+    monkeypatch.setenv("RECSTORE_FLIP_WAIT", "3")
+    assert Recstore().url == trained.url
+    assert Recstore(device="cpu").settings.flip_wait == 3
+    with pytest.raises(errors.InvalidInput, match="RECSTORE_DEVICE is 'tpu'"):
+        Recstore(device="tpu")
+    with pytest.raises(errors.InvalidInput, match="RECSTORE_THREADS is -1"):
+        Recstore().retrain("retail", threads=-1)
+    monkeypatch.delenv("RECSTORE_DATABASE_URL")
+    with pytest.raises(errors.ConnectionFailed) as nowhere:
+        Recstore(home=tmp_path).list()
+    assert "no embedded server runs in" in nowhere.value.reason
+
+
+def test_the_first_file_of_settings(shop: Database, tmp_path: Path) -> None:
+    store, file = store_of(shop), tmp_path / "recstore.toml"
+    assert store.init().candidates[0]["table"] == "shop.views"
+    given = {"table": "shop.views", "user": "user_id", "item": "product_id", "value": "view_count"}
+    text = store.dry_run.init(file, **given)
+    written = store.init(file, **given, candidates_table="shop.products", candidates_condition="visible")
+    assert written.written == str(file)
+    assert 'table = "shop.views"' in text
+    assert store.create("retail", file=file).definition == written.definition
+    assert store.show("retail").definition["candidates"]["condition"] == "visible"
+    with pytest.raises(errors.InvalidInput, match="Say which table and columns"):
+        store.init(file, table="shop.views")
+
+
+def test_a_publication_of_everything_needs_a_yes(shop: Database) -> None:
+    with superuser(shop.server, shop.name) as connection:
+        connection.execute("CREATE PUBLICATION everything FOR ALL TABLES")
+    store = store_of(shop)
+    with pytest.raises(errors.PublicationOfEverything) as refused:
+        store.create("retail", {"source": Source(table="shop.views", item="product_id")})
+    assert refused.value.publications == "everything"
+    assert store.list() == []
+    made = store.create("retail", {"source": Source(table="shop.views", item="product_id")}, yes=True)
+    assert made.definition["source"]["item"] == "product_id"
+
+
+def test_public_names_are_there() -> None:
+    assert set(public.__all__) >= {"Recstore", "Recommender", "AsyncRecommender", "Definition", "RecstoreError", "rows"}
+    for name in public.__all__:
+        assert getattr(public, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'Recommendr'"):
+        public.Recommendr  # noqa: B018

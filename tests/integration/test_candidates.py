@@ -1,0 +1,502 @@
+"""Candidates: which items may be recommended now, in every function that returns items."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+from conftest import Command, Database, drop_database, make_database, superuser
+from psycopg import errors as pg
+from support_sql import (
+    Factors,
+    as_template,
+    assert_ranking,
+    column,
+    copy_of,
+    read_factors,
+    rows,
+    transaction,
+    unit,
+    value,
+)
+
+from recstore import candidates, objects, pipeline, registry
+from recstore.database import Connection
+from recstore.definition import Candidates, Hyperparameters, Publication, Source
+from recstore.embedded import Server
+from recstore.errors import CandidatesInvalid, InvalidInput, PermissionDenied, ReadersLackRights, RecstoreError
+from recstore.options import merge
+from recstore.publication import calibration
+
+ITEMS, USERS = 4000, 80
+SHARES = {"90 %": 3600, "50 %": 2000, "5 %": 200, "0.5 %": 20}
+"""Eligible items of ITEMS."""
+
+SMALL = Hyperparameters(factors=16, iterations=2, regularization=3, alpha=60)
+VISIBLE = Candidates(query="SELECT id FROM shop.things WHERE visible")
+
+
+def alter(database: Database, name: str, chosen: Candidates, **more: bool) -> objects.Registered:
+    with database.connect() as connection:
+        recommender = registry.get(connection, name)
+        definition = recommender.definition.model_copy(update={"candidates": chosen})
+        return registry.alter(connection, database.settings, recommender, definition, **more)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_questions() -> Iterator[None]:
+    """Calibrations ask a tenth of what they do otherwise."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibration, "SAMPLE", 20)
+        yield
+
+
+@pytest.fixture(scope="module")
+def limited(server: Server, shop_template: str) -> Iterator[str]:
+    """shop.things, of which all are visible, and recommenders exact and hnsw over many views of them, whose candidates are
+    the visible ones; as a template."""
+    database = make_database(server, shop_template)
+    with database.connect("application") as application:
+        application.execute("CREATE TABLE shop.things (id integer PRIMARY KEY, visible boolean NOT NULL DEFAULT true)")
+        application.execute(f"INSERT INTO shop.things SELECT generate_series(1, {ITEMS})")
+        application.execute("CREATE TABLE shop.many (user_id integer, item_id integer, PRIMARY KEY (user_id, item_id))")
+        random = np.random.default_rng(3)
+        near = (np.arange(USERS)[:, None] * ITEMS // USERS + random.integers(0, 200, (USERS, 100))) % ITEMS
+        pairs = {(user + 1, int(item) + 1) for user in range(USERS) for item in near[user]}
+        pairs |= {(item * USERS // ITEMS + 1, item + 1) for item in range(ITEMS)}  # every item has somebody
+        application.execute(
+            "INSERT INTO shop.many SELECT * FROM unnest(%s::int[], %s::int[])",
+            list(map(list, zip(*sorted(pairs), strict=True))),
+        )
+        application.execute("GRANT SELECT ON shop.things, shop.many TO worker")
+        application.execute("ANALYZE shop.things, shop.many")
+    for name, search in (("exact", "exact"), ("hnsw", "hnsw")):
+        database.create(
+            name,
+            source=Source(table="shop.many"),
+            candidates=VISIBLE,
+            hyperparameters=SMALL,
+            publication=Publication(search=search, ann_recall=0.97),
+        )
+        assert database.retrain(name).live
+    yield as_template(database, "template_limited")
+    with superuser(server) as connection:
+        connection.execute("DROP DATABASE template_limited")
+
+
+@pytest.fixture(scope="module")
+def asked(server: Server, limited: str) -> Iterator[Database]:
+    """Whoever changes it does so in a transaction that is rolled back, or undoes it."""
+    database = copy_of(server, limited)
+    yield database
+    drop_database(database)
+
+
+@pytest.fixture
+def changed(server: Server, limited: str) -> Iterator[Database]:
+    """For whoever changes it."""
+    database = copy_of(server, limited)
+    yield database
+    drop_database(database)
+
+
+@pytest.fixture(scope="module")
+def factors(asked: Database) -> dict[str, Factors]:
+    with asked.connect() as connection:
+        return {name: read_factors(connection, name) for name in ("exact", "hnsw")}
+
+
+def hide(connection: Connection, condition: str) -> None:
+    """Within the caller's transaction, as the application."""
+    connection.execute(f"UPDATE shop.things SET visible = NOT ({condition})")
+
+
+def ids(connection: Connection, call: str) -> list[Any]:
+    return column(connection, f"SELECT r.item_id FROM {call} r")
+
+
+@pytest.fixture
+def shopkeeper(asked: Database) -> Iterator[psycopg.Connection[Any]]:
+    """A role that may do anything, in a transaction that is rolled back."""
+    with asked.connect("postgres") as connection, transaction(connection):
+        yield connection
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("name", ["exact", "hnsw"])
+def test_a_product_hidden_a_moment_ago_is_gone_from_the_next_answer(shopkeeper: Connection, name: str) -> None:
+    for call in ("recommend(7, 10)", "recommend(7, 10, false)", "recommend(99999, 10)", "similar_items(7, 10, 1)",
+                 "popular_items(10)"):  # fmt: skip
+        before = ids(shopkeeper, f"{name}.{call}")
+        shopkeeper.execute("UPDATE shop.things SET visible = false WHERE id = %s", [before[0]])
+        after = ids(shopkeeper, f"{name}.{call}")
+        assert len(after) == 10
+        assert before[0] not in after, call
+        if name == "exact":  # the other's is approximate, before and after
+            assert after[:9] == before[1:], call
+        shopkeeper.execute("UPDATE shop.things SET visible = true")
+        assert ids(shopkeeper, f"{name}.{call}") == before
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("share", SHARES)
+@pytest.mark.parametrize("name", ["exact", "hnsw"])
+def test_lists_are_numpy_s_over_the_eligible_items_at_any_share(
+    shopkeeper: Connection, factors: dict[str, Factors], name: str, share: str
+) -> None:
+    of, number = factors[name], SHARES[share]
+    chosen = set(np.random.default_rng(number).choice(of.items, number, replace=False).tolist())
+    shopkeeper.execute("UPDATE shop.things SET visible = id = ANY (%s)", [list(chosen)])
+    hidden = [item for item in of.items if item not in chosen]
+    cosines = unit(of.y) @ unit(of.y).T
+    hits = total = 0
+    for one in range(1, USERS + 1, 9):
+        seen = column(shopkeeper, "SELECT item_id FROM shop.many WHERE user_id = %s", one)
+        answers = {
+            "recommend": (rows(shopkeeper, f"SELECT * FROM {name}.recommend({one}, 10)"),
+                          of.scores[of.user(one)], seen),
+            "similar": (rows(shopkeeper, f"SELECT * FROM {name}.similar_items({one}, 10, 1)"),
+                        cosines[of.item(one)], [one]),
+        }  # fmt: skip
+        for answer, scores, besides in answers.values():
+            without = hidden + [item for item in besides if item in chosen]
+            given = [row["item_id"] for row in answer]
+            assert len(given) == min(10, len(of.items) - len(without))
+            assert set(given) <= chosen - set(besides)
+            if name == "exact":
+                assert_ranking(answer, of.items, scores, 10, excluded=without)
+            allowed = np.isin(of.items, without, invert=True)
+            least = np.sort(scores[allowed])[-len(given)] if given else 0
+            hits += sum(scores[of.item(item)] >= least - 1e-5 * abs(least) for item in given)
+            total += len(given)
+    assert hits >= (0.94 if name == "hnsw" and number > 1000 else 1) * total  # few are compared one by one
+
+
+@pytest.mark.contract
+def test_the_index_answers_where_many_are_eligible_and_a_scan_where_few_are(
+    changed: Database, factors: dict[str, Factors]
+) -> None:
+    reader = changed.connect()
+    table = f"hnsw._items_{value(reader, 'SELECT hnsw.generation()')}"
+
+    def scans() -> tuple[int, int]:
+        reader.execute("SELECT pg_stat_force_next_flush()")
+        return (
+            value(reader, "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelid = %s::regclass",
+                  f"{table}_preference_hnsw"),
+            value(reader, "SELECT seq_scan FROM pg_stat_user_tables WHERE relid = %s::regclass", table),
+        )  # fmt: skip
+
+    def changes(condition: str, user: int) -> tuple[int, int]:
+        """Index scans, and sequential ones, of a question while these are hidden."""
+        with changed.connect("application") as application:
+            hide(application, condition)
+        try:
+            before = scans()
+            assert len(ids(reader, f"hnsw.recommend({user}, 5, false)")) == 5
+            after = scans()
+        finally:
+            with changed.connect("application") as application:
+                hide(application, "false")
+        return after[0] - before[0], after[1] - before[1]
+
+    of = factors["hnsw"]
+    # somebody who has five eighths of the best 50, the first scan's width at ef_search 40, with remainders 0 to 4
+    best = np.array(of.items)[np.argsort(-of.scores, axis=1)[:, :50]]
+    user = of.users[int(np.argmin(np.abs((best % 8 < 5).sum(axis=1) - 31)))]
+    reader.execute("UPDATE recstore_private.generations SET recommend_ef = 40")
+    assert changes("false", user) == (1, 0)
+    assert changes("id % 8 > 4", user) == (2, 0)  # a wider one
+    index, sequential = changes("id > 20", user)
+    assert index == 1  # none, since so few are eligible
+    assert sequential <= 1  # or a join through the ids
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("name", ["exact", "hnsw"])
+def test_no_candidates_at_all_are_no_rows_and_no_error(shopkeeper: Connection, name: str) -> None:
+    shopkeeper.execute("UPDATE shop.things SET visible = false")
+    for call in ("recommend(7)", "recommend(99999)", "similar_items(7)", "popular_items()"):
+        assert ids(shopkeeper, f"{name}.{call}") == []
+    assert value(shopkeeper, f"SELECT {name}.predict(7, 7)") is not None
+    assert len(rows(shopkeeper, f"SELECT * FROM {name}.users_for_item(7, 3)")) == 3
+
+
+def test_nulls_and_duplicates_among_candidates_change_nothing(changed: Database) -> None:
+    before = {name: _answers(changed, name) for name in ("exact", "hnsw")}
+    query = "SELECT id FROM shop.things UNION ALL SELECT id FROM shop.things WHERE id % 2 = 0 UNION ALL SELECT NULL"
+    for name in ("exact", "hnsw"):
+        alter(changed, name, Candidates(query=query))
+        assert _answers(changed, name) == before[name]
+
+
+def _answers(database: Database, name: str) -> list[list[Any]]:
+    with database.connect() as connection:
+        calls = ("recommend(7)", "recommend(99999)", "similar_items(7)", "popular_items()")
+        return [ids(connection, f"{name}.{call}") for call in calls]
+
+
+@pytest.mark.contract
+def test_the_caller_s_own_rights_decide(changed: Database) -> None:
+    """A reader needs SELECT on what the candidates read; row-level security there holds."""
+    calls = ["SELECT * FROM exact.similar_items(7)", "SELECT * FROM exact.popular_items()"]
+    with changed.connect() as worker, superuser(changed.server, changed.name) as administrator:
+        administrator.execute("CREATE ROLE clerk LOGIN")
+        try:
+            recommender = registry.get(worker, "exact")
+            printed = registry.grant_reader(worker, recommender, "clerk")
+            assert printed[-1] == (
+                "-- still to be run by the owner of what the candidates read, for every list of items:"
+                " GRANT USAGE ON SCHEMA shop TO clerk; GRANT SELECT ON shop.things TO clerk;"
+            )
+            with changed.connect("clerk") as clerk:
+                for call in calls:
+                    with pytest.raises(pg.InsufficientPrivilege, match="denied for table things"):
+                        clerk.execute(call)
+                with changed.connect("application") as application:
+                    application.execute("GRANT USAGE ON SCHEMA shop TO clerk; GRANT SELECT ON shop.things TO clerk")
+                    assert [len(rows(clerk, call)) for call in calls] == [10, 10]
+                    assert registry.grant_reader(worker, recommender, "clerk")[-1].startswith("GRANT EXECUTE")
+                    application.execute("ALTER TABLE shop.things ENABLE ROW LEVEL SECURITY")
+                    application.execute("CREATE POLICY few ON shop.things TO clerk USING (id <= 500)")
+                    assert all(item <= 500 for call in ("similar_items(7)", "popular_items()")
+                               for item in ids(clerk, f"exact.{call}"))  # fmt: skip
+                # candidates that this reader may not read are refused, unless said
+                with superuser(changed.server, changed.name) as owner:
+                    owner.execute("CREATE TABLE shop.stock AS SELECT 5 AS id; GRANT SELECT ON shop.stock TO worker")
+                other = Candidates(table="shop.stock", column="id")
+                with pytest.raises(ReadersLackRights, match=r"clerk .*GRANT SELECT ON shop\.stock TO clerk;"):
+                    alter(changed, "exact", other)
+                assert len(rows(clerk, calls[0])) == 10
+                alter(changed, "exact", other, readers_may_fail=True)
+                with pytest.raises(pg.InsufficientPrivilege):
+                    clerk.execute(calls[0])
+                alter(changed, "exact", Candidates())
+                assert [len(rows(clerk, call)) for call in calls] == [10, 10]
+                assert len(column(clerk, "SELECT item_id FROM exact.candidates")) > 1000
+        finally:
+            administrator.execute("DROP OWNED BY clerk")
+            administrator.execute("DROP ROLE clerk")
+
+
+def test_candidates_come_and_go_while_readers_read_on(changed: Database) -> None:
+    problems: list[str] = []
+    done = threading.Event()
+    allowed = {False: set(range(1, ITEMS + 1)), True: set(range(1, 401))}
+
+    def read(prepared: bool) -> None:
+        with changed.connect() as connection:
+            while not done.is_set():
+                for call in (
+                    "hnsw.recommend(7)",
+                    "hnsw.recommend(99999)",
+                    "hnsw.similar_items(7)",
+                    "hnsw.popular_items()",
+                ):
+                    try:
+                        found = [
+                            row["item_id"]
+                            for row in connection.execute(f"SELECT item_id FROM {call}", prepare=prepared).fetchall()
+                        ]
+                    except psycopg.Error as error:
+                        problems.append(f"{call}: {error}")
+                        return
+                    if len(found) != 10 or not (set(found) <= allowed[True] or set(found) <= allowed[False]):
+                        problems.append(f"{call}: {found}")
+
+    threads = [threading.Thread(target=read, args=[prepared]) for prepared in (True, False)]
+    for thread in threads:
+        thread.start()
+    try:
+        wider = Candidates(query="SELECT id::bigint FROM shop.things WHERE id <= 400")  # another type: a new view
+        for chosen in (Candidates(), Candidates(query="SELECT id FROM shop.things WHERE id <= 400"), wider) * 4:
+            alter(changed, "hnsw", chosen)
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert problems == []
+    with changed.connect() as connection:
+        assert max(ids(connection, "hnsw.recommend(7, 50)")) <= 400
+        alter(changed, "hnsw", Candidates())
+        assert max(ids(connection, "hnsw.popular_items(2000)")) > 400
+        assert objects.missing(connection, registry.get(connection, "hnsw")) == []
+
+
+def test_an_upgrade_and_a_training_bring_the_view_back_and_keep_the_candidates(changed: Database) -> None:
+    with changed.connect() as worker, changed.connect("application") as application:
+        hide(application, "id % 3 = 0")
+        recommender = registry.get(worker, "exact")
+        before = _answers(changed, "exact")
+        # as version 1 left it: no view of candidates, other functions
+        worker.execute("DROP VIEW exact.candidates")
+        worker.execute("UPDATE recstore_private.recommenders SET object_digests = '{}', objects_version = 1")
+        objects.upgrade(worker, changed.settings, replace(recommender, objects_version=1))
+        assert objects.missing(worker, recommender) == ["view candidates"]
+        assert registry.restore_views(worker, changed.settings, recommender) == ["candidates"]
+        assert _answers(changed, "exact") == before
+        # dropped along with its table, which comes back
+        application.execute("DROP TABLE shop.things CASCADE")
+        with pytest.raises(CandidatesInvalid, match="things"):
+            registry.restore_views(worker, changed.settings, recommender)
+        application.execute(
+            "CREATE TABLE shop.things AS SELECT n AS id, true AS visible FROM generate_series(1, 500) n"
+        )
+        application.execute("GRANT SELECT ON shop.things TO worker")
+        outcome = changed.retrain("exact")
+        assert "The view exact.candidates was gone" in outcome.warnings[0]
+        assert max(ids(worker, "exact.popular_items(2000)")) <= 500
+        alter(changed, "exact", Candidates())
+        worker.execute("DROP VIEW exact.candidates")
+        worker.execute("UPDATE recstore_private.recommenders SET objects_version = 1")
+        assert objects.upgrade(worker, changed.settings, registry.get(worker, "exact")) == ["view candidates"]
+        assert registry.get(worker, "exact").objects_version == objects.OBJECTS_VERSION
+        pipeline.drop(worker, changed.settings, recommender)
+
+
+def test_calibration_is_of_every_item_and_says_where_hardly_any_is_a_candidate(changed: Database) -> None:
+    with changed.connect("application") as application, changed.connect() as worker:
+        hide(application, "true")
+        asked = "hnsw.generation(), 'preference', hnsw.user_vector(7), 10, NULL, NULL, 40"
+        assert value(worker, f"SELECT hnsw._nearest_items({asked})") is None
+        assert value(worker, f"SELECT cardinality(hnsw._nearest_items({asked}, true))") == 10
+        # no index to look candidates up in: no index scan that would read them all for each row, from now on
+        application.execute("CREATE TABLE shop.heap AS SELECT id FROM shop.things CROSS JOIN generate_series(1, 20)")
+        application.execute("GRANT SELECT ON shop.heap TO worker; ANALYZE shop.heap")
+        assert None not in rows(worker, "SELECT recommend_ef, similar_ef FROM hnsw._generation")[0].values()
+        recommender = alter(changed, "hnsw", Candidates(table="shop.heap", column="id", condition="id <= 8"))
+        assert not candidates.looked_up_by_index(worker, recommender)
+        assert set(rows(worker, "SELECT recommend_ef, similar_ef FROM hnsw._generation")[0].values()) == {None}
+        shown = value(worker, "SELECT calibration FROM recstore.generations WHERE generation = hnsw.generation()")
+        assert {kind: plan["chosen"]["ef"] for kind, plan in shown.items()} == {"recommend": None, "similar": None}
+        outcome = changed.retrain("hnsw")
+        assert outcome.live
+        assert any("8 are candidates" in warning for warning in outcome.warnings)
+        assert any("not found through an index" in warning for warning in outcome.warnings)
+        assert set(rows(worker, "SELECT recommend_ef, similar_ef FROM hnsw._generation")[0].values()) == {None}
+        assert set(ids(worker, "hnsw.recommend(7, 10, false)")) == set(range(1, 9))
+        application.execute("CREATE INDEX ON shop.heap (id)")
+        assert candidates.looked_up_by_index(worker, recommender)
+
+
+REFUSED: dict[str, tuple[Candidates, type[RecstoreError], str]] = {
+    "two columns": (Candidates(query="SELECT id, visible FROM shop.things"), CandidatesInvalid, "id, visible"),
+    "another type": (Candidates(query="SELECT id::text FROM shop.things"), CandidatesInvalid, "text, .* is integer"),
+    "a type that is no id": (Candidates(query="SELECT now()"), CandidatesInvalid, "timestamp with time zone"),
+    "no table": (Candidates(table="shop.nothing"), CandidatesInvalid, r"there is no table shop\.nothing"),
+    "no column": (Candidates(table="shop.things"), CandidatesInvalid, "no column 'item_id'; its columns are id, visible"),
+    "a wrong condition": (
+        Candidates(table="shop.things", column="id", condition="in_stock"), CandidatesInvalid, '"in_stock" does not exist'
+    ),
+    "a mistake": (Candidates(query="SELEC id FROM shop.things"), CandidatesInvalid, 'at or near "SELEC"'),
+    "two statements": (Candidates(query="SELECT 1; DROP TABLE shop.things"), CandidatesInvalid, "multiple commands"),
+    "no rights": (Candidates(query="SELECT user_id FROM shop.secret"), PermissionDenied, "secret"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED.values(), ids=REFUSED)
+def test_candidates_that_can_not_be_are_refused(
+    asked: Database, case: tuple[Candidates, type[RecstoreError], str]
+) -> None:
+    chosen, error, told = case
+    with asked.connect("application") as application:
+        application.execute("CREATE TABLE IF NOT EXISTS shop.secret (user_id integer)")
+    with pytest.raises(error, match=told):
+        alter(asked, "exact", chosen)
+    with asked.connect() as connection:
+        assert registry.get(connection, "exact").definition.candidates == VISIBLE
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize(
+    ("kind", "theirs"), [("uuid", "uuid"), ("text", "varchar(40)"), ("bigint", "smallint"), ("smallint", "bigint")]
+)
+def test_ids_of_any_type_are_compared_through_an_index(shop: Database, kind: str, theirs: str) -> None:
+    text = "md5(n::text)::uuid" if kind == "uuid" else f"n::{kind}"
+    with shop.connect("application") as application:
+        application.execute(
+            f"CREATE TABLE shop.clicks AS SELECT p.user_id, i.item_id FROM (SELECT u AS user_id, (u * 7 + v * v) % 60 AS n"
+            f" FROM generate_series(1, 40) u, generate_series(1, 8) v) p CROSS JOIN LATERAL (SELECT {text} AS item_id) i"
+        )
+        application.execute(f"CREATE TABLE shop.stock (code {theirs} PRIMARY KEY, amount integer NOT NULL)")
+        theirs_text = "md5(n::text)::uuid" if kind == "uuid" else f"n::{theirs}"
+        application.execute(f"INSERT INTO shop.stock SELECT {theirs_text}, n % 2 FROM generate_series(0, 19999) n")
+        application.execute("GRANT SELECT ON shop.clicks, shop.stock TO worker; ANALYZE shop.stock")
+    shop.create(
+        source=Source(table="shop.clicks"),
+        candidates=Candidates(table="shop.stock", column="code", condition="amount > 0 -- in stock"),
+        hyperparameters=SMALL,
+        publication=Publication(search="hnsw", ann_recall=0.5),
+    )
+    assert shop.retrain().live
+    with shop.connect() as connection:
+        recommender = registry.get(connection, "retail")
+        assert candidates.looked_up_by_index(connection, recommender)
+        eligible = set(column(connection, f"SELECT code::{kind} FROM shop.stock WHERE amount > 0"))
+        for call in ("recommend(1, 10)", "recommend(99999, 10)", "popular_items(10)"):
+            found = ids(connection, f"retail.{call}")
+            assert len(found) == 10, call
+            assert set(found) <= eligible
+        assert set(ids(connection, "retail.similar_items((SELECT min(item_id::text) FROM shop.clicks)"
+                       f"::{recommender.item_type.parameter_sql}, 10, 1)")) <= eligible  # fmt: skip
+
+
+def test_commands_set_and_tell_candidates(shop: Database, recstore: Command) -> None:
+    source = "--table shop.views --item product_id --value view_count --factors 16 --iterations 2 --search exact"
+    made = recstore(f"create retail {source} --candidates-table shop.products --candidates-condition visible")
+    assert made.code == 0, made.err
+    assert "only candidates are recommended, from now on" in made.out
+    assert recstore("retrain retail").code == 0
+    assert "candidates: table = shop.products, condition = visible" in recstore("show retail").out
+    with shop.connect("application") as application:
+        application.execute("UPDATE shop.products SET visible = product_id <= 12")
+    assert {row["item_id"] for row in recstore("popular retail -k 50 --json").json} <= set(range(1, 13))
+    told = recstore(
+        "alter retail --candidates", "SELECT product_id FROM shop.products WHERE visible AND product_id > 3"
+    )
+    assert "now these are 9 of the live 120 items" in told.out
+    assert "next training" not in told.out
+    with shop.connect("application") as application:
+        application.execute("UPDATE shop.products SET visible = false")
+    assert "No item is a candidate now." in recstore("popular retail").out
+    assert "every candidate, or there is none now" in recstore("recommend retail 1").out
+    assert "No candidate with at least 3 users" in recstore("similar retail 5").out
+    broken = recstore("alter retail --candidates", "SELECT product_id FROM shop.producs")
+    assert (broken.code, broken.err.count("\n")) == (2, 1)
+    assert 'relation "shop.producs" does not exist' in broken.err
+    assert "every item may be recommended" in recstore("alter retail --candidates none").out
+    assert "candidates:" not in recstore("show retail").out
+    assert len(recstore("popular retail -k 50 --json").json) == 50
+    evaluated = recstore("evaluate retail --sql --k 5")
+    assert evaluated.code == 0, evaluated.err
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"query": "SELECT 1", "table": "shop.things"},
+        {"condition": "visible"},
+    ],
+)
+def test_half_a_definition_is_refused(given: dict[str, str]) -> None:
+    with pytest.raises(InvalidInput, match="candidates"):
+        merge({"source": {"table": "shop.views"}}, {"candidates": given}, None)
+
+
+def test_an_option_replaces_what_it_contradicts() -> None:
+    base: dict[str, Any] = {
+        "source": {"table": "shop.views"},
+        "candidates": {"table": "shop.things", "column": "id", "condition": "visible"},
+    }
+    cases: Sequence[tuple[dict[str, Any], Candidates]] = [
+        ({"query": "SELECT 1"}, Candidates(query="SELECT 1")),
+        ({"query": None}, Candidates()),
+        ({"table": None}, Candidates()),
+        ({"condition": "stock > 0"}, Candidates(table="shop.things", column="id", condition="stock > 0")),
+        ({"table": "shop.other"}, Candidates(table="shop.other")),
+    ]
+    for given, expected in cases:
+        assert merge(base, {"candidates": given}, None).candidates == expected

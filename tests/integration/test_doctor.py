@@ -1,0 +1,601 @@
+"""What doctor finds in a database in good order, and when something was put in the way: exactly that, with what mends it."""
+
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from conftest import VERSION, Command, Database, drop_database, make_database, superuser
+from support import look, until
+from support_sql import as_template, copy_of
+
+from recstore import cli, doctor, registry, sources
+from recstore.config import Settings
+from recstore.definition import Candidates
+from recstore.doctor import examination
+from recstore.doctor.checks import CHECKS, Check
+from recstore.doctor.findings import Finding, ok
+from recstore.doctor.pooler import Observed, kind_of
+from recstore.doctor.sessions import noticed_after
+from recstore.doctor.source import compared, index_statement
+from recstore.doctor.subject import Subject
+from recstore.embedded import Server
+from recstore.errors import RecommenderNotFound
+from recstore.training import als
+
+
+def worse_than_ok(findings: list[Finding]) -> dict[str, str]:
+    """Check -> the worst level it found, of those that are not well."""
+    found: dict[str, list[Finding]] = {}
+    for finding in findings:
+        found.setdefault(finding.check, []).append(finding)
+    levels = {check: doctor.worst(of_check) for check, of_check in found.items()}
+    return {check: level for check, level in levels.items() if level != "ok"}
+
+
+USUAL = {"read-all-stats": "note", "dispatch": "note", "broker": "note"}
+"""Of a good database whose worker has no more rights than it needs, before there are workers."""
+
+
+@pytest.fixture(scope="module")
+def template(server: Server, shop_template: str) -> str:
+    """A trained recommender with candidates, and the role `shopper` that may use it."""
+    with superuser(server) as connection:
+        connection.execute("CREATE ROLE shopper LOGIN")
+    database = make_database(server, shop_template)
+    candidates = Candidates(table="shop.products", condition="visible")
+    recommender = database.create(candidates=candidates)
+    database.retrain()
+    with database.connect() as connection:
+        registry.grant_reader(connection, recommender, "shopper", people=True)
+    with database.connect("application") as connection:
+        connection.execute("GRANT USAGE ON SCHEMA shop TO shopper")
+        connection.execute("GRANT SELECT ON ALL TABLES IN SCHEMA shop TO shopper")
+    return as_template(database, "template_doctor")
+
+
+@pytest.fixture(scope="module")
+def kept() -> list[Database]:
+    """A database that the last test left in good order: most put something in the way, and mend it."""
+    return []
+
+
+@pytest.fixture
+def good(server: Server, template: str, kept: list[Database]) -> Iterator[Database]:
+    database = kept.pop() if kept else copy_of(server, template)
+    yield database
+    if database not in kept:
+        drop_database(database)
+
+
+def settings_of(database: Database, role: str = "worker", **more: Any) -> Settings:
+    given = {"device": "cpu", "retention": 0, "home": Path("/nonexistent")} | more
+    return Settings(database_url=database.url_of(role), **given)
+
+
+def examined(database: Database, role: str = "worker", name: str | None = None, **settings: Any) -> list[Finding]:
+    return doctor.examine(settings_of(database, role, **settings), name)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something in the way: what a superuser does to put it there, and what doctor then finds besides the usual."""
+
+    plant: str
+    found: dict[str, str]
+    settings: dict[str, Any] = field(default_factory=dict)
+    undo: str = ""
+    """Where no remedy can be carried out here, or it leaves something."""
+    mend: bool = True
+    mended: dict[str, str] = field(default_factory=dict)
+    """What is found after the remedies, besides the usual."""
+
+
+PROBLEMS = {
+    "may create no schemas": Problem("REVOKE CREATE ON DATABASE {database} FROM worker", {"create-schemas": "warning"}),
+    "timeout of the role": Problem(
+        "ALTER ROLE worker IN DATABASE {database} SET transaction_timeout = '5s';"
+        " ALTER ROLE worker IN DATABASE {database} SET statement_timeout = '20s'",
+        {"role-settings": "warning"},
+        undo="ALTER ROLE worker IN DATABASE {database} RESET ALL",
+    ),
+    "search path": Problem(
+        "ALTER ROLE worker IN DATABASE {database} SET search_path = pg_catalog",
+        {"search-path": "note"},
+        undo="ALTER ROLE worker IN DATABASE {database} RESET ALL",
+    ),
+    "older pgvector": Problem(
+        "UPDATE pg_extension SET extversion = '0.8.4' WHERE extname = 'vector'", {"pgvector": "note"}
+    ),
+    "much older pgvector": Problem(
+        "UPDATE pg_extension SET extversion = '0.7.4' WHERE extname = 'vector'",
+        {"pgvector": "error"},
+        mend=False,
+        undo="UPDATE pg_extension SET extversion = '0.8.5' WHERE extname = 'vector'",
+    ),
+    "older objects": Problem("UPDATE recstore_private.recommenders SET objects_version = 1", {"objects": "error"}),
+    "a view is gone": Problem("DROP VIEW retail.interactions", {"objects": "error"}),
+    "source not readable": Problem("REVOKE SELECT ON shop.views FROM worker", {"source-readable": "error"}),
+    "source in a schema that is closed": Problem(
+        "REVOKE USAGE ON SCHEMA shop FROM worker", {"source-readable": "error", "candidates": "error"}
+    ),
+    "source partly hidden": Problem(
+        "ALTER TABLE shop.views ENABLE ROW LEVEL SECURITY;"
+        " CREATE POLICY part ON shop.views TO worker USING (user_id < 100);"
+        " CREATE POLICY everything ON shop.views TO shopper USING (true)",
+        {"source-row-security": "warning"},
+        undo="ALTER TABLE shop.views DISABLE ROW LEVEL SECURITY; DROP POLICY part ON shop.views;"
+        " DROP POLICY everything ON shop.views; DROP POLICY recstore_worker ON shop.views",
+    ),
+    "source hidden from the application": Problem(
+        "ALTER TABLE shop.views ENABLE ROW LEVEL SECURITY; CREATE POLICY everything ON shop.views TO worker USING (true)",
+        {"reader-row-security": "warning"},
+        undo="ALTER TABLE shop.views DISABLE ROW LEVEL SECURITY; DROP POLICY everything ON shop.views;"
+        " DROP POLICY recstore_shopper ON shop.views",
+    ),
+    "no index on the user": Problem(
+        "ALTER TABLE shop.views DROP CONSTRAINT views_pkey;"
+        " INSERT INTO shop.views SELECT 1000 + n / 10, n % 120 + 1, 1 FROM generate_series(1, 30000) n; ANALYZE shop.views",
+        {"source-lookup": "warning"},
+        undo="DELETE FROM shop.views WHERE user_id >= 1000; DROP INDEX shop.views_user_id_idx;"
+        " ALTER TABLE shop.views ADD PRIMARY KEY (user_id, product_id)",
+    ),
+    "no candidates": Problem(
+        "UPDATE shop.products SET visible = false",
+        {"candidates": "warning"},
+        mend=False,
+        undo="UPDATE shop.products SET visible = true",
+    ),
+    "reader of an older generation only": Problem(
+        "REVOKE SELECT ON retail._items_1, retail.user_vectors FROM shopper", {"reader-objects": "error"}
+    ),
+    "reader without the source": Problem("REVOKE SELECT ON shop.views FROM shopper", {"reader-source": "error"}),
+    "reader without the candidates": Problem("REVOKE SELECT ON shop.products FROM shopper", {"reader-source": "error"}),
+    "publication for all tables": Problem(
+        "CREATE PUBLICATION everything FOR ALL TABLES",
+        {"publications": "warning"},
+        undo="DROP PUBLICATION everything",
+    ),
+    "publication of the schema": Problem(
+        "CREATE PUBLICATION ours FOR TABLE retail._users, TABLES IN SCHEMA recstore_private, TABLES IN SCHEMA shop",
+        {"publications": "warning"},
+        undo="DROP PUBLICATION ours",
+    ),
+    "too little memory": Problem(
+        "UPDATE recstore_private.generations SET items = 500000 WHERE generation = 1;"
+        """ UPDATE recstore_private.recommenders SET definition = jsonb_set(definition, '{{publication,search}}', '"auto"')""",
+        {"index-memory": "warning"},
+        settings={"index_memory": 64},
+        mended={"shared-memory": "note"},
+        undo="UPDATE recstore_private.generations SET items = 120 WHERE generation = 1;"
+        """ UPDATE recstore_private.recommenders SET definition = jsonb_set(definition, '{{publication,search}}', '"exact"')""",
+    ),
+    "too few parallel workers": Problem("", {"parallel-workers": "note"}, settings={"index_workers": 100}, mend=False),
+    "an abandoned run": Problem(
+        "UPDATE recstore_private.runs SET state = 'running' WHERE run = 1", {"runs": "warning"}
+    ),
+    "a generation that waits": Problem(
+        "UPDATE recstore_private.generations SET state = 'ready', ready_at = now() WHERE state = 'attached'",
+        {"generations": "warning"},
+        mend=False,
+        undo="UPDATE recstore_private.generations SET state = 'attached', ready_at = NULL WHERE state = 'ready'",
+    ),
+    "a half-built generation": Problem(
+        "UPDATE recstore_private.generations SET state = 'building' WHERE state = 'attached'",
+        {"generations": "warning"},
+    ),
+    "a definition of another version": Problem(
+        """UPDATE recstore_private.recommenders SET definition = definition || '{{"moods": 1}}'""",
+        {"schema": "error", "dispatch": "ok"},  # which is not asked then
+        mend=False,
+        undo="UPDATE recstore_private.recommenders SET definition = definition - 'moods'",
+    ),
+    "a slot that nobody reads": Problem(
+        "SELECT pg_create_physical_replication_slot('forgotten', true)", {"standbys": "note"}
+    ),
+    "a detach cut short": Problem(
+        "CREATE TABLE retail._items_998 (LIKE retail._items); "
+        "INSERT INTO recstore_private.generations (generation, recommender_id, vector_type, dimensions, state, barrier)"
+        " OVERRIDING SYSTEM VALUE VALUES (998, 1, 'vector', 64, 'pruning', 'pruning');"
+        " ALTER TABLE retail._items_998 OWNER TO worker;"
+        " ALTER TABLE retail._items ATTACH PARTITION retail._items_998 FOR VALUES IN (998);"
+        " UPDATE pg_inherits SET inhdetachpending = true WHERE inhrelid = 'retail._items_998'::regclass",
+        {"generations": "warning"},
+    ),
+    "a table of no generation": Problem(
+        "CREATE TABLE retail._items_999 (); ALTER TABLE retail._items_999 OWNER TO worker", {"generations": "note"}
+    ),
+    "an index is gone": Problem("DROP INDEX retail._items_1_popularity", {"indexes": "error"}),
+    "an index is not valid": Problem(
+        "CREATE INDEX torn ON retail._items_1 (users);"
+        " UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'retail.torn'::regclass",
+        {"indexes": "warning"},
+    ),
+    "a scratch recommender": Problem(
+        "CREATE SCHEMA scratch_0123abcd_data AUTHORIZATION worker; COMMENT ON SCHEMA scratch_0123abcd_data IS"
+        " 'Scratch data of recstore: safe to drop, along with the recommender of this name, when no recstore works with it.'",
+        {"scratch": "note"},
+    ),
+    "a request that nobody takes": Problem(
+        "INSERT INTO recstore_private.requests (recommender, job, origin, requested_at)"
+        " VALUES ('retail', 'retrain', 'sql', now() - interval '1 hour')",
+        {"requests": "warning", "dispatch": "warning"},
+        mend=False,
+        undo="DELETE FROM recstore_private.requests",
+    ),
+    "no dispatch": Problem(
+        "INSERT INTO recstore_private.dispatches VALUES ('gone', now() - interval '1 day')",
+        {"dispatch": "warning"},
+        mend=False,
+        undo="DELETE FROM recstore_private.dispatches",
+    ),
+    "visibility below the time limit": Problem(
+        "", {"worker-settings": "warning"}, settings={"visibility_timeout": 100}
+    ),
+    "broker down": Problem("", {"broker": "error"}, settings={"broker_url": "redis://127.0.0.1:1/0"}, mend=False),
+}
+
+
+@pytest.mark.parametrize("what", PROBLEMS)
+def test_each_problem_is_found_and_its_remedy_mends_it(
+    what: str, good: Database, kept: list[Database], capsys: pytest.CaptureFixture[str]
+) -> None:
+    problem = PROBLEMS[what]
+    if "transaction_timeout" in problem.plant and VERSION < 17:
+        pytest.skip("PostgreSQL has transaction_timeout since 17")
+
+    def run(statements: str) -> None:
+        for statement in filter(str.strip, statements.format(database=good.name).split(";")):
+            as_superuser(good, statement)
+
+    run(problem.plant)
+    found = examined(good, **problem.settings)
+    expected = USUAL | problem.found
+    assert worse_than_ok(found) == {check: level for check, level in expected.items() if level != "ok"}
+    settings = dict(problem.settings)
+    for finding in found if problem.mend else ():
+        if finding.level == "ok" or finding.check not in problem.found:
+            continue
+        assert finding.remedies, finding
+        for remedy in finding.remedies:
+            if remedy.startswith("recstore "):
+                assert cli.run(["--database", good.url, *shlex.split(remedy)[1:]]) == 0, capsys.readouterr()
+            elif remedy.startswith("RECSTORE_"):
+                name, _, value = remedy.partition("=")
+                settings[name.removeprefix("RECSTORE_").lower()] = value
+            else:
+                as_superuser(good, remedy)
+    if problem.mend:
+        assert worse_than_ok(examined(good, **settings)) == USUAL | problem.mended
+    run(problem.undo)
+    assert all(finding.means for finding in found if finding.level != "ok")
+    kept.append(good)
+
+
+def as_superuser(database: Database, statement: str) -> None:
+    with superuser(database.server, database.name) as connection:
+        connection.execute(statement)  # type: ignore[call-overload]
+
+
+def test_a_good_database_has_nothing_worse_than_notes(good: Database, kept: list[Database]) -> None:
+    found = examined(good)
+    assert worse_than_ok(found) == USUAL
+    assert {finding.reader for finding in found} == {None, "shopper"}
+    told = {finding.check for finding in found}
+    assert {check.name for check in CHECKS} - told == {"gpu-room"}  # asked of a GPU only
+    kept.append(good)
+
+
+def test_a_database_without_schema(empty: Database, recstore: Command) -> None:
+    assert worse_than_ok(examined(empty)) == {"schema": "warning", "read-all-stats": "note", "broker": "note"}
+    answer = recstore("doctor", url=empty.url)
+    assert answer.code == 6, answer
+    assert "\n        recstore db upgrade\n" in answer.out
+    assert recstore("doctor retail --json", url=empty.url).json["worst"] == "warning"
+
+
+def test_a_database_without_pgvector(server: Server) -> None:
+    """Whether the role may install it is tried, and nothing of it stays."""
+    bare = make_database(server, "template0")
+    try:
+        as_superuser(bare, f"REVOKE CREATE ON DATABASE {bare.name} FROM worker")
+        found = worse_than_ok(examined(bare))
+        assert (found["create-extension"], found["create-schemas"]) == ("error", "error")
+        assert worse_than_ok(examined(bare, "postgres"))["create-extension"] == "note"
+        assert look(bare, "SELECT FROM pg_extension WHERE extname = 'vector'") == []
+    finally:
+        drop_database(bare)
+
+
+def test_no_connection_is_a_finding(good: Database, kept: list[Database], recstore: Command) -> None:
+    gone = f"postgresql://worker@/no_such_database?host={good.server.sockets}"
+    answer = recstore("doctor", url=gone)
+    assert answer.code == 3
+    assert "the database could not be reached: connection to server" in answer.out
+    assert "no_such_database" in answer.out
+    assert {"connection", "gpu", "broker"} <= {
+        finding["check"] for finding in recstore("doctor --json", url=gone).json["findings"]
+    }
+    assert recstore("doctor", url="mysql://localhost/x").code == 3
+    kept.append(good)
+
+
+def test_a_role_that_may_nothing(good: Database, kept: list[Database]) -> None:
+    """It sees what the catalogs tell anybody, and how it is with itself."""
+    found = examined(good, "shopper")
+    assert worse_than_ok(found) == {
+        "schema": "note",
+        "owner": "note",
+        "create-schemas": "note",
+        "read-all-stats": "note",
+        "broker": "note",
+    }
+    assert {finding.level for finding in found if finding.check.startswith("reader-")} == {"ok"}
+    kept.append(good)
+
+
+def test_readers_are_those_asked_for_or_those_with_grants(
+    good: Database, kept: list[Database], recstore: Command
+) -> None:
+    as_superuser(good, "GRANT USAGE ON SCHEMA retail TO application")  # nothing of people, so not asked of it
+    found = {(f.reader, f.check): f for f in examined(good) if f.reader}
+    assert found["shopper", "reader-source"].level == "ok"
+    assert found["application", "reader-objects"].found.startswith("may not use: _generation, _items, _items_1")
+    assert "user_vectors" not in found["application", "reader-objects"].found
+    as_superuser(good, "REVOKE USAGE ON SCHEMA retail FROM application")
+    answer = recstore("doctor retail --reader application --reader shopper", url=good.url)
+    assert answer.code == 1
+    assert "ERROR: reader-objects of retail for application: may not use: _generation, _items," in answer.out
+    assert "\n        recstore grant retail application --people\n" in answer.out
+    assert recstore("doctor --reader nobody_here", url=good.url).code == 2
+    assert recstore("doctor nothing", url=good.url).code == 2
+    with pytest.raises(RecommenderNotFound):
+        examined(good, name="nothing")
+    kept.append(good)
+
+
+def test_who_holds_a_flip_is_named(good: Database) -> None:
+    reading = good.connect("shopper")
+    reading.execute("BEGIN")
+    reading.execute("SELECT FROM retail.item_vectors LIMIT 1")
+    found = [f for f in examined(good, "postgres", flip_wait=0) if f.level == "warning"]
+    assert [f.check for f in found] == ["flip-holders"]
+    assert f"process {reading.info.backend_pid} (test, role shopper), in a transaction since 20" in found[0].found
+    unseen = {f.check: f for f in examined(good, flip_wait=0) if f.level != "ok"}
+    assert "not see" in unseen["flip-holders"].means  # as the worker, which has not pg_read_all_stats
+    assert unseen["flip-holders"].level == "note"
+    as_superuser(good, found[0].remedies[0])
+    assert "flip-holders" not in worse_than_ok(examined(good, flip_wait=0))
+
+
+def test_a_dead_session_that_holds_the_lock_is_named(good: Database) -> None:
+    as_superuser(good, "UPDATE recstore_private.runs SET finished_at = now() - interval '1 hour' WHERE run = 1")
+    with psycopg.connect(good.url, application_name="recstore:run:1", autocommit=True) as dead:
+        dead.execute("SELECT pg_advisory_lock(1919247219, 1)")
+        (found,) = [f for f in examined(good) if f.level == "warning"]
+        assert found.check == "runs"
+        assert f"the session {dead.info.backend_pid} of recstore:run:1 holds" in found.found
+        as_superuser(good, found.remedies[0])
+    assert worse_than_ok(examined(good)) == USUAL
+
+
+def test_a_check_that_fails_hangs_or_writes_is_a_finding(
+    good: Database, kept: list[Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asking(statement: str) -> Callable[[Subject], Iterator[Finding]]:
+        def look(subject: Subject) -> Iterator[Finding]:
+            subject.connection.execute(statement)  # type: ignore[call-overload]
+            yield ok("it could")
+
+        return look
+
+    def freezing(subject: Subject) -> Iterator[Finding]:
+        """Its server process no longer even looks at the time."""
+        frozen.append(subject.connection.info.backend_pid)
+        os.kill(frozen[0], signal.SIGSTOP)
+        subject.connection.execute("SELECT")
+        yield ok("it could")
+
+    frozen: list[int] = []
+    statements = {
+        "writes": "CREATE TABLE shop.doctor ()",
+        "fails": "SELECT 1 / 0",
+        "hangs": "SELECT pg_sleep(60)",
+        "dies": "SELECT pg_terminate_backend(pg_backend_pid())",
+    }
+    extra = [Check(name, "server", "database", asking(text), False, "read only") for name, text in statements.items()]
+    extra.append(Check("freezes", "server", "database", freezing, False, "read only"))
+    monkeypatch.setattr(examination, "CHECKS", [*extra, *CHECKS])
+    monkeypatch.setattr(examination, "STATEMENT", 0.5)
+    monkeypatch.setattr(examination, "CUT_OFF", 1.5)
+    try:
+        found = examined(good)
+    finally:
+        for process in frozen:
+            os.kill(process, signal.SIGCONT)
+    words = {f.check: f.found.removeprefix("this check could not be made: ") for f in found[:5]}
+    assert "closed the connection" in words.pop("freezes")
+    assert words == {
+        "writes": "cannot execute CREATE TABLE in a read-only transaction",
+        "fails": "division by zero",
+        "hangs": "it took longer than 0.5 s, or waited for somebody's lock",
+        "dies": "terminating connection due to administrator command",
+    }
+    assert worse_than_ok(found[5:]) == USUAL
+    kept.append(good)
+
+
+def test_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    (check,) = [check for check in CHECKS if check.name == "gpu"]
+    levels = {}
+    for problem in (None, "there is none"):
+        monkeypatch.setattr(als, "gpu_problem", lambda problem=problem: problem)
+        for device in ("cpu", "auto", "gpu"):
+            levels[problem, device] = [f.level for f in check.look(Settings(device=device))]
+    assert levels == {
+        (None, "cpu"): ["ok"],
+        (None, "auto"): ["ok"],
+        (None, "gpu"): ["ok"],
+        ("there is none", "cpu"): ["ok"],
+        ("there is none", "auto"): ["note"],
+        ("there is none", "gpu"): ["error"],
+    }
+
+
+INDEXABLE = [
+    ("SELECT customer AS user_id, item AS item_id, 1 AS value FROM shop.big", "big", "(customer)"),
+    (
+        "SELECT b.customer::text AS user_id, item AS item_id, count(*) AS value FROM shop.big b WHERE item > 0 GROUP BY 1, 2",
+        "big",
+        "(((customer)::text))",
+    ),
+    (
+        'SELECT lower(v."E mail") AS user_id, item AS item_id, 1 AS value FROM shop.big_view v',
+        "big",
+        '((lower("E mail")))',
+    ),
+    ("SELECT mail::text AS user_id, item AS item_id, 1 AS value FROM shop.big", "big", "(mail)"),
+    ("SELECT customer AS user_id, item AS item_id, 1 AS value FROM shop.parted", "parted", "(customer)"),
+    (
+        "SELECT * FROM (SELECT customer AS user_id, item AS item_id, rank() OVER (ORDER BY item) AS value FROM shop.big) s",
+        "",
+        "",
+    ),
+]
+
+
+def test_the_index_that_a_source_lacks(shop: Database, application: psycopg.Connection[dict[str, Any]]) -> None:
+    application.execute(
+        'CREATE TABLE shop.big AS SELECT n % 1000 AS customer, n % 97 AS item, n::text AS "E mail", n::varchar AS mail'
+        " FROM generate_series(1, 20000) n"
+    )
+    application.execute("CREATE VIEW shop.big_view AS SELECT * FROM shop.big")
+    application.execute("CREATE TABLE shop.parted (customer int, item int) PARTITION BY HASH (item)")
+    application.execute("CREATE TABLE shop.part PARTITION OF shop.parted FOR VALUES WITH (MODULUS 1, REMAINDER 0)")
+    application.execute("INSERT INTO shop.parted SELECT customer, item FROM shop.big")
+    for number, (query, table, columns) in enumerate(INDEXABLE):
+        application.execute(f"CREATE SCHEMA source_{number}")  # type: ignore[call-overload]
+        application.execute(f"CREATE VIEW source_{number}.interactions AS {query}")  # type: ignore[call-overload]
+        application.execute("ANALYZE shop.big, shop.parted")
+        assert not sources.check_lookup(application, f"source_{number}").indexed
+        subject = Subject(
+            application,
+            "",
+            Settings(),
+            "application",
+            shop.name,
+            None,
+            None,
+            private=True,
+            own=True,
+            problem=None,
+            keywords=frozenset(),
+            names=[],
+        )
+        with application.transaction():
+            found = index_statement(subject, f"source_{number}", "interactions", "user_id")
+        concurrently = "CONCURRENTLY " if table == "big" else ""
+        assert found == (f"CREATE INDEX {concurrently}ON shop.{table} {columns};" if table else None)
+        if found:
+            application.execute(found)  # type: ignore[call-overload]
+            application.execute("ANALYZE shop.big, shop.parted")
+            assert sources.check_lookup(application, f"source_{number}").indexed
+
+
+@pytest.mark.parametrize(
+    ("condition", "alias", "expression"),
+    [
+        ("(v.user_id = $1)", "v", "user_id"),
+        ("((v.b > 1) AND ((v.a)::text = $1))", "v", "(a)::text"),
+        ('("V w".a = $1)', "V w", "a"),
+        ("(lower((v.a || ' = $1)'::text)) = $1)", "v", "lower((a || ' = $1)'::text))"),
+        ("(v.a > $1)", "v", None),
+        ("", "v", None),
+    ],
+)
+def test_what_a_filter_compares(condition: str, alias: str, expression: str | None) -> None:
+    assert compared(condition, alias) == expression
+
+
+@pytest.mark.parametrize(
+    ("url", "seconds"),
+    [
+        ("postgresql://h/x", 60),
+        ("postgresql://h/x?keepalives=0", None),
+        ("postgresql://h/x?keepalives_idle=600", 630),
+        ("postgresql://h/x?keepalives_idle=0&keepalives_count=0", 7200 + 90),
+    ],
+)
+def test_when_a_dead_connection_is_noticed(url: str, seconds: int | None) -> None:
+    assert noticed_after(url) == seconds
+
+
+@pytest.mark.parametrize(
+    ("observed", "kind"),
+    [
+        (Observed(7, (7, 7), (8, 8)), "none"),
+        (Observed(-99, (7, 7), (8, 8)), "session"),
+        (Observed(-99, (7, 7), (7, 8)), "transaction"),
+        (Observed(-99, (7, 8), (9, 9)), "transaction"),
+        (Observed(-99, (), (), transactions=False), "transaction"),
+    ],
+)
+def test_kinds_of_poolers(observed: Observed, kind: str) -> None:
+    assert kind_of(observed) == kind
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session", "statement"])
+def test_pgbouncer_is_recognized(
+    mode: str, good: Database, kept: list[Database], tmp_path: Path, unused_port: int
+) -> None:
+    """Debian's package pgbouncer, in front of the test server."""
+    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        pytest.skip("NO PGBOUNCER HERE: that doctor recognizes one was not tested (Debian: apt install pgbouncer)")
+    (tmp_path / "ini").write_text(
+        f"[databases]\n{good.name} = host={good.server.sockets} user=worker\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
+        f"listen_port = {unused_port}\nauth_type = any\npool_mode = {mode}\nunix_socket_dir =\n"
+    )
+    # it refuses to run as root
+    as_somebody = ["unshare", "--user", "--map-user=65534"] if os.geteuid() == 0 else []
+    command = ["setpriv", "--pdeathsig", "TERM", *as_somebody, program, str(tmp_path / "ini")]
+    with (tmp_path / "log").open("w") as log, subprocess.Popen(command, stderr=log) as bouncer:
+        try:
+            url = f"postgresql://worker@127.0.0.1:{unused_port}/{good.name}"
+            until(lambda: "process up" in (tmp_path / "log").read_text())
+            found = doctor.examine(settings_of(good).model_copy(update={"database_url": url}))
+        finally:
+            bouncer.terminate()
+    expected = {
+        "transaction": USUAL | {"pooler": "error"},
+        "session": USUAL | {"pooler": "note"},
+        "statement": {"connection": "error", "broker": "note"},
+    }
+    assert worse_than_ok(found) == expected[mode]
+    if mode == "statement":
+        assert "statement pooling" in found[0].found
+    kept.append(good)
+
+
+@pytest.fixture
+def unused_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port: int = listening.getsockname()[1]
+    return port
+
+
+def test_the_page_and_the_readme_tell_of_every_check() -> None:
+    page = (Path(__file__).parents[2] / "docs/doctor.md").read_text()
+    for check in CHECKS:
+        assert f"`{check.name}`" in page, f"docs/doctor.md does not tell of {check.name}"
+    names = {line.split("`")[1] for line in page.splitlines() if line.startswith("| `")}
+    assert names == {check.name for check in CHECKS}

@@ -1,0 +1,180 @@
+"""`--dry-run`: it prints the SQL, that SQL does the job, and until then nothing is changed and nobody waits."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from conftest import Command, Database, drop_database, make_database, superuser
+from support import Generations, look, states
+
+from recstore import registry
+from recstore.embedded import Server
+from recstore.rehearsal import Rehearsal
+from recstore.runs import take_lock
+
+CREATE = "create retail --table shop.views --item product_id --value view_count --factors 16 --search exact"
+
+OBJECTS = """
+SELECT 'relation ' || c.oid::regclass || ' ' || c.relkind::text || ' ' || coalesce(c.relacl::text, '') || ' '
+    || coalesce(pg_get_viewdef(CASE WHEN c.relkind = 'v' THEN c.oid END), '') || ' '
+    || coalesce((SELECT string_agg(concat_ws(' ', a.attname, format_type(a.atttypid, a.atttypmod), a.attstorage), ', ' ORDER BY
+        a.attnum) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '') AS object
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname !~ '^pg_(toast|catalog)|information_schema'
+UNION ALL
+SELECT 'schema ' || n.nspname || ' ' || coalesce(n.nspacl::text, '') FROM pg_namespace n WHERE n.nspname !~ '^pg_t'
+UNION ALL
+SELECT 'function ' || p.oid::regprocedure || ' ' || coalesce(p.proacl::text, '') || ' ' || p.prosrc
+FROM pg_proc p WHERE p.pronamespace::regnamespace::text !~ 'pg_catalog|information_schema'
+UNION ALL
+SELECT 'inherits ' || i.inhrelid::regclass || ' ' || i.inhparent::regclass FROM pg_inherits i
+UNION ALL
+SELECT 'sequence ' || s.schemaname || '.' || s.sequencename || ' ' || coalesce(s.last_value, 0) FROM pg_sequences s
+ORDER BY 1
+"""
+
+
+def digest(database: Database) -> list[str]:
+    """Everything of the database that a change could change: objects, grants, sequences, and recstore's own rows."""
+    tables = "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = to_regnamespace('recstore_private') AND relkind = 'r'"
+    with superuser(database.server, database.name) as connection:
+        found = [str(row[0]) for row in connection.execute(OBJECTS)]
+        for (table,) in connection.execute(tables).fetchall():
+            found += [f"{table}: {row[0]}" for row in connection.execute(f"SELECT t::text FROM {table} t ORDER BY 1")]
+    return found
+
+
+def effect(database: Database) -> list[str]:
+    """`digest` without moments, random keys, and what runs write about themselves."""
+    varying = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[.\d]*\+\d\d|[0-9a-f]{8}-[0-9a-f-]{27}|\"\"milliseconds\"\": [\d.]+"
+    varying += r"|(?<=pointers: \(1,\d,)\d+|(?<=\[\],)\d+"  # the fence of a run, the number of a transaction
+    own = ("recstore_private.runs: ", "sequence recstore_private.runs_")
+    return [re.sub(varying, "..", line) for line in digest(database) if not line.startswith(own)]
+
+
+@pytest.fixture
+def twin(server: Server, shop_template: str) -> Iterator[Database]:
+    """Another such shop."""
+    database = make_database(server, shop_template)
+    yield database
+    drop_database(database)
+
+
+def rehearse(recstore: Command, database: Database, line: str) -> list[str]:
+    """The statements of a dry run, which leaves everything as it was."""
+    before = digest(database)
+    answer = recstore(f"{line} --dry-run --json", url=database.url)
+    assert answer.code == 0, answer.err
+    assert digest(database) == before
+    assert set(answer.json) == {"statements"}
+    statements: list[str] = answer.json["statements"]
+    return statements
+
+
+def execute(database: Database, statements: list[str]) -> None:
+    """As psql would: each as it is, without parameters."""
+    connection = database.connect()
+    for statement in statements:
+        connection.execute(statement)  # type: ignore[call-overload]
+
+
+def same(recstore: Command, twin: Database, shop: Database, line: str) -> list[str]:
+    """Executes on the one what a dry run prints, on the other the command; both have the same effect."""
+    statements = rehearse(recstore, twin, line)
+    execute(twin, statements)
+    assert recstore(line + " --yes" * line.startswith("drop")).code == 0
+    assert effect(twin) == effect(shop), line
+    return statements
+
+
+def test_what_is_printed_does_what_the_command_does(recstore: Command, shop: Database, twin: Database) -> None:
+    same(recstore, twin, shop, CREATE)
+    assert "SELECT v.view_count" not in "".join(same(recstore, twin, shop, "alter retail --alpha 3 --value none"))
+    same(recstore, twin, shop, "grant retail application --people")
+    same(recstore, twin, shop, "db grant application")
+    same(recstore, twin, shop, "db revoke application")
+    for database in (twin, shop):
+        made = Generations(database)
+        made.publish()
+        made.publish()
+    assert any("pointers" in statement for statement in same(recstore, twin, shop, "rollback retail"))
+    same(recstore, twin, shop, "rollback retail --to 2")
+    resized = same(recstore, twin, shop, "alter retail --factors 1000 --resize")
+    assert any(statement.startswith("DROP VIEW") for statement in resized)  # another type: not replaced in place
+    same(recstore, twin, shop, "prune retail --keep 1")
+    same(recstore, twin, shop, "drop retail --cascade")
+
+
+def test_a_migration_is_printed_up_and_down(recstore: Command, empty: Database) -> None:
+    for line in ("db upgrade", "db downgrade 0003", "db upgrade", "db downgrade base"):
+        before = digest(empty)
+        answer = recstore(f"{line} --dry-run", url=empty.url)
+        assert (answer.code, digest(empty)) == (0, before)
+        execute(empty, [answer.out])
+        assert recstore("db check", url=empty.url).code == (0 if line == "db upgrade" else 1)
+    assert recstore("db upgrade", url=empty.url).code == 0
+    assert "Alembic refused" in recstore("db downgrade 0815 --dry-run", url=empty.url).err
+    assert recstore("db upgrade --dry-run", url=empty.url).out == "-- nothing to do\n"
+
+
+def test_nobody_waits_for_a_dry_run_and_what_would_hold_it_up_is_said(
+    recstore: Command, shop: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recstore(CREATE)
+    made = Generations(shop)
+    for _ in range(3):
+        made.publish()
+    strong = (
+        "SELECT l.relation::regclass::text AS name, l.mode FROM pg_locks l JOIN pg_class c ON c.oid = l.relation"
+        " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname IN ('retail', 'shop') AND l.mode <> 'AccessShareLock'"
+    )
+    note, seen = Rehearsal.note, []
+
+    def noted(self: Rehearsal, text: str) -> None:
+        note(self, text)
+        seen.append(look(shop, strong))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Rehearsal, "note", noted)
+        for line in ("drop retail", "alter retail --alpha 3", "rollback retail --to 2", "prune retail --keep 1"):
+            assert recstore(line + " --dry-run").out.startswith("BEGIN;")
+    assert len(seen) > 12
+    assert not any(seen)
+    reader = shop.connect("application")
+    reader.execute("BEGIN; SELECT * FROM shop.views LIMIT 1")
+    assert re.search(
+        r"-- generation \d stays until process \d+ .*has ended", recstore("prune retail --keep 1 --dry-run").out
+    )
+    monkeypatch.setenv("RECSTORE_RETENTION", "3600")
+    assert "s more (RECSTORE_RETENTION)" in recstore("prune retail --keep 1 --dry-run").out
+    with shop.connect() as other:
+        take_lock(other, registry.get(other, "retail"))
+        assert recstore("drop retail --dry-run").out.startswith("-- refused for now: another run of 'retail'")
+    for line in (
+        "drop nix",
+        "rollback retail --to 99",
+        "publish retail",
+        "alter retail --factors 1000",
+        "grant retail nix",
+    ):
+        assert recstore(line + " --dry-run").code in (1, 2)
+
+
+def test_what_waits_to_go_live_is_said(recstore: Command, shop: Database) -> None:
+    recstore(CREATE)
+    made = Generations(shop)
+    reader = shop.connect("worker")
+    reader.execute("BEGIN; SELECT count(*) FROM retail.item_vectors")
+    made.publish()
+    made.publish(shop.settings.model_copy(update={"flip_wait": 0}))
+    assert states(shop)[2] == "ready"
+    waits = rehearse(recstore, shop, "publish retail")
+    assert len(waits) == 1
+    assert waits[0].startswith("-- generation 2 waits for process")
+    now = rehearse(recstore, shop, "publish retail --now")
+    assert now[0] == waits[0]
+    assert any("pointers" in statement for statement in now)
+    reader.execute("ROLLBACK")
+    execute(shop, rehearse(recstore, shop, "publish retail"))
+    assert states(shop)[2] == "live"
+    assert len(shop.connect().execute("SELECT * FROM retail.recommend(1, 10)").fetchall()) == 10

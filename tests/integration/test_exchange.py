@@ -1,0 +1,389 @@
+"""`recstore export` and `recstore import` on a real server: a generation goes out into a file that NumPy alone reads, and in
+again elsewhere, under other id types too; what is wrong with a file costs nothing."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Command, Database, drop_database, make_database
+from support import Hook, look
+from support_sql import as_template, copy_of, rows, value
+
+from recstore import pipeline, registry
+from recstore.definition import Gate, Hyperparameters, Publication, Schedule, Source, Storage
+from recstore.embedded import Server
+from recstore.errors import IdsDoNotConvert, ImportRefused, ImportShrunk, ReportNotWritten
+from recstore.exchange import exporting, reading
+from recstore.exchange.importing import import_generation
+from recstore.publication import calibration, stored
+
+GIVEN = Hyperparameters(factors=8, iterations=6, regularization=5, alpha=60)
+USERS = (1, 2, 14, 40, 99999)
+ITEMS = (1, 2, 17, 60)
+
+TOLD = """
+import sys
+best = np.argsort(-scores)[:10]
+print(json.dumps({
+    "items": file["item_id"][best].tolist(), "scores": scores[best].tolist(), "factors": about["factors"],
+    "trainer": about["training"]["trainer"],
+    "modules": [name for name in sys.modules if name.split(".")[0] in ("recstore", "pyarrow")],
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def published(server: Server, shop_template: str) -> str:
+    """A template: the shop with a live generation, of whose pairs a fifth is held out."""
+    database = make_database(server, shop_template)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibration, "SAMPLE", 2)
+        database.create(hyperparameters=GIVEN, gate=Gate(held_out=0.2))
+        assert database.retrain().live
+    return as_template(database, "template_exchange")
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "SAMPLE", 2)
+
+
+@pytest.fixture
+def here(server: Server, published: str) -> Iterator[Database]:
+    database = copy_of(server, published)
+    yield database
+    drop_database(database)
+
+
+@pytest.fixture(scope="module")
+def exported(server: Server, published: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its generation in a file."""
+    path = tmp_path_factory.mktemp("exchange") / "retail.npz"
+    database = copy_of(server, published)
+    done = exporting.export(database.url, database.settings, "retail", path)
+    assert (done.generation, done.users, done.items, done.factors) == (1, 240, 120, 8)
+    assert done.bytes == path.stat().st_size
+    drop_database(database)
+    return path
+
+
+@pytest.fixture
+def file(exported: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(exported, tmp_path / "retail.npz"))
+
+
+def answers(database: Database, key: Any = int, kind: str = "bigint") -> dict[str, Any]:
+    """What the functions return, by plain ids."""
+    connection, found = database.connect(), {}
+    for user in USERS:
+        for name in ("recommend", "similar_users"):
+            found[f"{name} {user}"] = rows(connection, f"SELECT * FROM retail.{name}(%s::{kind}, 10)", key(user))
+        found[f"predict {user}"] = value(
+            connection, f"SELECT retail.predict(%s::{kind}, %s)", key(user), key(1) if kind == "text" else 1
+        )
+    for item in ITEMS:
+        given = key(item) if kind == "text" else item
+        for name in ("similar_items", "users_for_item"):
+            found[f"{name} {item}"] = rows(connection, f"SELECT * FROM retail.{name}(%s, 10)", given)
+    found["popular"] = rows(connection, "SELECT * FROM retail.popular_items(10)")
+    return found
+
+
+def changed(path: Path, **arrays: Any) -> Path:
+    """The same file with other arrays; None takes one away."""
+    with np.load(path) as file:
+        content = {name: file[name] for name in file.files} | arrays
+    np.savez(path, **{name: array for name, array in content.items() if array is not None})
+    return path
+
+
+def about(path: Path, **said: Any) -> Path:
+    with np.load(path) as file:
+        told = json.loads(file["about"].item()) | said
+    return changed(path, about=np.array(json.dumps(told)))
+
+
+def test_numpy_alone_gives_the_same_list(here: Database, exported: Path) -> None:
+    """The example of the documentation, in a process that has NumPy and nothing of recstore's."""
+    page = (Path(__file__).parents[2] / "docs/files.md").read_text().partition("## Files out and in")[2]
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[:1]
+    done = subprocess.run(
+        [sys.executable, "-c", example + TOLD], capture_output=True, text=True, check=True, cwd=exported.parent
+    )
+    printed, said = done.stdout.splitlines()[0], json.loads(done.stdout.splitlines()[-1])
+    expected = rows(here.connect(), "SELECT * FROM retail.recommend(42, 10, false)")
+    assert said["items"] == [row["item_id"] for row in expected]
+    assert printed == str(np.array(said["items"]))
+    assert said["scores"] == pytest.approx([row["score"] for row in expected], rel=1e-5)
+    assert (said["factors"], said["trainer"], said["modules"]) == (8, "als", [])
+
+
+def test_what_is_in_the_file(here: Database, exported: Path) -> None:
+    connection = here.connect()
+    with np.load(exported, allow_pickle=False) as file:
+        for side, columns in (("item", ("embedding", "preference")), ("user", ("preference",))):
+            found = rows(connection, f"SELECT * FROM retail.{side}_vectors ORDER BY {side}_id")
+            assert file[f"{side}_id"].tolist() == [row[f"{side}_id"] for row in found]
+            assert file[f"{side}_length"].tolist() == [row["length"] for row in found]
+            for name in columns:
+                whole = np.array([json.loads(row[name]) for row in found], dtype=np.float32)
+                np.testing.assert_array_equal(file[f"{side}_{name}"], whole[:, :8])
+                assert not whole[:, 8:].any()
+        told = json.loads(file["about"].item())
+        assert (file["item_id"].dtype, file["user_id"].dtype) == (np.int32, np.int64)
+        pairs = "SELECT item_id, count(*) AS users, sum(value)::float8 AS views FROM retail.interactions GROUP BY 1 ORDER BY 1"
+        found = rows(connection, pairs)
+        assert file["item_users"].tolist() == [row["users"] for row in found]
+        assert file["item_views"].tolist() == [row["views"] for row in found]
+        assert file["item_held_out"].sum() == told["held_out"]["pairs"] > 0
+    (row,) = look(
+        here,
+        "SELECT definition, training, confidence, fold_in FROM recstore_private.generations g WHERE ready_at IS NOT NULL",
+    )
+    assert {name: told[name] for name in row} == row
+    assert (told["recommender"], told["user_type"], told["versions"]["numpy"]) == ("retail", "bigint", np.__version__)
+    assert not any(key in json.dumps(told) for key in ("held_out_key", "postgresql://"))
+
+
+def test_a_round_trip_gives_the_same_answers(here: Database, recstore: Command, shop: Database, file: Path) -> None:
+    before = answers(here)
+    dry = recstore(f"import retail {file} --create --dry-run")
+    assert "it would create the recommender retail" in dry.out
+    assert recstore(f"import retail {file}").code == 2
+    told = recstore(f"import retail {file} --create")
+    assert (told.code, "generation 1 of retail, imported from" in told.out) == (0, True), told.err
+    assert answers(shop) == before
+    assert "imported: retail.npz, generation 1 of 'retail'" in recstore("show retail").out
+    (run,) = recstore("runs retail --job import --json").json
+    assert (run["state"], run["outcome"]) == ("succeeded", "Generation 1 is live.")
+    # what a later training reads of it is what is read of the original
+    one, other = ({}, {})
+    for database, into in ((here, one), (shop, other)):
+        connection = database.connect()
+        read = stored.read(connection, database.url, registry.get(connection, "retail"), 1, "test")
+        assert read is not None
+        into |= {"items": read.fold_in.item_factors, "users": read.fold_in.item_users, "idf": read.confidence.idf}
+        into |= {"alpha": np.array(read.alpha)}
+    for name, array in one.items():
+        np.testing.assert_array_equal(array, other[name])
+    # a retrain goes on from it, and its gate says why nothing is compared; then back to the import, by rollback
+    assert shop.retrain().live
+    (trained,) = look(shop, "SELECT metrics, training FROM recstore_private.generations WHERE generation = 2")
+    assert "is from a file" in trained["metrics"]["unknown"]
+    assert pipeline.roll_back(shop.url, shop.settings, "retail") == (2, 1)
+    assert answers(shop) == before
+
+
+def test_under_text_ids_and_back(shop: Database, here: Database, file: Path, tmp_path: Path) -> None:
+    before = answers(here)
+    source = Source(
+        query="SELECT user_id::text AS user_id, product_id::text AS item_id, view_count AS value FROM shop.views"
+    )
+    shop.create(source=source.model_copy(update={"seen": "published"}), publication=Publication(search="hnsw"))
+    assert import_generation(shop.url, shop.settings, "retail", file).live
+
+    def plain(found: dict[str, Any]) -> dict[str, Any]:
+        """With numbers for ids again, equals in the order of numbers."""
+        told = {}
+        for name, answer in found.items():
+            if isinstance(answer, list):
+                answer = [row | {key: int(row[key]) for key in row.keys() & {"item_id", "user_id"}} for row in answer]
+                best = "users" if name == "popular" else "score"
+                answer.sort(key=lambda row: (-row[best], -row.get("views", 0), row.get("item_id") or row["user_id"]))
+            told[name] = answer
+        return told
+
+    assert plain(answers(shop, str, "text")) == plain(before)
+    # and back under numbers: the file of the text generation says the same as the first
+    back = tmp_path / "back.npz"
+    exporting.export(shop.url, shop.settings, "retail", back)
+    assert import_generation(here.url, here.settings, "retail", back).generation == 2
+    assert answers(here) == before
+    connection = here.connect()
+    recommender = registry.get(connection, "retail")
+    first, second = (stored.read(connection, here.url, recommender, number, "test") for number in (1, 2))
+    assert first is not None
+    assert second is not None
+    np.testing.assert_array_equal(first.fold_in.item_users, second.fold_in.item_users)
+
+
+def test_into_the_same_recommender_the_gate_compares(here: Database, file: Path, recstore: Command) -> None:
+    """The file's held-out pairs are those of this recommender: neither generation saw them."""
+    with here.connect() as connection:
+        recommender = registry.get(connection, "retail")
+        worse = GIVEN.model_copy(update={"factors": 1})
+        altered = recommender.definition.model_copy(update={"hyperparameters": worse})
+        registry.alter(connection, here.settings, recommender, altered)
+    assert here.retrain(force=True).live
+    bad = file.with_name("bad.npz")
+    exporting.export(here.url, here.settings, "retail", bad)
+    good = import_generation(here.url, here.settings, "retail", file)
+    assert good.live
+    (gate,) = look(here, "SELECT stages FROM recstore_private.runs WHERE job = 'import'")
+    told = {stage["stage"]: stage.get("told") for stage in gate["stages"]}
+    assert "of generation 2, +" in told["gate"]
+    with pytest.raises(ImportRefused, match=rf"worse than the live one.*Generation {good.generation} stays live"):
+        import_generation(here.url, here.settings, "retail", bad)
+    assert value(here.connect(), "SELECT retail.generation()") == good.generation
+    answer = recstore(f"import retail {bad} --force", url=here.url)
+    assert (answer.code, "Published by force although it is worse" in answer.err) == (0, True), answer.err
+
+
+def test_what_is_being_exported_is_not_pruned(here: Database, file: Path, tmp_path: Path) -> None:
+    assert import_generation(here.url, here.settings, "retail", file).live
+    found = []
+    settings = here.settings.model_copy(update={"prune_wait": 0.0})
+    hook = Hook(on_progress=lambda _: found.append(pipeline.prune(here.url, settings, "retail", keep=1)))
+    exporting.export(here.url, settings, "retail", tmp_path / "old.npz", generation=1, reporter=hook)
+    assert [(done["pruned"], list(done["postponed"])) for done in found] == [([], [1])] * len(found)
+    assert pipeline.prune(here.url, settings, "retail", keep=1)["pruned"] == [1]
+    with np.load(file) as one, np.load(tmp_path / "old.npz") as other:
+        assert one.files == other.files
+        assert all((one[name] == other[name]).all() for name in one.files if name != "about")
+
+
+def test_without_people(here: Database, shop: Database, recstore: Command, tmp_path: Path) -> None:
+    path = tmp_path / "items.npz"
+    assert recstore(f"export retail {path} --no-users --json", url=here.url).json["users"] == 0
+    with np.load(path) as file:
+        assert not [name for name in file.files if name.startswith("user")]
+    before = answers(here)
+    answer = recstore(f"import retail {path} --create")
+    assert (answer.code, "The file has no users" in answer.err) == (0, True), answer.err
+    after = answers(shop)
+    assert all(after[f"similar_items {item}"] == before[f"similar_items {item}"] for item in ITEMS)
+    assert {row["reason"] for row in after["recommend 14"]} == {"popular"}
+    unknown = "SELECT retail.user_vector(99999)::real[] AS v"
+    assert rows(shop.connect(), unknown) == rows(here.connect(), unknown)
+    assert shop.retrain().live  # its confidence has the number of users that it was trained with
+    refused = recstore(f"import retail {path}")
+    assert (refused.code, "0 users instead of 240 (-100%)" in refused.err) == (5, True), refused.err
+
+
+def test_the_wrong_file_and_ids_that_do_not_convert(here: Database, file: Path, recstore: Command) -> None:
+    with np.load(file) as read:
+        content = {name: read[name] for name in read.files}
+    other = changed(Path(shutil.copy(file, file.with_name("other.npz"))), item_id=content["item_id"] + 1000)
+    with pytest.raises(ImportShrunk, match="of the live generation's 120 items it has 0"):
+        import_generation(here.url, here.settings, "retail", other)
+    assert "refused without --force" in recstore(f"import retail {other} --dry-run", url=here.url).out
+    texts = content["user_id"].astype("U20")
+    texts[:2] = "042", "x"
+    changed(file, user_id=texts)
+    about(file, user_type="text")
+    with pytest.raises(
+        IdsDoNotConvert, match=r"2 of 240 have no bigint that is written the same, for instance '042', 'x'"
+    ):
+        import_generation(here.url, here.settings, "retail", file)
+    assert value(here.connect(), "SELECT retail.generation()") == 1
+    assert look(here, "SELECT FROM recstore_private.generations WHERE state = 'building'") == []
+
+
+def test_users_that_nobody_knows_here_are_warned_of(shop: Database, file: Path, recstore: Command) -> None:
+    query = "SELECT 'c' || user_id AS user_id, product_id AS item_id, 1 AS value FROM shop.views"
+    shop.create(source=Source(query=query), schedule=Schedule(cron="0 3 * * *"))
+    answer = recstore(f"import retail {file}")
+    assert (answer.code, "None of 2 sampled users of the file is in the source here" in answer.err) == (0, True)
+    assert "trains anew when it is due" in answer.out
+
+
+def test_a_failed_import_leaves_nothing(shop: Database, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("recstore.publication.checks.check", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        import_generation(shop.url, shop.settings, "retail", file, create=True)
+    assert look(shop, "SELECT FROM recstore_private.recommenders") == []
+    assert look(shop, "SELECT FROM pg_namespace WHERE nspname = 'retail'") == []
+
+
+def test_too_many_factors(shop: Database, file: Path, recstore: Command) -> None:
+    with np.load(file) as read:
+        wide = {
+            name: np.pad(read[name], ((0, 0), (0, 72)))
+            for name in ("item_embedding", "item_preference", "user_preference")
+        }
+        wide["mean_preference"] = np.pad(read["mean_preference"], (0, 72))
+    about(changed(file, **wide), factors=80)
+    shop.create()
+    answer = recstore(f"import retail {file}")
+    assert (answer.code, "recstore alter retail --factors 80 --resize" in answer.err) == (2, True), answer.err
+
+
+def test_the_file_is_there_whole_or_not_at_all(
+    here: Database, file: Path, recstore: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = file.read_bytes()
+    answer = recstore(f"export retail {file}", url=here.url)
+    assert (answer.code, "exists. Replace it? Add --yes" in answer.err) == (2, True)
+    for line, code, words in (
+        ("retail /nonexistent/x.npz", 2, "there is no such folder"),
+        ("retail new.npz --generation 7", 2, "has no generation 7"),
+        ("nobody new.npz", 2, "There is no recommender named 'nobody'"),
+    ):
+        answer = recstore(f"export {line}", url=here.url)
+        assert (answer.code, words in answer.err) == (code, True), answer.err
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(exporting, "id_arrays", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        exporting.export(here.url, here.settings, "retail", file)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(exporting, "id_arrays", full)
+    with pytest.raises(ReportNotWritten, match="No space left on device"):
+        exporting.export(here.url, here.settings, "retail", file)
+    assert [path.name for path in file.parent.iterdir()] == ["retail.npz"]
+    assert file.read_bytes() == kept
+    monkeypatch.undo()
+    assert recstore(f"export retail {file} --yes", url=here.url).code == 0
+    assert file.read_bytes() != kept  # exported at another time
+    assert zipfile.is_zipfile(file)
+    assert reading.read(file).about.generation == 1
+
+
+def test_half_precision_uuids_a_hybrid_and_a_collapsed_item(shop: Database, tmp_path: Path) -> None:
+    path = tmp_path / "half.npz"
+    query = "SELECT md5(user_id::text)::uuid AS user_id, product_id AS item_id, view_count AS value FROM shop.views"
+    shop.create(
+        source=Source(query=query),
+        storage=Storage(vector_type="halfvec"),
+        hyperparameters=Hyperparameters(trainer="hybrid", factors=16, iterations=3),
+        gate=Gate(held_out=0.2),
+        publication=Publication(search="hnsw", index_users=True),
+    )
+    assert shop.retrain().live
+    connection = shop.connect()
+    connection.execute("UPDATE retail._items_1 SET (embedding, preference) = (NULL, NULL) WHERE item_id = 5")
+    exporting.export(shop.url, shop.settings, "retail", path)
+    with np.load(path, allow_pickle=False) as file:
+        assert (file["item_embedding"].dtype, file["user_preference"].dtype) == (np.float16, np.float16)
+        assert not file["item_embedding"][file["item_id"] == 5].any()
+        assert file["user_id"].dtype == "U36"
+    outcome = import_generation(shop.url, shop.settings, "retail", path)
+    assert outcome.live
+    assert any("1 items have factors that shrank to nothing" in warning for warning in outcome.warnings)
+    for table, key in (("items", "item_id"), ("users", "user_id")):
+        first, second = (
+            rows(connection, f"SELECT * FROM retail._{table}_{number} ORDER BY {key}")
+            for number in (1, outcome.generation)
+        )
+        assert [row | {"generation": 1} for row in second] == first
+    recommender = registry.get(connection, "retail")
+    one, two = (stored.read(connection, shop.url, recommender, number, "test") for number in (1, outcome.generation))
+    assert one is not None
+    assert two is not None
+    assert (one.fold_in.constants, one.held_out) == (two.fold_in.constants, two.held_out)

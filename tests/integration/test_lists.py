@@ -1,0 +1,437 @@
+"""Every list at once is what the functions return one by one; a table is replaced whole, a file is there whole, or not at all."""
+
+import csv
+import gzip
+import io
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Command, Database, drop_database, make_database
+from pyarrow import parquet
+from support import Hook, look
+from support_sql import Rows, as_template, copy_of, rows, value
+
+from recstore import dispatch, errors, lists, pipeline, registry
+from recstore.definition import Candidates, Lists, Source, Storage
+from recstore.embedded import Server
+from recstore.publication import calibration
+
+TOLERANCE = 2e-5
+K = 7
+MADE = "SELECT * FROM made.recommendations"
+
+
+@pytest.fixture(scope="module")
+def template(server: Server, shop_template: str) -> str:
+    """The small shop, trained, with a schema for tables of lists; and what is rare in it. User 1 has seen nearly everything,
+    user 9 nothing any more; user 5 and item 7 have no vector, item 4 has that of item 3."""
+    sample, calibration.SAMPLE = calibration.SAMPLE, 2
+    database = make_database(server, shop_template)
+    database.create()
+    database.retrain()
+    mixed = Source(
+        query="SELECT 'ñ' || v.user_id AS user_id, md5(v.product_id::text)::uuid AS item_id, v.view_count AS value"
+        " FROM shop.views v",
+        seen="published",
+    )
+    database.create("mixed", source=mixed, storage=Storage(vector_type="halfvec"))
+    database.retrain("mixed")
+    calibration.SAMPLE = sample
+    with database.connect("application") as application:
+        application.execute("CREATE SCHEMA made")
+        application.execute("GRANT ALL ON SCHEMA made TO worker")
+        application.execute(
+            "INSERT INTO shop.views SELECT 1, p.product_id, 1 FROM shop.products p WHERE p.product_id < 115"
+            " ON CONFLICT DO NOTHING"
+        )
+        application.execute("DELETE FROM shop.views WHERE user_id = 9")
+    with database.connect() as worker:
+        worker.execute("UPDATE retail._users_1 SET preference = NULL WHERE user_id = 5")
+        worker.execute("UPDATE retail._items_1 SET embedding = NULL, preference = NULL WHERE item_id = 7")
+        worker.execute(
+            "UPDATE retail._items_1 i SET (embedding, preference) = (t.embedding, t.preference) FROM retail._items_1 t"
+            " WHERE t.item_id = 3 AND i.item_id = 4"
+        )
+    return as_template(database, "template_lists")
+
+
+@pytest.fixture
+def trained(server: Server, template: str) -> Iterator[Database]:
+    database = copy_of(server, template)
+    yield database
+    drop_database(database)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "SAMPLE", 2)  # calibration is not looked at here
+
+
+def recommend(database: Database, into: str = "made.recommendations", name: str = "retail", **more: Any) -> lists.Made:
+    return lists.recommend_all(database.url, database.settings, name, into, **({"k": K} | more))
+
+
+def similar(database: Database, into: str = "made.similar", name: str = "retail", **more: Any) -> lists.Made:
+    return lists.similar_all(database.url, database.settings, name, into, **({"k": K} | more))
+
+
+def assert_same(made: Rows, asked: Rows, owner: str, item: str) -> None:
+    """The same lists; two items may change places where their scores differ in the last digits of single precision."""
+    found, expected = by_owner(made, owner), by_owner(asked, owner)
+    assert found.keys() == expected.keys()
+    largest = max(abs(row["score"]) for row in asked)
+    for key, right in expected.items():
+        given = found[key]
+        assert [row["rank"] for row in given] == list(range(1, len(right) + 1))
+        assert [row["score"] for row in given] == pytest.approx(
+            [row["score"] for row in right], abs=TOLERANCE * largest
+        )
+        assert [row.get("reason") for row in given] == [row.get("reason") for row in right]
+        scores = {row[item]: row["score"] for row in right}
+        for mine, theirs in zip(given, right, strict=True):
+            near = scores.get(mine[item], right[-1]["score"])
+            assert mine[item] == theirs[item] or abs(near - theirs["score"]) < 2 * TOLERANCE * largest
+
+
+def by_owner(found: Rows, owner: str) -> dict[Any, Rows]:
+    result: dict[Any, Rows] = {}
+    for row in sorted(found, key=lambda row: (str(row[owner]), row["rank"])):
+        result.setdefault(row[owner], []).append(row)
+    return result
+
+
+def recommended(database: Database, users: str, name: str = "retail", k: int = K) -> Rows:
+    return rows(
+        database.connect(),
+        f"SELECT u.user_id, r.* FROM ({users}) u (user_id), {name}.recommend(u.user_id, {k})"
+        " WITH ORDINALITY r (item_id, score, reason, rank)",
+    )
+
+
+def alike(database: Database, name: str = "retail", min_users: int = 3) -> Rows:
+    return rows(
+        database.connect(),
+        f"SELECT i.item_id, r.* FROM {name}.item_vectors i, {name}.similar_items(i.item_id, {K}, {min_users})"
+        " WITH ORDINALITY r (similar_item_id, score, rank)",
+    )
+
+
+EVERYONE = "SELECT user_id FROM {}.user_vectors"
+
+
+def alter(database: Database, **sections: Any) -> None:
+    with database.connect() as connection:
+        retail = registry.get(connection, "retail")
+        registry.alter(connection, database.settings, retail, retail.definition.model_copy(update=sections))
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize(
+    "candidates", [None, "SELECT product_id AS item_id FROM shop.products WHERE product_id % 3 > 0"]
+)
+def test_the_lists_are_those_of_the_functions(trained: Database, candidates: str | None) -> None:
+    if candidates:
+        alter(trained, candidates=Candidates(query=candidates))
+    made = recommend(trained)
+    found = rows(trained.connect(), MADE)
+    assert_same(found, recommended(trained, EVERYONE.format("retail")), "user_id", "item_id")
+    lists_of = by_owner(found, "user_id")
+    assert (made.lists, made.rows, made.generation) == (len(lists_of), len(found), 1)
+    assert {row["generation"] for row in found} == {1}
+    assert {row["reason"] for row in lists_of[5]} == {"popular"}
+    assert len(lists_of[1]) == (6 if candidates is None else 4)
+    assert len(lists_of[9]) == K
+
+    assert similar(trained).lists == 119
+    assert_same(rows(trained.connect(), "SELECT * FROM made.similar"), alike(trained), "item_id", "similar_item_id")
+    similar(trained, min_users=30)
+    assert_same(
+        rows(trained.connect(), "SELECT * FROM made.similar"),
+        alike(trained, min_users=30),
+        "item_id",
+        "similar_item_id",
+    )
+
+
+@pytest.mark.contract
+def test_users_that_a_query_names_known_or_not(trained: Database) -> None:
+    users = "SELECT n FROM (VALUES (1), (5), (9), (9), (240), (777777), (NULL)) v (n)"
+    made = recommend(trained, users=f"{users};")
+    found = rows(trained.connect(), MADE)
+    assert made.lists == 5
+    assert_same(
+        found, recommended(trained, f"SELECT DISTINCT n FROM ({users}) v WHERE n IS NOT NULL"), "user_id", "item_id"
+    )
+    assert {row["reason"] for row in found if row["user_id"] == 777777} == {"popular"}
+    for query, complaint in (
+        ("SELECT 1; DROP TABLE shop.products", "multiple commands"),
+        ("DELETE FROM shop.views RETURNING user_id", "--users can not be read"),
+        ("SELECT true", "cannot cast type boolean to bigint"),
+        ("SELECT id FROM shop.nothing", 'relation "shop.nothing" does not exist'),
+    ):
+        with pytest.raises(errors.InvalidInput, match=complaint):
+            recommend(trained, users=query)
+    with pytest.raises(errors.RecstoreError, match="No list of 'retail' was written: bigint out of range"):
+        recommend(trained, users="SELECT user_id * 1e30 FROM shop.views")
+    assert rows(trained.connect(), MADE) == found
+
+
+def test_text_and_uuid_ids_half_precision_and_published_seen_items(trained: Database, tmp_path: Path) -> None:
+    recommend(trained, name="mixed", into="made.mixed")
+    asked = recommended(trained, EVERYONE.format("mixed"), "mixed")
+    assert_same(rows(trained.connect(), "SELECT * FROM made.mixed"), asked, "user_id", "item_id")
+    similar(trained, name="mixed", into=str(tmp_path / "similar.parquet"))
+    found = [row | {"reason": None} for row in parquet.read_table(tmp_path / "similar.parquet").to_pylist()]
+    asked = [
+        row | {"item_id": str(row["item_id"]), "similar_item_id": str(row["similar_item_id"])}
+        for row in alike(trained, "mixed")
+    ]
+    assert_same(found, asked, "item_id", "similar_item_id")
+
+
+def test_files_hold_what_the_table_holds(trained: Database, tmp_path: Path) -> None:
+    recommend(trained)
+    table = rows(trained.connect(), f"{MADE} ORDER BY user_id, rank")
+    for name in ("lists.csv", "lists.csv.gz", "lists.parquet"):
+        assert recommend(trained, into=str(tmp_path / name)).rows == len(table)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lists.csv", "lists.csv.gz", "lists.parquet"]
+    key = lambda row: (row["user_id"], row["rank"])  # noqa: E731
+    assert sorted(parquet.read_table(tmp_path / "lists.parquet").to_pylist(), key=key) == table
+    plain = (tmp_path / "lists.csv").read_text()
+    assert gzip.decompress((tmp_path / "lists.csv.gz").read_bytes()).decode() == plain
+    kinds: dict[str, Callable[[str], Any]] = {"score": float, "reason": str}
+    read = [
+        {name: kinds.get(name, int)(text) for name, text in row.items()} for row in csv.DictReader(io.StringIO(plain))
+    ]
+    assert sorted(read, key=key) == table
+
+
+def test_a_reader_sees_the_old_lists_or_the_new_ones_whole(trained: Database) -> None:
+    recommend(trained)
+    whole = value(trained.connect(), "SELECT count(*) FROM made.recommendations")
+    trained.connect().execute("GRANT SELECT ON made.recommendations TO application")
+    application = trained.connect("application")
+    application.execute("GRANT USAGE ON SCHEMA made TO worker")
+    ended, seen = threading.Event(), []
+
+    def read() -> None:
+        while not ended.is_set():
+            seen.append(value(application, "SELECT count(*) FROM made.recommendations"))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        with trained.connect() as old, old.transaction():
+            old.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            old.execute("SELECT FROM shop.products")  # its snapshot is of before
+            for _ in range(3):
+                recommend(trained)
+            assert value(old, "SELECT count(*) FROM made.recommendations") == whole
+    finally:
+        ended.set()
+        reader.join()
+    assert len(seen) > 3
+    assert set(seen) == {whole}
+
+
+def test_grants_indexes_and_the_name_of_the_generation_go_over(trained: Database) -> None:
+    recommend(trained)
+    connection = trained.connect()
+    connection.execute("GRANT SELECT ON made.recommendations TO application")
+    connection.execute("GRANT INSERT (score) ON made.recommendations TO application WITH GRANT OPTION")
+    connection.execute(
+        'CREATE INDEX "by Item" ON made.recommendations USING btree (item_id, score DESC) WHERE rank = 1'
+    )
+    described = (
+        "SELECT c.relacl::text, (SELECT string_agg(a.attacl::text, '') FROM pg_attribute a WHERE a.attrelid = c.oid) AS columns,"
+        " ARRAY(SELECT x.indexdef FROM pg_indexes x WHERE x.tablename = c.relname AND x.indexname NOT LIKE '%%pkey' ORDER BY 1)"
+        " AS indexes, obj_description(c.oid) AS comment FROM pg_class c WHERE c.oid = 'made.recommendations'::regclass"
+    )
+    before = rows(connection, described)
+    assert len(before[0]["indexes"]) == 1
+    trained.retrain()
+    recommend(trained)
+    comment = before[0]["comment"].replace("generation 1,", "generation 2,")
+    assert "Made by recstore: recommend-all of retail, generation 2, k 7." in comment
+    assert rows(connection, described) == [before[0] | {"comment": comment}]
+    key = "SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = 'made.recommendations'::regclass AND indisprimary"
+    assert value(connection, key).endswith("USING btree (user_id, rank)")
+    assert {row["generation"] for row in rows(connection, MADE)} == {2}
+
+
+def test_what_is_refused_before_any_work(trained: Database, tmp_path: Path) -> None:
+    connection, application = trained.connect(), trained.connect("application")
+    connection.execute("CREATE TABLE made.mine (n int)")
+    connection.execute("CREATE VIEW made.seen AS SELECT 1 AS n")
+    application.execute("CREATE SCHEMA closed")
+    recommend(trained)
+    similar(trained)
+    there = look(trained, "SELECT oid::text FROM pg_class ORDER BY 1"), list(tmp_path.iterdir())
+
+    def refused(into: str, error: type[errors.RecstoreError], words: str, **more: Any) -> None:
+        with pytest.raises(error, match=words):
+            recommend(trained, into=into, **more)
+
+    refused("made.mine", errors.ListTableRefused, "that is not recommend-all of 'retail'")
+    refused("made.seen", errors.ListTableRefused, "that is not recommend-all")
+    refused("made.similar", errors.ListTableRefused, "that is not recommend-all")
+    refused("made.recommendations", errors.ListTableRefused, "not recommend-all of 'mixed'", name="mixed")
+    refused("closed.lists", errors.PermissionDenied, 'GRANT USAGE, CREATE ON SCHEMA "closed" TO "worker"')
+    refused("nowhere.lists", errors.InvalidInput, "There is no schema 'nowhere'")
+    refused("retail.lists", errors.InvalidInput, "name one of your own")
+    refused("recommendations", errors.InvalidInput, "neither a table nor a file")
+    refused("made.re commend", errors.InvalidInput, "neither a table nor a file")
+    refused("made.new", errors.InvalidInput, "at least 1, not 0", k=0)
+    refused(f"{tmp_path}/lists.txt", errors.ListsNotWritten, "its ending says no format")
+    refused(f"{tmp_path}/no/lists.csv", errors.ListsNotWritten, "there is no folder")
+    (tmp_path / "folder.csv").mkdir()
+    refused(f"{tmp_path}/folder.csv", errors.ListsNotWritten, "that is a folder")
+    (tmp_path / "folder.csv").rmdir()
+    trained.create("fresh")
+    refused("made.new", errors.NotTrained, "no live generation yet", name="fresh")
+    with connection.transaction():
+        registry.drop(connection, trained.settings, registry.get(connection, "fresh"))
+    assert (look(trained, "SELECT oid::text FROM pg_class ORDER BY 1"), list(tmp_path.iterdir())) == there
+    assert rows(connection, "SELECT state FROM recstore.runs WHERE job = 'lists' AND state = 'running'") == []
+
+    for makes, drops, words in (
+        ("CREATE VIEW made.best AS SELECT * FROM made.recommendations", "DROP VIEW made.best", "view made.best"),
+        ("CREATE POLICY p ON made.recommendations", "DROP POLICY p ON made.recommendations", "policy p"),
+        ("CREATE FUNCTION made.f() RETURNS made.recommendations[] LANGUAGE sql AS 'SELECT NULL::made.recommendations[]'",
+         "DROP FUNCTION made.f", "function made.f"),
+        ("ALTER TABLE made.recommendations ADD CONSTRAINT c CHECK (rank < 99)",
+         "ALTER TABLE made.recommendations DROP CONSTRAINT c", "constraint c"),
+    ):  # fmt: skip
+        connection.execute(makes)
+        refused("made.recommendations", errors.ListTableRefused, f"it would take along .*{words}")
+        connection.execute(drops)
+    recommend(trained)
+
+
+@pytest.mark.parametrize("stage", ["recommend-all", "index"])
+def test_whatever_ends_the_work_leaves_the_old_lists(trained: Database, tmp_path: Path, stage: str) -> None:
+    recommend(trained)
+    before = rows(trained.connect(), MADE)
+    file = tmp_path / "lists.csv"
+    file.write_text("old")
+
+    def stop(name: str) -> None:
+        if name == stage:
+            raise KeyboardInterrupt
+
+    hook = Hook(on_stage=stop, on_progress=stop)
+    for into in ["made.recommendations", str(file)][: 1 if stage == "index" else 2]:
+        with pytest.raises(KeyboardInterrupt):
+            recommend(trained, into, reporter=hook)
+    assert rows(trained.connect(), MADE) == before
+    assert (file.read_text(), list(tmp_path.iterdir())) == ("old", [file])
+    tables = "SELECT relname FROM pg_class WHERE relnamespace = 'made'::regnamespace AND relkind = 'r'"
+    assert look(trained, tables) == [{"relname": "recommendations"}]
+    (run,) = rows(trained.connect(), "SELECT error FROM recstore.runs WHERE job = 'lists' ORDER BY run DESC LIMIT 1")
+    assert run["error"] == "Interrupted."
+    recommend(trained)
+
+
+def test_a_training_goes_on_beside_it_and_other_lists_and_a_drop_wait(trained: Database) -> None:
+    told: dict[str, Any] = {}
+
+    def meanwhile(name: str) -> None:
+        if name != "recommend-all" or told:
+            return
+        told["running"] = rows(trained.connect(), "SELECT running_job, running_progress FROM recstore.status")
+        told["states"] = rows(trained.connect(), "SELECT job, state FROM recstore.runs ORDER BY run DESC LIMIT 1")
+        for _ in range(2):
+            settings = trained.settings.model_copy(update={"prune_wait": 0})
+            told["retrain"] = pipeline.retrain(trained.url, settings, "retail")
+        with pytest.raises(errors.RunInProgress, match="recstore:run:"):
+            similar(trained)
+        connection = trained.connect()
+        with pytest.raises(errors.RunInProgress):
+            pipeline.drop(connection, trained.settings, registry.get(connection, "retail"))
+        done = dispatch.dispatch(trained.url, trained.settings, lambda *_: None)
+        assert done.problems == []
+
+    made = recommend(trained, reporter=Hook(on_progress=meanwhile))
+    assert made.generation == 1
+    assert told["retrain"].live
+    latest = told["retrain"].generation
+    assert {row["running_job"] for row in told["running"]} == {"lists", None}
+    assert told["states"] == [{"job": "lists", "state": "running"}]
+    assert recommend(trained).generation == latest
+
+
+@pytest.mark.contract
+def test_lists_when_they_are_due_and_when_asked_for(trained: Database) -> None:
+    def dispatched() -> tuple[dispatch.Dispatched, list[Any]]:
+        sent: list[Any] = []
+        return dispatch.dispatch(trained.url, trained.settings, lambda *errand: sent.append(errand)), sent
+
+    with pytest.raises(errors.InvalidInput, match="names no table"):
+        lists.write_defined(trained.url, trained.settings, "retail")
+    alter(
+        trained, lists=Lists(recommend_into="made.recommendations", similar_into="made.similar", k=3, cron="0 4 * * *")
+    )
+    assert dispatched()[0].scheduled == []
+    look(trained, "UPDATE recstore_private.recommenders SET lists_at = now() - interval '7 days' RETURNING id")
+    done, sent = dispatched()
+    assert (done.scheduled, sent) == (["retail"], [("lists", "retail")])
+    assert dispatched()[0].scheduled == []  # however many times were missed
+    look(trained, "SELECT recstore.request_lists('retail')")
+
+    # a worker that died with it: the request waits again
+    look(trained, "SELECT setval(pg_get_serial_sequence('recstore_private.runs', 'run'), 100)")
+    look(
+        trained,
+        "WITH dead AS (INSERT INTO recstore_private.runs (recommender_id, job)"
+        " SELECT r.id, 'lists' FROM recstore_private.recommenders r WHERE r.name = 'retail' RETURNING run)"
+        " UPDATE recstore_private.requests q SET state = 'running', run = dead.run FROM dead WHERE q.origin = 'schedule'"
+        " RETURNING q.run",
+    )
+    dispatched()
+    states = "SELECT q.origin, q.state, q.attempts FROM recstore.requests q ORDER BY 1"
+    assert rows(trained.connect(), states) == [
+        {"origin": "schedule", "state": "waiting", "attempts": 1},
+        {"origin": "sql", "state": "sent", "attempts": 0},
+    ]
+    made = lists.write_defined(trained.url, trained.settings, "retail", requested=True)
+    assert [each.into for each in made] == ["made.recommendations", "made.similar"]
+    assert {row["state"] for row in rows(trained.connect(), states)} == {"succeeded"}
+    told = value(trained.connect(), "SELECT outcome FROM recstore.requests ORDER BY request LIMIT 1")
+    assert told == "240 lists of generation 1 in made.recommendations. 119 lists of generation 1 in made.similar."
+    assert value(trained.connect(), "SELECT max(rank) FROM made.similar") == 3
+    with pytest.raises(errors.NothingRequested):
+        lists.write_defined(trained.url, trained.settings, "retail", requested=True)
+
+
+def test_the_commands(trained: Database, recstore: Command, tmp_path: Path) -> None:
+    def run(line: str, *more: str) -> Any:
+        return recstore(line, *more, url=trained.url)
+
+    planned = run("recommend-all retail --into made.recommendations --dry-run", "--users", "SELECT 1")
+    assert planned.code == 0
+    assert 'CREATE TABLE "made".recstore_lists_N (user_id bigint NOT NULL, rank integer NOT NULL' in planned.out
+    assert 'RENAME TO "recommendations"' in planned.out
+    plan = run("similar-all retail --into made.similar --dry-run --json").json
+    assert (plan["owners"], plan["items"]) == (119, 118)
+    assert rows(trained.connect(), "SELECT FROM recstore.runs WHERE job = 'lists'") == []
+
+    made = run("recommend-all retail -k 3 --into made.recommendations --json")
+    assert (made.json["rows"], made.json["lists"]) == (720, 240)
+    file = str(tmp_path / "lists.csv")
+    assert "240 lists of generation 1, 720 rows, are in" in run("recommend-all retail -k 3 --into", file).out
+    refused = run("recommend-all retail -k 2 --into", file)
+    assert (refused.code, refused.err) == (
+        2,
+        f"Error: {file} exists. Replace it? Add --yes to say so where nobody can be asked.\n",
+    )
+    assert run("recommend-all retail -k 2 --yes --into", file).code == 0
+    assert len(Path(file).read_text().splitlines()) == 481
+    assert run("alter retail --similar-into made.similar --lists-k 2 --lists-schedule", "0 4 * * *").code == 0
+    refused = run("alter retail --recommend-into lists.csv")
+    assert (refused.code, "the workers write lists to tables" in refused.err) == (2, True)
+    assert run("alter retail --recommend-into made.similar").code == 2
+    assert run("lists retail --json").json[0]["rows"] == 238
+    assert run("request lists retail").out.startswith("request 1: lists of retail")

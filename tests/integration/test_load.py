@@ -1,0 +1,353 @@
+"""`recstore load`: files into tables, as people and programs meet it."""
+
+import csv
+import datetime
+import decimal
+import io
+import sys
+import uuid
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import Answer, Command, Database
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support_sql import column, rows, value
+
+from recstore.database import Connection
+from recstore.errors import LoadInterrupted, LoadRefused
+from recstore.files import writing
+from recstore.files.examining import Plan, Wanted, examine
+from recstore.files.layout import Given
+from recstore.files.opening import opened
+from recstore.files.writing import write
+
+DEMO = resources.files("recstore.demo").joinpath("data")
+
+
+class Watching:
+    """Nobody is told; `then` is done after each piece that was written."""
+
+    def __init__(self, then: Callable[[], None] = lambda: None) -> None:
+        self.then = then
+
+    def stage(self, name: str, seconds: float, details: dict[str, Any]) -> None: ...
+
+    def progress(self, *_: object) -> None:
+        self.then()
+
+
+@pytest.fixture
+def load(shop: Database, recstore: Command, tmp_path: Path) -> Any:
+    """`recstore load` as the application's role, of a text that is given."""
+
+    def run(content: str | bytes, line: str, *more: str, name: str = "views.csv") -> Answer:
+        file = tmp_path / name
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return recstore(f"load {file} {line}", *more, url=shop.url_of("application"))
+
+    return run
+
+
+def load_in(connection: Connection, file: Path, wanted: Wanted, then: Callable[[], None] = lambda: None) -> Plan:
+    """In this process, without the command line."""
+    with opened(str(file)) as found:
+        plan = examine(connection, found, wanted, Watching())
+        write(connection, plan, Watching(then))
+    return plan
+
+
+def test_the_demos_own_file_becomes_a_table_to_recommend_from(
+    shop: Database, application: Connection, recstore: Command
+) -> None:
+    file = str(DEMO.joinpath("online_retail_2010.views.csv.gz"))
+    url = shop.url_of("application")
+    answer = recstore(f"load {file} --table shop.bought --primary-key user_id,resource_id --json", url=url)
+    assert answer.code == 0, answer.err
+    told = answer.json
+    assert [(one["name"], one["type"]) for one in told["columns"]] == [
+        ("user_id", "integer"),
+        ("resource_id", "integer"),
+        ("view_count", "integer"),
+    ]
+    assert told["rows"] == told["written"] == value(application, "SELECT count(*) FROM shop.bought") == 273_844
+    assert value(application, "SELECT reltuples FROM pg_class WHERE oid = 'shop.bought'::regclass") == 273_844
+    application.execute("GRANT SELECT ON shop.bought TO worker")
+    made = recstore("create bought --table shop.bought --item resource_id --value view_count")
+    assert made.code == 0, made.err
+
+
+BAD = (
+    "user_id,title,views\r\n"
+    '1,"two\r\nlines",3\r\n'  # 2
+    "2,one field less\r\n"  # 4
+    '3,"a" b,1\r\n'  # 5
+    + "".join(f"{n},good,1\r\n" for n in range(100))  # 6
+    + "4,not a number,many\r\n"  # 106
+    '5,"open,1\r\n'  # 107
+    "6,last,2\r\n"
+)
+
+
+def test_bad_lines_are_told_with_their_numbers_and_nothing_is_written(
+    load: Any, application: Connection, tmp_path: Path
+) -> None:
+    told = tmp_path / "bad.csv"
+    refused = load(BAD.encode() + b"7,\xff,1\r\n", "--table shop.bad --json", "--bad", str(told))
+    assert refused.code == 2
+    assert "of 107 lines" in refused.err
+    assert "bad are 5" in refused.err
+    assert refused.json["bad_lines"] == [4, 5, 106, 107, 109]
+    assert refused.json["written"] == 0
+    assert value(application, "SELECT to_regclass('shop.bad')::text") is None
+    with told.open(newline="") as file:
+        listed = list(csv.DictReader(file))
+    assert [(one["line"], one["reason"], one["text"]) for one in listed] == [
+        ("4", "2 fields instead of 3", "2,one field less"),
+        ("5", "a quote in the middle of a field", '3,"a" b,1'),
+        ("106", "views: 'many' is no integer", "4,not a number,many"),
+        ("107", "a quote that is not closed", '5,"open,1'),
+        ("109", "not utf-8 text", "7,\\xff,1"),
+    ]
+    few = load(BAD, "--table shop.bad --max-bad 3")
+    assert few.code == 2
+    assert "line 106: views: 'many' is no integer" in few.out
+    allowed = load(BAD, "--table shop.bad --max-bad 4%")
+    assert allowed.code == 0, allowed.err
+    assert value(application, "SELECT count(*) FROM shop.bad") == 102
+    assert column(application, "SELECT title FROM shop.bad WHERE views > 1 ORDER BY 1") == ["last", "two\r\nlines"]
+
+
+def test_the_types_are_shown_before_anything_is_written(load: Any, application: Connection) -> None:
+    text = "Id;Started at;Zip code;order\n1;2024-05-01 10:00;00123;1.5\n2;;00456;2\n"
+    shown = load(text, "--table shop.new --dry-run")
+    assert shown.code == 0
+    assert "separated by semicolons" in shown.out
+    statement = "CREATE TABLE shop.new (\n    id integer,\n    started_at timestamp,\n    zip_code text,\n"
+    assert statement + '    "order" double precision\n);' in shown.out
+    assert value(application, "SELECT to_regclass('shop.new')::text") is None
+    chosen = load(text, "--table shop.new --columns Id,order --type order=numeric(5,2) --json")
+    assert chosen.json["statements"][0] == 'CREATE TABLE shop.new (\n    id integer,\n    "order" numeric(5,2)\n);'
+    assert rows(application, 'SELECT id, "order" FROM shop.new ORDER BY 1')[0] == {
+        "id": 1,
+        "order": decimal.Decimal("1.50"),
+    }
+
+
+def test_a_table_that_exists_is_added_to_or_replaced_on_request_only(
+    load: Any, shop: Database, application: Connection
+) -> None:
+    shop.create()
+    before = value(application, "SELECT count(*) FROM shop.views")
+    more = "view_count,user_id,product_id\n5,1000,1\n6,1000,2\n"
+    refused = load(more, "--table shop.views")
+    assert refused.code == 2
+    assert "--append" in refused.err
+    assert "--replace" in refused.err
+    assert load(more, "--table shop.views --append").code == 0
+    assert value(application, "SELECT count(*) FROM shop.views") == before + 2
+    doubled = load(more, "--table shop.views --append")
+    assert "line 2 of" in doubled.err
+    assert "(user_id, product_id)=(1000, 1) already exists" in doubled.err
+    assert load(more, "--table shop.views --replace").code == 2  # nobody can be asked
+    assert load("1,1\n", "--table shop.views --replace --yes --columns user_id,view_count").code == 2
+    missing = load("user_id,product_id\n1,1\n", "--table shop.views --replace --yes")
+    assert "shop.views needs a value of view_count" in missing.err
+    assert value(application, "SELECT count(*) FROM shop.views") == before + 2
+    assert "no row to load" in load("user_id,product_id,view_count\n", "--table shop.views --replace --yes").err
+    # without names by position; the recommender's view over the table is still there
+    assert load("7,8,9\n", "--table shop.views --replace --yes").code == 0
+    assert [tuple(row.values()) for row in rows(shop.connect(), "SELECT * FROM retail.interactions")] == [(7, 8, 9)]
+
+
+def test_readers_see_the_old_rows_while_they_are_replaced(
+    shop: Database, application: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, seen = shop.connect(), []
+    reader.execute("SET statement_timeout = '5s'")
+    writer = shop.connect("application")
+    writer.execute("SET lock_timeout = '50ms'")
+    before = value(reader, "SELECT count(*) FROM shop.views")
+    file = tmp_path / "views.csv"
+    file.write_text("user_id,product_id,view_count\n" + "".join(f"{n},1,1\n" for n in range(50)))
+
+    def look() -> None:
+        seen.append(value(reader, "SELECT count(*) FROM shop.views"))
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            writer.execute("INSERT INTO shop.views VALUES (999, 1, 1)")
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    load_in(application, file, Wanted("shop.views", "replace"), look)
+    assert seen == [before]
+    assert value(reader, "SELECT count(*) FROM shop.views") == 50
+
+    monkeypatch.setattr(writing, "LOCK_SECONDS", 0.1)
+    with writer.transaction(force_rollback=True):
+        writer.execute("DELETE FROM shop.views WHERE user_id = 1")
+        with pytest.raises(LoadRefused, match="others have been writing"):
+            load_in(application, file, Wanted("shop.views", "replace"))
+    with pytest.raises(LoadInterrupted, match="as it was"):
+        load_in(application, file, Wanted("shop.views", "replace"), interrupt)
+    with pytest.raises(LoadInterrupted):
+        load_in(application, file, Wanted("shop.fresh"), interrupt)
+    assert value(application, "SELECT count(*) FROM shop.views") == 50
+    assert value(application, "SELECT to_regclass('shop.fresh')::text") is None
+    application.execute("ALTER TABLE shop.views ADD CHECK (view_count < 9)")
+    file.write_text("1,1,1\n2,1,10\n")
+    with pytest.raises(LoadRefused, match="line 2 of"):
+        load_in(application, file, Wanted("shop.views", "replace"))
+    assert value(application, "SELECT count(*) FROM shop.views") == 50
+
+
+def test_replacing_never_reaches_rows_of_other_tables(load: Any, application: Connection) -> None:
+    application.execute("CREATE TABLE shop.stock (product_id integer REFERENCES shop.products ON DELETE CASCADE)")
+    application.execute("INSERT INTO shop.stock VALUES (1)")
+    products = "product_id,title\n1,a\n2,b\n"
+    refused = load(products, "--table shop.products --replace --yes")
+    assert "Rows of shop.stock follow" in refused.err
+    application.execute("DROP TABLE shop.stock")
+    application.execute("CREATE TABLE shop.stock (product_id integer REFERENCES shop.products)")
+    application.execute("INSERT INTO shop.stock VALUES (1)")
+    assert "Other rows refer to those" in load(products, "--table shop.products --replace --yes").err
+    assert value(application, "SELECT count(*) FROM shop.products") == 120
+
+
+def test_the_tables_own_types_decide(load: Any, application: Connection) -> None:
+    application.execute("CREATE DOMAIN shop.percent AS int CHECK (VALUE BETWEEN 0 AND 100)")
+    application.execute(
+        "CREATE TABLE shop.strict (id bigint NOT NULL, code varchar(3), price numeric(4,2), day date, tags text[],"
+        " share shop.percent, twice bigint GENERATED ALWAYS AS (id * 2) STORED)"
+    )
+    good = "id,code,price,day,tags,share\n 1 ,abc,12.345,May 1 2024,{},100\n"
+    bad = 'x,,,,,\n,,,,,\n4,abcd,,,,\n5,,100,,,\n6,,,2024-02-30,,\n7,,,,{a,\n8,,,,,101\n9,"",,"",,""\n'
+    answer = load(good + bad, "--table shop.strict --append --json")
+    assert answer.json["bad_lines"] == [3, 4, 5, 6, 7, 8, 9]
+    assert answer.json["reasons"][1]["reason"] == "id is empty"
+    assert load(good + bad, "--table shop.strict --append --max-bad 7").code == 0
+    found = [tuple(row.values()) for row in rows(application, "SELECT * FROM shop.strict ORDER BY id")]
+    assert found == [
+        (1, "abc", decimal.Decimal("12.35"), datetime.date(2024, 5, 1), [], 100, 2),
+        (9, "", None, None, None, None, 18),
+    ]
+    own = load("id,twice\n1,2\n", "--table shop.strict --append")
+    assert "computes that column itself" in own.err
+
+
+def test_doubles_of_a_primary_key_are_told(load: Any, application: Connection) -> None:
+    told = load("a,b\n1,1\n1,1\n2,1\n", "--table shop.keyed --primary-key a,b")
+    assert told.code == 1
+    assert "1 keys (a, b) are there more than once: (1, 1) 2 times" in told.err
+    assert value(application, "SELECT to_regclass('shop.keyed')::text") is None
+
+
+def test_what_a_role_may_not_do_is_a_sentence(recstore: Command, tmp_path: Path) -> None:
+    file = tmp_path / "views.csv"
+    file.write_text("user_id,product_id,view_count\n1,1,1\n")
+    for line, told in (
+        ("--table shop.new", "GRANT USAGE, CREATE ON SCHEMA shop TO worker;"),
+        ("--table shop.views --append", "GRANT INSERT ON shop.views TO worker;"),
+        ("--table nowhere.new", "CREATE SCHEMA nowhere;"),
+        ("--table shop.new.wrong.name", "schema.table"),
+        ("--table shop.products_pkey --append", "is an index"),
+        ("--table shop.nothing --append", "leave out --append"),
+        ("--table shop.new --type user_id", "COLUMN=TYPE"),
+    ):
+        answer = recstore(f"load {file} {line}")
+        assert answer.code in (1, 2)
+        assert told in answer.err, answer.err
+
+
+def test_parquet_brings_its_types(load: Any, application: Connection, tmp_path: Path) -> None:
+    one = uuid.uuid4()
+    time = datetime.datetime(2024, 1, 2, 3, 4, 5, 678)
+    table = pa.table(
+        {
+            "bytes": pa.array([one.bytes, None], pa.binary(16)),
+            "written": [str(one), None],
+            "price": pa.array([decimal.Decimal("1.50"), None]),
+            "local": pa.array([time, None], pa.timestamp("ns")),
+            "zoned": pa.array([time, None], pa.timestamp("ms", "Europe/Madrid")),
+            "name": pa.array(["tab\t\\N", ""]).dictionary_encode(),
+            "count": pa.array([1, None], pa.uint32()),
+            "nested": [[1], []],
+        }
+    )
+    pq.write_table(table, tmp_path / "a", compression="zstd")
+    content = (tmp_path / "a").read_bytes()
+    assert "'nested' of" in load(content, "--table shop.parquet", name="views.parquet").err
+    chosen = "bytes,written,price,local,zoned,name,count"
+    answer = load(content, f"--table shop.parquet --columns {chosen} --json", name="views.parquet")
+    assert answer.code == 0, answer.err
+    types = [
+        "uuid",
+        "uuid",
+        "numeric(3,2)",
+        "timestamp without time zone",
+        "timestamp with time zone",
+        "text",
+        "bigint",
+    ]
+    assert [one["type"] for one in answer.json["columns"]] == types
+    first, second = (tuple(row.values()) for row in rows(application, "SELECT * FROM shop.parquet ORDER BY price"))
+    assert first[:4] + first[5:] == (one, one, decimal.Decimal("1.50"), time, "tab\t\\N", 1)
+    assert first[4] == time.replace(microsecond=0, tzinfo=datetime.UTC)
+    assert second == (None, None, None, None, None, "", None)
+
+
+def test_standard_input(recstore: Command, shop: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("1;é\n".encode("latin-1"))))
+    answer = recstore("load - --table shop.piped --encoding latin-1 --columns id,name", url=shop.url_of("application"))
+    assert answer.code == 0, answer.err
+    assert column(shop.connect("application"), "SELECT name FROM shop.piped") == ["é"]
+
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=6) | st.sampled_from(
+    ["", "\\N", "\\.", '"', "''", ",;\t|", "a\nb", "\\", "\\\\", "NULL", "007"]
+)
+MARKS = st.permutations([",", ";", "\t", "|", '"', "'", "\\", "/", "~"])
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    table=st.integers(1, 4).flatmap(
+        lambda width: st.lists(st.lists(TEXT, min_size=width, max_size=width), min_size=1, max_size=20)
+    ),
+    marks=MARKS,
+    kind=st.sampled_from(["doubled", "all", "escaped", "both", "unquoted"]),
+    ending=st.sampled_from(["\n", "\r\n"]),
+)
+def test_rows_that_pythons_csv_writes_come_back_from_postgres(
+    table: list[list[str]], marks: list[str], kind: str, ending: str, application: Connection, tmp_path: Path
+) -> None:
+    """With any delimiter, quote and escape character. Unquoted, an empty text is NULL."""
+    delimiter, quote, escape, *_ = marks
+    options: dict[str, Any] = {"delimiter": delimiter, "quotechar": quote, "lineterminator": ending}
+    if kind in ("escaped", "both", "unquoted"):
+        options |= {"escapechar": escape, "doublequote": kind == "both"}
+    if kind == "unquoted":
+        table = [[text or "empty" for text in row] for row in table]
+    quoting = {"all": csv.QUOTE_ALL, "unquoted": csv.QUOTE_NONE}.get(kind, csv.QUOTE_MINIMAL)
+    file = tmp_path / "rows.csv"
+    with file.open("w", newline="", encoding="utf-8") as text:
+        csv.writer(text, quoting=quoting, **options).writerows(table)
+    given = Given(delimiter, quote, escape if "escapechar" in options else "none", "utf-8", False)
+    if kind == "unquoted":
+        given = Given(delimiter, "none", escape, "utf-8", False)
+    names = [f"c{n}" for n in range(len(table[0]))]
+    application.prepare_threshold = None  # the table is another one each time
+    application.execute("DROP TABLE IF EXISTS shop.rows")
+    wanted = Wanted("shop.rows", given=given, columns=names, types=dict.fromkeys(names, "text"))
+    plan = load_in(application, file, wanted)
+    assert not len(plan.bad)
+    found = [list(row.values()) for row in rows(application, "SELECT * FROM shop.rows ORDER BY ctid")]
+    assert [[text or "" for text in row] for row in found] == table
+    if kind == "all":
+        assert found == table

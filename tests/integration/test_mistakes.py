@@ -1,0 +1,580 @@
+"""The list of mistakes: every setting, option, argument and call that a person can get wrong, and what is said of it. What
+the world gets wrong (tables that are gone, rights, disks, ..) is in `test_mistaken_states.py`, random ones in
+`test_nonsense.py`. After each, what is live serves on.
+
+More of a kind are where that kind is at home: SELECTs as sources in `test_sources.py`, names in `test_registry.py`, files of
+`load` in `test_load.py`, of `import` in `test_exchange.py`, embedded servers in `test_embedded.py`.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+import sqlalchemy as sa
+from support_mistakes import Shop, sentence_of, trained_shop
+
+from recstore import Recommender, Recstore
+from recstore.config import Settings
+from recstore.errors import RecstoreError
+from recstore.options import SECTIONS, flag
+
+NO_SUCH = "There is no recommender named 'nix'. `recstore list` shows those there are"
+NOT_YET = "'books' has no live generation yet. Run: recstore retrain books"
+NOT_A_NUMBER = "it must be a whole number"
+
+SETTINGS = {
+    "database_url=mysql://x/y": (3, "mysql://.. is not a postgresql:// URL. Check RECSTORE_DATABASE_URL"),
+    "database_url=me:s3cret@db/shop": (3, "it is no URL (postgresql://..). Check RECSTORE_DATABASE_URL"),
+    "broker_url=amqp://x": (2, "it has to begin with redis://"),
+    "device=tpu": (2, "it must be auto, cpu or gpu"),
+    "threads=many": (2, NOT_A_NUMBER),
+    "threads=-1": (2, "it must be at least 0"),
+    "source_timeout=0": (2, "it must be above 0"),
+    "source_timeout=": (2, "it must be a number"),
+    "flip_wait=-1": (2, "it must be at least 0"),
+    "prune_wait=nan": (2, "it must be a number"),
+    "retention=inf": (2, "it must be at most 1000000000"),
+    "lock_timeout=1e9": (2, "it must be at most 2147483"),
+    "lock_attempts=0": (2, "it must be at least 1"),
+    "index_memory=99999999": (2, "it must be at most 2097151"),
+    "index_workers=2000": (2, "it must be at most 1024"),
+    "dispatch_interval=0": (2, "it must be above 0"),
+    "resend=soon": (2, "it must be a number"),
+    "attempts=1.5": (2, NOT_A_NUMBER),
+    "retry_backoff=-1": (2, "it must be at least 0"),
+    "time_limit=0": (2, "it must be above 0"),
+    "visibility_timeout=0": (2, "it must be above 0"),
+    "history=0": (2, "it must be above 0"),
+    "metrics_port=70000": (2, "it must be at most 65535"),
+}
+"""RECSTORE_.. of the process, asked by `recstore list`."""
+
+FREE = {
+    "home": "any path can be a folder's",
+    "metrics_host": "any text can be an address: the worker tells when it binds",
+}
+
+DEFINITIONS = {
+    "--query selec": 'The source can not be read: syntax error at or near "selec". Try the query in psql first.',
+    "--query": "Option '--query' requires an argument",
+    "--table shop.nix": "no table shop.nix that this role can see. Write it as schema.table.",
+    "--user nix": "shop.views has no column 'nix'; its columns are product_id, user_id, view_count. Name the columns with --user",
+    "--item nix": "shop.views has no column 'nix'",
+    "--value nix": "shop.views has no column 'nix'",
+    "--last-at view_count": "the last_at column has the type integer, which is not a time. Use a timestamp",
+    "--duplicates median": "--duplicates (source.duplicates) is 'median': it must be sum, max, last or mean.",
+    "--max-nulls 2": "--max-nulls (source.max_nulls) is '2': it must be at most 1.",
+    "--seen yesterday": "it must be live or published",
+    "--candidates selec": 'The candidates can not be read: syntax error at or near "selec". Try the query in psql first.',
+    "--candidates-table shop.nix": "The candidates can not be read: there is no table shop.nix that this role can see.",
+    "--candidates-column title": "a column or a condition of candidates needs their table",
+    "--candidates-condition visible": "a column or a condition of candidates needs their table",
+    "--candidates-table shop.products --candidates-column title": "their ids have the type text, but the items' is integer",
+    "--candidates-table shop.products --candidates TABLE": "candidates are either a query or a table, not both",
+    "--candidates-table shop.products --candidates-condition nix": 'column "nix" does not exist',
+    "--min-item-views -1": "--min-item-views (filters.min_item_views) is '-1': it must be at least 0.",
+    "--max-item-views nan": "it must be a finite number",
+    "--min-item-views 10 --max-item-views 5": "min_item_views = 10 is above max_item_views = 5, so nothing would be left",
+    "--min-users-per-item 0": "it must be at least 1",
+    "--min-user-views many": "it must be a number",
+    "--min-items-per-user 1.5": NOT_A_NUMBER,
+    "--max-items-per-user 0": "it must be at least 1",
+    "--min-items-per-user 9 --max-items-per-user 3": "so nothing would be left",
+    "--max-value inf": "it must be a finite number",
+    "--until-stable=maybe": "Option '--until-stable' does not take a value",
+    "--confidence cubic": "--confidence (confidence.function) is 'cubic': it must be linear, log, binary, share or bm25.",
+    "--confidence-scale median": "it must be mean or none",
+    "--log-eps 0": "it must be above 0",
+    "--bm25-k1 nan": "it must be a finite number",
+    "--bm25-b 1.5": "it must be at most 1",
+    "--trainer nix": "There is no trainer named 'nix'; choose one of: als, hybrid, spectral.",
+    "--factors many": "--factors (hyperparameters.factors) is 'many': it must be a whole number.",
+    "--factors 1985": "1985 factors were asked for; 1984 are the most",
+    "--regularization -1": "it must be at least 0",
+    "--alpha 1e7": "it must be at most 1000000.",
+    "--iterations 1001": "it must be at most 1000",
+    "--warm-iterations -1": "it must be at least 0",
+    "--seed 2147483648": "it must be below 2147483648",
+    "--item-exponent 3": "it must be at most 2",
+    "--singular-exponent -1": "it must be at least 0",
+    "--spectral-share 1": "it must be below 1",
+    "--spectral-weight 0": "it must be above 0",
+    "--vector-type bit": "it must be vector or halfvec",
+    "--vector-type vector --dimensions 961": "961 dimensions need the vector type halfvec",
+    "--dimensions 0": "it must be at least 1",
+    "--factors 100 --dimensions 64": "100 factors do not fit 64 dimensions: raise the dimensions",
+    "--keep 0": "it must be at least 1",
+    "--search fuzzy": "it must be auto, exact or hnsw",
+    "--index-users=maybe": "does not take a value",
+    "--ann-recall 1.1": "it must be at most 1",
+    "--held-out 0.5": "it must be at most 0.2",
+    "--tolerance 2": "it must be at most 1",
+    "--max-fall -1": "it must be at least 0",
+    "--schedule @daily": "a schedule has five fields: minute, hour, day of the month",
+    "--timezone Mars/Olympus": "there is no such time zone; write it as Area/City",
+    "--recommend-into lists": "write it as schema.table",
+    "--similar-into shop.": "write it as schema.table",
+    "--lists-k 0": "it must be at least 1",
+    "--lists-schedule daily": "a schedule has five fields",
+    "--titles nix": "write it as table:id_column:title_column, for instance",
+    "--titles shop.nix:a:b": "The titles' table 'shop.nix' does not exist.",
+    "--titles shop.products:a:b": "shop.products has no column 'a' for titles; it has product_id, title, visible.",
+    "--file nothing.toml": "There is no file nothing.toml.",
+    "--file /": "/ can not be read: Is a directory",
+    "--nix 1": "No such option: --nix",
+}
+"""Of `recstore create fresh --table shop.views --item product_id ..`; `alter`, `evaluate` and `benchmark` share them."""
+
+TOML = {
+    "[source": "d.toml is not valid TOML",
+    "x = 1": "x = 1 is outside of any section; there are the sections source, candidates,",
+    "name = 'books'": "d.toml is about another recommender than 'fresh'.",
+    "[nix]\na = 1": "[nix] is no section of a recommender; there are source, candidates,",
+    "[source]\nnix = 1": "'nix' is no setting of [source]; there are query, table,",
+    "[source]\ntable = 3": "--table (source.table) is 3: it must be text.",
+    "source = 'shop.views'": "source = 'shop.views' is outside of any section",
+    "[[source]]\ntable = 'x'": "is outside of any section",
+    "[filters]\nmin_item_views = 'many'": "--min-item-views (filters.min_item_views) is 'many': it must be a number.",
+    "[filters]\nuntil_stable = 'perhaps'": "it must be true or false",
+    "[hyperparameters]\nfactors = 1.5": "--factors (hyperparameters.factors) is 1.5: it must be a whole number.",
+    "[hyperparameters.options]\nx = [1]": "hyperparameters.options.x is [1]: it must be true or false, a number or text.",
+    "[titles]\ntable = 'x'": "titles.item is missing. titles.title is missing.",
+    "[schedule]\ncron = 5": "--schedule (schedule.cron) is 5: it must be text.",
+    "[source]\nquery = 'SELECT 1; DROP TABLE x'": "cannot insert multiple commands",
+}
+"""Files of `recstore create fresh --file d.toml`."""
+
+SPACES = {
+    "[alpha": "is not valid TOML",
+    "nix = 1": "'nix' is nothing that can be tuned; there are trainer, factors,",
+    "alpha = {low = 5, high = 1}": "a range has a low, a high above it",
+    "alpha = 'many'": "alpha = 'many': it must be a number.",
+    "factors = 'x'": "factors = 'x': give a number, or a table",
+    "factors = 99999": "1984 are the most there can be",
+    "trainer = []": "No trainer is left to choose from.",
+    "trainer = 'nix'": "There is no trainer named 'nix'; choose among: als, hybrid, spectral.",
+    "confidence = ['cubic']": "it must be linear, log, binary, share or bm25",
+    "iterations = 3": "--max-iterations says where that ends",
+}
+"""Files of `recstore tune retail --space d.toml`, refused before anything is read."""
+
+COMMANDS = {
+    "": (2, "Missing command"),
+    "nonsense": (2, "No such command 'nonsense'"),
+    "--nix list": (2, "No such option: --nix"),
+    "--database": (2, "Option '--database' requires an argument"),
+    "list extra": (2, "unexpected extra argument"),
+    "create": (2, "Missing argument 'name'"),
+    "create fresh": (
+        2,
+        "Where are the view counts? Give --table schema.table, --query 'SELECT ..' or --file FILE.toml.",
+    ),
+    "create Fresh --table shop.views": (2, "'Fresh' can not name a recommender: it is not a plain identifier"),
+    "create shop --table shop.views": (2, "A schema named 'shop' exists already and is not recstore's"),
+    "create select --table shop.views": (2, "it is a reserved word of SQL"),
+    "create retail --table shop.views": (2, "exists already. `recstore show retail` tells about it"),
+    "create fresh --table shop.views --query TABLE": (2, "give either a query or a table"),
+    "create fresh --table shop.products --user title --item product_id --value title": (2, "is not a number"),
+    "create fresh --table shop.products --user visible --item product_id": (
+        2,
+        "has the type boolean. Ids may be smallint",
+    ),
+    "alter nix --factors 8": (2, NO_SUCH),
+    "alter retail --factors 100": (2, "'retail' has room for 64 factors, not 100. Add --resize to make more"),
+    "alter retail --resize --factors 9999": (2, "9999 factors were asked for; 1984 are the most"),
+    "alter retail --user view_count": (2, "cast them in a query, or create another recommender"),
+    "alter retail --vector-type halfvec": (2, "No such option: --vector-type"),
+    "show nix": (2, NO_SUCH),
+    "grant nix application": (2, NO_SUCH),
+    "grant retail nobody_at_all": (2, "There is no role named 'nobody_at_all'."),
+    "drop nix --yes": (2, NO_SUCH),
+    "drop retail": (2, "Add --yes to say so where nobody can be asked."),
+    "retrain nix": (2, NO_SUCH),
+    "retrain retail --device tpu": (2, "The setting RECSTORE_DEVICE is 'tpu': it must be auto, cpu or gpu."),
+    "retrain retail --threads -1": (2, "The setting RECSTORE_THREADS is -1: it must be at least 0."),
+    "retrain retail --threads many": (2, "--threads is 'many': it must be a whole number."),
+    "reindex nix": (2, NO_SUCH),
+    "reindex books": (1, NOT_YET),
+    "publish nix": (2, NO_SUCH),
+    "publish retail": (1, "'retail' has no generation that waits to be published. `recstore generations retail` lists"),
+    "publish retail --wait -1": (2, "--wait is '-1': it must be at least 0."),
+    "generations nix": (2, NO_SUCH),
+    "rollback nix": (2, NO_SUCH),
+    "rollback books": (1, NOT_YET),
+    "rollback retail": (1, "'retail' has no earlier generation to go back to. `recstore generations retail` lists"),
+    "rollback retail --to 99": (
+        2,
+        "'retail' has no generation 99 that could be made live. `recstore generations retail` lists",
+    ),
+    "rollback retail --to nix": (2, "--to is 'nix': it must be a whole number."),
+    "prune nix": (2, NO_SUCH),
+    "prune retail --keep 0": (2, "--keep is '0': it must be at least 1."),
+    "evaluate nix": (2, NO_SUCH),
+    "evaluate retail --split time": (
+        2,
+        "These interactions have no times, so they can not be split by time. Tell the time",
+    ),
+    "evaluate retail --split sideways": (2, "choose one of: time, user, share"),
+    "evaluate retail --split user --share 20%": (
+        2,
+        "A split by user holds out a number of items of each user, not a share.",
+    ),
+    "evaluate retail --share 150%": (2, "must be between 0 and 1, not 1.5"),
+    "evaluate retail --share many": (2, "--share is 'many': write it as 20% or 0.2."),
+    "evaluate retail --items 100000": (2, "no user has 200000 items. Hold out fewer items of each user."),
+    "evaluate retail --test-file nothing": (2, "There is no file nothing."),
+    "evaluate retail --test-file /": (2, "/ can not be read: Is a directory."),
+    "evaluate retail --test-query selec": (2, 'syntax error at or near "selec". It is a SELECT of user_id and item_id'),
+    "evaluate retail --test-query TABLE --test-file x": (2, "Give one test set: --test-query or --test-file."),
+    "evaluate retail --test-file pairs.csv --items 1": (2, "leave out --split, --share and --items"),
+    "evaluate retail --k ten": (
+        2,
+        "--k is 'ten': write the lengths of the lists as whole numbers, for instance 10,20.",
+    ),
+    "evaluate retail --users 200%": (2, "--users is '200%': write how many, for instance 1000"),
+    "evaluate retail --negatives -1": (2, "--negatives is '-1': it must be at least 0."),
+    "evaluate retail --search fuzzy": (2, "--search is 'fuzzy': choose one of auto, exact, hnsw."),
+    "evaluate retail --report /nonexistent/x.html": (
+        2,
+        "Nothing was written to /nonexistent: there is no such folder.",
+    ),
+    "evaluate retail --report /": (2, "Nothing was written to /: that is a folder. Name a file"),
+    "evaluate retail --report /dev/full": (2, "Nothing was written to /dev/full: that is no ordinary file."),
+    "evaluate retail --pictures .": (2, "--pictures go with a report: add --report FILE.html."),
+    "tune nix": (2, NO_SUCH),
+    "tune retail --metric accuracy@10": (2, "'accuracy@10' is nothing to search by; choose one of ndcg@20"),
+    "tune retail --trials 0": (2, "--trials is '0': it must be at least 1."),
+    "tune retail --time soon": (2, "--time is 'soon': it must be a number."),
+    "tune retail --trainer nix": (2, "There is no trainer named 'nix'; choose among: als, hybrid, spectral."),
+    "tune retail --space nothing.toml": (2, "nothing.toml can not be read: No such file or directory."),
+    "tune retail --grid factors": (
+        2,
+        "--grid is 'factors': write it as name=value,value, for instance factors=64,128.",
+    ),
+    "tune retail --grid nix=1,2": (2, "'nix' is nothing that can be tuned; there are trainer, factors,"),
+    "tune retail --grid factors=many": (2, "factors = 'many': it must be a whole number."),
+    "tune retail --grid alpha=1 --trainer als": (2, "give either --grid or what narrows the search, not both"),
+    "tune retail --max-iterations 1001": (2, "--max-iterations is '1001': it must be at most 1000."),
+    "tune retail --resume": (2, "'retail' has no unfinished study. `recstore studies retail` lists"),
+    "tune retail --resume --new": (2, "Give one of --resume, --new and --study."),
+    "tune retail --study 99": (2, "There is no study 99. `recstore studies` lists those there are."),
+    "tune retail --parallel 2": (2, "it goes with --background"),
+    "tune retail --resize": (2, "it goes with --adopt"),
+    "tune retail --stop --resume": (2, "--stop goes with no other option but --study"),
+    "tune retail --background --adopt": (2, "Adopt and report when it has ended"),
+    "studies nix": (2, NO_SUCH),
+    "studies retail 99": (2, "There is no study 99 of 'retail'. `recstore studies` lists those there are."),
+    "studies retail many": (2, "study is 'many': it must be a whole number."),
+    "studies retail -n 0": (2, "-n is '0': it must be at least 1."),
+    "benchmark": (2, "Missing option '--train'"),
+    "benchmark --train nothing --test nothing": (2, "There is no file nothing."),
+    "benchmark --train / --test /": (2, "/ can not be read: Is a directory."),
+    "benchmark --train pairs.csv --test empty.csv": (2, "empty.csv is empty."),
+    "benchmark --train damaged.gz --test pairs.csv": (2, "damaged.gz can not be read"),
+    "benchmark --train pairs.csv --test pairs.csv --format xml": (
+        2,
+        "--format is 'xml': choose one of auto, pairs, lists.",
+    ),
+    "benchmark --train pairs.csv --test pairs.csv --trials 3": (2, "--trials goes with --tune."),
+    "benchmark --train pairs.csv --test pairs.csv --keep retail": (2, "A recommender named 'retail' exists already."),
+    "recommend-all nix --into x.csv": (2, NO_SUCH),
+    "recommend-all books --into x.csv": (1, NOT_YET),
+    "recommend-all retail": (2, "Missing option '--into'"),
+    "recommend-all retail --into nix": (2, "'nix' is neither a table nor a file: write a table as schema.table"),
+    "recommend-all retail --into shop.views": (
+        1,
+        "in the schema 'shop'. Have the schema's owner run: GRANT",
+    ),
+    "recommend-all retail --into nix.lists": (
+        2,
+        "There is no schema 'nix' for the table nix.lists. Name a table as",
+    ),
+    "recommend-all retail --into retail.lists": (
+        2,
+        "The schema 'retail' is not for tables of lists: name one of your own",
+    ),
+    "recommend-all retail --into clicks.lists": (
+        2,
+        "The schema 'clicks' is not for tables of lists: name one of your own",
+    ),
+    "recommend-all retail --into /nonexistent/x.csv": (
+        2,
+        "Nothing was written to /nonexistent/x.csv: there is no folder",
+    ),
+    "recommend-all retail --into ./": (2, "its ending says no format: .csv, .csv.gz and .parquet do"),
+    "recommend-all retail --into folder.csv --yes": (2, "Nothing was written to folder.csv: that is a folder"),
+    "recommend-all retail --into pairs.csv": (2, "pairs.csv exists. Replace it? Add --yes"),
+    "recommend-all retail --into x.csv --users selec": (
+        2,
+        'syntax error at or near "selec". It is a SELECT whose first column',
+    ),
+    "recommend-all retail --into x.csv --k 0": (2, "--k / -k is '0': it must be at least 1."),
+    "similar-all nix --into x.csv": (2, NO_SUCH),
+    "similar-all retail --into x.csv --min-users 0": (2, "--min-users is '0': it must be at least 1."),
+    "lists nix": (2, NO_SUCH),
+    "lists retail": (2, "names no table for lists: recstore alter retail --recommend-into schema.table"),
+    "load nothing.csv --table shop.x": (2, "There is no file nothing.csv."),
+    "load / --table shop.x": (2, "/ is a folder: name one file in it."),
+    "load empty.csv --table shop.x": (2, "empty.csv is empty."),
+    "load pairs.csv": (2, "Missing option '--table'"),
+    "load pairs.csv --table x.y.z.w": (2, "--table is 'x.y.z.w', which names no table"),
+    "load pairs.csv --table nix.x": (2, "There is no schema 'nix' to make nix.x in. Make it first: CREATE SCHEMA nix;"),
+    "load pairs.csv --table shop.views": (
+        2,
+        "shop.views exists already, and nothing was written. Say what to do with its rows",
+    ),
+    "load pairs.csv --table shop.views --append": (1, "Have the owner run: GRANT INSERT ON shop.views TO worker;"),
+    "load pairs.csv --table shop.x --append": (2, "There is no table shop.x, so nothing can be added"),
+    "load pairs.csv --table shop.x --append --replace": (2, "--append and --replace exclude each other."),
+    "load pairs.csv --table shop.x --type user_id": (2, "--type is 'user_id': write it as COLUMN=TYPE, for instance"),
+    "load pairs.csv --table shop.x --max-bad many": (2, "--max-bad is 'many': give a number of lines, or a share"),
+    "status nix": (2, NO_SUCH),
+    "status --interval 0": (2, "--interval is '0': it must be at least 0.1."),
+    "runs nix": (2, NO_SUCH),
+    "runs --state odd": (2, "'odd' is not one of 'running', 'succeeded'"),
+    "runs -n many": (2, "-n is 'many': it must be a whole number."),
+    "requests nix": (2, NO_SUCH),
+    "logs nix": (2, NO_SUCH),
+    "logs 99": (2, "There is no run 99. `recstore runs` lists those there are."),
+    "request retrain nix": (2, NO_SUCH),
+    "request retrain retail --timeout 5": (2, "it goes with --wait"),
+    "request retrain retail --wait --timeout -1": (2, "--timeout is '-1': it must be at least 0."),
+    "request reindex nix --wait": (2, NO_SUCH),
+    "request lists nix": (2, NO_SUCH),
+    "request cancel 99": (2, "There is no request 99. `recstore requests` lists those there are."),
+    "request cancel many": (2, "number is 'many': it must be a whole number."),
+    "export nix x.npz": (2, NO_SUCH),
+    "export books x.npz": (1, NOT_YET),
+    "export retail /nonexistent/x.npz": (2, "Nothing was written to /nonexistent: there is no such folder."),
+    "export retail / --yes": (2, "Nothing was written to /: that is a folder."),
+    "export retail pairs.csv": (2, "pairs.csv exists. Replace it? Add --yes"),
+    "export retail x.npz --generation 99": (2, "'retail' has no generation 99"),
+    "import nix pairs.csv": (2, "pairs.csv can not be imported: it is no file of `recstore export`"),
+    "import retail nothing.npz": (2, "nothing.npz can not be imported: there is no such file. Nothing was changed."),
+    "import retail /": (2, "/ can not be imported: it can not be read: Is a directory."),
+    "similar nix 1": (2, NO_SUCH),
+    "similar books 1": (1, NOT_YET),
+    "similar retail": (2, "Missing argument 'item_id'"),
+    "similar retail abc": (2, "'abc' can not be the item id: its type is integer."),
+    "similar retail 1 -k 0": (2, "--k is 0: it is the number of rows wanted and must be at least 1."),
+    "similar retail 1 --min-users many": (2, "--min-users is 'many': it must be a whole number."),
+    "recommend nix 1": (2, NO_SUCH),
+    "recommend books 1": (1, NOT_YET),
+    "recommend retail 99999999999999999999": (2, "can not be the user id: its type is bigint."),
+    "recommend retail 2026-01-01": (2, "'2026-01-01' can not be the user id: its type is bigint."),
+    "recommend retail 1 -k 99999999999": (2, "must be at most 2147483647"),
+    "recommend retail 1 2": (2, "unexpected extra argument"),
+    "recommend retail \udcff": (2, "is not text in this locale. Use a UTF-8 locale"),
+    "popular nix": (2, NO_SUCH),
+    "popular books": (1, NOT_YET),
+    "popular retail -k -1": (2, "must be at least 1"),
+    "doctor nix": (2, NO_SUCH),
+    "doctor retail --reader nobody_at_all": (2, "There is no role named 'nobody_at_all'."),
+    "health": (3, "The broker could not be reached: No such file or directory"),
+    "db nix": (2, "No such command 'nix'"),
+    "db downgrade": (2, "Missing argument 'revision'"),
+    "db downgrade base": (2, "Add --yes to say so where nobody can be asked."),
+    "db downgrade base --yes": (1, "there are recommenders: books, clicks, retail. Drop them first"),
+    "db downgrade nix --yes": (2, "The revisions are base, 0001, 0002"),
+    "db grant nix": (2, "There is no role named 'nix'."),
+    "db revoke nix": (2, "There is no role named 'nix'."),
+    "start --version 12": (2, "PostgreSQL 12 is not embedded; the versions are 18, 16."),
+    "up --grace -1": (2, "--grace is '-1': it must be at least 0."),
+    "worker-demo --seconds 0": (2, "--seconds is '0': it must be at least 1."),
+    "stop --now": (2, "No such option: --now"),
+}
+"""Command lines: exit code, and what is said."""
+
+SQL = {
+    "SELECT * FROM retail.recommend(1, 0)": "k is the number of rows wanted and must be at least 1, not 0",
+    "SELECT * FROM retail.recommend(1, NULL)": "k is the number of rows wanted and must be at least 1, not NULL",
+    "SELECT * FROM retail.recommend('abc', 3)": 'invalid input syntax for type bigint: "abc"',
+    "SELECT * FROM retail.similar_items(1, -1)": "must be at least 1, not -1",
+    "SELECT * FROM retail.similar_users(1, 0)": "must be at least 1, not 0",
+    "SELECT * FROM retail.users_for_item(1, 0)": "must be at least 1, not 0",
+    "SELECT * FROM retail.popular_items(0)": "must be at least 1, not 0",
+    "SELECT books.user_vector(1)": "books has no live generation yet",
+    "SELECT recstore.request_retrain('nix')": 'there is no recommender named "nix"',
+    "SELECT recstore.request_reindex(NULL)": "there is no recommender named",
+    "SELECT recstore.request_lists('nix')": 'there is no recommender named "nix"',
+}
+"""Statements that are refused."""
+
+NOTHING = {
+    "SELECT * FROM retail.similar_items(999999, 3)": [],
+    "SELECT * FROM retail.similar_items(NULL, 3)": [],
+    "SELECT * FROM retail.similar_users(999999, 3)": [],
+    "SELECT * FROM retail.similar_users(NULL, 3)": [],
+    "SELECT * FROM retail.users_for_item(999999, 3)": [],
+    "SELECT retail.predict(1, NULL)": [(None,)],
+    "SELECT retail.predict(999999, 1)": [(None,)],
+    "SELECT DISTINCT reason FROM retail.recommend(999999, 3)": [("popular",)],
+    "SELECT DISTINCT reason FROM retail.recommend(NULL, 3)": [("popular",)],
+    "SELECT retail.user_vector(999999) IS NULL": [(False,)],
+    "SELECT * FROM books.recommend(1, 3)": [],
+    "SELECT * FROM books.popular_items(3)": [],
+    "SELECT books.predict(1, 1)": [(None,)],
+    "SELECT books.generation()": [(None,)],
+    "SELECT recstore.cancel_request(999)": [(False,)],
+    "SELECT recstore.cancel_request(NULL)": [(False,)],
+}
+"""Statements about what nobody knows, or that is not trained yet, which is no error: what they give."""
+
+PYTHON: dict[str, tuple[Callable[[Recstore], object], str]] = {
+    "an unknown recommender": (lambda store: store.recommend("nix", 1), NO_SUCH),
+    "not trained": (lambda store: store.popular("books"), NOT_YET),
+    "no rows": (lambda store: store.similar("retail", 1, k=0), "must be at least 1"),
+    "too many rows": (lambda store: store.similar("retail", 1, k=2**31), "must be at most 2147483647"),
+    "an id of another type": (lambda store: store.recommend("retail", "abc"), "its type is bigint"),
+    "no id": (lambda store: store.recommend("retail", None), "'None' can not be the user id"),
+    "an unknown option": (
+        lambda store: store.create("fresh", table="shop.views", itm="product_id"),
+        "There is no option 'itm'",
+    ),
+    "a wrong value": (lambda store: store.alter("retail", factors="many"), "is 'many': it must be a whole number."),
+    "an unknown section": (lambda store: store.alter("retail", {"nix": {}}), "[nix] is no section of a recommender"),
+    "no source": (lambda store: store.create("fresh"), "Where are the view counts?"),
+    "a wrong setting": (lambda store: store.retrain("retail", device="tpu"), "it must be auto, cpu or gpu"),
+    "another wrong setting": (lambda _: Recstore("postgresql://x", threads=-1), "it must be at least 0"),
+    "no database": (lambda _: Recstore("postgresql://nobody@localhost:1/x").list(), "could not be reached"),
+    "an unknown generation": (lambda store: store.rollback("retail", to=99), "has no generation 99"),
+    "an unknown request": (lambda store: store.request.cancel(99), "There is no request 99"),
+    "no such file": (lambda store: store.create("fresh", file="nothing.toml"), "There is no file nothing.toml"),
+}
+"""Calls of `recstore.Recstore`."""
+
+
+@pytest.fixture(scope="module")
+def mistaken(server: Any, shop_template: str) -> Iterator[Shop]:
+    with trained_shop(server, shop_template) as shop:
+        yield shop
+
+
+@pytest.fixture(autouse=True)
+def unharmed(mistaken: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A folder of its own for relative names, and at the end of each test what is live is as it was."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RECSTORE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("RECSTORE_BROKER_URL", f"redis+socket://{tmp_path}/nothing")
+    yield
+    mistaken.assert_unharmed()
+
+
+@pytest.mark.parametrize("given", SETTINGS)
+def test_settings(
+    given: str, mistaken: Shop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (code, said), (name, _, text) = SETTINGS[given], given.partition("=")
+    monkeypatch.setenv(f"RECSTORE_{name.upper()}", text)
+    answer = mistaken.run(capsys, "list", url="" if name == "database_url" else None)
+    sentence = sentence_of(answer)
+    assert (answer.code, f"RECSTORE_{name.upper()}" in sentence) == (code, True)
+    assert said in sentence
+    assert "s3cret" not in sentence
+
+
+def test_every_setting_is_in_the_list() -> None:
+    assert {given.partition("=")[0] for given in SETTINGS} | FREE.keys() == Settings.model_fields.keys()
+
+
+@pytest.mark.parametrize("options", DEFINITIONS)
+def test_definitions(options: str, mistaken: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    base = ["create", "fresh"]
+    if not options.startswith(("--table", "--query")):
+        base += ["--table", "shop.views"]
+    if not options.startswith(("--item ", "--query")):
+        base += ["--item", "product_id"]
+    answer = mistaken.run(capsys, *base, *options.split())
+    assert DEFINITIONS[options] in sentence_of(answer)
+    assert answer.code == 2
+
+
+def test_every_option_of_a_definition_is_in_the_list() -> None:
+    listed = {word.partition("=")[0] for options in DEFINITIONS for word in options.split() if word.startswith("--")}
+    every = {
+        f"--{flag(section, name)}"
+        for section, model in SECTIONS.items()
+        for name in model.model_fields
+        if name != "options"
+    }
+    assert every <= listed
+
+
+@pytest.mark.parametrize("text", TOML)
+def test_definitions_in_files(text: str, mistaken: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    given = "" if "source" in text.partition("=")[0] else "\n[source]\ntable = 'shop.views'\nitem = 'product_id'\n"
+    Path("d.toml").write_text(text + given)
+    answer = mistaken.run(capsys, "create", "fresh", "--file", "d.toml")
+    assert TOML[text] in sentence_of(answer)
+    assert answer.code == 2
+
+
+@pytest.mark.parametrize("text", SPACES)
+def test_spaces_in_files(text: str, mistaken: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("d.toml").write_text(text)
+    answer = mistaken.run(capsys, "tune", "retail", "--space", "d.toml")
+    assert SPACES[text] in sentence_of(answer)
+    assert (answer.code, "interactions of" in answer.err) == (2, False)
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands(line: str, mistaken: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("pairs.csv").write_text("user_id,item_id\n1,2\n")
+    Path("empty.csv").write_text("")
+    Path("damaged.gz").write_bytes(b"\x1f\x8b\x08" + bytes(20))
+    Path("folder.csv").mkdir()
+    code, said = COMMANDS[line]
+    answer = mistaken.run(capsys, *line.split())
+    assert answer.code == code
+    assert said in sentence_of(answer)
+
+
+@pytest.mark.parametrize("line", ["show nix", "recommend books 1", "prune retail --keep 0", "nonsense", "drop retail"])
+def test_commands_for_programs(line: str, mistaken: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = COMMANDS[line]
+    answer = mistaken.run(capsys, *line.split(), "--json")
+    (told,) = map(json.loads, answer.err.splitlines())
+    assert (answer.code, answer.out, told.keys()) == (code, "", {"error", "kind", "data"})
+    assert said in told["error"]
+
+
+@pytest.mark.parametrize("statement", SQL)
+def test_statements(statement: str, mistaken: Shop) -> None:
+    with pytest.raises(psycopg.Error) as caught:
+        mistaken.watcher.execute(statement)
+    assert SQL[statement] in str(caught.value.diag.message_primary)
+
+
+@pytest.mark.parametrize("statement", NOTHING)
+def test_statements_about_what_nobody_knows(statement: str, mistaken: Shop) -> None:
+    found = mistaken.watcher.execute(statement).fetchall()
+    assert [tuple(row.values()) for row in found] == NOTHING[statement]
+
+
+@pytest.mark.parametrize("what", PYTHON)
+def test_python(what: str, mistaken: Shop) -> None:
+    call, said = PYTHON[what]
+    with pytest.raises(RecstoreError) as caught:
+        call(Recstore(mistaken.database.url))
+    assert said in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+def test_python_over_an_engine(mistaken: Shop) -> None:
+    engine = sa.create_engine(mistaken.database.url.replace("postgresql:", "postgresql+psycopg:"))
+    retail, books = Recommender(engine, "retail"), Recommender(engine, "books")
+    with pytest.raises(sa.exc.DBAPIError, match="must be at least 1, not 0"):
+        retail.recommend(1, 0)
+    with pytest.raises(sa.exc.DBAPIError, match="books has no live generation yet"):
+        books.user_vector(1)
+    with pytest.raises(sa.exc.ProgrammingError, match='schema "nix" does not exist'):
+        Recommender(engine, "nix").recommend(1)
+    with pytest.raises(TypeError, match="takes an Engine, a Connection or a Session"):
+        Recommender(mistaken.database.url, "retail")  # type: ignore[arg-type]
+    assert (books.recommend(1), books.generation(), retail.similar_items(999999)) == ([], None, [])
+    assert np.isfinite(retail.user_vector(999999)).all()
+    engine.dispose()
