@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 from conftest import VERSION, Command, Database, drop_database, make_database, superuser
-from support import look, until
+from support import lacking, look, until
 from support_sql import as_template, copy_of
 
 from recstore import cli, doctor, registry, sources
@@ -559,7 +559,7 @@ def test_pgbouncer_is_recognized(
     """Debian's package pgbouncer, in front of the test server."""
     program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
-        pytest.skip("NO PGBOUNCER HERE: that doctor recognizes one was not tested (Debian: apt install pgbouncer)")
+        lacking("pgbouncer", "that doctor recognizes one")
     (tmp_path / "ini").write_text(
         f"[databases]\n{good.name} = host={good.server.sockets} user=worker\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
         f"listen_port = {unused_port}\nauth_type = any\npool_mode = {mode}\nunix_socket_dir =\n"
