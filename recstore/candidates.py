@@ -4,21 +4,27 @@ Looked at like the source: one statement, read only, nothing run but its plan. K
 generations.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psycopg
+from psycopg import errors as pg
 from psycopg import sql
 
 from recstore import objects, sqlfile
-from recstore.database import Connection
+from recstore.database import Connection, one_line
 from recstore.definition import Definition
 from recstore.errors import CandidatesInvalid
 from recstore.objects import Registered
-from recstore.selects import by_index, columns_of, plan_cost, relation_of, stripped, type_name
+from recstore.selects import by_index, columns_of, denied, plan_cost, relation_of, stripped, type_name
 from recstore.types import IdType, type_of_oid
 
 LOOKUP_COST = 50
 """In the planner's units: one item's lookup at most, where an index scan asks for each of hundreds of rows."""
+
+FIRST = 1000
+"""Milliseconds that finding a first candidate may take until it is believed that there are some."""
 
 
 @dataclass(frozen=True)
@@ -75,14 +81,48 @@ def _table_select(connection: Connection, definition: Definition) -> str:
     return select if candidates.condition is None else f"{select} WHERE (\n{candidates.condition}\n)"
 
 
-def looked_up_by_index(connection: Connection, recommender: Registered) -> bool:
+@contextmanager
+def tried(connection: Connection, recommender: Registered, select: str) -> Iterator[str]:
+    """The name of a view of that SELECT beside view `candidates`, which nobody else sees, while the block lasts. In a dry run,
+    too. Raises psycopg's errors."""
+    name = "_candidates_tried"
+    with connection.transaction(force_rollback=True):
+        connection.execute(f"CREATE VIEW {recommender.relation(name)} AS\n{select}")
+        yield name
+
+
+def ask_first(connection: Connection, recommender: Registered, select: str) -> None:
+    """Asks for one candidate as the functions do, with their search_path, which reaches into functions that the SELECT calls.
+    Raises CandidatesInvalid, PermissionDenied."""
+    try:
+        with tried(connection, recommender, select) as view:
+            connection.execute("SET TRANSACTION READ ONLY")
+            connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
+            connection.execute(f"SET LOCAL statement_timeout = {FIRST}")
+            connection.execute(f"SELECT c.item_id FROM {recommender.relation(view)} c LIMIT 1")  # noqa: S608
+    except (pg.QueryCanceled, pg.LockNotAvailable):
+        pass
+    except pg.InsufficientPrivilege as error:
+        raise denied(connection, error, "the rights on what the candidates call") from None
+    except psycopg.Error as error:
+        if connection.closed:
+            raise
+        remedy = "Try the query in psql first."
+        if isinstance(error, (pg.UndefinedTable, pg.UndefinedFunction, pg.UndefinedObject)):
+            remedy = (
+                "Asked with search_path = pg_catalog, pg_temp: write schema.name inside the functions that they call."
+            )
+        raise CandidatesInvalid(reason=one_line(error), remedy=remedy) from None
+
+
+def looked_up_by_index(connection: Connection, recommender: Registered, view: str = "candidates") -> bool:
     """Whether it takes an index to tell if one item is a candidate, by EXPLAIN: an index scan that gives the best items in
     order asks that for each of hundreds of them. Raises psycopg's errors."""
     with connection.transaction(force_rollback=True):
         connection.execute("SET TRANSACTION READ ONLY")
         connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")  # as in the functions
         connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")  # as for any item
-        statement = f"SELECT true FROM {recommender.relation('candidates')} c WHERE c.item_id = $1"  # noqa: S608
+        statement = f"SELECT true FROM {recommender.relation(view)} c WHERE c.item_id = $1"  # noqa: S608
         connection.execute(f"PREPARE recstore_candidate ({recommender.item_type.value}) AS {statement}")
         try:
             asked = sql.SQL("EXECUTE recstore_candidate (NULL)")
@@ -92,14 +132,14 @@ def looked_up_by_index(connection: Connection, recommender: Registered) -> bool:
                 connection.execute("DEALLOCATE recstore_candidate")
 
 
-def readers_lacking(connection: Connection, recommender: Registered) -> dict[str, list[str]]:
+def readers_lacking(connection: Connection, recommender: Registered, view: str = "candidates") -> dict[str, list[str]]:
     """Role -> the statements by which owners would let it read what the candidates read; of the roles that were granted the
     recommender, those that lack something."""
     lacking = {}
     for row in connection.execute(
         sqlfile.query("readers_of"), {"view": recommender.relation("item_vectors")}
     ).fetchall():
-        statements = objects.lacking_on(connection, recommender, "candidates", row["role"])
+        statements = objects.lacking_on(connection, recommender, view, row["role"])
         if statements:
             lacking[row["role"]] = statements
     return lacking

@@ -101,4 +101,5 @@ def load_settings(**overrides: object) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = "RECSTORE_" + str(first["loc"][0]).upper()
-        raise InvalidInput(f"The setting {name} is {first['input']!r}: {what_is_wrong(first)}.") from None
+        shown = "not usable" if name.endswith("_URL") else repr(first["input"])  # a URL may hold a password
+        raise InvalidInput(f"The setting {name} is {shown}: {what_is_wrong(first)}.") from None

@@ -23,18 +23,25 @@ def create(connection: Connection, settings: Settings, name: str, definition: De
     """Of making a recommender with its first, empty generation."""
     with rehearsing(connection) as (stand_in, noted):
         recommender = registry.create(stand_in, name, definition)
-        generations.attach(stand_in, settings, recommender)
+        generations.attach(stand_in, _once(settings), recommender)
         return noted.statements
 
 
-def alter(connection: Connection, settings: Settings, recommender: Registered, definition: Definition) -> Statements:
+def alter(
+    connection: Connection,
+    settings: Settings,
+    recommender: Registered,
+    definition: Definition,
+    *,
+    readers_may_fail: bool = False,
+) -> Statements:
     """Of storing another definition; of a resize before that, where it has more factors than there is room for."""
     factors = definition.hyperparameters.factors or 0
     with rehearsing(connection) as (stand_in, noted):
         if factors > recommender.dimensions:
             registry.check_definition(stand_in, recommender, definition)
             recommender = _resize(stand_in, noted, settings, recommender, factors)
-        registry.alter(stand_in, settings, recommender, definition)
+        registry.alter(stand_in, _once(settings), recommender, definition, readers_may_fail=readers_may_fail)
         return noted.statements
 
 
@@ -48,6 +55,9 @@ def resize(connection: Connection, settings: Settings, recommender: Registered, 
 def _resize(
     stand_in: Connection, noted: Rehearsal, settings: Settings, recommender: Registered, factors: int
 ) -> Registered:
+    settings = _once(settings)
+    _clean(stand_in, recommender)
+    _prune(stand_in, noted, settings, recommender, recommender.definition.publication.keep)
     vector_type, dimensions = registry.storage_for(recommender.definition, factors, fixed=False)
     for name in OUTER_VIEWS if vector_type != recommender.vector_type else ():
         noted.expect_unfit(recommender.relation(name))
@@ -60,7 +70,7 @@ def _resize(
 def drop(connection: Connection, settings: Settings, recommender: Registered, *, cascade: bool = False) -> Statements:
     """Of removing a recommender. Raises DependentObjects as the removal would."""
     with rehearsing(connection) as (stand_in, noted):
-        registry.drop(stand_in, settings, recommender, cascade=cascade)
+        registry.drop(stand_in, _once(settings), recommender, cascade=cascade)
         return _running(connection, recommender) + noted.statements
 
 
@@ -77,14 +87,18 @@ def roll_back(connection: Connection, recommender: Registered, to: int | None = 
         return noted.statements
 
 
-def publish(connection: Connection, recommender: Registered, *, now: bool = False) -> Statements:
-    """Of making the generation live that is ready; only remarks where sessions hold it up and `now` is not said."""
+def publish(connection: Connection, settings: Settings, recommender: Registered, *, now: bool = False) -> Statements:
+    """Of making the generation live that is ready, of attaching the next and removing old ones; only remarks where sessions
+    hold it up and `now` is not said."""
+    settings = _once(settings)
     with rehearsing(connection) as (stand_in, noted), plain_errors(f"publishing {recommender.name!r}"):
         generation = flipping.ready_generation(stand_in, recommender)
         waits = [f"-- generation {generation} waits for {who}" for who in flipping.look_again(stand_in, recommender)]
         if waits and not now:
             return waits
         flipping.flip(stand_in, recommender, generation, "publish", None)
+        generations.next_of(stand_in, settings, recommender)
+        _prune(stand_in, noted, settings, recommender, recommender.definition.publication.keep)
         return _running(connection, recommender) + waits + noted.statements
 
 
@@ -93,17 +107,25 @@ def prune(connection: Connection, settings: Settings, recommender: Registered, k
     keep = keep or recommender.definition.publication.keep
     running = _running(connection, recommender)
     with rehearsing(connection) as (stand_in, noted), plain_errors(f"pruning {recommender.name!r}"):
-        for row in generations.all_of(stand_in, recommender):
-            if row["state"] == "building" and not running:
-                generations.mark_pruning(
-                    stand_in, recommender, row["generation"], f"run {row['run']} did not finish it"
-                )
-        done = generations.prune(stand_in, settings, recommender, keep, 0)
-        for generation, blockers in done.postponed.items():
-            noted.note(f"-- generation {generation} stays until {'; '.join(map(str, blockers))} has ended")
-        for generation, seconds in done.retained.items():
-            noted.note(f"-- generation {generation} stays {seconds:.0f} s more (RECSTORE_RETENTION)")
+        if not running:
+            _clean(stand_in, recommender)
+        _prune(stand_in, noted, _once(settings), recommender, keep)
         return running + noted.statements
+
+
+def _clean(stand_in: Connection, recommender: Registered) -> None:
+    """As a run begins: what dead runs left half built is removed with what is old."""
+    for row in generations.all_of(stand_in, recommender):
+        if row["state"] == "building":
+            generations.mark_pruning(stand_in, recommender, row["generation"], f"run {row['run']} did not finish it")
+
+
+def _prune(stand_in: Connection, noted: Rehearsal, settings: Settings, recommender: Registered, keep: int) -> None:
+    done = generations.prune(stand_in, settings, recommender, keep, 0)
+    for generation, blockers in done.postponed.items():
+        noted.note(f"-- generation {generation} stays until {'; '.join(map(str, blockers))} has ended")
+    for generation, seconds in done.retained.items():
+        noted.note(f"-- generation {generation} stays {seconds:.0f} s more (RECSTORE_RETENTION)")
 
 
 def upgrade(connection: Connection, settings: Settings) -> Statements:
@@ -120,7 +142,7 @@ def upgrade(connection: Connection, settings: Settings) -> Statements:
             return [*statements, "-- then the functions and views of each recommender, where this version's differ"]
         for recommender in recommenders:
             with rehearsing(connection) as (stand_in, noted):
-                migrate.upgrade_objects(stand_in, settings, recommender)
+                migrate.upgrade_objects(stand_in, _once(settings), recommender)
                 statements += noted.statements
         return statements
 
@@ -130,6 +152,11 @@ def downgrade(connection: Connection, revision: str) -> Statements:
     with plain_errors("downgrading", connection):
         script = migrate.statements(connection, revision, down=True)
         return [script] if script else []
+
+
+def _once(settings: Settings) -> Settings:
+    """Who holds a lock is told at once."""
+    return settings.model_copy(update={"lock_attempts": 1})
 
 
 def _running(connection: Connection, recommender: Registered) -> Statements:

@@ -1,6 +1,7 @@
 """What is told of a recommender, and changed in it, by the command line and from Python alike: on top of `registry` and
 `pipeline`."""
 
+import dataclasses
 from typing import Any
 
 from recstore import candidates, pipeline, registry
@@ -73,7 +74,10 @@ def alter(
     unless `readers_may_fail`. Commits. Raises InvalidInput, AlteredMeanwhile, ReadersLackRights, .."""
     if needs_resize(opened, recommender, definition, resize):
         pipeline.resize(url, settings, recommender.name, definition.hyperparameters.factors or 0, reporter=reporter)
-        recommender = registry.get(opened, recommender.name)
+        resized = registry.get(opened, recommender.name)
+        recommender = dataclasses.replace(
+            resized, definition=recommender.definition
+        )  # altered meanwhile, it is refused
     return registry.alter(opened, settings, recommender, definition, readers_may_fail=readers_may_fail)
 
 

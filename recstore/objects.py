@@ -183,16 +183,28 @@ def _store_digests(connection: Connection, recommender: Registered, digests: dic
 
 def upgrade(connection: Connection, settings: Settings, recommender: Registered) -> list[str]:
     """Brings a recommender's functions and views to this version; returns the names of what was replaced."""
-    rendered = without_configured(
-        recommender, render(recommender, "", old_parents=has_old_parents(connection, recommender))
-    )
+
+    def change() -> list[str]:
+        locked = _locked(connection, recommender)
+        rendered = render(locked, "", old_parents=has_old_parents(connection, locked))
+        return replace(connection, locked, without_configured(locked, rendered))
+
     return with_short_lock(
         connection,
         settings,
         f"Upgrading the objects of {recommender.name!r}",
         [recommender.relation(name) for name in (*OUTER_VIEWS, "_generation")],
-        lambda: replace(connection, recommender, rendered),
+        change,
     )
+
+
+def _locked(connection: Connection, recommender: Registered) -> Registered:
+    """With the definition as it is now, and stays until the caller's transaction ends: it may have been altered since a run
+    began. Raises RecommenderNotFound."""
+    row = connection.execute(sqlfile.query("lock_recommender"), {"recommender_id": recommender.id}).fetchone()
+    if row is None:
+        raise RecommenderNotFound(name=recommender.name)
+    return dataclasses.replace(recommender, definition=Definition.model_validate(row["definition"]))
 
 
 def without_configured(recommender: Registered, rendered: dict[str, str]) -> dict[str, str]:
@@ -271,6 +283,7 @@ def lock_views(connection: Connection, recommender: Registered) -> None:
 
 def replace_views(connection: Connection, recommender: Registered, *, old_parents: bool) -> None:
     """The two vector views over one kind of parents, or over both; the caller's transaction."""
+    recommender = _locked(connection, recommender)
     rendered = render(recommender, "", old_parents=old_parents)
     names = [f"view {name}" for name in (*OUTER_VIEWS, "candidates")]
     replace(connection, recommender, without_configured(recommender, {name: rendered[name] for name in names}))
@@ -278,7 +291,7 @@ def replace_views(connection: Connection, recommender: Registered, *, old_parent
 
 def replace_storage(connection: Connection, recommender: Registered, vector_type: str, dimensions: int) -> None:
     """New parents beside the renamed ones, views over both, functions of the new type; the caller's transaction."""
-    resized = dataclasses.replace(recommender, vector_type=vector_type, dimensions=dimensions)
+    resized = dataclasses.replace(_locked(connection, recommender), vector_type=vector_type, dimensions=dimensions)
     rendered = render(resized, "", old_parents=True)
     for name, old in OLD_PARENTS.items():
         connection.execute(rendered[f"table {name}"])

@@ -81,7 +81,7 @@ def create(connection: Connection, name: str, definition: Definition) -> Registe
         check_name(connection, name)
         shape = sources.inspect(connection, definition.source)
         candidates_select = candidates.inspect(connection, definition, shape.item_type)
-        _check_names(connection, definition)
+        check_names(connection, definition)
         vector_type, dimensions = storage_for(definition)
         try:
             with connection.transaction():
@@ -103,6 +103,8 @@ def create(connection: Connection, name: str, definition: Definition) -> Registe
                 connection.execute(f"CREATE SCHEMA {registered.schema}")
                 connection.execute(f"COMMENT ON SCHEMA {registered.schema} IS 'Recommendations by recstore: {name}.'")
                 objects.install(connection, registered, shape.select, candidates_select)
+                if candidates_select:
+                    candidates.ask_first(connection, registered, candidates_select)
         except pg.UniqueViolation as error:
             ours = error.diag.schema_name == "recstore_private"
             raise (RecommenderExists if ours else SchemaNameTaken)(name=name) from None
@@ -121,7 +123,7 @@ def create(connection: Connection, name: str, definition: Definition) -> Registe
         return get(connection, name)
 
 
-def _check_names(connection: Connection, definition: Definition) -> None:
+def check_names(connection: Connection, definition: Definition) -> None:
     """Raises InvalidInput unless there is a trainer of that name, and the lookup table of titles with its columns."""
     titles = definition.titles
     trainer(definition.hyperparameters.trainer)
@@ -191,8 +193,12 @@ def check_definition(connection: Connection, recommender: Registered, definition
     if factors > MAX_FACTORS:
         raise TooManyFactors(factors=factors, limit=MAX_FACTORS)
     source_select = _source_select(connection, recommender, definition)
-    _check_names(connection, definition)
-    return source_select, candidates.inspect(connection, definition, recommender.item_type)
+    check_names(connection, definition)
+    candidates_select = candidates.inspect(connection, definition, recommender.item_type)
+    now = recommender.definition
+    if candidates_select and (definition.candidates, definition.source) != (now.candidates, now.source):
+        candidates.ask_first(connection, recommender, candidates_select)
+    return source_select, candidates_select
 
 
 def _source_select(connection: Connection, recommender: Registered, definition: Definition) -> str:
@@ -227,7 +233,12 @@ def alter(
 
         def change() -> None:
             connection.execute(sqlfile.query("lock_recommender"), {"recommender_id": recommender.id})
-            if get(connection, recommender.name).definition != recommender.definition:
+            now = get(connection, recommender.name)
+            if (now.definition, now.vector_type, now.dimensions) != (
+                recommender.definition,
+                recommender.vector_type,
+                recommender.dimensions,
+            ):
                 raise AlteredMeanwhile(name=recommender.name)
             connection.execute(
                 sqlfile.query("update_definition"),
@@ -238,11 +249,13 @@ def alter(
             if _lists_times(definition) != _lists_times(recommender.definition):
                 connection.execute(sqlfile.query("restart_lists"), {"recommender_id": recommender.id})
             old_parents = objects.has_old_parents(connection, recommender)
-            objects.replace(connection, altered, objects.render(altered, *selects, old_parents=old_parents))
-            if definition.candidates != recommender.definition.candidates:
-                if not readers_may_fail:
-                    _check_readers(connection, recommender)
-                if not candidates.looked_up_by_index(connection, altered):
+            changed = objects.replace(connection, altered, objects.render(altered, *selects, old_parents=old_parents))
+            if selects[1] and "view candidates" in changed:
+                with candidates.tried(connection, altered, selects[1]) as view:
+                    if not readers_may_fail:
+                        _check_readers(connection, recommender, view)
+                    indexed = candidates.looked_up_by_index(connection, altered, view)
+                if not indexed:
                     connection.execute(sqlfile.query("scan_exactly"), {"recommender_id": recommender.id})
 
         relations = [recommender.relation(name) for name in ("interactions", "candidates")]
@@ -250,9 +263,9 @@ def alter(
         return get(connection, recommender.name)
 
 
-def _check_readers(connection: Connection, recommender: Registered) -> None:
-    """Raises ReadersLackRights unless every role that may ask for items may read what the candidates read."""
-    lacking = candidates.readers_lacking(connection, recommender)
+def _check_readers(connection: Connection, recommender: Registered, view: str) -> None:
+    """Raises ReadersLackRights unless every role that may ask for items may read what that view of candidates reads."""
+    lacking = candidates.readers_lacking(connection, recommender, view)
     if lacking:
         grants = [statement for statements in lacking.values() for statement in statements]
         raise ReadersLackRights(name=recommender.name, readers=", ".join(lacking), grants=" ".join(grants))

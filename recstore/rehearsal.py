@@ -8,6 +8,7 @@ that is rolled back, in which nothing is done that a reader could wait for:
   sequences give next: a sequence would not be rolled back); not deleted, which can take long;
 - functions are replaced, which nobody waits for, to see whether they can be; a schema that is made is new to everybody, so
   whatever is made in it is made;
+- what the change itself takes back, to find something out, is done, taken back, and not noted;
 - every other change of objects is noted alone. Where a view could not be replaced in place, that is found out from its
   columns.
 
@@ -48,7 +49,7 @@ class Rehearsal:
         self.statements: list[str] = []
         self._unfit: set[str] = set()
         self._dropped: set[str] = set()
-        self._depth = 0
+        self._depth = self._questions = 0
         self._own_schema = False
         self._renamed: dict[str, str] = {}
         self._numbers: dict[str, int] = {}
@@ -57,18 +58,21 @@ class Rehearsal:
         return getattr(self.connection, name)
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """As that of the connection; what is noted in one that fails is forgotten."""
+    def transaction(self, *, force_rollback: bool = False) -> Iterator[None]:
+        """As that of the connection; what is noted in one that fails is forgotten. One that is rolled back anyway is a
+        question: what is executed in it is executed, and not noted."""
         noted = len(self.statements)
         self._depth += 1
+        self._questions += force_rollback
         try:
-            with self.connection.transaction():
+            with self.connection.transaction(force_rollback=force_rollback):
                 yield
         except BaseException:
             del self.statements[noted:]
             raise
         finally:
             self._depth -= 1
+            self._questions -= force_rollback
         if self._depth == 0 and len(self.statements) > noted:
             self.statements.insert(noted, "BEGIN;")
             self.statements.append("COMMIT;")
@@ -76,6 +80,8 @@ class Rehearsal:
     def execute(self, query: str | sql.Composable, params: Any = None, **options: Any) -> Any:
         """Asks, or notes. Raises as the server would, as far as that is known without disturbing anybody."""
         text = query if isinstance(query, str) else query.as_string(self.connection)
+        if self._questions:
+            return self.connection.execute(text, params, **options)
         plain = _LEADING.sub("", text, count=1)
         if plain.startswith(READS):
             params = self._as_before(params)

@@ -17,6 +17,16 @@ def untyped(value: Id) -> sa.BindParameter[Any]:
     return sa.bindparam(None, value, type_=sa.types.NullType(), unique=True)
 
 
+class _Functions:
+    """The functions of a schema, whatever its name: `sa.func` takes an underscore off its end, and `opts` for its own."""
+
+    def __init__(self, schema: str) -> None:
+        self._schema = schema
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *arguments: sa.Function(name, *arguments, packagenames=(self._schema,))
+
+
 class Selectables:
     """The views `item_vectors`, `user_vectors`, `candidates` and `interactions` as tables, and the functions as FROM elements:
 
@@ -26,7 +36,7 @@ class Selectables:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._functions = getattr(sa.func, name)
+        self._functions = _Functions(name)
         self.item_vectors = sa.table(
             "item_vectors",
             sa.column("item_id"),

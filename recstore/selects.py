@@ -82,7 +82,8 @@ def syntax_error(connection: Connection, select: str) -> str | None:
 
 def denied(connection: Connection, error: psycopg.Error, grant: str) -> PermissionDenied:
     role = connection.info.user
-    return PermissionDenied(role=role, reason=one_line(error), remedy=f"Have the owner run: {grant} TO {role};")
+    quoted = sql.Identifier(role).as_string(connection)
+    return PermissionDenied(role=role, reason=one_line(error), remedy=f"Have the owner run: {grant} TO {quoted};")
 
 
 def type_name(connection: Connection, oid: int) -> str:

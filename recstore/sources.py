@@ -149,17 +149,18 @@ def check_lookup(connection: Connection, schema: str, seconds: float = 5.0) -> L
             name = sql.Identifier("recstore_lookup")
             connection.execute(sql.SQL("PREPARE {} ({}) AS ").format(name, sql.SQL(sample[0]["type"])) + lookup)
             try:
-                execute = sql.SQL("EXECUTE {} ({})")
-                asked = [execute.format(name, sql.Literal(user["user_id"])) for user in sample]
-                indexed = plan_cost(connection, asked[0]) < max(SMALL_COST, plan_cost(connection, whole) / 10)
-                indexed = indexed or by_index(connection, asked[0])  # not analyzed yet
-                times = []
-                for statement in asked:
-                    start = time.perf_counter()
-                    connection.execute(statement)
-                    times.append(1000 * (time.perf_counter() - start))
+                with connection.transaction():  # what is prepared outlives a rollback
+                    execute = sql.SQL("EXECUTE {} ({})")
+                    asked = [execute.format(name, sql.Literal(user["user_id"])) for user in sample]
+                    indexed = plan_cost(connection, asked[0]) < max(SMALL_COST, plan_cost(connection, whole) / 10)
+                    indexed = indexed or by_index(connection, asked[0])  # not analyzed yet
+                    times = []
+                    for statement in asked:
+                        start = time.perf_counter()
+                        connection.execute(statement)
+                        times.append(1000 * (time.perf_counter() - start))
             finally:
-                if connection.info.transaction_status != psycopg.pq.TransactionStatus.INERROR:
+                if not connection.closed:
                     connection.execute(sql.SQL("DEALLOCATE {}").format(name))
         except pg.QueryCanceled:
             return Lookup(indexed=False, milliseconds=1000 * seconds)

@@ -85,7 +85,7 @@ def server() -> Iterator[Server]:
 def make_database(server: Server, template: str) -> Database:
     name = f"test_{next(_numbers)}"
     with superuser(server) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
         connection.execute(f"GRANT CREATE ON DATABASE {name} TO worker")
         connection.execute(f"GRANT CREATE ON DATABASE {name} TO application")
     return Database(server, name)

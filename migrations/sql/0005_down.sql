@@ -80,3 +80,5 @@ ALTER TABLE recstore_private.recommenders DROP COLUMN lists_at;
 
 -- Version 0004's definitions know neither lists nor candidates.
 UPDATE recstore_private.recommenders SET definition = definition - '{lists,candidates}'::text[];
+UPDATE recstore_private.generations SET definition = definition - '{lists,candidates}'::text[];
+UPDATE recstore_private.studies SET definition = definition - '{lists,candidates}'::text[];

@@ -11,7 +11,7 @@ from recstore.files import telling
 from recstore.files.bad_lines import Allowed
 from recstore.files.examining import Wanted, examine
 from recstore.files.layout import Given
-from recstore.files.opening import opened
+from recstore.files.opening import opened, refuse_to_overwrite
 from recstore.files.writing import write
 from recstore.pipeline import Outcome
 from recstore.rows import Loaded
@@ -57,6 +57,7 @@ def run_load(
 ) -> Loaded:
     """Looks at the whole file, then writes it, unless it is a dry run. Raises BadLinesFound, LoadRefused, .."""
     watch = reporter or Silent()
+    refuse_to_overwrite(str(file), bad)
     with part._connection() as database, opened(str(file)) as found:
         plan = examine(database, found, wanted, watch)
         if bad is not None:

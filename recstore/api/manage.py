@@ -58,17 +58,26 @@ class Managing(Part):
         file: str | Path | None = None,
         titles: str | None = None,
         resize: bool = False,
+        yes: bool = False,
         reporter: Reporter | None = None,
         **settings: Any,
     ) -> Described:
         """Changes settings, as `create` takes them, from the next training on; None unsets one, titles="none" those. With
         `resize`, makes room for more factors than the dimensions fixed at creation: readers of the views may wait a moment.
-        Raises RecommenderNotFound, InvalidInput, AlteredMeanwhile, .."""
+        With `yes`, also to candidates that a role with access may not read. Raises RecommenderNotFound, InvalidInput,
+        AlteredMeanwhile, ReadersLackRights, .."""
         with self._current() as opened:
             recommender = registry.get(opened, name)
             wanted = definition_of(name, recommender.definition, definition, file, titles, settings)
             altered = managing.alter(
-                opened, self.url, self.settings, recommender, wanted, resize=resize, reporter=reporter
+                opened,
+                self.url,
+                self.settings,
+                recommender,
+                wanted,
+                resize=resize,
+                readers_may_fail=yes,
+                reporter=reporter,
             )
             return _described(Described, managing.described(opened, altered))
 

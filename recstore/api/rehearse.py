@@ -85,6 +85,7 @@ class Rehearsal(Part):
         file: str | Path | None = None,
         titles: str | None = None,
         resize: bool = False,
+        yes: bool = False,
         **settings: Any,
     ) -> Statements:
         """Of changing settings, and of the resize before that."""
@@ -92,7 +93,7 @@ class Rehearsal(Part):
             recommender = registry.get(opened, name)
             wanted = definition_of(name, recommender.definition, definition, file, titles, settings)
             managing.needs_resize(opened, recommender, wanted, resize)
-            return Statements(tuple(dry_run.alter(opened, self.settings, recommender, wanted)))
+            return Statements(tuple(dry_run.alter(opened, self.settings, recommender, wanted, readers_may_fail=yes)))
 
     def grant(self, name: str, role: str, *, people: bool = False) -> Statements:
         """Of letting a role read."""
@@ -107,7 +108,7 @@ class Rehearsal(Part):
     def publish(self, name: str, *, now: bool = False) -> Statements:
         """Of making the generation live that is ready."""
         with self._current() as opened:
-            return Statements(tuple(dry_run.publish(opened, registry.get(opened, name), now=now)))
+            return Statements(tuple(dry_run.publish(opened, self.settings, registry.get(opened, name), now=now)))
 
     def rollback(self, name: str, *, to: int | None = None) -> Statements:
         """Of making an earlier generation live again."""

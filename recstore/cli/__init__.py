@@ -40,28 +40,24 @@ __all__ = ["app", "run"]
 INTERRUPTED = 130
 """Exit code of Ctrl-C and of SIGTERM."""
 
-for module in (
-    schema,
-    init,
-    load,
-    manage,
-    jobs,
-    evaluate,
-    tune,
-    studies,
-    benchmark,
-    lists,
-    request,
-    status,
-    history,
-    exchange,
-    ask,
-    server,
-    up,
-    health,
-    doctor,
-):
-    module.register(app)
+PANELS = {
+    "Begin": (init, load, schema, doctor),
+    "Recommenders": (manage, jobs),
+    "How good it is": (evaluate, tune, studies, benchmark),
+    "Answers": (ask, lists, exchange),
+    "Background work": (up, request, status, history, health),
+    "Servers of its own": (server,),
+}
+"""The commands as `recstore --help` shows them: a heading, and the modules whose commands stand under it."""
+
+for panel, modules in PANELS.items():
+    for module in modules:
+        commands, groups = len(app.registered_commands), len(app.registered_groups)
+        module.register(app)
+        for command in app.registered_commands[commands:]:
+            command.rich_help_panel = panel
+        for group in app.registered_groups[groups:]:
+            group.rich_help_panel = panel
 
 
 def run(arguments: list[str]) -> int:

@@ -1,7 +1,10 @@
 """What the shell offers when Tab is pressed: recommenders, generations, runs, .. of the database that is configured, and the
 choices of a setting. Within two seconds or not at all, and silent whatever goes wrong."""
 
+import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -15,7 +18,7 @@ from recstore.database import conninfo
 from recstore.servers import database_url
 
 SECONDS = 2
-"""To connect, and again for the answer; libpq takes less for this."""
+"""Of everything that is asked for one line; libpq, which takes no less, means each host of the URL."""
 
 Offered = list[tuple[str, str]]
 Completer = Callable[[typer.Context, str], Offered]
@@ -26,10 +29,16 @@ def asking(query: str, table: str = "table") -> Completer:
     in the parameter `table`."""
 
     def complete(ctx: typer.Context, incomplete: str) -> Offered:
-        try:
-            rows = _ask(ctx, sqlfile.query(query), table=ctx.params.get(table))
-        except Exception:  # there is nothing to tell: the cursor stands in the middle of a command
-            return []
+        rows: Offered = []
+
+        def ask() -> None:
+            with suppress(Exception):  # there is nothing to tell: the cursor stands in the middle of a command
+                rows.extend(_ask(ctx, sqlfile.query(query), table=ctx.params.get(table)))
+
+        until = ctx.meta.setdefault("recstore.until", time.monotonic() + SECONDS)
+        thread = threading.Thread(target=ask, daemon=True)
+        thread.start()
+        thread.join(max(0.0, until - time.monotonic()))
         return [row for row in rows if row[0].startswith(incomplete)]
 
     return complete

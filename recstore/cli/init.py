@@ -79,16 +79,17 @@ def init(
     Example: recstore init retail.toml --table shop.views --user user_id --item product_id --value view_count
     """
     use_json(json)
-    if not dry:
-        check_place(file)
-    if not dry and file.exists():
-        confirm(f"Overwrite {file}?", yes)
     given: dict[str, str | None] = {"table": table, "user": user, "item": item, "value": value, "last_at": last_at}
+    only_listed = json and not any(given.values())
+    if not dry and not only_listed:
+        check_place(file)
+        if file.exists():
+            confirm(f"Overwrite {file}?", yes)
     limits = {"table": candidates_table, "column": candidates_column, "condition": candidates_condition}
     with connection() as (opened, _, _settings):
         tables = discovery.readable_tables(opened)
         found = discovery.candidates(tables)
-        if json and not any(given.values()):
+        if only_listed:
             show({"candidates": [candidate.as_dict() for candidate in found], "written": None})
             return
         if not all((table, user, item, value)):

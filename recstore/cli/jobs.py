@@ -95,8 +95,8 @@ def publish(
     """
     use_json(json)
     if dry:
-        with current() as (opened, _, _settings):
-            show_statements(dry_run.publish(opened, registry.get(opened, name), now=now))
+        with current() as (opened, _, configured):
+            show_statements(dry_run.publish(opened, configured, registry.get(opened, name), now=now))
         return
     given = settings()
     with StageReporter(state.errors).showing() as reporter:

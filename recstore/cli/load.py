@@ -10,7 +10,7 @@ from recstore.errors import InvalidInput, LoadInterrupted
 from recstore.files.bad_lines import Allowed, ranges
 from recstore.files.examining import Plan, Wanted, examine, shortened
 from recstore.files.layout import Given
-from recstore.files.opening import opened
+from recstore.files.opening import opened, refuse_to_overwrite
 from recstore.files.target import Mode
 from recstore.files.telling import SHOWN_BAD, as_dict, refusal
 from recstore.files.writing import write
@@ -94,6 +94,7 @@ def load(
         allowed=Allowed.parse(max_bad),
         keep_bad=bad is not None,
     )
+    refuse_to_overwrite(file, bad)
     with (
         connection() as (database, _, _settings),
         opened(file) as found,

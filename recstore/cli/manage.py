@@ -235,7 +235,7 @@ def alter(
         definition = merge(base, given, titles)
         if dry:
             managing.needs_resize(opened, recommender, definition, resize)
-            show_statements(dry_run.alter(opened, settings, recommender, definition))
+            show_statements(dry_run.alter(opened, settings, recommender, definition, readers_may_fail=yes))
             return
         with StageReporter(state.errors).showing() as reporter:
             altered = managing.alter(

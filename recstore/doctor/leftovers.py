@@ -50,7 +50,14 @@ def generations(subject: Subject, name: str) -> Iterator[Finding]:
             pruning.add(number)
         if not row["idle"]:
             continue
-        if row["state"] == "ready" and row["newer"]:
+        if row["state"] == "ready" and row["newer"] and row["passed_over"]:
+            quiet = False
+            yield note(
+                f"generation {number} is complete and not live: it was passed over by a rollback",
+                "No worker publishes it, and the next training makes a newer one. Where it should go live all the same:",
+                f"recstore publish {name}",
+            )
+        elif row["state"] == "ready" and row["newer"]:
             quiet = False
             blockers = "; ".join(map(str, barriers.still_open(subject.connection, row["transactions"] or [])))
             who = f" It waits for {blockers}." if blockers else " Nobody holds it up any more."

@@ -18,7 +18,9 @@ def publications(subject: Subject) -> Iterator[Finding]:
     others = [row["name"] for row in subject.rows("application_schemas", without=ours)]
     for name in all_tables:
         schemas = ", ".join(map(quoted, others))
-        anew = (f"CREATE PUBLICATION {quoted(name)} FOR TABLES IN SCHEMA {schemas};",) if others else ()
+        options = subject.row("doctor_publication_options", name=name)["options"]
+        what = f"TABLES IN SCHEMA {schemas} WITH ({options})"
+        anew = (f"CREATE PUBLICATION {quoted(name)} FOR {what};",) if others else ()
         yield warning(
             f"the publication {name} is FOR ALL TABLES",
             f"With a recommender in this database {SUBSCRIBERS_LACK_THEM}. Publish the application's own schemas instead, as a"

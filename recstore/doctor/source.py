@@ -103,7 +103,13 @@ def source_lookup(subject: Subject, name: str) -> Iterator[Finding]:
     source = subject.registered[name].definition.source
     lookup = sources.check_lookup(subject.connection, name, PATIENCE)
     if lookup.problem:
-        return  # `source-readable`, or `objects`, tells
+        there = subject.rows("doctor_column_type", schema=name, view="interactions", column="user_id")
+        if there and not unreadable(subject, name, "interactions", subject.role):  # else other checks tell
+            yield warning(
+                f"how one user's rows are found could not be seen: {lookup.problem}",
+                "Every recommend() looks up what its user has seen, and what that costs is not known.",
+            )
+        return
     if lookup.milliseconds is None:
         yield ok("no rows to look up")
         return

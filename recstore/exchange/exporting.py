@@ -17,7 +17,7 @@ from psycopg import errors as pg
 
 from recstore import registry, sqlfile
 from recstore.config import Settings
-from recstore.database import Connection, connect, conninfo, plain_errors
+from recstore.database import OWN_SETTINGS, Connection, connect, conninfo, plain_errors
 from recstore.errors import ConnectionLost, GenerationNotFound, NotTrained
 from recstore.exchange.archive import Archive
 from recstore.exchange.layout import About, id_arrays, key_digest
@@ -117,9 +117,11 @@ def _reading(url: str, recommender: Registered, row: dict[str, Any], snapshot: s
     """A cursor over Arrow in that snapshot. Raises ConnectionLost."""
     try:
         with adbc.connect(conninfo(url, APPLICATION)) as reading, reading.cursor() as cursor:
+            cursor.execute(OWN_SETTINGS)  # what a host limits for everybody is not meant for this
+            cursor.fetchall()
+            reading.commit()
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             cursor.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
-            cursor.execute("SET LOCAL statement_timeout = 0")  # a host's is meant for an application's queries
             yield cursor
             reading.rollback()
     except adbc_driver_manager.Error as error:

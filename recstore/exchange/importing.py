@@ -14,7 +14,7 @@ import psycopg
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recstore import pipeline, registry, sources
+from recstore import candidates, pipeline, registry, sources
 from recstore.config import Settings
 from recstore.database import Connection, connect, one_line, plain_errors
 from recstore.definition import Definition
@@ -26,7 +26,7 @@ from recstore.interactions import IdMap, Interactions
 from recstore.objects import Registered
 from recstore.publication import building, generations
 from recstore.readiness import require_current
-from recstore.runs import Reporter, Run
+from recstore.runs import Reporter, Run, Silent, take_lock
 from recstore.types import IdType
 
 
@@ -82,8 +82,9 @@ def import_generation(
     reporter: Reporter | None = None,
 ) -> pipeline.Outcome:
     """Publishes the file at `path` as the next generation of recommender `name`. With `create`, a recommender that is not
-    there is made as the file says, and gone again if the import fails. With `force`, also what holds far less than the live
-    generation or is worse. Raises FileRefused, IdsDoNotConvert, NoRoom, NothingToImportInto, ImportShrunk, ImportRefused, .."""
+    there is made as the file says, and gone again if the import fails; a warning says so where it stays, since its generation
+    went live before the error or another run is at work on it. With `force`, also what holds far less than the live generation
+    or is worse. Raises FileRefused, IdsDoNotConvert, NoRoom, NothingToImportInto, ImportShrunk, ImportRefused, .."""
     with _fitted(url, name, path, create=create) as (connection, recommender, fitted, _, _):
         if recommender is None:
             _create(connection, settings, name, fitted)
@@ -91,7 +92,7 @@ def import_generation(
         return _publish(url, settings, name, fitted, force, reporter)
     except BaseException:
         if recommender is None:
-            _take_back(url, settings, name)
+            _take_back(url, settings, name, reporter or Silent())
         raise
 
 
@@ -114,7 +115,10 @@ def _fitted(
                 _check_room(recommender, path, exported.about.factors)
             elif create:
                 registry.check_name(connection, name)
-                shape = sources.inspect(connection, exported.about.definition.source)
+                definition = exported.about.definition
+                shape = sources.inspect(connection, definition.source)
+                candidates.inspect(connection, definition, shape.item_type)
+                registry.check_names(connection, definition)
                 user_type, item_type = shape.user_type, shape.item_type
             else:
                 source = exported.about.definition.source
@@ -155,14 +159,27 @@ def _definition(fitted: Fitted) -> Definition:
     return definition.model_copy(update={"storage": storage})
 
 
-def _take_back(url: str, settings: Settings, name: str) -> None:
-    """Drops the recommender that was made for an import that failed."""
-    with suppress(RecstoreError, psycopg.Error):
+def _take_back(url: str, settings: Settings, name: str, reporter: Reporter) -> None:
+    """Drops the recommender that was made for an import that failed, unless a generation of it is live; warns if it stays."""
+    try:
         connection = connect(url)
         try:
-            pipeline.drop(connection, settings, registry.get(connection, name))
+            made = registry.get(connection, name)
+            take_lock(connection, made)  # nothing flips between the look and the drop
+            live = generations.live(connection, made)
+            if live is None:
+                pipeline.drop(connection, settings, made)
+                return
         finally:
             connection.close()
+        reason = f"its generation {live} is live."
+    except RecommenderNotFound:
+        return
+    except RecstoreError as error:
+        reason = error.message
+    except psycopg.Error as error:
+        reason = f"{one_line(error)}."
+    reporter.warn(f"The recommender {name!r}, made for this import, stays: {reason} To remove it: recstore drop {name}")
 
 
 def _publish(

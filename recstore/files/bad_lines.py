@@ -27,7 +27,7 @@ class Allowed:
     def parse(cls, text: str) -> "Allowed":
         """From "10", "0.01" or "1%". Raises InvalidInput."""
         try:
-            if text.endswith("%") or "." in text:
+            if text.endswith("%") or "." in text or "e" in text:  # 1e-05
                 share = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
                 if not 0 <= share <= 1:
                     raise ValueError

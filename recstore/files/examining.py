@@ -31,6 +31,8 @@ class Watch(Protocol):
 
     def progress(self, name: str, done: int, total: int, note: str = "") -> None: ...
 
+    def warn(self, sentence: str) -> None: ...
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -182,9 +184,8 @@ def examine(connection: Connection, file: OpenedFile, wanted: Wanted, watch: Wat
     bad = BadLines(wanted.keep_bad, max(MOST, wanted.allowed.lines, file.size * (wanted.allowed.share > 0)))
     columns = [PlannedColumn(one, one.type or "", reader.nulls) for one in matches]
     for column in columns:
-        if column.match.type is None or (
-            file.parquet and column.match.name not in wanted.types and column.type == "text"
-        ):
+        own_text = file.parquet and target.mode == "create" and column.match.name not in wanted.types
+        if column.match.type is None or (own_text and column.type == "text"):
             column.tally = Tally()
     rows = 0
     for batch in reader.batches([one.position for one in matches], bad):

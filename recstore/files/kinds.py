@@ -1,9 +1,11 @@
 """What a text value could be, and from all values of a column the narrowest type that holds them. Knows no database."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from decimal import Decimal
 from enum import IntEnum
 
 import numpy as np
@@ -33,7 +35,7 @@ class Kind(IntEnum):
 
 
 _DAY = "[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
-_TIME = "[ T]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.][0-9]{1,9})?)?"
+_TIME = "[ T]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.][0-9]{1,6}0{0,3})?)?"
 _PATTERNS = {
     Kind.INTEGER: "^-?(0|[1-9][0-9]{0,17})$",
     Kind.CODE: "^[+-]?[0-9]+$",
@@ -46,6 +48,8 @@ _PATTERNS = {
 }
 _BIGINT = "^-?[1-9][0-9]{18}$"
 _LONGEST = 310
+_SURE_DIGITS = 15
+"""Digits that a double always keeps."""
 
 
 def classify(values: pa.Array) -> NDArray[np.uint8]:
@@ -104,6 +108,13 @@ def _is_day(text: str) -> bool:
     return True
 
 
+def doubles_keep(values: pa.Array) -> bool:
+    """Whether a double gives back every one of an array of decimal numbers, when written with up to 17 digits."""
+    long = values.filter(pc.greater(pc.binary_length(values), _SURE_DIGITS))
+    others = long.filter(pc.not_equal(pc.cast(pc.cast(long, pa.float64()), pa.string()), long)).to_pylist()
+    return all(Decimal(text) in (Decimal(repr(float(text))), Decimal(f"{float(text):.17g}")) for text in others)
+
+
 @dataclass
 class Tally:
     """What the values of one column were, added up batch by batch."""
@@ -111,6 +122,8 @@ class Tally:
     counts: Counter[Kind] = field(default_factory=Counter)
     low: int = 0
     high: int = 0
+    exact: bool = False
+    """Whether there is a decimal number that a double would round."""
     texts: list[tuple[int, str]] = field(default_factory=list)
     """(line, value) of the first that are plain text."""
 
@@ -124,6 +137,8 @@ class Tally:
             whole = values if len(present) == 1 else values.filter(pa.array(kinds == Kind.INTEGER))
             ends = pc.min_max(pc.cast(whole, pa.int64())).as_py()
             self.low, self.high = min(self.low, ends["min"]), max(self.high, ends["max"])
+        if Kind.DECIMAL in present and not self.exact:
+            self.exact = not doubles_keep(values.filter(pa.array(kinds == Kind.DECIMAL)))
         if Kind.TEXT in present and len(self.texts) < KEPT_TEXTS:
             found = np.flatnonzero(kinds == Kind.TEXT)[: KEPT_TEXTS - len(self.texts)]
             self.texts += zip(lines[found].tolist(), values.take(pa.array(found)).to_pylist(), strict=True)
@@ -151,11 +166,12 @@ class Tally:
         kinds = {kind for kind in kinds if self.counts[kind]}
         if kinds == {Kind.INTEGER}:
             return "integer" if self.low >= -(2**31) and self.high < 2**31 else "bigint"
+        if Kind.DECIMAL in kinds and kinds <= {Kind.INTEGER, Kind.DECIMAL}:
+            return "numeric" if self.exact or max(-self.low, self.high) > 2**53 else "double precision"
         return next((name for name, held in HOLDS.items() if kinds and kinds <= held), "text")
 
 
 HOLDS: dict[str, set[Kind]] = {
-    "double precision": {Kind.INTEGER, Kind.DECIMAL},
     "boolean": {Kind.BOOLEAN},
     "date": {Kind.DATE},
     "timestamp": {Kind.DATE, Kind.TIMESTAMP},
@@ -186,9 +202,8 @@ def surely_fit(values: pa.Array, type: str) -> NDArray[np.bool_]:
     """Which of an array of strings without NULLs PostgreSQL's `type` (as format_type names it) takes for sure."""
     if type == "text":
         return np.ones(len(values), np.bool_)
-    if type.startswith("character varying("):
-        limit = int(type.removeprefix("character varying(").rstrip(")"))
-        return np.asarray(pc.less_equal(pc.utf8_length(values), limit).to_numpy(zero_copy_only=False))
+    if limit := re.fullmatch(r"(?:character varying|varchar)\((\d+)\)", type):
+        return np.asarray(pc.less_equal(pc.utf8_length(values), int(limit[1])).to_numpy(zero_copy_only=False))
     if not SURE.get(type):
         return np.zeros(len(values), np.bool_)
     kinds = classify(values)

@@ -108,6 +108,15 @@ def opened(file: str) -> Iterator[OpenedFile]:
         yield found
 
 
+def refuse_to_overwrite(file: str, bad: str | Path | None) -> None:
+    """Raises InvalidInput where the bad lines would be written over the file itself, by whatever name."""
+    same = False
+    with contextlib.suppress(OSError):  # one of them is not there
+        same = bad is not None and Path(bad).samefile(file)
+    if same:
+        raise InvalidInput(f"--bad is {bad}, the file that is loaded: name another one.")
+
+
 def text_pieces(file: OpenedFile, encoding: str | None) -> Iterator[bytes]:
     """The file's text in UTF-8, without a byte order mark, in pieces; line ends as they are, but a file whose only line ends
     are carriage returns gets newlines. A byte that `encoding` has not stays as it is, so that its line is found to be bad.

@@ -110,12 +110,17 @@ def find_target(connection: Connection, table: str, mode: Mode) -> Target:
             raise PermissionDenied(
                 role=connection.info.user,
                 reason=f"it has no right to {right} on {table}",
-                remedy=f"Have the owner run: GRANT {right} ON {table} TO {plain(connection.info.user)};",
+                remedy=f"Have the owner run: GRANT {right} ON {table} TO {_role(connection)};",
             )
     if mode == "replace" and found["cascading"]:
         raise InvalidInput(
             f"Rows of {', '.join(found['cascading'])} follow those of {table} by ON DELETE CASCADE or SET: replacing would"
             " change them too. Nothing was changed; load into another table, or use --append."
+        )
+    if mode == "replace" and found["inheriting"]:
+        raise InvalidInput(
+            f"The rows of {', '.join(found['inheriting'])} are rows of {table} by inheritance: replacing would delete them too."
+            " Nothing was changed; load into another table, or use --append."
         )
     rows = connection.execute(query("target_columns"), {"oid": found["oid"]}).fetchall()
     return Target(found["schema"], found["name"], mode, tuple(TableColumn(**row) for row in rows), words)
@@ -128,7 +133,6 @@ def _new_target(connection: Connection, table: str, parts: Sequence[str], path: 
         raise InvalidInput(f"There is no schema to make {table} in: write it as schema.table.")
     schema = parts[0] if len(parts) == 2 else path[0]
     found = connection.execute(query("may_create"), {"schema": schema}).fetchone()
-    role = plain(connection.info.user)
     if found is None:
         raise InvalidInput(
             f"There is no schema {schema!r} to make {table} in. Make it first: CREATE SCHEMA {plain(schema)};"
@@ -137,9 +141,13 @@ def _new_target(connection: Connection, table: str, parts: Sequence[str], path: 
         raise PermissionDenied(
             role=connection.info.user,
             reason=f"it may not make a table in schema {schema}",
-            remedy=f"Have the owner run: GRANT USAGE, CREATE ON SCHEMA {plain(schema)} TO {role};",
+            remedy=f"Have the owner run: GRANT USAGE, CREATE ON SCHEMA {plain(schema)} TO {_role(connection)};",
         )
     return Target(schema, parts[-1], "create")
+
+
+def _role(connection: Connection) -> str:
+    return sql.Identifier(connection.info.user).as_string(connection)
 
 
 def match(
@@ -201,19 +209,15 @@ def _new_columns(
 
 
 def _known_type(connection: Connection, column: str, text: str) -> tuple[str, bool]:
-    """As PostgreSQL names it, with its length or precision, and whether it is a kind of text. Raises InvalidInput."""
+    """As PostgreSQL names it, or as it is written where it has a length or precision, for that may stand in the middle
+    (timestamp(3) with time zone); and whether it is a kind of text. Raises InvalidInput."""
     try:
         row = connection.execute(query("known_type"), {"type": text}).fetchone()
     except psycopg.DatabaseError:
         row = None
     if not row or row["oid"] is None:
         raise InvalidInput(f"--type {column}={text}: PostgreSQL knows no type {text!r} here.")
-    modifier = re.search(r"\([\d, -]+\)", text)
-    name = str(row["type"])
-    if not modifier:
-        return name, bool(row["textual"])
-    # timestamp(3) with time zone has it in the middle, so that one is left as it was written
-    return (text if " " in text else name + modifier[0].replace(" ", "")), bool(row["textual"])
+    return text.strip() if "(" in text else str(row["type"]), bool(row["textual"])
 
 
 def _existing_columns(target: Target, picked: list[tuple[int, FileColumn]], named: bool) -> list[Match]:

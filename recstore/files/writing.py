@@ -16,9 +16,10 @@ from recstore.errors import InvalidInput, LoadInterrupted, LoadRefused, TableExi
 from recstore.files.bad_lines import BadLines
 from recstore.files.batches import Batch
 from recstore.files.examining import Plan, PlannedColumn, Watch, without_nulls
+from recstore.files.target import Target
 
 LOCK_SECONDS = 10
-"""Seconds that replacing waits for those who write to the table just now."""
+"""Seconds that replacing waits for those who write to the table just now, and statistics for those who alter it."""
 
 OF_THE_DATA = ("22", "23", "44", "P0")
 """Classes of SQLSTATE that speak of a row: data, constraints, check options, triggers."""
@@ -27,7 +28,8 @@ SHOWN_KEYS = 10
 
 
 def write(connection: Connection, plan: Plan, watch: Watch) -> int:
-    """Loads the plan's good lines and returns their number. Commits all of it or nothing; then the table is analyzed.
+    """Loads the plan's good lines and returns their number. Commits all of it or nothing; then the table is analyzed,
+    and where that is cut short a warning says so.
 
     Replacing deletes the rows and adds the new ones in one transaction: readers wait for nothing and see the old rows until
     they see the new. Raises LoadRefused, LoadInterrupted, TableExists, InvalidInput.
@@ -54,11 +56,28 @@ def write(connection: Connection, plan: Plan, watch: Watch) -> int:
             raise
         raise LoadRefused(table=target, reason=_told(plan, error), remedy=_remedy(error)) from None
     watch.stage("load", time.monotonic() - began, {"told": f"{rows:,} rows into {target}"})
+    _gather_statistics(connection, target, rows, watch)
+    return rows
+
+
+def _gather_statistics(connection: Connection, target: Target, rows: int, watch: Watch) -> None:
+    """After the commit, so whatever goes wrong here is no failure of the load: it is told as a warning."""
     began = time.monotonic()
     vacuum = "VACUUM (ANALYZE) {}" if target.mode == "replace" else "ANALYZE {}"
-    connection.execute(sql.SQL(vacuum).format(target.identifier))
-    watch.stage("analyze", time.monotonic() - began, {"told": "statistics for the planner"})
-    return rows
+    try:
+        connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
+        try:
+            connection.execute(sql.SQL(vacuum).format(target.identifier))
+        finally:
+            connection.execute("RESET lock_timeout")
+    except (KeyboardInterrupt, psycopg.Error) as error:
+        why = one_line(error) if isinstance(error, psycopg.Error) else "interrupted"
+        watch.warn(
+            f"The {rows:,} rows are in {target}; gathering statistics was cut short ({why}). Do not load them again;"
+            f" run: ANALYZE {target};"
+        )
+    else:
+        watch.stage("analyze", time.monotonic() - began, {"told": "statistics for the planner"})
 
 
 def _prepare(connection: Connection, plan: Plan) -> None:

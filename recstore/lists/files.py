@@ -9,6 +9,7 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 
 from recstore.errors import ListsNotWritten
+from recstore.modes import take_mode
 
 ENDINGS = (".csv", ".csv.gz", ".parquet")
 
@@ -44,6 +45,7 @@ def writing(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.RecordBatch]
     there. Raises ListsNotWritten."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        take_mode(path, beside)
         with _writer(path, beside, schema) as write:
             yield write
         beside.replace(path)

@@ -184,6 +184,7 @@ def _make(run: ListsRun, wanted: _Wanted) -> Made:
     """One kind of lists, from the snapshot to the swap."""
     began = time.perf_counter()
     with ExitStack() as reads:
+        run.recommender = registry.get(run.connection, run.name)  # altered or resized, maybe, since the lists before
         snapshot = reads.enter_context(reading.snapshot(run.url, run.recommender, run.application_name))
         with run.stage("read") as details:
             items = _items(snapshot, wanted)
@@ -195,7 +196,7 @@ def _make(run: ListsRun, wanted: _Wanted) -> Made:
             with run.stage(wanted.shape.command) as details:
                 owners, rows = _score(run, snapshot, wanted, items, add)
                 details |= {"lists": owners, "rows": rows, "told": f"{rows:,} rows in {owners:,} lists"}
-            reads.close()  # an index is built without keeping old rows from being vacuumed
+            reads.close()  # what was read may be pruned from here on; vacuum waits for the new table's own transaction
     run.outcome = f"{owners:,} lists of generation {generation} in {wanted.into}."
     return Made(run.number, generation, wanted.into, owners, rows, round(time.perf_counter() - began, 3))
 

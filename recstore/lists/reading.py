@@ -161,7 +161,7 @@ class Snapshot:
                 items=generations.table(recommender, "items", self.live.generation),
             )
         )
-        table = self.cursor.fetch_arrow_table().combine_chunks()
+        table = joined(self.cursor.fetch_arrow_table())
         ids = plain(table["item_id"].combine_chunks()).cast(recommender.item_type.arrow)
         order = pc.sort_indices(ids)
         table = table.take(order)
@@ -228,6 +228,12 @@ class Snapshot:
             records = np.frombuffer(sent.buffers()[2], record, count=len(sent), offset=int(starts[0]))
             vectors[present] = records["elements"][:, : self.live.factors]
         return vectors, present
+
+
+def joined(table: pa.Table) -> pa.Table:
+    """The rows in one piece; the vectors with 64-bit offsets, since 2 GB are few for them."""
+    place = table.column_names.index("vector")
+    return table.set_column(place, "vector", table["vector"].cast(pa.large_binary())).combine_chunks()
 
 
 def item_blocks(items: Items) -> Iterator[Block]:

@@ -4,7 +4,7 @@ So a reader sees the old lists or the new ones, whole; and whatever ends the wor
 is left behind.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,6 +64,14 @@ def look_at(connection: Connection, recommender: Registered, text: str, command:
     if not row["may_create"]:
         remedy = f"Have the schema's owner run: GRANT USAGE, CREATE ON SCHEMA {quoted(schema)} TO {quoted(role)};"
         raise PermissionDenied(role=role, reason=f"it can not make a table in the schema {schema!r}", remedy=remedy)
+    found = connection.execute(sqlfile.query("list_table_publications"), {"schema": schema}).fetchall()
+    if found:
+        names = ", ".join(quoted(each["publication"]) for each in found)
+        reason = (
+            f"the publication {names} carries every new table of its schema to subscribers, who stop where they lack it"
+        )
+        remedy = "Name a table in a schema that is not published, or a file."
+        raise ListTableRefused(table=str(table), reason=reason, remedy=remedy)
     if row["oid"] is None:
         return table
     mark = MARK.format(command=command, name=recommender.name)
@@ -71,8 +79,16 @@ def look_at(connection: Connection, recommender: Registered, text: str, command:
         reason = f"something of that name exists that is not {command} of {recommender.name!r}"
         raise ListTableRefused(table=str(table), reason=reason, remedy="Name another table, or drop that one first.")
     if not row["owned"]:
-        remedy = f"Have its owner run: ALTER TABLE {table} OWNER TO {quoted(role)};"
-        raise ListTableRefused(table=str(table), reason=f"the role {role!r} does not own it", remedy=remedy)
+        remedy = f"Have that one make these lists, or run: ALTER TABLE {table} OWNER TO {quoted(role)};"
+        reason = f"the role {role!r} does not own it, but {row['owner']!r}"
+        raise ListTableRefused(table=str(table), reason=reason, remedy=remedy)
+    if row["row_security"]:
+        remedy = (
+            f"Name another table, or run: ALTER TABLE {table} DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY;"
+        )
+        raise ListTableRefused(
+            table=str(table), reason="it has row-level security, which a new one would not have", remedy=remedy
+        )
     keys = {"oid": row["oid"]}
     found = connection.execute(sqlfile.query("list_table_dependents"), keys).fetchall()
     if found:
@@ -123,17 +139,24 @@ class TableWriter:
             self.connection.execute(statement)
 
     def swap(self, settings: Settings, recommender: Registered) -> None:
-        """In place of the old table, with its grants, if that is still what it was. Commits with the transaction around.
-        Raises ListTableRefused, LockTimeout."""
+        """In place of the old table, with the grants and the indexes that it has by now, if that is still what it was.
+        Commits with the transaction around. Raises ListTableRefused, LockTimeout."""
+        command = self.shape.command
 
         def change() -> None:
             there = self.connection.execute("SELECT to_regclass(%s) IS NOT NULL AS yes", [str(self.table)]).fetchone()
             if there and there["yes"]:
                 self.connection.execute(f"LOCK TABLE {self.table} IN ACCESS EXCLUSIVE MODE")
-            again = look_at(self.connection, recommender, str(self.table), self.shape.command)
-            for statement in swapped(self.beside, again):
+            again = look_at(self.connection, recommender, str(self.table), command)
+            given = objects.grants_on(self.connection, self.beside)
+            for statement in (*followed(self.beside, self.table, again), *swapped(self.beside, again, given)):
                 self.connection.execute(statement)
 
+        # an index takes its time, so what came meanwhile is built before the lock
+        now = look_at(self.connection, recommender, str(self.table), command)
+        for statement in followed(self.beside, self.table, now):
+            self.connection.execute(statement)
+        self.table = now
         try:
             with_short_lock(self.connection, settings, f"Replacing {self.table}", str(self.table), change)
         except pg.DependentObjectsStillExist as error:
@@ -164,18 +187,27 @@ def created(beside: str, shape: Shape) -> str:
 def described(beside: str, table: ListTable, shape: Shape, comment: str) -> list[str]:
     """What makes a table of its rows."""
     statements = [f"ALTER TABLE {beside} ADD PRIMARY KEY ({', '.join(shape.key)})"]
-    for number, index in enumerate(table.indexes):
-        unique = "UNIQUE " if index["is_unique"] else ""
-        how = index["definition"].split(" USING ", 1)[1]
-        statements.append(f"CREATE {unique}INDEX {_temporary(beside, number)} ON {beside} USING {how}")
+    statements += [_index(beside, index) for index in table.indexes]
     statements.append(f"ANALYZE {beside}")
     statements.append(f"COMMENT ON TABLE {beside} IS {sql.Literal(comment).as_string(None)}")
     return statements
 
 
-def swapped(beside: str, table: ListTable) -> list[str]:
-    """What puts it in the place of the old one."""
-    statements = [
+def followed(beside: str, before: ListTable, now: ListTable) -> list[str]:
+    """What gives the new table the indexes that the old one got since, and takes those that it lost."""
+    was, are = ({index["oid"] for index in table.indexes} for table in (before, now))
+    lost = [index for index in before.indexes if index["oid"] not in are]
+    return [
+        *(f"DROP INDEX {now.quoted_schema}.{_temporary(beside, index)}" for index in lost),
+        *(_index(beside, index) for index in now.indexes if index["oid"] not in was),
+    ]
+
+
+def swapped(beside: str, table: ListTable, given: Sequence[dict[str, Any]] = ()) -> list[str]:
+    """What puts it in the place of the old one, whose grants it has then instead of those `given` by default."""
+    revoked = dict.fromkeys(row["grantee"] for row in given) if table.oid is not None else ()
+    statements = [f"REVOKE ALL ON {beside} FROM {grantee}" for grantee in revoked]
+    statements += [
         f"GRANT {row['privilege_type']} ON {beside} TO {row['grantee']}"
         + (" WITH GRANT OPTION" if row["is_grantable"] else "")
         for row in table.grants
@@ -183,12 +215,19 @@ def swapped(beside: str, table: ListTable) -> list[str]:
     if table.oid is not None:
         statements.append(f"DROP TABLE {table}")
     statements.append(f"ALTER TABLE {beside} RENAME TO {quoted(table.name)}")
-    for number, index in enumerate(table.indexes):
-        old = f"{table.quoted_schema}.{_temporary(beside, number)}"
+    for index in table.indexes:
+        old = f"{table.quoted_schema}.{_temporary(beside, index)}"
         statements.append(f"ALTER INDEX {old} RENAME TO {quoted(index['name'])}")
     return statements
 
 
-def _temporary(beside: str, number: int) -> str:
+def _index(beside: str, index: dict[str, Any]) -> str:
+    """What builds it on the new table."""
+    unique = "UNIQUE " if index["is_unique"] else ""
+    how = index["definition"].split(" USING ", 1)[1]
+    return f"CREATE {unique}INDEX {_temporary(beside, index)} ON {beside} USING {how}"
+
+
+def _temporary(beside: str, index: dict[str, Any]) -> str:
     """The name of an index until the swap."""
-    return quoted(beside.split(".")[-1].strip('"') + f"_{number}")
+    return quoted(beside.split(".")[-1].strip('"') + f"_{index['oid']}")

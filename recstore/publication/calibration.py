@@ -13,7 +13,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from recstore import candidates, sqlfile
+from recstore import candidates, registry, sqlfile
 from recstore.database import Connection
 from recstore.definition import Search
 from recstore.publication import generations, indexes
@@ -176,8 +176,8 @@ def calibrate_all(
 
 def _search_among_candidates(run: Run, generation: int, search: Search) -> Search:
     """Warns where hardly an item is a candidate, and where asking that reaches no index: then no index scan asks it of each
-    row, since one join answers for all."""
-    recommender = run.recommender
+    row, since one join answers for all. The candidates are those of now: they may have been altered since the run began."""
+    recommender = registry.get(run.connection, run.name)
     if not recommender.definition.candidates.given:
         return search
     table = generations.table(recommender, "items", generation)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from recstore.errors import InvalidInput, ReportNotWritten
+from recstore.modes import take_mode
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -22,6 +23,7 @@ def written_beside(path: Path) -> Iterator[Path]:
     check_place(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        take_mode(path, beside)
         yield beside
         beside.replace(path)
     except OSError as error:

@@ -231,6 +231,25 @@ JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = ANY (%(schemas)s)
 ORDER BY 1, 2, 3;
 
+-- name: doctor_publication_options
+-- Of a publication, as CREATE PUBLICATION takes them; PostgreSQL 18 has those of generated columns.
+SELECT concat_ws(
+    ', ',
+    'publish = ' || quote_literal(
+        concat_ws(
+            ', ',
+            CASE WHEN p.pubinsert THEN 'insert' END,
+            CASE WHEN p.pubupdate THEN 'update' END,
+            CASE WHEN p.pubdelete THEN 'delete' END,
+            CASE WHEN p.pubtruncate THEN 'truncate' END
+        )
+    ),
+    'publish_via_partition_root = ' || p.pubviaroot,
+    CASE to_jsonb(p) ->> 'pubgencols' WHEN 's' THEN 'publish_generated_columns = stored' END
+) AS options
+FROM pg_publication p
+WHERE p.pubname = %(name)s;
+
 -- name: application_schemas
 -- Schemas with tables that are neither the server's, nor an extension's, nor one of these.
 SELECT n.nspname AS name
@@ -268,12 +287,12 @@ LEFT JOIN LATERAL (
 WHERE p.recommender_id = %(recommender_id)s;
 
 -- name: doctor_long_transactions
--- Transactions that are open in this database for longer than so many seconds, as far as this role may see.
+-- Transactions, not recstore's own, that are open in this database for longer than so many seconds, as far as this role may see.
 SELECT a.pid, a.usename::text AS role, coalesce(a.application_name, '') AS application_name, a.state, a.xact_start AS since,
     extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS seconds
 FROM pg_stat_activity a
 WHERE a.datname = current_database() AND a.pid <> pg_backend_pid()
-    AND a.backend_type NOT LIKE 'autovacuum%%'
+    AND a.backend_type NOT LIKE 'autovacuum%%' AND coalesce(a.application_name, '') NOT LIKE 'recstore%%'
     AND a.xact_start < clock_timestamp() - make_interval(secs => %(seconds)s)
 ORDER BY a.xact_start;
 
@@ -340,6 +359,11 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
 -- Generations that are neither live, nor kept, nor empty: half built, being removed, or waiting; idle when no run is at work.
 SELECT g.generation, g.state, g.reason, g.created_at, g.ready_at, g.barrier_transactions AS transactions,
     g.generation > coalesce(p.generation, 0) AS newer,
+    EXISTS (
+        SELECT
+        FROM recstore_private.flips f
+        WHERE f.recommender_id = g.recommender_id AND f.job = 'rollback' AND f.flipped_at > g.ready_at
+    ) AS passed_over,
     NOT EXISTS (SELECT FROM recstore_private.locked_recommenders l WHERE l.recommender_id = g.recommender_id::oid) AS idle
 FROM recstore_private.generations g
 JOIN recstore_private.pointers p ON p.recommender_id = g.recommender_id

@@ -14,7 +14,12 @@ SELECT c.oid, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind, c
         SELECT k.conrelid::regclass::text
         FROM pg_constraint k
         WHERE k.confrelid = c.oid AND k.contype = 'f' AND k.confdeltype IN ('c', 'n', 'd')
-    ) AS cascading
+    ) AS cascading,
+    ARRAY(
+        SELECT i.inhrelid::regclass::text
+        FROM pg_inherits i
+        WHERE i.inhparent = c.oid AND c.relkind = 'r'
+    ) AS inheriting
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid = to_regclass(%(table)s);
 

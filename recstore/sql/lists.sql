@@ -9,11 +9,23 @@ SELECT
     c.relkind::text AS kind,
     c.relispartition AS partition,
     obj_description(c.oid, 'pg_class') AS comment,
-    pg_has_role(c.relowner, 'USAGE') AS owned,
-    c.relpersistence = 'p' AS permanent
+    pg_get_userbyid(c.relowner) AS owner,
+    pg_get_userbyid(c.relowner) = current_user AS owned,
+    c.relrowsecurity OR c.relforcerowsecurity AS row_security
 FROM pg_namespace n
 LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = %(table)s
 WHERE n.nspname = %(schema)s;
+
+-- name: list_table_publications
+-- Those that carry every table of the schema, a new one, too, which subscribers lack.
+SELECT p.pubname AS publication
+FROM pg_publication p
+WHERE p.puballtables
+    OR EXISTS (
+        SELECT FROM pg_publication_namespace pn JOIN pg_namespace n ON n.oid = pn.pnnspid
+        WHERE pn.pnpubid = p.oid AND n.nspname = %(schema)s
+    )
+ORDER BY 1;
 
 -- name: list_table_dependents
 -- What a new table would not have and dropping the old one would take along, or be refused for: views, functions, foreign keys
@@ -40,7 +52,7 @@ ORDER BY 1;
 
 -- name: list_table_indexes
 -- Those beside the primary key, which a new table gets, too.
-SELECT c.relname AS name, i.indisunique AS is_unique, pg_get_indexdef(i.indexrelid) AS definition
+SELECT c.oid, c.relname AS name, i.indisunique AS is_unique, pg_get_indexdef(i.indexrelid) AS definition
 FROM pg_index i
 JOIN pg_class c ON c.oid = i.indexrelid
 WHERE i.indrelid = %(oid)s AND NOT i.indisprimary AND i.indisvalid

@@ -39,7 +39,7 @@ WHERE r.name = %(name)s;
 
 -- name: lock_recommender
 -- Whoever changes a recommender's objects holds this until the end of its transaction.
-SELECT r.object_digests, r.objects_version
+SELECT r.object_digests, r.objects_version, r.definition
 FROM recstore_private.recommenders r
 WHERE r.id = %(recommender_id)s
 FOR NO KEY UPDATE;
@@ -144,7 +144,10 @@ SELECT DISTINCT
         THEN format('GRANT USAGE ON SCHEMA %%I TO %%I;', n.nspname, %(role)s::text)
     END AS usage,
     CASE
-        WHEN NOT has_any_column_privilege(%(role)s, c.oid, 'SELECT')
+        WHEN NOT CASE
+            WHEN d.refobjsubid > 0 THEN has_column_privilege(%(role)s, c.oid, d.refobjsubid::smallint, 'SELECT')
+            ELSE has_any_column_privilege(%(role)s, c.oid, 'SELECT')
+        END
         THEN format('GRANT SELECT ON %%I.%%I TO %%I;', n.nspname, c.relname, %(role)s::text)
     END AS select
 FROM pg_rewrite w
@@ -152,7 +155,13 @@ JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid AND d
 JOIN pg_class c ON c.oid = d.refobjid AND c.oid <> w.ev_class AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE w.ev_class = to_regclass(%(view)s)
-    AND NOT (has_schema_privilege(%(role)s, n.oid, 'USAGE') AND has_any_column_privilege(%(role)s, c.oid, 'SELECT'));
+    AND NOT (
+        has_schema_privilege(%(role)s, n.oid, 'USAGE')
+        AND CASE
+            WHEN d.refobjsubid > 0 THEN has_column_privilege(%(role)s, c.oid, d.refobjsubid::smallint, 'SELECT')
+            ELSE has_any_column_privilege(%(role)s, c.oid, 'SELECT')
+        END
+    );
 
 -- name: grants_on
 -- Who but the owner may do what on a relation.

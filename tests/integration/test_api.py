@@ -215,6 +215,8 @@ def test_a_recommenders_life(shop: Database, tmp_path: Path, capsys: pytest.Capt
     assert (planned.written, loaded.written) == (0, 720)
     with pytest.raises(errors.TableExists):
         store.load(tmp_path / "all.csv", "shop.listed")
+    with pytest.raises(errors.InvalidInput, match="the file that is loaded"):
+        store.dry_run.load(tmp_path / "all.csv", "shop.more", bad=tmp_path / "all.csv", max_bad=1e-5)
     assert store.prune("retail", keep=1).pruned == [1]
     measured = store.evaluate("retail", factors=8, share=0.1, split="share", k=[5])
     assert measured.results[0].metrics["recall@5"] is not None

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from conftest import Command, Database, drop_database, make_database, superuser
 from psycopg import errors as pg
+from support import Hook
 from support_sql import (
     Factors,
     as_template,
@@ -27,7 +28,14 @@ from recstore import candidates, objects, pipeline, registry
 from recstore.database import Connection
 from recstore.definition import Candidates, Hyperparameters, Publication, Source
 from recstore.embedded import Server
-from recstore.errors import CandidatesInvalid, InvalidInput, PermissionDenied, ReadersLackRights, RecstoreError
+from recstore.errors import (
+    AlteredMeanwhile,
+    CandidatesInvalid,
+    InvalidInput,
+    PermissionDenied,
+    ReadersLackRights,
+    RecstoreError,
+)
 from recstore.options import merge
 from recstore.publication import calibration
 
@@ -266,7 +274,10 @@ def test_the_caller_s_own_rights_decide(changed: Database) -> None:
                                for item in ids(clerk, f"exact.{call}"))  # fmt: skip
                 # candidates that this reader may not read are refused, unless said
                 with superuser(changed.server, changed.name) as owner:
-                    owner.execute("CREATE TABLE shop.stock AS SELECT 5 AS id; GRANT SELECT ON shop.stock TO worker")
+                    owner.execute(
+                        "CREATE TABLE shop.stock AS SELECT 5 AS id, 1 AS place; GRANT SELECT ON shop.stock TO worker"
+                    )
+                    owner.execute("GRANT SELECT (place) ON shop.stock TO clerk")
                 other = Candidates(table="shop.stock", column="id")
                 with pytest.raises(ReadersLackRights, match=r"clerk .*GRANT SELECT ON shop\.stock TO clerk;"):
                     alter(changed, "exact", other)
@@ -382,6 +393,48 @@ def test_calibration_is_of_every_item_and_says_where_hardly_any_is_a_candidate(c
         assert candidates.looked_up_by_index(worker, recommender)
 
 
+def test_what_is_altered_during_a_training_holds_after_it(changed: Database) -> None:
+    """Also after the training that finishes a resize, and so do its checks."""
+    with changed.connect("application") as application, changed.connect() as worker:
+        application.execute("CREATE TABLE shop.heap AS SELECT id FROM shop.things CROSS JOIN generate_series(1, 20)")
+        application.execute("GRANT SELECT ON shop.heap TO worker; ANALYZE shop.heap")
+        recommender = registry.get(worker, "hnsw")
+        publication = recommender.definition.publication.model_copy(update={"keep": 1})
+        definition = recommender.definition.model_copy(update={"publication": publication, "candidates": Candidates()})
+        before = registry.alter(worker, changed.settings, recommender, definition)
+        pipeline.resize(changed.url, changed.settings, "hnsw", 100)
+        with pytest.raises(AlteredMeanwhile):  # whoever read it before would put back the former dimensions
+            registry.alter(worker, changed.settings, before, definition.model_copy(update={"candidates": VISIBLE}))
+
+        def narrow(stage: str) -> None:
+            if stage == "train":
+                alter(changed, "hnsw", Candidates(table="shop.heap", column="id", condition="id <= 400"))
+
+        outcome = changed.retrain("hnsw", reporter=Hook(narrow))
+        assert outcome.live
+        assert any("not found through an index" in warning for warning in outcome.warnings)
+        assert not objects.has_old_parents(worker, before)
+        assert value(worker, "SELECT max(item_id) FROM hnsw.candidates") == 400
+        assert max(ids(worker, "hnsw.popular_items(2000)")) <= 400
+
+
+def test_another_column_of_items_that_the_candidates_follow_is_looked_at(changed: Database) -> None:
+    with changed.connect("application") as application, changed.connect() as worker:
+        application.execute("CREATE TABLE shop.wide AS SELECT user_id, item_id, item_id AS other FROM shop.many")
+        application.execute("CREATE INDEX ON shop.wide (item_id); GRANT SELECT ON shop.wide TO worker")
+        application.execute("ANALYZE shop.wide")
+        for column_, found in (("item_id", True), ("other", False)):
+            recommender = registry.get(worker, "hnsw")
+            definition = recommender.definition.model_copy(
+                update={
+                    "source": Source(table="shop.wide", item=column_),
+                    "candidates": Candidates(table="shop.wide"),
+                }
+            )
+            registry.alter(worker, changed.settings, recommender, definition)
+            assert (value(worker, "SELECT recommend_ef FROM hnsw._generation") is not None) == found
+
+
 REFUSED: dict[str, tuple[Candidates, type[RecstoreError], str]] = {
     "two columns": (Candidates(query="SELECT id, visible FROM shop.things"), CandidatesInvalid, "id, visible"),
     "another type": (Candidates(query="SELECT id::text FROM shop.things"), CandidatesInvalid, "text, .* is integer"),
@@ -393,6 +446,9 @@ REFUSED: dict[str, tuple[Candidates, type[RecstoreError], str]] = {
     ),
     "a mistake": (Candidates(query="SELEC id FROM shop.things"), CandidatesInvalid, 'at or near "SELEC"'),
     "two statements": (Candidates(query="SELECT 1; DROP TABLE shop.things"), CandidatesInvalid, "multiple commands"),
+    "a function that names no schema": (
+        Candidates(query="SELECT id FROM shop.things WHERE shop.shown(id)"), CandidatesInvalid, "things.* write schema.name"
+    ),
     "no rights": (Candidates(query="SELECT user_id FROM shop.secret"), PermissionDenied, "secret"),
 }  # fmt: skip
 
@@ -404,6 +460,10 @@ def test_candidates_that_can_not_be_are_refused(
     chosen, error, told = case
     with asked.connect("application") as application:
         application.execute("CREATE TABLE IF NOT EXISTS shop.secret (user_id integer)")
+        application.execute(
+            "CREATE OR REPLACE FUNCTION shop.shown(integer) RETURNS boolean STABLE LANGUAGE plpgsql"
+            " AS 'BEGIN RETURN EXISTS (SELECT FROM things WHERE id = $1); END'"
+        )
     with pytest.raises(error, match=told):
         alter(asked, "exact", chosen)
     with asked.connect() as connection:

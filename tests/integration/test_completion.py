@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -11,6 +12,7 @@ from support import Generations
 from typer._completion_shared import get_completion_script
 
 from recstore import cli
+from recstore.cli import completion
 
 Offer = Callable[..., list[str]]
 
@@ -59,6 +61,18 @@ def test_without_a_database_nothing_is_offered_and_nothing_said(offered: Offer) 
         assert offered("show ", url) == []
         assert offered("grant retail ", url) == []
         assert "retrain" in offered("re", url)
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for(offered: Offer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a URL of several hosts, each of which may take its time."""
+    answers = threading.Event()
+    monkeypatch.setattr(completion, "SECONDS", 0.1)
+    monkeypatch.setattr(completion, "_ask", lambda *_, **__: [("late", "")] * answers.wait(30))
+    try:
+        assert offered("show ") == []
+        assert offered("logs ") == []
+    finally:
+        answers.set()
 
 
 def test_each_shell_gets_its_script() -> None:

@@ -376,6 +376,54 @@ def test_who_holds_a_flip_is_named(good: Database) -> None:
     assert "flip-holders" not in worse_than_ok(examined(good, flip_wait=0))
 
 
+def test_recstore_s_own_long_transactions_are_its_own_business(good: Database) -> None:
+    with psycopg.connect(good.url, application_name="recstore:run:7") as reading:
+        reading.execute("SELECT FROM shop.views LIMIT 1")
+        assert worse_than_ok(examined(good, flip_wait=0)) == USUAL
+
+
+def test_a_publication_keeps_its_options(good: Database, kept: list[Database]) -> None:
+    options = "publish = 'insert, delete', publish_via_partition_root = true"
+    options += ", publish_generated_columns = stored" if VERSION >= 18 else ""
+    as_superuser(good, f"CREATE PUBLICATION everything FOR ALL TABLES WITH ({options})")
+    kinds = "SELECT to_jsonb(p) - '{oid,puballtables}'::text[] AS options FROM pg_publication p"
+    before = look(good, kinds)
+    (found,) = [finding for finding in examined(good) if finding.check == "publications"]
+    for remedy in found.remedies:
+        as_superuser(good, remedy)
+    assert look(good, kinds) == before
+    as_superuser(good, "DROP PUBLICATION everything")
+    kept.append(good)
+
+
+def test_a_generation_that_was_rolled_back_is_no_warning(good: Database, kept: list[Database]) -> None:
+    as_superuser(
+        good,
+        "UPDATE recstore_private.generations SET state = 'ready', ready_at = now() - interval '1 s' WHERE state = 'attached'",
+    )
+    as_superuser(
+        good,
+        "INSERT INTO recstore_private.flips (recommender_id, to_generation, job)"
+        " SELECT recommender_id, generation, 'rollback' FROM recstore_private.pointers",
+    )
+    (found,) = [finding for finding in examined(good) if finding.check == "generations"]
+    assert (found.level, found.remedies) == ("note", ("recstore publish retail",))
+    assert "passed over by a rollback" in found.found
+    as_superuser(good, "DELETE FROM recstore_private.flips WHERE job = 'rollback'")
+    as_superuser(
+        good, "UPDATE recstore_private.generations SET state = 'attached', ready_at = NULL WHERE state = 'ready'"
+    )
+    kept.append(good)
+
+
+def test_a_lookup_that_fails_is_told(good: Database, kept: list[Database], monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = sources.Lookup(indexed=False, milliseconds=None, problem="division by zero")
+    monkeypatch.setattr(sources, "check_lookup", lambda *_: failed)
+    found = examined(good)
+    assert worse_than_ok(found) == USUAL | {"source-lookup": "warning"}
+    kept.append(good)
+
+
 def test_a_dead_session_that_holds_the_lock_is_named(good: Database) -> None:
     as_superuser(good, "UPDATE recstore_private.runs SET finished_at = now() - interval '1 hour' WHERE run = 1")
     with psycopg.connect(good.url, application_name="recstore:run:1", autocommit=True) as dead:

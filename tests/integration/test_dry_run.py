@@ -88,18 +88,30 @@ def same(recstore: Command, twin: Database, shop: Database, line: str) -> list[s
 
 
 def test_what_is_printed_does_what_the_command_does(recstore: Command, shop: Database, twin: Database) -> None:
-    same(recstore, twin, shop, CREATE)
+    same(recstore, twin, shop, CREATE + " --keep 3")
     assert "SELECT v.view_count" not in "".join(same(recstore, twin, shop, "alter retail --alpha 3 --value none"))
     same(recstore, twin, shop, "grant retail application --people")
     same(recstore, twin, shop, "db grant application")
     same(recstore, twin, shop, "db revoke application")
     for database in (twin, shop):
+        with database.connect("application") as application:
+            application.execute("GRANT SELECT ON shop.products TO worker")
+            application.execute("CREATE TABLE shop.heap AS SELECT generate_series(1, 20000) AS product_id")
+            application.execute("GRANT SELECT ON shop.heap TO worker")
         made = Generations(database)
-        made.publish()
-        made.publish()
+        for _ in range(3):
+            made.publish()
     assert any("pointers" in statement for statement in same(recstore, twin, shop, "rollback retail"))
-    same(recstore, twin, shop, "rollback retail --to 2")
+    same(recstore, twin, shop, "rollback retail --to 3")
+    of = "--candidates-column product_id --candidates-table"
+    chosen = same(recstore, twin, shop, f"alter retail {of} shop.products --candidates-condition visible")
+    assert any(".candidates" in statement for statement in chosen)
+    assert "recommend_ef = NULL" not in "".join(chosen)
+    heap = same(recstore, twin, shop, f"alter retail {of} shop.heap --candidates-condition none")
+    assert "recommend_ef = NULL" in "".join(heap)
+    same(recstore, twin, shop, "alter retail --keep 2")
     resized = same(recstore, twin, shop, "alter retail --factors 1000 --resize")
+    assert any(statement.startswith("DROP TABLE IF EXISTS") for statement in resized)  # of what is old
     assert any(statement.startswith("DROP VIEW") for statement in resized)  # another type: not replaced in place
     same(recstore, twin, shop, "prune retail --keep 1")
     same(recstore, twin, shop, "drop retail --cascade")
@@ -126,7 +138,8 @@ def test_nobody_waits_for_a_dry_run_and_what_would_hold_it_up_is_said(
         made.publish()
     strong = (
         "SELECT l.relation::regclass::text AS name, l.mode FROM pg_locks l JOIN pg_class c ON c.oid = l.relation"
-        " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname IN ('retail', 'shop') AND l.mode <> 'AccessShareLock'"
+        " JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_stat_activity a ON a.pid = l.pid"
+        " WHERE n.nspname IN ('retail', 'shop') AND l.mode <> 'AccessShareLock' AND a.backend_type = 'client backend'"
     )
     note, seen = Rehearsal.note, []
 
@@ -160,6 +173,14 @@ def test_nobody_waits_for_a_dry_run_and_what_would_hold_it_up_is_said(
         assert recstore(line + " --dry-run").code in (1, 2)
 
 
+def test_who_holds_a_lock_is_told_at_once(recstore: Command, shop: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    recstore(CREATE)
+    with shop.connect() as other, monkeypatch.context() as patched:
+        patched.setattr("recstore.rehearsal.LOCK_TIMEOUT", 10)
+        other.execute("BEGIN; SELECT FROM recstore_private.recommenders FOR UPDATE")
+        assert "in 1 attempts" in recstore("alter retail --alpha 3 --dry-run").err
+
+
 def test_what_waits_to_go_live_is_said(recstore: Command, shop: Database) -> None:
     recstore(CREATE)
     made = Generations(shop)
@@ -175,6 +196,8 @@ def test_what_waits_to_go_live_is_said(recstore: Command, shop: Database) -> Non
     assert now[0] == waits[0]
     assert any("pointers" in statement for statement in now)
     reader.execute("ROLLBACK")
+    recstore("alter retail --keep 1")
     execute(shop, rehearse(recstore, shop, "publish retail"))
-    assert states(shop)[2] == "live"
+    assert {number: state for number, state in states(shop).items() if state != "pruned"} == {2: "live", 3: "next"}
+    assert look(shop, "SELECT FROM pg_class WHERE relname = '_items_1'") == []
     assert len(shop.connect().execute("SELECT * FROM retail.recommend(1, 10)").fetchall()) == 10

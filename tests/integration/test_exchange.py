@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,21 @@ from recstore.definition import Gate, Hyperparameters, Publication, Schedule, So
 from recstore.embedded import Server
 from recstore.errors import IdsDoNotConvert, ImportRefused, ImportShrunk, ReportNotWritten
 from recstore.exchange import exporting, reading
+from recstore.exchange.archive import Archive
 from recstore.exchange.importing import import_generation
 from recstore.publication import calibration, stored
+from recstore.runs import LISTS_NAMESPACE, take_lock
+
+
+@dataclass
+class Warned(Hook):
+    """Remembers the warnings, too."""
+
+    warnings: list[str] = field(default_factory=list)
+
+    def warn(self, sentence: str) -> None:
+        self.warnings.append(sentence)
+
 
 GIVEN = Hyperparameters(factors=8, iterations=6, regularization=5, alpha=60)
 USERS = (1, 2, 14, 40, 99999)
@@ -304,6 +318,69 @@ def test_a_failed_import_leaves_nothing(shop: Database, file: Path, monkeypatch:
         import_generation(shop.url, shop.settings, "retail", file, create=True)
     assert look(shop, "SELECT FROM recstore_private.recommenders") == []
     assert look(shop, "SELECT FROM pg_namespace WHERE nspname = 'retail'") == []
+
+
+def test_what_went_live_before_ctrl_c_stays(shop: Database, file: Path) -> None:
+    def interrupt(stage: str) -> None:
+        if stage == "flip":
+            raise KeyboardInterrupt
+
+    watching = Warned(on_stage=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        import_generation(shop.url, shop.settings, "retail", file, create=True, reporter=watching)
+    assert value(shop.connect(), "SELECT retail.generation()") == 1
+    assert "'retail', made for this import, stays: its generation 1 is live" in watching.warnings[-1]
+
+
+def test_where_another_run_holds_it_a_warning_says_that_it_stays(shop: Database, file: Path) -> None:
+    with shop.connect() as other:
+
+        def interrupt(stage: str) -> None:
+            if stage == "file":
+                take_lock(other, registry.get(other, "retail"), LISTS_NAMESPACE)
+                raise KeyboardInterrupt
+
+        watching = Warned(on_stage=interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            import_generation(shop.url, shop.settings, "retail", file, create=True, reporter=watching)
+    assert "'retail', made for this import, stays: Another run of 'retail' is in progress" in watching.warnings[-1]
+    assert len(look(shop, "SELECT FROM recstore_private.recommenders")) == 1
+
+
+def test_a_dry_run_looks_at_candidates_and_titles_too(shop: Database, file: Path, recstore: Command) -> None:
+    with np.load(file) as read:
+        definition = json.loads(read["about"].item())["definition"]
+    for part, said, missing in (
+        ("candidates", {"table": "shop.nowhere"}, "shop.nowhere"),
+        ("titles", {"table": "shop.nothing", "item": "product_id", "title": "title"}, "shop.nothing"),
+    ):
+        about(file, definition=definition | {part: said})
+        dry, wet = (recstore(f"import retail {file} --create{option}") for option in (" --dry-run", ""))
+        assert (dry.code, dry.err) == (wet.code, wet.err)
+        assert (dry.code, missing in dry.err) == (2, True), dry.err
+    assert look(shop, "SELECT FROM recstore_private.recommenders") == []
+
+
+def test_a_host_s_limits_do_not_hold_for_an_export(
+    here: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = ["statement_timeout", "idle_in_transaction_session_timeout"]
+    with here.connect("postgres") as owner:
+        if owner.info.server_version >= 170000:
+            limits.append("transaction_timeout")
+        for limit in limits:
+            owner.execute(f"ALTER ROLE worker IN DATABASE {owner.info.dbname} SET {limit} = '1h'")
+    found: list[Any] = []
+    write = exporting._Writing.write
+
+    def watched(writing: exporting._Writing, archive: Archive) -> None:
+        writing.cursor.execute("SELECT " + ", ".join(f"current_setting('{limit}')" for limit in limits))
+        found.extend(writing.cursor.fetchone())
+        write(writing, archive)
+
+    monkeypatch.setattr(exporting._Writing, "write", watched)
+    exporting.export(here.url, here.settings, "retail", tmp_path / "retail.npz")
+    assert found == ["0"] * len(limits)
 
 
 def test_too_many_factors(shop: Database, file: Path, recstore: Command) -> None:

@@ -112,6 +112,7 @@ def test_where_nobody_can_be_asked_everything_is_said_or_listed(
     assert written["written"] == str(file)
     assert written["definition"]["source"]["value"] == "view_count"
     before = file.read_text()
+    assert recstore(f"init {file} --json").json == listed
     again = recstore(f"init {file} {GIVEN} --value none")
     assert (again.code, file.read_text()) == (2, before)
     assert "Add --yes" in again.err

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
-from conftest import Command, Database, drop_database, make_database
+from conftest import Command, Database, drop_database, make_database, superuser
 from pyarrow import parquet
 from support import Hook, look
 from support_sql import Rows, as_template, copy_of, rows, value
@@ -17,6 +18,7 @@ from support_sql import Rows, as_template, copy_of, rows, value
 from recstore import dispatch, errors, lists, pipeline, registry
 from recstore.definition import Candidates, Lists, Source, Storage
 from recstore.embedded import Server
+from recstore.lists import files
 from recstore.publication import calibration
 
 TOLERANCE = 2e-5
@@ -308,7 +310,84 @@ def test_what_is_refused_before_any_work(trained: Database, tmp_path: Path) -> N
         connection.execute(makes)
         refused("made.recommendations", errors.ListTableRefused, f"it would take along .*{words}")
         connection.execute(drops)
+    connection.execute("ALTER TABLE made.recommendations ENABLE ROW LEVEL SECURITY")
+    refused("made.recommendations", errors.ListTableRefused, "has row-level security, .*DISABLE ROW LEVEL SECURITY")
+    connection.execute(
+        "ALTER TABLE made.recommendations DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY"
+    )  # as it says
+    with superuser(trained.server, trained.name) as other:
+        other.execute("ALTER TABLE made.recommendations OWNER TO pg_monitor")
+        other.execute("GRANT pg_monitor TO worker")
+        refused("made.recommendations", errors.ListTableRefused, "does not own it, but 'pg_monitor'")
+        other.execute("REVOKE pg_monitor FROM worker")
+        other.execute("ALTER TABLE made.recommendations OWNER TO worker")
+        for published in ("TABLES IN SCHEMA shop, TABLES IN SCHEMA made", "ALL TABLES"):
+            other.execute(f"CREATE PUBLICATION everywhere FOR {published}")
+            refused("made.recommendations", errors.ListTableRefused, 'publication "everywhere" carries every new table')
+            refused("made.new", errors.ListTableRefused, "in a schema that is not published, or a file")
+            other.execute("DROP PUBLICATION everywhere")
+        other.execute("CREATE PUBLICATION elsewhere FOR TABLES IN SCHEMA shop")
     recommend(trained)
+
+
+def test_a_right_that_was_revoked_does_not_come_back_by_default(trained: Database) -> None:
+    connection = trained.connect()
+    connection.execute("ALTER DEFAULT PRIVILEGES IN SCHEMA made GRANT SELECT, INSERT ON TABLES TO PUBLIC")
+    recommend(trained)
+    rights = "SELECT relacl::text FROM pg_class WHERE oid = 'made.recommendations'::regclass"
+    assert "=ar/worker" in value(connection, rights)
+    connection.execute("REVOKE ALL ON made.recommendations FROM PUBLIC")
+    connection.execute("GRANT SELECT ON made.recommendations TO application")
+    before = value(connection, rights)
+    recommend(trained)
+    assert value(connection, rights) == before
+
+
+def test_indexes_that_come_and_go_while_lists_are_made(trained: Database) -> None:
+    recommend(trained)
+    connection = trained.connect()
+    for name, how in (("a_lost", "(score)"), ("b_kept", "(item_id)"), ("c_lost", "(reason)")):
+        connection.execute(f"CREATE INDEX {name} ON made.recommendations {how}")
+
+    def meanwhile(stage: str) -> None:
+        if stage == "recommend-all":
+            connection.execute("DROP INDEX made.a_lost, made.c_lost")
+            connection.execute("ALTER INDEX made.b_kept RENAME TO z_kept")
+            connection.execute("CREATE UNIQUE INDEX made ON made.recommendations (item_id, user_id)")
+
+    recommend(trained, reporter=Hook(on_stage=meanwhile))
+    indexes = (
+        "SELECT indexdef FROM pg_indexes WHERE tablename = 'recommendations' AND indexname NOT LIKE '%%pkey' ORDER BY 1"
+    )
+    assert [row["indexdef"] for row in rows(connection, indexes)] == [
+        "CREATE INDEX z_kept ON made.recommendations USING btree (item_id)",
+        "CREATE UNIQUE INDEX made ON made.recommendations USING btree (item_id, user_id)",
+    ]
+
+
+def test_the_second_lists_are_of_the_recommender_as_it_is_by_then(trained: Database) -> None:
+    alter(trained, lists=Lists(recommend_into="made.recommendations", similar_into="made.similar", k=K))
+
+    def meanwhile(stage: str) -> None:
+        if stage == "swap" and not changed:
+            changed.append(alter(trained, candidates=Candidates(query="SELECT 3 AS item_id")))
+
+    changed: list[None] = []
+    lists.write_defined(trained.url, trained.settings, "retail", reporter=Hook(on_stage=meanwhile))
+    assert rows(trained.connect(), "SELECT DISTINCT similar_item_id AS item FROM made.similar") == [{"item": 3}]
+
+
+@pytest.mark.parametrize("name", ["lists.csv.gz", "lists.parquet"])
+def test_a_file_that_is_replaced_keeps_its_mode(tmp_path: Path, name: str) -> None:
+    file, schema = tmp_path / name, pa.schema({"n": pa.int64()})
+    for mode in (None, 0o600, 0o664):
+        if mode is not None:
+            file.chmod(mode)
+        with files.writing(file, schema) as write:
+            write(pa.record_batch([pa.array([1])], schema=schema))
+            (beside,) = set(tmp_path.iterdir()) - {file}
+            assert mode is None or beside.stat().st_mode & 0o777 == mode
+        assert mode is None or file.stat().st_mode & 0o777 == mode
 
 
 @pytest.mark.parametrize("stage", ["recommend-all", "index"])

@@ -32,10 +32,14 @@ DEMO = resources.files("recstore.demo").joinpath("data")
 
 
 class Watching:
-    """Nobody is told; `then` is done after each piece that was written."""
+    """Nobody is told, but warnings are kept; `then` is done after each piece that was written."""
 
     def __init__(self, then: Callable[[], None] = lambda: None) -> None:
         self.then = then
+        self.warnings: list[str] = []
+
+    def warn(self, sentence: str) -> None:
+        self.warnings.append(sentence)
 
     def stage(self, name: str, seconds: float, details: dict[str, Any]) -> None: ...
 
@@ -218,6 +222,71 @@ def test_replacing_never_reaches_rows_of_other_tables(load: Any, application: Co
     application.execute("INSERT INTO shop.stock VALUES (1)")
     assert "Other rows refer to those" in load(products, "--table shop.products --replace --yes").err
     assert value(application, "SELECT count(*) FROM shop.products") == 120
+    application.execute("CREATE TABLE shop.old (a int); CREATE TABLE shop.older () INHERITS (shop.old)")
+    application.execute("INSERT INTO shop.older VALUES (1)")
+    assert "shop.older are rows of shop.old by" in load("a\n2\n", "--table shop.old --replace --yes").err
+    assert load("a\n2\n", "--table shop.old --append").code == 0
+    assert column(application, "SELECT a FROM shop.old ORDER BY 1") == [1, 2]
+
+
+def test_the_bad_lines_are_never_written_over_the_file(load: Any, tmp_path: Path) -> None:
+    file = tmp_path / "views.csv"
+    other = tmp_path / "other.csv"
+    other.symlink_to(file)
+    for bad in (file, other):
+        refused = load(BAD, "--table shop.bad --dry-run", "--bad", str(bad))
+        assert (refused.code, file.read_bytes()) == (2, BAD.encode())
+        assert "the file that is loaded" in refused.err
+
+
+@pytest.mark.parametrize("what", ["interrupt", "lock"])
+def test_statistics_that_are_cut_short_are_a_warning(
+    what: str, shop: Database, application: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    application.execute("CREATE TABLE shop.counted (a int)")
+    file = tmp_path / "counted.csv"
+    file.write_text("1\n2\n")
+    execute = psycopg.Connection.execute
+
+    def interrupted(connection: Any, statement: Any, *arguments: Any, **options: Any) -> Any:
+        if "ANALYZE" in repr(statement):
+            raise KeyboardInterrupt
+        return execute(connection, statement, *arguments, **options)
+
+    watching = Watching()
+    with opened(str(file)) as found, shop.connect("application") as other:
+        plan = examine(application, found, Wanted("shop.counted", "append"), watching)
+        if what == "interrupt":
+            monkeypatch.setattr(psycopg.Connection, "execute", interrupted)
+        else:
+            monkeypatch.setattr(writing, "LOCK_SECONDS", 0.1)
+            watching.then = lambda: (
+                other.execute("BEGIN; LOCK TABLE shop.counted IN SHARE UPDATE EXCLUSIVE MODE") and None
+            )
+        assert write(application, plan, watching) == 2
+        other.rollback()
+    assert ["The 2 rows are in shop.counted;" in one for one in watching.warnings] == [True]
+    assert value(application, "SELECT count(*) FROM shop.counted") == 2
+    assert value(application, "SHOW lock_timeout") == "0"
+
+
+def test_types_with_a_length_inside(load: Any, application: Connection) -> None:
+    kinds = {"at": "timestamp(3)", "zoned": "timestamptz(3)", "prices": "numeric(10,2)[]", "code": " varchar(3) "}
+    given = [part for name, kind in kinds.items() for part in ("--type", f"{name}={kind}")]
+    line = '2024-05-01 10:00:00.1234,2024-05-01 10:00Z,"{1.234}",abc\n'
+    made = load("at,zoned,prices,code\n" + line, "--table shop.precise", *given)
+    assert made.code == 0, made.err
+    oid = "'shop.precise'::regclass"
+    types = f"SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = {oid} AND attnum > 0 ORDER BY attnum"
+    assert column(application, types) == [
+        "timestamp(3) without time zone",
+        "timestamp(3) with time zone",
+        "numeric(10,2)[]",
+        "character varying(3)",
+    ]
+    application.execute("CREATE TABLE shop.codes (codes varchar(3)[])")
+    answer = load('codes\n"{a,abc}"\n', "--table shop.codes --append")
+    assert answer.code == 0, answer.err
 
 
 def test_the_tables_own_types_decide(load: Any, application: Connection) -> None:
@@ -252,8 +321,8 @@ def test_what_a_role_may_not_do_is_a_sentence(recstore: Command, tmp_path: Path)
     file = tmp_path / "views.csv"
     file.write_text("user_id,product_id,view_count\n1,1,1\n")
     for line, told in (
-        ("--table shop.new", "GRANT USAGE, CREATE ON SCHEMA shop TO worker;"),
-        ("--table shop.views --append", "GRANT INSERT ON shop.views TO worker;"),
+        ("--table shop.new", 'GRANT USAGE, CREATE ON SCHEMA shop TO "worker";'),
+        ("--table shop.views --append", 'GRANT INSERT ON shop.views TO "worker";'),
         ("--table nowhere.new", "CREATE SCHEMA nowhere;"),
         ("--table shop.new.wrong.name", "schema.table"),
         ("--table shop.products_pkey --append", "is an index"),
@@ -300,6 +369,16 @@ def test_parquet_brings_its_types(load: Any, application: Connection, tmp_path: 
     assert first[:4] + first[5:] == (one, one, decimal.Decimal("1.50"), time, "tab\t\\N", 1)
     assert first[4] == time.replace(microsecond=0, tzinfo=datetime.UTC)
     assert second == (None, None, None, None, None, "", None)
+
+
+def test_parquet_goes_into_a_text_column_as_it_is(load: Any, application: Connection, tmp_path: Path) -> None:
+    application.execute("CREATE TABLE shop.texts (a text NOT NULL)")
+    texts = [str(uuid.uuid4()), ""]
+    pq.write_table(pa.table({"a": texts}), tmp_path / "a")
+    answer = load((tmp_path / "a").read_bytes(), "--table shop.texts --append --json", name="texts.parquet")
+    assert answer.code == 0, answer.err
+    assert answer.json["columns"][0]["type"] == "text"
+    assert column(application, "SELECT a FROM shop.texts ORDER BY a DESC") == texts
 
 
 def test_standard_input(recstore: Command, shop: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,6 +97,10 @@ def test_check_lookup_gives_up_on_a_source_that_takes_too_long(shop: Database, s
     found = sources.check_lookup(shop.connect(), "retail", seconds=0.2)
     assert not found.indexed
     connection = shop.connect()
+    set_step(stepping, "IF current_query() LIKE 'EXECUTE%' THEN PERFORM pg_sleep(1000); END IF;")
+    assert not sources.check_lookup(connection, "retail", seconds=0.2).indexed  # users are found
+    set_step(stepping, "")
+    assert sources.check_lookup(connection, "retail").problem is None
     assert value(connection, "SHOW statement_timeout") == "0"
     with pytest.raises(psycopg.Error):
         connection.execute("SELECT 1/0")

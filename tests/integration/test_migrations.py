@@ -160,6 +160,17 @@ def test_background_work_comes_and_goes_with_its_revision(shop: Database) -> Non
         connection.execute("SELECT recstore.request_retrain('retail')")
         answer = "SELECT array_agg(r.item_id) AS ids FROM retail.recommend(1, 10) r"
         before = value(connection, answer)
+        connection.execute(
+            "INSERT INTO recstore_private.studies"
+            " (recommender_id, kind, metric, options, definition, split, snapshot, scales)"
+            " SELECT r.id, 'grid', 'ndcg', '{}', r.definition, 'random', '{}', '{}' FROM recstore_private.recommenders r"
+        )
+    migrate.downgrade(shop.url, "0004")
+    with shop.connect() as connection:  # whose definitions forbid what they do not know
+        for table in ("recommenders", "generations", "studies"):
+            unknown = "definition ?| '{lists,candidates}'"
+            query = f"SELECT {unknown} FROM recstore_private.{table} WHERE definition IS NOT NULL"
+            assert column(connection, query) == [False], table
     migrate.downgrade(shop.url, "0001")
     with shop.connect() as connection:
         assert value(connection, answer) == before

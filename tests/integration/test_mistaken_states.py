@@ -63,7 +63,10 @@ STATES = {
         {
             "retrain clicks": (1, "Grant it SELECT on the source's tables. The live generation of 'clicks' stays."),
             "evaluate clicks": (1, "The role worker may not do this: permission denied for table clicks."),
-            "create fresh --table shop.clicks --item product_id": (1, "for table clicks. Have the owner run: GRANT SELECT"),
+            "create fresh --table shop.clicks --item product_id": (
+                1,
+                'table clicks. Have the owner run: GRANT SELECT on the source\'s tables TO "worker";',
+            ),
         },
         "REVOKE SELECT ON shop.clicks FROM worker",
         "GRANT SELECT ON shop.clicks TO worker",

@@ -29,7 +29,7 @@ NOT_A_NUMBER = "it must be a whole number"
 SETTINGS = {
     "database_url=mysql://x/y": (3, "mysql://.. is not a postgresql:// URL. Check RECSTORE_DATABASE_URL"),
     "database_url=me:s3cret@db/shop": (3, "it is no URL (postgresql://..). Check RECSTORE_DATABASE_URL"),
-    "broker_url=amqp://x": (2, "it has to begin with redis://"),
+    "broker_url=amqp://me:secret@x": (2, "RECSTORE_BROKER_URL is not usable: it has to begin with redis://"),
     "device=tpu": (2, "it must be auto, cpu or gpu"),
     "threads=many": (2, NOT_A_NUMBER),
     "threads=-1": (2, "it must be at least 0"),
@@ -327,7 +327,7 @@ COMMANDS = {
         2,
         "shop.views exists already, and nothing was written. Say what to do with its rows",
     ),
-    "load pairs.csv --table shop.views --append": (1, "Have the owner run: GRANT INSERT ON shop.views TO worker;"),
+    "load pairs.csv --table shop.views --append": (1, 'Have the owner run: GRANT INSERT ON shop.views TO "worker";'),
     "load pairs.csv --table shop.x --append": (2, "There is no table shop.x, so nothing can be added"),
     "load pairs.csv --table shop.x --append --replace": (2, "--append and --replace exclude each other."),
     "load pairs.csv --table shop.x --type user_id": (2, "--type is 'user_id': write it as COLUMN=TYPE, for instance"),

@@ -13,8 +13,9 @@ from recstore import pipeline
 from recstore.database import Connection
 from recstore.definition import Hyperparameters, Publication, Source
 from recstore.embedded import Server
+from recstore.publication import calibration
 
-ITEMS, USERS, VIEWS = 2500, 2500, 6
+ITEMS, USERS, VIEWS = 4000, 4000, 6
 
 Plan = dict[str, Any]
 
@@ -36,7 +37,7 @@ def planned(server: Server, shop_template: str) -> Iterator[Database]:
         )
         application.execute("GRANT SELECT ON shop.many TO worker")
         application.execute(
-            "CREATE TABLE shop.things AS SELECT n AS id, n % 2 = 0 AS visible FROM generate_series(1, 2500) n"
+            f"CREATE TABLE shop.things AS SELECT n AS id, n % 2 = 0 AS visible FROM generate_series(1, {ITEMS}) n"
         )
         application.execute("ALTER TABLE shop.things ADD PRIMARY KEY (id)")
         application.execute("GRANT SELECT ON shop.things TO worker")
@@ -48,9 +49,11 @@ def planned(server: Server, shop_template: str) -> Iterator[Database]:
     publication = Publication(search="hnsw", index_users=True, ann_recall=0.7)
     database.create("hnsw", publication=publication, **common)
     database.create("exact", **common)
-    for name in ("hnsw", "hnsw", "exact"):
-        assert database.retrain(name).live
-    yield database
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibration, "SAMPLE", 40)  # what is chosen is not the point here
+        for name in ("hnsw", "hnsw", "exact"):
+            assert database.retrain(name).live
+        yield database
     drop_database(database)
 
 

@@ -88,3 +88,10 @@ def test_it_joins_the_callers_transaction(engine: sa.Engine, trained: Database) 
 def test_search_settings_need_a_transaction(engine: sa.Engine) -> None:
     with pytest.raises(TypeError, match="connection or a session"):
         Recommender(engine, "retail").use_search_settings()
+
+
+@pytest.mark.parametrize("name", ["retail_", "opts", "func"])
+def test_functions_are_those_of_the_schema_whatever_its_name(name: str) -> None:
+    """SQLAlchemy's own `func` takes an underscore off the end of a name, and `opts` for its own."""
+    statement = str(sa.select(Recommender(sa.create_engine("postgresql+psycopg://"), name).select_popular_items(3)))
+    assert f"FROM {name}.popular_items(" in statement

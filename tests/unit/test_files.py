@@ -118,9 +118,15 @@ def test_what_the_person_says_of_a_file_holds() -> None:
         (["1", "9223372036854775808"], "text"),
         (["1", "00123"], "text"),
         (["1", "2.5", "1e-3"], "double precision"),
+        (["0.30000000000000004", "0.10000000000000001", "1.00000000000000000000", ".5e3"], "double precision"),
+        (["9007199254740993", "1.5"], "numeric"),
+        (["12345678901234567.89"], "numeric"),
+        (["1234567890123456.7"], "numeric"),
         (["true", "F"], "boolean"),
         (["2024-02-29"], "date"),
         (["2024-02-30"], "text"),
+        (["2024-12-31 23:59:59.123456000"], "timestamp"),
+        (["2024-12-31 23:59:59.9999999"], "text"),
         (["2024-02-29", "2024-03-01 10:00:00.5"], "timestamp"),
         (["2024-03-01T10:00:00Z", "2024-03-01 10:00+02:00"], "timestamptz"),
         (["2024-03-01T10:00:00Z", "2024-03-01 10:00"], "text"),
@@ -144,6 +150,7 @@ def test_only_what_is_sure_is_not_asked_of_the_server() -> None:
     values = pa.array(["1", "32768", "007", " 1", "abcd"])
     assert surely_fit(values, "smallint").tolist() == [True, False, False, False, False]
     assert surely_fit(values, "character varying(3)").tolist() == [True, False, True, True, False]
+    assert surely_fit(values, "character varying(3)[]").tolist() == [False] * 5
     assert surely_fit(values, "jsonb").tolist() == [False] * 5
 
 
@@ -211,6 +218,7 @@ def test_encodings(tmp_path: Path) -> None:
 
 def test_how_many_bad_lines_are_allowed() -> None:
     assert Allowed.parse("3").of(1000) == 3
+    assert Allowed.parse(str(1e-5)).share == 1e-5
     assert Allowed.parse("1%").of(1000) == Allowed.parse("0.01").of(1000) == 10
     for wrong in ("-1", "many", "200%"):
         with pytest.raises(InvalidInput, match="--max-bad"):

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from recstore.interactions import IdMap
-from recstore.lists import shapes
+from recstore.lists import reading, shapes
 from recstore.lists.blocks import REASONS, Block, Items, Lists, Scoring
 from recstore.types import IdType
 
@@ -112,3 +112,11 @@ def test_uuid_ids_are_text_in_files() -> None:
     ids = [uuid.UUID(int=n) for n in (1, 2**127, 7)]
     text = shapes._as_text(pa.array([each.bytes for each in ids], pa.binary(16)), IdType.UUID)
     assert text.to_pylist() == [str(each) for each in ids]
+
+
+def test_vectors_are_joined_with_offsets_for_more_than_two_gigabytes() -> None:
+    chunks = pa.chunked_array([[b"ab", None], [b"cd"]], pa.binary())
+    table = reading.joined(pa.table({"item_id": pa.chunked_array([[1], [2, 3]]), "vector": chunks}))
+    assert table.schema.field("vector").type == pa.large_binary()
+    assert table["vector"].num_chunks == 1
+    assert table.to_pydict() == {"item_id": [1, 2, 3], "vector": [b"ab", None, b"cd"]}

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from recstore.errors import ReportNotWritten
 from recstore.evaluation.results import CurvePoint, Evaluation, Example, ModelResult
 from recstore.reporting import canvas, plots, report, tables, words
+from recstore.reporting.files import write_bytes
 from recstore.tuning.results import Search, TrialResult
 
 EVIL = '<script>alert("x")</script> & <b>'
@@ -591,6 +592,14 @@ def test_what_can_not_be_written_is_said_before_anything_is_drawn(tmp_path, monk
     with pytest.raises(ReportNotWritten, match="there is no such folder"):
         report.write(tmp_path / "page.html", EVALUATION, tmp_path / "none")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_that_is_replaced_keeps_its_mode(tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text("former")
+    page.chmod(0o600)
+    write_bytes(page, b"new")
+    assert (page.read_bytes(), page.stat().st_mode & 0o777) == (b"new", 0o600)
 
 
 def test_a_full_disk_leaves_the_former_page(tmp_path, monkeypatch):

@@ -10,8 +10,10 @@ from support import look, until
 from .conftest import Workers
 from .looking import live, nothing_left, one, runs
 
-STAGES = ["train", "in load", "check", "flip"]
+STAGES = ["in load", "flip"]
 OTHERS = [
+    "train",
+    "check",
     "prepare",
     "in read",
     "calibrate",

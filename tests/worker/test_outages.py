@@ -132,15 +132,12 @@ def test_a_ready_generation_is_flipped_by_a_later_dispatch(workers: Workers) -> 
     nothing_left(database)
 
 
-ROUNDS = [2, pytest.param(6, marks=pytest.mark.campaign)]
-
-
-@pytest.mark.parametrize("rounds", ROUNDS)
-def test_twenty_recommenders_and_one_that_always_fails(workers: Workers, rounds: int) -> None:
+@pytest.mark.parametrize(("recommenders", "rounds"), [(8, 2), pytest.param(20, 6, marks=pytest.mark.campaign)])
+def test_many_recommenders_and_one_that_always_fails(workers: Workers, recommenders: int, rounds: int) -> None:
     """Due at the same time, again and again: each runs once a round."""
     database = workers.database
     small = {"hyperparameters": Hyperparameters(factors=4, iterations=1), "schedule": Schedule(cron="0 3 * * *")}
-    names = [f"shop_{number}" for number in range(20)]
+    names = [f"shop_{number}" for number in range(recommenders)]
     for name in names:
         database.create(name, **small)
     database.create(
@@ -171,6 +168,6 @@ def test_twenty_recommenders_and_one_that_always_fails(workers: Workers, rounds:
         until(lambda: counted() == expected, 60)  # noqa: B023
     until(lambda: look(database, "SELECT FROM recstore.requests WHERE finished_at IS NULL") == [])
     assert counted() == expected
-    assert look(database, "SELECT count(*) AS n FROM recstore.requests")[0]["n"] == 21 * rounds
+    assert look(database, "SELECT count(*) AS n FROM recstore.requests")[0]["n"] == (recommenders + 1) * rounds
     for name in names:
         nothing_left(database, name)
