@@ -59,6 +59,7 @@ def listens(pid: int, port: int) -> bool:
     return any(str(file.readlink()) in ours for file in Path(f"/proc/{pid}/fd").iterdir())
 
 
+@pytest.mark.campaign
 def test_a_worker_answers_whatever_becomes_of_its_broker_and_its_children(workers: Workers, port: int) -> None:
     worker = workers.start(metrics_port=port, dispatch_interval=1000)
     assert ask(port, "/live") == (200, "ok\n")

@@ -3,12 +3,14 @@
 import os
 import signal
 
+import pytest
 from conftest import Command
 from support import look, until
 
 from .conftest import Workers
 
 
+@pytest.mark.campaign
 def test_workers_share_a_tuning_and_one_that_is_killed_costs_no_trial(workers: Workers, recstore: Command) -> None:
     database = workers.database
     workers.hold("in trial")

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from conftest import Database
 from support import assert_nothing_left, look, until
 
@@ -132,6 +133,7 @@ def test_a_schedule_runs_once_for_all_that_was_missed_and_skips_what_is_not_new(
     assert runs(database).count(("retrain", "succeeded")) == 2
 
 
+@pytest.mark.campaign
 def test_a_cron_fires_on_time_across_a_change_of_schedule(workers: Workers) -> None:
     """At its time and not before, once; never at the time of a schedule that was changed before it came."""
     database = workers.database
