@@ -17,7 +17,7 @@ from recstore.database import Connection, one_line
 from recstore.definition import Definition
 from recstore.errors import CandidatesInvalid
 from recstore.objects import Registered
-from recstore.selects import by_index, columns_of, denied, plan_cost, relation_of, stripped, type_name
+from recstore.selects import by_index, columns_of, denied, plan_cost, prepared, relation_of, stripped, type_name
 from recstore.types import IdType, type_of_oid
 
 LOOKUP_COST = 50
@@ -122,14 +122,10 @@ def looked_up_by_index(connection: Connection, recommender: Registered, view: st
         connection.execute("SET TRANSACTION READ ONLY")
         connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")  # as in the functions
         connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")  # as for any item
-        statement = f"SELECT true FROM {recommender.relation(view)} c WHERE c.item_id = $1"  # noqa: S608
-        connection.execute(f"PREPARE recstore_candidate ({recommender.item_type.value}) AS {statement}")
-        try:
-            asked = sql.SQL("EXECUTE recstore_candidate (NULL)")
+        one = sql.SQL("SELECT true FROM {} c WHERE c.item_id = $1").format(sql.Identifier(recommender.name, view))
+        with prepared(connection, recommender.item_type.value, one) as execute:
+            asked = execute(None)
             return plan_cost(connection, asked) <= LOOKUP_COST or by_index(connection, asked)
-        finally:
-            if connection.info.transaction_status != psycopg.pq.TransactionStatus.INERROR:
-                connection.execute("DEALLOCATE recstore_candidate")
 
 
 def readers_lacking(connection: Connection, recommender: Registered, view: str = "candidates") -> dict[str, list[str]]:

@@ -72,6 +72,13 @@ def storage_for(definition: Definition, factors: int | None = None, *, fixed: bo
     return vector_type, dimensions
 
 
+def inspect(connection: Connection, definition: Definition) -> tuple[sources.SourceShape, str]:
+    """What a definition's source looks like, and the SELECT of its candidates (empty: it has none). Raises SourceInvalid,
+    CandidatesInvalid, UnsupportedIdType, PermissionDenied, .."""
+    shape = sources.inspect(connection, definition.source)
+    return shape, candidates.inspect(connection, definition, shape.item_type)
+
+
 def create(connection: Connection, name: str, definition: Definition) -> Registered:
     """Registers a recommender and makes its schema, in one transaction. The source is looked at, not read.
 
@@ -79,8 +86,7 @@ def create(connection: Connection, name: str, definition: Definition) -> Registe
     """
     with plain_errors(f"creating {name!r}", connection):
         check_name(connection, name)
-        shape = sources.inspect(connection, definition.source)
-        candidates_select = candidates.inspect(connection, definition, shape.item_type)
+        shape, candidates_select = inspect(connection, definition)
         check_names(connection, definition)
         vector_type, dimensions = storage_for(definition)
         try:

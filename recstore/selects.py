@@ -4,6 +4,8 @@ Looked at, never run: prepared as the one statement it has to be, in a transacti
 """
 
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import psycopg
@@ -89,6 +91,22 @@ def denied(connection: Connection, error: psycopg.Error, grant: str) -> Permissi
 def type_name(connection: Connection, oid: int) -> str:
     row = connection.execute("SELECT format_type(%s, NULL) AS name", [oid]).fetchone()
     return str(row["name"]) if row else str(oid)
+
+
+@contextmanager
+def prepared(
+    connection: Connection, type: str, statement: sql.Composable
+) -> Iterator[Callable[[object], sql.Composed]]:
+    """What executes a statement whose $1 has that SQL type, given a value, as long as the block lasts; the caller's
+    transaction. What is prepared outlives a rollback, so it is taken back also where the block fails."""
+    name = sql.Identifier("recstore_prepared")
+    connection.execute(sql.SQL("PREPARE {} ({}) AS ").format(name, sql.SQL(type)) + statement)
+    try:
+        with connection.transaction():
+            yield lambda value: sql.SQL("EXECUTE {} ({})").format(name, sql.Literal(value))
+    finally:
+        if not connection.closed:
+            connection.execute(sql.SQL("DEALLOCATE {}").format(name))
 
 
 def by_index(connection: Connection, statement: sql.Composable) -> bool:

@@ -29,7 +29,7 @@ from recstore.errors import (
     UnsupportedValueType,
 )
 from recstore.interactions import Interactions, InteractionsBuilder, SourceReport
-from recstore.selects import by_index, columns_of, plan_cost, relation_of, stripped, type_name
+from recstore.selects import by_index, columns_of, plan_cost, prepared, relation_of, stripped, type_name
 from recstore.types import NUMBER_OIDS, TIMESTAMP_OIDS, IdType, type_of_oid
 
 SMALL_COST = 250
@@ -146,22 +146,15 @@ def check_lookup(connection: Connection, schema: str, seconds: float = 5.0) -> L
             ).fetchall()
             if not sample:
                 return Lookup(indexed=True, milliseconds=None)
-            name = sql.Identifier("recstore_lookup")
-            connection.execute(sql.SQL("PREPARE {} ({}) AS ").format(name, sql.SQL(sample[0]["type"])) + lookup)
-            try:
-                with connection.transaction():  # what is prepared outlives a rollback
-                    execute = sql.SQL("EXECUTE {} ({})")
-                    asked = [execute.format(name, sql.Literal(user["user_id"])) for user in sample]
-                    indexed = plan_cost(connection, asked[0]) < max(SMALL_COST, plan_cost(connection, whole) / 10)
-                    indexed = indexed or by_index(connection, asked[0])  # not analyzed yet
-                    times = []
-                    for statement in asked:
-                        start = time.perf_counter()
-                        connection.execute(statement)
-                        times.append(1000 * (time.perf_counter() - start))
-            finally:
-                if not connection.closed:
-                    connection.execute(sql.SQL("DEALLOCATE {}").format(name))
+            with prepared(connection, sample[0]["type"], lookup) as execute:
+                asked = [execute(user["user_id"]) for user in sample]
+                indexed = plan_cost(connection, asked[0]) < max(SMALL_COST, plan_cost(connection, whole) / 10)
+                indexed = indexed or by_index(connection, asked[0])  # not analyzed yet
+                times = []
+                for statement in asked:
+                    start = time.perf_counter()
+                    connection.execute(statement)
+                    times.append(1000 * (time.perf_counter() - start))
         except pg.QueryCanceled:
             return Lookup(indexed=False, milliseconds=1000 * seconds)
         except psycopg.DatabaseError as error:

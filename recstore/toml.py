@@ -5,6 +5,7 @@ Generic over `definition.Definition`; what it writes, `options.read_toml` reads 
 
 import json
 import textwrap
+from pathlib import Path
 from types import NoneType
 from typing import Any, get_args
 
@@ -15,6 +16,16 @@ from recstore.definition import Definition
 
 WIDTH = 100
 """Of comments."""
+
+
+HEAD = """Who viewed what, and how often: a recommender's settings, for recstore create NAME --file {file}
+What is commented out is the default, or unset. To change it later: recstore alter NAME --file {file}"""
+"""The comment at the beginning of a file of settings."""
+
+
+def settings_file(definition: Definition, file: str | Path) -> str:
+    """The text of a file of settings of that name, for `recstore create` and `alter`."""
+    return commented(definition, HEAD.format(file=file))
 
 
 def commented(definition: Definition, head: str) -> str:

@@ -2,15 +2,12 @@
 
 from pathlib import Path
 
-from recstore import candidates, discovery, options, sources, toml
+from recstore import discovery, options, registry, toml
 from recstore.api.base import Part
 from recstore.definition import Definition
 from recstore.errors import InvalidInput
 from recstore.reporting.files import write_bytes
 from recstore.rows import Initialized
-
-HEAD = """Who viewed what, and how often: a recommender's settings, for recstore create NAME --file {file}
-What is commented out is the default, or unset. To change it later: recstore alter NAME --file {file}"""
 
 
 def definition_for(part: Part, titles: str | None, given: dict[str, str | None]) -> Definition:
@@ -22,14 +19,8 @@ def definition_for(part: Part, titles: str | None, given: dict[str, str | None])
     flat = {name: value for name, value in given.items() if value is not None}
     definition = options.merge({}, options.by_section(flat), titles)
     with part._connection() as opened:
-        shape = sources.inspect(opened, definition.source)
-        candidates.inspect(opened, definition, shape.item_type)
+        registry.inspect(opened, definition)
     return definition
-
-
-def commented(definition: Definition, file: str | Path) -> str:
-    """The file's text."""
-    return toml.commented(definition, HEAD.format(file=file))
 
 
 class Beginning(Part):
@@ -60,5 +51,5 @@ class Beginning(Part):
         limits = {"table": candidates_table, "column": candidates_column, "condition": candidates_condition}
         given |= {f"candidates_{name}": limit for name, limit in limits.items()}
         definition = definition_for(self, titles, given)
-        write_bytes(Path(file), commented(definition, file).encode())
+        write_bytes(Path(file), toml.settings_file(definition, file).encode())
         return Initialized([], str(file), definition.model_dump(mode="json"))

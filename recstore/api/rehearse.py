@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recstore import dry_run, lists, managing, registry, rights
+from recstore import dry_run, lists, managing, registry, rights, toml
 from recstore.api.base import Given, Part, check_publications, definition_of
-from recstore.api.begin import commented, definition_for
+from recstore.api.begin import definition_for
 from recstore.api.files import run_load, wanted_of
 from recstore.config import Settings
 from recstore.exchange import importing
@@ -59,7 +59,7 @@ class Rehearsal(Part):
     ) -> str:
         """The file of settings, as text."""
         given = {"table": table, "user": user, "item": item, **settings}
-        return commented(definition_for(self, titles, given), file)
+        return toml.settings_file(definition_for(self, titles, given), file)
 
     def create(
         self,

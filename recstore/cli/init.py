@@ -6,11 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from recstore import candidates, discovery, readiness, sources, toml
+from recstore import discovery, readiness, registry, toml
 from recstore.cli import completion
 from recstore.cli.context import Json, Yes, confirm, connection, say, show, state, use_json
-from recstore.database import Connection
-from recstore.definition import Definition
 from recstore.discovery import Candidate, Table
 from recstore.errors import InvalidInput
 from recstore.options import merge
@@ -18,9 +16,6 @@ from recstore.reporting.files import check_place, write_bytes
 
 SHOWN = 12
 """Tables that are listed at a terminal; any other can be named."""
-
-HEAD = """Who viewed what, and how often: a recommender's settings, for recstore create NAME --file {file}
-What is commented out is the default, or unset. To change it later: recstore alter NAME --file {file}"""
 
 
 def register(app: typer.Typer) -> None:
@@ -98,9 +93,9 @@ def init(
             given, titles, limits = _asked(tables, found, given, titles, limits)
         sections: dict[str, dict[str, Any]] = {"source": _set(given), "candidates": _set(limits)}
         definition = merge({}, sections, titles)
-        _check(opened, definition)
+        registry.inspect(opened, definition)  # refused here as create would refuse it
         installed = readiness.current(opened) is not None
-    text = toml.commented(definition, HEAD.format(file=file.name))
+    text = toml.settings_file(definition, file.name)
     if dry:
         show({"toml": text}) if json else say(text)
         return
@@ -117,12 +112,6 @@ def init(
 def _set(values: dict[str, str | None]) -> dict[str, str]:
     """Without what is not said, and what is said to be none."""
     return {key: value for key, value in values.items() if value is not None and value.lower() != "none"}
-
-
-def _check(opened: Connection, definition: Definition) -> None:
-    """Raises SourceInvalid, CandidatesInvalid, UnsupportedIdType, .. as `create` would."""
-    shape = sources.inspect(opened, definition.source)
-    candidates.inspect(opened, definition, shape.item_type)
 
 
 def _at_terminal() -> bool:

@@ -21,8 +21,9 @@ from recstore.database import OWN_SETTINGS, Connection, connect, conninfo, plain
 from recstore.errors import ConnectionLost, GenerationNotFound, NotTrained
 from recstore.exchange.archive import Archive
 from recstore.exchange.layout import About, id_arrays, key_digest
+from recstore.interactions import plain
 from recstore.objects import Registered
-from recstore.publication import generations
+from recstore.publication import generations, stored
 from recstore.readiness import require_current
 from recstore.reporting.files import check_place, written_beside
 from recstore.runs import Reporter, Silent
@@ -171,10 +172,10 @@ class _Writing:
         dtype = np.dtype(np.float32 if self.row["vector_type"] == "vector" else np.float16)
         with archive.rows(f"{side[:-1]}_{column}", (self.rows[side], factors), dtype) as write:
             for batch in AdbcRecordBatchReader._import_from_c(stream.address):
-                write(_block(batch["vector"], factors))
+                write(stored.block(batch["vector"], factors))
                 everything = pa.array(np.arange(len(batch)))
                 for name, arrays in found.items():  # copies: a column of a batch keeps all of it in memory
-                    arrays.append(_plain(batch[name]).take(everything))
+                    arrays.append(plain(batch[name]).take(everything))
                 self.done += len(batch)
                 total = 2 * self.rows["items"] + self.rows["users"] * self.users
                 self.reporter.progress("export", self.done, total, f"{side}, {column}")
@@ -213,20 +214,6 @@ class _Writing:
                 for name in ("training", "confidence", "fold_in", "filters", "metrics", "snapshot", "versions")
             },
         )
-
-
-def _block(vectors: pa.Array, factors: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """(rows, factors) of real[] values, without the padding; zeros for NULL."""
-    block = np.zeros((len(vectors), factors), dtype=np.float32)
-    present = np.asarray(vectors.is_valid())
-    if present.any():
-        flat = np.asarray(vectors.drop_null().flatten(), dtype=np.float32)
-        block[present] = flat.reshape(int(present.sum()), -1)[:, :factors]
-    return block
-
-
-def _plain(column: pa.Array) -> pa.Array:
-    return column.cast(column.type.storage_type) if isinstance(column.type, pa.BaseExtensionType) else column
 
 
 def _numbers(arrays: list[pa.Array], dtype: type[Any]) -> np.ndarray[Any, Any]:

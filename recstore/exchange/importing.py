@@ -14,7 +14,7 @@ import psycopg
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recstore import candidates, pipeline, registry, sources
+from recstore import pipeline, registry
 from recstore.config import Settings
 from recstore.database import Connection, connect, one_line, plain_errors
 from recstore.definition import Definition
@@ -116,8 +116,7 @@ def _fitted(
             elif create:
                 registry.check_name(connection, name)
                 definition = exported.about.definition
-                shape = sources.inspect(connection, definition.source)
-                candidates.inspect(connection, definition, shape.item_type)
+                shape, _ = registry.inspect(connection, definition)
                 registry.check_names(connection, definition)
                 user_type, item_type = shape.user_type, shape.item_type
             else:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import csv, parquet
 
+from recstore.beside import written_beside
 from recstore.errors import ListsNotWritten
-from recstore.modes import take_mode
 
 ENDINGS = (".csv", ".csv.gz", ".parquet")
 
@@ -43,16 +43,8 @@ def check_place(into: str) -> Path:
 def writing(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.RecordBatch], None]]:
     """A context within which batches are written beside `path`; at its end the file takes that name. An error leaves what was
     there. Raises ListsNotWritten."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        take_mode(path, beside)
-        with _writer(path, beside, schema) as write:
-            yield write
-        beside.replace(path)
-    except OSError as error:
-        raise ListsNotWritten(path=str(path), reason=error.strerror or str(error)) from error
-    finally:
-        beside.unlink(missing_ok=True)
+    with written_beside(path, ListsNotWritten) as beside, _writer(path, beside, schema) as write:
+        yield write
 
 
 @contextmanager

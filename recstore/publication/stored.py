@@ -8,13 +8,14 @@ import adbc_driver_postgresql.dbapi as adbc
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from recstore import confidence, sqlfile, vectors
 from recstore.confidence import ConfidenceModel
 from recstore.database import Connection, conninfo
 from recstore.definition import Definition
 from recstore.errors import ConnectionLost
-from recstore.interactions import IdMap
+from recstore.interactions import IdMap, plain
 from recstore.objects import Registered
 from recstore.publication import generations
 from recstore.training import FoldIn
@@ -72,16 +73,18 @@ def _columns(url: str, recommender: Registered, generation: int, factors: int, a
     except adbc_driver_manager.Error as error:
         reason = " ".join(str(error).split())
         raise ConnectionLost(doing=f"reading generation {generation} of {recommender.name!r}", reason=reason) from error
-    ids = table["item_id"].combine_chunks()
-    if isinstance(ids.type, pa.BaseExtensionType):
-        ids = ids.cast(ids.type.storage_type)
-    ids = ids.cast(recommender.item_type.arrow)
+    ids = plain(table["item_id"].combine_chunks()).cast(recommender.item_type.arrow)
     order = pc.sort_indices(ids)
     table = table.take(order)
-    stored = table["embedding"].combine_chunks()
-    embedding = np.zeros((len(table), factors), dtype=np.float32)
-    present = np.asarray(stored.is_valid())
-    if present.any():
-        flat = np.asarray(stored.drop_null().flatten(), dtype=np.float32)
-        embedding[present] = flat.reshape(int(present.sum()), -1)[:, :factors]
+    embedding = block(table["embedding"].combine_chunks(), factors)
     return IdMap(ids.take(order)), embedding, table["length"].to_numpy(), table["users"].to_numpy().astype(np.int64)
+
+
+def block(vectors: pa.Array, factors: int) -> NDArray[np.float32]:
+    """Vectors that were read as real[], without their padding: float32 (rows, factors), zeros for NULL."""
+    rows = np.zeros((len(vectors), factors), dtype=np.float32)
+    present = np.asarray(vectors.is_valid())
+    if present.any():
+        flat = np.asarray(vectors.drop_null().flatten(), dtype=np.float32)
+        rows[present] = flat.reshape(int(present.sum()), -1)[:, :factors]
+    return rows

@@ -6,30 +6,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from recstore import beside
 from recstore.errors import InvalidInput, ReportNotWritten
-from recstore.modes import take_mode
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes the whole file. Raises ReportNotWritten where there is no such folder or it may not be written."""
-    with written_beside(path) as beside:
-        beside.write_bytes(content)
+    with written_beside(path) as name:
+        name.write_bytes(content)
 
 
 @contextmanager
 def written_beside(path: Path) -> Iterator[Path]:
-    """A name beside it to write to, renamed in the end, so that nobody reads half a file and a failure leaves the former one.
-    Raises ReportNotWritten where there is no such folder or it may not be written."""
+    """A name beside it to write to, which takes its place in the end. Raises ReportNotWritten where there is no such folder or
+    it may not be written."""
     check_place(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        take_mode(path, beside)
-        yield beside
-        beside.replace(path)
-    except OSError as error:
-        raise ReportNotWritten(path=str(path), reason=error.strerror or str(error)) from error
-    finally:
-        beside.unlink(missing_ok=True)
+    with beside.written_beside(path, ReportNotWritten) as name:
+        yield name
 
 
 def check_report(report: Path | None, pictures: Path | None) -> None:
