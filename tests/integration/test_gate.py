@@ -91,7 +91,8 @@ def test_an_equal_one_goes_live_and_the_comparison_is_shown(gated: Database, rec
     hook = Hook()
     assert gated.retrain(reporter=hook).live
     verdict = hook.stages["gate"]
-    assert abs(verdict["live"]["difference"]) < 0.03  # it went on from the live items, for fewer iterations
+    # it went on from the live items, for fewer iterations: of 40 random splits none differed by more than 0.034
+    assert abs(verdict["live"]["difference"]) < 0.1 * verdict["live"]["of_other"]
     assert (
         verdict["metrics"]
         == look(gated, "SELECT metrics FROM recstore.generations WHERE generation = 2")[0]["metrics"]["metrics"]
