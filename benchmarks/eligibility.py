@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recstore import migrate, pipeline, registry, vectors
+from recstore import migrate, operations, registry, vectors
 from recstore.config import Settings
 from recstore.database import Connection, connect
 from recstore.definition import Candidates, Definition, Publication, Source, Storage
@@ -190,7 +190,7 @@ def main() -> None:
         definition = Definition(
             source=Source(table="shop.views"), publication=Publication(), storage=Storage(dimensions=options.factors)
         )
-        pipeline.create(connection, settings, "retail", definition)
+        operations.create(connection, settings, "retail", definition)
         began = time.perf_counter()
         publish(url, settings, items, users, seen)
         print(f"{options.items} items, {options.factors} factors, {options.questions} questions of each kind", end=", ")

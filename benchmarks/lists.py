@@ -21,7 +21,7 @@ from urllib.parse import quote
 import numpy as np
 import pyarrow as pa
 
-from recstore import migrate, pipeline, registry, vectors
+from recstore import migrate, operations, registry, vectors
 from recstore.config import Settings
 from recstore.database import Connection, connect
 from recstore.definition import Definition, Hyperparameters, Publication, Source, Storage
@@ -79,7 +79,7 @@ def publish(url: str, settings: Settings, pairs: Interactions, factors: int, ran
             training={},
         )
         building.build(run, generation, content)
-        pipeline.finish(run, generation, settings.flip_wait)
+        operations.finish(run, generation, settings.flip_wait)
 
 
 def bare(users: int, items: int, factors: int, random: np.random.Generator) -> float:

@@ -57,7 +57,7 @@ def commands() -> Iterator[tuple[str, Any]]:
         else:
             yield name, command
 
-    yield from walk("recstore", get_command(cli.app))
+    yield from walk("recstore", get_command(cli.application()))
 
 
 def example(command: Any) -> str:

@@ -12,12 +12,13 @@ def main() -> None:
     wanted = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # a shell's background job ignores Ctrl-C
     for number in (signal.SIGINT,) * wanted + (signal.SIGTERM,):
         signal.signal(number, _leave)
-    from recstore.cli import run
+    from recstore import cli
 
+    cli.command_line(cli.command_of(sys.argv[1:]))
     if wanted:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupt)  # a stop by systemd or Kubernetes is a Ctrl-C
-    code = run(sys.argv[1:])
+    code = cli.run(sys.argv[1:])
     if wanted:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is said and done
     sys.exit(code)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
-from recstore import pipeline, registry, requests, schedule, sqlfile
+from recstore import operations, registry, requests, schedule, sqlfile
 from recstore.config import Settings
 from recstore.database import Connection, connect, one_line, plain_errors
 from recstore.errors import RecstoreError, RunInProgress
@@ -161,8 +161,8 @@ def _tidy(url: str, connection: Connection, settings: Settings, row: dict[str, A
     if row["blocked"]:
         generations.advance_attached(connection, recommender)
     if row["ready"] and not flipping.look_again(connection, recommender):
-        pipeline.publish(url, settings, row["name"])
+        operations.publish(url, settings, row["name"])
         done.published.append(row["name"])
     elif row["abandoned"] or (row["leftovers"] and not generations.held_up(connection, recommender)):
-        pipeline.prune(url, settings, row["name"])
+        operations.prune(url, settings, row["name"])
         done.tidied.append(row["name"])

@@ -4,7 +4,7 @@
 import dataclasses
 from typing import Any
 
-from recstore import candidates, pipeline, registry
+from recstore import candidates, operations, registry
 from recstore.config import Settings
 from recstore.database import Connection
 from recstore.definition import Definition
@@ -73,7 +73,7 @@ def alter(
     has dimensions for are refused, or with `resize` made room for; candidates that a granted role may not read are refused
     unless `readers_may_fail`. Commits. Raises InvalidInput, AlteredMeanwhile, ReadersLackRights, .."""
     if needs_resize(opened, recommender, definition, resize):
-        pipeline.resize(url, settings, recommender.name, definition.hyperparameters.factors or 0, reporter=reporter)
+        operations.resize(url, settings, recommender.name, definition.hyperparameters.factors or 0, reporter=reporter)
         resized = registry.get(opened, recommender.name)
         recommender = dataclasses.replace(
             resized, definition=recommender.definition

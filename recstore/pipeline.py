@@ -1,4 +1,4 @@
-"""The whole job, in order: the composition root. The CLI and a worker's tasks call these functions and nothing below them.
+"""The whole job, in order: the composition root of a training.
 
     source -> interactions -> filters -> confidence matrix -> training -> gate -> exact users -> vectors -> a new generation
     -> live
@@ -7,8 +7,7 @@ No transaction is open while Python or the GPU computes; load, index and flip co
 """
 
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -19,8 +18,8 @@ from recstore import (
     filters,
     gate,
     held_out,
-    registry,
-    requests,
+    operations,
+    pulling,
     sources,
     sqlfile,
     training,
@@ -28,41 +27,17 @@ from recstore import (
     warm_start,
 )
 from recstore.config import Settings
-from recstore.database import Connection, connect, plain_errors
 from recstore.definition import Definition, Source
-from recstore.errors import GateRefused, LostLock, NotTrained, RecstoreError, SourceShrunk
+from recstore.errors import GateRefused, SourceShrunk
 from recstore.gate import Verdict
 from recstore.held_out import HeldOut
 from recstore.interactions import Interactions, SourceReport
-from recstore.objects import Registered
-from recstore.publication import barriers, building, flipping, generations, reindexing, stored
-from recstore.publication.barriers import Blocker
+from recstore.operations import Outcome
+from recstore.publication import building, generations, stored
 from recstore.publication.stored import Stored
 from recstore.readiness import require_current
-from recstore.runs import LISTS_NAMESPACE, LOCK_NAMESPACE, Reporter, Run, give_lock, take_lock
+from recstore.runs import Reporter, Run
 from recstore.training import Factors, FoldIn, Matrix, Trainer
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended: the generation it made, live or `ready` with those it waits for; or, `skipped`, the newest one there
-    was, because the source has nothing new."""
-
-    run: int
-    generation: int
-    live: bool
-    blockers: tuple[str, ...]
-    warnings: tuple[str, ...]
-    skipped: bool = False
-
-
-def create(connection: Connection, settings: Settings, name: str, definition: Definition) -> Registered:
-    """Registers recommender `name` and attaches its first, empty generation. Nothing is read or trained yet.
-    Raises InvalidName, SourceInvalid, PermissionDenied, .."""
-    recommender = registry.create(connection, name, definition)
-    with plain_errors(f"creating {name!r}"):
-        generations.attach(connection, settings, recommender)
-    return recommender
 
 
 def retrain(
@@ -86,7 +61,7 @@ def retrain(
         recommender, definition = run.recommender, run.recommender.definition
         hyperparameters = definition.hyperparameters
         force = force or any(row["force"] for row in run.requests)
-        generation = prepare(run)
+        generation = operations.prepare(run)
         pulled, report, snapshot = read_source(run)
         if requested and (skipped := _skipped(run, snapshot["digest"])):
             return skipped
@@ -123,7 +98,7 @@ def retrain(
             item_vectors = vectors.item_vectors(factors.item_factors, recommender.dimensions)
             user_vectors = vectors.user_vectors(user_factors, recommender.dimensions)
             details |= {"dimensions": recommender.dimensions, "type": recommender.vector_type}
-            _advance(run, generation)
+            operations.advance(run, generation)
 
         building.build(
             run,
@@ -143,26 +118,14 @@ def retrain(
                 metrics=verdict.as_dict() if verdict else None,
             ),
         )
-        return finish(run, generation, settings.flip_wait)
-
-
-def prepare(run: Run) -> int:
-    """What dead runs left is out of the way, the source's view is there; returns the generation to be filled."""
-    with run.stage("prepare") as details:
-        _clean(run)
-        for view in registry.restore_views(run.connection, run.settings, run.recommender):
-            run.warn(f"The view {run.name}.{view} was gone, perhaps dropped along with what it read; it is made anew.")
-        generation = run.generation = generations.next_of(run.connection, run.settings, run.recommender)
-        barrier = _advance(run, generation)
-        details |= {"generation": generation} | ({"flip_waits_for": barrier} if barrier else {})
-    return generation
+        return operations.finish(run, generation, settings.flip_wait)
 
 
 def read_source(run: Run) -> tuple[Interactions, SourceReport, dict[str, Any]]:
-    """The whole source in one snapshot; see `sources.read`."""
+    """The whole source in one snapshot; see `pulling.read`."""
     recommender = run.recommender
     with run.stage("read") as details:
-        pulled, report, snapshot = sources.read(
+        pulled, report, snapshot = pulling.read(
             run.url,
             run.settings,
             run.name,
@@ -282,56 +245,6 @@ def _judge(
     return verdict
 
 
-def publish(
-    url: str, settings: Settings, name: str, *, now: bool = False, wait: float = 0.0, reporter: Reporter | None = None
-) -> Outcome:
-    """Makes the generation that is `ready` live, if nobody holds it up any more; with `now`, at the operator's word,
-    even so: the sessions named in `warnings` may then get empty answers from the views until their transactions end.
-    Raises NothingReady."""
-    with Run(url, settings, name, "publish", reporter, require_current) as run:
-        with run.stage("prepare") as details:
-            generation = run.generation = flipping.ready_generation(run.connection, run.recommender)
-            details["generation"] = generation
-        if not now:
-            return finish(run, generation, wait)
-        with run.stage("flip") as details:
-            disturbed = flipping.flip_now(run, generation)
-            details["live"] = True
-        if disturbed:
-            run.warn("Published at once; these sessions may get empty answers from the views: " + _named(disturbed))
-        return finish(run, generation, wait, live=True)
-
-
-def finish(run: Run, generation: int, wait: float, *, live: bool = False) -> Outcome:
-    """Flip if possible, then what a publication leaves behind it: the next generation attached, old ones pruned."""
-    blockers: list[Blocker] = []
-    if not live:
-        with run.stage("flip") as details:
-            blockers = flipping.go_live(
-                run,
-                generation,
-                wait,
-                lambda found: run.reporter.progress("flip", 0, 1, f"waits for {_named(found)}"),
-            )
-            details["live"] = not blockers
-    if blockers:
-        run.state = "ready"
-        run.outcome = f"Generation {generation} is ready but not live yet: it waits for {_named(blockers)}."
-        run.warn(run.outcome)
-    else:
-        run.outcome = f"Generation {generation} is live."
-        requests.settle_ready(run.connection)
-    try:
-        with run.stage("tidy") as details:
-            details["next"] = generations.next_of(run.connection, run.settings, run.recommender)
-            details |= _pruned(run, run.recommender.definition.publication.keep)
-    except LostLock:
-        raise
-    except RecstoreError as error:  # the generation is live; what is left undone here is done by the next run
-        run.warn(f"Tidying up was left for the next run: {error.message}")
-    return Outcome(run.number, generation, not blockers, tuple(map(str, blockers)), tuple(run.warnings))
-
-
 def _skipped(run: Run, digest: str) -> Outcome | None:
     """How the run ends if nobody but the schedule asked for it and a training would only repeat the newest one."""
     latest = run.connection.execute(sqlfile.query("latest_trained"), {"recommender_id": run.recommender.id}).fetchone()
@@ -347,124 +260,3 @@ def _skipped(run: Run, digest: str) -> Outcome | None:
         f" ({latest['ready_at']:%Y-%m-%d %H:%M:%S %Z})."
     )
     return Outcome(run.number, latest["generation"], True, (), tuple(run.warnings), skipped=True)
-
-
-def _named(blockers: list[Blocker]) -> str:
-    return "; ".join(map(str, blockers))
-
-
-def _clean(run: Run) -> None:
-    """Takes what dead runs left half-built out of the way; this run holds the lock, so nobody is at work on it."""
-    for row in generations.all_of(run.connection, run.recommender):
-        if row["state"] == "building":
-            generations.mark_pruning(
-                run.connection, run.recommender, row["generation"], f"run {row['run']} did not finish it"
-            )
-
-
-def _advance(run: Run, generation: int) -> list[str]:
-    """Gets the flip's waiting over with while the training runs."""
-    return [str(blocker) for blocker in barriers.advance(run.connection, generation, run.recommender.parents())]
-
-
-def _pruned(run: Run, keep: int, wait: float | None = None) -> dict[str, Any]:
-    done = generations.prune(run.connection, run.settings, run.recommender, keep, wait)
-    told: dict[str, Any] = {"pruned": done.removed}
-    if done.postponed:
-        told["postponed"] = {generation: [str(b) for b in blockers] for generation, blockers in done.postponed.items()}
-    if done.retained:
-        told["retained"] = {generation: round(seconds) for generation, seconds in done.retained.items()}
-    return told
-
-
-def prune(
-    url: str,
-    settings: Settings,
-    name: str,
-    *,
-    keep: int | None = None,
-    reporter: Reporter | None = None,
-    requested: bool = False,
-    time_limit: float | None = None,
-) -> dict[str, Any]:
-    """Removes old generations but the live one and the `keep` - 1 newest others (default: as the recommender says), and
-    what dead runs left; returns {"pruned": [..], "postponed": {generation: who may still read it}, "retained": {generation:
-    seconds until it may go}}."""
-    with Run(
-        url, settings, name, "prune", reporter, require_current, requested=requested, time_limit=time_limit
-    ) as run:
-        with run.stage("prune") as details:
-            _clean(run)
-            details |= _pruned(run, keep or run.recommender.definition.publication.keep)
-        run.outcome = f"Pruned generations: {', '.join(map(str, details['pruned'])) or 'none'}."
-        return details
-
-
-def reindex(
-    url: str,
-    settings: Settings,
-    name: str,
-    *,
-    reporter: Reporter | None = None,
-    requested: bool = False,
-    time_limit: float | None = None,
-) -> Outcome:
-    """Rebuilds the indexes of the live generation and calibrates it again, without retraining; readers go on. `requested` as
-    in `retrain`. Raises NotTrained, ReindexBlocked."""
-    with Run(
-        url, settings, name, "reindex", reporter, require_current, requested=requested, time_limit=time_limit
-    ) as run:
-        live = generations.live(run.connection, run.recommender)
-        if live is None:
-            raise NotTrained(name=name)
-        run.generation = live
-        plans = reindexing.reindex(run, live)
-        told = "; ".join(f"{kind}: {'exact scan' if plan['ef'] is None else 'HNSW'}" for kind, plan in plans.items())
-        run.outcome = f"Generation {live} is reindexed and calibrated ({told})."
-        return Outcome(run.number, live, True, (), tuple(run.warnings))
-
-
-def roll_back(url: str, settings: Settings, name: str, *, to: int | None = None) -> tuple[int, int]:  # noqa: ARG001
-    """Makes an earlier generation live again, at once; returns (was live, is live). Works while a training runs.
-    Raises NothingToRollBack, GenerationNotFound, NotTrained."""
-    connection = connect(url)
-    try:
-        with plain_errors(f"rolling back {name!r}"):
-            require_current(connection)
-            recommender = registry.get(connection, name)
-            return flipping.roll_back(connection, recommender, to)
-    finally:
-        connection.close()
-
-
-def drop(connection: Connection, settings: Settings, recommender: Registered, *, cascade: bool = False) -> list[str]:
-    """Removes a recommender, unless a run of it is in progress; returns what was dropped along with it.
-    Raises RunInProgress, DependentObjects, LockTimeout."""
-    with ExitStack() as locks:
-        for namespace in (LOCK_NAMESPACE, LISTS_NAMESPACE):
-            take_lock(connection, recommender, namespace)
-            locks.callback(_give_back, connection, recommender, namespace)
-        return registry.drop(connection, settings, recommender, cascade=cascade)
-
-
-def _give_back(connection: Connection, recommender: Registered, namespace: int) -> None:
-    if not connection.closed:
-        give_lock(connection, recommender, namespace)
-
-
-def resize(
-    url: str, settings: Settings, name: str, factors: int, *, reporter: Reporter | None = None
-) -> tuple[str, int]:
-    """Makes room for more factors than the dimensions fixed at creation; returns (vector type, dimensions). The live
-    generation serves on; the next training uses the room. Readers of the views may wait a moment."""
-    with Run(url, settings, name, "resize", reporter, require_current) as run:
-        with run.stage("resize") as details:
-            _clean(run)
-            _pruned(run, run.recommender.definition.publication.keep, 0)
-            vector_type, dimensions = registry.storage_for(run.recommender.definition, factors, fixed=False)
-            generations.resize(run.connection, settings, run.recommender, vector_type, dimensions)
-            details |= {"type": vector_type, "dimensions": dimensions}
-        with run.stage("attach") as details:
-            run.recommender = registry.get(run.connection, name)
-            details["generation"] = generations.next_of(run.connection, settings, run.recommender)
-    return vector_type, dimensions

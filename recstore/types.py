@@ -2,10 +2,12 @@
 
 import uuid
 from enum import Enum
-
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from recstore.errors import InvalidInput
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 type_of_oid = {21: "smallint", 23: "integer", 20: "bigint", 2950: "uuid", 25: "text", 1043: "text"}
 """Type oids of the source's id columns, to our types. varchar is text: an index on varchar serves text comparisons."""
@@ -32,8 +34,10 @@ class IdType(Enum):
         return "integer" if self is IdType.SMALLINT else self.value
 
     @property
-    def arrow(self) -> pa.DataType:
+    def arrow(self) -> "pa.DataType":
         """The Arrow type of an `IdMap` of this id type."""
+        import pyarrow as pa  # a tenth of a second, for those only who read or write in bulk
+
         return {
             IdType.SMALLINT: pa.int16(),
             IdType.INTEGER: pa.int32(),

@@ -17,7 +17,7 @@ import numpy as np
 import psycopg
 import pytest
 
-from recstore import cli, migrate, pipeline, registry
+from recstore import cli, migrate, operations, pipeline, registry
 from recstore.config import Settings
 from recstore.database import Connection, connect
 from recstore.definition import Definition, Hyperparameters, Publication, Source
@@ -69,7 +69,7 @@ class Database:
             )
             return registry.get(connection, name)
 
-    def retrain(self, name: str = "retail", **more: object) -> pipeline.Outcome:
+    def retrain(self, name: str = "retail", **more: object) -> operations.Outcome:
         return pipeline.retrain(self.url, self.settings, name, **more)  # type: ignore[arg-type]
 
 

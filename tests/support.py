@@ -13,7 +13,7 @@ from conftest import Database, planted_views, superuser
 from numpy.typing import NDArray
 from psycopg.rows import dict_row
 
-from recstore import pipeline, vectors
+from recstore import operations, vectors
 from recstore.config import Settings
 from recstore.interactions import IdMap, Interactions
 from recstore.publication import barriers, building, generations
@@ -84,16 +84,16 @@ class Generations:
         self.seen = np.zeros((USERS, ITEMS), dtype=np.bool_)
         self.seen[self.interactions.user_index, self.interactions.item_index] = True
 
-    def publish(self, settings: Settings | None = None, reporter: Reporter | None = None) -> pipeline.Outcome:
+    def publish(self, settings: Settings | None = None, reporter: Reporter | None = None) -> operations.Outcome:
         """Everything that a retrain does but reading and training."""
         settings = settings or self.database.settings
         with Run(self.database.url, settings, self.name, "retrain", reporter) as run:
             with run.stage("prepare"):
-                pipeline._clean(run)
+                operations.clean(run)
                 generation = run.generation = generations.next_of(run.connection, settings, run.recommender)
                 barriers.advance(run.connection, generation, run.recommender.parents())
             building.build(run, generation, self._content(generation, run.recommender.dimensions))
-            return pipeline.finish(run, generation, settings.flip_wait)
+            return operations.finish(run, generation, settings.flip_wait)
 
     def _content(self, generation: int, dimensions: int) -> building.Content:
         random = np.random.default_rng(generation)

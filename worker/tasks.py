@@ -18,7 +18,7 @@ from celery.utils.log import get_task_logger
 
 from recstore import dispatch as dispatcher
 from recstore import lists as batch_lists
-from recstore import pipeline, requests
+from recstore import operations, pipeline, requests
 from recstore.config import Settings, load_settings
 from recstore.database import connect, plain_errors
 from recstore.errors import (
@@ -40,8 +40,8 @@ log = get_task_logger(__name__)
 
 JOBS: dict[requests.Job, Callable[..., Any]] = {
     "retrain": pipeline.retrain,
-    "reindex": pipeline.reindex,
-    "prune": pipeline.prune,
+    "reindex": operations.reindex,
+    "prune": operations.prune,
     "lists": batch_lists.write_defined,
 }
 

@@ -13,7 +13,7 @@ from recstore.files.examining import Wanted, examine
 from recstore.files.layout import Given
 from recstore.files.opening import opened, refuse_to_overwrite
 from recstore.files.writing import write
-from recstore.pipeline import Outcome
+from recstore.operations import Outcome
 from recstore.rows import Loaded
 from recstore.runs import Reporter, Silent
 

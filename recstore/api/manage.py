@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, TypeVar
 
-from recstore import managing, pipeline, registry, sources
+from recstore import managing, operations, registry, sources
 from recstore.api.base import Given, Part, check_publications, definition_of
 from recstore.rows import Created, Described, Dropped, Generation, Listed, Statements
 from recstore.runs import Reporter
@@ -36,7 +36,7 @@ class Managing(Part):
         wanted = definition_of(name, None, definition, file, titles, settings)
         with self._current() as opened:
             check_publications(opened, yes)
-            recommender = pipeline.create(opened, self.settings, name, wanted)
+            recommender = operations.create(opened, self.settings, name, wanted)
             lookup = sources.check_lookup(opened, name)
             return _described(Created, managing.described(opened, recommender), lookup=lookup)
 
@@ -91,7 +91,7 @@ class Managing(Part):
         """Drops a recommender: its schema with all generations, its runs. Nobody is asked. Raises RecommenderNotFound,
         RunInProgress, and DependentObjects where other objects depend on it, unless `cascade` drops them too."""
         with self._current() as opened:
-            dropped = pipeline.drop(opened, self.settings, registry.get(opened, name), cascade=cascade)
+            dropped = operations.drop(opened, self.settings, registry.get(opened, name), cascade=cascade)
             return Dropped(name, dropped)
 
 

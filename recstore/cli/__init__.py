@@ -1,7 +1,9 @@
 """The command line: one module per kind of command, each a thin call into the library."""
 
+import importlib
 import io
 import json
+import os
 import sys
 from functools import cache
 from typing import Any
@@ -10,54 +12,82 @@ import typer
 from pydantic import ValidationError
 from rich.text import Text
 
-from recstore.cli import (
-    ask,
-    benchmark,
-    doctor,
-    evaluate,
-    exchange,
-    health,
-    history,
-    init,
-    jobs,
-    lists,
-    load,
-    manage,
-    request,
-    schema,
-    server,
-    status,
-    studies,
-    tune,
-    up,
-)
-from recstore.cli.context import app, state
+from recstore.cli.context import new_application, state
 from recstore.errors import InvalidInput, RecstoreError
 from recstore.wording import what_is_wrong
-
-__all__ = ["app", "run"]
 
 INTERRUPTED = 130
 """Exit code of Ctrl-C and of SIGTERM."""
 
 PANELS = {
-    "Begin": (init, load, schema, doctor),
-    "Recommenders": (manage, jobs),
-    "How good it is": (evaluate, tune, studies, benchmark),
-    "Answers": (ask, lists, exchange),
-    "Background work": (up, request, status, history, health),
-    "Servers of its own": (server,),
+    "Begin": {"init": ["init"], "load": ["load"], "schema": ["db"], "doctor": ["doctor"]},
+    "Recommenders": {
+        "manage": ["create", "list", "show", "alter", "grant", "drop"],
+        "jobs": ["retrain", "reindex"],
+        "generations": ["publish", "generations", "rollback", "prune"],
+    },
+    "How good it is": {
+        "evaluate": ["evaluate"],
+        "tune": ["tune"],
+        "studies": ["studies"],
+        "benchmark": ["benchmark"],
+    },
+    "Answers": {
+        "ask": ["similar", "recommend", "popular"],
+        "lists": ["recommend-all", "similar-all", "lists"],
+        "exchange": ["export", "import"],
+    },
+    "Background work": {
+        "up": ["up"],
+        "request": ["request"],
+        "status": ["status"],
+        "history": ["requests", "runs", "logs"],
+        "health": ["health"],
+    },
+    "Servers of its own": {"server": ["start", "stop", "psql", "demo", "worker-demo"]},
 }
-"""The commands as `recstore --help` shows them: a heading, and the modules whose commands stand under it."""
+"""The commands as `recstore --help` shows them: headings, and the modules under each with the commands they have. A command
+line imports its command's module only, since some take a second."""
 
-for panel, modules in PANELS.items():
-    for module in modules:
-        commands, groups = len(app.registered_commands), len(app.registered_groups)
-        module.register(app)
-        for command in app.registered_commands[commands:]:
-            command.rich_help_panel = panel
-        for group in app.registered_groups[groups:]:
-            group.rich_help_panel = panel
+
+@cache
+def application(*commands: str) -> typer.Typer:
+    """The command line with the modules that have these commands; without any, with all of them."""
+    app = new_application()
+    for panel, modules in PANELS.items():
+        for name, its_commands in modules.items():
+            if commands and not set(commands) & set(its_commands):
+                continue
+            before = len(app.registered_commands), len(app.registered_groups)
+            importlib.import_module(f"recstore.cli.{name}").register(app)
+            for command in app.registered_commands[before[0] :]:
+                command.rich_help_panel = panel
+            for group in app.registered_groups[before[1] :]:
+                group.rich_help_panel = panel
+    return app
+
+
+def command_of(arguments: list[str]) -> str | None:
+    """The command that a command line names, or that somebody pressed Tab behind; None where all have to be known."""
+    if "_RECSTORE_COMPLETE" in os.environ:  # the shell hands over what was typed, by the names that typer's scripts use
+        typed = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS", "")
+        words = typed.split()[1:] if typed[-1:].isspace() else typed.split()[1:-1]
+    else:
+        words = arguments
+    following = iter(words)
+    for word in following:
+        if word == "--database":
+            next(following, None)
+        elif not word.startswith("-"):
+            known = {command for modules in PANELS.values() for commands in modules.values() for command in commands}
+            return word if word in known else None
+    return None
+
+
+@cache
+def command_line(command: str | None) -> Any:
+    """The command line as it is run, with one command, or all; imports what that takes."""
+    return typer.main.get_command(application(command) if command else application())
 
 
 def run(arguments: list[str]) -> int:
@@ -68,7 +98,7 @@ def run(arguments: list[str]) -> int:
     state.json = "--json" in arguments  # for mistakes in the command line itself
     try:
         _check_text(arguments)
-        code = int(_command()(arguments, prog_name="recstore", standalone_mode=False) or 0)
+        code = int(command_line(command_of(arguments))(arguments, prog_name="recstore", standalone_mode=False) or 0)
         if code == INTERRUPTED:  # what typer makes of Ctrl-C
             raise KeyboardInterrupt
         return code
@@ -92,12 +122,6 @@ def run(arguments: list[str]) -> int:
         return 0
     except typer.Exit as error:
         return error.exit_code
-
-
-@cache
-def _command() -> Any:
-    """All commands with their options, which take a twelfth of a second to make."""
-    return typer.main.get_command(app)
 
 
 def _check_text(arguments: list[str]) -> None:

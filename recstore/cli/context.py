@@ -35,13 +35,6 @@ class State:
 
 
 state = State()
-app = typer.Typer(
-    help="Recommendations that live in the application's own Postgres.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
 
 Name = Annotated[
     str, typer.Argument(help="The recommender.", show_default=False, autocompletion=completion.recommenders)
@@ -58,7 +51,19 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+def new_application() -> typer.Typer:
+    """The command line without a command yet."""
+    app = typer.Typer(
+        help="Recommendations that live in the application's own Postgres.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(options)
+    return app
+
+
 def options(
     database: Annotated[
         str | None,

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from recstore.cli.context import Json, Name, Yes, confirm, current, say, settings, show, state, use_json
-from recstore.cli.jobs import READY
+from recstore.cli.generations import READY
 from recstore.exchange.exporting import export as export_generation
 from recstore.exchange.importing import Plan, import_generation, look
 from recstore.progress import StageReporter

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from recstore import dry_run, managing, objects, pipeline, registry, schedule, sources, watching
+from recstore import dry_run, managing, objects, operations, registry, schedule, sources, watching
 from recstore.cli import completion
 from recstore.cli.context import (
     DryRun,
@@ -71,7 +71,7 @@ def create(
             show_statements(dry_run.create(opened, settings, name, definition))
             return
         warn_of_publications(opened, yes)
-        recommender = pipeline.create(opened, settings, name, definition)
+        recommender = operations.create(opened, settings, name, definition)
         lookup = sources.check_lookup(opened, name)
         if json:
             show(managing.described(opened, recommender) | {"lookup": dataclasses.asdict(lookup)})
@@ -303,7 +303,7 @@ def drop(
             also = f", and with it {', '.join(found)}" if found else ""
             confirm(f"Drop the recommender {name} with all its generations{also}?", yes)
         asked = [row["request"] for row in watching.asked(opened, name, n=1000, open=True)]
-        dropped = pipeline.drop(opened, settings, recommender, cascade=cascade)
+        dropped = operations.drop(opened, settings, recommender, cascade=cascade)
         if json:
             show({"dropped": name, "with": dropped})
         say(f"dropped {name}" + (f" and {', '.join(dropped)}" if dropped else ""))

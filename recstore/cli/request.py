@@ -12,7 +12,7 @@ from recstore import watching as watched
 from recstore.cli import completion
 from recstore.cli.context import Force, Json, Name, say, show, state, use_json
 from recstore.cli.follow import polled, watching
-from recstore.cli.jobs import READY
+from recstore.cli.generations import READY
 from recstore.database import Connection
 from recstore.errors import InvalidInput, RequestFailed, StillOpen, WaitingInterrupted
 from recstore.progress import StageReporter

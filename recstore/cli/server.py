@@ -14,8 +14,6 @@ from recstore import embedded
 from recstore.cli.context import Json, say, settings, show, use_json
 from recstore.config import Settings, environment
 from recstore.database import conninfo
-from recstore.demo import run as run_demo
-from recstore.demo.events import run as run_worker_demo
 from recstore.errors import EmbeddedUnavailable, InvalidInput
 
 
@@ -89,8 +87,10 @@ def demo() -> None:
 
     Always on the embedded server, never on a configured database. Example: recstore demo
     """
+    from recstore import demo  # which imports all that trains
+
     given = settings()
-    run_demo(given, _hint(given))
+    demo.run(given, _hint(given))
 
 
 def worker_demo(
@@ -100,8 +100,10 @@ def worker_demo(
 
     Always on embedded servers of its own, which end with it. Example: recstore worker-demo
     """
+    from recstore.demo import events
+
     given = settings()
-    run_worker_demo(given, seconds, _hint(given))
+    events.run(given, seconds, _hint(given))
 
 
 def _hint(given: Settings) -> str:

@@ -8,7 +8,7 @@ from importlib import resources
 
 from rich.console import Console
 
-from recstore import embedded, migrate, pipeline, questions, registry
+from recstore import embedded, migrate, operations, pipeline, questions, registry
 from recstore.config import Settings
 from recstore.database import Connection, connect, plain_errors
 from recstore.definition import Definition, Source, Titles
@@ -113,7 +113,7 @@ def _create(connection: Connection, settings: Settings) -> str:
             source=Source(table="shop.views", item="product_id", value="view_count"),
             titles=Titles(table="shop.products", item="product_id", title="title"),
         )
-        pipeline.create(connection, settings, NAME, definition)
+        operations.create(connection, settings, NAME, definition)
         return f"recommender {NAME} over shop.views"
 
 

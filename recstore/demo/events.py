@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from recstore import embedded, migrate, pipeline
+from recstore import embedded, migrate, operations
 from recstore.config import Settings
 from recstore.database import Connection, connect, plain_errors
 from recstore.definition import Definition, Hyperparameters, Publication, Schedule, Source, Titles
@@ -142,7 +142,7 @@ def _create(connection: Connection, settings: Settings, seconds: float) -> str:
         publication=Publication(search="exact"),
         schedule=Schedule(cron=f"*/{every} * * * * *"),
     )
-    pipeline.create(connection, settings, "retail", definition)
+    operations.create(connection, settings, "retail", definition)
     return f"recommender retail over shop.events, schedule {definition.schedule.cron}: every {every} s"
 
 

@@ -14,7 +14,7 @@ import psycopg
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recstore import pipeline, registry
+from recstore import operations, pipeline, registry
 from recstore.config import Settings
 from recstore.database import Connection, connect, one_line, plain_errors
 from recstore.definition import Definition
@@ -80,7 +80,7 @@ def import_generation(
     create: bool = False,
     force: bool = False,
     reporter: Reporter | None = None,
-) -> pipeline.Outcome:
+) -> operations.Outcome:
     """Publishes the file at `path` as the next generation of recommender `name`. With `create`, a recommender that is not
     there is made as the file says, and gone again if the import fails; a warning says so where it stays, since its generation
     went live before the error or another run is at work on it. With `force`, also what holds far less than the live generation
@@ -167,7 +167,7 @@ def _take_back(url: str, settings: Settings, name: str, reporter: Reporter) -> N
             take_lock(connection, made)  # nothing flips between the look and the drop
             live = generations.live(connection, made)
             if live is None:
-                pipeline.drop(connection, settings, made)
+                operations.drop(connection, settings, made)
                 return
         finally:
             connection.close()
@@ -183,7 +183,7 @@ def _take_back(url: str, settings: Settings, name: str, reporter: Reporter) -> N
 
 def _publish(
     url: str, settings: Settings, name: str, fitted: Fitted, force: bool, reporter: Reporter | None
-) -> pipeline.Outcome:
+) -> operations.Outcome:
     about = fitted.about
     with Run(url, settings, name, "import", reporter, require_current) as run:
         recommender = run.recommender
@@ -194,7 +194,7 @@ def _publish(
             guard(run, fitted, force)
         if not fitted.has_users:
             run.warn("The file has no users: recommend() answers everybody with popular items until the next retrain.")
-        generation = pipeline.prepare(run)
+        generation = operations.prepare(run)
         new = as_stored(fitted, generation, recommender)
         live = live_to_compare(run, new)
         pulled = _pulled(run) if live is not None or recommender.definition.source.seen == "published" else None
@@ -224,7 +224,7 @@ def _publish(
             mean_preference=fitted.mean(recommender.dimensions),
         )
         building.build(run, generation, content)
-        return pipeline.finish(run, generation, settings.flip_wait)
+        return operations.finish(run, generation, settings.flip_wait)
 
 
 def _origin(fitted: Fitted) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 
-from recstore import filters, questions, registry, selects, sources, training
+from recstore import filters, pulling, questions, registry, selects, sources, training
 from recstore.config import Settings
 from recstore.database import Connection, connect, one_line, plain_errors
 from recstore.definition import Definition, Source
@@ -116,7 +116,7 @@ def interactions_of(
     """The source through the view of the recommender, as a retrain reads it, then the filters."""
     name = recommender.name
     with steps.step("read") as details:
-        pulled, report, _ = sources.read(
+        pulled, report, _ = pulling.read(
             url,
             settings,
             name,

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 
 import psycopg
 
-from recstore import pipeline, registry, sqlfile
+from recstore import operations, registry, sqlfile
 from recstore.config import Settings
 from recstore.database import Connection, connect, plain_errors
 from recstore.definition import Candidates, Definition, Filters, Gate, Publication, Schedule, Source
@@ -62,7 +62,7 @@ def scratch(
         try:
             with plain_errors(f"making {name!r}", guard):
                 table = _load(guard, name, interactions, user_type, item_type, kept=keep is not None)
-            recommender = pipeline.create(guard, settings, name, _definition(definition, table))
+            recommender = operations.create(guard, settings, name, _definition(definition, table))
             yield recommender
         except BaseException:
             _take_away(url, settings, name, reporter)
@@ -157,7 +157,7 @@ def _take_away(url: str, settings: Settings, name: str, reporter: Reporter) -> N
 def _remove(connection: Connection, settings: Settings, name: str) -> None:
     with plain_errors(f"removing {name!r}", connection):
         with suppress(RecommenderNotFound):
-            pipeline.drop(connection, settings, registry.get(connection, name))
+            operations.drop(connection, settings, registry.get(connection, name))
         connection.execute(f"DROP SCHEMA IF EXISTS {quoted(name + '_data')} CASCADE")
 
 

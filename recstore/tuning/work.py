@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 
-from recstore import pipeline, registry, sqlfile
+from recstore import operations, registry, sqlfile
 from recstore.config import Settings
 from recstore.database import Connection, connect, plain_errors
 from recstore.definition import Definition
@@ -346,7 +346,7 @@ def adopt(
                         f" more (readers of the views may wait a moment): recstore tune {name} --study {study} --adopt"
                         " --resize"
                     )
-                pipeline.resize(url, settings, name, factors, reporter=reporter)
+                operations.resize(url, settings, name, factors, reporter=reporter)
                 recommender = registry.get(connection, name)
             changed = better != recommender.definition
             if changed:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from conftest import Database
 
-from recstore import confidence, sources, vectors
+from recstore import confidence, pulling, vectors
 from recstore.definition import Confidence, Definition, Hyperparameters, Publication, Source
 from recstore.demo import load_shop
 from recstore.interactions import IdMap
@@ -36,7 +36,7 @@ def test_a_large_catalogue_is_calibrated(factors: int, shop: Database) -> None:
     )
     with Run(shop.url, shop.settings, "retail", "retrain") as run:
         generation = generations.next_of(run.connection, shop.settings, recommender)
-        pulled, _, _ = sources.read(
+        pulled, _, _ = pulling.read(
             shop.url,
             shop.settings,
             "retail",

@@ -152,4 +152,4 @@ def test_help_and_mistakes_have_no_colours(run: Callable[[str], Answer], monkeyp
         assert "\x1b" not in answer.err, line
         told = json.loads(run(f"{line} --json").err.splitlines()[-1])
         assert told.keys() == {"error", "kind", "data"}
-        assert get_command(cli.app)
+        assert get_command(cli.application())

@@ -22,9 +22,9 @@ def test_the_generated_pages_are_what_the_code_says(monkeypatch: pytest.MonkeyPa
 
 def test_every_command_is_in_the_readme_and_has_an_example() -> None:
     readme = (ROOT / "README.md").read_text()
-    groups = [(group.name or "", group.typer_instance) for group in cli.app.registered_groups]
+    groups = [(group.name or "", group.typer_instance) for group in cli.application().registered_groups]
     commands = 0
-    for group, app in [("", cli.app), *groups]:
+    for group, app in [("", cli.application()), *groups]:
         for command in app.registered_commands if app else []:
             assert command.callback
             name = command.name or command.callback.__name__.replace("_", "-")

@@ -68,9 +68,9 @@ def store_of(database: Database) -> Recstore:
     return Recstore(database.url, retention=0, home=Path("/nonexistent"))
 
 
-def commands(app: typer.Typer = cli.app) -> Iterator[tuple[str, Any]]:
+def commands() -> Iterator[tuple[str, Any]]:
     """(name, click command), groups' commands as "db upgrade"."""
-    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+    for name, command in typer.main.get_command(cli.application()).commands.items():  # type: ignore[attr-defined]
         if hasattr(command, "commands"):
             yield from ((f"{name} {inner}", found) for inner, found in command.commands.items())
         else:

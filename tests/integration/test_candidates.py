@@ -24,7 +24,7 @@ from support_sql import (
     value,
 )
 
-from recstore import candidates, objects, pipeline, registry
+from recstore import candidates, objects, operations, registry
 from recstore.database import Connection
 from recstore.definition import Candidates, Hyperparameters, Publication, Source
 from recstore.embedded import Server
@@ -365,7 +365,7 @@ def test_an_upgrade_and_a_training_bring_the_view_back_and_keep_the_candidates(c
         worker.execute("UPDATE recstore_private.recommenders SET objects_version = 1")
         assert objects.upgrade(worker, changed.settings, registry.get(worker, "exact")) == ["view candidates"]
         assert registry.get(worker, "exact").objects_version == objects.OBJECTS_VERSION
-        pipeline.drop(worker, changed.settings, recommender)
+        operations.drop(worker, changed.settings, recommender)
 
 
 def test_calibration_is_of_every_item_and_says_where_hardly_any_is_a_candidate(changed: Database) -> None:
@@ -402,7 +402,7 @@ def test_what_is_altered_during_a_training_holds_after_it(changed: Database) -> 
         publication = recommender.definition.publication.model_copy(update={"keep": 1})
         definition = recommender.definition.model_copy(update={"publication": publication, "candidates": Candidates()})
         before = registry.alter(worker, changed.settings, recommender, definition)
-        pipeline.resize(changed.url, changed.settings, "hnsw", 100)
+        operations.resize(changed.url, changed.settings, "hnsw", 100)
         with pytest.raises(AlteredMeanwhile):  # whoever read it before would put back the former dimensions
             registry.alter(worker, changed.settings, before, definition.model_copy(update={"candidates": VISIBLE}))
 

@@ -11,7 +11,7 @@ from conftest import Database, drop_database, make_database
 from psycopg import errors as pg
 from support_sql import Factors, assert_ranking, column, read_factors, rows, transaction, unit, value
 
-from recstore import confidence, pipeline, registry, sources
+from recstore import confidence, operations, pulling, registry
 from recstore.database import Connection
 from recstore.definition import Hyperparameters, Publication, Source, Storage
 from recstore.embedded import Server
@@ -210,7 +210,7 @@ def test_the_views_lengths_give_the_factors_back_in_either_column(
 def test_stored_users_are_what_implicit_solves_for_them(answers: Database, factors: dict[str, Factors]) -> None:
     of = factors["exact"]
     source = Source(table="shop.views", user="user_id", item="product_id", value="view_count")
-    interactions, *_ = sources.read(
+    interactions, *_ = pulling.read(
         answers.url,
         answers.settings,
         "exact",
@@ -434,7 +434,7 @@ def test_a_canary_is_seen_in_its_own_recommender_only(server: Server, shop_templ
 
 def database_rollback(database: Database, connection: Connection, name: str, generation: int) -> None:
     if value(connection, f"SELECT {name}.generation()") != generation:
-        pipeline.roll_back(database.url, database.settings, name, to=generation)
+        operations.roll_back(database.url, database.settings, name, to=generation)
 
 
 @pytest.mark.contract

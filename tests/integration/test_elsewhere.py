@@ -10,7 +10,7 @@ import pytest
 from conftest import VERSION, Database, drop_database, make_database, make_shop, superuser
 from support_sql import WITH_PEOPLE, WITHOUT_PEOPLE, column, read_factors, rows, value
 
-from recstore import migrate, pipeline, registry
+from recstore import migrate, operations, registry
 from recstore.definition import Hyperparameters, Publication, Storage
 from recstore.embedded import Server, tool_path
 
@@ -57,7 +57,7 @@ def test_everything_works_with_pgvector_in_another_schema(elsewhere: Database, v
         )
         found = column(fresh, direct)
         assert set(found) == set(column(fresh, "SELECT item_id FROM retail.recommend(1, 10, false)"))
-    pipeline.roll_back(elsewhere.url, elsewhere.settings, "retail")
+    operations.roll_back(elsewhere.url, elsewhere.settings, "retail")
     with elsewhere.connect() as connection:
         assert len(rows(connection, "SELECT * FROM retail.recommend(1, 10)")) == 10
         assert registry.drop(connection, elsewhere.settings, recommender) == []
@@ -110,7 +110,7 @@ def test_a_dump_is_restored_by_a_plain_role_and_goes_on(
         assert outcome.live
         assert outcome.generation >= last
         assert not outcome.warnings
-        assert pipeline.prune(restored.url, restored.settings, "retail", keep=1)["pruned"]
+        assert operations.prune(restored.url, restored.settings, "retail", keep=1)["pruned"]
         with restored.connect() as fresh:
             states = column(
                 fresh,

@@ -12,7 +12,7 @@ import pytest
 from conftest import Command, Database
 from support import look
 
-from recstore import pipeline, registry, sources
+from recstore import pipeline, pulling, registry
 from recstore.definition import Definition, Gate, Hyperparameters, Publication, Source
 from recstore.errors import RecstoreError
 from recstore.evaluation import metrics, splits
@@ -52,7 +52,7 @@ def interactions(database: Database, name: str = "retail") -> Interactions:
     with database.connect() as connection:
         recommender = registry.get(connection, name)
     source, types = recommender.definition.source, (recommender.user_type, recommender.item_type)
-    return sources.read(
+    return pulling.read(
         database.url, database.settings, name, source, *types, application_name="test", has_last_at=False
     )[0]
 

@@ -18,7 +18,7 @@ from conftest import Command, Database, drop_database, make_database
 from support import Hook, look
 from support_sql import as_template, copy_of, rows, value
 
-from recstore import pipeline, registry
+from recstore import operations, registry
 from recstore.definition import Gate, Hyperparameters, Publication, Schedule, Source, Storage
 from recstore.embedded import Server
 from recstore.errors import IdsDoNotConvert, ImportRefused, ImportShrunk, ReportNotWritten
@@ -192,7 +192,7 @@ def test_a_round_trip_gives_the_same_answers(here: Database, recstore: Command, 
     assert shop.retrain().live
     (trained,) = look(shop, "SELECT metrics, training FROM recstore_private.generations WHERE generation = 2")
     assert "is from a file" in trained["metrics"]["unknown"]
-    assert pipeline.roll_back(shop.url, shop.settings, "retail") == (2, 1)
+    assert operations.roll_back(shop.url, shop.settings, "retail") == (2, 1)
     assert answers(shop) == before
 
 
@@ -255,10 +255,10 @@ def test_what_is_being_exported_is_not_pruned(here: Database, file: Path, tmp_pa
     assert import_generation(here.url, here.settings, "retail", file).live
     found = []
     settings = here.settings.model_copy(update={"prune_wait": 0.0})
-    hook = Hook(on_progress=lambda _: found.append(pipeline.prune(here.url, settings, "retail", keep=1)))
+    hook = Hook(on_progress=lambda _: found.append(operations.prune(here.url, settings, "retail", keep=1)))
     exporting.export(here.url, settings, "retail", tmp_path / "old.npz", generation=1, reporter=hook)
     assert [(done["pruned"], list(done["postponed"])) for done in found] == [([], [1])] * len(found)
-    assert pipeline.prune(here.url, settings, "retail", keep=1)["pruned"] == [1]
+    assert operations.prune(here.url, settings, "retail", keep=1)["pruned"] == [1]
     with np.load(file) as one, np.load(tmp_path / "old.npz") as other:
         assert one.files == other.files
         assert all((one[name] == other[name]).all() for name in one.files if name != "about")

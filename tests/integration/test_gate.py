@@ -13,7 +13,7 @@ from recstore.errors import GateRefused, SourceShrunk
 from recstore.interactions import Interactions
 from recstore.metrics import DatabaseCollector
 from recstore.publication import calibration, stored
-from recstore.sources import read
+from recstore.pulling import read
 
 GIVEN = Hyperparameters(factors=8, iterations=6, regularization=5, alpha=60)
 

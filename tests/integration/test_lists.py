@@ -15,7 +15,7 @@ from pyarrow import parquet
 from support import Hook, look
 from support_sql import Rows, as_template, copy_of, rows, value
 
-from recstore import dispatch, errors, lists, pipeline, registry
+from recstore import dispatch, errors, lists, operations, pipeline, registry
 from recstore.definition import Candidates, Lists, Source, Storage
 from recstore.embedded import Server
 from recstore.lists import files
@@ -429,7 +429,7 @@ def test_a_training_goes_on_beside_it_and_other_lists_and_a_drop_wait(trained: D
             similar(trained)
         connection = trained.connect()
         with pytest.raises(errors.RunInProgress):
-            pipeline.drop(connection, trained.settings, registry.get(connection, "retail"))
+            operations.drop(connection, trained.settings, registry.get(connection, "retail"))
         done = dispatch.dispatch(trained.url, trained.settings, lambda *_: None)
         assert done.problems == []
 

@@ -104,7 +104,7 @@ def commands(command: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield from commands(below, f"{path} {name}".strip())
 
 
-COMMANDS = dict(commands(typer.main.get_command(cli.app)))
+COMMANDS = dict(commands(typer.main.get_command(cli.application())))
 
 
 def mistakes(name: str, chance: random.Random, each: int) -> Iterator[list[str]]:

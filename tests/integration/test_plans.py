@@ -9,7 +9,7 @@ from conftest import Database, drop_database, make_database
 from support import until
 from support_sql import column, rows, transaction, value
 
-from recstore import pipeline
+from recstore import operations
 from recstore.database import Connection
 from recstore.definition import Hyperparameters, Publication, Source
 from recstore.embedded import Server
@@ -154,7 +154,7 @@ def test_a_resize_leaves_the_views_their_indexes(planned: Database, connection: 
         publication=Publication(search="hnsw", ann_recall=0.7),
     )
     planned.retrain("resized")
-    pipeline.resize(planned.url, planned.settings, "resized", 100)
+    operations.resize(planned.url, planned.settings, "resized", 100)
     statement = (
         "SELECT item_id FROM resized.item_vectors ORDER BY preference <#> (SELECT resized.user_vector(1)) LIMIT 10"
     )

@@ -16,7 +16,7 @@ import pytest
 from conftest import Database
 from support import Generations, Hook, look, until
 
-from recstore import pipeline, registry
+from recstore import operations, registry
 from recstore.database import Connection
 from recstore.errors import NothingToRollBack
 from recstore.publication import barriers, calibration
@@ -204,7 +204,7 @@ def test_readers_see_whole_generations_through_everything(
             if number % 7 == 3:
                 rolled_back += roll_back(shop)
             if number % 5 == 4:
-                pruned += len(pipeline.prune(shop.url, shop.settings, "retail", keep=1)["pruned"])
+                pruned += len(operations.prune(shop.url, shop.settings, "retail", keep=1)["pruned"])
             if readers.errors:
                 break
     assert readers.errors == []
@@ -222,7 +222,7 @@ def test_readers_see_whole_generations_through_everything(
 
 def roll_back(database: Database) -> bool:
     try:
-        pipeline.roll_back(database.url, database.settings, "retail")
+        operations.roll_back(database.url, database.settings, "retail")
     except NothingToRollBack:
         return False
     return True
@@ -320,7 +320,7 @@ def test_a_flip_waits_for_a_statement_planned_before_the_attach(
     if waiting:
         assert f"process {stalled.pid} " in outcome.blockers[0]
         assert right(made, stalled.release(), 2)
-        assert pipeline.publish(shop.url, shop.settings, "retail").live
+        assert operations.publish(shop.url, shop.settings, "retail").live
     else:
         assert stalled.release() == [], "the scenario no longer shows what the waiting is for"
     assert right(made, stalled.ask(prepare=False), 3)

@@ -7,7 +7,7 @@ import pytest
 from conftest import Database, superuser
 from support import Hook, assert_nothing_left, look, until
 
-from recstore import pipeline, registry
+from recstore import operations, registry
 from recstore.database import Connection
 from recstore.definition import Publication
 from recstore.errors import NotTrained, RecstoreError, ReindexBlocked
@@ -28,9 +28,9 @@ def live(shop: Database) -> Database:
     return shop
 
 
-def reindex(database: Database, **settings: object) -> pipeline.Outcome:
+def reindex(database: Database, **settings: object) -> operations.Outcome:
     given = database.settings.model_copy(update=settings)
-    return pipeline.reindex(database.url, given, "retail")
+    return operations.reindex(database.url, given, "retail")
 
 
 def files(database: Database) -> dict[str, int]:
@@ -123,7 +123,7 @@ def test_an_old_transaction_is_named_and_what_was_there_stays(live: Database) ->
         reader.execute("COMMIT")
         given = live.settings.model_copy(update={"flip_wait": 0.5, "prune_wait": 0.1})
         with pytest.raises(ReindexBlocked):
-            pipeline.reindex(live.url, given, "retail", reporter=Hook(late))
+            operations.reindex(live.url, given, "retail", reporter=Hook(late))
         assert len(answers(reader)) == 3
         reader.execute("COMMIT")
     reindex(live)

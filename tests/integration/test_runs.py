@@ -14,7 +14,7 @@ from conftest import Database
 from support import Hook, assert_nothing_left, look, states, until
 
 import recstore
-from recstore import pipeline, registry, runs, training
+from recstore import operations, pipeline, registry, runs, training
 from recstore.database import Connection
 from recstore.definition import Publication
 from recstore.errors import ConnectionLost, LostLock, RecstoreError, RunInProgress, TrainingDiverged
@@ -96,7 +96,7 @@ def test_a_run_gives_its_lock_back_before_the_server_notices_that_it_has_gone(
 
     monkeypatch.setattr(runs, "connect", connect)
     for _ in range(2):
-        pipeline.prune(live.url, live.settings, "retail")
+        operations.prune(live.url, live.settings, "retail")
     monkeypatch.undo()
     for connection in open_still:
         connection.close()
@@ -108,7 +108,7 @@ def test_a_second_run_is_refused_and_told_of_the_first(live: Database) -> None:
     refused: list[RunInProgress] = []
 
     def second() -> None:
-        for job in (pipeline.retrain, pipeline.publish, pipeline.prune):
+        for job in (pipeline.retrain, operations.publish, operations.prune):
             with pytest.raises(RunInProgress) as caught:
                 job(live.url, live.settings, "retail")
             refused.append(caught.value)
@@ -222,7 +222,7 @@ def test_a_rollback_while_a_training_runs(live: Database, stage: str) -> None:
     flips = []
 
     def back() -> None:
-        flips.append(pipeline.roll_back(live.url, live.settings, "retail"))
+        flips.append(operations.roll_back(live.url, live.settings, "retail"))
         assert generation(live) == 1
 
     assert live.retrain(reporter=on(stage, back)).live
@@ -302,7 +302,7 @@ def test_a_publication_asks_for_no_lock_that_a_reader_has(
     unused = [warning for warning in outcome.warnings if "is left invalid" in warning]  # `auto` waits for no reader
     assert list(outcome.warnings) == (unused if search == "auto" else [])
     assert generation(shop) == 2
-    assert pipeline.roll_back(url, settings, "retail") == (2, 1)
+    assert operations.roll_back(url, settings, "retail") == (2, 1)
     assert generation(shop) == 1
     reader.execute("COMMIT")
     for _ in range(2):

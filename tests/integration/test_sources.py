@@ -9,7 +9,7 @@ import pytest
 from conftest import Database, superuser
 from support_sql import column, make_clicks, rows, set_step, value
 
-from recstore import pipeline, registry, sources
+from recstore import pipeline, pulling, registry, sources
 from recstore.database import Connection
 from recstore.definition import Duplicates, Source
 from recstore.errors import (
@@ -39,7 +39,7 @@ def read_again(
     with shop.connect() as connection:
         recommender = registry.get(connection, name)
         has_last_at = sources.inspect(connection, recommender.definition.source).has_last_at
-    interactions, report, _ = sources.read(
+    interactions, report, _ = pulling.read(
         shop.url,
         shop.settings.model_copy(update=settings),
         name,
@@ -383,7 +383,7 @@ def test_everything_is_read_in_one_snapshot(shop: Database, stepping: Connection
 
 
 class Reading:
-    """sources.read in a thread."""
+    """pulling.read in a thread."""
 
     def __init__(self, shop: Database) -> None:
         self._pool = ThreadPoolExecutor(1)

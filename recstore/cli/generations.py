@@ -1,0 +1,146 @@
+"""Generations: publish, list, roll back, prune."""
+
+from typing import Annotated
+
+import typer
+
+from recstore import dry_run, managing, operations, registry
+from recstore.cli import completion
+from recstore.cli.context import (
+    DryRun,
+    Json,
+    Name,
+    current,
+    say,
+    settings,
+    show,
+    show_rows,
+    show_statements,
+    state,
+    use_json,
+)
+from recstore.progress import StageReporter, pruned_words
+from recstore.servers import database_url
+
+READY = 4
+"""Exit code of a training whose generation is complete but could not go live yet."""
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(publish)
+    app.command()(generations)
+    app.command()(rollback)
+    app.command()(prune)
+
+
+def tell_outcome(outcome: operations.Outcome, name: str) -> None:
+    """How it ended, for people or programs; exit code READY where the generation is not live yet."""
+    if state.json:
+        show(vars(outcome))
+    elif outcome.live:
+        say(f"generation {outcome.generation} of {name} is live")
+    else:
+        say(f"generation {outcome.generation} of {name} is ready. When those have ended: recstore publish {name}")
+    if not outcome.live:
+        raise typer.Exit(READY)
+
+
+def publish(
+    name: Name,
+    now: Annotated[bool, typer.Option("--now", help="Don't wait for anybody; says whom that disturbs.")] = False,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for other sessions.", metavar="SECONDS", min=0)] = 0,
+    dry: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Make a generation live that is ready but had to wait.
+
+    Example: recstore publish retail
+    """
+    use_json(json)
+    if dry:
+        with current() as (opened, _, configured):
+            show_statements(dry_run.publish(opened, configured, registry.get(opened, name), now=now))
+        return
+    given = settings()
+    with StageReporter(state.errors).showing() as reporter:
+        outcome = operations.publish(database_url(given), given, name, now=now, wait=wait, reporter=reporter)
+    tell_outcome(outcome, name)
+
+
+def generations(
+    name: Name,
+    every: Annotated[bool, typer.Option("--all", help="Also those that are pruned.")] = False,
+    json: Json = False,
+) -> None:
+    """List the generations: live, previous, ready, next.
+
+    Example: recstore generations retail
+    """
+    use_json(json)
+    with current() as (opened, _, _settings):
+        rows = managing.generations(opened, name, pruned=every)
+        columns = ["generation", "state", "run", "factors", "users", "items", "ready_at", "last_live_at", "reason"]
+        show_rows(rows, columns)
+
+
+def rollback(
+    name: Name,
+    to: Annotated[
+        int | None,
+        typer.Option(
+            help="This generation instead of the newest before the live one.",
+            metavar="GENERATION",
+            autocompletion=completion.generations,
+        ),
+    ] = None,
+    dry: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Make an earlier generation live again, at once. Undo it with --to.
+
+    Example: recstore rollback retail
+    """
+    use_json(json)
+    if dry:
+        with current() as (opened, _, _settings):
+            show_statements(dry_run.roll_back(opened, registry.get(opened, name), to))
+        return
+    given = settings()
+    before, now = operations.roll_back(database_url(given), given, name, to=to)
+    if json:
+        show({"was_live": before, "live": now})
+    say(f"generation {now} of {name} is live (was {before}); undo with: recstore rollback {name} --to {before}")
+    with current() as (opened, _, _settings):
+        status = registry.overview_of(opened, name)
+    if status["running_job"] == "retrain":
+        say(f"but run {status['running']} is training now, and its generation goes live when it ends")
+    if status["schedule"]:
+        say(
+            f"the schedule trains anew when the source has something new; to stop that: recstore alter {name} --schedule none"
+        )
+
+
+def prune(
+    name: Name,
+    keep: Annotated[
+        int | None, typer.Option(help="Generations to keep, the live one included.", metavar="N", min=1)
+    ] = None,
+    dry: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Remove old generations and what dead runs left.
+
+    Example: recstore prune retail --keep 1
+    """
+    use_json(json)
+    if dry:
+        with current() as (opened, _, given):
+            show_statements(dry_run.prune(opened, given, registry.get(opened, name), keep))
+        return
+    given = settings()
+    done = operations.prune(database_url(given), given, name, keep=keep)
+    if json:
+        show(done)
+        return
+    for words in pruned_words(done):
+        say(words)
