@@ -40,6 +40,7 @@ made; after a process that was killed the next run cleans up.
 | 4 | the generation is complete, but waits for another session before it goes live |
 | 5 | refused by the gate or the source guard |
 | 6 | `doctor` found warnings |
+| 70 | a defect of recstore's own: it names a file to report |
 | 130 | interrupted |
 """
 

@@ -18,7 +18,10 @@ def main() -> None:
     if wanted:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupt)  # a stop by systemd or Kubernetes is a Ctrl-C
-    code = cli.run(sys.argv[1:])
+    try:
+        code = cli.run(sys.argv[1:])
+    except Exception as error:
+        code = cli.tell_defect(error)
     if wanted:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is said and done
     sys.exit(code)

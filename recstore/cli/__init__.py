@@ -5,6 +5,8 @@ import io
 import json
 import os
 import sys
+import tempfile
+import traceback
 from functools import cache
 from typing import Any
 
@@ -14,10 +16,14 @@ from rich.text import Text
 
 from recstore.cli.context import new_application, state
 from recstore.errors import InvalidInput, RecstoreError
+from recstore.version import __version__
 from recstore.wording import what_is_wrong
 
 INTERRUPTED = 130
 """Exit code of Ctrl-C and of SIGTERM."""
+
+DEFECT = 70
+"""Exit code of an error that should not be possible."""
 
 PANELS = {
     "Begin": {"init": ["init"], "load": ["load"], "schema": ["db"], "doctor": ["doctor"]},
@@ -117,11 +123,28 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         _complain("Interrupted. What was live stays live; the next run cleans up.", "Interrupted")
         return INTERRUPTED
+    except MemoryError:
+        _complain("There is not enough memory for this. What was live stays live.", "MemoryError")
+        return 1
     except BrokenPipeError:
         sys.stderr.close()
         return 0
     except typer.Exit as error:
         return error.exit_code
+
+
+def tell_defect(error: Exception) -> int:
+    """What is said of an error that nothing knows; its traceback goes to a file. Returns the exit code."""
+    with tempfile.NamedTemporaryFile("w", prefix="recstore-", suffix=".txt", delete=False) as report:
+        report.write(f"recstore {__version__}, Python {sys.version}\n")
+        report.writelines(traceback.format_exception(error))
+    _complain(
+        f"recstore has a defect: {type(error).__name__}: {error}. What was live stays live. To have it mended, report it with"
+        f" what {report.name} says.",
+        "Defect",
+        data={"report": report.name},
+    )
+    return DEFECT
 
 
 def _check_text(arguments: list[str]) -> None:

@@ -10,6 +10,8 @@ from recstore.cli.context import (
     DryRun,
     Json,
     Name,
+    Yes,
+    confirm,
     current,
     say,
     settings,
@@ -126,17 +128,23 @@ def prune(
         int | None, typer.Option(help="Generations to keep, the live one included.", metavar="N", min=1)
     ] = None,
     dry: DryRun = False,
+    yes: Yes = False,
     json: Json = False,
 ) -> None:
     """Remove old generations and what dead runs left.
 
-    Example: recstore prune retail --keep 1
+    Asks where fewer are to stay than the recommender keeps. Example: recstore prune retail --keep 1 --yes
     """
     use_json(json)
-    if dry:
-        with current() as (opened, _, given):
-            show_statements(dry_run.prune(opened, given, registry.get(opened, name), keep))
-        return
+    with current() as (opened, _, given):
+        recommender = registry.get(opened, name)
+        if dry:
+            show_statements(dry_run.prune(opened, given, recommender, keep))
+            return
+        kept = recommender.definition.publication.keep
+        if keep is not None and keep < kept:
+            back = "None can be rolled back to then." if keep == 1 else f"Only {keep - 1} can be rolled back to then."
+            confirm(f"{name} keeps {kept} generations, not {keep}. {back} Remove the others?", yes)
     given = settings()
     done = operations.prune(database_url(given), given, name, keep=keep)
     if json:

@@ -1,24 +1,20 @@
 """A generation written to one file: what `recstore export` does. Reads one snapshot, changes nothing in the database."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import adbc_driver_manager
-import adbc_driver_postgresql.dbapi as adbc
 import numpy as np
 import pyarrow as pa
-from adbc_driver_manager._reader import AdbcRecordBatchReader
 from psycopg import errors as pg
 
 from recstore import registry, sqlfile
+from recstore.arrow import Reading, reading
 from recstore.config import Settings
-from recstore.database import OWN_SETTINGS, Connection, connect, conninfo, plain_errors
-from recstore.errors import ConnectionLost, GenerationNotFound, NotTrained
+from recstore.database import Connection, connect, plain_errors
+from recstore.errors import GenerationNotFound, NotTrained
 from recstore.exchange.archive import Archive
 from recstore.exchange.layout import About, id_arrays, key_digest
 from recstore.interactions import plain
@@ -70,8 +66,12 @@ def export(
                 row, rows = _found(connection, recommender, generation)
                 snapshot = connection.execute("SELECT pg_export_snapshot() AS snapshot").fetchone()
                 assert snapshot is not None
-                with written_beside(path) as beside, _reading(url, recommender, row, snapshot["snapshot"]) as cursor:
-                    writing = _Writing(cursor, recommender, row, rows, reporter or Silent(), users)
+                doing = f"reading generation {row['generation']} of {name!r}"
+                with (
+                    written_beside(path) as beside,
+                    reading(url, APPLICATION, doing, snapshot=snapshot["snapshot"]) as transaction,
+                ):
+                    writing = _Writing(transaction, recommender, row, rows, reporter or Silent(), users)
                     with Archive(beside) as archive:
                         writing.write(archive)
     finally:
@@ -113,27 +113,9 @@ def _found(
     return row, {side: count["rows"] for side, count in counts.items() if count}
 
 
-@contextmanager
-def _reading(url: str, recommender: Registered, row: dict[str, Any], snapshot: str) -> Iterator[Any]:
-    """A cursor over Arrow in that snapshot. Raises ConnectionLost."""
-    try:
-        with adbc.connect(conninfo(url, APPLICATION)) as reading, reading.cursor() as cursor:
-            cursor.execute(OWN_SETTINGS)  # what a host limits for everybody is not meant for this
-            cursor.fetchall()
-            reading.commit()
-            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            cursor.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
-            yield cursor
-            reading.rollback()
-    except adbc_driver_manager.Error as error:
-        reason = " ".join(str(error).split())
-        doing = f"reading generation {row['generation']} of {recommender.name!r}"
-        raise ConnectionLost(doing=doing, reason=reason) from error
-
-
 @dataclass
 class _Writing:
-    cursor: Any
+    transaction: Reading
     recommender: Registered
     row: dict[str, Any]
     rows: dict[str, int]
@@ -165,13 +147,12 @@ class _Writing:
         table = generations.table(self.recommender, side, self.row["generation"])
         order = f'v.{identifier} COLLATE "C"' if kind is IdType.TEXT else f"v.{identifier}"
         columns = ", ".join(f"v.{name}" for name in [identifier, *others])
-        self.cursor.execute(f"SELECT v.{column}::real[] AS vector, {columns} FROM {table} v ORDER BY {order}")  # noqa: S608
-        stream = self.cursor.fetch_arrow()
+        select = f"SELECT v.{column}::real[] AS vector, {columns} FROM {table} v ORDER BY {order}"  # noqa: S608
         found: dict[str, list[pa.Array]] = {name: [] for name in [identifier, *others]}
         factors = self.row["factors"]
         dtype = np.dtype(np.float32 if self.row["vector_type"] == "vector" else np.float16)
         with archive.rows(f"{side[:-1]}_{column}", (self.rows[side], factors), dtype) as write:
-            for batch in AdbcRecordBatchReader._import_from_c(stream.address):
+            for batch in self.transaction.batches(select):
                 write(stored.block(batch["vector"], factors))
                 everything = pa.array(np.arange(len(batch)))
                 for name, arrays in found.items():  # copies: a column of a batch keeps all of it in memory

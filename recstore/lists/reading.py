@@ -5,24 +5,19 @@ no prune takes the generation away meanwhile. Users come in batches with what th
 server, and no more than a batch or two are in memory.
 """
 
-import re
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
-import adbc_driver_manager
-import adbc_driver_postgresql.dbapi as adbc
 import numpy as np
 import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
-from adbc_driver_manager._reader import AdbcRecordBatchReader
 from numpy.typing import NDArray
 
-from recstore.database import OWN_SETTINGS, Connection, conninfo, one_line
-from recstore.errors import ConnectionLost, InvalidInput, NotTrained, PermissionDenied, RecstoreError
+from recstore.arrow import Reading, reading
+from recstore.database import Connection, one_line
+from recstore.errors import InvalidInput, NotTrained, PermissionDenied, RecstoreError
 from recstore.interactions import IdMap, plain
 from recstore.lists.blocks import Block, Items
 from recstore.objects import Registered, quoted
@@ -136,10 +131,9 @@ def expected_users(connection: Connection, query: str) -> int:
 class Snapshot:
     """What is read. Raises NotTrained, ConnectionLost, PermissionDenied, RecstoreError."""
 
-    def __init__(self, cursor: Any, recommender: Registered, thread: ThreadPoolExecutor) -> None:
-        self.cursor, self.recommender, self.thread = cursor, recommender, thread
-        cursor.execute(LIVE.format(schema=recommender.schema))
-        row = cursor.fetchone()
+    def __init__(self, transaction: Reading, recommender: Registered) -> None:
+        self.transaction, self.recommender = transaction, recommender
+        row = transaction.row(LIVE.format(schema=recommender.schema))
         if row is None:
             raise NotTrained(name=recommender.name)
         generation, users, longest, seen_published, factors, items = row
@@ -152,7 +146,7 @@ class Snapshot:
         if recommender.definition.candidates.given:
             candidates = recommender.relation("candidates")
             eligible = f"EXISTS (SELECT FROM {candidates} c WHERE c.item_id = v.item_id)"
-        self.cursor.execute(
+        found = self.transaction.table(
             ITEMS.format(
                 extension=quoted(recommender.vector_schema),
                 vector_type=recommender.vector_type,
@@ -161,7 +155,7 @@ class Snapshot:
                 items=generations.table(recommender, "items", self.live.generation),
             )
         )
-        table = joined(self.cursor.fetch_arrow_table())
+        table = joined(found)
         ids = plain(table["item_id"].combine_chunks()).cast(recommender.item_type.arrow)
         order = pc.sort_indices(ids)
         table = table.take(order)
@@ -184,22 +178,9 @@ class Snapshot:
         """The generation's users, or those of `query` (see `checked_query`), in blocks."""
         live = self.live
         select = users_select(self.recommender, live.generation, seen_published=live.seen_published, query=query)
-        self._heard(self.cursor.execute, select)
-        stream = self.cursor.fetch_arrow()  # not fetch_record_batch(), whose errors have no SQLSTATE
-        batches = iter(AdbcRecordBatchReader._import_from_c(stream.address))
-        while (batch := self._heard(next, batches, None)) is not None:
+        for batch in self.transaction.batches(select):
             if batch.num_rows:
                 yield self._block(batch, items)
-
-    def _heard(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        """Its result, waited for so that Ctrl-C is heard meanwhile: in C it would be heard when the server's rows come."""
-        future = self.thread.submit(call, *arguments)
-        try:
-            return future.result()
-        except BaseException:
-            if not future.done():
-                self.cursor.adbc_cancel()
-            raise
 
     def _block(self, batch: pa.RecordBatch, items: Items) -> Block:
         vectors, present = self._vectors(batch["vector"])
@@ -254,36 +235,13 @@ def item_blocks(items: Items) -> Iterator[Block]:
 @contextmanager
 def snapshot(url: str, recommender: Registered, application_name: str) -> Iterator[Snapshot]:
     """A context: the transaction ends with it."""
-    with (
-        _told(recommender),
-        adbc.connect(conninfo(url, application_name)) as connection,
-        connection.cursor(adbc_stmt_kwargs={"adbc.postgresql.batch_size_hint_bytes": str(BATCH_BYTES)}) as cursor,
-        ThreadPoolExecutor(1) as thread,  # innermost: what it reads from is closed after it has ended
-    ):
-        cursor.execute(OWN_SETTINGS)  # what a host limits for everybody is not meant for this
-        cursor.fetchall()
-        connection.commit()
-        with suppress(adbc_driver_manager.Error):  # a server on a platform without the check
-            cursor.execute("SET client_connection_check_interval = '2s'")
-        connection.commit()
-        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        yield Snapshot(cursor, recommender, thread)
-        connection.rollback()
 
-
-@contextmanager
-def _told(recommender: Registered) -> Iterator[None]:
-    try:
-        yield
-    except adbc_driver_manager.Error as error:
-        text = " ".join(str(error).split())
-        match = re.search(r"(?:ERROR|FATAL):\s*(.+?)(?: Query was:| SQLSTATE:|$)", text)
-        reason = (match[1] if match else text).strip().rstrip(".")
-        state = getattr(error, "sqlstate", None)
+    def refused(state: str, reason: str) -> RecstoreError:
         if state == "42501":
-            raise PermissionDenied(
-                role="of this connection", reason=reason, remedy="Have the owner grant it SELECT on what it reads."
-            ) from error
-        if state is None or state.startswith(("57P", "08")):
-            raise ConnectionLost(doing=f"making lists of {recommender.name!r}", reason=reason) from error
-        raise RecstoreError(f"No list of {recommender.name!r} was written: {reason}.") from error
+            remedy = "Have the owner grant it SELECT on what it reads."
+            return PermissionDenied(role="of this connection", reason=reason, remedy=remedy)
+        return RecstoreError(f"No list of {recommender.name!r} was written: {reason}.")
+
+    doing = f"making lists of {recommender.name!r}"
+    with reading(url, application_name, doing, refused=refused, batch_bytes=BATCH_BYTES) as transaction:
+        yield Snapshot(transaction, recommender)

@@ -3,18 +3,16 @@
 from dataclasses import dataclass
 from typing import Any
 
-import adbc_driver_manager
-import adbc_driver_postgresql.dbapi as adbc
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recstore import confidence, sqlfile, vectors
+from recstore.arrow import reading
 from recstore.confidence import ConfidenceModel
-from recstore.database import Connection, conninfo
+from recstore.database import Connection
 from recstore.definition import Definition
-from recstore.errors import ConnectionLost
 from recstore.interactions import IdMap, plain
 from recstore.objects import Registered
 from recstore.publication import generations
@@ -65,14 +63,9 @@ def _columns(url: str, recommender: Registered, generation: int, factors: int, a
         "SELECT v.item_id, v.embedding::real[] AS embedding, v.length, v.users"  # noqa: S608
         f" FROM {generations.table(recommender, 'items', generation)} v"
     )
-    try:
-        with adbc.connect(conninfo(url, application_name)) as reading, reading.cursor() as cursor:
-            cursor.execute(select)
-            table = cursor.fetch_arrow_table().combine_chunks()
-            reading.rollback()
-    except adbc_driver_manager.Error as error:
-        reason = " ".join(str(error).split())
-        raise ConnectionLost(doing=f"reading generation {generation} of {recommender.name!r}", reason=reason) from error
+    doing = f"reading generation {generation} of {recommender.name!r}"
+    with reading(url, application_name, doing) as transaction:
+        table = transaction.table(select).combine_chunks()
     ids = plain(table["item_id"].combine_chunks()).cast(recommender.item_type.arrow)
     order = pc.sort_indices(ids)
     table = table.take(order)

@@ -1,5 +1,6 @@
 """The command line, as a person uses it: output, exit codes, and one plain sentence for every mistake."""
 
+import os
 import re
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from rich.console import Console
 from support import look, until
 
 from recstore import cli
-from recstore.definition import Hyperparameters
+from recstore.definition import Hyperparameters, Source
 
 CREATE = "create retail --table shop.views --item product_id --value view_count --factors 16 --search exact"
 
@@ -54,7 +55,9 @@ def test_rollback_and_back_again(recstore: Command) -> None:
     recstore("retrain retail")
     assert recstore("rollback retail --json").json == {"was_live": 2, "live": 1}
     assert recstore("rollback retail --to 2 --json").json == {"was_live": 1, "live": 2}
-    assert recstore("prune retail --keep 1 --json").json == {"pruned": [1]}
+    refused = recstore("prune retail --keep 1")
+    assert (refused.code, "None can be rolled back to then" in refused.err) == (2, True)
+    assert recstore("prune retail --keep 1 --yes --json").json == {"pruned": [1]}
     assert "no earlier generation" in recstore("rollback retail").err
 
 
@@ -180,6 +183,37 @@ def test_an_interrupt_is_a_sentence_and_a_finished_run(shop: Database, number: s
     assert "Error: Interrupted. What was live stays live" in err
     assert "Traceback" not in err
     assert look(shop, "SELECT state, error FROM recstore.runs") == [{"state": "failed", "error": "Interrupted."}]
+
+
+def test_a_defect_is_told_and_kept_for_a_report(tmp_path: Path) -> None:
+    program = """
+import sys
+from recstore import __main__, cli
+def run(arguments):
+    raise ZeroDivisionError("by nothing")
+cli.run = run
+sys.argv = ["recstore", "list"]
+__main__.main()
+"""
+    environment = dict(os.environ) | {"TMPDIR": str(tmp_path)}
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert (ended.returncode, ended.stdout, "Traceback" in ended.stderr) == (70, "", False)
+    (report,) = tmp_path.iterdir()
+    assert str(report) in ended.stderr
+    assert "ZeroDivisionError: by nothing" in report.read_text()
+
+
+def test_an_interrupt_is_heard_while_the_server_works(shop: Database) -> None:
+    shop.create(source=Source(query="SELECT 1 AS user_id, 1 AS item_id, 1 AS value FROM pg_sleep(1000)"))
+    command = [sys.executable, "-m", "recstore", "--database", shop.url, "retrain", "retail"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    reading = "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+    until(lambda: look(shop, reading))
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, "Traceback" in err) == (130, False)
+    assert look(shop, "SELECT state, error FROM recstore.runs") == [{"state": "failed", "error": "Interrupted."}]
+    until(lambda: not look(shop, reading))
 
 
 def test_a_run_whose_process_is_gone_is_not_shown_as_running(shop: Database, recstore: Command) -> None:

@@ -132,7 +132,7 @@ def test_the_story_of_every_job(recstore: Command, shop: Database) -> None:
     assert reindexed.out.startswith("generation 2 of retail is reindexed and calibrated")
     assert "built anew" in reindexed.err
     assert recstore("reindex retail --json").json["generation"] == 2
-    recstore("prune retail --keep 1")
+    recstore("prune retail --keep 1 --yes")
     recstore("alter retail --factors 100 --resize")
     rows = recstore("runs --json").json
     assert [row["job"] for row in rows] == ["retrain", "retrain", "reindex", "reindex", "prune", "resize"]

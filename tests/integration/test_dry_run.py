@@ -113,7 +113,7 @@ def test_what_is_printed_does_what_the_command_does(recstore: Command, shop: Dat
     resized = same(recstore, twin, shop, "alter retail --factors 1000 --resize")
     assert any(statement.startswith("DROP TABLE IF EXISTS") for statement in resized)  # of what is old
     assert any(statement.startswith("DROP VIEW") for statement in resized)  # another type: not replaced in place
-    same(recstore, twin, shop, "prune retail --keep 1")
+    same(recstore, twin, shop, "prune retail --keep 1 --yes")
     same(recstore, twin, shop, "drop retail --cascade")
 
 
@@ -149,17 +149,17 @@ def test_nobody_waits_for_a_dry_run_and_what_would_hold_it_up_is_said(
 
     with monkeypatch.context() as patched:
         patched.setattr(Rehearsal, "note", noted)
-        for line in ("drop retail", "alter retail --alpha 3", "rollback retail --to 2", "prune retail --keep 1"):
+        for line in ("drop retail", "alter retail --alpha 3", "rollback retail --to 2", "prune retail --keep 1 --yes"):
             assert recstore(line + " --dry-run").out.startswith("BEGIN;")
     assert len(seen) > 12
     assert not any(seen)
     reader = shop.connect("application")
     reader.execute("BEGIN; SELECT * FROM shop.views LIMIT 1")
     assert re.search(
-        r"-- generation \d stays until process \d+ .*has ended", recstore("prune retail --keep 1 --dry-run").out
+        r"-- generation \d stays until process \d+ .*has ended", recstore("prune retail --keep 1 --yes --dry-run").out
     )
     monkeypatch.setenv("RECSTORE_RETENTION", "3600")
-    assert "s more (RECSTORE_RETENTION)" in recstore("prune retail --keep 1 --dry-run").out
+    assert "s more (RECSTORE_RETENTION)" in recstore("prune retail --keep 1 --yes --dry-run").out
     with shop.connect() as other:
         take_lock(other, registry.get(other, "retail"))
         assert recstore("drop retail --dry-run").out.startswith("-- refused for now: another run of 'retail'")

@@ -374,8 +374,9 @@ def test_a_host_s_limits_do_not_hold_for_an_export(
     write = exporting._Writing.write
 
     def watched(writing: exporting._Writing, archive: Archive) -> None:
-        writing.cursor.execute("SELECT " + ", ".join(f"current_setting('{limit}')" for limit in limits))
-        found.extend(writing.cursor.fetchone())
+        found.extend(
+            writing.transaction.row("SELECT " + ", ".join(f"current_setting('{limit}')" for limit in limits)) or ()
+        )
         write(writing, archive)
 
     monkeypatch.setattr(exporting._Writing, "write", watched)

@@ -128,10 +128,10 @@ def test_what_is_live_serves_on(recstore: Command, shop: Database, hook: Hook) -
         nonlocal newest
         newest = made.publish().generation
 
-    for _ in interrupted(recstore, hook, "prune retail --keep 1", publish):
+    for _ in interrupted(recstore, hook, "prune retail --keep 1 --yes", publish):
         assert serving() == newest
         assert "building" not in states(shop).values()
-    assert recstore("prune retail --keep 1").code == 0
+    assert recstore("prune retail --keep 1 --yes").code == 0
     assert_nothing_left(shop)
     assert "previous" not in states(shop).values()
 
