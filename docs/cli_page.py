@@ -18,8 +18,9 @@ Written by `make docs` from the code. `recstore COMMAND --help` says the same; s
 
 - `recstore --database URL COMMAND ..`: the database; otherwise `RECSTORE_DATABASE_URL`, otherwise the embedded server of
   `RECSTORE_HOME`. `recstore --version` prints the version, `--help` or `-h` the help of a command.
-- `--json`: standard output is one JSON document, and nothing else (`status --watch`: one for each look). An error is one line on
-  standard error, the last one: `{"error": SENTENCE, "kind": NAME, "data": {..}}`, with the names of `recstore.errors`.
+- `--json`: standard output is one JSON document, and nothing else (`status --watch`: one for each look; `up`: one for each line).
+  An error is one line on standard error, the last one: `{"error": SENTENCE, "kind": NAME, "data": {..}}`, with the names of
+  `recstore.errors`.
 - `--dry-run`: changes nothing, and tells what would be done. For `create`, `alter`, `grant`, `publish`, `rollback`, `prune`,
   `drop` and `db` that is the SQL, which `psql` would run as it is; lines that begin with `--` are remarks; with `--json` it is
   `{"statements": [..]}`. Nobody waits for it. What a run writes about itself in `recstore.runs` is not shown.

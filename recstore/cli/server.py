@@ -11,7 +11,7 @@ import typer
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from recstore import embedded
-from recstore.cli.context import Json, say, settings, show, use_json
+from recstore.cli.context import Json, say, settings, show, state, use_json
 from recstore.config import Settings, environment
 from recstore.database import conninfo
 from recstore.errors import EmbeddedUnavailable, InvalidInput
@@ -82,19 +82,23 @@ def psql(context: typer.Context) -> None:
     os.execve(program, ["psql", "-d", make_conninfo(**parts), *context.args], environment(**more))
 
 
-def demo() -> None:
+def demo(json: Json = False) -> None:
     """The whole job on real data: start the embedded server, load a shop, train, and show what comes out.
 
     Always on the embedded server, never on a configured database. Example: recstore demo
     """
     from recstore import demo  # which imports all that trains
 
+    use_json(json)
     given = settings()
-    demo.run(given, _hint(given))
+    told = demo.run(given, state.errors if json else state.output, _hint(given))
+    if json:
+        show(told)
 
 
 def worker_demo(
     seconds: Annotated[float, typer.Option(help="In which the shop's year passes.", metavar="SECONDS", min=1)] = 60,
+    json: Json = False,
 ) -> None:
     """The background work on real events: beat and a worker retrain as they arrive, a reader asks, each change is told.
 
@@ -102,8 +106,11 @@ def worker_demo(
     """
     from recstore.demo import events
 
+    use_json(json)
     given = settings()
-    events.run(given, seconds, _hint(given))
+    told = events.run(given, state.errors if json else state.output, seconds, _hint(given))
+    if json:
+        show(told)
 
 
 def _hint(given: Settings) -> str:

@@ -2,13 +2,14 @@
 
 import re
 from contextlib import suppress
+from json import dumps
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
 from recstore import embedded, migrate
-from recstore.cli.context import current, say, settings, state
+from recstore.cli.context import current, say, settings, state, use_json
 from recstore.config import Settings
 from recstore.database import connect, plain_errors
 from recstore.servers import celery, celery_environment, celery_worker
@@ -25,11 +26,15 @@ def up(
     grace: Annotated[
         float, typer.Option(help="Seconds that jobs have to finish when it is stopped.", metavar="SECONDS", min=0)
     ] = 20,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print each line as JSON: its process, and what it said.")
+    ] = False,
 ) -> None:
     """Run everything in the foreground: PostgreSQL, Redis, the workers and beat, until Ctrl-C.
 
     A configured database or broker is used as it is; a PostgreSQL that runs here already stays. Example: recstore up
     """
+    use_json(json)
     given = settings()
     with suppress(KeyboardInterrupt), embedded.foreground(given.home, _print) as processes:
         if given.broker_url is None:
@@ -41,7 +46,7 @@ def up(
         )
         second_port = given.metrics_port and given.metrics_port + 1
         for line in _banner(given, processes, database, broker, second_port):
-            say(line)
+            _print("recstore", line) if json else say(line)
         # on a broker of our own also what applications send to Celery's default queue; elsewhere that may be somebody's
         queues = "default" if given.broker_url else "default,celery"
         warm = embedded.warm(grace)
@@ -93,4 +98,7 @@ def _without_password(url: str) -> str:
 
 
 def _print(name: str, line: str) -> None:
+    if state.json:
+        state.output.print(dumps({"process": name, "line": line}), markup=False)
+        return
     state.output.print(Text.assemble((f"{name:<6} | ", COLOURS.get(name, "bold")), line))

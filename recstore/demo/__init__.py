@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
+from typing import Any
 
 from rich.console import Console
 
@@ -54,10 +55,9 @@ GRANT SELECT ON ALL TABLES IN SCHEMA shop TO webapp;
 """The roles of the application and of who watches, for `recstore grant` and `recstore db grant`."""
 
 
-def run(settings: Settings, program: str = "recstore") -> None:
-    """Does the main job in the embedded server of `settings.home` and prints it; `program` is how the reader calls
-    recstore. Raises RecstoreError."""
-    console = Console(highlight=False, soft_wrap=True)
+def run(settings: Settings, console: Console, program: str = "recstore") -> dict[str, Any]:
+    """Does the main job in the embedded server of `settings.home` and tells it; `program` is how the reader calls
+    recstore. Returns the server's URL, what went live, and the answers. Raises RecstoreError."""
     began = time.perf_counter()
 
     @contextmanager
@@ -78,10 +78,18 @@ def run(settings: Settings, program: str = "recstore") -> None:
         with step("create") as told:
             told[0] = _create(connection, settings)
         with StageReporter(console).showing() as reporter:
-            pipeline.retrain(server.url, settings, NAME, reporter=reporter)
-        console.print(f"{'all':<12} {time.perf_counter() - began:7.2f} s")
-        show_answers(console, connection, registry.get(connection, NAME))
+            outcome = pipeline.retrain(server.url, settings, NAME, reporter=reporter)
+        seconds = time.perf_counter() - began
+        console.print(f"{'all':<12} {seconds:7.2f} s")
+        answers = show_answers(console, connection, registry.get(connection, NAME))
     _what_next(console, program)
+    return {
+        "url": server.url,
+        "recommender": NAME,
+        "generation": outcome.generation,
+        "seconds": seconds,
+        "answers": answers,
+    }
 
 
 def load_shop(connection: Connection) -> str:
@@ -117,22 +125,17 @@ def _create(connection: Connection, settings: Settings) -> str:
         return f"recommender {NAME} over shop.views"
 
 
-def show_answers(console: Console, connection: Connection, recommender: Registered) -> None:
+def show_answers(console: Console, connection: Connection, recommender: Registered) -> list[dict[str, Any]]:
     """Similar products and recommendations, each under the SQL that gave it."""
-    for product in PRODUCTS:
-        _show(
-            console, connection, f"Similar to {_title(connection, product)}", questions.similar(recommender, product, 5)
-        )
+    asked = [
+        (f"Similar to {_title(connection, product)}", questions.similar(recommender, product, 5))
+        for product in PRODUCTS
+    ]
     for customer in CUSTOMERS:
-        _show(
-            console,
-            connection,
-            f"Customer {customer} bought, most often first",
-            questions.seen(recommender, customer, 5),
-        )
-        _show(
-            console, connection, f"Recommended for customer {customer}", questions.recommended(recommender, customer, 5)
-        )
+        bought, recommended = questions.seen(recommender, customer, 5), questions.recommended(recommender, customer, 5)
+        asked.append((f"Customer {customer} bought, most often first", bought))
+        asked.append((f"Recommended for customer {customer}", recommended))
+    return [_show(console, connection, heading, question) for heading, question in asked]
 
 
 def _title(connection: Connection, product: int) -> str:
@@ -141,13 +144,15 @@ def _title(connection: Connection, product: int) -> str:
     return f"{product}, {row['title'].strip()}"
 
 
-def _show(console: Console, connection: Connection, heading: str, question: questions.Question) -> None:
+def _show(console: Console, connection: Connection, heading: str, question: questions.Question) -> dict[str, Any]:
     console.print(f"\n{heading}", style="bold", markup=False)
     console.print(question.statement, style="cyan", markup=False)
-    for row in question.ask(connection):
+    rows = question.ask(connection)
+    for row in rows:
         others = [f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()]
         title = [f"{others.pop(1).strip():<38}"] if "title" in row else []
         console.print(f"  {others[0]:>6}  " + "  ".join(title + others[1:]), markup=False)
+    return {"heading": heading, "sql": question.statement, "rows": rows}
 
 
 def _what_next(console: Console, program: str) -> None:

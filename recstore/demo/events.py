@@ -46,10 +46,9 @@ ORDER BY u.run
 """
 
 
-def run(settings: Settings, seconds: float, program: str = "recstore") -> None:
-    """Runs the demo, whose events arrive within `seconds`, and prints it; `program` is how the reader calls recstore.
-    Raises RecstoreError."""
-    console = Console(highlight=False, soft_wrap=True)
+def run(settings: Settings, console: Console, seconds: float, program: str = "recstore") -> dict[str, Any]:
+    """Runs the demo, whose events arrive within `seconds`, and tells it; `program` is how the reader calls recstore.
+    Returns the sums. Raises RecstoreError."""
     home, began = settings.home / HOME, time.monotonic()
     log = home / "processes.log"
 
@@ -77,12 +76,13 @@ def run(settings: Settings, seconds: float, program: str = "recstore") -> None:
                 told.append("Redis, a Celery worker, beat; the first training is asked for in SQL")
             story = Story(console, connection, arrivals, Reader.of(connection, arrivals))
             _follow(story, processes, url, seconds)
-            story.end(time.monotonic() - began)
+            sums = story.end(time.monotonic() - began)
     console.print(f"\nAll processes have ended. What they said: {log}\nTo look around:", markup=False)
     for command in "psql", "stop":
         console.print(f"  RECSTORE_HOME={home} {program} {command}", markup=False)
     if story.reader.errors:
         raise RecstoreError(f"{len(story.reader.errors)} reads failed, the first with: {story.reader.errors[0]}.")
+    return sums | {"log": str(log)}
 
 
 def _follow(story: Story, processes: embedded.Foreground, url: str, seconds: float) -> None:

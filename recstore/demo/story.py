@@ -116,14 +116,23 @@ class Story:
             self._shown("is shown: ")
         self.listed.update(*self.live.lists.values())
 
-    def end(self, seconds: float) -> None:
-        """The sums."""
+    def end(self, seconds: float) -> dict[str, Any]:
+        """The sums, told and returned."""
         reads = self.reader.reads
         self._heading("All in all", f"{seconds:.0f} s")
         self._line("runs", f"{self.runs['succeeded']} publications, {self.runs['skipped']} skipped")
         self._line("reads", f"{len(reads):,}: {self._whole(reads)}")
         self._line("", _times(reads))
         self._shown("is shown at the end: ")
+        return {
+            "seconds": seconds,
+            "publications": self.runs["succeeded"],
+            "skipped": self.runs["skipped"],
+            "reads": len(reads),
+            "errors": len(self.reader.errors),
+            "short_lists": sum(read.products < K for read in reads),
+            "milliseconds": _percentiles(reads),
+        }
 
     def _generation(self, run: dict[str, Any]) -> Generation:
         filtered = next(stage for stage in run["stages"] if stage["stage"] == "filter")
@@ -217,6 +226,11 @@ class Story:
 
 
 def _times(reads: Iterable[Read]) -> str:
+    took = _percentiles(reads)
+    return f"p50 {took['p50']:.1f} ms, p99 {took['p99']:.1f} ms, slowest {took['slowest']:.0f} ms"
+
+
+def _percentiles(reads: Iterable[Read]) -> dict[str, float]:
     milliseconds = np.array([read.milliseconds for read in reads] or [0.0])
     p50, p99 = np.percentile(milliseconds, [50, 99])
-    return f"p50 {p50:.1f} ms, p99 {p99:.1f} ms, slowest {milliseconds.max():.0f} ms"
+    return {"p50": float(p50), "p99": float(p99), "slowest": float(milliseconds.max())}

@@ -1,5 +1,6 @@
 """The demo as a newcomer runs it: twice, from a folder of its own, and every SQL it prints gives what it printed."""
 
+import json
 import os
 import re
 import subprocess
@@ -19,12 +20,13 @@ def test_the_demo_runs_twice_and_its_sql_is_ready_to_paste(tmp_path: Path) -> No
         return done.stdout
 
     try:
-        first, second = recstore("demo"), recstore("demo")
-        assert "273,844 view counts" in first
+        first, second = json.loads(recstore("demo", "--json")), recstore("demo")
+        assert (first["generation"], len(first["answers"])) == (1, 9)
+        assert "273,844 view counts" in second
         assert "retail exists already" in second
         assert second.splitlines()[-1].startswith("Stop the server with: ")
         statements = re.findall(r"^SELECT .*?;$", second, re.DOTALL | re.MULTILINE)
-        assert len(statements) == 9
+        assert statements == [answer["sql"] for answer in first["answers"]]
         script = [word for statement in statements for word in ("-c", statement, "-c", "\\echo --")]
         answers = recstore("psql", "-At", *script).split("--\n")
         for statement, answer in zip(statements, answers, strict=False):

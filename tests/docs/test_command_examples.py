@@ -24,9 +24,6 @@ COMMANDS = dict(cli_page.commands())
 
 WITHOUT_JSON = {
     "recstore psql": "is psql, with psql's own output",
-    "recstore demo": "a story for people, ended by what to try next",
-    "recstore worker-demo": "a story for people",
-    "recstore up": "the log of several processes, until Ctrl-C",
 }
 
 ELSEWHERE = {

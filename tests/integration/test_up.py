@@ -1,6 +1,7 @@
 """`recstore up` with real processes: stopped, killed, started twice, a child dying, children that will not end."""
 
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -214,13 +215,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def running(home: Path) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], str]]]:
+def running(home: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], str]]]:
     """`recstore up` in this home, and what it has said until now."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RECSTORE_")}
     environment |= {"RECSTORE_HOME": str(home), "RECSTORE_METRICS_PORT": "0"}
     log = home.with_name("said")
     with log.open("w") as file:
-        command = [sys.executable, "-m", "recstore", "up"]
+        command = [sys.executable, "-m", "recstore", "up", *options]
         process = subprocess.Popen(command, cwd=CHECKOUT, env=environment, stdout=file, stderr=file)
     try:
         yield process, lambda: log.read_text(errors="replace")
@@ -257,12 +258,14 @@ def test_up_runs_everything_once_per_home_and_ends_it_by_an_interrupt(
 def test_up_fails_when_one_of_them_dies(home: Path) -> None:
     server = embedded.start(home)
     try:
-        with running(home) as (process, said):
+        with running(home, "--json") as (process, said):
             beat = until(lambda: [pid for pid, args in below(process.pid).items() if " beat " in args], 60)
             everything = below(process.pid)
             os.kill(beat[0], signal.SIGKILL)
             assert process.wait(60) == 1
-            assert "Error: The process beat ended by SIGKILL; everything else was stopped." in said()
+            *lines, last = map(json.loads, said().splitlines())
+            assert last["error"].startswith("The process beat ended by SIGKILL; everything else was stopped.")
+            assert {line["process"] for line in lines} >= {"recstore", "worker", "beat"}
             until(lambda: gone([*everything]))
         assert embedded.running(home) == server  # which is not its own
     finally:
