@@ -104,18 +104,27 @@ def next_retrain(row: Row) -> datetime | None:
     return due and due.astimezone(ZoneInfo(row["timezone"]))
 
 
+def next_lists(row: Row, now: datetime) -> datetime | None:
+    """When the lists of a row of `status` are written next by their schedule, in its zone."""
+    if not row["lists_schedule"]:
+        return None
+    due = schedule.next_time(row["lists_schedule"], row["timezone"], now)
+    return due and due.astimezone(ZoneInfo(row["timezone"]))
+
+
 def status(opened: Connection, settings: Settings, name: str | None = None) -> Row:
     """Each recommender with what runs, what waits and what comes next; who dispatches; a sentence where nobody does. Raises
     RecommenderNotFound."""
     check_known(opened, name)
     rows = rows_of(opened, "watch_status", recommender=name)
     asked = rows_of(opened, "watch_requests", recommender=name, open=True, limit=None)[::-1]
+    now = clock(opened)
     for row in rows:
-        row["next_retrain"] = next_retrain(row)
+        row["next_retrain"], row["next_lists"] = next_retrain(row), next_lists(row, now)
         row["open_requests"] = [request for request in asked if request["recommender"] == row["recommender"]]
     sentence = nobody_dispatches(opened, settings)
     dispatches = rows_of(opened, "watch_dispatches")
-    return {"now": clock(opened), "recommenders": rows, "dispatches": dispatches, "warning": sentence}
+    return {"now": now, "recommenders": rows, "dispatches": dispatches, "warning": sentence}
 
 
 def nobody_dispatches(opened: Connection, settings: Settings) -> str | None:

@@ -45,8 +45,17 @@ def stamp(moment: datetime) -> str:
 
 def planned(row: dict[str, Any], now: datetime | None = None) -> str:
     """The schedule of a row of recstore.status in words, with the next time."""
-    words = schedule.words(row["schedule"], row["timezone"])
-    words, due, now = words[0].lower() + words[1:], next_retrain(row), now or datetime.now(UTC)
+    return _planned(row["schedule"], row["timezone"], next_retrain(row), now or datetime.now(UTC))
+
+
+def planned_lists(row: dict[str, Any], now: datetime) -> str:
+    """That of its lists."""
+    return _planned(row["lists_schedule"], row["timezone"], row["next_lists"], now)
+
+
+def _planned(cron: str, timezone: str, due: datetime | None, now: datetime) -> str:
+    words = schedule.words(cron, timezone)
+    words = words[0].lower() + words[1:]
     if due is None:
         return f"{words}, never again"
     time = f"{due:%a %d %b %H:%M}" + (f":{due:%S}" if due.second else "") + f" {due:%Z}"

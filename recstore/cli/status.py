@@ -17,7 +17,7 @@ from recstore import watching as watched
 from recstore.cli import completion
 from recstore.cli.context import Json, say, settings, show, state, use_json
 from recstore.cli.follow import polled, share_of, watching, where
-from recstore.cli.screen import STYLES, ago, one_line, planned, stamp
+from recstore.cli.screen import STYLES, ago, one_line, planned, planned_lists, stamp
 from recstore.times import age, duration
 from recstore.watching import NoConnection, progress_of
 
@@ -154,6 +154,8 @@ def _lines(row: dict[str, Any], now: datetime) -> Iterator[Line]:
     if len(asked) > SHOWN_REQUESTS:
         yield "", Text(f"and {len(asked) - SHOWN_REQUESTS} more: recstore requests {name} --open")
     yield "schedule", Text(planned(row, now)) if row["schedule"] else Text("none", "dim")
+    if row["lists_schedule"]:
+        yield "lists", Text(planned_lists(row, now))
 
 
 def _last(row: dict[str, Any], now: datetime) -> Text:

@@ -140,15 +140,17 @@ class Listed(Summary):
 
 @dataclass(frozen=True)
 class Watched(Summary):
-    """A recommender in `status()`: since when the run goes on, when it retrains next, what is asked for and not finished.
-    `ended_..` is of the training before the one that runs."""
+    """A recommender in `status()`: since when the run goes on, when it retrains and when its lists are written next, what is
+    asked for and not finished. `ended_..` is of the training before the one that runs."""
 
     running_since: datetime | None
     ended_retrain: int | None
     ended_state: str | None
     ended_at: datetime | None
     ended_error: str | None
+    lists_schedule: str | None
     next_retrain: datetime | None
+    next_lists: datetime | None
     open_requests: list[Request]
 
 

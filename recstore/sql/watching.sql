@@ -14,8 +14,10 @@ SELECT
     e.run AS ended_retrain,
     e.state AS ended_state,
     e.finished_at AS ended_at,
-    e.error AS ended_error
+    e.error AS ended_error,
+    c.definition #>> '{lists,cron}' AS lists_schedule
 FROM recstore.status s
+JOIN recstore.recommenders c ON c.name = s.recommender
 LEFT JOIN recstore.runs v ON v.run = s.running
 LEFT JOIN LATERAL (
     SELECT e.run, e.state, e.finished_at, e.error

@@ -19,7 +19,7 @@ from rich.console import Console
 from support import Hook, look, until
 
 from recstore import cli, pipeline, progress, requests, runs, watching
-from recstore.definition import Filters, Schedule
+from recstore.definition import Filters, Lists, Schedule
 from recstore.errors import NothingLeft
 from recstore.publication import calibration
 
@@ -69,7 +69,8 @@ def test_where_there_is_nothing_yet(recstore: Command) -> None:
 
 def test_status_tells_what_is_live_what_failed_and_what_is_asked_for(recstore: Command, shop: Database) -> None:
     shop.create()
-    shop.create(LONG, filters=Filters(min_users_per_item=10_000), schedule=Schedule(cron="0 3 * * *"))
+    lists = Lists(similar_into="made.similar", cron="0 4 * * *")
+    shop.create(LONG, filters=Filters(min_users_per_item=10_000), schedule=Schedule(cron="0 3 * * *"), lists=lists)
     assert "nothing yet. Run: recstore retrain retail" in recstore("status retail").out
     shop.retrain()
     with pytest.raises(NothingLeft):
@@ -89,6 +90,8 @@ def test_status_tells_what_is_live_what_failed_and_what_is_asked_for(recstore: C
     rows = {row["recommender"]: row for row in recstore("status --json").json["recommenders"]}
     assert (rows["retail"]["live_generation"], rows["retail"]["next_retrain"]) == (1, None)
     assert rows[LONG]["next_retrain"][11:19] == "03:00:00"
+    assert re.search(r"lists +at 04:00 every day \(UTC\), next \w{3} \d\d \w{3} 04:00 UTC \(in \d+ \w+\)", out)
+    assert (rows["retail"]["next_lists"], rows[LONG]["next_lists"][11:19]) == (None, "04:00:00")
     assert len(rows[LONG]["open_requests"]) == 6
 
 

@@ -260,12 +260,13 @@ def test_up_fails_when_one_of_them_dies(home: Path) -> None:
     try:
         with running(home, "--json") as (process, said):
             beat = until(lambda: [pid for pid, args in below(process.pid).items() if " beat " in args], 60)
+            until(lambda: all(words in said() for words in ALL_READY), 60)
             everything = below(process.pid)
             os.kill(beat[0], signal.SIGKILL)
             assert process.wait(60) == 1
             *lines, last = map(json.loads, said().splitlines())
             assert last["error"].startswith("The process beat ended by SIGKILL; everything else was stopped.")
-            assert {line["process"] for line in lines} >= {"recstore", "worker", "beat"}
+            assert {line["process"] for line in lines} >= {"recstore", "train", "worker", "beat"}
             until(lambda: gone([*everything]))
         assert embedded.running(home) == server  # which is not its own
     finally:
