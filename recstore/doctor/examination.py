@@ -18,6 +18,7 @@ from recstore.doctor import (
     build,
     gpu,
     leftovers,
+    lists,
     pooler,
     publications,
     readers,
@@ -31,7 +32,7 @@ from recstore.doctor.findings import Finding, error, warning
 from recstore.doctor.subject import Subject, look_around
 from recstore.errors import ConnectionFailed, RecstoreError
 
-MODULES = (server, rights, source, readers, build, publications, pooler, sessions, leftovers, background, gpu)
+MODULES = (server, rights, source, lists, readers, build, publications, pooler, sessions, leftovers, background, gpu)
 """Importing them puts their checks into the list."""
 
 GROUPS = ("server", "rights", "source", "readers", "load", "sessions", "leftovers", "background", "gpu")

@@ -19,7 +19,7 @@ from support_sql import as_template, copy_of
 
 from recstore import cli, doctor, registry, sources
 from recstore.config import Settings
-from recstore.definition import Candidates
+from recstore.definition import Candidates, Lists
 from recstore.doctor import examination
 from recstore.doctor.checks import CHECKS, Check
 from recstore.doctor.findings import Finding, ok
@@ -52,7 +52,9 @@ def template(server: Server, shop_template: str) -> str:
         connection.execute("CREATE ROLE shopper LOGIN")
     database = make_database(server, shop_template)
     candidates = Candidates(table="shop.products", condition="visible")
-    recommender = database.create(candidates=candidates)
+    with database.connect("application") as connection:
+        connection.execute("CREATE SCHEMA made; GRANT USAGE, CREATE ON SCHEMA made TO worker")
+    recommender = database.create(candidates=candidates, lists=Lists(similar_into="made.similar"))
     database.retrain()
     with database.connect() as connection:
         registry.grant_reader(connection, recommender, "shopper", people=True)
@@ -99,12 +101,17 @@ class Problem:
     """What is found after the remedies, besides the usual."""
 
 
+LISTS_AGAIN = (
+    "UPDATE recstore_private.recommenders"
+    """ SET definition = jsonb_set(definition, '{{lists,similar_into}}', '"made.similar"')"""
+)
+
 PROBLEMS = {
     "may create no schemas": Problem("REVOKE CREATE ON DATABASE {database} FROM worker", {"create-schemas": "warning"}),
     "timeout of the role": Problem(
-        "ALTER ROLE worker IN DATABASE {database} SET transaction_timeout = '5s';"
+        "ALTER ROLE worker IN DATABASE {database} SET lock_timeout = '5s';"
         " ALTER ROLE worker IN DATABASE {database} SET statement_timeout = '20s'",
-        {"role-settings": "warning"},
+        {"role-settings": "note"},
         undo="ALTER ROLE worker IN DATABASE {database} RESET ALL",
     ),
     "search path": Problem(
@@ -154,6 +161,12 @@ PROBLEMS = {
         mend=False,
         undo="UPDATE shop.products SET visible = true",
     ),
+    "lists in a schema that is closed": Problem("REVOKE CREATE ON SCHEMA made FROM worker", {"list-tables": "error"}),
+    "lists in the place of something else": Problem(
+        "CREATE VIEW made.similar AS SELECT 1 AS one",
+        {"list-tables": "error"},
+        undo="DROP VIEW made.similar; " + LISTS_AGAIN,
+    ),
     "reader of an older generation only": Problem(
         "REVOKE SELECT ON retail._items_1, retail.user_vectors FROM shopper", {"reader-objects": "error"}
     ),
@@ -161,8 +174,8 @@ PROBLEMS = {
     "reader without the candidates": Problem("REVOKE SELECT ON shop.products FROM shopper", {"reader-source": "error"}),
     "publication for all tables": Problem(
         "CREATE PUBLICATION everything FOR ALL TABLES",
-        {"publications": "warning"},
-        undo="DROP PUBLICATION everything",
+        {"publications": "warning", "list-tables": "error"},
+        undo="DROP PUBLICATION everything; " + LISTS_AGAIN,
     ),
     "publication of the schema": Problem(
         "CREATE PUBLICATION ours FOR TABLE retail._users, TABLES IN SCHEMA recstore_private, TABLES IN SCHEMA shop",
@@ -249,8 +262,6 @@ def test_each_problem_is_found_and_its_remedy_mends_it(
     what: str, good: Database, kept: list[Database], capsys: pytest.CaptureFixture[str]
 ) -> None:
     problem = PROBLEMS[what]
-    if "transaction_timeout" in problem.plant and VERSION < 17:
-        pytest.skip("PostgreSQL has transaction_timeout since 17")
 
     def run(statements: str) -> None:
         for statement in filter(str.strip, statements.format(database=good.name).split(";")):
