@@ -15,7 +15,7 @@ from psycopg import sql
 from recstore import objects, sqlfile
 from recstore.database import Connection, one_line
 from recstore.definition import Definition
-from recstore.errors import CandidatesInvalid
+from recstore.errors import CandidatesInvalid, PermissionDenied
 from recstore.objects import Registered
 from recstore.selects import by_index, columns_of, denied, plan_cost, prepared, relation_of, stripped, type_name
 from recstore.types import IdType, type_of_oid
@@ -48,7 +48,7 @@ def inspect(connection: Connection, definition: Definition, item_type: IdType) -
     if not candidates.given:
         return ""
     select = stripped(candidates.query) if candidates.query is not None else _table_select(connection, definition)
-    columns = columns_of(connection, select, CandidatesInvalid, "the candidates' tables")
+    columns = columns_of(connection, select, CandidatesInvalid, candidates.table or "the candidates' tables")
     if len(columns) != 1:
         names = ", ".join(name for name, _ in columns) or "none"
         raise CandidatesInvalid(
@@ -103,7 +103,7 @@ def ask_first(connection: Connection, recommender: Registered, select: str) -> N
     except (pg.QueryCanceled, pg.LockNotAvailable):
         pass
     except pg.InsufficientPrivilege as error:
-        raise denied(connection, error, "the rights on what the candidates call") from None
+        raise denied(connection, error, "GRANT the rights on what the candidates call") from None
     except psycopg.Error as error:
         if connection.closed:
             raise
@@ -113,6 +113,17 @@ def ask_first(connection: Connection, recommender: Registered, select: str) -> N
                 "Asked with search_path = pg_catalog, pg_temp: write schema.name inside the functions that they call."
             )
         raise CandidatesInvalid(reason=one_line(error), remedy=remedy) from None
+
+
+def check_readable(connection: Connection, recommender: Registered) -> None:
+    """Raises PermissionDenied where this role may not read what they are selected from; reads nothing."""
+    role = connection.info.user
+    try:
+        connection.execute(f"SELECT c.item_id FROM {recommender.relation('candidates')} c LIMIT 0")  # noqa: S608
+    except pg.InsufficientPrivilege as error:
+        grants = " ".join(objects.lacking_on(connection, recommender, "candidates", role))
+        remedy = f"Have the owner run: {grants}" if grants else "Have the owner grant it what the candidates read."
+        raise PermissionDenied(role=role, reason=one_line(error), remedy=remedy) from None
 
 
 def looked_up_by_index(connection: Connection, recommender: Registered, view: str = "candidates") -> bool:

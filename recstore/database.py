@@ -12,6 +12,7 @@ from psycopg import errors as pg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 
+from recstore import pooler
 from recstore.config import Settings
 from recstore.errors import (
     ConnectionFailed,
@@ -21,6 +22,7 @@ from recstore.errors import (
     RecstoreError,
     SchemaMissing,
     ServerTooOld,
+    TransactionPooler,
 )
 
 MINIMUM_SERVER = 15
@@ -40,15 +42,21 @@ _KEEPALIVE = {
 }
 
 
-OWN_SETTINGS = """
+LIFTED = (
+    "statement_timeout",
+    "transaction_timeout",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+    "default_transaction_read_only",
+)
+"""What recstore turns off in its own sessions."""
+
+OWN_SETTINGS = f"""
     SELECT set_config(s.name, CASE s.vartype WHEN 'bool' THEN 'off' ELSE '0' END, false)
     FROM pg_settings s
-    WHERE s.name IN (
-            'statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout',
-            'default_transaction_read_only'
-        )
+    WHERE s.name IN {LIFTED}
         AND s.source NOT IN ('default', 'client', 'session') AND s.setting NOT IN ('0', 'off')
-"""
+"""  # noqa: S608
 """What a host sets for every role, or for this one, is meant for an application's queries, not for an index build; what the
 URL itself says holds."""
 
@@ -76,17 +84,21 @@ def conninfo(url: str, application_name: str) -> str:
 
 
 def connect(url: str, application_name: str = "recstore") -> Connection:
-    """A direct connection in autocommit mode with rows as dicts; the caller closes it. Raises ConnectionFailed."""
+    """A direct connection in autocommit mode with rows as dicts; the caller closes it. Raises
+    ConnectionFailed, TransactionPooler."""
     connection: Connection | None = None
     try:
-        connection = psycopg.connect(conninfo(url, application_name), autocommit=True, row_factory=dict_row)
+        target = conninfo(url, application_name)
+        connection = psycopg.connect(target, autocommit=True, row_factory=dict_row)
+        if pooler.lends_by_the_transaction(connection, target):
+            raise TransactionPooler
         connection.execute(OWN_SETTINGS)
         with suppress(pg.InvalidParameterValue):  # a server on a platform without the check
             connection.execute("SET client_connection_check_interval = '2s'")
     except BaseException as error:
         if connection:
             connection.close()
-        if isinstance(error, psycopg.OperationalError):
+        if isinstance(error, psycopg.Error):  # also of a setting in the URL
             raise ConnectionFailed(reason=why_not(error)) from None
         raise
     if connection.info.server_version < MINIMUM_SERVER * 10000:

@@ -11,7 +11,7 @@ from typing import Any
 
 from recstore import sqlfile
 from recstore.database import Connection, plain_errors
-from recstore.objects import quoted
+from recstore.names import quoted
 from recstore.types import NUMBER_OIDS, TIMESTAMP_OIDS, type_of_oid
 
 BOOLEAN, TEXT = 16, (25, 1043)
@@ -35,6 +35,9 @@ VALUES = (
     "plays",
     "number",
 )
+COUNTS = re.compile(r"(^|_)(count|value|view|score|quantity|qty|amount|rating)s?($|_)")
+"""Names of what is counted, which is hardly an id though it is a whole number."""
+
 TIMES = ("last", "seen", "view", "updated", "at", "time", "date", "created")
 TITLES = ("title", "name", "label", "headline", "caption", "description")
 SHOWN = ("visible", "active", "published", "available", "in_stock", "enabled", "public", "online", "live")
@@ -156,11 +159,11 @@ def _candidate(table: Table) -> Candidate | None:
 
 def _as_id(column: Column, hints: tuple[str, ...], others: tuple[str, ...]) -> float:
     """How much like an id of that side a column looks: by its name, by what it refers to, by being part of a key; a text is
-    less likely one than a number or a uuid."""
+    less likely one than a number or a uuid, and what is counted comes last."""
     score = 2.0 * _hinted(column.name, hints) - 2.0 * _hinted(column.name, others)
     score += _hinted(column.refers_to or "", hints) - _hinted(column.refers_to or "", others)
     score += bool(column.refers_to) + column.in_key + 0.5 * column.begins_index + column.name.endswith("id")
-    return score - (column.type_oid in TEXT)
+    return score - (column.type_oid in TEXT) - 9.0 * bool(COUNTS.search(column.name.lower()))
 
 
 def _hinted(name: str, hints: tuple[str, ...]) -> bool:

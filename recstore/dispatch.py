@@ -54,26 +54,22 @@ def dispatch(url: str, settings: Settings, send: Send) -> Dispatched:
     done = Dispatched()
     # nobody is waited for here: what can not be done now is done by a later dispatch
     impatient = settings.model_copy(update={"lock_attempts": 2, "flip_wait": 0, "prune_wait": 0})
-    connection = connect(url, APPLICATION_NAME)
-    try:
-        with plain_errors("dispatching", connection):
-            require_current(connection)
-            connection.execute(sqlfile.query("note_dispatch"), {"host": socket.gethostname()})
-            for row in connection.execute(sqlfile.query("scheduled_recommenders")).fetchall():
-                _each(connection, done, row["name"], partial(_schedule, connection, row, done))
-            send_due(connection, settings, send, done)
-            _end_overdue(connection, done)
-            for row in connection.execute(sqlfile.query("abandoned_lists")).fetchall():
-                _each(connection, done, row["name"], partial(_abandon_lists, connection, settings, row["name"]))
-            untidy = connection.execute(sqlfile.query("untidy_recommenders")).fetchall()
-            for row in untidy:
-                _each(connection, done, row["name"], partial(_tidy, url, connection, impatient, row, done))
-            connection.execute(sqlfile.query("forgotten_requests"))
-            requests.settle_ready(connection)
-            for query in ("forget_requests", "forget_runs", "forget_dispatches", "forget_studies"):
-                connection.execute(sqlfile.query(query), {"days": settings.history})
-    finally:
-        connection.close()
+    with connect(url, APPLICATION_NAME) as connection, plain_errors("dispatching", connection):
+        require_current(connection)
+        connection.execute(sqlfile.query("note_dispatch"), {"host": socket.gethostname()})
+        for row in connection.execute(sqlfile.query("scheduled_recommenders")).fetchall():
+            _each(connection, done, row["name"], partial(_schedule, connection, row, done))
+        send_due(connection, settings, send, done)
+        _end_overdue(connection, done)
+        for row in connection.execute(sqlfile.query("abandoned_lists")).fetchall():
+            _each(connection, done, row["name"], partial(_abandon_lists, connection, settings, row["name"]))
+        untidy = connection.execute(sqlfile.query("untidy_recommenders")).fetchall()
+        for row in untidy:
+            _each(connection, done, row["name"], partial(_tidy, url, connection, impatient, row, done))
+        connection.execute(sqlfile.query("forgotten_requests"))
+        requests.settle_ready(connection)
+        for query in ("forget_requests", "forget_runs", "forget_dispatches", "forget_studies"):
+            connection.execute(sqlfile.query(query), {"days": settings.history})
     return done
 
 

@@ -43,6 +43,14 @@ class ConnectionFailed(RecstoreError):
     passing = True
 
 
+class TransactionPooler(RecstoreError):
+    """The URL leads through a pooler that lends server sessions by the transaction (PgBouncer's pool_mode transaction, or the
+    like), and recstore's locks and settings belong to a session. Give RECSTORE_DATABASE_URL (or --database) the server's own
+    address and port, or a pool in session mode; only applications may go through this one."""
+
+    exit_code = 3
+
+
 class ConnectionLost(RecstoreError):
     """There was no connection to the database, or it was lost, while {doing}: {reason}. What was live stays live; the next
     run cleans up and starts afresh."""
@@ -444,8 +452,8 @@ class TableExists(RecstoreError):
 
 
 class BadLinesFound(RecstoreError):
-    """Nothing was written: of {rows:,} {unit}s of {file} bad are {bad:,}, allowed {allowed:,}. Mend them, leave them out with
-    --max-bad {bad}, or write them to a file with --bad FILE."""
+    """Nothing was written: {bad:,} of {rows:,} {unit}s of {file} are bad, and at most {allowed:,} may be. Mend them, or leave
+    them out with --max-bad {bad}. --bad FILE writes them to a file to look at."""
 
     exit_code = 2
 

@@ -3,13 +3,10 @@
 Asked by `recstore health` and by a worker's /ready; its metrics come over the same kind of connection.
 """
 
-import os
-import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
@@ -18,7 +15,8 @@ from recstore import sqlfile
 from recstore.config import Settings
 from recstore.database import Connection, conninfo, one_line, plain_errors
 from recstore.errors import ConnectionFailed, DispatchMissing
-from recstore.objects import quoted
+from recstore.names import quoted
+from recstore.pooler import cut_off
 from recstore.readiness import current, require_current, require_extension
 
 PATIENCE = 3
@@ -49,12 +47,6 @@ def asking(url: str, who: str) -> Iterator[Connection]:
     finally:
         cut.cancel()
         connection.close()
-
-
-def cut_off(connection: psycopg.Connection[Any]) -> None:
-    """Ends the connection under whoever waits for it: they read its end."""
-    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as same:
-        same.shutdown(socket.SHUT_RDWR)
 
 
 def check_database(connection: Connection) -> None:

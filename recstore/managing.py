@@ -1,16 +1,17 @@
 """What is told of a recommender, and changed in it, by the command line and from Python alike: on top of `registry` and
-`pipeline`."""
+`operations`."""
 
 import dataclasses
 from typing import Any
 
-from recstore import candidates, operations, registry
+from recstore import candidates, operations, registry, sources
 from recstore.config import Settings
 from recstore.database import Connection
-from recstore.definition import Definition
+from recstore.definition import Definition, Lists
 from recstore.errors import InvalidInput
 from recstore.objects import Registered
 from recstore.runs import Reporter
+from recstore.selects import index_statement
 from recstore.watching import next_retrain
 
 Row = dict[str, Any]
@@ -58,6 +59,30 @@ def publications_of_everything(opened: Connection) -> list[str]:
     return [row["pubname"] for row in rows]
 
 
+def create(opened: Connection, settings: Settings, name: str, definition: Definition) -> Registered:
+    """Makes a recommender with its first, empty generation. Raises InvalidName, SourceInvalid, PermissionDenied, and what
+    `check_lists` raises, .."""
+    check_lists(opened, name, definition)
+    return operations.create(opened, settings, name, definition)
+
+
+def check_lists(opened: Connection, name: str, definition: Definition, before: Registered | None = None) -> None:
+    """Looks at the tables of lists that the recommender did not name `before`, as whoever writes them will. Raises
+    InvalidInput, ListTableRefused, PermissionDenied."""
+    named, known = definition.lists, before.definition.lists if before else Lists()
+    if (named.recommend_into, named.similar_into) == (known.recommend_into, known.similar_into):
+        return
+    from recstore.lists import shapes, tables  # with all that computes
+
+    typed = before or sources.inspect(opened, definition.source)
+    for into, was, shape in (
+        (named.recommend_into, known.recommend_into, shapes.recommended(typed)),
+        (named.similar_into, known.similar_into, shapes.similar(typed)),
+    ):
+        if into is not None and into != was:
+            tables.look_at(opened, name, into, shape)
+
+
 def alter(
     opened: Connection,
     url: str,
@@ -72,13 +97,22 @@ def alter(
     """Gives a recommender another definition, from the next training on; other candidates hold at once. More factors than it
     has dimensions for are refused, or with `resize` made room for; candidates that a granted role may not read are refused
     unless `readers_may_fail`. Commits. Raises InvalidInput, AlteredMeanwhile, ReadersLackRights, .."""
+    check_lists(opened, recommender.name, definition, recommender)
     if needs_resize(opened, recommender, definition, resize):
         operations.resize(url, settings, recommender.name, definition.hyperparameters.factors or 0, reporter=reporter)
         resized = registry.get(opened, recommender.name)
         recommender = dataclasses.replace(
             resized, definition=recommender.definition
         )  # altered meanwhile, it is refused
-    return registry.alter(opened, settings, recommender, definition, readers_may_fail=readers_may_fail)
+    altered = registry.alter(opened, settings, recommender, definition, readers_may_fail=readers_may_fail)
+    if reporter and definition.candidates.given and definition.candidates != recommender.definition.candidates:
+        found = candidates.eligible(opened, altered, altered.relation("item_vectors"))
+        if found.items and not found.eligible:
+            reporter.warn(
+                f"None of the live generation's {found.items:,} items is a candidate, so every list of items is empty. See"
+                f" whether that is what you mean, or take it back: recstore alter {altered.name} --candidates none"
+            )
+    return altered
 
 
 def candidates_words(opened: Connection, recommender: Registered) -> str:
@@ -91,9 +125,11 @@ def candidates_words(opened: Connection, recommender: Registered) -> str:
     if found.items:
         told += f"; now these are {found.eligible:,} of the live {found.items:,} items"
     if not candidates.looked_up_by_index(opened, recommender):
+        statement = index_statement(opened, recommender.name, "candidates", "item_id")
         told += (
-            ". Whether one item is a candidate is not found through an index, so lists of items come by exact scan: add an index"
-            f" on the column of item ids that they are selected by, then: recstore reindex {recommender.name}"
+            ". Whether one item is a candidate is not found through an index, so lists of items come by exact scan: "
+            + (f"have the owner run {statement}" if statement else "give them by a query that an index can serve,")
+            + f" Then: recstore reindex {recommender.name}"
         )
     return told
 

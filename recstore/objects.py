@@ -11,7 +11,6 @@ from typing import Any
 from uuid import UUID
 
 from psycopg import errors as pg
-from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from recstore import sqlfile
@@ -19,6 +18,7 @@ from recstore.config import Settings
 from recstore.database import Connection, one_line, with_short_lock
 from recstore.definition import Definition
 from recstore.errors import DependentObjects, RecommenderNotFound
+from recstore.names import quoted as quoted
 from recstore.types import IdType
 
 OBJECTS_VERSION = 2
@@ -63,10 +63,6 @@ class Registered:
 
     def parents(self) -> list[str]:
         return [self.relation(name) for name in OLD_PARENTS]
-
-
-def quoted(name: str) -> str:
-    return sql.Identifier(name).as_string(None)
 
 
 def digest(text: str) -> str:

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from recstore import registry, requests
+from recstore import candidates, registry, requests
 from recstore.config import Settings
 from recstore.database import Connection, connect, plain_errors
 from recstore.definition import Definition
@@ -34,7 +34,7 @@ def create(connection: Connection, settings: Settings, name: str, definition: De
     """Registers recommender `name` and attaches its first, empty generation. Nothing is read or trained yet.
     Raises InvalidName, SourceInvalid, PermissionDenied, .."""
     recommender = registry.create(connection, name, definition)
-    with plain_errors(f"creating {name!r}"):
+    with plain_errors(f"creating {name!r}", connection):
         generations.attach(connection, settings, recommender)
     return recommender
 
@@ -43,12 +43,20 @@ def prepare(run: Run) -> int:
     """What dead runs left is out of the way, the source's view is there; returns the generation to be filled."""
     with run.stage("prepare") as details:
         clean(run)
-        for view in registry.restore_views(run.connection, run.settings, run.recommender):
-            run.warn(f"The view {run.name}.{view} was gone, perhaps dropped along with what it read; it is made anew.")
+        _see_to_views(run)
         generation = run.generation = generations.next_of(run.connection, run.settings, run.recommender)
         barrier = advance(run, generation)
         details |= {"generation": generation} | ({"flip_waits_for": barrier} if barrier else {})
     return generation
+
+
+def _see_to_views(run: Run) -> None:
+    """The views that are asked later, in the last stages, are there and may be read. Raises SourceInvalid, CandidatesInvalid,
+    PermissionDenied."""
+    for view in registry.restore_views(run.connection, run.settings, run.recommender):
+        run.warn(f"The view {run.name}.{view} was gone, perhaps dropped along with what it read; it is made anew.")
+    if run.recommender.definition.candidates.given:
+        candidates.check_readable(run.connection, run.recommender)
 
 
 def publish(
@@ -170,23 +178,21 @@ def reindex(
         if live is None:
             raise NotTrained(name=name)
         run.generation = live
+        with plain_errors(f"looking at the views of {name!r}", run.connection):
+            _see_to_views(run)
         plans = reindexing.reindex(run, live)
         told = "; ".join(f"{kind}: {'exact scan' if plan['ef'] is None else 'HNSW'}" for kind, plan in plans.items())
         run.outcome = f"Generation {live} is reindexed and calibrated ({told})."
         return Outcome(run.number, live, True, (), tuple(run.warnings))
 
 
-def roll_back(url: str, settings: Settings, name: str, *, to: int | None = None) -> tuple[int, int]:  # noqa: ARG001
+def roll_back(url: str, name: str, *, to: int | None = None) -> tuple[int, int]:
     """Makes an earlier generation live again, at once; returns (was live, is live). Works while a training runs.
     Raises NothingToRollBack, GenerationNotFound, NotTrained."""
-    connection = connect(url)
-    try:
-        with plain_errors(f"rolling back {name!r}"):
-            require_current(connection)
-            recommender = registry.get(connection, name)
-            return flipping.roll_back(connection, recommender, to)
-    finally:
-        connection.close()
+    with connect(url) as connection, plain_errors(f"rolling back {name!r}", connection):
+        require_current(connection)
+        recommender = registry.get(connection, name)
+        return flipping.roll_back(connection, recommender, to)
 
 
 def drop(connection: Connection, settings: Settings, recommender: Registered, *, cascade: bool = False) -> list[str]:

@@ -63,10 +63,10 @@ def flag(section: str, name: str) -> str:
     return FLAGS.get((section, name), name.replace("_", "-"))
 
 
-def read_toml(path: Path, name: str) -> dict[str, dict[str, Any]]:
-    """The sections of a TOML file about recommender `name`. Raises InvalidInput with the line of a mistake."""
+def parsed(path: Path) -> dict[str, Any]:
+    """What a TOML file says. Raises InvalidInput with the line of a mistake."""
     try:
-        read = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InvalidInput(f"There is no file {path}.") from None
     except OSError as error:
@@ -75,6 +75,11 @@ def read_toml(path: Path, name: str) -> dict[str, dict[str, Any]]:
         raise InvalidInput(f"{path} can not be read: it is not UTF-8 text.") from None
     except tomllib.TOMLDecodeError as error:
         raise InvalidInput(f"{path} is not valid TOML: {error}.") from None
+
+
+def read_toml(path: Path, name: str) -> dict[str, dict[str, Any]]:
+    """The sections of a TOML file about recommender `name`. Raises InvalidInput."""
+    read = parsed(path)
     if read.pop("name", name) != name:
         raise InvalidInput(f"{path} is about another recommender than {name!r}.")
     for section, values in read.items():

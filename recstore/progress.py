@@ -159,4 +159,4 @@ def pruned_words(done: dict[str, Any]) -> list[str]:
         f"{generation} stays {seconds} s more (RECSTORE_RETENTION)"
         for generation, seconds in done.get("retained", {}).items()
     ]
-    return words or ["nothing to remove"]
+    return words or ["no generation to remove"]

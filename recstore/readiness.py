@@ -1,10 +1,12 @@
-"""Whether a database is ready for this version: its schema's revision, and pgvector. Asked before every command and run, so
-without Alembic, which takes longer to load than the answer."""
+"""Whether a database is ready for this version: its schema's revision, and pgvector; and connections to one that is. Asked before
+every command and run, so without Alembic, which takes longer to load than the answer."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 
-from recstore import objects, sqlfile
-from recstore.database import Connection
+from recstore import sqlfile
+from recstore.database import Connection, connect, plain_errors
 from recstore.errors import (
     ExtensionTooOld,
     PermissionDenied,
@@ -13,6 +15,7 @@ from recstore.errors import (
     SchemaOutdated,
     SchemaTooNew,
 )
+from recstore.names import quoted
 from recstore.version import __version__
 
 MINIMUM_PGVECTOR = (0, 8)
@@ -49,6 +52,21 @@ def require_current(connection: Connection) -> None:
     raise SchemaOutdated(found=found, needed=head())
 
 
+@contextmanager
+def opened(url: str) -> Iterator[Connection]:
+    """A connection for one command, with errors in plain words."""
+    with connect(url) as connection, plain_errors("asking the database", connection):
+        yield connection
+
+
+@contextmanager
+def ready(url: str) -> Iterator[Connection]:
+    """`opened`, to a database whose schema is this version's."""
+    with opened(url) as connection:
+        require_current(connection)
+        yield connection
+
+
 def require_extension(connection: Connection) -> None:
     """Raises ExtensionTooOld, PermissionDenied or RecstoreError unless pgvector is there, new enough and usable."""
     row = connection.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()
@@ -62,9 +80,9 @@ def require_extension(connection: Connection) -> None:
         " JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'"
     ).fetchone()
     if schema and not schema["usable"]:
-        name, role = objects.quoted(schema["nspname"]), connection.info.user
+        name, role = quoted(schema["nspname"]), connection.info.user
         raise PermissionDenied(
             role=role,
             reason=f"pgvector is in the schema {name}, which it may not use",
-            remedy=f"Have the schema's owner run: GRANT USAGE ON SCHEMA {name} TO {objects.quoted(role)};",
+            remedy=f"Have the schema's owner run: GRANT USAGE ON SCHEMA {name} TO {quoted(role)};",
         )

@@ -8,7 +8,7 @@ from typing import Any
 from psycopg import errors as pg
 from psycopg.types.json import Jsonb
 
-from recstore import candidates, objects, sources, sqlfile
+from recstore import candidates, objects, selects, sources, sqlfile
 from recstore.config import Settings
 from recstore.database import Connection, one_line, plain_errors, with_short_lock
 from recstore.definition import DEFAULT_FACTORS, MAX_FACTORS, MAX_VECTOR_DIMENSIONS, Definition, Storage
@@ -24,7 +24,9 @@ from recstore.errors import (
     SchemaNameTaken,
     TooManyFactors,
 )
-from recstore.objects import Registered, quoted
+from recstore.names import quoted
+from recstore.objects import Registered
+from recstore.rights import check_role
 from recstore.types import IdType
 
 ROOM = 64
@@ -121,9 +123,8 @@ def create(connection: Connection, name: str, definition: Definition) -> Registe
             if f"database {connection.info.dbname}" in one_line(error):
                 database = quoted(connection.info.dbname)
                 remedy = f"Have an administrator run: GRANT CREATE ON DATABASE {database} TO {quoted(role)};"
-            elif "schema" in one_line(error):
-                schema = one_line(error).rpartition("schema ")[2]
-                remedy = f"Have its owner run: GRANT USAGE ON SCHEMA {schema} TO {quoted(role)};"
+            elif told := selects.lacking(connection, error):
+                remedy = f"Have its owner run: {told} TO {quoted(role)};"
             raise PermissionDenied(role=role, reason=one_line(error), remedy=remedy) from None
         return get(connection, name)
 
@@ -179,18 +180,18 @@ def all_registered(connection: Connection) -> list[Registered]:
     return [get(connection, row["name"]) for row in names]
 
 
-def overview(connection: Connection) -> list[dict[str, Any]]:
-    """A row per recommender: what is live, what waits, how the last run went."""
+def overview(connection: Connection, name: str | None = None) -> list[dict[str, Any]]:
+    """A row per recommender, or that of one: what is live, what waits, how the last run went."""
     with plain_errors("listing recommenders"):
-        return connection.execute(sqlfile.query("select_recommenders")).fetchall()
+        return connection.execute(sqlfile.query("select_recommenders"), {"name": name}).fetchall()
 
 
 def overview_of(connection: Connection, name: str) -> dict[str, Any]:
     """That row of one recommender. Raises RecommenderNotFound."""
-    for row in overview(connection):
-        if row["recommender"] == name:
-            return row
-    raise RecommenderNotFound(name=name)
+    rows = overview(connection, name)
+    if not rows:
+        raise RecommenderNotFound(name=name)
+    return rows[0]
 
 
 def check_definition(connection: Connection, recommender: Registered, definition: Definition) -> tuple[str, str]:
@@ -346,8 +347,7 @@ def grant_reader(connection: Connection, recommender: Registered, role: str, *, 
     """Lets a role read: schema, items and functions; with `people` also user vectors and the view of interactions, for
     which it needs SELECT on the source besides. Returns the statements it ran, and as comments
     those that others have to run. Raises InvalidInput for an unknown role."""
-    if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [role]).fetchone() is None:
-        raise InvalidInput(f"There is no role named {role!r}.")
+    check_role(connection, role)
     with plain_errors(f"granting to {role!r}", connection), connection.transaction():
         # a generation attached meanwhile copies its grants after this, or is in the list
         connection.execute(sqlfile.query("lock_recommender"), {"recommender_id": recommender.id})

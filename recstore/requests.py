@@ -11,7 +11,7 @@ from psycopg import errors as pg
 from recstore import sqlfile
 from recstore.config import Settings
 from recstore.database import Connection
-from recstore.errors import RecommenderNotFound, RecstoreError
+from recstore.errors import RecommenderNotFound, RecstoreError, RequestBegun, RequestNotFound
 
 Job = Literal["retrain", "reindex", "prune", "lists"]
 Origin = Literal["command", "task", "schedule"]
@@ -34,6 +34,37 @@ def insert(
         raise RecommenderNotFound(name=name) from None
     assert row is not None
     return int(row["request"])
+
+
+def ask(connection: Connection, name: str, job: Job, *, force: bool = False) -> int:
+    """`insert` for a person; also for a role that may ask, by recstore db grant, and not write."""
+    try:
+        return insert(connection, name, job, "command", force=force)
+    except pg.InsufficientPrivilege:
+        try:
+            call = f"recstore.request_{job}(%s{', true' if force else ''})"
+            row = connection.execute(f"SELECT {call} AS request", [name]).fetchone()
+        except pg.UndefinedObject:
+            raise RecommenderNotFound(name=name) from None
+        assert row is not None
+        return int(row["request"])
+
+
+def get(connection: Connection, number: int) -> dict[str, Any]:
+    """Its row of recstore.requests. Raises RequestNotFound."""
+    row = connection.execute(sqlfile.query("watch_request"), {"request": number}).fetchone()
+    if row is None:
+        raise RequestNotFound(request=number)
+    return row
+
+
+def cancel(connection: Connection, number: int) -> dict[str, Any]:
+    """Takes a request back that no run has begun; returns its row. Raises RequestNotFound, RequestBegun."""
+    found = connection.execute("SELECT recstore.cancel_request(%s) AS cancelled", [number]).fetchone()
+    row = get(connection, number)
+    if not (found and found["cancelled"]):
+        raise RequestBegun(request=number, state=row["state"])
+    return row
 
 
 def register(connection: Connection, name: str, job: Job, task_id: str) -> bool:
@@ -80,6 +111,11 @@ def release(
     keys = {"runs": runs, "outcome": outcome, "attempt": int(not interrupted)}
     limits = {"attempts": settings.attempts, "backoff": settings.retry_backoff}
     connection.execute(sqlfile.query("release_requests"), keys | limits)
+
+
+def notify(connection: Connection) -> None:
+    """Wakes a listening worker, and who waits for a trial of a study to end."""
+    connection.execute(f"NOTIFY {CHANNEL}")
 
 
 def retryable(error: BaseException) -> bool:

@@ -2,7 +2,7 @@
 
 from recstore.database import Connection, plain_errors
 from recstore.errors import InvalidInput
-from recstore.objects import quoted
+from recstore.names import quoted
 
 REQUESTS = (
     "recstore.request_retrain(text), recstore.request_retrain(text, boolean), recstore.request_reindex(text),"
@@ -40,9 +40,14 @@ def revoke_watcher(connection: Connection, role: str, *, dry: bool = False) -> l
 def _run_for(connection: Connection, role: str, dry: bool, *templates: str) -> list[str]:
     """Runs the statements in one transaction, unless it is a dry run."""
     statements = [template.format(role=quoted(role)) for template in templates]
-    if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [role]).fetchone() is None:
-        raise InvalidInput(f"There is no role named {role!r}.")
+    check_role(connection, role)
     with plain_errors(f"changing the rights of {role!r}", connection), connection.transaction():
         for statement in [] if dry else statements:
             connection.execute(statement)
     return statements
+
+
+def check_role(connection: Connection, role: str) -> None:
+    """Raises InvalidInput unless there is a role of that name."""
+    if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [role]).fetchone() is None:
+        raise InvalidInput(f"There is no role named {role!r}.")

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import psycopg
 from psycopg.types.json import Jsonb
@@ -38,6 +38,7 @@ Check = Callable[[Connection], None] | None
 """What must hold before a run may write anything; raises otherwise."""
 
 
+@runtime_checkable
 class Reporter(Protocol):
     """What a run tells whoever watches it."""
 
@@ -131,9 +132,9 @@ def abandon(connection: Connection, settings: Settings, recommender: Registered,
 class Run:
     """A context: enters with the lock taken and the row written, leaves with the row finished and the lock given back.
 
-    It serves whatever requests ask for its job when it begins. With `requested` it serves these only: raises
-    NothingRequested when there are none. `time_limit` is how many seconds a worker lets it take. Raises RunInProgress when
-    another run of the recommender holds the lock.
+    It serves whatever requests ask for its job when it begins, unless `serves` is false. With `requested` it serves these
+    only: raises NothingRequested when there are none. `time_limit` is how many seconds a worker lets it take. Raises
+    RunInProgress when another run of the recommender holds the lock.
     """
 
     namespace = LOCK_NAMESPACE
@@ -149,10 +150,11 @@ class Run:
         check: Check = None,
         *,
         requested: bool = False,
+        serves: bool = True,
         time_limit: float | None = None,
     ) -> None:
         self.url, self.settings, self.name, self.job = url, settings, name, job
-        self.requested, self.time_limit = requested, time_limit
+        self.requested, self.serves, self.time_limit = requested, serves, time_limit
         self.given: Reporter = reporter or Silent()
         self.before = check
         self.began = time.monotonic()
@@ -211,7 +213,8 @@ class Run:
             ).fetchone()
             assert row is not None
             self.number = row["run"]
-            self.requests = requests.claim(self.connection, self.name, self.job, self.number)
+            if self.serves:
+                self.requests = requests.claim(self.connection, self.name, self.job, self.number)
             if self.requested and not self.requests:
                 raise NothingRequested(name=self.name, job=self.job)
             self._fence(keys)
@@ -285,7 +288,7 @@ class Run:
             self._finish(finish, error, None if written is None else written + self.wal_beside)
             # closing gives the lock back too, but only once the server has noticed: a run that follows at once would meet it
             give_lock(self.connection, self.recommender, self.namespace)
-            self.connection.execute(f"NOTIFY {requests.CHANNEL}")
+            requests.notify(self.connection)
         except psycopg.Error:
             # the run's own connection is gone: the row is finished on another, if there is a server at all
             with suppress(psycopg.Error, RecstoreError):

@@ -10,7 +10,7 @@ from psycopg import sql
 from recstore.database import Connection, one_line
 from recstore.definition import Source
 from recstore.errors import SourceInvalid, UnsupportedIdType, UnsupportedValueType
-from recstore.selects import by_index, columns_of, plan_cost, prepared, relation_of, stripped, type_name
+from recstore.selects import by_index, columns_of, plan_cost, planned, prepared, relation_of, stripped, type_name
 from recstore.types import NUMBER_OIDS, TIMESTAMP_OIDS, IdType, type_of_oid
 
 SMALL_COST = 250
@@ -44,7 +44,8 @@ def inspect(connection: Connection, source: Source) -> SourceShape:
     """Finds the source's id types and its SELECT. Raises SourceInvalid, UnsupportedIdType, UnsupportedValueType,
     PermissionDenied."""
     select = stripped(source.query) if source.query is not None else _table_select(connection, source)
-    columns = _columns(connection, select)
+    tables = source.table or "the source's tables"
+    columns = _columns(connection, select, tables)
     for name in ("user_id", "item_id", "value"):
         if name not in columns:
             raise SourceInvalid(
@@ -70,7 +71,7 @@ def inspect(connection: Connection, source: Source) -> SourceShape:
     outer = [f"s.{side}_id::{kind.value} AS {side}_id" for side, kind in zip(("user", "item"), types, strict=True)]
     outer += ["s.value"] + ["s.last_at"] * has_last_at
     select = f"SELECT {', '.join(outer)}\nFROM (\n{select}\n) s"
-    _columns(connection, select)  # refuses a column that is there twice
+    _columns(connection, select, tables)  # refuses a column that is there twice
     return SourceShape(types[0], types[1], has_last_at, select)
 
 
@@ -82,6 +83,11 @@ def _source_column(source: Source, side: str) -> str:
 
 def _table_select(connection: Connection, source: Source) -> str:
     assert source.table is not None
+    if source.user == source.item:
+        raise SourceInvalid(
+            reason=f"the column {source.user!r} can not be both the user's id and the item's",
+            remedy="Name two columns with --user and --item.",
+        )
     relation, have = relation_of(connection, source.table, SourceInvalid)
     wanted = {"user_id": source.user, "item_id": source.item, "value": source.value, "last_at": source.last_at}
     for column in wanted.values():
@@ -100,9 +106,9 @@ def _table_select(connection: Connection, source: Source) -> str:
     return sql.SQL("SELECT {} FROM {} s").format(sql.SQL(", ").join(outputs), relation).as_string(connection)
 
 
-def _columns(connection: Connection, select: str) -> dict[str, int]:
+def _columns(connection: Connection, select: str, tables: str) -> dict[str, int]:
     """Column name -> type oid."""
-    return dict(columns_of(connection, select, SourceInvalid, "the source's tables"))
+    return dict(columns_of(connection, select, SourceInvalid, tables))
 
 
 def check_lookup(connection: Connection, schema: str, seconds: float = 5.0) -> Lookup:
@@ -157,7 +163,6 @@ def expected_rows(connection: Connection, schema: str) -> int:
     try:
         with connection.transaction():
             connection.execute("SET LOCAL statement_timeout = '1s'")
-            row = connection.execute(sql.SQL("EXPLAIN (FORMAT JSON) SELECT * FROM {}").format(view)).fetchone()
+            return int(planned(connection, sql.SQL("SELECT * FROM {}").format(view))["Plan Rows"])
     except psycopg.DatabaseError:  # reading will say what is wrong
         return 0
-    return int(row["QUERY PLAN"][0]["Plan"]["Plan Rows"]) if row else 0

@@ -12,15 +12,13 @@ from zoneinfo import ZoneInfo
 
 from psycopg import errors as pg
 
-from recstore import readiness, requests, schedule, sqlfile
+from recstore import readiness, schedule, sqlfile
 from recstore.config import Settings
-from recstore.database import Connection, connect, plain_errors
+from recstore.database import Connection
 from recstore.errors import (
     ConnectionFailed,
     ConnectionLost,
     RecommenderNotFound,
-    RequestBegun,
-    RequestNotFound,
     RunNotFound,
     StudyNotFound,
 )
@@ -41,14 +39,10 @@ OPEN = ("waiting", "sent", "running")
 @contextmanager
 def watching(url: str) -> Iterator[Connection]:
     """A connection for who looks at views: the schema's revision is checked where the role may see it."""
-    opened = connect(url)
-    try:
-        with plain_errors("asking the database", opened):
-            with suppress(pg.InsufficientPrivilege):
-                readiness.require_current(opened)
-            yield opened
-    finally:
-        opened.close()
+    with readiness.opened(url) as opened:
+        with suppress(pg.InsufficientPrivilege):
+            readiness.require_current(opened)
+        yield opened
 
 
 @dataclass(frozen=True)
@@ -62,7 +56,7 @@ class NoConnection:
 
 
 def polled(
-    opening: Callable[[], AbstractContextManager[Connection]], look: Callable[[Connection], T], every: float
+    opening: Callable[[], AbstractContextManager[Connection]], look: Callable[[Connection], T], every: float = EVERY
 ) -> Iterator[T | NoConnection]:
     """What `look` sees, again and again. Raises what the first look raises; later only what is no lost connection."""
     seen = False
@@ -156,6 +150,14 @@ def run(opened: Connection, number: int) -> Row:
     return rows[0] | {"requests": rows_of(opened, "requests_of_run", run=number)}
 
 
+def followed(opening: Callable[[], AbstractContextManager[Connection]], number: int) -> Iterator[Row | NoConnection]:
+    """The row of a run, again and again until it has ended. Raises RunNotFound."""
+    for seen in polled(opening, lambda opened: run(opened, number)):
+        yield seen
+        if not isinstance(seen, NoConnection) and seen["state"] != "running":
+            return
+
+
 def newest_run(opened: Connection, name: str | None) -> int | None:
     """Number of the newest run, of this recommender or of all. Raises RecommenderNotFound."""
     rows = runs(opened, name, n=1)
@@ -166,38 +168,6 @@ def asked(opened: Connection, name: str | None = None, *, n: int, open: bool = F
     """The newest n requests, the newest last; with `open` only those that have not ended. Raises RecommenderNotFound."""
     check_known(opened, name)
     return rows_of(opened, "watch_requests", recommender=name, open=open, limit=n)[::-1]
-
-
-def request(opened: Connection, number: int) -> Row:
-    """Raises RequestNotFound."""
-    rows = rows_of(opened, "watch_request", request=number)
-    if not rows:
-        raise RequestNotFound(request=number)
-    return rows[0]
-
-
-def ask(opened: Connection, name: str, job: requests.Job, *, force: bool = False) -> int:
-    """Asks the workers for a job; returns the request's number. Also for a role that may ask, by recstore db grant, and not
-    write. Raises RecommenderNotFound."""
-    try:
-        return requests.insert(opened, name, job, "command", force=force)
-    except pg.InsufficientPrivilege:
-        try:
-            call = f"recstore.request_{job}(%s{', true' if force else ''})"
-            row = opened.execute(f"SELECT {call} AS request", [name]).fetchone()
-        except pg.UndefinedObject:
-            raise RecommenderNotFound(name=name) from None
-        assert row is not None
-        return int(row["request"])
-
-
-def cancel(opened: Connection, number: int) -> Row:
-    """Takes a request back that no run has begun; returns its row. Raises RequestNotFound, RequestBegun."""
-    found = opened.execute("SELECT recstore.cancel_request(%s) AS cancelled", [number]).fetchone()
-    row = request(opened, number)
-    if not (found and found["cancelled"]):
-        raise RequestBegun(request=number, state=row["state"])
-    return row
 
 
 def studies(opened: Connection, name: str | None = None, *, n: int) -> list[Row]:

@@ -1,4 +1,4 @@
-"""What is wrong with a value, in plain words: pydantic's own are for programmers."""
+"""Plain words: what is wrong with a value, since pydantic's own are for programmers; how many there are of something."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +22,9 @@ _WORDS = {
     "missing": "it must be given",
     "model_type": "it must be a section",
     "dict_type": "it must be a table of values",
+    "is_instance_of": "it must be a {class}",
+    "sequence_str": "it must be a list",
+    "unexpected_keyword_argument": "there is no such option",
 }
 """By the type of error; what it leaves open is in the error's `ctx`."""
 
@@ -33,6 +36,11 @@ def what_is_wrong(error: Mapping[str, Any]) -> str:
     known = {name: _plain(value) for name, value in error.get("ctx", {}).items()}
     words = _WORDS.get(error["type"])
     return words.format_map(known) if words else error["msg"].removeprefix("Value error, ").rstrip(".")
+
+
+def counted(number: int, noun: str) -> str:
+    """As in `1 list`, `2,000 lists`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _plain(value: Any) -> str:

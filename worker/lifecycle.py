@@ -33,13 +33,9 @@ def check(**_: Any) -> None:
     """Refuses to start, with a sentence and an exit code, on a database that is not as this version needs it."""
     settings = load_settings()
     try:
-        connection = connect(database_url(settings))
-        try:
-            with plain_errors("starting the worker", connection):
-                require_extension(connection)
-                require_current(connection)
-        finally:
-            connection.close()
+        with connect(database_url(settings)) as connection, plain_errors("starting the worker", connection):
+            require_extension(connection)
+            require_current(connection)
     except RecstoreError as error:
         sys.stderr.write(f"Error: {error.message}\n")
         sys.exit(error.exit_code)

@@ -156,7 +156,7 @@ def _work(task: Task, job: requests.Job, name: object, requested: bool) -> None:
         log.info("%s %s waits: %s", job, name, error.message)
         with connect(url) as connection:
             requests.unsend(connection, name, job, f"Waits: {error.message}")
-            connection.execute(f"NOTIFY {requests.CHANNEL}")  # that run may have ended just before
+            requests.notify(connection)  # that run may have ended just before
     except ConnectionFailed:  # it had not begun
         raise
     except KeyboardInterrupt:

@@ -1,27 +1,34 @@
 """What every part of `Recstore` stands on: the settings, the database they name, a connection per call."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from inspect import isfunction
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from pydantic import BaseModel
+from pydantic import BaseModel, InstanceOf
 
 from recstore import managing, options, readiness
+from recstore.api.arguments import checked
 from recstore.config import Settings, load_settings
-from recstore.database import Connection, connect, plain_errors
+from recstore.database import Connection
 from recstore.definition import Definition
 from recstore.errors import PublicationOfEverything
 from recstore.servers import database_url
 from recstore.watching import watching
 
-Given = Definition | Mapping[str, Any] | None
+Given = InstanceOf[Definition] | Mapping[str, Any] | None
 """A definition, or some of its sections, as a TOML file has them."""
 
 
 class Part:
-    """A database, and the settings of this process for it."""
+    """A database, and the settings of this process for it. Its methods look at what they are given first."""
+
+    def __init_subclass__(cls) -> None:
+        for name, member in list(vars(cls).items()):
+            if isfunction(member) and not name.startswith("_"):
+                setattr(cls, name, checked(member))
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -35,28 +42,17 @@ class Part:
         """The settings with those that are not None. Raises InvalidInput."""
         return load_settings(**self.settings.model_dump() | {k: v for k, v in overrides.items() if v is not None})
 
-    @contextmanager
-    def _connection(self) -> Iterator[Connection]:
+    def _connection(self) -> AbstractContextManager[Connection]:
         """A connection of its own, with errors in plain words."""
-        opened = connect(self.url)
-        try:
-            with plain_errors("asking the database", opened):
-                yield opened
-        finally:
-            opened.close()
+        return readiness.opened(self.url)
 
-    @contextmanager
-    def _current(self) -> Iterator[Connection]:
+    def _current(self) -> AbstractContextManager[Connection]:
         """`_connection`, to a database whose schema is this version's."""
-        with self._connection() as opened:
-            readiness.require_current(opened)
-            yield opened
+        return readiness.ready(self.url)
 
-    @contextmanager
-    def _watching(self) -> Iterator[Connection]:
+    def _watching(self) -> AbstractContextManager[Connection]:
         """A connection that looks at recstore's views only."""
-        with watching(self.url) as opened:
-            yield opened
+        return watching(self.url)
 
 
 def settings_of(url: str | sa.URL | None, given: Mapping[str, object]) -> Settings:

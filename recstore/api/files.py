@@ -4,12 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from recstore.api.base import Part
-from recstore.errors import InvalidInput
 from recstore.exchange.exporting import Written, export
 from recstore.exchange.importing import import_generation
 from recstore.files import telling
-from recstore.files.bad_lines import Allowed
-from recstore.files.examining import Wanted, examine
+from recstore.files.examining import Wanted, examine, wanted_of
 from recstore.files.layout import Given
 from recstore.files.opening import opened, refuse_to_overwrite
 from recstore.files.writing import write
@@ -18,32 +16,14 @@ from recstore.rows import Loaded
 from recstore.runs import Reporter, Silent
 
 
-def wanted_of(
-    table: str,
-    append: bool,
-    replace: bool,
-    text: Given,
-    columns: Sequence[str] | None,
-    type: Mapping[str, str] | None,
-    null: Sequence[str] | None,
-    primary_key: Sequence[str],
-    max_bad: float | str,
-    bad: str | Path | None,
-) -> Wanted:
-    """What `load` is asked for. Raises InvalidInput."""
-    if append and replace:
-        raise InvalidInput("--append and --replace exclude each other.")
-    return Wanted(
-        table=table,
-        mode="append" if append else "replace" if replace else "create",
-        given=text,
-        columns=columns,
-        nulls=tuple(null or [""]),
-        types=dict(type or {}),
-        primary_key=primary_key,
-        allowed=Allowed.parse(str(max_bad)),
-        keep_bad=bad is not None,
-    )
+def names(given: Sequence[str] | str | None) -> Sequence[str] | None:
+    """In a text as the command line takes them, "id,title"."""
+    return [name.strip() for name in given.split(",")] if isinstance(given, str) else given
+
+
+def lines(max_bad: float | str) -> float | str:
+    """A whole number of lines may come as 1.0, which as a share would be all of them."""
+    return int(max_bad) if isinstance(max_bad, float) and max_bad >= 1 and max_bad.is_integer() else max_bad
 
 
 def run_load(
@@ -83,20 +63,23 @@ class Files(Part):
         escape: str | None = None,
         encoding: str | None = None,
         header: bool | None = None,
-        columns: Sequence[str] | None = None,
+        columns: Sequence[str] | str | None = None,
         type: Mapping[str, str] | None = None,
         null: Sequence[str] | None = None,
-        primary_key: Sequence[str] = (),
+        primary_key: Sequence[str] | str = (),
         max_bad: float | str = 0,
         bad: str | Path | None = None,
         reporter: Reporter | None = None,
     ) -> Loaded:
         """Loads CSV, TSV or Parquet, plain or compressed, into a table (schema.table) by COPY, all of it or nothing; the table
         is made unless it exists, or with `append` or `replace` added to or replaced. What is not said about the file is found
-        out. `max_bad` lines (a number, or a share below 1) may be left out; `bad` is a file to write them to. Raises
+        out; `columns` and `primary_key` may be lists or texts, "id,title". `max_bad` lines (a number, or a share below 1) may be
+        left out; `bad` is a file to write them to. Raises
         BadLinesFound, LoadRefused, TableExists, InvalidInput."""
         text = Given(delimiter, quote, escape, encoding, header)
-        wanted = wanted_of(table, append, replace, text, columns, type, null, primary_key, max_bad, bad)
+        wanted = wanted_of(
+            table, append, replace, text, names(columns), type, null, names(primary_key) or (), lines(max_bad), bad
+        )
         return run_load(self, file, wanted, bad, reporter, dry=False)
 
     def export(
@@ -112,7 +95,6 @@ class Files(Part):
         `no_users` nothing about people. Raises NotTrained, GenerationNotFound, ReportNotWritten."""
         return export(
             self.url,
-            self.settings,
             name,
             Path(file),
             generation=generation,

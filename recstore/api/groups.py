@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from recstore import migrate, readiness, rights, watching
+from recstore import migrate, readiness, requests, rights, watching
 from recstore.api.base import Part
 from recstore.errors import InvalidInput, RequestFailed, StillOpen
 from recstore.requests import Job
@@ -43,7 +43,7 @@ class Requesting(Part):
     def cancel(self, number: int) -> Request:
         """Takes a request back that no run has begun. Raises RequestNotFound, RequestBegun."""
         with self._watching() as opened:
-            return Request.of(watching.cancel(opened, number))
+            return Request.of(requests.cancel(opened, number))
 
     def _ask(
         self,
@@ -58,9 +58,9 @@ class Requesting(Part):
         if timeout is not None and not wait:
             raise InvalidInput("--timeout says how long to wait: it goes with --wait.")
         with self._watching() as opened:
-            number = watching.ask(opened, name, job, force=force)
+            number = requests.ask(opened, name, job, force=force)
             warning = watching.nobody_dispatches(opened, self.settings)
-            row = watching.request(opened, number)
+            row = requests.get(opened, number)
         if warning and reporter:
             reporter.warn(warning)
         return Request.of(self._wait(number, timeout, reporter) if wait else row)
@@ -70,11 +70,11 @@ class Requesting(Part):
         began, replays = time.monotonic(), dict[int, Replay]()
 
         def look(opened: Any) -> tuple[dict[str, Any], dict[str, Any] | None]:
-            row = watching.request(opened, number)
+            row = requests.get(opened, number)
             return row, None if row["run"] is None else watching.run(opened, row["run"])
 
         state = "waiting"
-        for seen in watching.polled(self._watching, look, watching.EVERY):
+        for seen in watching.polled(self._watching, look):
             if not isinstance(seen, NoConnection):
                 row, run = seen
                 state = row["state"]

@@ -1,5 +1,7 @@
 """Jobs, done here and now: retrain, reindex, publish, generations, rollback, prune; the lists of everybody."""
 
+from pathlib import Path
+
 from recstore import lists as batch
 from recstore import managing, operations, pipeline
 from recstore.api.base import Part
@@ -47,7 +49,7 @@ class Jobs(Part):
     def rollback(self, name: str, *, to: int | None = None) -> RolledBack:
         """Makes an earlier generation live again, at once: `to`, or the newest before the live one. Undo it with `to`. Raises
         NothingToRollBack, GenerationNotFound, NotTrained."""
-        return RolledBack(*operations.roll_back(self.url, self.settings, name, to=to))
+        return RolledBack(*operations.roll_back(self.url, name, to=to))
 
     def prune(self, name: str, *, keep: int | None = None, reporter: Reporter | None = None) -> Pruned:
         """Removes old generations and what dead runs left; `keep` so many, the live one included."""
@@ -57,7 +59,7 @@ class Jobs(Part):
     def recommend_all(
         self,
         name: str,
-        into: str,
+        into: str | Path,
         *,
         k: int = 20,
         users: str | None = None,
@@ -72,7 +74,7 @@ class Jobs(Part):
     def similar_all(
         self,
         name: str,
-        into: str,
+        into: str | Path,
         *,
         k: int = 20,
         min_users: int = batch.MIN_USERS,

@@ -36,7 +36,7 @@ class Managing(Part):
         wanted = definition_of(name, None, definition, file, titles, settings)
         with self._current() as opened:
             check_publications(opened, yes)
-            recommender = operations.create(opened, self.settings, name, wanted)
+            recommender = managing.create(opened, self.settings, name, wanted)
             lookup = sources.check_lookup(opened, name)
             return _described(Created, managing.described(opened, recommender), lookup=lookup)
 

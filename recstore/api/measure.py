@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
-from recstore import options, registry, requests, watching
+from recstore import options, registry, watching
 from recstore.api.base import Part, check_publications, definition_of
 from recstore.definition import Search as SearchPlan
 from recstore.errors import InvalidInput
@@ -148,7 +148,6 @@ class Measuring(Part):
 
     def _left_to_workers(self, number: int, reporter: Reporter | None) -> Tuned:
         with self._current() as opened:
-            opened.execute(f"NOTIFY {requests.CHANNEL}")
             warning = watching.nobody_dispatches(opened, self.settings)
             known = stored.get(opened, number)
         if warning and reporter:

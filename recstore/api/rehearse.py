@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from recstore import dry_run, lists, managing, registry, rights, toml
-from recstore.api.base import Given, Part, check_publications, definition_of
+from recstore.api.base import Given, Part, definition_of
 from recstore.api.begin import definition_for
-from recstore.api.files import run_load, wanted_of
+from recstore.api.files import lines, names, run_load
 from recstore.config import Settings
 from recstore.exchange import importing
+from recstore.files.examining import wanted_of
 from recstore.files.layout import Given as TextLayout
 from recstore.rows import Loaded, Statements
 from recstore.runs import Reporter
@@ -68,13 +69,12 @@ class Rehearsal(Part):
         *,
         file: str | Path | None = None,
         titles: str | None = None,
-        yes: bool = False,
         **settings: Any,
     ) -> Statements:
         """Of making a recommender."""
         wanted = definition_of(name, None, definition, file, titles, settings)
         with self._current() as opened:
-            check_publications(opened, yes)
+            managing.check_lists(opened, name, wanted)
             return Statements(tuple(dry_run.create(opened, self.settings, name, wanted)))
 
     def alter(
@@ -92,6 +92,7 @@ class Rehearsal(Part):
         with self._current() as opened:
             recommender = registry.get(opened, name)
             wanted = definition_of(name, recommender.definition, definition, file, titles, settings)
+            managing.check_lists(opened, name, wanted, recommender)
             managing.needs_resize(opened, recommender, wanted, resize)
             return Statements(tuple(dry_run.alter(opened, self.settings, recommender, wanted, readers_may_fail=yes)))
 
@@ -120,11 +121,11 @@ class Rehearsal(Part):
         with self._current() as opened:
             return Statements(tuple(dry_run.prune(opened, self.settings, registry.get(opened, name), keep)))
 
-    def recommend_all(self, name: str, into: str, *, k: int = 20, users: str | None = None) -> lists.Plan:
+    def recommend_all(self, name: str, into: str | Path, *, k: int = 20, users: str | None = None) -> lists.Plan:
         """How many lists it would be, from which generation, into what."""
         return lists.plan(self.url, name, into, k=k, users=users)
 
-    def similar_all(self, name: str, into: str, *, k: int = 20, min_users: int = lists.MIN_USERS) -> lists.Plan:
+    def similar_all(self, name: str, into: str | Path, *, k: int = 20, min_users: int = lists.MIN_USERS) -> lists.Plan:
         """How many lists it would be, from which generation, into what."""
         return lists.plan(self.url, name, into, similar=True, k=k, min_users=min_users)
 
@@ -144,15 +145,17 @@ class Rehearsal(Part):
         escape: str | None = None,
         encoding: str | None = None,
         header: bool | None = None,
-        columns: Sequence[str] | None = None,
+        columns: Sequence[str] | str | None = None,
         type: Mapping[str, str] | None = None,
         null: Sequence[str] | None = None,
-        primary_key: Sequence[str] = (),
+        primary_key: Sequence[str] | str = (),
         max_bad: float | str = 0,
         bad: str | Path | None = None,
         reporter: Reporter | None = None,
     ) -> Loaded:
         """What is in a file: its columns with their types, its bad lines, and the SQL that would load it."""
         text = TextLayout(delimiter, quote, escape, encoding, header)
-        wanted = wanted_of(table, append, replace, text, columns, type, null, primary_key, max_bad, bad)
+        wanted = wanted_of(
+            table, append, replace, text, names(columns), type, null, names(primary_key) or (), lines(max_bad), bad
+        )
         return run_load(self, file, wanted, bad, reporter, dry=True)

@@ -1,17 +1,14 @@
 """Watching, as any role with `store.db.grant(role)` may: status, runs, logs, requests, health; and what stands in the way."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from recstore import health, watching
 from recstore.api.base import Part
+from recstore.doctor import Finding, examine
 from recstore.rows import Dispatch, Request, Run, RunStory, Status, Watched
 from recstore.runs import Reporter
 from recstore.servers import broker_url
 from recstore.watching import NoConnection, Replay
-
-if TYPE_CHECKING:
-    from recstore.doctor import Finding
 
 
 class Watching(Part):
@@ -49,14 +46,12 @@ class Watching(Part):
         if replay:
             replay.show(found)
         if follow and found["state"] == "running":
-            for seen in watching.polled(self._watching, lambda opened: watching.run(opened, number), watching.EVERY):
+            for seen in watching.followed(self._watching, number):
                 if isinstance(seen, NoConnection):
                     continue
                 found = seen
                 if replay:
                     replay.show(found)
-                if found["state"] != "running":
-                    break
         return RunStory.of(found)
 
     def requests(self, name: str | None = None, *, open: bool = False, n: int = 20) -> list[Request]:
@@ -70,9 +65,7 @@ class Watching(Part):
         is wrong: ConnectionFailed, SchemaOutdated, BrokerUnreachable, DispatchMissing, .."""
         return health.check(self.url, broker_url(self.settings), self.settings)
 
-    def doctor(self, name: str | None = None, *, reader: Sequence[str] = ()) -> "list[Finding]":
+    def doctor(self, name: str | None = None, *, reader: Sequence[str] = ()) -> list[Finding]:
         """Everything that was looked at, of a recommender or of all, as each application's role in `reader` sees it; what it
         means and what mends it. Changes nothing. Raises RecommenderNotFound, InvalidInput."""
-        from recstore.doctor import examine
-
         return examine(self.settings, name, reader)

@@ -112,15 +112,15 @@ def run(arguments: list[str]) -> int:
         data = {key: value for key, value in vars(error).items() if key != "message" and key[0] != "_"}
         _complain(error.message, type(error).__name__, data=data)
         return error.exit_code
-    except typer.Abort:
-        _complain("Nothing was changed.", "Aborted", label="")
-        return 1
     except typer.TyperException as error:
         if not error.format_message():  # no arguments: the help was shown
             return 0
         _complain(_words(error), "Usage", hint=_usage(error))
         return error.exit_code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort) as stopped:
+        if isinstance(stopped, typer.Abort) and not isinstance(stopped.__context__, KeyboardInterrupt | EOFError):
+            _complain("Nothing was changed.", "Aborted", label="")  # a question was answered with no
+            return 1
         _complain("Interrupted. What was live stays live; the next run cleans up.", "Interrupted")
         return INTERRUPTED
     except MemoryError:
@@ -129,6 +129,12 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left there is not tried again
+        _complain(f"The answer can not be written: {error.strerror}. What was asked for is done.", "NotWritten")
+        return 1
     except typer.Exit as error:
         return error.exit_code
 

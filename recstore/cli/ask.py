@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from recstore import questions, registry
-from recstore.cli.context import Json, Name, current, say, show_rows, state, use_json
+from recstore.cli.context import Json, Name, current, say, show_rows, state
 from recstore.database import Connection
 
 K = Annotated[int, typer.Option("--k", "-k", help="Rows wanted.", metavar="N")]
@@ -31,7 +31,6 @@ def similar(
 
     Example: recstore similar retail 1606
     """
-    use_json(json)
     with current() as (opened, _, _settings):
         recommender = registry.get(opened, name)
         item = recommender.item_type.parse(item_id, "item id")
@@ -61,7 +60,6 @@ def recommend(
 
     Example: recstore recommend retail 1
     """
-    use_json(json)
     with current() as (opened, _, _settings):
         recommender = registry.get(opened, name)
         user = recommender.user_type.parse(user_id, "user id")
@@ -81,7 +79,6 @@ def popular(name: Name, k: K = 10, sql: Sql = False, json: Json = False) -> None
 
     Example: recstore popular retail -k 5
     """
-    use_json(json)
     with current() as (opened, _, _settings):
         recommender = registry.get(opened, name)
         questions.require_live(opened, recommender, k)

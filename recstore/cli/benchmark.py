@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from recstore.cli.context import Json, Yes, current, say, settings, show, show_rows, use_json
+from recstore.cli.context import Json, Yes, current, say, settings, show, show_rows
 from recstore.cli.definitions import definition_options
 from recstore.cli.manage import warn_of_publications
 from recstore.cli.measured import (
@@ -21,7 +21,6 @@ from recstore.cli.measured import (
     Threads,
     Users,
     parsed_ks,
-    parsed_search,
     parsed_users,
     show_evaluation,
     write_report,
@@ -94,10 +93,9 @@ def benchmark(
     Files are pairs (user,item[,count], with or without a header; commas, tabs, blanks or ::) or lines "user item item ..";
     plain or gzip. Example: recstore benchmark --train train.txt --test test.txt --factors 256
     """
-    use_json(json)
     if trials is not None and not tune:
         raise InvalidInput("--trials goes with --tune.")
-    wanted = Wanted(parsed_ks(k), parsed_users(users), include_seen, 0, curve, sql, parsed_search(search), split_seed)
+    wanted = Wanted(parsed_ks(k), parsed_users(users), include_seen, 0, curve, sql, search, split_seed)  # type: ignore[arg-type]
     check_report(report, pictures)
     files = benchmarking.Files(train, test, negatives, format, values)  # type: ignore[arg-type]
     definition = merge({"source": {"table": "none"}}, given, None)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -18,7 +19,7 @@ from rich.text import Text
 from recstore import readiness
 from recstore.cli import completion
 from recstore.config import Settings, load_settings
-from recstore.database import Connection, connect, plain_errors
+from recstore.database import Connection
 from recstore.errors import InvalidInput
 from recstore.servers import database_url
 from recstore.version import __version__
@@ -36,10 +37,17 @@ class State:
 
 state = State()
 
+
+def use_json(value: bool) -> bool:
+    """The callback of --json, called without it, too: from then on everything is said as this command is asked to."""
+    state.json = value
+    return value
+
+
 Name = Annotated[
     str, typer.Argument(help="The recommender.", show_default=False, autocompletion=completion.recommenders)
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.", callback=use_json)]
 Force = Annotated[bool, typer.Option("--force", help="Publish even what the gate or the source guard would refuse.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the SQL that would be executed, and change nothing.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
@@ -79,10 +87,6 @@ def options(
     state.database = database
 
 
-def use_json(value: bool) -> None:
-    state.json = value
-
-
 def settings(**overrides: object) -> Settings:
     """This process's settings, with --database and a command's own options."""
     return load_settings(database_url=state.database, **overrides)
@@ -93,19 +97,16 @@ def connection() -> Iterator[tuple[Connection, str, Settings]]:
     """A connection to the configured database, its URL and the settings, with errors in plain words."""
     given = settings()
     url = database_url(given)
-    opened = connect(url)
-    try:
-        with plain_errors("asking the database", opened):
-            yield opened, url, given
-    finally:
-        opened.close()
+    with readiness.opened(url) as opened:
+        yield opened, url, given
 
 
 @contextmanager
 def current() -> Iterator[tuple[Connection, str, Settings]]:
     """`connection`, to a database whose schema is this version's."""
-    with connection() as (opened, url, given):
-        readiness.require_current(opened)
+    given = settings()
+    url = database_url(given)
+    with readiness.ready(url) as opened:
         yield opened, url, given
 
 
@@ -196,10 +197,21 @@ def _cell(value: Any) -> str:
     return json.dumps(value, default=str, ensure_ascii=False)
 
 
+def at_terminal() -> bool:
+    """Whether somebody is there to be asked."""
+    return state.output.is_terminal and typer.get_text_stream("stdin").isatty()
+
+
+def confirm_replacing(file: Path, yes: bool) -> None:
+    """`confirm`, where there is such a file."""
+    if file.exists():
+        confirm(f"{file} exists. Replace it?", yes)
+
+
 def confirm(question: str, yes: bool) -> None:
     """Asks at a terminal; elsewhere --yes must have been given. Raises click's Abort, InvalidInput."""
     if yes:
         return
-    if not (state.output.is_terminal and typer.get_text_stream("stdin").isatty()):
+    if not at_terminal():
         raise InvalidInput(f"{question} Add --yes to say so where nobody can be asked.")
     typer.confirm(question, abort=True)

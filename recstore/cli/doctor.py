@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from recstore.cli.context import Json, say, settings, show, state, use_json
+from recstore.cli import completion
+from recstore.cli.context import Json, say, settings, show, state
 
 if TYPE_CHECKING:
     from recstore.doctor import Finding
@@ -26,7 +27,10 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(
-    name: Annotated[str | None, typer.Argument(help="One recommender only.", show_default=False)] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="One recommender only.", show_default=False, autocompletion=completion.recommenders),
+    ] = None,
     reader: Annotated[
         list[str] | None,
         typer.Option(
@@ -34,6 +38,7 @@ def doctor(
             metavar="ROLE",
             help="An application's role that calls recommend(); repeatable. Without it, the roles with grants on the schema.",
             show_default=False,
+            autocompletion=completion.roles,
         ),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", "-v", help="Tell what is well, too.")] = False,
@@ -47,11 +52,16 @@ def doctor(
     Exit code by the worst finding: 0 all is well, or notes; 6 a warning; 1 an error; 3 no connection to the database.
     Example: recstore doctor retail
     """
-    from recstore.doctor import CHECKS, examine, worst
+    from recstore.doctor import examine, worst
 
-    use_json(json)
+    ran = set()
+
+    def begins(check: str) -> None:
+        ran.add(check)
+        status.update(f"looking at {check}")
+
     with state.errors.status("") as status:
-        findings = examine(settings(), name, reader or (), lambda check: status.update(f"looking at {check}"))
+        findings = examine(settings(), name, reader or (), begins)
     level = worst(findings)
     unreachable = any(finding.check == "connection" and finding.level == "error" for finding in findings)
     code = 3 if unreachable else EXIT_CODES[level]
@@ -61,7 +71,7 @@ def doctor(
         _tell(findings, everything)
         counts = {one: sum(finding.level == one for finding in findings) for one in ("error", "warning", "note")}
         told = (f"{count} {one}{'' if count == 1 else 's'}" for one, count in counts.items())
-        say(f"{len(CHECKS)} checks: {', '.join(told)}")
+        say(f"{len(ran)} checks: {', '.join(told)}")
     raise typer.Exit(code)
 
 

@@ -7,7 +7,7 @@ import typer
 
 from recstore import registry
 from recstore.cli import completion
-from recstore.cli.context import Json, Name, Yes, current, settings, show, state, use_json
+from recstore.cli.context import Json, Name, Yes, current, settings, show, state
 from recstore.cli.definitions import definition_options
 from recstore.cli.manage import warn_of_publications
 from recstore.cli.measured import (
@@ -23,7 +23,6 @@ from recstore.cli.measured import (
     Threads,
     Users,
     parsed_ks,
-    parsed_search,
     parsed_users,
     show_evaluation,
     write_report,
@@ -94,10 +93,8 @@ def evaluate(
 
     Settings given here are tried instead of the recommender's own. Example: recstore evaluate retail --factors 256 --curve 1
     """
-    use_json(json)
-    wanted = Wanted(
-        parsed_ks(k), parsed_users(users), include_seen, negatives, curve, sql, parsed_search(search), split_seed
-    )
+    lengths, measured = parsed_ks(k), parsed_users(users)
+    wanted = Wanted(lengths, measured, include_seen, negatives, curve, sql, search, split_seed)  # type: ignore[arg-type]
     choice = split_choice(split, share, items, split_seed, test_query, test_file)
     check_report(report, pictures)
     own = settings(device=device, threads=threads)

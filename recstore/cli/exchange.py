@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from recstore.cli.context import Json, Name, Yes, confirm, current, say, settings, show, state, use_json
+from recstore.cli.context import Json, Name, Yes, confirm_replacing, current, say, settings, show, state
 from recstore.cli.generations import READY
 from recstore.exchange.exporting import export as export_generation
 from recstore.exchange.importing import Plan, import_generation, look
@@ -36,14 +36,12 @@ def export(
     Nothing in it is pickled; docs/files.md lists its arrays.
     Example: recstore export retail retail.npz
     """
-    use_json(json)
     check_place(file)
-    if file.exists():
-        confirm(f"{file} exists. Replace it?", yes)
+    confirm_replacing(file, yes)
     given = settings()
     with StageReporter(state.errors).showing() as reporter:
         done = export_generation(
-            database_url(given), given, name, file, generation=generation, users=not no_users, reporter=reporter
+            database_url(given), name, file, generation=generation, users=not no_users, reporter=reporter
         )
     if json:
         show(vars(done))
@@ -70,7 +68,6 @@ def import_(
     sessions to end; 5: the file is far smaller than what is live, or worse.
     Example: recstore import retail retail.npz
     """
-    use_json(json)
     given = settings()
     url = database_url(given)
     if dry_run:

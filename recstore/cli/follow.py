@@ -1,7 +1,7 @@
 """What the command line adds to `recstore.watching`: its own connection, how far a run is in words."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 from recstore import watching as watched
@@ -22,10 +22,18 @@ def watching() -> Iterator[tuple[Connection, Settings]]:
         yield opened, given
 
 
-def polled(look: Callable[[Connection], T], every: float) -> Iterator[T | NoConnection]:
+def polled(look: Callable[[Connection], T], every: float = watched.EVERY) -> Iterator[T | NoConnection]:
     """What `look` sees, again and again: see `watching.polled`."""
-    given = settings()
-    return watched.polled(lambda: watched.watching(database_url(given)), look, every)
+    return watched.polled(_opening(settings()), look, every)
+
+
+def followed(number: int) -> Iterator[dict[str, Any] | NoConnection]:
+    """The row of a run until it has ended: see `watching.followed`."""
+    return watched.followed(_opening(settings()), number)
+
+
+def _opening(given: Settings) -> Callable[[], AbstractContextManager[Connection]]:
+    return lambda: watched.watching(database_url(given))
 
 
 def share_of(progress: dict[str, Any] | None) -> float | None:

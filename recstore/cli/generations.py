@@ -19,7 +19,6 @@ from recstore.cli.context import (
     show_rows,
     show_statements,
     state,
-    use_json,
 )
 from recstore.progress import StageReporter, pruned_words
 from recstore.servers import database_url
@@ -58,7 +57,6 @@ def publish(
 
     Example: recstore publish retail
     """
-    use_json(json)
     if dry:
         with current() as (opened, _, configured):
             show_statements(dry_run.publish(opened, configured, registry.get(opened, name), now=now))
@@ -78,7 +76,6 @@ def generations(
 
     Example: recstore generations retail
     """
-    use_json(json)
     with current() as (opened, _, _settings):
         rows = managing.generations(opened, name, pruned=every)
         columns = ["generation", "state", "run", "factors", "users", "items", "ready_at", "last_live_at", "reason"]
@@ -102,13 +99,12 @@ def rollback(
 
     Example: recstore rollback retail
     """
-    use_json(json)
     if dry:
         with current() as (opened, _, _settings):
             show_statements(dry_run.roll_back(opened, registry.get(opened, name), to))
         return
     given = settings()
-    before, now = operations.roll_back(database_url(given), given, name, to=to)
+    before, now = operations.roll_back(database_url(given), name, to=to)
     if json:
         show({"was_live": before, "live": now})
     say(f"generation {now} of {name} is live (was {before}); undo with: recstore rollback {name} --to {before}")
@@ -135,8 +131,7 @@ def prune(
 
     Asks where fewer are to stay than the recommender keeps. Example: recstore prune retail --keep 1 --yes
     """
-    use_json(json)
-    with current() as (opened, _, given):
+    with current() as (opened, url, given):
         recommender = registry.get(opened, name)
         if dry:
             show_statements(dry_run.prune(opened, given, recommender, keep))
@@ -145,8 +140,8 @@ def prune(
         if keep is not None and keep < kept:
             back = "None can be rolled back to then." if keep == 1 else f"Only {keep - 1} can be rolled back to then."
             confirm(f"{name} keeps {kept} generations, not {keep}. {back} Remove the others?", yes)
-    given = settings()
-    done = operations.prune(database_url(given), given, name, keep=keep)
+    with StageReporter(state.errors).showing() as reporter:
+        done = operations.prune(url, given, name, keep=keep, reporter=reporter)
     if json:
         show(done)
         return

@@ -5,7 +5,7 @@ from dataclasses import asdict
 import typer
 
 from recstore import health as checks
-from recstore.cli.context import Json, say, settings, show, use_json
+from recstore.cli.context import Json, say, settings, show
 from recstore.servers import broker_url, database_url
 
 
@@ -18,7 +18,6 @@ def health(json: Json = False) -> None:
 
     Exit code 0: all is well; 3: no connection; 1: anything else, with what to do about it. Example: recstore health
     """
-    use_json(json)
     given = settings()
     found = checks.check(database_url(given), broker_url(given), given)
     if json:

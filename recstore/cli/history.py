@@ -8,8 +8,8 @@ from rich.text import Text
 
 from recstore import watching as watched
 from recstore.cli import completion
-from recstore.cli.context import Json, say, show, state, use_json
-from recstore.cli.follow import polled, watching, where
+from recstore.cli.context import Json, say, show, state
+from recstore.cli.follow import followed, watching, where
 from recstore.cli.screen import STYLES, Column, print_table, stamp, when
 from recstore.progress import StageReporter
 from recstore.times import duration
@@ -41,7 +41,6 @@ def requests(
 
     Example: recstore requests retail --open
     """
-    use_json(json)
     with watching() as (opened, _):
         rows, now = watched.asked(opened, name, n=n, open=open_), clock(opened)
     columns = [
@@ -74,7 +73,6 @@ def runs(
 
     Example: recstore runs retail --state failed
     """
-    use_json(json)
     with watching() as (opened, _):
         rows, now = watched.runs(opened, name, n=n, job=job, state=state_), clock(opened)
     columns = [
@@ -117,7 +115,6 @@ def logs(
 
     Example: recstore logs retail --follow
     """
-    use_json(json)
     name = None if run is None or run.isdecimal() else run  # no recommender's name begins with a digit
     with watching() as (opened, _):
         number = int(run) if run and name is None else watched.newest_run(opened, name)
@@ -134,15 +131,13 @@ def logs(
         replay.show(found)
     if follow and found["state"] == "running":
         with suppress(KeyboardInterrupt), reporter.showing():
-            for seen in polled(lambda opened: watched.run(opened, number), watched.EVERY):
+            for seen in followed(number):
                 if isinstance(seen, NoConnection):
                     reporter.warn(str(seen))
                     continue
                 found = seen
                 if not json:
                     replay.show(found)
-                if found["state"] != "running":
-                    break
     if json:
         show(found)
     else:

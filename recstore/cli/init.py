@@ -8,9 +8,10 @@ import typer
 
 from recstore import discovery, readiness, registry, toml
 from recstore.cli import completion
-from recstore.cli.context import Json, Yes, confirm, connection, say, show, state, use_json
+from recstore.cli.context import Json, Yes, at_terminal, confirm_replacing, connection, say, show
 from recstore.discovery import Candidate, Table
 from recstore.errors import InvalidInput
+from recstore.names import quoted
 from recstore.options import merge
 from recstore.reporting.files import check_place, write_bytes
 
@@ -73,13 +74,11 @@ def init(
     Without a terminal nothing is asked: say --table, --user, --item and --value; --json alone lists what was found.
     Example: recstore init retail.toml --table shop.views --user user_id --item product_id --value view_count
     """
-    use_json(json)
     given: dict[str, str | None] = {"table": table, "user": user, "item": item, "value": value, "last_at": last_at}
     only_listed = json and not any(given.values())
     if not dry and not only_listed:
         check_place(file)
-        if file.exists():
-            confirm(f"Overwrite {file}?", yes)
+        confirm_replacing(file, yes)
     limits = {"table": candidates_table, "column": candidates_column, "condition": candidates_condition}
     with connection() as (opened, _, _settings):
         tables = discovery.readable_tables(opened)
@@ -88,8 +87,10 @@ def init(
             show({"candidates": [candidate.as_dict() for candidate in found], "written": None})
             return
         if not all((table, user, item, value)):
-            if not _at_terminal():
-                raise InvalidInput(_what_to_say(found))
+            if not at_terminal():
+                raise InvalidInput(_what_to_say(found, opened.info.user))
+            if not found and table is None:
+                raise InvalidInput(_nothing_found(opened.info.user))
             given, titles, limits = _asked(tables, found, given, titles, limits)
         sections: dict[str, dict[str, Any]] = {"source": _set(given), "candidates": _set(limits)}
         definition = merge({}, sections, titles)
@@ -114,17 +115,22 @@ def _set(values: dict[str, str | None]) -> dict[str, str]:
     return {key: value for key, value in values.items() if value is not None and value.lower() != "none"}
 
 
-def _at_terminal() -> bool:
-    return state.output.is_terminal and typer.get_text_stream("stdin").isatty()
+def _nothing_found(role: str) -> str:
+    to = quoted(role)
+    return (
+        "No table that this role may read has two columns that could be ids of users and items. Have its owner grant them, for"
+        f" instance: GRANT USAGE ON SCHEMA shop TO {to}; GRANT SELECT ON shop.views TO {to}; Or give recstore create a query"
+        " that makes them: --query 'SELECT .. AS user_id, .. AS item_id, .. AS value'"
+    )
 
 
-def _what_to_say(found: list[Candidate]) -> str:
+def _what_to_say(found: list[Candidate], role: str) -> str:
+    if not found:
+        return _nothing_found(role)
     sentence = (
         "Nobody can be asked here, so say which table and columns tell who viewed what: --table, --user, --item, and"
         " --value with a column or none."
     )
-    if not found:
-        return f"{sentence} No table that this role may read has two columns that could be ids of users and items."
     likely = "; ".join(
         f"{c.table.name} (ids: {', '.join(dict.fromkeys(c.users))}; numbers: {', '.join(c.values) or 'none'})"
         for c in found[:5]
@@ -142,12 +148,7 @@ def _asked(
     titles: str | None,
     limits: dict[str, str | None],
 ) -> Asked:
-    """What was said, and for the rest what is answered at the terminal. Raises InvalidInput where there is no table."""
-    if not found and given["table"] is None:
-        raise InvalidInput(
-            "No table that this role may read has two columns that could be ids of users and items. Have the owner GRANT SELECT"
-            " on it; or give recstore create a query that makes them: --query 'SELECT .. AS user_id, .. AS item_id, .. AS value'"
-        )
+    """What was said, and for the rest what is answered at the terminal. Raises InvalidInput where there is no such table."""
     given = dict(given)
     if given["table"] is None:
         options = [(c.table.name, _of_table(c)) for c in found[:SHOWN]]

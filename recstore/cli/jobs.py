@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from recstore import operations, pipeline
-from recstore.cli.context import Force, Json, Name, say, settings, show, state, use_json
+from recstore.cli.context import Force, Json, Name, say, settings, show, state
 from recstore.cli.generations import tell_outcome
 from recstore.cli.measured import Device
 from recstore.progress import StageReporter
@@ -30,7 +30,6 @@ def retrain(
     Exit code 4: the generation is ready but waits for other sessions to end; 5: the gate or the source guard refused it.
     Example: recstore retrain retail
     """
-    use_json(json)
     given = settings(device=device, threads=threads)
     with StageReporter(state.errors).showing() as reporter:
         outcome = pipeline.retrain(database_url(given), given, name, reporter=reporter, with_loss=loss, force=force)
@@ -42,7 +41,6 @@ def reindex(name: Name, json: Json = False) -> None:
 
     Example: recstore reindex retail
     """
-    use_json(json)
     given = settings()
     with StageReporter(state.errors).showing() as reporter:
         outcome = operations.reindex(database_url(given), given, name, reporter=reporter)

@@ -1,17 +1,18 @@
 """Lists of all users and items: recommend-all, similar-all, lists."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from recstore import lists as batch
-from recstore.cli.context import DryRun, Json, Name, Yes, confirm, say, settings, show, state, use_json
+from recstore.cli.context import DryRun, Json, Name, Yes, confirm_replacing, say, settings, show, state
 from recstore.config import Settings
 from recstore.lists import Made, Plan, files
 from recstore.progress import StageReporter
-from recstore.runs import Reporter
 from recstore.servers import database_url
+from recstore.wording import counted
 
 Into = Annotated[
     str,
@@ -53,17 +54,12 @@ def recommend_all(
     A table is swapped in whole, with its grants and indexes, where an earlier one of the same command was.
     Example: recstore recommend-all retail --k 20 --into recommendations.csv
     """
-    use_json(json)
     given = settings(threads=threads)
     url = database_url(given)
     if dry_run:
-        _plan(batch.plan(url, name, into, k=k, users=users))
+        _plan(batch.plan(url, name, into, k=k, users=users), "user")
         return
-
-    def make(reporter: Reporter) -> Made:
-        return batch.recommend_all(url, given, name, into, k=k, users=users, reporter=reporter)
-
-    _make(into, yes, make)
+    _make(into, yes, partial(batch.recommend_all, url, given, name, into, k=k, users=users))
 
 
 def similar_all(
@@ -82,17 +78,12 @@ def similar_all(
 
     Example: recstore similar-all retail --k 20 --into similar.parquet
     """
-    use_json(json)
     given = settings(threads=threads)
     url = database_url(given)
     if dry_run:
-        _plan(batch.plan(url, name, into, similar=True, k=k, min_users=min_users))
+        _plan(batch.plan(url, name, into, similar=True, k=k, min_users=min_users), "item")
         return
-
-    def make(reporter: Reporter) -> Made:
-        return batch.similar_all(url, given, name, into, k=k, min_users=min_users, reporter=reporter)
-
-    _make(into, yes, make)
+    _make(into, yes, partial(batch.similar_all, url, given, name, into, k=k, min_users=min_users))
 
 
 def lists(name: Name, threads: Threads = None, json: Json = False) -> None:
@@ -100,7 +91,6 @@ def lists(name: Name, threads: Threads = None, json: Json = False) -> None:
 
     Name them with recstore alter NAME --recommend-into schema.table --lists-schedule "0 4 * * *". Example: recstore lists retail
     """
-    use_json(json)
     given: Settings = settings(threads=threads)
     with StageReporter(state.errors).showing() as reporter:
         made = batch.write_defined(database_url(given), given, name, reporter=reporter)
@@ -110,26 +100,27 @@ def lists(name: Name, threads: Threads = None, json: Json = False) -> None:
         say(_told(each))
 
 
-def _make(into: str, yes: bool, make: Callable[[Reporter], Made]) -> None:
-    if files.is_file(into) and files.check_place(into).exists():
-        confirm(f"{into} exists. Replace it?", yes)
+def _make(into: str, yes: bool, make: Callable[..., Made]) -> None:
+    if files.is_file(into):
+        confirm_replacing(files.check_place(into), yes)
     with StageReporter(state.errors).showing() as reporter:
-        made = make(reporter)
+        made = make(reporter=reporter)
     if state.json:
         show(vars(made))
     say(_told(made))
 
 
 def _told(made: Made) -> str:
-    return f"{made.lists:,} lists of generation {made.generation}, {made.rows:,} rows, are in {made.into}"
+    return f"wrote {counted(made.lists, 'list')} of generation {made.generation}, {counted(made.rows, 'row')}, to {made.into}"
 
 
-def _plan(plan: Plan) -> None:
+def _plan(plan: Plan, owner: str) -> None:
     if state.json:
         show(vars(plan))
         return
     say(
-        f"-- would write lists of generation {plan.generation} for {plan.owners:,}, from {plan.items:,} items, into {plan.into}"
+        f"-- would write lists of generation {plan.generation} for {counted(plan.owners, owner)}, from"
+        f" {counted(plan.items, 'item')}, into {plan.into}"
     )
     for statement in plan.statements:
         say(f"{statement};")

@@ -5,13 +5,12 @@ from typing import Annotated
 
 import typer
 
-from recstore.cli.context import Json, Yes, confirm, connection, say, show, show_rows, state, use_json
+from recstore.cli.context import Json, Yes, at_terminal, confirm, connection, say, show, show_rows, state
 from recstore.errors import InvalidInput, LoadInterrupted
-from recstore.files.bad_lines import Allowed, ranges
-from recstore.files.examining import Plan, Wanted, examine, shortened
+from recstore.files.bad_lines import ranges
+from recstore.files.examining import Plan, examine, shortened, wanted_of
 from recstore.files.layout import Given
 from recstore.files.opening import opened, refuse_to_overwrite
-from recstore.files.target import Mode
 from recstore.files.telling import SHOWN_BAD, as_dict, refusal
 from recstore.files.writing import write
 from recstore.progress import StageReporter
@@ -79,20 +78,17 @@ def load(
     Delimiter, header and types are found from the file. A bad line refuses the load, unless --max-bad allows it.
     Example: recstore load views.csv --table shop.views
     """
-    use_json(json)
-    if append and replace:
-        raise InvalidInput("--append and --replace exclude each other.")
-    mode: Mode = "append" if append else "replace" if replace else "create"
-    wanted = Wanted(
-        table=table,
-        mode=mode,
-        given=Given(delimiter, quote, escape, encoding, header),
-        columns=None if columns is None else [name.strip() for name in columns.split(",")],
-        nulls=tuple(null or [""]),
-        types=_types(types or []),
-        primary_key=[name.strip() for name in primary_key.split(",")] if primary_key else [],
-        allowed=Allowed.parse(max_bad),
-        keep_bad=bad is not None,
+    wanted = wanted_of(
+        table,
+        append,
+        replace,
+        Given(delimiter, quote, escape, encoding, header),
+        None if columns is None else [name.strip() for name in columns.split(",")],
+        _types(types or []),
+        null,
+        [name.strip() for name in primary_key.split(",")] if primary_key else [],
+        max_bad,
+        bad,
     )
     refuse_to_overwrite(file, bad)
     with (
@@ -115,7 +111,7 @@ def load(
             written = write(database, plan, reporter)
         if json:
             show(as_dict(plan) | {"written": written, "dry_run": dry_run})
-    if plan.refused and not dry_run:
+    if plan.refused:
         raise refusal(plan)
     say("nothing was written" if dry_run else f"loaded into {plan.target}: {_counted(written, 'row')}")
 
@@ -136,7 +132,7 @@ def _types(given: list[str]) -> dict[str, str]:
 
 def _ask(plan: Plan, yes: bool) -> None:
     replacing = plan.target.mode == "replace"
-    asked = state.output.is_terminal and typer.get_text_stream("stdin").isatty() and not state.json
+    asked = at_terminal() and not state.json
     if replacing or asked:
         what = f"Replace all rows of {plan.target} by" if replacing else f"Load into {plan.target}"
         confirm(f"{what} {_counted(plan.good, 'row')}?", yes)
@@ -160,7 +156,8 @@ def _show_plan(plan: Plan, bad: Path | None) -> None:
         if column.note:
             say(f"\n{column.note}")
     if not plan.reader.named and all(column.match.name.startswith("column_") for column in plan.columns):
-        say("\nThe file has no names for its columns: give them with --columns A,B,C")
+        names = ", ".join(column.match.name for column in plan.columns[:3]) + ", .." * (len(plan.columns) > 3)
+        say(f"\nThe file has no header, so its columns are named {names}: --columns A,B,C names them otherwise.")
     if len(plan.bad):
         unit = plan.reader.unit
         say(f"\n{_counted(len(plan.bad), f'bad {unit}')} ({len(plan.bad) / plan.rows:.2%}):")

@@ -13,6 +13,7 @@ from recstore.cli.context import (
     Json,
     Name,
     Yes,
+    at_terminal,
     confirm,
     current,
     say,
@@ -20,7 +21,6 @@ from recstore.cli.context import (
     show_rows,
     show_statements,
     state,
-    use_json,
 )
 from recstore.cli.definitions import definition_options
 from recstore.cli.screen import planned
@@ -29,6 +29,7 @@ from recstore.database import Connection
 from recstore.definition import Definition
 from recstore.options import laid_over, merge, read_toml
 from recstore.progress import StageReporter, gate_words, plan_words
+from recstore.selects import index_statement
 
 File = Annotated[
     Path | None,
@@ -63,15 +64,15 @@ def create(
 
     Example: recstore create retail --table shop.views --item product_id --value view_count
     """
-    use_json(json)
     base = read_toml(file, name) if file else {}
     definition = merge(base, given, titles)
     with current() as (opened, _, settings):
         if dry:
+            managing.check_lists(opened, name, definition)
             show_statements(dry_run.create(opened, settings, name, definition))
             return
         warn_of_publications(opened, yes)
-        recommender = operations.create(opened, settings, name, definition)
+        recommender = managing.create(opened, settings, name, definition)
         lookup = sources.check_lookup(opened, name)
         if json:
             show(managing.described(opened, recommender) | {"lookup": dataclasses.asdict(lookup)})
@@ -95,16 +96,19 @@ def _offer_seen_table(
         say(f"Reading it failed: {lookup.problem}. Mend the source before the first retrain.")
     if lookup.indexed or lookup.problem or recommender.definition.source.seen == "published":
         return
+    index = index_statement(opened, recommender.name, "interactions", "user_id")
     say(
-        f"Every recommend() looks up what the user has seen, and that does not reach an index: {lookup.milliseconds:.1f} ms"
-        " here. Add an index on the source's user column, or let each generation publish a table of seen items."
+        f"Every recommend() looks up what the user has seen, and that reaches no index: {lookup.milliseconds:.1f} ms here."
+        f" {'Have the owner make this one, or let' if index else 'Let'} each generation publish a table of seen items."
     )
+    if index:
+        say(f"  {index}")
     command = f"recstore alter {recommender.name} --seen published"
-    if state.output.is_terminal and typer.get_text_stream("stdin").isatty() and typer.confirm("Publish that table?"):
+    if at_terminal() and typer.confirm("Publish that table?"):
         source = recommender.definition.source.model_copy(update={"seen": "published"})
         registry.alter(opened, settings, recommender, recommender.definition.model_copy(update={"source": source}))
     else:
-        say(f"The latter by: {command}")
+        say(f"For that table: {command}")
 
 
 def warn_of_publications(opened: Connection, yes: bool) -> None:
@@ -121,7 +125,6 @@ def list_(json: Json = False) -> None:
 
     Example: recstore list
     """
-    use_json(json)
     with current() as (opened, _, _settings):
         columns = [
             "recommender",
@@ -145,7 +148,6 @@ def show_one(name: Name, json: Json = False) -> None:
 
     Example: recstore show retail
     """
-    use_json(json)
     with current() as (opened, _, _settings):
         described = managing.described(opened, registry.get(opened, name))
         schedule = _planned(opened, name)
@@ -226,14 +228,14 @@ def alter(
 ) -> None:
     """Change a recommender's settings, from the next training on; candidates at once. Write none to unset one.
 
-    Example: recstore alter retail --factors 96 --min-users-per-item 2
+    Example: recstore alter retail --min-users-per-item 3
     """
-    use_json(json)
     with current() as (opened, url, settings):
         recommender = registry.get(opened, name)
         base = laid_over(recommender.definition.model_dump(mode="json"), read_toml(file, name) if file else {})
         definition = merge(base, given, titles)
         if dry:
+            managing.check_lists(opened, name, definition, recommender)
             managing.needs_resize(opened, recommender, definition, resize)
             show_statements(dry_run.alter(opened, settings, recommender, definition, readers_may_fail=yes))
             return
@@ -275,7 +277,6 @@ def grant(
 
     For recommend() the role needs SELECT on the source too. Example: recstore grant retail webapp --people
     """
-    use_json(json)
     with current() as (opened, _, _settings):
         grant_reader = dry_run.grant_reader if dry else registry.grant_reader
         show_statements(grant_reader(opened, registry.get(opened, name), role, people=people))
@@ -292,7 +293,6 @@ def drop(
 
     Example: recstore drop retail --yes
     """
-    use_json(json)
     with current() as (opened, _, settings):
         recommender = registry.get(opened, name)
         if dry:

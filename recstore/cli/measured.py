@@ -74,12 +74,6 @@ def parsed_users(text: str | None) -> int | float | None:
     raise InvalidInput(f"--users is {text!r}: write how many, for instance 1000, or a share of them, for instance 10%.")
 
 
-def parsed_search(text: str) -> Any:
-    if text not in ("auto", "exact", "hnsw"):
-        raise InvalidInput(f"--search is {text!r}: choose one of auto, exact, hnsw.")
-    return text
-
-
 def write_report(evaluation: Evaluation | Search, report: Path | None, pictures: Path | None) -> None:
     """The page and the pictures that were asked for."""
     if report is not None:

@@ -10,7 +10,7 @@ import typer
 from recstore import requests
 from recstore import watching as watched
 from recstore.cli import completion
-from recstore.cli.context import Force, Json, Name, say, show, state, use_json
+from recstore.cli.context import Force, Json, Name, say, show, state
 from recstore.cli.follow import polled, watching
 from recstore.cli.generations import READY
 from recstore.database import Connection
@@ -69,22 +69,20 @@ def cancel(
 
     Example: recstore request cancel 12
     """
-    use_json(json)
     with watching() as (opened, _):
-        row = watched.cancel(opened, number)
+        row = requests.cancel(opened, number)
         if json:
             show(row)
         say(f"cancelled request {number}, {row['job']} of {row['recommender']}")
 
 
 def _ask(name: str, job: requests.Job, wait: bool, timeout: float | None, json: bool, *, force: bool = False) -> None:
-    use_json(json)
     if timeout is not None and not wait:
         raise InvalidInput("--timeout says how long to wait: it goes with --wait.")
     with watching() as (opened, settings):
-        number = watched.ask(opened, name, job, force=force)
+        number = requests.ask(opened, name, job, force=force)
         warning = watched.nobody_dispatches(opened, settings)
-        row = watched.request(opened, number)
+        row = requests.get(opened, number)
     if warning:
         state.errors.print(f"Warning: {warning}", markup=False)
     if json and not wait:
@@ -107,14 +105,14 @@ def _wait(number: int, timeout: float | None) -> dict[str, Any]:
     """The request's row when it is finished, shown on the way there. Raises StillOpen, WaitingInterrupted."""
 
     def look(opened: Connection) -> tuple[dict[str, Any], dict[str, Any] | None, datetime]:
-        row = watched.request(opened, number)
+        row = requests.get(opened, number)
         return row, None if row["run"] is None else watched.run(opened, row["run"]), clock(opened)
 
     began = time.monotonic()
     shown = Waiting()
     row: dict[str, Any] = {"state": "waiting"}
     try:
-        for seen in polled(look, watched.EVERY):
+        for seen in polled(look):
             if isinstance(seen, NoConnection):
                 shown.waits(str(seen), "no connection")
             else:

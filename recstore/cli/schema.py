@@ -4,10 +4,11 @@ from typing import Annotated
 
 import typer
 
-from recstore import dry_run, migrate, readiness, rights
+from recstore import dry_run, migrate, objects, readiness, registry, rights
 from recstore.cli import completion
-from recstore.cli.context import DryRun, Json, Yes, confirm, connection, say, show, show_statements, use_json
+from recstore.cli.context import DryRun, Json, Yes, confirm, connection, say, show, show_statements
 from recstore.cli.context import current as connected
+from recstore.errors import RecstoreError
 
 group = typer.Typer(
     help="recstore's own schema in the database: upgrade, downgrade, check, grant.", no_args_is_help=True
@@ -24,7 +25,6 @@ def upgrade(dry: DryRun = False, json: Json = False) -> None:
 
     Idempotent. Readers read on. Example: recstore db upgrade
     """
-    use_json(json)
     with connection() as (opened, url, given):
         if dry:
             show_statements(dry_run.upgrade(opened, given))
@@ -34,6 +34,11 @@ def upgrade(dry: DryRun = False, json: Json = False) -> None:
             show({"done": done, "revision": readiness.current(opened)})
         for sentence in done or [f"already at revision {readiness.current(opened)}"]:
             say(sentence)
+        lacking = [each.name for each in registry.all_registered(opened) if objects.missing(opened, each)]
+        if lacking:
+            raise RecstoreError(
+                f"Not everything of {', '.join(lacking)} could be made anew. Mend what they read, then run it again."
+            )
 
 
 @group.command()
@@ -53,7 +58,6 @@ def downgrade(
 
     Example: recstore db downgrade base --dry-run
     """
-    use_json(json)
     with connection() as (opened, url, _settings):
         if dry:
             show_statements(dry_run.downgrade(opened, revision))
@@ -71,7 +75,6 @@ def current(json: Json = False) -> None:
 
     Example: recstore db current
     """
-    use_json(json)
     with connection() as (opened, _, _settings):
         found, needed = readiness.current(opened), readiness.head()
         if json:
@@ -85,7 +88,6 @@ def check(json: Json = False) -> None:
 
     Example: recstore db check
     """
-    use_json(json)
     with connection() as (opened, url, _):
         readiness.require_current(opened)
         migrate.check(url)
@@ -110,7 +112,6 @@ def grant(
 
     It sees the views of schema recstore, definitions and errors too, and nobody's vectors. Example: recstore db grant ops
     """
-    use_json(json)
     with connected() as (opened, _, _settings):
         show_statements(rights.grant_watcher(opened, role, requests=requests, dry=dry))
 
@@ -121,6 +122,5 @@ def revoke(role: Role, dry: DryRun = False, json: Json = False) -> None:
 
     Example: recstore db revoke ops
     """
-    use_json(json)
     with connected() as (opened, _, _settings):
         show_statements(rights.revoke_watcher(opened, role, dry=dry))

@@ -11,7 +11,7 @@ import typer
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from recstore import embedded
-from recstore.cli.context import Json, say, settings, show, state, use_json
+from recstore.cli.context import Json, say, settings, show, state
 from recstore.config import Settings, environment
 from recstore.database import conninfo
 from recstore.errors import EmbeddedUnavailable, InvalidInput
@@ -35,7 +35,6 @@ def start(
 
     Example: recstore start
     """
-    use_json(json)
     given = settings()
     server = embedded.start(given.home, version or embedded.version_in(given.home))
     if json:
@@ -48,7 +47,6 @@ def stop(json: Json = False) -> None:
 
     Example: recstore stop
     """
-    use_json(json)
     given = settings()
     stopped = embedded.stop(given.home)
     if json:
@@ -89,7 +87,6 @@ def demo(json: Json = False) -> None:
     """
     from recstore import demo  # which imports all that trains
 
-    use_json(json)
     given = settings()
     told = demo.run(given, state.errors if json else state.output, _hint(given))
     if json:
@@ -106,7 +103,6 @@ def worker_demo(
     """
     from recstore.demo import events
 
-    use_json(json)
     given = settings()
     told = events.run(given, state.errors if json else state.output, seconds, _hint(given))
     if json:

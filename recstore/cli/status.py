@@ -15,7 +15,7 @@ from rich.text import Text
 
 from recstore import watching as watched
 from recstore.cli import completion
-from recstore.cli.context import Json, say, settings, show, state, use_json
+from recstore.cli.context import Json, say, settings, show, state
 from recstore.cli.follow import polled, share_of, watching, where
 from recstore.cli.screen import STYLES, ago, one_line, planned, planned_lists, stamp
 from recstore.times import age, duration
@@ -50,7 +50,6 @@ def status(
 
     Example: recstore status --watch
     """
-    use_json(json)
     if watch:
         with suppress(KeyboardInterrupt):
             _watch(name, interval)
@@ -160,6 +159,8 @@ def _lines(row: dict[str, Any], now: datetime) -> Iterator[Line]:
 
 def _last(row: dict[str, Any], now: datetime) -> Text:
     outcome, success = row["last_retrain_state"], row["last_success_at"]
+    if outcome == "ready" and row["ready_generation"] is None:  # it waits no more
+        outcome = "succeeded"
     text = Text(outcome, STYLES.get(outcome, ""))
     text.append(f" {ago(row['last_retrain_finished_at'] or row['last_retrain_at'], now)}", "default")
     text.append(f" (run {row['last_retrain']})", "default")

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from recstore import watching as watched
 from recstore.cli import completion
-from recstore.cli.context import Json, say, show, state, use_json
+from recstore.cli.context import Json, say, show, state
 from recstore.cli.follow import watching
 from recstore.cli.history import Newest, OfOne
 from recstore.cli.screen import Column, print_table, when
@@ -102,7 +102,6 @@ def studies(
 
     Example: recstore studies retail
     """
-    use_json(json)
     with watching() as (opened, _):
         if study is not None:
             _trials(opened, name, study)

@@ -1,15 +1,14 @@
 """`recstore tune`: the search for good hyperparameters."""
 
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from recstore import registry, requests, watching
+from recstore import registry, watching
 from recstore.cli import completion
-from recstore.cli.context import Json, Name, current, say, settings, show, state, use_json
+from recstore.cli.context import Json, Name, current, say, settings, show, state
 from recstore.cli.evaluate import split_choice
 from recstore.cli.measured import (
     Device,
@@ -26,6 +25,7 @@ from recstore.database import Connection
 from recstore.errors import InvalidInput, TuningInterrupted
 from recstore.evaluation.splits import SEED
 from recstore.objects import Registered
+from recstore.options import parsed
 from recstore.progress import StageReporter
 from recstore.reporting.files import check_report
 from recstore.servers import database_url
@@ -132,7 +132,6 @@ def tune(
 
     Ctrl-C stops it, the same command goes on. Retrains go on meanwhile. Example: recstore tune retail --adopt
     """
-    use_json(json)
     check_report(report, pictures)
     taking_up.check(
         resume=resume,
@@ -153,7 +152,7 @@ def tune(
         seconds=seconds,
         trainers=trainer or (),
         max_factors=max_factors,
-        space=_read_space(space) if space else {},
+        space=parsed(space) if space else {},
         grid=_lists(grid or []),
         most_iterations=max_iterations,
         users=users,
@@ -184,15 +183,6 @@ def tune(
         except KeyboardInterrupt:
             raise TuningInterrupted(name=name, study=number) from None
     _tell(url, own, number, adopt, resize, report, pictures)
-
-
-def _read_space(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidInput(f"{path} can not be read: {error.strerror}.") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InvalidInput(f"{path} is not valid TOML: {error}.") from None
 
 
 def _lists(texts: Sequence[str]) -> dict[str, list[str]]:
@@ -227,7 +217,6 @@ def _stop(opened: Connection, recommender: Registered, study: int | None) -> Non
 
 def _left_to_workers(name: str, number: int, parallel: int) -> None:
     with current() as (opened, _, given):
-        opened.execute(f"NOTIFY {requests.CHANNEL}")
         warning = watching.nobody_dispatches(opened, given)
     if warning:
         state.errors.print(f"Warning: {warning}", markup=False)

@@ -8,10 +8,9 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from recstore import embedded, migrate
+from recstore import embedded, migrate, readiness
 from recstore.cli.context import current, say, settings, state, use_json
 from recstore.config import Settings
-from recstore.database import connect, plain_errors
 from recstore.servers import celery, celery_environment, celery_worker
 
 COLOURS = {"postgres": "blue", "redis": "red", "train": "green", "worker": "cyan", "beat": "magenta"}
@@ -27,14 +26,13 @@ def up(
         float, typer.Option(help="Seconds that jobs have to finish when it is stopped.", metavar="SECONDS", min=0)
     ] = 20,
     json: Annotated[
-        bool, typer.Option("--json", help="Print each line as JSON: its process, and what it said.")
+        bool, typer.Option("--json", help="Print each line as JSON: its process, and what it said.", callback=use_json)
     ] = False,
 ) -> None:
     """Run everything in the foreground: PostgreSQL, Redis, the workers and beat, until Ctrl-C.
 
     A configured database or broker is used as it is; a PostgreSQL that runs here already stays. Example: recstore up
     """
-    use_json(json)
     given = settings()
     with suppress(KeyboardInterrupt), embedded.foreground(given.home, _print) as processes:
         if given.broker_url is None:
@@ -64,13 +62,9 @@ def _database(given: Settings, processes: embedded.Foreground) -> str:
         with current():
             return given.database_url
     url = processes.postgres().url
-    opened = connect(url)
-    try:
-        with plain_errors("asking the database", opened):
-            for sentence in migrate.upgrade(opened, url, given):
-                say(sentence)
-    finally:
-        opened.close()
+    with readiness.opened(url) as opened:
+        for sentence in migrate.upgrade(opened, url, given):
+            say(sentence)
     return url
 
 

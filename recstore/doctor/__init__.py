@@ -4,8 +4,8 @@ A check is one function (see `checks`); the modules beside it are the groups of 
 runs in a READ ONLY transaction with short timeouts, but for the one that tries CREATE EXTENSION and rolls it back.
 """
 
-from recstore.doctor.checks import CHECKS, Check
+from recstore.doctor.checks import CHECKS
 from recstore.doctor.examination import examine
-from recstore.doctor.findings import Finding, Level, worst
+from recstore.doctor.findings import Finding, worst
 
-__all__ = ["CHECKS", "Check", "Finding", "Level", "examine", "worst"]
+__all__ = ["CHECKS", "Finding", "examine", "worst"]

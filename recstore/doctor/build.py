@@ -10,6 +10,7 @@ from recstore.doctor.checks import check
 from recstore.doctor.findings import Finding, note, ok, warning
 from recstore.doctor.subject import Subject
 from recstore.publication.indexes import Graph, graph_megabytes
+from recstore.selects import planned
 
 LEAST = 64
 """Megabytes that a build asks for at least; also what a container has of shared memory unless told otherwise."""
@@ -43,17 +44,16 @@ def estimate(subject: Subject, name: str) -> tuple[int, str] | None:
 
 def _distinct(subject: Subject, name: str, column: str) -> int:
     """Distinct ids in the source, as the planner expects."""
-    query = sql.SQL("EXPLAIN (FORMAT JSON) SELECT DISTINCT i.{} FROM {} i").format(
+    query = sql.SQL("SELECT DISTINCT i.{} FROM {} i").format(
         sql.Identifier(column), sql.Identifier(name, "interactions")
     )
     try:
         with subject.connection.transaction():
-            row = subject.connection.execute(query).fetchone()
+            return int(planned(subject.connection, query)["Plan Rows"])
     except psycopg.DatabaseError:  # `source-readable` tells
         if subject.connection.closed:
             raise
         return 0
-    return int(row["QUERY PLAN"][0]["Plan"]["Plan Rows"]) if row else 0
 
 
 def _ran_out(live: dict[str, Any], words: str) -> bool:

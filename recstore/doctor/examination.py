@@ -1,5 +1,6 @@
 """Runs the checks, each by itself: what goes wrong with one is a finding, and holds up no other."""
 
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ import psycopg
 from psycopg import errors as pg
 from psycopg.rows import dict_row
 
-from recstore import health, servers
+from recstore import servers
 from recstore.config import Settings
 from recstore.database import Connection, conninfo, one_line, why_not
 from recstore.doctor import (
@@ -31,6 +32,8 @@ from recstore.doctor.checks import CHECKS, Check, Transaction
 from recstore.doctor.findings import Finding, error, warning
 from recstore.doctor.subject import Subject, look_around
 from recstore.errors import ConnectionFailed, RecstoreError
+from recstore.names import quoted
+from recstore.pooler import cut_off
 
 MODULES = (server, rights, source, lists, readers, build, publications, pooler, sessions, leftovers, background, gpu)
 """Importing them puts their checks into the list."""
@@ -113,8 +116,11 @@ def _not_reached(found: str) -> Finding:
         "Nothing in the database could be looked at. See that the server runs, that this machine may reach its port, and that"
         " role, password and database are right. Without a database of your own, `recstore start` runs one."
     )
-    setting = "RECSTORE_DATABASE_URL=postgresql://ROLE:PASSWORD@HOST:5432/DATABASE"
-    return replace(error(found, means, setting), check=CONNECTION, group="server")
+    remedy = "RECSTORE_DATABASE_URL=postgresql://ROLE:PASSWORD@HOST:5432/DATABASE"
+    if unknown := re.search(r'role "(.+)" does not exist', found):
+        means = "Nothing in the database could be looked at. As an administrator, make the role that the URL names:"
+        remedy = f"CREATE ROLE {quoted(unknown[1])} LOGIN PASSWORD '...';"
+    return replace(error(found, means, remedy), check=CONNECTION, group="server")
 
 
 def _of_database(
@@ -173,7 +179,7 @@ def _whom(subject: Subject, check: Check) -> Iterator[tuple[str | None, str | No
 def _looking(connection: Connection, transaction: Transaction = "read only") -> Iterator[None]:
     """The transaction of a check, in which no statement takes long and nothing is waited for. A server that is frozen is cut
     off."""
-    cut = threading.Timer(CUT_OFF, health.cut_off, [connection])
+    cut = threading.Timer(CUT_OFF, cut_off, [connection])
     cut.daemon = True
     cut.start()
     try:

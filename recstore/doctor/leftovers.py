@@ -7,7 +7,7 @@ from recstore.doctor.findings import Finding, error, note, ok, warning
 from recstore.doctor.subject import Subject
 from recstore.measuring import scratch
 from recstore.publication import barriers, indexes
-from recstore.runs import LOCK_NAMESPACE
+from recstore.runs import LISTS_NAMESPACE, LOCK_NAMESPACE
 
 
 @check("runs", "leftovers", "recommender", own=True)
@@ -29,11 +29,12 @@ def runs(subject: Subject, name: str) -> Iterator[Finding]:
                 "Its process hangs or sleeps. A worker's dispatch ends its session a minute past that; this does so now:",
                 *([f"SELECT pg_terminate_backend({row['pid']});"] if row["pid"] else []),
             )
-    for row in subject.rows("doctor_lock_without_run", **keys, namespace=LOCK_NAMESPACE):
+    for row in subject.rows("doctor_lock_without_run", **keys, trainings=LOCK_NAMESPACE, lists=LISTS_NAMESPACE):
         quiet = False
+        lock, others = ("lock of its lists", "No lists") if row["lists"] else ("lock", "No other run")
         yield warning(
-            f"the session {row['pid']} of {row['application_name']} holds the recommender's lock, though its run has ended",
-            "No other run can begin until that session ends. It belongs to a process that is gone, or that hangs:",
+            f"the session {row['pid']} of {row['application_name']} holds the recommender's {lock}, and no run is at work",
+            f"{others} can begin until that session ends. It belongs to a process that is gone or hangs, or to a pooler:",
             f"SELECT pg_terminate_backend({row['pid']});",
         )
     if quiet:

@@ -24,10 +24,16 @@ def list_tables(subject: Subject, name: str) -> Iterator[Finding]:
         if into is None:
             continue
         try:
-            tables.look_at(subject.connection, recommender, into, shape.command)
+            tables.look_at(subject.connection, name, into, shape)
         except RecstoreError as refused:
             statement = str(getattr(refused, "remedy", "")).rpartition("run: ")[2]
             remedy = statement if statement.endswith(";") else f"recstore alter {name} {option} none"
-            yield error(f"{shape.command} can not write its lists to {into}", refused.message, remedy)
+            reason = getattr(refused, "reason", "")
+            means = (
+                f"{reason[0].upper()}{reason[1:]}. The workers' next lists fail; what is there stays."
+                if reason
+                else refused.message
+            )
+            yield error(f"{shape.command} can not write its lists to {into}", means, remedy)
         else:
             yield ok(f"{shape.command} can write its lists to {into}")

@@ -3,6 +3,7 @@ exactly, inherited ones too; only CREATE EXTENSION (see `server`) has to be trie
 
 from collections.abc import Iterator
 
+from recstore.database import LIFTED
 from recstore.doctor.checks import check
 from recstore.doctor.findings import Finding, error, note, ok, warning
 from recstore.doctor.subject import Subject
@@ -61,32 +62,12 @@ def read_all_stats(subject: Subject) -> Iterator[Finding]:
         )
 
 
-LIFTED = (
-    "statement_timeout",
-    "transaction_timeout",
-    "idle_in_transaction_session_timeout",
-    "idle_session_timeout",
-    "default_transaction_read_only",
-)
-"""What recstore turns off in its own sessions (`database.OWN_SETTINGS`)."""
-
-
 @check("role-settings", "rights")
 def role_settings(subject: Subject) -> Iterator[Finding]:
     rows = subject.rows("doctor_settings_of_role", names=[*LIFTED, "lock_timeout", "temp_file_limit"])
     found = {row["name"]: row for row in rows if row["is_set"] or row["value"] == "on"}
     role, database = subject.quoted(subject.role), subject.quoted(subject.database)
     quiet = True
-    # the bulk read of the source sets its own statement_timeout, and nothing else
-    limit = found.pop("transaction_timeout", None)
-    if limit and int(limit["value"]) < 1000 * subject.settings.source_timeout:
-        quiet = False
-        yield warning(
-            f"transaction_timeout is {int(limit['value']) / 1000:g} s for this role",
-            "A training reads its whole source in one transaction, which is ended then, although"
-            f" RECSTORE_SOURCE_TIMEOUT allows {subject.settings.source_timeout:g} s. Turn it off for recstore's role:",
-            f"ALTER ROLE {role} IN DATABASE {database} SET transaction_timeout = 0;",
-        )
     limit = found.pop("temp_file_limit", None)
     if limit:
         quiet = False

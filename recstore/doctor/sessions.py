@@ -72,7 +72,7 @@ def long_transactions(subject: Subject) -> Iterator[Finding]:
         yield note(
             f"{_who(row)} ({row['state'] or 'of unknown state'})",
             "A transaction this old keeps generations that are no longer needed from being removed; one that has used a"
-            " recommender's views also holds the next flip (see `flip-holders`). See what it is before you end it:",
+            " recommender's views may also hold the next flip (see `flip-holders`). See what it is before you end it:",
             _end(row),
         )
     hidden = subject.row("doctor_hidden_transactions")["sessions"]
@@ -86,12 +86,13 @@ def long_transactions(subject: Subject) -> Iterator[Finding]:
         yield ok(f"no transaction is open for longer than RECSTORE_FLIP_WAIT, {patience:g} s")
 
 
-@check("flip-holders", "sessions", "recommender")
+@check("flip-holders", "sessions", "recommender", own=True)
 def flip_holders(subject: Subject, name: str) -> Iterator[Finding]:
-    """Of one recommender: whoever holds a lock on its relations, so that a generation made now could not go live."""
+    """Of one recommender: whoever used its views before the next generation was attached, which could not go live now."""
     patience = subject.settings.flip_wait
+    recommender = subject.registered[name]
     quiet = True
-    for row in subject.rows("doctor_lock_holders", schema=name):
+    for row in subject.rows("doctor_flip_holders", recommender_id=recommender.id, parents=recommender.parents()):
         if row["application_name"].startswith("recstore") or (row["seconds"] is not None and row["seconds"] < patience):
             continue
         quiet = False

@@ -1,6 +1,5 @@
 """The source: whether it can be read, what row-level security hides, and how one user's rows are found."""
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +11,7 @@ from recstore.database import one_line
 from recstore.doctor.checks import check
 from recstore.doctor.findings import Finding, error, ok, warning
 from recstore.doctor.subject import Subject
+from recstore.selects import index_statement
 
 PATIENCE = 2.0
 """Seconds that the lookup of one user may take here."""
@@ -103,7 +103,7 @@ def source_lookup(subject: Subject, name: str) -> Iterator[Finding]:
     source = subject.registered[name].definition.source
     lookup = sources.check_lookup(subject.connection, name, PATIENCE)
     if lookup.problem:
-        there = subject.rows("doctor_column_type", schema=name, view="interactions", column="user_id")
+        there = subject.rows("column_type", schema=name, view="interactions", column="user_id")
         if there and not unreadable(subject, name, "interactions", subject.role):  # else other checks tell
             yield warning(
                 f"how one user's rows are found could not be seen: {lookup.problem}",
@@ -119,9 +119,7 @@ def source_lookup(subject: Subject, name: str) -> Iterator[Finding]:
         return
     publish = f"recstore alter {name} --seen published"
     if not lookup.indexed:
-        with subject.connection.transaction():
-            subject.connection.execute("SET TRANSACTION READ ONLY")
-            statement = index_statement(subject, name, "interactions", "user_id")
+        statement = index_statement(subject.connection, name, "interactions", "user_id")
         means = "Every recommend() looks up what its user has seen, and reads far more than those rows."
         if statement:
             means += " An index mends that, made by the table's owner; so does a table that each generation publishes"
@@ -166,7 +164,7 @@ def eligible_items(subject: Subject, name: str) -> Iterator[Finding]:
     except pg.UndefinedTable:
         return  # `objects` tells
     if not indexed:
-        statement = index_statement(subject, name, "candidates", "item_id")
+        statement = index_statement(subject.connection, name, "candidates", "item_id")
         yield warning(
             "whether one item is a candidate is found without an index",
             "Each list of items asks that of hundreds of them. Make an index on the column of item ids, or a simpler query.",
@@ -180,59 +178,3 @@ def eligible_items(subject: Subject, name: str) -> Iterator[Finding]:
         )
     else:
         yield ok(f"{found.eligible:,} of the live generation's {found.items:,} items are candidates")
-
-
-def index_statement(subject: Subject, name: str, view: str, column: str) -> str | None:
-    """The CREATE INDEX that lets the rows of one id be found in a view of the recommender: on the column, or expression, that
-    the plan compares with the id while it scans a table. None where it does so nowhere."""
-    connection = subject.connection
-    kind = subject.row("doctor_column_type", schema=name, view=view, column=column)["type"]
-    statement = sql.Identifier("recstore_doctor_lookup")
-    query = sql.SQL("PREPARE {} ({}) AS SELECT true FROM {} i WHERE i.{} = $1")
-    connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
-    identifiers = sql.Identifier(name, view), sql.Identifier(column)
-    connection.execute(query.format(statement, sql.SQL(kind), *identifiers))
-    try:
-        row = connection.execute(
-            sql.SQL("EXPLAIN (VERBOSE, FORMAT JSON) EXECUTE {} (NULL)").format(statement)
-        ).fetchone()
-    finally:
-        connection.execute(sql.SQL("DEALLOCATE {}").format(statement))
-    assert row is not None
-    for node in _nodes(row["QUERY PLAN"][0]["Plan"]):
-        expression = compared(node.get("Filter", ""), node.get("Alias", ""))
-        if expression is None or "Relation Name" not in node:
-            continue
-        cast = re.fullmatch(r"\((\w+|\"[^\"]+\")\)::text", expression)
-        plain = (cast[1] if cast else expression).strip('"')
-        found = subject.row("doctor_indexable", schema=node["Schema"], name=node["Relation Name"], column=plain)
-        if cast and found["type"] == "character varying":  # whose index serves text
-            expression = cast[1]
-        if not re.fullmatch(r"\w+|\"[^\"]+\"", expression):
-            expression = f"({expression})"
-        concurrently = "" if found["partitioned"] else "CONCURRENTLY "
-        return f"CREATE INDEX {concurrently}ON {subject.quoted(found['schema'], found['name'])} ({expression});"
-    return None
-
-
-def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for part in plan.get("Plans", ()):
-        yield from _nodes(part)
-
-
-def compared(condition: str, alias: str) -> str | None:
-    """What a filter compares with $1, as an index would have it: `((v.b > 1) AND ((v.a)::text = $1))` gives `(a)::text`."""
-    opened: list[int] = []
-    quote = ""
-    for at, letter in enumerate(condition):
-        if quote or letter in "'\"":
-            quote = "" if letter == quote else quote or letter
-        elif letter == "(":
-            opened.append(at)
-        elif letter == ")" and opened:
-            opened.pop()
-        elif opened and condition.startswith(" = $1)", at):
-            expression = condition[opened[-1] + 1 : at]
-            return re.sub(rf'(?<![\w"]){re.escape(alias)}\.|"{re.escape(alias)}"\.', "", expression)
-    return None

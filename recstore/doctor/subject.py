@@ -1,16 +1,16 @@
 """What the checks are run on: a connection, whose role it is, and which recommenders and readers there are."""
 
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
 
-from recstore import objects, readiness, registry, sqlfile
+from recstore import readiness, registry, rights, sqlfile
 from recstore.config import Settings
 from recstore.database import Connection, one_line
-from recstore.errors import InvalidInput, RecommenderNotFound, RecstoreError
+from recstore.errors import RecommenderNotFound, RecstoreError
 from recstore.measuring import scratch
+from recstore.names import readable
 from recstore.objects import Registered
 
 
@@ -61,8 +61,7 @@ class Subject:
 
     def quoted(self, *names: str) -> str:
         """As SQL writes the name of an object, with quotes where it takes them: a person reads it."""
-        plain = (re.fullmatch(r"[a-z_][a-z0-9_$]*", name) and name not in self.keywords for name in names)
-        return ".".join(name if is_plain else objects.quoted(name) for name, is_plain in zip(names, plain, strict=True))
+        return ".".join(readable(name, self.keywords) for name in names)
 
 
 def look_around(
@@ -84,7 +83,7 @@ def look_around(
         private=self["private"],
         own=False,
         problem=None,
-        keywords=frozenset(row["word"] for row in connection.execute(sqlfile.query("doctor_keywords")).fetchall()),
+        keywords=frozenset(row["word"] for row in connection.execute(sqlfile.query("keywords")).fetchall()),
         names=[row["name"] for row in connection.execute(sqlfile.query("doctor_recommender_schemas")).fetchall()],
     )
     if subject.revision == readiness.head() and self["readable"]:
@@ -107,8 +106,7 @@ def look_around(
         passing = connection.execute(sqlfile.query("scratch_schemas"), {"mark": scratch.MARK}).fetchall()
         subject.names = [known for known in subject.names if {"name": known} not in passing]
     for role in readers:
-        if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [role]).fetchone() is None:
-            raise InvalidInput(f"There is no role named {role!r}.")
+        rights.check_role(connection, role)
     for known in subject.names:
         subject.readers[known] = [(role, True) for role in readers] or [
             (row["role"], row["people"])

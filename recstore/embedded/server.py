@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
@@ -25,7 +24,6 @@ class Server:
     data: Path
     sockets: Path
     pid: int
-    started: datetime
     database: str = "postgres"
 
     @property
@@ -49,8 +47,8 @@ def pid_file(data: Path) -> list[str]:
 def recorded(data: Path, version: int, database: str = "postgres") -> Server | None:
     """The server that PostgreSQL's own pid file tells of; it may have been killed since."""
     match pid_file(data):
-        case [pid, _, started, _, sockets, _, _, status, *_] if status.strip() == "ready":
-            return Server(version, data, Path(sockets), int(pid), datetime.fromtimestamp(int(started), UTC), database)
+        case [pid, _, _, _, sockets, _, _, status, *_] if status.strip() == "ready":
+            return Server(version, data, Path(sockets), int(pid), database)
     return None
 
 

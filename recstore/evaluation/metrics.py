@@ -46,18 +46,6 @@ class Metrics:
         return {"users": self.users, "items": self.items, "values": dict(self.values)}
 
 
-def sample_users(test: sparse.csr_matrix, *, number: int | None = None, share: float | None = None, seed: int) -> Users:
-    """A sample of the users with a held-out item, drawn without replacement from the seed: so many, or this share of them
-    (at least one); all where there are no more. Indices, ascending. Raises InvalidInput unless exactly one is given, and
-    is positive, a share at most 1."""
-    sizes = (number is not None and number >= 1, share is not None and 0 < share <= 1)
-    if (number is None) == (share is None) or not any(sizes):
-        raise InvalidInput(f"A sample is a number of users or a share up to 1; given: number {number}, share {share}.")
-    users = np.flatnonzero(np.diff(test.indptr))
-    size = min(len(users), number or max(1, round((share or 1) * len(users))))
-    return np.sort(np.random.default_rng(seed).choice(users, size, replace=False))
-
-
 def evaluate(
     scorer: Scorer,
     train: sparse.csr_matrix,

@@ -12,7 +12,6 @@ from psycopg import errors as pg
 
 from recstore import registry, sqlfile
 from recstore.arrow import Reading, reading
-from recstore.config import Settings
 from recstore.database import Connection, connect, plain_errors
 from recstore.errors import GenerationNotFound, NotTrained
 from recstore.exchange.archive import Archive
@@ -43,7 +42,6 @@ class Written:
 
 def export(
     url: str,
-    settings: Settings,  # noqa: ARG001
     name: str,
     path: Path,
     *,

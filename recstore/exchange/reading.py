@@ -156,7 +156,7 @@ def _about(arrays: dict[str, Array]) -> About:
         raise ValueError("it is no file of `recstore export` (no text `about` in it)")
     try:
         said = json.loads(text.item())
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter: nested ever deeper
         said = None
     if not isinstance(said, dict) or said.get("format") != FORMAT:
         raise ValueError(f"it is no file of `recstore export` (`about` does not say {FORMAT!r})")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from recstore.beside import written_beside
 from recstore.errors import InvalidInput, ReportNotWritten
 
 MOST = 100_000
@@ -79,15 +80,12 @@ class BadLines:
         return [(line, self.reasons[line]) for line in self.lines()[:number].tolist()]
 
     def write(self, path: Path) -> None:
-        """As CSV: line, reason, text. Raises ReportNotWritten."""
-        try:
-            with path.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.writer(file)
-                writer.writerow(["line", "reason", "text"])
-                for line in self.lines().tolist():
-                    writer.writerow([line, self.reasons[line], self.texts.get(line, "")])
-        except OSError as error:
-            raise ReportNotWritten(path=path, reason=error.strerror) from None
+        """As CSV: line, reason, text; whole or not at all. Raises ReportNotWritten."""
+        with written_beside(path, ReportNotWritten) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["line", "reason", "text"])
+            for line in self.lines().tolist():
+                writer.writerow([line, self.reasons[line], self.texts.get(line, "")])
 
 
 def as_text(record: bytes) -> str:

@@ -88,16 +88,16 @@ class TextReader:
                 header = False
                 bad.unmake(found.line, found.reason, found.text)
                 continue
-            keep = ~found.blank
+            keep = ~found.blank & (found.lines >= self.layout.begins)
             for index, reason in found.broken.items():
                 keep[index] = False
                 bad.unmake(int(found.lines[index]), reason, found.text(index))
-            if header and keep.any():
-                keep[np.flatnonzero(keep)[0]] = False
-                header = False
             for index in np.flatnonzero(keep & ((found.fields != fields) | found.stray)).tolist():
                 keep[index] = False
                 bad.unmake(int(found.lines[index]), self._wrong(found, index), found.text(index))
+            if header and keep.any():
+                keep[np.flatnonzero(keep)[0]] = False
+                header = False
             for index, reason in _unreadable(found, self.layout.encoding):
                 if keep[index]:
                     keep[index] = False

@@ -1,8 +1,9 @@
 """The first reading of a file: all of it is looked at, and nothing is written. What comes of it is a `Plan`."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -47,6 +48,34 @@ class Wanted:
     primary_key: Sequence[str] = ()
     allowed: Allowed = field(default_factory=Allowed)
     keep_bad: bool = False
+
+
+def wanted_of(
+    table: str,
+    append: bool,
+    replace: bool,
+    text: Given,
+    columns: Sequence[str] | None,
+    type: Mapping[str, str] | None,
+    null: Sequence[str] | None,
+    primary_key: Sequence[str],
+    max_bad: float | str,
+    bad: str | Path | None,
+) -> Wanted:
+    """What `load` is asked for. Raises InvalidInput."""
+    if append and replace:
+        raise InvalidInput("--append and --replace exclude each other.")
+    return Wanted(
+        table=table,
+        mode="append" if append else "replace" if replace else "create",
+        given=text,
+        columns=columns,
+        nulls=tuple(null or [""]),
+        types=dict(type or {}),
+        primary_key=primary_key,
+        allowed=Allowed.parse(str(max_bad)),
+        keep_bad=bad is not None,
+    )
 
 
 @dataclass
@@ -109,6 +138,9 @@ class PlannedColumn:
                     f"{name} is text because of {tally.misfits:,} of {tally.counts.total():,} values, the first"
                     f" {shortened(value)} on {unit} {line:,}. To call those {unit}s bad instead: --type {name}={nearly}"
                 )
+            elif meant := tally.meant():
+                kind, why = meant
+                self.note = f"{name} is text because of {why}. To have it otherwise: --type {name}={kind}"
             elif not tally.counts:
                 self.note = f"{name} has no values at all: text, unless you say --type {name}=TYPE"
         if not self.textual:

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import Decimal
 from enum import IntEnum
@@ -37,7 +37,7 @@ class Kind(IntEnum):
 _DAY = "[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
 _TIME = "[ T]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.][0-9]{1,6}0{0,3})?)?"
 _PATTERNS = {
-    Kind.INTEGER: "^-?(0|[1-9][0-9]{0,17})$",
+    Kind.INTEGER: "^(0|-?[1-9][0-9]{0,17})$",
     Kind.CODE: "^[+-]?[0-9]+$",
     Kind.DECIMAL: "^-?((0|[1-9][0-9]{0,200})([.][0-9]{0,100})?|[.][0-9]{1,100})([eE][+-]?[0-9]{1,2})?$",
     Kind.BOOLEAN: "^(?i:true|false|t|f)$",
@@ -124,6 +124,8 @@ class Tally:
     high: int = 0
     exact: bool = False
     """Whether there is a decimal number that a double would round."""
+    marked: bool = False
+    """Whether there are digits with leading zeros or a plus, which no number keeps."""
     texts: list[tuple[int, str]] = field(default_factory=list)
     """(line, value) of the first that are plain text."""
 
@@ -139,6 +141,9 @@ class Tally:
             self.low, self.high = min(self.low, ends["min"]), max(self.high, ends["max"])
         if Kind.DECIMAL in present and not self.exact:
             self.exact = not doubles_keep(values.filter(pa.array(kinds == Kind.DECIMAL)))
+        if Kind.CODE in present and not self.marked:
+            codes = values.filter(pa.array(kinds == Kind.CODE))
+            self.marked = pc.any(pc.match_substring_regex(codes, "^([+]|[+-]?0[0-9])")).as_py()
         if Kind.TEXT in present and len(self.texts) < KEPT_TEXTS:
             found = np.flatnonzero(kinds == Kind.TEXT)[: KEPT_TEXTS - len(self.texts)]
             self.texts += zip(lines[found].tolist(), values.take(pa.array(found)).to_pylist(), strict=True)
@@ -161,6 +166,20 @@ class Tally:
             return None
         kind = self.type_of(set(self.counts) - {Kind.TEXT})
         return kind if kind != "text" else None
+
+    def meant(self) -> tuple[str, str] | None:
+        """The type that PostgreSQL would take the values for, where the column is text for little, and what that is."""
+        why, whole = "whole numbers that a bigint does not hold", self
+        if self.misfits:
+            why, whole = "blanks around values", replace(self, counts=self.counts.copy(), texts=[])
+            del whole.counts[Kind.TEXT]
+            texts = pa.array([value for _, value in self.texts], pa.string())
+            whole.add(pc.utf8_trim_whitespace(texts), np.array([line for line, _ in self.texts], np.int64))
+        kinds = set(+whole.counts)
+        kind = whole.type_of(kinds)
+        if Kind.CODE in kinds and not whole.marked and kinds <= {Kind.INTEGER, Kind.CODE, Kind.DECIMAL}:
+            kind = "numeric"
+        return (kind, why) if kind not in ("text", "uuid") else None
 
     def type_of(self, kinds: set[Kind]) -> str:
         kinds = {kind for kind in kinds if self.counts[kind]}

@@ -4,7 +4,7 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +34,9 @@ HEADER_WORDS = (
     "rating",
     "visitor",
 )
+BETWEEN = re.compile(r"\s|::|[\x01^~]")
+"""What stands between fields in files that have none of the usual delimiters."""
+
 NAMED = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "bar": "|", "pipe": "|", "space": " "}
 
 
@@ -50,12 +53,14 @@ class Given:
 
 @dataclass(frozen=True)
 class Layout:
-    """What a text file was found to be; `names` are its header's, or None."""
+    """What a text file was found to be; `names` are its header's, or None. The header is the first record of so many fields."""
 
     dialect: Dialect
     encoding: str
     fields: int
     names: tuple[str, ...] | None
+    begins: int = 1
+    """The first line of the data: 2 where the first is Excel's `sep=;`."""
 
     def __str__(self) -> str:
         dialect = self.dialect
@@ -77,10 +82,14 @@ def mark(text: str, option: str) -> str:
 
 def sniff(name: str, pieces: Iterator[bytes], given: Given, encoding: str, known: Collection[str] = ()) -> Layout:
     """What the text is, from its beginning; `name` is the file's, whose ending counts, `known` are columns of the table that
-    it goes to. Raises InvalidInput for a text without a line."""
+    it goes to. Raises InvalidInput for a text without a line, or one that is several values a line with no delimiter found."""
     sample = b"".join(itertools.islice(pieces, 2))
     if len(sample) > SAMPLE:
         sample = sample[: sample.rfind(b"\n", 0, SAMPLE) + 1] or sample
+    begins = 1
+    if said := re.match(rb'"?sep=(.)"?\r?\n', sample):
+        sample, begins = sample[said.end() :], 2
+        given = replace(given, delimiter=given.delimiter or said[1].decode("latin-1"))
     tried = [(dialect, _look(sample, dialect)) for dialect in _dialects(name, sample, given)]
     if not (tried := [(dialect, look) for dialect, look in tried if look.rows]):
         raise InvalidInput(f"{name} has no line that can be made out as fields.")
@@ -98,6 +107,7 @@ def sniff(name: str, pieces: Iterator[bytes], given: Given, encoding: str, known
         key=lambda one: (
             one[1].agreeing and one[1].fields > 1,
             one[1].mostly and one[1].fields > 1,
+            one[1].share > 0.5 and one[1].fields > 1,
             one[1].agreeing and one[1].fields > 1 and one[0].delimiter == ";" and decimal_commas,
             one[1].agreeing and one[0].delimiter == ending,
             one[1].share,
@@ -106,25 +116,57 @@ def sniff(name: str, pieces: Iterator[bytes], given: Given, encoding: str, known
     )
     if given.header and look.first != look.fields:
         raise InvalidInput(f"{name}: the header has {look.first} fields, most lines have {look.fields}.")
+    if look.fields == 1 and given.delimiter is None:
+        _refuse_several(name, [(one.delimiter, look.parted) for one, look in tried], look, ending is not None)
     rows = look.table(dialect)
-    names = (
-        rows[0]
-        if given.header or (given.header is None and look.first == look.fields and _has_header(rows, known))
-        else None
+    header = given.header is not False and rows and (given.header or _has_header(rows, known))
+    names = rows[0] if header else None
+    if names and "\ufffd" in "".join(names):
+        raise InvalidInput(
+            f"The header of {name} is not {encoding} text: say what it is with --encoding, for instance --encoding latin-1."
+        )
+    return Layout(dialect, encoding, look.fields, tuple(names) if names else None, begins)
+
+
+def _refuse_several(name: str, parted: list[tuple[str, float]], look: "_Look", table: bool) -> None:
+    """Raises InvalidInput where most lines of one column seem to be several values: they hold a delimiter, though not the same
+    number of times, or what is between numbers; in a file that calls itself a `table`, what is between anything, and a fifth
+    of the lines with a delimiter is enough."""
+    between, share = max(parted, key=lambda one: one[1])
+    what = SEPARATORS[between]
+    if share <= (0.2 if table else 0.5):
+        what, quote = "several values", b'"'
+        texts = [text.decode("utf-8", "replace").strip() for text in look.texts() if not text.startswith(quote)]
+        kinds = classify(pa.array(texts, pa.string()))
+        several = [text for text, kind in zip(texts, kinds, strict=True) if kind == Kind.TEXT and _several(text, table)]
+        if len(several) <= look.rows / 2:
+            return
+        found = BETWEEN.search(several[0])
+        between = found[0][0] if found else " "
+    written = {character: word for word, character in reversed(NAMED.items())}.get(between, repr(between))
+    unused = next((one for one in "|;~^" if not any(one.encode() in records.data for records in look.found)), "^")
+    raise InvalidInput(
+        f"{name} would be one column, but many of its lines hold {what}. Say what is between fields, as with --delimiter"
+        f" {written}; if each line is one value, a character that lines do not have: --delimiter {unused!r}"
     )
-    return Layout(dialect, encoding, look.fields, tuple(names) if names else None)
+
+
+def _several(text: str, table: bool) -> bool:
+    parts = BETWEEN.split(text)
+    return len(parts) > 1 and (table or all(re.fullmatch(r"[+-]?[0-9.]+|", part) for part in parts))
 
 
 @dataclass(frozen=True)
 class _Look:
     """A sample under one dialect: its records by piece, how many, the usual number of fields, the share of all that has it,
-    and the share that is not broken."""
+    the share that is not broken, and the share that has more than one field."""
 
     found: list[Records]
     rows: int
     fields: int
     share: float
     made: float
+    parted: float
 
     @property
     def agreeing(self) -> bool:
@@ -139,6 +181,10 @@ class _Look:
     def first(self) -> int:
         """The number of fields of the first record."""
         return next(int(records.fields[records.usable][0]) for records in self.found if records.usable.any())
+
+    def texts(self) -> list[bytes]:
+        """The records as they stand in the file."""
+        return [records.text(int(n)) for records in self.found for n in np.flatnonzero(records.usable)]
 
     def table(self, dialect: Dialect) -> list[list[str]]:
         """The first records that have the usual number of fields, as strings."""
@@ -165,8 +211,8 @@ def _look(sample: bytes, dialect: Dialect) -> _Look:
         if counts.total() + broken >= SNIFFED:
             break
     (fields, most), *_ = counts.most_common(1) or [(0, 0)]
-    rows = max(counts.total() + broken, 1)
-    return _Look(found, counts.total(), fields, most / rows, counts.total() / rows)
+    made, rows = counts.total(), max(counts.total() + broken, 1)
+    return _Look(found, made, fields, most / rows, made / rows, (made - counts[1]) / rows)
 
 
 def _dialects(name: str, sample: bytes, given: Given) -> Iterator[Dialect]:
@@ -196,7 +242,7 @@ def _has_header(rows: list[list[str]], known: Collection[str]) -> bool:
     first, rest = rows[0], rows[1:]
     if known and set(first) <= set(known):
         return True
-    if len(set(first)) < len(first) or not all(first[1:]):
+    if not all(first[1:]):
         return False
     if (classify(pa.array(first, pa.string())) != Kind.TEXT).any():
         return False
@@ -204,6 +250,8 @@ def _has_header(rows: list[list[str]], known: Collection[str]) -> bool:
         values = [value for value in column if value]
         if values and (classify(pa.array(values, pa.string())) != Kind.TEXT).mean() > 0.5:
             return True
+    if len(set(first)) < len(first):
+        return False
     named = all(re.fullmatch(r"[A-Za-z][\w .-]{0,62}|", name) for name in first)
     fresh = all(name not in column for name, column in zip(first, zip(*rest, strict=True), strict=False))
     worded = any(part.startswith(HEADER_WORDS) for name in first for part in re.split(r"[\W_]+", name.lower()))

@@ -130,10 +130,9 @@ def text_pieces(file: OpenedFile, encoding: str | None) -> Iterator[bytes]:
             decoder = None if is_utf8(encoding) else codecs.getincrementaldecoder(encoding)("surrogateescape")
             if decoder and not isinstance(decoder.decode(b""), str):
                 raise LookupError
-        except (LookupError, AttributeError):
-            raise InvalidInput(
-                f"There is no encoding named {encoding!r}; known are utf-8, latin-1, cp1252, utf-16.."
-            ) from None
+        except Exception:  # codecs that are not of text fail each in its own way
+            known = "utf-8, latin-1, cp1252, utf-16 and Python's others"
+            raise InvalidInput(f"There is no encoding of text named {encoding!r}; known are {known}.") from None
         only_returns = b"\r" in first and b"\n" not in first and decoder is None
         piece, begun = first, False
         while True:

@@ -1,4 +1,4 @@
-"""Parquet as batches: the types are the file's own, a nested column is refused, a dictionary is taken apart."""
+"""Parquet as batches: the types are the file's own, a nested column or a duration is refused, a dictionary is taken apart."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -32,13 +32,17 @@ class ParquetReader:
     nulls: Sequence[str] = ("",)
     columns: list[FileColumn] = field(init=False)
     names: list[str] = field(init=False)
+    kinds: list[pa.DataType] = field(init=False)
     what: str = field(init=False)
 
     def __post_init__(self) -> None:
         with self._open() as parquet:
             schema = parquet.schema_arrow
             self.names = [name for name in schema.names if not name.startswith(PANDAS_INDEX)]
-            self.columns = [FileColumn(name, _sql_type(schema.field(name).type)) for name in self.names]
+            self.kinds = [schema.field(name).type for name in self.names]
+            self.columns = [
+                FileColumn(name, _sql_type(kind)) for name, kind in zip(self.names, self.kinds, strict=True)
+            ]
             codecs = {
                 parquet.metadata.row_group(0).column(n).compression.lower()
                 for n in range(parquet.metadata.num_columns if parquet.metadata.num_row_groups else 0)
@@ -55,13 +59,13 @@ class ParquetReader:
             raise InvalidInput(f"{self.file.name} can not be read as Parquet: {reason}.") from None
 
     def batches(self, wanted: Sequence[int], bad: BadLines) -> Iterator[Batch]:
-        """Columns `wanted`, by position, in that order. Raises InvalidInput for one that is nested."""
+        """Columns `wanted`, by position, in that order. Raises InvalidInput for one of a type that is not taken."""
         names = [self.names[position] for position in wanted]
         for position in wanted:
             if self.columns[position].type is None:
                 raise InvalidInput(
-                    f"Column {self.columns[position].name!r} of {self.file.name} is nested, which a table's column is not."
-                    " Leave it out with --columns, or flatten the file."
+                    f"Column {self.columns[position].name!r} of {self.file.name} is of Arrow's type {self.kinds[position]},"
+                    " which no column here takes. Leave it out with --columns, or convert it in the file."
                 )
         row = 1
         with self._open() as parquet:
@@ -76,7 +80,7 @@ class ParquetReader:
 
 
 def _sql_type(kind: pa.DataType) -> str | None:
-    """PostgreSQL's type for an Arrow type; None for nested ones. Text may still turn out to be uuids."""
+    """PostgreSQL's type for an Arrow type; None for nested ones, durations and the like. Text may still turn out to be uuids."""
     types = pa.types
     if types.is_dictionary(kind):
         return _sql_type(kind.value_type)

@@ -12,9 +12,15 @@ from psycopg import sql
 from recstore.database import Connection, one_line
 from recstore.errors import InvalidInput, PermissionDenied, TableExists
 from recstore.files.batches import FileColumn
+from recstore.names import quoted, readable
 from recstore.sqlfile import query
 
 Mode = Literal["create", "append", "replace"]
+
+MOST_COLUMNS = 1600
+"""Of a table of PostgreSQL."""
+
+SYSTEM_COLUMNS = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
 
 KINDS = {
     "v": "a view",
@@ -46,7 +52,7 @@ class Target:
 
     def plain(self, name: str) -> str:
         """The name as this server has it, quoted where it must be."""
-        return plain(name) if name not in self.keywords else f'"{name}"'
+        return readable(name, self.keywords)
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,8 @@ class TableColumn:
     required: bool
     generated: bool
     has_default: bool
+    sequence: str | None
+    """That gives it its next value, where it is serial or an identity."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +79,6 @@ class Match:
     type: str | None
     textual: bool
     required: bool
-
-
-def plain(name: str) -> str:
-    """The name as SQL has it, quoted where its letters want that."""
-    return name if re.fullmatch(r"[a-z_][a-z0-9_$]*", name) else '"' + name.replace('"', '""') + '"'
 
 
 def find_target(connection: Connection, table: str, mode: Mode) -> Target:
@@ -100,6 +103,7 @@ def find_target(connection: Connection, table: str, mode: Mode) -> Target:
                 f"There is no table {table}, so nothing can be added to it or replaced: leave out --{mode}."
             )
         return replace(_new_target(connection, table, named["parts"], named["path"]), keywords=words)
+    _refuse_reserved(connection, table, found["schema"])
     if found["kind"] not in "rp":
         what = KINDS.get(found["kind"], "no table")
         raise InvalidInput(f"{table} is {what}; files are loaded into tables.")
@@ -110,8 +114,13 @@ def find_target(connection: Connection, table: str, mode: Mode) -> Target:
             raise PermissionDenied(
                 role=connection.info.user,
                 reason=f"it has no right to {right} on {table}",
-                remedy=f"Have the owner run: GRANT {right} ON {table} TO {_role(connection)};",
+                remedy=f"Have the owner run: GRANT {right} ON {table} TO {quoted(connection.info.user)};",
             )
+    if found["row_security"]:
+        raise InvalidInput(
+            f"{table} has row-level security for the role {connection.info.user}, which PostgreSQL's COPY into it does not"
+            " take. Load into another table, and INSERT from there."
+        )
     if mode == "replace" and found["cascading"]:
         raise InvalidInput(
             f"Rows of {', '.join(found['cascading'])} follow those of {table} by ON DELETE CASCADE or SET: replacing would"
@@ -132,22 +141,27 @@ def _new_target(connection: Connection, table: str, parts: Sequence[str], path: 
     if len(parts) == 1 and not path:
         raise InvalidInput(f"There is no schema to make {table} in: write it as schema.table.")
     schema = parts[0] if len(parts) == 2 else path[0]
+    _refuse_reserved(connection, table, schema)
     found = connection.execute(query("may_create"), {"schema": schema}).fetchone()
     if found is None:
         raise InvalidInput(
-            f"There is no schema {schema!r} to make {table} in. Make it first: CREATE SCHEMA {plain(schema)};"
+            f"There is no schema {schema!r} to make {table} in. Make it first: CREATE SCHEMA {readable(schema)};"
         )
     if not found["may_create"]:
         raise PermissionDenied(
             role=connection.info.user,
             reason=f"it may not make a table in schema {schema}",
-            remedy=f"Have the owner run: GRANT USAGE, CREATE ON SCHEMA {plain(schema)} TO {_role(connection)};",
+            remedy=f"Have the owner run: GRANT USAGE, CREATE ON SCHEMA {readable(schema)} TO {quoted(connection.info.user)};",
         )
     return Target(schema, parts[-1], "create")
 
 
-def _role(connection: Connection) -> str:
-    return sql.Identifier(connection.info.user).as_string(connection)
+def _refuse_reserved(connection: Connection, table: str, schema: str) -> None:
+    if connection.execute(query("reserved_schema"), {"schema": schema}).fetchone():
+        raise InvalidInput(
+            f"{table} is in the schema {schema!r}, which belongs to recstore, a recommender or the server. Name a table in one of"
+            " your own: --table schema.table"
+        )
 
 
 def match(
@@ -193,6 +207,12 @@ def _new_columns(
 ) -> list[Match]:
     names = [simple_name(column.name, position) for position, column in picked]
     _once(names, "two columns of the file are named")
+    if len(names) > MOST_COLUMNS:
+        raise InvalidInput(
+            f"The file has {len(names):,} columns; a table has at most {MOST_COLUMNS:,}. Choose with --columns."
+        )
+    for name in SYSTEM_COLUMNS.intersection(names):
+        raise InvalidInput(f"PostgreSQL keeps the column name {name!r} for itself. Name the columns with --columns.")
     for option, wanted in (("--type", types), ("--primary-key", dict.fromkeys(primary_key, ""))):
         for name in wanted:
             if name not in names:

@@ -17,6 +17,7 @@ from recstore.files.bad_lines import BadLines
 from recstore.files.batches import Batch
 from recstore.files.examining import Plan, PlannedColumn, Watch, without_nulls
 from recstore.files.target import Target
+from recstore.names import quoted
 
 LOCK_SECONDS = 10
 """Seconds that replacing waits for those who write to the table just now, and statistics for those who alter it."""
@@ -40,11 +41,12 @@ def write(connection: Connection, plan: Plan, watch: Watch) -> int:
     try:
         with connection.transaction():
             _prepare(connection, plan)
-            rows = _copy(connection, plan, watch)
+            rows, copied = _copy(connection, plan, watch)
             if rows != plan.good:
                 raise InvalidInput(
                     f"{plan.file.name} has changed while it was read, so nothing was written. Load it again."
                 )
+            _check_all_arrived(plan, rows, copied, watch)
             if target.mode == "create" and plan.primary_key:
                 _add_key(connection, plan)
     except KeyboardInterrupt:
@@ -57,7 +59,30 @@ def write(connection: Connection, plan: Plan, watch: Watch) -> int:
         raise LoadRefused(table=target, reason=_told(plan, error), remedy=_remedy(error)) from None
     watch.stage("load", time.monotonic() - began, {"told": f"{rows:,} rows into {target}"})
     _gather_statistics(connection, target, rows, watch)
+    _tell_sequences(plan, watch)
     return rows
+
+
+def _check_all_arrived(plan: Plan, rows: int, copied: int, watch: Watch) -> None:
+    """A table's own trigger may keep rows out, or put them elsewhere, as old ways of partitioning do."""
+    if copied == rows:
+        return
+    reason = f"of {rows:,} rows it took {copied:,}: a trigger of its own kept the others out, or put them elsewhere"
+    if plan.target.mode == "replace":
+        raise LoadRefused(table=plan.target, reason=reason, remedy="Use --append, or load into another table.")
+    watch.warn(f"{plan.target}: {reason}.")
+
+
+def _tell_sequences(plan: Plan, watch: Watch) -> None:
+    """A sequence does not see the values that came from a file, and would give them again."""
+    filled = {column.match.name for column in plan.columns}
+    for column in plan.target.columns:
+        if column.sequence and column.name in filled:
+            mended = f"SELECT setval('{column.sequence}', max({quoted(column.name)})) FROM {plan.target};"  # noqa: S608
+            watch.warn(
+                f"{plan.target} takes its next {column.name} from a sequence that has not seen the file's. So that it gives none"
+                f" of them again, run: {mended}"
+            )
 
 
 def _gather_statistics(connection: Connection, target: Target, rows: int, watch: Watch) -> None:
@@ -97,18 +122,25 @@ def _prepare(connection: Connection, plan: Plan) -> None:
             ) from None
         connection.execute("SET LOCAL lock_timeout = 0")
         connection.execute(delete)
+        if connection.execute(sql.SQL("SELECT FROM {} LIMIT 1").format(plan.target.identifier)).fetchone() is not None:
+            raise LoadRefused(
+                table=plan.target,
+                reason="a trigger or a rule of its own keeps rows from being deleted",
+                remedy="Use --append, or load into another table.",
+            )
 
 
-def _copy(connection: Connection, plan: Plan, watch: Watch) -> int:
+def _copy(connection: Connection, plan: Plan, watch: Watch) -> tuple[int, int]:
+    """The number of rows that were sent, and of those that the table took."""
     names = sql.SQL(", ").join(sql.Identifier(column.match.name) for column in plan.columns)
     statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT text, ENCODING 'UTF8')").format(plan.target.identifier, names)
-    rows = 0
-    with connection.cursor().copy(statement) as copy:
+    rows, cursor = 0, connection.cursor()
+    with cursor.copy(statement) as copy:
         for batch in good_rows(plan):
             copy.write(as_copy_text(plan.columns, batch.columns, plan.reader.nulls))
             rows += len(batch)
             watch.progress("load", *plan.file.progress(), f"MB, {rows:,} rows")
-    return rows
+    return rows, cursor.rowcount
 
 
 def good_rows(plan: Plan) -> Iterator[Batch]:

@@ -26,6 +26,7 @@ from recstore.lists.tables import ListTable
 from recstore.objects import Registered
 from recstore.readiness import require_current
 from recstore.runs import ListsRun, Reporter
+from recstore.wording import counted
 
 MIN_USERS = 3
 """As similar_items() has it."""
@@ -79,7 +80,7 @@ def recommend_all(
     url: str,
     settings: Settings,
     name: str,
-    into: str,
+    into: str | Path,
     *,
     k: int = 20,
     users: str | None = None,
@@ -88,7 +89,7 @@ def recommend_all(
     """Writes what `recommend(user, k)` returns, by exact scan, for every user of the live generation, or for those that the
     SELECT `users` names in its first column, whom it need not know. `into` is schema.table, or a file with the ending .csv,
     .csv.gz or .parquet. Raises RecstoreError, and then what was there stays."""
-    with ListsRun(url, settings, name, "lists", reporter, require_current) as run:
+    with ListsRun(url, settings, name, "lists", reporter, require_current, serves=False) as run:
         return _make(run, _recommending(run.connection, run.recommender, into, k, users))
 
 
@@ -96,14 +97,14 @@ def similar_all(
     url: str,
     settings: Settings,
     name: str,
-    into: str,
+    into: str | Path,
     *,
     k: int = 20,
     min_users: int = MIN_USERS,
     reporter: Reporter | None = None,
 ) -> Made:
     """Writes what `similar_items(item, k, min_users)` returns for every item; otherwise as `recommend_all`."""
-    with ListsRun(url, settings, name, "lists", reporter, require_current) as run:
+    with ListsRun(url, settings, name, "lists", reporter, require_current, serves=False) as run:
         return _make(run, _likening(run.connection, run.recommender, into, k, min_users))
 
 
@@ -132,14 +133,16 @@ def write_defined(
         if defined.similar_into:
             wanted.append(_likening(run.connection, run.recommender, defined.similar_into, defined.k, MIN_USERS))
         made = [_make(run, each) for each in wanted]
-        run.outcome = " ".join(f"{each.lists:,} lists of generation {each.generation} in {each.into}." for each in made)
+        run.outcome = " ".join(
+            f"{counted(each.lists, 'list')} of generation {each.generation} in {each.into}." for each in made
+        )
         return made
 
 
 def plan(
     url: str,
     name: str,
-    into: str,
+    into: str | Path,
     *,
     similar: bool = False,
     k: int = 20,
@@ -161,31 +164,36 @@ def plan(
         connection.close()
 
 
-def _recommending(connection: Connection, recommender: Registered, into: str, k: int, users: str | None) -> _Wanted:
+def _recommending(
+    connection: Connection, recommender: Registered, into: str | Path, k: int, users: str | None
+) -> _Wanted:
     shape = shapes.recommended(recommender)
     query = None if users is None else reading.checked_query(connection, recommender, users)
-    return _Wanted(shape, into, _target(connection, recommender, into, k, shape), k, query)
+    return _Wanted(shape, str(into), _target(connection, recommender, into, k, shape), k, query)
 
 
-def _likening(connection: Connection, recommender: Registered, into: str, k: int, min_users: int) -> _Wanted:
+def _likening(connection: Connection, recommender: Registered, into: str | Path, k: int, min_users: int) -> _Wanted:
     shape = shapes.similar(recommender)
-    return _Wanted(shape, into, _target(connection, recommender, into, k, shape), k, min_users=min_users)
+    return _Wanted(shape, str(into), _target(connection, recommender, into, k, shape), k, min_users=min_users)
 
 
-def _target(connection: Connection, recommender: Registered, into: str, k: int, shape: Shape) -> ListTable | Path:
+def _target(
+    connection: Connection, recommender: Registered, into: str | Path, k: int, shape: Shape
+) -> ListTable | Path:
     if k < 1:
         raise InvalidInput(f"k is the length of a list and must be at least 1, not {k}.")
-    if files.is_file(into):
-        return files.check_place(into)
-    return tables.look_at(connection, recommender, into, shape.command)
+    if isinstance(into, Path) or files.is_file(into):
+        return files.check_place(str(into))
+    return tables.look_at(connection, recommender.name, into, shape)
 
 
 def _make(run: ListsRun, wanted: _Wanted) -> Made:
     """One kind of lists, from the snapshot to the swap."""
     began = time.perf_counter()
     with ExitStack() as reads:
+        role = run.connection.info.user
         run.recommender = registry.get(run.connection, run.name)  # altered or resized, maybe, since the lists before
-        snapshot = reads.enter_context(reading.snapshot(run.url, run.recommender, run.application_name))
+        snapshot = reads.enter_context(reading.snapshot(run.url, run.recommender, run.application_name, role))
         with run.stage("read") as details:
             items = _items(snapshot, wanted)
             generation = run.generation = snapshot.live.generation
@@ -195,9 +203,13 @@ def _make(run: ListsRun, wanted: _Wanted) -> Made:
         with write(run, wanted, generation, items) as add:
             with run.stage(wanted.shape.command) as details:
                 owners, rows = _score(run, snapshot, wanted, items, add)
-                details |= {"lists": owners, "rows": rows, "told": f"{rows:,} rows in {owners:,} lists"}
+                details |= {
+                    "lists": owners,
+                    "rows": rows,
+                    "told": f"{counted(rows, 'row')} in {counted(owners, 'list')}",
+                }
             reads.close()  # what was read may be pruned from here on; vacuum waits for the new table's own transaction
-    run.outcome = f"{owners:,} lists of generation {generation} in {wanted.into}."
+    run.outcome = f"{counted(owners, 'list')} of generation {generation} in {wanted.into}."
     return Made(run.number, generation, wanted.into, owners, rows, round(time.perf_counter() - began, 3))
 
 
@@ -291,7 +303,7 @@ def _file(run: ListsRun, wanted: _Wanted, generation: int, items: Items) -> Iter
 
 
 def _planned(connection: Connection, url: str, recommender: Registered, wanted: _Wanted) -> Plan:
-    with reading.snapshot(url, recommender, "recstore:lists") as snapshot:
+    with reading.snapshot(url, recommender, "recstore:lists", connection.info.user) as snapshot:
         live, items = snapshot.live, _items(snapshot, wanted)
     statements = []
     owners = int(items.present.sum()) if wanted.similar else live.users
@@ -308,6 +320,6 @@ def _planned(connection: Connection, url: str, recommender: Registered, wanted: 
         statements.append(tables.created(beside, wanted.shape))
         statements.append(f"COPY {beside} ({', '.join(wanted.shape.names)}) FROM STDIN (FORMAT binary, FREEZE)")
         statements += tables.described(beside, table, wanted.shape, comment)
-        statements += tables.swapped(beside, table)
+        statements += tables.swapped(beside, table, wanted.shape)
     listed = items.eligible & items.present if wanted.similar else items.eligible
     return Plan(wanted.into, live.generation, owners, int(listed.sum()), tuple(statements))

@@ -14,6 +14,7 @@ import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from psycopg import sql
 
 from recstore.arrow import Reading, reading
 from recstore.database import Connection, one_line
@@ -22,7 +23,7 @@ from recstore.interactions import IdMap, plain
 from recstore.lists.blocks import Block, Items
 from recstore.objects import Registered, quoted
 from recstore.publication import generations
-from recstore.selects import stripped, syntax_error
+from recstore.selects import planned, stripped, syntax_error
 
 Matrix = NDArray[np.float32]
 
@@ -124,8 +125,7 @@ def checked_query(connection: Connection, recommender: Registered, query: str) -
 
 def expected_users(connection: Connection, query: str) -> int:
     """How many users the planner expects of a query, for a progress bar."""
-    row = connection.execute(f"EXPLAIN (FORMAT JSON) {query}", prepare=True).fetchone()
-    return int(row["QUERY PLAN"][0]["Plan"]["Plan Rows"]) if row else 0
+    return int(planned(connection, sql.SQL(query), prepare=True)["Plan Rows"])
 
 
 class Snapshot:
@@ -133,6 +133,8 @@ class Snapshot:
 
     def __init__(self, transaction: Reading, recommender: Registered) -> None:
         self.transaction, self.recommender = transaction, recommender
+        self.asking = False
+        """Whether what is read now is a query that the caller gave."""
         row = transaction.row(LIVE.format(schema=recommender.schema))
         if row is None:
             raise NotTrained(name=recommender.name)
@@ -176,7 +178,7 @@ class Snapshot:
 
     def users(self, items: Items, query: str | None = None) -> Iterator[Block]:
         """The generation's users, or those of `query` (see `checked_query`), in blocks."""
-        live = self.live
+        live, self.asking = self.live, query is not None
         select = users_select(self.recommender, live.generation, seen_published=live.seen_published, query=query)
         for batch in self.transaction.batches(select):
             if batch.num_rows:
@@ -233,15 +235,23 @@ def item_blocks(items: Items) -> Iterator[Block]:
 
 
 @contextmanager
-def snapshot(url: str, recommender: Registered, application_name: str) -> Iterator[Snapshot]:
-    """A context: the transaction ends with it."""
+def snapshot(url: str, recommender: Registered, application_name: str, role: str) -> Iterator[Snapshot]:
+    """A context: the transaction ends with it. `role` is whose rights decide."""
+    taken: Snapshot | None = None
 
     def refused(state: str, reason: str) -> RecstoreError:
+        reason = reason.rstrip(" .")
         if state == "42501":
             remedy = "Have the owner grant it SELECT on what it reads."
-            return PermissionDenied(role="of this connection", reason=reason, remedy=remedy)
+            return PermissionDenied(role=role, reason=reason, remedy=remedy)
+        if taken is not None and taken.asking:
+            return RecstoreError(
+                f"No list of {recommender.name!r} was written: PostgreSQL refused while it read what --users selects:"
+                f" {reason}. Try the SELECT in psql first."
+            )
         return RecstoreError(f"No list of {recommender.name!r} was written: {reason}.")
 
     doing = f"making lists of {recommender.name!r}"
     with reading(url, application_name, doing, refused=refused, batch_bytes=BATCH_BYTES) as transaction:
-        yield Snapshot(transaction, recommender)
+        taken = Snapshot(transaction, recommender)
+        yield taken

@@ -10,6 +10,7 @@ import pyarrow as pa
 from recstore.lists.blocks import REASONS, Block, Items, Lists
 from recstore.objects import Registered
 from recstore.publication.loading import Column, Ids, Scalars
+from recstore.sources import SourceShape
 from recstore.types import IdType
 
 _REASONS = pa.array(REASONS)
@@ -82,12 +83,12 @@ class Shape:
         return batch
 
 
-def recommended(recommender: Registered) -> Shape:
-    return Shape("recommend-all", "user_id", "item_id", recommender.user_type, recommender.item_type, reasons=True)
+def recommended(typed: Registered | SourceShape) -> Shape:
+    return Shape("recommend-all", "user_id", "item_id", typed.user_type, typed.item_type, reasons=True)
 
 
-def similar(recommender: Registered) -> Shape:
-    kind = recommender.item_type
+def similar(typed: Registered | SourceShape) -> Shape:
+    kind = typed.item_type
     return Shape("similar-all", "item_id", "similar_item_id", kind, kind, reasons=False)
 
 

@@ -21,9 +21,6 @@ from recstore.objects import Registered, quoted
 from recstore.publication import loading
 from recstore.runs import wal
 
-OURS = ("recstore", "recstore_private", "information_schema", "pg_catalog", "pg_toast")
-"""Schemas that no table of lists belongs in, beside those of recommenders."""
-
 MARK = "Made by recstore: {command} of {name},"
 """How the comment begins of a table that may be replaced by the same lists anew."""
 
@@ -35,8 +32,12 @@ class ListTable:
     schema: str
     name: str
     oid: int | None = None
+    key: str | None = None
+    """The name that its primary key was given."""
     indexes: list[dict[str, Any]] = field(default_factory=list)
     grants: list[dict[str, Any]] = field(default_factory=list)
+    comments: dict[str, str] = field(default_factory=dict)
+    """Of its columns."""
 
     def __str__(self) -> str:
         return f"{self.quoted_schema}.{quoted(self.name)}"
@@ -46,12 +47,11 @@ class ListTable:
         return quoted(self.schema)
 
 
-def look_at(connection: Connection, recommender: Registered, text: str, command: str) -> ListTable:
-    """The table that `text` (schema.table) names, with what is there to be kept of it. Raises InvalidInput, ListTableRefused,
-    PermissionDenied."""
+def look_at(connection: Connection, recommender: str, text: str, shape: Shape) -> ListTable:
+    """The table that `text` (schema.table) names for lists of recommender `recommender`, with what is there to be kept of it.
+    Raises InvalidInput, ListTableRefused, PermissionDenied."""
     schema, name = _parsed(connection, text)
-    others = connection.execute(sqlfile.query("select_recommender"), {"name": schema}).fetchone()
-    if schema in OURS or others or schema.startswith("pg_"):
+    if connection.execute(sqlfile.query("reserved_schema"), {"schema": schema}).fetchone():
         raise InvalidInput(f"The schema {schema!r} is not for tables of lists: name one of your own, as schema.table.")
     row = connection.execute(sqlfile.query("list_table"), {"schema": schema, "table": name}).fetchone()
     if row is None:
@@ -72,11 +72,11 @@ def look_at(connection: Connection, recommender: Registered, text: str, command:
         )
         remedy = "Name a table in a schema that is not published, or a file."
         raise ListTableRefused(table=str(table), reason=reason, remedy=remedy)
-    if row["oid"] is None:
+    if row["oid"] is None and not row["type"]:
         return table
-    mark = MARK.format(command=command, name=recommender.name)
+    mark = MARK.format(command=shape.command, name=recommender)
     if row["kind"] != "r" or row["partition"] or not (row["comment"] or "").startswith(mark):
-        reason = f"something of that name exists that is not {command} of {recommender.name!r}"
+        reason = f"something of that name exists that is not {shape.command} of {recommender!r}"
         raise ListTableRefused(table=str(table), reason=reason, remedy="Name another table, or drop that one first.")
     if not row["owned"]:
         remedy = f"Have that one make these lists, or run: ALTER TABLE {table} OWNER TO {quoted(role)};"
@@ -90,6 +90,8 @@ def look_at(connection: Connection, recommender: Registered, text: str, command:
             table=str(table), reason="it has row-level security, which a new one would not have", remedy=remedy
         )
     keys = {"oid": row["oid"]}
+    columns = connection.execute(sqlfile.query("list_table_columns"), keys).fetchall()
+    _check_unchanged(connection, table, shape, {each["name"]: each["type"] for each in columns})
     found = connection.execute(sqlfile.query("list_table_dependents"), keys).fetchall()
     if found:
         reason = f"it would take along {', '.join(each['object'] for each in found)}"
@@ -98,7 +100,20 @@ def look_at(connection: Connection, recommender: Registered, text: str, command:
     indexes = connection.execute(sqlfile.query("list_table_indexes"), keys).fetchall()
     grants = objects.grants_on(connection, str(table))
     grants += connection.execute(sqlfile.query("list_table_column_grants"), keys).fetchall()
-    return ListTable(schema, name, row["oid"], indexes, grants)
+    comments = {each["name"]: each["comment"] for each in columns if each["comment"]}
+    return ListTable(schema, name, row["oid"], row["key"], indexes, grants, comments)
+
+
+def _check_unchanged(connection: Connection, table: ListTable, shape: Shape, columns: dict[str, str]) -> None:
+    """Raises ListTableRefused where a new table would silently be another than this one was made to be."""
+    changed = [f"the column {quoted(name)} {kind}" for name, kind in columns.items() if shape.columns.get(name) != kind]
+    changed += [f"no column {quoted(name)}" for name in shape.columns if name not in columns]
+    rows = connection.execute(sqlfile.query("list_table_storage"), {"oid": table.oid}).fetchall()
+    changed += [row["what"] for row in rows]
+    if changed:
+        reason = f"it was given {', '.join(changed)}, which a new one would not have"
+        remedy = "Name another table, or undo that; what is your own belongs in a table beside it."
+        raise ListTableRefused(table=str(table), reason=reason, remedy=remedy)
 
 
 def _parsed(connection: Connection, text: str) -> tuple[str, str]:
@@ -141,19 +156,21 @@ class TableWriter:
     def swap(self, settings: Settings, recommender: Registered) -> None:
         """In place of the old table, with the grants and the indexes that it has by now, if that is still what it was.
         Commits with the transaction around. Raises ListTableRefused, LockTimeout."""
-        command = self.shape.command
 
         def change() -> None:
             there = self.connection.execute("SELECT to_regclass(%s) IS NOT NULL AS yes", [str(self.table)]).fetchone()
             if there and there["yes"]:
                 self.connection.execute(f"LOCK TABLE {self.table} IN ACCESS EXCLUSIVE MODE")
-            again = look_at(self.connection, recommender, str(self.table), command)
+            again = look_at(self.connection, recommender.name, str(self.table), self.shape)
             given = objects.grants_on(self.connection, self.beside)
-            for statement in (*followed(self.beside, self.table, again), *swapped(self.beside, again, given)):
+            for statement in (
+                *followed(self.beside, self.table, again),
+                *swapped(self.beside, again, self.shape, given),
+            ):
                 self.connection.execute(statement)
 
         # an index takes its time, so what came meanwhile is built before the lock
-        now = look_at(self.connection, recommender, str(self.table), command)
+        now = look_at(self.connection, recommender.name, str(self.table), self.shape)
         for statement in followed(self.beside, self.table, now):
             self.connection.execute(statement)
         self.table = now
@@ -186,7 +203,7 @@ def created(beside: str, shape: Shape) -> str:
 
 def described(beside: str, table: ListTable, shape: Shape, comment: str) -> list[str]:
     """What makes a table of its rows."""
-    statements = [f"ALTER TABLE {beside} ADD PRIMARY KEY ({', '.join(shape.key)})"]
+    statements = [f"ALTER TABLE {beside} ADD CONSTRAINT {_key(beside, shape)} PRIMARY KEY ({', '.join(shape.key)})"]
     statements += [_index(beside, index) for index in table.indexes]
     statements.append(f"ANALYZE {beside}")
     statements.append(f"COMMENT ON TABLE {beside} IS {sql.Literal(comment).as_string(None)}")
@@ -203,7 +220,7 @@ def followed(beside: str, before: ListTable, now: ListTable) -> list[str]:
     ]
 
 
-def swapped(beside: str, table: ListTable, given: Sequence[dict[str, Any]] = ()) -> list[str]:
+def swapped(beside: str, table: ListTable, shape: Shape, given: Sequence[dict[str, Any]] = ()) -> list[str]:
     """What puts it in the place of the old one, whose grants it has then instead of those `given` by default."""
     revoked = dict.fromkeys(row["grantee"] for row in given) if table.oid is not None else ()
     statements = [f"REVOKE ALL ON {beside} FROM {grantee}" for grantee in revoked]
@@ -212,9 +229,15 @@ def swapped(beside: str, table: ListTable, given: Sequence[dict[str, Any]] = ())
         + (" WITH GRANT OPTION" if row["is_grantable"] else "")
         for row in table.grants
     ]
+    statements += [
+        f"COMMENT ON COLUMN {beside}.{quoted(name)} IS {sql.Literal(comment).as_string(None)}"
+        for name, comment in table.comments.items()
+    ]
     if table.oid is not None:
         statements.append(f"DROP TABLE {table}")
     statements.append(f"ALTER TABLE {beside} RENAME TO {quoted(table.name)}")
+    if table.key is not None:
+        statements.append(f"ALTER TABLE {table} RENAME CONSTRAINT {_key(beside, shape)} TO {quoted(table.key)}")
     for index in table.indexes:
         old = f"{table.quoted_schema}.{_temporary(beside, index)}"
         statements.append(f"ALTER INDEX {old} RENAME TO {quoted(index['name'])}")
@@ -224,10 +247,18 @@ def swapped(beside: str, table: ListTable, given: Sequence[dict[str, Any]] = ())
 def _index(beside: str, index: dict[str, Any]) -> str:
     """What builds it on the new table."""
     unique = "UNIQUE " if index["is_unique"] else ""
-    how = index["definition"].split(" USING ", 1)[1]
-    return f"CREATE {unique}INDEX {_temporary(beside, index)} ON {beside} USING {how}"
+    return f"CREATE {unique}INDEX {_temporary(beside, index)} ON {beside} {index['how']}"
 
 
 def _temporary(beside: str, index: dict[str, Any]) -> str:
     """The name of an index until the swap."""
-    return quoted(beside.split(".")[-1].strip('"') + f"_{index['oid']}")
+    return quoted(f"{_bare(beside)}_{index['oid']}")
+
+
+def _key(beside: str, shape: Shape) -> str:
+    """The name of the primary key, until the swap where the old one was given a name of its own."""
+    return quoted(f"{_bare(beside)}_{shape.owner}_pkey")
+
+
+def _bare(beside: str) -> str:
+    return beside.split(".")[-1].strip('"')

@@ -79,29 +79,25 @@ def evaluate(
     """
     steps = Steps(reporter or Silent())
     taken_at = datetime.now(UTC).isoformat(timespec="seconds")
-    connection = connect(url, "recstore:evaluate")
-    try:
-        with plain_errors(f"evaluating {name!r}", connection):
-            connection.execute("SET default_transaction_read_only = on")
-            require_current(connection)
-            recommender = registry.get(connection, name)
-            definition = definition or recommender.definition
-            training.trainer(definition.hyperparameters.trainer)  # a wrong name is said before anything is read
-            interactions = interactions_of(url, settings, connection, recommender, definition, steps)
-            parts = parts_of(connection, settings, recommender, interactions, split, wanted, steps)
-            measured = measure(
-                parts,
-                definition,
-                wanted,
-                steps,
-                settings,
-                name=name,
-                most_factors=recommender.dimensions,
-                store=Store(url, recommender.user_type, recommender.item_type, recommender.dimensions),
-            )
-            shown = examples_of(connection, recommender, parts.refit(), measured, steps.reporter)
-    finally:
-        connection.close()
+    with connect(url, "recstore:evaluate") as connection, plain_errors(f"evaluating {name!r}", connection):
+        connection.execute("SET default_transaction_read_only = on")
+        require_current(connection)
+        recommender = registry.get(connection, name)
+        definition = definition or recommender.definition
+        training.trainer(definition.hyperparameters.trainer)  # a wrong name is said before anything is read
+        interactions = interactions_of(url, settings, connection, recommender, definition, steps)
+        parts = parts_of(connection, settings, recommender, interactions, split, wanted, steps)
+        measured = measure(
+            parts,
+            definition,
+            wanted,
+            steps,
+            settings,
+            name=name,
+            most_factors=recommender.dimensions,
+            store=Store(url, recommender.user_type, recommender.item_type, recommender.dimensions),
+        )
+        shown = examples_of(connection, recommender, parts.refit(), measured, steps.reporter)
     return described(name, parts, wanted, measured, shown, taken_at)
 
 

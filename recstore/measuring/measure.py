@@ -19,7 +19,7 @@ from recstore.database import connect
 from recstore.definition import Definition, Hyperparameters, Publication, Search, Storage
 from recstore.errors import InvalidInput, RecstoreError
 from recstore.evaluation import metrics, scorers, splits
-from recstore.evaluation.curves import METRIC, LearningCurve
+from recstore.evaluation.curves import METRIC, LearningCurve, sample
 from recstore.evaluation.metrics import Metrics
 from recstore.evaluation.model import FittedModel, fit
 from recstore.evaluation.negatives import sampled_negatives
@@ -244,7 +244,7 @@ def _users(split: Split, wanted: Wanted) -> NDArray[np.intp]:
     if wanted.users is None:
         return users
     number = wanted.users if isinstance(wanted.users, int) else max(1, round(wanted.users * len(users)))
-    return np.sort(np.random.default_rng(wanted.seed).choice(users, min(number, len(users)), replace=False))
+    return sample(users, number, wanted.seed)
 
 
 def _fit(
@@ -333,11 +333,8 @@ def _through_store(
 
 
 def _searched(url: str, relation: str) -> str:
-    connection = connect(url)
-    try:
+    with connect(url) as connection:
         row = connection.execute(f"SELECT g.recommend_ef FROM {relation} g").fetchone()  # noqa: S608
-    finally:
-        connection.close()
     return "exact scan" if row is None or row["recommend_ef"] is None else f"HNSW at ef_search {row['recommend_ef']}"
 
 

@@ -17,7 +17,8 @@ from recstore.database import Connection, connect, plain_errors
 from recstore.definition import Candidates, Definition, Filters, Gate, Publication, Schedule, Source
 from recstore.errors import RecommenderNotFound, RecstoreError, SchemaNameTaken
 from recstore.interactions import Interactions
-from recstore.objects import Registered, quoted
+from recstore.names import quoted
+from recstore.objects import Registered
 from recstore.publication import loading
 from recstore.runs import Reporter, Silent
 from recstore.types import IdType
@@ -52,7 +53,7 @@ def scratch(
     reporter = reporter or Silent()
     with plain_errors("making a scratch recommender"):
         guard = connect(url, "recstore:scratch")
-    try:
+    with guard:  # and with its end the lock is free
         for left in remove_leftovers(guard, settings):
             reporter.warn(f"Removed {left}, which an evaluation left that was killed.")
         name = keep or f"scratch_{secrets.token_hex(4)}"
@@ -69,8 +70,6 @@ def scratch(
             raise
         if not keep:
             _take_away(url, settings, name, reporter)
-    finally:
-        guard.close()  # and with it the lock
 
 
 def check_name(connection: Connection, keep: str | None) -> None:
@@ -145,11 +144,8 @@ def _load(
 def _take_away(url: str, settings: Settings, name: str, reporter: Reporter) -> None:
     """On a connection of its own: the caller's may be what broke. What can not be removed now, the next one removes."""
     try:
-        connection = connect(url, "recstore:scratch")
-        try:
+        with connect(url, "recstore:scratch") as connection:
             _remove(connection, settings, name)
-        finally:
-            connection.close()
     except (RecstoreError, psycopg.Error) as error:
         reporter.warn(f"{name} could not be removed; the next evaluation does it: {error}")
 

@@ -18,7 +18,8 @@ from scipy import sparse
 
 from recstore.database import Connection, connect, plain_errors
 from recstore.interactions import IdMap, Index
-from recstore.objects import Registered, quoted
+from recstore.names import quoted
+from recstore.objects import Registered
 from recstore.types import IdType
 
 BATCH = 200

@@ -3,7 +3,8 @@
 from recstore import sqlfile
 from recstore.database import Connection
 from recstore.errors import PublicationFailed
-from recstore.objects import Registered, quoted
+from recstore.names import quoted
+from recstore.objects import Registered
 from recstore.publication import generations
 
 TOLERANCE = {"vector": 1e-3, "halfvec": 2e-2}

@@ -14,7 +14,8 @@ from psycopg.errors import Diagnostic
 from recstore import sqlfile
 from recstore.database import Connection, connect, one_line
 from recstore.errors import RecstoreError
-from recstore.objects import Registered, quoted
+from recstore.names import quoted
+from recstore.objects import Registered
 from recstore.publication import generations
 from recstore.runs import BUILD_LOCK, LOCK_NAMESPACE, Run
 from recstore.types import IdType

@@ -108,9 +108,9 @@ def figure(panel: Panel, titled: bool = True) -> Figure:
     return made
 
 
-def sheet(panels: Sequence[Panel], columns: int = 3) -> Figure:
-    """Panels side by side in rows of `columns` at most, as few empty places as possible; at least one panel."""
-    rows = math.ceil(len(panels) / columns)
+def sheet(panels: Sequence[Panel]) -> Figure:
+    """Panels side by side in rows of three at most, as few empty places as possible; at least one panel."""
+    rows = math.ceil(len(panels) / 3)
     columns = math.ceil(len(panels) / rows)
     with style():
         width = sum(max(panel.width for panel in panels[column::columns]) for column in range(columns))
@@ -128,11 +128,11 @@ def _draw(panel: Panel, figure: FigureBase, titled: bool) -> None:
     panel.draw(figure)
 
 
-def legend(figure: FigureBase, axes: Sequence[Axes], columns: int = 4) -> None:
+def legend(figure: FigureBase, axes: Sequence[Axes]) -> None:
     """Below the axes, where it covers nothing; each label once, none where nothing has a label."""
     entries = {label: handle for one in axes for handle, label in zip(*one.get_legend_handles_labels(), strict=True)}
     if entries:
-        figure.legend(list(entries.values()), list(entries), loc="outside lower left", ncols=min(columns, len(entries)))
+        figure.legend(list(entries.values()), list(entries), loc="outside lower left", ncols=min(4, len(entries)))
 
 
 def slug(text: str) -> str:

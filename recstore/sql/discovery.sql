@@ -1,8 +1,8 @@
 -- What an application's own tables look like, to whoever may read them.
 
 -- name: readable_columns
--- A row per column of every table and view that this role may read, but PostgreSQL's and recstore's own: the base type of a
--- domain; whether the column alone is the key, is in a key, begins an index; which table's key it refers to.
+-- A row per column of every table and view that this role may read, but PostgreSQL's and recstore's own, with the tables of
+-- lists: the base type of a domain; whether the column alone is the key, is in a key, begins an index; which table's key it refers to.
 SELECT
     format('%%I.%%I', n.nspname, c.relname) AS table_name,
     c.relkind IN ('v', 'm') AS is_view,
@@ -40,6 +40,7 @@ JOIN pg_type t ON t.oid = a.atttypid
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
     AND n.nspname <> 'information_schema' AND n.nspname !~ '^(pg_|recstore)'
     AND coalesce(obj_description(n.oid, 'pg_namespace'), '') NOT LIKE 'Recommendations by recstore: %%'
+    AND coalesce(obj_description(c.oid, 'pg_class'), '') NOT LIKE 'Made by recstore: %%'
     AND NOT EXISTS (
         SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
     )

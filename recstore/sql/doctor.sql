@@ -20,10 +20,6 @@ FROM (SELECT) nothing
 LEFT JOIN pg_namespace n ON n.nspname = 'recstore_private'
 LEFT JOIN pg_extension e ON e.extname = 'vector';
 
--- name: doctor_keywords
--- Words that an identifier may not be unless it is quoted.
-SELECT k.word FROM pg_get_keywords() k WHERE k.catcode <> 'U';
-
 -- name: doctor_recommender_schemas
 -- Schemas that look like a recommender's, from the catalogs alone, which any role may read.
 SELECT n.nspname AS name
@@ -197,24 +193,6 @@ ORDER BY 1;
 -- name: doctor_may_use
 SELECT has_schema_privilege(%(role)s, %(schema)s, 'USAGE') AS yes;
 
--- name: doctor_column_type
--- Of a column of a recommender's view.
-SELECT format_type(a.atttypid, a.atttypmod) AS type
-FROM pg_attribute a
-JOIN pg_class c ON c.oid = a.attrelid
-JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = %(schema)s AND c.relname = %(view)s AND a.attname = %(column)s;
-
--- name: doctor_indexable
--- Of a relation that a plan scans: the table that an index is made on, whether that is partitioned, and the column's type.
-SELECT n.nspname AS schema, c.relname AS name, c.relkind = 'p' AS partitioned, format_type(a.atttypid, NULL) AS type
-FROM pg_class s
-JOIN pg_namespace m ON m.oid = s.relnamespace
-JOIN pg_class c ON c.oid = coalesce(pg_partition_root(s.oid)::oid, s.oid)
-JOIN pg_namespace n ON n.oid = c.relnamespace
-LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = %(column)s
-WHERE m.nspname = %(schema)s AND s.relname = %(name)s;
-
 -- name: publications_of_schemas
 -- Those that carry what is in these schemas to subscribers, by the schema or by one of its tables.
 SELECT p.pubname AS publication, n.nspname AS schema, NULL AS relation
@@ -311,17 +289,35 @@ FROM pg_prepared_xacts p
 WHERE p.database = current_database()
 ORDER BY p.prepared;
 
--- name: doctor_lock_holders
--- Who holds a lock on the relations of a schema, and since when, as far as this role may see.
+-- name: doctor_flip_holders
+-- Whom the next flip waits for, and since when that transaction is open, as far as this role may see: who holds a lock on the
+-- parents, but of a generation whose barrier is cleared nobody, and once the plans are made anew those noted then.
 SELECT l.pid, a.usename::text AS role, coalesce(a.application_name, '') AS application_name, a.xact_start AS since,
     extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS seconds
 FROM pg_locks l
-JOIN pg_class c ON c.oid = l.relation
-JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_stat_activity a ON a.pid = l.pid
 WHERE l.locktype = 'relation' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
     AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
-    AND n.nspname = %(schema)s
+    AND l.relation IN (SELECT to_regclass(p.name) FROM unnest(%(parents)s::text[]) p (name))
+    AND coalesce(a.backend_type, '') NOT IN ('autovacuum worker', 'parallel worker')
+    AND (
+        NOT EXISTS (  -- the next one is not attached yet
+            SELECT FROM recstore_private.generations g
+            WHERE g.recommender_id = %(recommender_id)s AND g.state IN ('attached', 'building')
+        )
+        OR EXISTS (
+            SELECT
+            FROM recstore_private.generations g
+            JOIN recstore_private.pointers p ON p.recommender_id = g.recommender_id
+            WHERE g.recommender_id = %(recommender_id)s AND g.state IN ('attached', 'building', 'ready')
+                AND g.generation > coalesce(p.generation, 0)
+                AND CASE g.barrier
+                    WHEN 'cleared' THEN false
+                    WHEN 'invalidated' THEN coalesce(g.barrier_transactions ? l.virtualtransaction, true)
+                    ELSE true
+                END
+        )
+    )
 GROUP BY l.pid, a.usename, a.application_name, a.xact_start
 ORDER BY l.pid;
 
@@ -345,15 +341,19 @@ WHERE u.recommender_id = %(recommender_id)s AND u.state = 'running'
 ORDER BY u.run;
 
 -- name: doctor_lock_without_run
--- Sessions that hold a recommender's lock although their run has ended.
-SELECT l.pid, a.application_name, a.usename::text AS role
+-- Sessions that hold a recommender's lock, that of trainings or that of lists, and are idle, and no run is at work.
+SELECT l.pid, a.application_name, l.classid = %(lists)s AS lists
 FROM pg_locks l
 JOIN pg_stat_activity a ON a.pid = l.pid
-JOIN recstore_private.runs u ON a.application_name = 'recstore:run:' || u.run
 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
-    AND l.classid = %(namespace)s AND l.objid = %(recommender_id)s
+    AND l.classid IN (%(trainings)s, %(lists)s) AND l.objid = %(recommender_id)s
     AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
-    AND u.state <> 'running' AND u.finished_at < clock_timestamp() - interval '30 seconds';
+    AND a.state = 'idle' AND a.state_change < clock_timestamp() - interval '1 second'
+    AND NOT EXISTS (
+        SELECT
+        FROM recstore_private.runs u
+        WHERE u.recommender_id = %(recommender_id)s AND u.state = 'running' AND (u.job = 'lists') = (l.classid = %(lists)s)
+    );
 
 -- name: doctor_generations
 -- Generations that are neither live, nor kept, nor empty: half built, being removed, or waiting; idle when no run is at work.

@@ -8,7 +8,7 @@ SELECT parse_ident(%(table)s) AS parts, current_schemas(false) AS path;
 SELECT k.word FROM pg_get_keywords() k WHERE k.catcode <> 'U';
 
 -- name: target
-SELECT c.oid, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind, c.relrowsecurity AS row_security,
+SELECT c.oid, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind, row_security_active(c.oid) AS row_security,
     has_table_privilege(c.oid, 'INSERT') AS may_insert, has_table_privilege(c.oid, 'DELETE') AS may_delete,
     ARRAY(
         SELECT k.conrelid::regclass::text
@@ -26,7 +26,8 @@ WHERE c.oid = to_regclass(%(table)s);
 -- name: target_columns
 SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type, t.typcategory = 'S' AS textual,
     a.attnotnull OR t.typnotnull AS required, a.attgenerated <> '' AS generated,
-    a.atthasdef OR a.attidentity <> '' OR t.typdefault IS NOT NULL AS has_default
+    a.atthasdef OR a.attidentity <> '' OR t.typdefault IS NOT NULL AS has_default,
+    pg_get_serial_sequence(a.attrelid::regclass::text, a.attname) AS sequence
 FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
 WHERE a.attrelid = %(oid)s AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum;
@@ -39,7 +40,8 @@ WHERE n.nspname = %(schema)s;
 -- name: known_type
 -- A type as somebody writes it: NULL where there is none, an error where it is no type's name.
 SELECT to_regtype(%(type)s)::oid AS oid, format_type(to_regtype(%(type)s), NULL) AS type, t.typcategory = 'S' AS textual
-FROM (SELECT) one LEFT JOIN pg_type t ON t.oid = to_regtype(%(type)s);
+FROM (SELECT) one LEFT JOIN pg_type t ON t.oid = to_regtype(%(type)s)
+WHERE t.typtype IS DISTINCT FROM 'p';
 
 -- name: input_errors
 -- Which of an array of texts the type does not take, and what the server says of each.

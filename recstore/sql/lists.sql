@@ -6,6 +6,15 @@ SELECT
     n.nspname AS schema,
     has_schema_privilege(n.oid, 'CREATE') AS may_create,
     c.oid,
+    EXISTS (
+        SELECT FROM pg_type y
+        WHERE y.typnamespace = n.oid AND y.typname = %(table)s AND y.typrelid = 0
+            AND NOT EXISTS (SELECT FROM pg_type e WHERE e.typarray = y.oid) -- which makes way
+    ) AS type,
+    (
+        SELECT k.conname FROM pg_constraint k
+        WHERE k.conrelid = c.oid AND k.contype = 'p' AND k.conname !~ '^recstore_lists_[0-9]+_.*pkey'
+    ) AS key,
     c.relkind::text AS kind,
     c.relispartition AS partition,
     obj_description(c.oid, 'pg_class') AS comment,
@@ -51,12 +60,48 @@ WHERE t.oid = %(oid)s AND d.deptype IN ('n', 'a')
 ORDER BY 1;
 
 -- name: list_table_indexes
--- Those beside the primary key, which a new table gets, too.
-SELECT c.oid, c.relname AS name, i.indisunique AS is_unique, pg_get_indexdef(i.indexrelid) AS definition
+-- Those beside the primary key, which a new table gets, too: how begins with USING.
+SELECT
+    c.oid,
+    c.relname AS name,
+    i.indisunique AS is_unique,
+    substr(
+        pg_get_indexdef(i.indexrelid),
+        length(format('CREATE %%sINDEX %%I ON %%I.%%I ', CASE WHEN i.indisunique THEN 'UNIQUE ' END,
+            c.relname, n.nspname, t.relname)) + 1
+    ) AS how
 FROM pg_index i
 JOIN pg_class c ON c.oid = i.indexrelid
+JOIN pg_class t ON t.oid = i.indrelid
+JOIN pg_namespace n ON n.oid = t.relnamespace
 WHERE i.indrelid = %(oid)s AND NOT i.indisprimary AND i.indisvalid
 ORDER BY c.relname;
+
+-- name: list_table_columns
+SELECT
+    a.attname AS name,
+    format_type(a.atttypid, a.atttypmod)
+        || CASE WHEN a.attcollation <> y.typcollation THEN ' COLLATE ' || quote_ident(o.collname) ELSE '' END AS type,
+    col_description(a.attrelid, a.attnum) AS comment
+FROM pg_attribute a
+JOIN pg_type y ON y.oid = a.atttypid
+LEFT JOIN pg_collation o ON o.oid = a.attcollation
+WHERE a.attrelid = %(oid)s AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attnum;
+
+-- name: list_table_storage
+-- How it is kept other than a new table would be.
+SELECT s.what
+FROM pg_class c
+LEFT JOIN pg_tablespace t ON t.oid = c.reltablespace
+CROSS JOIN LATERAL (VALUES
+    (c.relpersistence <> 'p', 'the option UNLOGGED'),
+    (c.reloptions IS NOT NULL, 'the option ' || array_to_string(c.reloptions, ', ')),
+    (c.relreplident <> 'd', 'a REPLICA IDENTITY of its own'),
+    (t.oid IS NOT NULL, 'the tablespace ' || quote_ident(t.spcname)),
+    (EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid), 'a table that it inherits from')
+) s (is_so, what)
+WHERE c.oid = %(oid)s AND s.is_so;
 
 -- name: list_table_column_grants
 -- Rights on columns alone, which are apart from the table's.

@@ -19,6 +19,17 @@ SELECT
     EXISTS (SELECT FROM pg_get_keywords() k WHERE k.word = %(name)s AND k.catcode IN ('R', 'T')) AS reserved,
     EXISTS (SELECT FROM pg_namespace n WHERE n.nspname = %(name)s) AS schema_exists;
 
+-- name: reserved_schema
+-- A row where the schema is no place for tables of others: the server's, recstore's, or a recommender's, which is known by its
+-- items, since not every role may read the registry.
+SELECT true AS reserved
+WHERE %(schema)s::text IN ('recstore', 'recstore_private', 'information_schema')
+    OR starts_with(%(schema)s, 'pg_')
+    OR EXISTS (
+        SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = %(schema)s AND c.relname = '_items' AND c.relkind = 'p'
+    );
+
 -- name: insert_recommender
 INSERT INTO recstore_private.recommenders
     (name, definition, user_type, item_type, vector_type, dimensions, objects_version)
@@ -62,6 +73,7 @@ SELECT r.name FROM recstore_private.recommenders r ORDER BY r.name;
 SELECT s.*, r.definition
 FROM recstore.status s
 JOIN recstore.recommenders r ON r.name = s.recommender
+WHERE %(name)s::text IS NULL OR s.recommender = %(name)s
 ORDER BY s.recommender;
 
 -- name: update_definition

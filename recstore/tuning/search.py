@@ -6,7 +6,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from recstore import confidence, training
 from recstore.config import Settings
@@ -119,6 +119,7 @@ def present_settings(split: Split, definition: Definition, most_factors: int | N
     }
 
 
+@runtime_checkable
 class Watch(Protocol):
     """Who looks on."""
 
@@ -152,13 +153,11 @@ def search(
     options: Options,
     settings: Settings,
     *,
-    name: str = "",
-    most_factors: int | None = None,
     watch: Watch | None = None,
 ) -> Search:
     """The trials, on a split with a validation part; the test part is not looked at. Raises NothingFound, InvalidInput,
     DeviceUnavailable."""
-    plan, course, watch = options.plan(split, definition, most_factors), options.course, watch or Nobody()
+    plan, course, watch = options.plan(split, definition), options.course, watch or Nobody()
     found: list[TrialResult] = []
     while proposal := plan.next(found):
         number = len(found)
@@ -171,7 +170,6 @@ def search(
             definition,
             course,
             [] if plan.points else found,
-            most_factors=most_factors,
             device=settings.device,
             threads=settings.threads,
             on_point=lambda point, number=number: watch.point(number, point),  # type: ignore[misc]
@@ -180,7 +178,7 @@ def search(
         watch.ends(done, plan, found)
     winner = winner_of(found)
     kind, scales = "grid" if plan.points else "optuna", options.scales(plan)
-    return Search(0, name, options.metric, split.how, kind, scales, found, winner.number, None)  # type: ignore[arg-type]
+    return Search(0, "", options.metric, split.how, kind, scales, found, winner.number, None)  # type: ignore[arg-type]
 
 
 def winner_of(trials: Sequence[TrialResult]) -> TrialResult:

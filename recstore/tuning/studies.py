@@ -19,7 +19,7 @@ from recstore.definition import Definition
 from recstore.errors import StudyNotFound
 from recstore.evaluation.curves import CurvePoint
 from recstore.evaluation.results import Evaluation
-from recstore.requests import CHANNEL
+from recstore.requests import notify
 from recstore.tuning.results import Kind, Search, TrialResult
 from recstore.tuning.space import Parameters
 from recstore.tuning.stages import Proposal
@@ -50,7 +50,6 @@ class Study:
     definition: Definition
     split: str
     scales: dict[str, str]
-    parallel: int
     best: int | None
     evaluation: Evaluation | None
     outcome: str | None
@@ -179,11 +178,6 @@ def set_parallel(connection: Connection, study: int, parallel: int) -> None:
     """How many trials the workers shall have at work at once."""
     connection.execute(sqlfile.query("update_study_parallel"), {"study": study, "parallel": parallel})
     notify(connection)
-
-
-def notify(connection: Connection) -> None:
-    """Wakes a listening worker, and who waits for a trial to end."""
-    connection.execute(f"NOTIFY {CHANNEL}")
 
 
 def claim(connection: Connection, study: int, next_: Next) -> tuple[Claim | None, bool]:

@@ -71,35 +71,30 @@ def begin(
     """Reads the source of recommender `name`, filters and splits it, and makes a study of that; returns its number. With
     `parallel` the workers take it up. Raises RecstoreError."""
     steps = Steps(reporter or Silent())
-    connection = connect(url, "recstore:tune")
-    try:
-        with plain_errors(f"beginning to tune {name!r}", connection):
-            require_current(connection)
-            recommender = registry.get(connection, name)
-            definition = recommender.definition
-            options.check()
-            course = options.course
-            interactions = evaluate.interactions_of(url, settings, connection, recommender, definition, steps)
-            wanted = Wanted(curve=1, seed=options.seed)
-            split = evaluate.parts_of(connection, settings, recommender, interactions, choice, wanted, steps)
-            course.measured(split)
-            plan = options.plan(split, definition, recommender.dimensions)
-            study = studies.create(
-                connection,
-                recommender.id,
-                kind="grid" if plan.points else "optuna",
-                metric=options.metric,
-                options=asked(options, choice) | {"dimensions": recommender.dimensions},
-                definition=definition,
-                split=split.how,
-                snapshot=next(step for step in steps.taken if step["step"] == "read"),
-                scales=options.scales(plan),
-                parallel=parallel,
-                content=snapshot.pack(split),
-            )
-    finally:
-        connection.close()
-    return study
+    with connect(url, "recstore:tune") as connection, plain_errors(f"beginning to tune {name!r}", connection):
+        require_current(connection)
+        recommender = registry.get(connection, name)
+        definition = recommender.definition
+        options.check()
+        course = options.course
+        interactions = evaluate.interactions_of(url, settings, connection, recommender, definition, steps)
+        wanted = Wanted(curve=1, seed=options.seed)
+        split = evaluate.parts_of(connection, settings, recommender, interactions, choice, wanted, steps)
+        course.measured(split)
+        plan = options.plan(split, definition, recommender.dimensions)
+        return studies.create(
+            connection,
+            recommender.id,
+            kind="grid" if plan.points else "optuna",
+            metric=options.metric,
+            options=asked(options, choice) | {"dimensions": recommender.dimensions},
+            definition=definition,
+            split=split.how,
+            snapshot=next(step for step in steps.taken if step["step"] == "read"),
+            scales=options.scales(plan),
+            parallel=parallel,
+            content=snapshot.pack(split),
+        )
 
 
 def asked(options: Options, choice: SplitChoice | TestPairs) -> dict[str, Any]:
@@ -142,27 +137,23 @@ def work_on(
     Whoever calls it takes part; what was stored by others is counted, what a dead process left is taken up again. With
     `message`, on behalf of a worker's message. Raises StudyNotFound, DeviceUnavailable, ConnectionLost, ..
     """
-    connection = connect(url, f"recstore:study:{study}")
-    try:
-        with plain_errors(f"working on study {study}", connection):
-            require_current(connection)
-            if message:
-                connection.execute(sqlfile.query("begin_message"), {"study": study})
-            known = studies.get(connection, study)
-            if known.state != "running":
-                return Did.OVER
-            loaded = _load(url, connection, known)
-            if loaded is None:  # it ended this moment
-                return Did.OVER
-            claim, at_work = studies.claim(connection, study, loaded.plan.next)
-            if claim is not None:
-                return _try(url, settings, connection, loaded, claim, watch or Nobody())
-            if at_work:
-                return Did.WAITS
-            with studies.measuring(connection, study) as attempt:
-                return _end(settings, connection, loaded, attempt, reporter or Silent()) if attempt else Did.WAITS
-    finally:
-        connection.close()
+    with connect(url, f"recstore:study:{study}") as connection, plain_errors(f"working on study {study}", connection):
+        require_current(connection)
+        if message:
+            connection.execute(sqlfile.query("begin_message"), {"study": study})
+        known = studies.get(connection, study)
+        if known.state != "running":
+            return Did.OVER
+        loaded = _load(url, connection, known)
+        if loaded is None:  # it ended this moment
+            return Did.OVER
+        claim, at_work = studies.claim(connection, study, loaded.plan.next)
+        if claim is not None:
+            return _try(url, settings, connection, loaded, claim, watch or Nobody())
+        if at_work:
+            return Did.WAITS
+        with studies.measuring(connection, study) as attempt:
+            return _end(settings, connection, loaded, attempt, reporter or Silent()) if attempt else Did.WAITS
 
 
 @dataclass(frozen=True, eq=False)
@@ -327,31 +318,27 @@ def adopt(
     """Writes the winner's settings into the recommender; the next training uses them. Returns its definition, and whether
     that is another than before. More factors than there is room for are refused, or with `resize` made room for. Raises
     StudyEmpty, InvalidInput, AlteredMeanwhile, .."""
-    connection = connect(url, "recstore:tune")
-    try:
-        with plain_errors(f"adopting study {study}", connection):
-            require_current(connection)
-            found = result(connection, study)
-            name = found.recommender
+    with connect(url, "recstore:tune") as connection, plain_errors(f"adopting study {study}", connection):
+        require_current(connection)
+        found = result(connection, study)
+        name = found.recommender
+        recommender = registry.get(connection, name)
+        better = recommender.definition
+        if found.winner.stage != "start":  # else what it says already won
+            better = Definition.model_validate(tuned(better, found.winner).model_dump())
+        factors = better.hyperparameters.factors or 0
+        if factors > recommender.dimensions:
+            registry.check_definition(connection, recommender, better)  # a refused definition resizes nothing
+            if not resize:
+                raise InvalidInput(
+                    f"The best settings have {factors} factors, and {name!r} has room for {recommender.dimensions}. To make"
+                    f" more (readers of the views may wait a moment): recstore tune {name} --study {study} --adopt"
+                    " --resize"
+                )
+            operations.resize(url, settings, name, factors, reporter=reporter)
             recommender = registry.get(connection, name)
-            better = recommender.definition
-            if found.winner.stage != "start":  # else what it says already won
-                better = Definition.model_validate(tuned(better, found.winner).model_dump())
-            factors = better.hyperparameters.factors or 0
-            if factors > recommender.dimensions:
-                registry.check_definition(connection, recommender, better)  # a refused definition resizes nothing
-                if not resize:
-                    raise InvalidInput(
-                        f"The best settings have {factors} factors, and {name!r} has room for {recommender.dimensions}. To make"
-                        f" more (readers of the views may wait a moment): recstore tune {name} --study {study} --adopt"
-                        " --resize"
-                    )
-                operations.resize(url, settings, name, factors, reporter=reporter)
-                recommender = registry.get(connection, name)
-            changed = better != recommender.definition
-            if changed:
-                registry.alter(connection, settings, recommender, better)
-            studies.note_adopted(connection, study, found.best)
-    finally:
-        connection.close()
+        changed = better != recommender.definition
+        if changed:
+            registry.alter(connection, settings, recommender, better)
+        studies.note_adopted(connection, study, found.best)
     return better, changed

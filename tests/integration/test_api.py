@@ -1,5 +1,6 @@
 """Python has everything of the command line, under the same names, with the same answers as rows."""
 
+import inspect
 import json
 import keyword
 from collections.abc import Callable, Iterator
@@ -8,6 +9,7 @@ from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 import typer
@@ -206,13 +208,19 @@ def test_a_recommenders_life(shop: Database, tmp_path: Path, capsys: pytest.Capt
     assert (written.users, written.items) == (240, 120)
     assert store.dry_run.import_("copy", written.file, create=True).creates
     assert store.import_("copy", written.file, create=True).live
-    lists = store.recommend_all("retail", str(tmp_path / "all.csv"), k=3)
+    lists = store.recommend_all("retail", tmp_path / "all.csv", k=3)
+    assert store.dry_run.similar_all("retail", tmp_path / "all.csv").into == str(tmp_path / "all.csv")
     assert (lists.lists, lists.rows) == (240, 720)
     with shop.connect("application") as connection:
         connection.execute("GRANT CREATE ON SCHEMA shop TO worker")
     planned = store.dry_run.load(tmp_path / "all.csv", "shop.listed")
     loaded = store.load(tmp_path / "all.csv", "shop.listed", type={"user_id": "bigint"})
     assert (planned.written, loaded.written) == (0, 720)
+    (tmp_path / "bad.csv").write_text("id,b\n" + "".join(f"{n},2\n" for n in range(9)) + "3\n4\n")
+    with pytest.raises(errors.BadLinesFound):
+        store.load(tmp_path / "bad.csv", "shop.bad", max_bad=1.0)
+    planned = store.dry_run.load(tmp_path / "bad.csv", "shop.bad", columns="id, b", primary_key="id,b", max_bad=2.0)
+    assert (planned.bad_allowed, "ADD PRIMARY KEY (id, b)" in planned.statements[-1]) == (2, True)
     with pytest.raises(errors.TableExists):
         store.load(tmp_path / "all.csv", "shop.listed")
     with pytest.raises(errors.InvalidInput, match="the file that is loaded"):
@@ -334,9 +342,56 @@ def test_a_publication_of_everything_needs_a_yes(shop: Database) -> None:
     assert made.definition["source"]["item"] == "product_id"
 
 
+MISTAKES: list[tuple[str, Callable[[Recstore], Any]]] = [
+    (r"recommend\(\): k is None: it must be a whole number", lambda s: s.recommend("retail", 1, k=None)),
+    (r"popular\(\): k is 3.5: it must be a whole number", lambda s: s.popular("retail", k=3.5)),
+    (r"recommend_all\(\): k is b'': it must be", lambda s: s.recommend_all("retail", "x.csv", k=b"")),
+    (
+        r"recommend_all\(\): users is \[1, 2\]: it must be text",
+        lambda s: s.recommend_all("retail", "x.csv", users=[1, 2]),
+    ),
+    (r"prune\(\): keep is 'x': it must be a whole number", lambda s: s.prune("retail", keep="x")),
+    (r"alter\(\): definition is 'x': it must be a Definition", lambda s: s.alter("retail", "x")),
+    (r"create\(\): definition is .*a\.toml", lambda s: s.create("x", Path("a.toml"))),
+    (r"create\(\): titles is {'table': 'y'}: it must be text", lambda s: s.create("x", titles={"table": "y"})),
+    (r"export\(\): 'a.x00.npz' is no text that can be written", lambda s: s.export("retail", "a\0.npz")),
+    (r"show\(\): '.ud800' is no text", lambda s: s.show("\ud800")),
+    (r"export\(\): '.ud800' is no text", lambda s: s.export("retail", Path("\ud800"))),
+    (r"load\(\): type is \('a', 'b'\): it must be", lambda s: s.load("x.csv", "a.b", type=("a", "b"))),
+    (r"load\(\): null is 'NA': it must be a list", lambda s: s.dry_run.load("x.csv", "a.b", null="NA")),
+    (r"grant\(\): role is <object .*>: it must be text", lambda s: s.grant("retail", object())),
+    (r"revoke\(\): role is .* it must be text", lambda s: s.db.revoke(object())),
+    (r"retrain\(\): reporter is <built-in .*>: it must be a Reporter", lambda s: s.retrain("retail", reporter=print)),
+    (r"evaluate\(\): k is 10: it must be a Sequence", lambda s: s.evaluate("retail", k=10)),
+    (r"evaluate\(\): split is 'item': it must be time, user or share", lambda s: s.evaluate("retail", split="item")),
+    (r"popular\(\): kay is 2: there is no such option", lambda s: s.popular("retail", kay=2)),
+]
+
+
+def test_a_mistake_is_a_sentence_before_anything_begins(trained: Database) -> None:
+    store = store_of(trained)
+    runs = store.runs()
+    for sentence, call in MISTAKES:
+        with pytest.raises(errors.InvalidInput, match=sentence):
+            call(store)
+    assert store.runs() == runs
+    assert len(store.popular("retail", k=np.int64(2))) == 2
+
+
 def test_public_names_are_there() -> None:
     assert set(public.__all__) >= {"Recstore", "Recommender", "AsyncRecommender", "Definition", "RecstoreError", "rows"}
     for name in public.__all__:
         assert getattr(public, name) is not None
     with pytest.raises(AttributeError, match="has no attribute 'Recommendr'"):
         public.Recommendr  # noqa: B018
+
+
+def test_every_method_looks_at_what_it_is_given(shop: Database) -> None:
+    """Its annotations can be checked at all; `no_such_option` is refused before anything else is done."""
+    store = store_of(shop)
+    for command, _ in commands():
+        method = method_of(store, command)
+        takes_any = method and any(p.kind is p.VAR_KEYWORD for p in inspect.signature(method).parameters.values())
+        if method and not takes_any:
+            with pytest.raises(errors.InvalidInput, match=r"\(\): "):
+                method(no_such_option=1)

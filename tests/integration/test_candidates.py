@@ -24,7 +24,7 @@ from support_sql import (
     value,
 )
 
-from recstore import candidates, objects, operations, registry
+from recstore import candidates, objects, operations, pipeline, registry
 from recstore.database import Connection
 from recstore.definition import Candidates, Hyperparameters, Publication, Source
 from recstore.embedded import Server
@@ -359,6 +359,16 @@ def test_an_upgrade_and_a_training_bring_the_view_back_and_keep_the_candidates(c
         application.execute("GRANT SELECT ON shop.things TO worker")
         outcome = changed.retrain("exact")
         assert "The view exact.candidates was gone" in outcome.warnings[0]
+        worker.execute("DROP VIEW exact.candidates")
+        outcome = operations.reindex(changed.url, changed.settings, "exact")
+        assert "The view exact.candidates was gone" in outcome.warnings[0]
+        application.execute("REVOKE SELECT ON shop.things FROM worker")
+        for job in (pipeline.retrain, operations.reindex):
+            with pytest.raises(PermissionDenied, match=r"role worker .*GRANT SELECT ON shop\.things TO worker"):
+                job(changed.url, changed.settings, "exact")
+        stages = "SELECT r.stages -> -1 ->> 'stage' FROM recstore.runs r WHERE r.state = 'failed' AND r.job = 'retrain'"
+        assert column(worker, stages) == ["prepare"]
+        application.execute("GRANT SELECT ON shop.things TO worker")
         assert max(ids(worker, "exact.popular_items(2000)")) <= 500
         alter(changed, "exact", Candidates())
         worker.execute("DROP VIEW exact.candidates")
@@ -519,6 +529,8 @@ def test_commands_set_and_tell_candidates(shop: Database, recstore: Command) -> 
     )
     assert "now these are 9 of the live 120 items" in told.out
     assert "next training" not in told.out
+    none = "SELECT product_id FROM shop.products WHERE product_id > 999"
+    assert "None of the live generation's 120 items is a candidate" in recstore("alter retail --candidates", none).err
     with shop.connect("application") as application:
         application.execute("UPDATE shop.products SET visible = false")
     assert "No item is a candidate now." in recstore("popular retail").out

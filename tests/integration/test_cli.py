@@ -123,7 +123,8 @@ def test_a_slow_lookup_is_told_with_its_remedies(recstore: Command, shop: Databa
     application.execute("CREATE TABLE shop.log AS SELECT v.* FROM shop.views v CROSS JOIN generate_series(1, 20)")
     application.execute("GRANT SELECT ON shop.log TO worker; ANALYZE shop.log")
     created = recstore("create slow --table shop.log --item product_id --value view_count --factors 8")
-    assert "does not reach an index" in created.out
+    assert "reaches no index" in created.out
+    assert "\n  CREATE INDEX CONCURRENTLY ON shop.log (user_id);\n" in created.out
     assert "recstore alter slow --seen published" in created.out
 
 
@@ -203,6 +204,15 @@ __main__.main()
     assert "ZeroDivisionError: by nothing" in report.read_text()
 
 
+def test_an_answer_that_can_not_be_written(shop: Database) -> None:
+    shop.create()
+    command = [sys.executable, "-m", "recstore", "--database", shop.url, "list"]
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    told = "Error: The answer can not be written: No space left on device. What was asked for is done.\n"
+    assert (ended.returncode, ended.stderr) == (1, told)
+
+
 def test_an_interrupt_is_heard_while_the_server_works(shop: Database) -> None:
     shop.create(source=Source(query="SELECT 1 AS user_id, 1 AS item_id, 1 AS value FROM pg_sleep(1000)"))
     command = [sys.executable, "-m", "recstore", "--database", shop.url, "retrain", "retail"]
@@ -244,6 +254,9 @@ def test_a_source_that_was_dropped_and_made_again(shop: Database, recstore: Comm
         in recstore("show retail").out
     )
     assert "lacks the view interactions" in recstore("db check").err
+    upgraded = recstore("db upgrade")
+    assert (upgraded.code, "is gone and can not be made anew" in upgraded.out) == (1, True)
+    assert "Not everything of retail could be made anew" in upgraded.err
     application.execute("ALTER TABLE shop.kept RENAME TO views; GRANT SELECT ON shop.views TO worker")
     assert "made the view interactions anew" in recstore("db upgrade").out
     assert recstore("db check").code == 0
@@ -269,7 +282,7 @@ def test_a_locked_source_ends_in_a_timeout(shop: Database, recstore: Command, mo
     assert recstore("retrain retail").code == 0
 
 
-def test_what_is_retained_is_said(recstore: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_retained_is_said(shop: Database, recstore: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     recstore(CREATE + " --keep 1")
     recstore("retrain retail")
     recstore("retrain retail")
@@ -278,7 +291,10 @@ def test_what_is_retained_is_said(recstore: Command, monkeypatch: pytest.MonkeyP
     assert re.search(r"2 stays 3\d\d\d s more \(RECSTORE_RETENTION\)", recstore("prune retail").out)
     monkeypatch.setenv("RECSTORE_RETENTION", "0")
     assert recstore("prune retail").out == "removed 2\n"
-    assert recstore("prune retail").out == "nothing to remove\n"
+    shop.connect().execute("UPDATE recstore_private.runs SET state = 'running' WHERE run = 1")
+    again = recstore("prune retail")
+    assert again.out == "no generation to remove\n"
+    assert "Warning: Run 1 ended without finishing; its leftovers are removed." in again.err
 
 
 def test_a_table_too_wide_for_the_terminal_is_shown_in_blocks(
@@ -317,6 +333,7 @@ def test_no_database_at_all(
     assert cli.run(["--database", f"postgresql://nobody@/x?host={tmp_path}", "list"]) == 3
     assert "could not be reached" in capsys.readouterr().err
     assert cli.run(["--database", "what is this?", "list"]) == 3
+    assert cli.run(["--database", "postgresql://nobody@/x?connect_timeout=abc", "list"]) == 3
     assert "could not be reached" in capsys.readouterr().err
 
 

@@ -197,6 +197,7 @@ def test_a_generation_that_waits_to_go_live(recstore: Command, shop: Database) -
         reader.execute("COMMIT")
     recstore("publish retail")
     assert [row["state"] for row in recstore("requests --json").json] == ["succeeded"]
+    assert "last retrain  succeeded" in recstore("status").out  # what was ready is live
 
 
 def test_a_request_that_is_waited_for(recstore: Command, shop: Database) -> None:

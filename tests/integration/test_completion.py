@@ -47,6 +47,8 @@ def test_what_there_is_is_offered(shop: Database, offered: Offer) -> None:
     assert offered("rollback retail --to ") == ["1"]
     assert offered("logs ") == ["retail", "2", "1"]
     assert offered("grant retail a") == ["application"]
+    assert offered("doctor --reader a") == ["application"]
+    assert offered("doctor ") == ["retail"]
     assert offered("create books --table shop.") == ["shop.products", "shop.views"]
     assert offered("create books --table shop.views --user ") == ["user_id", "product_id", "view_count"]
     assert offered("alter retail --trainer s") == ["spectral"]

@@ -434,7 +434,7 @@ def test_a_canary_is_seen_in_its_own_recommender_only(server: Server, shop_templ
 
 def database_rollback(database: Database, connection: Connection, name: str, generation: int) -> None:
     if value(connection, f"SELECT {name}.generation()") != generation:
-        operations.roll_back(database.url, database.settings, name, to=generation)
+        operations.roll_back(database.url, name, to=generation)
 
 
 @pytest.mark.contract

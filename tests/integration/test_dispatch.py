@@ -134,7 +134,7 @@ def test_a_rollback_is_not_undone_by_a_generation_that_was_ready_before(live: Da
         assert live.retrain().generation == 2
         given = live.settings.model_copy(update={"flip_wait": 0})
         assert not pipeline.retrain(live.url, given, "retail").live
-        assert operations.roll_back(live.url, live.settings, "retail") == (2, 1)
+        assert operations.roll_back(live.url, "retail") == (2, 1)
         reader.execute("COMMIT")
     assert dispatched(live)[0].published == []
     assert (states(live)[1], states(live)[3]) == ("live", "ready")

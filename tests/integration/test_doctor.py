@@ -23,12 +23,13 @@ from recstore.definition import Candidates, Lists
 from recstore.doctor import examination
 from recstore.doctor.checks import CHECKS, Check
 from recstore.doctor.findings import Finding, ok
-from recstore.doctor.pooler import Observed, kind_of
 from recstore.doctor.sessions import noticed_after
-from recstore.doctor.source import compared, index_statement
 from recstore.doctor.subject import Subject
 from recstore.embedded import Server
 from recstore.errors import RecommenderNotFound
+from recstore.pooler import Observed, kind_of
+from recstore.runs import LISTS_NAMESPACE, LOCK_NAMESPACE
+from recstore.selects import compared, index_statement
 from recstore.training import als
 
 
@@ -335,6 +336,9 @@ def test_no_connection_is_a_finding(good: Database, kept: list[Database], recsto
     assert {"connection", "gpu", "broker"} <= {
         finding["check"] for finding in recstore("doctor --json", url=gone).json["findings"]
     }
+    assert "\n3 checks: 1 error" in answer.out
+    nobody = recstore("doctor", url=good.url_of("nobody"))
+    assert (nobody.code, """\n        CREATE ROLE "nobody" LOGIN PASSWORD '...';\n""" in nobody.out) == (3, True)
     assert recstore("doctor", url="mysql://localhost/x").code == 3
     kept.append(good)
 
@@ -374,9 +378,15 @@ def test_readers_are_those_asked_for_or_those_with_grants(
 
 
 def test_who_holds_a_flip_is_named(good: Database) -> None:
+    good.retrain()  # so that the next generation is attached
     reading = good.connect("shopper")
     reading.execute("BEGIN")
     reading.execute("SELECT FROM retail.item_vectors LIMIT 1")
+    barrier = "UPDATE recstore_private.generations SET barrier = {}, barrier_transactions = {} WHERE state = 'attached'"
+    for stands in (("'cleared'", "'[]'"), ("'invalidated'", "'[\"99/99\"]'")):  # it came when nobody waited any more
+        as_superuser(good, barrier.format(*stands))
+        assert "flip-holders" not in worse_than_ok(examined(good, "postgres", flip_wait=0))
+    as_superuser(good, barrier.format("'attached'", "NULL"))
     found = [f for f in examined(good, "postgres", flip_wait=0) if f.level == "warning"]
     assert [f.check for f in found] == ["flip-holders"]
     assert f"process {reading.info.backend_pid} (test, role shopper), in a transaction since 20" in found[0].found
@@ -435,13 +445,13 @@ def test_a_lookup_that_fails_is_told(good: Database, kept: list[Database], monke
     kept.append(good)
 
 
-def test_a_dead_session_that_holds_the_lock_is_named(good: Database) -> None:
-    as_superuser(good, "UPDATE recstore_private.runs SET finished_at = now() - interval '1 hour' WHERE run = 1")
-    with psycopg.connect(good.url, application_name="recstore:run:1", autocommit=True) as dead:
-        dead.execute("SELECT pg_advisory_lock(1919247219, 1)")
-        (found,) = [f for f in examined(good) if f.level == "warning"]
+@pytest.mark.parametrize("namespace", [LOCK_NAMESPACE, LISTS_NAMESPACE])
+def test_a_dead_session_that_holds_a_lock_is_named(namespace: int, good: Database) -> None:
+    with psycopg.connect(good.url, application_name="somebody", autocommit=True) as dead:
+        dead.execute("SELECT pg_advisory_lock(%s, 1)", [namespace])
+        (found,) = until(lambda: [f for f in examined(good) if f.level == "warning"])
         assert found.check == "runs"
-        assert f"the session {dead.info.backend_pid} of recstore:run:1 holds" in found.found
+        assert f"the session {dead.info.backend_pid} of somebody holds" in found.found
         as_superuser(good, found.remedies[0])
     assert worse_than_ok(examined(good)) == USUAL
 
@@ -531,7 +541,7 @@ INDEXABLE = [
 ]
 
 
-def test_the_index_that_a_source_lacks(shop: Database, application: psycopg.Connection[dict[str, Any]]) -> None:
+def test_the_index_that_a_source_lacks(application: psycopg.Connection[dict[str, Any]]) -> None:
     application.execute(
         'CREATE TABLE shop.big AS SELECT n % 1000 AS customer, n % 97 AS item, n::text AS "E mail", n::varchar AS mail'
         " FROM generate_series(1, 20000) n"
@@ -545,22 +555,7 @@ def test_the_index_that_a_source_lacks(shop: Database, application: psycopg.Conn
         application.execute(f"CREATE VIEW source_{number}.interactions AS {query}")  # type: ignore[call-overload]
         application.execute("ANALYZE shop.big, shop.parted")
         assert not sources.check_lookup(application, f"source_{number}").indexed
-        subject = Subject(
-            application,
-            "",
-            Settings(),
-            "application",
-            shop.name,
-            None,
-            None,
-            private=True,
-            own=True,
-            problem=None,
-            keywords=frozenset(),
-            names=[],
-        )
-        with application.transaction():
-            found = index_statement(subject, f"source_{number}", "interactions", "user_id")
+        found = index_statement(application, f"source_{number}", "interactions", "user_id")
         concurrently = "CONCURRENTLY " if table == "big" else ""
         assert found == (f"CREATE INDEX {concurrently}ON shop.{table} {columns};" if table else None)
         if found:
@@ -631,6 +626,7 @@ def test_pgbouncer_is_recognized(
             url = f"postgresql://worker@127.0.0.1:{unused_port}/{good.name}"
             until(lambda: "process up" in (tmp_path / "log").read_text())
             found = doctor.examine(settings_of(good).model_copy(update={"database_url": url}))
+            code = cli.run(["--database", url, "similar-all", "retail", "--into", str(tmp_path / "similar.csv")])
         finally:
             bouncer.terminate()
     expected = {
@@ -639,6 +635,8 @@ def test_pgbouncer_is_recognized(
         "statement": {"connection": "error", "broker": "note"},
     }
     assert worse_than_ok(found) == expected[mode]
+    assert code == (0 if mode == "session" else 3)  # no lock is left behind
+    assert not look(good, "SELECT FROM pg_locks WHERE locktype = 'advisory'")
     if mode == "statement":
         assert "statement pooling" in found[0].found
     kept.append(good)

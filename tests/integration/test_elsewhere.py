@@ -57,7 +57,7 @@ def test_everything_works_with_pgvector_in_another_schema(elsewhere: Database, v
         )
         found = column(fresh, direct)
         assert set(found) == set(column(fresh, "SELECT item_id FROM retail.recommend(1, 10, false)"))
-    operations.roll_back(elsewhere.url, elsewhere.settings, "retail")
+    operations.roll_back(elsewhere.url, "retail")
     with elsewhere.connect() as connection:
         assert len(rows(connection, "SELECT * FROM retail.recommend(1, 10)")) == 10
         assert registry.drop(connection, elsewhere.settings, recommender) == []

@@ -82,7 +82,7 @@ def exported(server: Server, published: str, tmp_path_factory: pytest.TempPathFa
     """Its generation in a file."""
     path = tmp_path_factory.mktemp("exchange") / "retail.npz"
     database = copy_of(server, published)
-    done = exporting.export(database.url, database.settings, "retail", path)
+    done = exporting.export(database.url, "retail", path)
     assert (done.generation, done.users, done.items, done.factors) == (1, 240, 120, 8)
     assert done.bytes == path.stat().st_size
     drop_database(database)
@@ -192,7 +192,7 @@ def test_a_round_trip_gives_the_same_answers(here: Database, recstore: Command, 
     assert shop.retrain().live
     (trained,) = look(shop, "SELECT metrics, training FROM recstore_private.generations WHERE generation = 2")
     assert "is from a file" in trained["metrics"]["unknown"]
-    assert operations.roll_back(shop.url, shop.settings, "retail") == (2, 1)
+    assert operations.roll_back(shop.url, "retail") == (2, 1)
     assert answers(shop) == before
 
 
@@ -218,7 +218,7 @@ def test_under_text_ids_and_back(shop: Database, here: Database, file: Path, tmp
     assert plain(answers(shop, str, "text")) == plain(before)
     # and back under numbers: the file of the text generation says the same as the first
     back = tmp_path / "back.npz"
-    exporting.export(shop.url, shop.settings, "retail", back)
+    exporting.export(shop.url, "retail", back)
     assert import_generation(here.url, here.settings, "retail", back).generation == 2
     assert answers(here) == before
     connection = here.connect()
@@ -238,7 +238,7 @@ def test_into_the_same_recommender_the_gate_compares(here: Database, file: Path,
         registry.alter(connection, here.settings, recommender, altered)
     assert here.retrain(force=True).live
     bad = file.with_name("bad.npz")
-    exporting.export(here.url, here.settings, "retail", bad)
+    exporting.export(here.url, "retail", bad)
     good = import_generation(here.url, here.settings, "retail", file)
     assert good.live
     (gate,) = look(here, "SELECT stages FROM recstore_private.runs WHERE job = 'import'")
@@ -256,7 +256,7 @@ def test_what_is_being_exported_is_not_pruned(here: Database, file: Path, tmp_pa
     found = []
     settings = here.settings.model_copy(update={"prune_wait": 0.0})
     hook = Hook(on_progress=lambda _: found.append(operations.prune(here.url, settings, "retail", keep=1)))
-    exporting.export(here.url, settings, "retail", tmp_path / "old.npz", generation=1, reporter=hook)
+    exporting.export(here.url, "retail", tmp_path / "old.npz", generation=1, reporter=hook)
     assert [(done["pruned"], list(done["postponed"])) for done in found] == [([], [1])] * len(found)
     assert operations.prune(here.url, settings, "retail", keep=1)["pruned"] == [1]
     with np.load(file) as one, np.load(tmp_path / "old.npz") as other:
@@ -380,7 +380,7 @@ def test_a_host_s_limits_do_not_hold_for_an_export(
         write(writing, archive)
 
     monkeypatch.setattr(exporting._Writing, "write", watched)
-    exporting.export(here.url, here.settings, "retail", tmp_path / "retail.npz")
+    exporting.export(here.url, "retail", tmp_path / "retail.npz")
     assert found == ["0"] * len(limits)
 
 
@@ -416,14 +416,14 @@ def test_the_file_is_there_whole_or_not_at_all(
 
     monkeypatch.setattr(exporting, "id_arrays", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        exporting.export(here.url, here.settings, "retail", file)
+        exporting.export(here.url, "retail", file)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(exporting, "id_arrays", full)
     with pytest.raises(ReportNotWritten, match="No space left on device"):
-        exporting.export(here.url, here.settings, "retail", file)
+        exporting.export(here.url, "retail", file)
     assert [path.name for path in file.parent.iterdir()] == ["retail.npz"]
     assert file.read_bytes() == kept
     monkeypatch.undo()
@@ -446,7 +446,7 @@ def test_half_precision_uuids_a_hybrid_and_a_collapsed_item(shop: Database, tmp_
     assert shop.retrain().live
     connection = shop.connect()
     connection.execute("UPDATE retail._items_1 SET (embedding, preference) = (NULL, NULL) WHERE item_id = 5")
-    exporting.export(shop.url, shop.settings, "retail", path)
+    exporting.export(shop.url, "retail", path)
     with np.load(path, allow_pickle=False) as file:
         assert (file["item_embedding"].dtype, file["user_preference"].dtype) == (np.float16, np.float16)
         assert not file["item_embedding"][file["item_id"] == 5].any()

@@ -146,7 +146,7 @@ def test_the_whole_job(shop: Database, user_type: str, item_type: str, seen: Any
         plan = "\n".join(column(connection, f"EXPLAIN {query}"))
         assert "articles_pkey" in plan, plan
 
-    assert operations.roll_back(shop.url, shop.settings, "retail") == (generations[1], generations[0])
+    assert operations.roll_back(shop.url, "retail") == (generations[1], generations[0])
     assert value(connection, "SELECT retail.generation()") == generations[0]
     assert registry.drop(connection, shop.settings, recommender) == []
 

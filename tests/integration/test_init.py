@@ -1,6 +1,7 @@
 """`recstore init`: what it finds in somebody's tables, what it asks, and the file that it writes."""
 
 import fcntl
+import io
 import os
 import pty
 import re
@@ -31,10 +32,13 @@ CREATE TABLE "Shop 2".clicks (
     clicked_at timestamptz, times smallint);
 CREATE TABLE "Shop 2".settings (name text PRIMARY KEY, content text);
 CREATE TABLE "Shop 2".secret (user_id int, item_id int);
+CREATE TABLE "Shop 2".lists (user_id int, rank int, item_id int, score float8, generation bigint);
+COMMENT ON TABLE "Shop 2".lists IS 'Made by recstore: recommend-all of retail, generation 1, k 20.';
 CREATE DOMAIN "Shop 2".number AS bigint;
 CREATE VIEW "Shop 2".daily AS SELECT 1::"Shop 2".number AS visitor_id, 2 AS page_id, now()::date AS day;
 GRANT USAGE ON SCHEMA "Shop 2" TO worker;
-GRANT SELECT ON "Shop 2".articles, "Shop 2".customers, "Shop 2".clicks, "Shop 2".settings, "Shop 2".daily TO worker;
+GRANT SELECT ON "Shop 2".articles, "Shop 2".customers, "Shop 2".clicks, "Shop 2".settings, "Shop 2".daily, "Shop 2".lists
+TO worker;
 """
 
 
@@ -55,6 +59,7 @@ def test_candidates_are_found_by_columns_types_and_keys(shop: Database) -> None:
     )
     assert (views.users[0], views.items[0], views.values, views.times) == ("user_id", "product_id", ("view_count",), ())
     assert by_name['"Shop 2".daily'].users[0] == "visitor_id"
+    assert views.users == ("user_id", "product_id", "view_count")
     articles = discovery.tables_of_items(tables, clicks.table, "sku")
     assert [table.name for table in articles] == ['"Shop 2".articles']
     assert discovery.titles_of(articles[0]) == ("Name",)
@@ -74,7 +79,7 @@ def test_what_is_answered_is_what_is_written_and_created(
         asked.append(question)
         return next(answers) or default
 
-    monkeypatch.setattr(init, "_at_terminal", lambda: True)
+    monkeypatch.setattr(init, "at_terminal", lambda: True)
     monkeypatch.setattr("typer.prompt", prompt)
     shown = recstore(f"init {file}")
     assert shown.code == 0, shown.err
@@ -105,7 +110,7 @@ def test_where_nobody_can_be_asked_everything_is_said_or_listed(
     listed = recstore(f"init {file} --json").json
     assert listed["written"] is None
     assert listed["candidates"][0]["table"] == "shop.views"
-    assert "has two columns" in recstore(f"init {file}", url=empty.url).err
+    assert 'GRANT SELECT ON shop.views TO "worker";' in recstore(f"init {file}", url=empty.url).err
     dry = recstore(f"init {file} {GIVEN} --dry-run")
     assert (tomllib.loads(dry.out)["source"]["table"], file.exists()) == ("shop.views", False)
     written = recstore(f"init {file} {GIVEN} --json").json
@@ -178,9 +183,13 @@ def test_an_interrupt_leaves_no_file(recstore: Command, tmp_path: Path, monkeypa
     def prompt(_question: str, default: str) -> str:
         raise typer.Abort(default)
 
-    monkeypatch.setattr(init, "_at_terminal", lambda: True)
+    monkeypatch.setattr(init, "at_terminal", lambda: True)
     monkeypatch.setattr("typer.prompt", prompt)
     assert recstore(f"init {tmp_path}/shop.toml").code == 1
+    monkeypatch.undo()
+    monkeypatch.setattr(init, "at_terminal", lambda: True)
+    monkeypatch.setattr("sys.stdin", io.StringIO())  # as Ctrl-D, and Ctrl-C
+    assert recstore(f"init {tmp_path}/shop.toml").code == 130
     monkeypatch.setattr(Path, "replace", prompt)
     assert recstore(f"init {tmp_path}/shop.toml {GIVEN}").code == 1
     assert list(tmp_path.iterdir()) == []

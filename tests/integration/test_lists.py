@@ -1,21 +1,27 @@
 """Every list at once is what the functions return one by one; a table is replaced whole, a file is there whole, or not at all."""
 
 import csv
+import fcntl
+import gc
 import gzip
 import io
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 import pytest
 from conftest import Command, Database, drop_database, make_database, superuser
 from pyarrow import parquet
-from support import Hook, look
+from support import Hook, look, until
 from support_sql import Rows, as_template, copy_of, rows, value
 
 from recstore import dispatch, errors, lists, operations, pipeline, registry
+from recstore.beside import written_beside
 from recstore.definition import Candidates, Lists, Source, Storage
 from recstore.embedded import Server
 from recstore.lists import files
@@ -176,8 +182,13 @@ def test_users_that_a_query_names_known_or_not(trained: Database) -> None:
     ):
         with pytest.raises(errors.InvalidInput, match=complaint):
             recommend(trained, users=query)
-    with pytest.raises(errors.RecstoreError, match="No list of 'retail' was written: bigint out of range"):
+    with pytest.raises(errors.RecstoreError, match=r"what --users selects: bigint out of range\. Try"):
         recommend(trained, users="SELECT user_id * 1e30 FROM shop.views")
+    trained.connect("application").execute("REVOKE SELECT ON shop.views FROM worker")
+    with pytest.raises(
+        errors.PermissionDenied, match=r"The role worker may not do this: .* table views\. Have the owner"
+    ):
+        recommend(trained)
     assert rows(trained.connect(), MADE) == found
 
 
@@ -245,12 +256,16 @@ def test_grants_indexes_and_the_name_of_the_generation_go_over(trained: Database
     connection.execute("GRANT SELECT ON made.recommendations TO application")
     connection.execute("GRANT INSERT (score) ON made.recommendations TO application WITH GRANT OPTION")
     connection.execute(
-        'CREATE INDEX "by Item" ON made.recommendations USING btree (item_id, score DESC) WHERE rank = 1'
+        'CREATE INDEX "by Item USING it" ON made.recommendations USING btree (item_id, score DESC) WHERE rank = 1'
     )
+    connection.execute("COMMENT ON COLUMN made.recommendations.score IS 'It''s the best'")
+    key = "SELECT conname FROM pg_constraint WHERE conrelid = 'made.recommendations'::regclass AND contype = 'p'"
+    connection.execute(f'ALTER TABLE made.recommendations RENAME CONSTRAINT {value(connection, key)} TO "my pkey"')
     described = (
         "SELECT c.relacl::text, (SELECT string_agg(a.attacl::text, '') FROM pg_attribute a WHERE a.attrelid = c.oid) AS columns,"
         " ARRAY(SELECT x.indexdef FROM pg_indexes x WHERE x.tablename = c.relname AND x.indexname NOT LIKE '%%pkey' ORDER BY 1)"
-        " AS indexes, obj_description(c.oid) AS comment FROM pg_class c WHERE c.oid = 'made.recommendations'::regclass"
+        " AS indexes, obj_description(c.oid) AS comment,"
+        " col_description(c.oid, 4) AS score FROM pg_class c WHERE c.oid = 'made.recommendations'::regclass"
     )
     before = rows(connection, described)
     assert len(before[0]["indexes"]) == 1
@@ -260,7 +275,8 @@ def test_grants_indexes_and_the_name_of_the_generation_go_over(trained: Database
     assert "Made by recstore: recommend-all of retail, generation 2, k 7." in comment
     assert rows(connection, described) == [before[0] | {"comment": comment}]
     key = "SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = 'made.recommendations'::regclass AND indisprimary"
-    assert value(connection, key).endswith("USING btree (user_id, rank)")
+    assert value(connection, key).endswith('"my pkey" ON made.recommendations USING btree (user_id, rank)')
+    assert before[0]["score"] == "It's the best"
     assert {row["generation"] for row in rows(connection, MADE)} == {2}
 
 
@@ -310,6 +326,20 @@ def test_what_is_refused_before_any_work(trained: Database, tmp_path: Path) -> N
         connection.execute(makes)
         refused("made.recommendations", errors.ListTableRefused, f"it would take along .*{words}")
         connection.execute(drops)
+    for makes, undoes, words in (
+        ("ADD COLUMN note text", "DROP COLUMN note", 'the column "note" text'),
+        ("RENAME COLUMN reason TO why", "RENAME COLUMN why TO reason", 'the column "why" text, no column "reason"'),
+        ("ALTER score TYPE real", "ALTER score TYPE double precision", 'the column "score" real'),
+        ('ALTER reason TYPE text COLLATE "C"', "ALTER reason TYPE text", 'the column "reason" text COLLATE "C"'),
+        ("SET UNLOGGED", "SET LOGGED", "the option UNLOGGED"),
+        ("SET (fillfactor = 70)", "RESET (fillfactor)", "the option fillfactor=70"),
+        ("REPLICA IDENTITY FULL", "REPLICA IDENTITY DEFAULT", "a REPLICA IDENTITY of its own"),
+    ):
+        connection.execute(f"ALTER TABLE made.recommendations {makes}")
+        refused("made.recommendations", errors.ListTableRefused, f"it was given {words}, which a new one would not")
+        connection.execute(f"ALTER TABLE made.recommendations {undoes}")
+    connection.execute("CREATE TYPE made.taken AS ENUM ('a')")
+    refused("made.taken", errors.ListTableRefused, "something of that name exists")
     connection.execute("ALTER TABLE made.recommendations ENABLE ROW LEVEL SECURITY")
     refused("made.recommendations", errors.ListTableRefused, "has row-level security, .*DISABLE ROW LEVEL SECURITY")
     connection.execute(
@@ -388,6 +418,63 @@ def test_a_file_that_is_replaced_keeps_its_mode(tmp_path: Path, name: str) -> No
             (beside,) = set(tmp_path.iterdir()) - {file}
             assert mode is None or beside.stat().st_mode & 0o777 == mode
         assert mode is None or file.stat().st_mode & 0o777 == mode
+
+
+def test_what_a_killed_process_left_goes_and_a_link_stays(tmp_path: Path) -> None:
+    target, link = tmp_path / "lists.csv", tmp_path / "link.csv"
+    link.symlink_to(target.name)
+    others = [tmp_path / name for name in (".lists.csv.2.part", ".lists.csv.mine.part", ".other.csv.1.part")]
+    for path in (tmp_path / ".lists.csv.1.part", *others):
+        path.touch()
+    with others[0].open() as at_work:
+        fcntl.flock(at_work, fcntl.LOCK_EX)
+        for path in (link, target):  # which is not there, and is
+            with written_beside(path, errors.ListsNotWritten) as beside:
+                beside.write_text(path.name)
+            assert (link.readlink(), target.read_text()) == (Path(target.name), path.name)
+    assert set(tmp_path.iterdir()) == {target, link, *others}
+    link.unlink()
+    link.symlink_to("nowhere/lists.csv")
+    with pytest.raises(errors.ListsNotWritten, match=r"there is no folder .*nowhere"):
+        files.check_place(str(link))
+
+
+@pytest.mark.parametrize("name", ["lists.csv", "lists.csv.gz", "lists.parquet"])
+def test_a_full_disk_is_one_error(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    schema = pa.schema({"n": pa.int64()})
+    with pytest.raises(OSError, match="No space left"), files._writer(Path(name), Path("/dev/full"), schema) as write:
+        write(pa.record_batch([pa.array(range(100_000))], schema=schema))
+    gc.collect()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_ctrl_c_is_heard_between_the_rows_of_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    schema, written = pa.schema({"n": pa.int64()}), list[list[int]]()
+    monkeypatch.setattr(files, "SLICE", 2)
+    monkeypatch.setattr(
+        files.csv, "CSVWriter", lambda *_, **__: SimpleNamespace(
+            write_batch=lambda batch: written.append(batch["n"].to_pylist()), close=lambda: None
+        )
+    )  # fmt: skip
+    with files.writing(tmp_path / "lists.csv", schema) as write:
+        write(pa.record_batch([pa.array(range(5))], schema=schema))
+    assert written == [[0, 1], [2, 3], [4]]
+
+
+def test_ctrl_c_is_heard_while_the_server_has_sent_nothing_yet(trained: Database, recstore: Command) -> None:
+    waiting = "SELECT FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'"
+
+    def interrupt() -> None:
+        until(lambda: look(trained, waiting, trained.name))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with superuser(trained.server, trained.name) as other, other.transaction():
+        other.execute("LOCK TABLE retail._items_1 IN ACCESS EXCLUSIVE MODE")
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        answer = recstore("recommend-all retail --into made.recommendations", url=trained.url)
+        thread.join()
+    assert (answer.code, "Interrupted" in answer.err) == (130, True), answer.err
 
 
 @pytest.mark.parametrize("stage", ["recommend-all", "index"])
@@ -475,6 +562,9 @@ def test_lists_when_they_are_due_and_when_asked_for(trained: Database) -> None:
         {"origin": "schedule", "state": "waiting", "attempts": 1},
         {"origin": "sql", "state": "sent", "attempts": 0},
     ]
+    # lists of one's own are not what was asked for
+    similar(trained, "made.others")
+    assert {row["state"] for row in rows(trained.connect(), states)} == {"waiting", "sent"}
     made = lists.write_defined(trained.url, trained.settings, "retail", requested=True)
     assert [each.into for each in made] == ["made.recommendations", "made.similar"]
     assert {row["state"] for row in rows(trained.connect(), states)} == {"succeeded"}
@@ -500,7 +590,7 @@ def test_the_commands(trained: Database, recstore: Command, tmp_path: Path) -> N
     made = run("recommend-all retail -k 3 --into made.recommendations --json")
     assert (made.json["rows"], made.json["lists"]) == (720, 240)
     file = str(tmp_path / "lists.csv")
-    assert "240 lists of generation 1, 720 rows, are in" in run("recommend-all retail -k 3 --into", file).out
+    assert "wrote 240 lists of generation 1, 720 rows, to" in run("recommend-all retail -k 3 --into", file).out
     refused = run("recommend-all retail -k 2 --into", file)
     assert (refused.code, refused.err) == (
         2,
@@ -512,5 +602,8 @@ def test_the_commands(trained: Database, recstore: Command, tmp_path: Path) -> N
     refused = run("alter retail --recommend-into lists.csv")
     assert (refused.code, "the workers write lists to tables" in refused.err) == (2, True)
     assert run("alter retail --recommend-into made.similar").code == 2
+    for line in ("alter retail", "alter retail --dry-run", "create books --table shop.views --item product_id"):
+        refused = run(f"{line} --recommend-into shop.recommended")
+        assert (refused.code, 'GRANT USAGE, CREATE ON SCHEMA "shop" TO' in refused.err) == (1, True), line
     assert run("lists retail --json").json[0]["rows"] == 238
     assert run("request lists retail").out.startswith("request 1: lists of retail")

@@ -105,8 +105,8 @@ def test_bad_lines_are_told_with_their_numbers_and_nothing_is_written(
     told = tmp_path / "bad.csv"
     refused = load(BAD.encode() + b"7,\xff,1\r\n", "--table shop.bad --json", "--bad", str(told))
     assert refused.code == 2
-    assert "of 107 lines" in refused.err
-    assert "bad are 5" in refused.err
+    assert "5 of 107 lines of" in refused.err
+    assert "are bad, and at most 0 may be" in refused.err
     assert refused.json["bad_lines"] == [4, 5, 106, 107, 109]
     assert refused.json["written"] == 0
     assert value(application, "SELECT to_regclass('shop.bad')::text") is None
@@ -119,13 +119,43 @@ def test_bad_lines_are_told_with_their_numbers_and_nothing_is_written(
         ("107", "a quote that is not closed", '5,"open,1'),
         ("109", "not utf-8 text", "7,\\xff,1"),
     ]
-    few = load(BAD, "--table shop.bad --max-bad 3")
-    assert few.code == 2
+    assert [file.name for file in tmp_path.iterdir() if "part" in file.name] == []
+    few = load(BAD, "--table shop.bad --max-bad 3 --dry-run")
+    assert few.code == 2  # as without --dry-run
+    assert "4 of 106 lines" in few.err
     assert "line 106: views: 'many' is no integer" in few.out
     allowed = load(BAD, "--table shop.bad --max-bad 4%")
     assert allowed.code == 0, allowed.err
     assert value(application, "SELECT count(*) FROM shop.bad") == 102
     assert column(application, "SELECT title FROM shop.bad WHERE views > 1 ORDER BY 1") == ["last", "two\r\nlines"]
+
+
+@pytest.mark.parametrize(
+    ("text", "bad", "names", "good"),
+    [
+        ('u,i,n\n1,2,3\n1,2\n1,2,3,4\n1,"2,3\n' + "4,5,6\n" * 4, [3, 4, 5], ["u", "i", "n"], 5),
+        ("# by hand\n# on a day\nuser_id,item_id\n1,2\n3,4\n5,6\n", [1, 2], ["user_id", "item_id"], 3),
+        ("sep=;\nuser_id;price\n1;2,5\n2;3,5\n", [], ["user_id", "price"], 2),
+    ],
+)
+def test_a_few_odd_lines_do_not_hide_what_the_others_are(
+    text: str, bad: list[int], names: list[str], good: int, load: Any
+) -> None:
+    told = load(text, "--table shop.odd --json --yes --max-bad 3").json
+    assert (told["bad_lines"], told["written"]) == (bad, good)
+    assert [one["name"] for one in told["columns"]] == names
+    assert told["columns"][0]["type"] == "integer"
+
+
+def test_what_the_columns_are_is_said_where_it_may_surprise(load: Any) -> None:
+    doubled = load("user_id,item_id,user_id\n1,2,3\n", "--table shop.doubled --yes")
+    assert "Two columns of the file are named user_id." in doubled.err
+    told = load("1, 2,18446744073709551615\n3, 4,1\n", "--table shop.hinted --yes")
+    assert "column_2 is text because of blanks around values. To have it otherwise: --type column_2=integer" in told.out
+    assert "--type column_3=numeric" in told.out
+    assert "its columns are named column_1, column_2, column_3: --columns A,B,C" in told.out
+    typed = load("1, 2\n", "--table shop.typed --yes --type column_2=integer")
+    assert typed.code == 0, typed.err
 
 
 def test_the_types_are_shown_before_anything_is_written(load: Any, application: Connection) -> None:
@@ -168,6 +198,24 @@ def test_a_table_that_exists_is_added_to_or_replaced_on_request_only(
     # without names by position; the recommender's view over the table is still there
     assert load("7,8,9\n", "--table shop.views --replace --yes").code == 0
     assert [tuple(row.values()) for row in rows(shop.connect(), "SELECT * FROM retail.interactions")] == [(7, 8, 9)]
+
+
+def test_recstores_own_schemas_take_no_file(shop: Database, recstore: Command, tmp_path: Path) -> None:
+    shop.create()
+    file = tmp_path / "views.csv"
+    file.write_text("user_id,product_id\n1,1\n")
+    worker = shop.connect()
+    for schema in ("recstore", "retail"):
+        worker.execute(f"ALTER ROLE CURRENT_USER IN DATABASE {shop.name} SET search_path = {schema}")
+        for line in ("--table x", f"--table {schema}.x", "--table recstore_private.alembic_version --append"):
+            refused = recstore(f"load {file} {line} --yes")
+            assert refused.code == 2
+            assert "belongs to recstore" in refused.err, refused.err
+        assert value(worker, f"SELECT to_regclass('{schema}.x')::text") is None
+    worker.execute("CREATE SCHEMA own")
+    worker.execute(f"ALTER ROLE CURRENT_USER IN DATABASE {shop.name} SET search_path = own")
+    assert recstore(f"load {file} --table x --yes").code == 0
+    assert value(worker, "SELECT count(*) FROM own.x") == 1
 
 
 def test_readers_see_the_old_rows_while_they_are_replaced(
@@ -227,6 +275,50 @@ def test_replacing_never_reaches_rows_of_other_tables(load: Any, application: Co
     assert "shop.older are rows of shop.old by" in load("a\n2\n", "--table shop.old --replace --yes").err
     assert load("a\n2\n", "--table shop.old --append").code == 0
     assert column(application, "SELECT a FROM shop.old ORDER BY 1") == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        "CREATE TRIGGER soft BEFORE DELETE ON shop.t FOR EACH ROW EXECUTE FUNCTION shop.nothing()",
+        "CREATE RULE soft AS ON DELETE TO shop.t DO INSTEAD NOTHING",
+        "CREATE TRIGGER elsewhere BEFORE INSERT ON shop.t FOR EACH ROW EXECUTE FUNCTION shop.nothing()",
+    ],
+)
+def test_a_table_whose_own_rules_keep_rows_is_not_replaced(kept: str, load: Any, application: Connection) -> None:
+    application.execute("CREATE FUNCTION shop.nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+    application.execute("CREATE TABLE shop.t AS SELECT 1 AS id")
+    application.execute(kept)
+    refused = load("id\n2\n3\n", "--table shop.t --replace --yes")
+    assert (refused.code, "of its own" in refused.err) == (1, True), refused.err
+    assert column(application, "SELECT id FROM shop.t") == [1]
+    appended = load("id\n2\n3\n", "--table shop.t --append --yes")
+    assert (appended.code, "of 2 rows it took 0" in appended.err) == (0, "INSERT" in kept), appended.err
+
+
+def test_ids_that_a_sequence_gives_too(load: Any, application: Connection) -> None:
+    application.execute('CREATE TABLE shop.t (id int PRIMARY KEY GENERATED BY DEFAULT AS IDENTITY, "a b" text)')
+    loaded = load("id,a b\n1,x\n2,y\n", "--table shop.t --append --yes")
+    assert loaded.code == 0, loaded.err
+    application.execute(" ".join(loaded.err.split()).partition("run: ")[2].partition(";")[0])
+    assert column(application, """INSERT INTO shop.t ("a b") VALUES ('z') RETURNING id""") == [3]
+
+
+def test_what_copy_does_not_take(load: Any, application: Connection) -> None:
+    application.execute("CREATE TABLE shop.t (id int)")
+    application.execute("ALTER TABLE shop.t ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY")
+    for answer, told in (
+        (load("id\n1\n", "--table shop.t --append --yes"), "row-level security for the role application"),
+        (load("ctid\n1\n", "--table shop.n --yes"), "keeps the column name 'ctid' for itself"),
+        (
+            load(",".join(f"c{n}" for n in range(1601)) + "\n" + ",".join("1" * 1601) + "\n", "--table shop.n --yes"),
+            "at most 1,600",
+        ),
+        (load("id\n1\n", "--table shop.n --yes --type id=void"), "knows no type 'void' here"),
+        (load("id\n1\n", "--table shop.n --yes --encoding rot13"), "no encoding of text named 'rot13'"),
+        (load("id\n1\n", "--table shop.n --yes --encoding base64"), "no encoding of text named 'base64'"),
+    ):
+        assert (answer.code, told in " ".join(answer.err.split())) == (2, True), answer.err
 
 
 def test_the_bad_lines_are_never_written_over_the_file(load: Any, tmp_path: Path) -> None:
@@ -347,11 +439,15 @@ def test_parquet_brings_its_types(load: Any, application: Connection, tmp_path: 
             "name": pa.array(["tab\t\\N", ""]).dictionary_encode(),
             "count": pa.array([1, None], pa.uint32()),
             "nested": [[1], []],
+            "took": pa.array([1, None], pa.duration("s")),
         }
     )
     pq.write_table(table, tmp_path / "a", compression="zstd")
     content = (tmp_path / "a").read_bytes()
-    assert "'nested' of" in load(content, "--table shop.parquet", name="views.parquet").err
+    for left in ("nested", "took"):
+        refused = load(content, f"--table shop.parquet --columns bytes,{left}", name="views.parquet")
+        assert f"'{left}' of" in refused.err
+    assert "duration[s]" in refused.err
     chosen = "bytes,written,price,local,zoned,name,count"
     answer = load(content, f"--table shop.parquet --columns {chosen} --json", name="views.parquet")
     assert answer.code == 0, answer.err

@@ -65,7 +65,7 @@ STATES = {
             "evaluate clicks": (1, "The role worker may not do this: permission denied for table clicks."),
             "create fresh --table shop.clicks --item product_id": (
                 1,
-                'table clicks. Have the owner run: GRANT SELECT on the source\'s tables TO "worker";',
+                'table clicks. Have the owner run: GRANT SELECT ON shop.clicks TO "worker";',
             ),
         },
         "REVOKE SELECT ON shop.clicks FROM worker",

@@ -250,7 +250,7 @@ COMMANDS = {
     "tune retail --trials 0": (2, "--trials is '0': it must be at least 1."),
     "tune retail --time soon": (2, "--time is 'soon': it must be a number."),
     "tune retail --trainer nix": (2, "There is no trainer named 'nix'; choose among: als, hybrid, spectral."),
-    "tune retail --space nothing.toml": (2, "nothing.toml can not be read: No such file or directory."),
+    "tune retail --space nothing.toml": (2, "There is no file nothing.toml."),
     "tune retail --grid factors": (
         2,
         "--grid is 'factors': write it as name=value,value, for instance factors=64,128.",

@@ -222,7 +222,7 @@ def test_readers_see_whole_generations_through_everything(
 
 def roll_back(database: Database) -> bool:
     try:
-        operations.roll_back(database.url, database.settings, "retail")
+        operations.roll_back(database.url, "retail")
     except NothingToRollBack:
         return False
     return True

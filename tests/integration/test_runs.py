@@ -222,7 +222,7 @@ def test_a_rollback_while_a_training_runs(live: Database, stage: str) -> None:
     flips = []
 
     def back() -> None:
-        flips.append(operations.roll_back(live.url, live.settings, "retail"))
+        flips.append(operations.roll_back(live.url, "retail"))
         assert generation(live) == 1
 
     assert live.retrain(reporter=on(stage, back)).live
@@ -302,7 +302,7 @@ def test_a_publication_asks_for_no_lock_that_a_reader_has(
     unused = [warning for warning in outcome.warnings if "is left invalid" in warning]  # `auto` waits for no reader
     assert list(outcome.warnings) == (unused if search == "auto" else [])
     assert generation(shop) == 2
-    assert operations.roll_back(url, settings, "retail") == (2, 1)
+    assert operations.roll_back(url, "retail") == (2, 1)
     assert generation(shop) == 1
     reader.execute("COMMIT")
     for _ in range(2):

@@ -23,6 +23,7 @@ from recstore.errors import (
     UnsupportedValueType,
 )
 from recstore.interactions import NO_TIME, Interactions, SourceReport
+from recstore.rehearsal import rehearsing
 from recstore.types import IdType
 
 
@@ -269,13 +270,22 @@ def test_what_create_refuses_names_the_culprit(shop: Database, application: Conn
     found = message(PermissionDenied, table="shop.secret")
     assert "role worker" in found
     assert "permission denied for table secret" in found
-    assert "GRANT SELECT" in found
-    assert "permission denied for schema closed" in message(PermissionDenied, table="closed.views")
+    assert found.endswith('Have the owner run: GRANT SELECT ON shop.secret TO "worker";')
+    grants = 'GRANT USAGE ON SCHEMA closed TO "worker"; GRANT SELECT ON closed.views TO "worker";'
+    assert f"permission denied for schema closed. Have the owner run: {grants}" in message(
+        PermissionDenied, table="closed.views"
+    )
+    with rehearsing(shop.connect()) as (stand_in, _), pytest.raises(PermissionDenied, match="ON SCHEMA closed"):
+        sources.inspect(stand_in, Source(table="closed.views"))
+    both = message(SourceInvalid, table="shop.odd", user="item_id", item="item_id")
+    assert "the column 'item_id' can not be both the user's id and the item's" in both
     select = "SELECT user_id, item_id, value FROM shop.odd"
     assert "none named item_id" in message(SourceInvalid, query="SELECT 1 AS user_id, 2 AS item, 3 AS value")
     assert "syntax error" in message(SourceInvalid, query=select + " WHERE")
     assert '"shop.nothing"' in message(SourceInvalid, query="SELECT * FROM shop.nothing")
-    assert "secret" in message(PermissionDenied, query="SELECT *, 1 AS value FROM shop.secret")
+    for query in ("SELECT *, 1 AS value FROM shop.secret", "SELECT 1 FROM closed.views"):
+        grant = "ON shop.secret" if "secret" in query else "ON SCHEMA closed"
+        assert f'{grant} TO "worker";' in message(PermissionDenied, query=query)
     assert "'user_id' has the type numeric" in message(
         UnsupportedIdType, query="SELECT price AS user_id, item_id, value FROM shop.odd"
     )

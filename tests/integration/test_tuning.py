@@ -13,7 +13,7 @@ import pytest
 from conftest import Command, Database
 from support import look, until
 
-from recstore import dispatch, errors, pipeline, registry, sources
+from recstore import dispatch, errors, pipeline, pulling, registry
 from recstore.definition import Hyperparameters
 from recstore.evaluation.splits import SplitChoice
 from recstore.tuning import search, studies, trial, work
@@ -50,7 +50,7 @@ def test_a_search_is_made_measured_and_adopted(
 
         monkeypatch.setattr(module, name, outer)
 
-    counted(sources, "read")
+    counted(pulling, "read")
     counted(search, "measure")
     report = tmp_path / "search.html"
     answer = recstore(f"{LINE} --adopt --json --report {report}")
@@ -254,7 +254,7 @@ def test_a_grid_and_what_has_no_room(shop: Database, recstore: Command) -> None:
         ("--grid alpha=1 --trainer als", "the whole space"),
         ("--trainer nobody", "no trainer named 'nobody'"),
         ("--metric mse", "nothing to search by"),
-        ("--space /nonexistent.toml", "can not be read"),
+        ("--space /nonexistent.toml", "There is no file"),
         ("--split user --items 500", "no user has 1000 items"),
     ],
 )

@@ -11,7 +11,7 @@ from test_metrics_definitions import Given, pairs
 
 from recstore.errors import InvalidInput, ScoresNotFinite
 from recstore.evaluation import ranking
-from recstore.evaluation.metrics import Metrics, evaluate, evaluate_lists, sample_users
+from recstore.evaluation.metrics import Metrics, evaluate, evaluate_lists
 from recstore.evaluation.scorers import FactorScorer, ItemKNN, Popularity
 
 
@@ -234,24 +234,6 @@ def test_given_lists_with_gaps():
     for users, wrong in (([0, 0, 1], lists), ([0, 1], lists), ([0, 1, 2], lists + 3), ([0, 1, 2], lists * 0)):
         with pytest.raises(InvalidInput):
             evaluate_lists(wrong, np.array(users), train, test)
-
-
-def test_samples_of_users():
-    _, test = split()
-    test = sparse.vstack([test, sparse.csr_matrix((50, 400))]).tocsr()
-    number = sample_users(test, number=30, seed=1)
-    assert len(set(number)) == len(number) == 30
-    assert (np.diff(number) > 0).all()
-    assert number.max() < 150
-    np.testing.assert_array_equal(number, sample_users(test, number=30, seed=1))
-    assert set(number) != set(sample_users(test, number=30, seed=2))
-    assert len(sample_users(test, share=0.1, seed=1)) == 15
-    assert len(sample_users(test, share=0.0001, seed=1)) == 1
-    assert len(sample_users(test, number=999, seed=1)) == len(sample_users(test, share=1, seed=1)) == 150
-    assert len(sample_users(test[150:], share=0.5, seed=1)) == 0
-    for wrong in ({}, {"number": 3, "share": 0.5}, {"number": 0}, {"share": 0}, {"share": 1.5}):
-        with pytest.raises(InvalidInput, match="A sample is"):
-            sample_users(test, seed=1, **wrong)
 
 
 def test_measuring_takes_at_most_twice_the_bare_product_with_its_lists():

@@ -172,6 +172,7 @@ def first(value: Any) -> Callable[[Any], Any]:
     [
         (without("about"), "no text `about`"),
         (put("about", lambda _: np.array("{")), "`about` does not say"),
+        (put("about", lambda _: np.array("[" * 100_000)), "`about` does not say"),
         (
             put("about", lambda _: np.array(json.dumps({"format": layout.FORMAT, "version": 2}))),
             "of version 2 of the format",

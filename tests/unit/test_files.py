@@ -4,15 +4,16 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from recstore.errors import InvalidInput
+from recstore.errors import InvalidInput, ReportNotWritten
 from recstore.files import records as records_module
-from recstore.files.bad_lines import Allowed, ranges
+from recstore.files.bad_lines import Allowed, BadLines, ranges
 from recstore.files.kinds import Tally, surely_fit
 from recstore.files.layout import Given, Layout, sniff
 from recstore.files.opening import opened, text_pieces
@@ -84,7 +85,14 @@ def layout_of(text: bytes, name: str = "views.csv", **given: object) -> Layout:
         ("a.csv", b'"a;b",1\n"c;d",2\n', ",", '"', None),
         ("a.csv", b"alice,apple\nbob,pear\n", ",", '"', None),
         ("a.csv", b"user,item\nbob,pear\n", ",", '"', ("user", "item")),
-        ("a.csv", b"count,count\n1,2\n", ",", '"', None),
+        ("a.csv", b"count,count\n1,2\n", ",", '"', ("count", "count")),
+        ("a.csv", b"pear,pear\nfig,plum\n", ",", '"', None),
+        ("a.csv", b'u,i,n\n1,2,3\n1,2\n1,2,3,4\n1,"2,3\n4,5,6\n' + b"7,8,9\n" * 3, ",", '"', ("u", "i", "n")),
+        ("a.csv", b"# by hand\nuser_id,item_id\n1,2\n", ",", '"', ("user_id", "item_id")),
+        ("a.csv", b"sep=;\r\nid;price\r\n1;2,5\r\n", ";", '"', ("id", "price")),
+        ("a.txt", b"title\nred shoe\nblue, or green\nblack shoe\n", ",", '"', ("title",)),
+        ("a.csv", b'title\n"red, and blue"\n"green shoe"\n', ",", '"', ("title",)),
+        ("a.csv", b"2024-05-01 10:00\n2024-05-02 10:00\n", ",", '"', None),
         ("a.csv", b"visitor\n7\n8\n", ",", '"', ("visitor",)),
         ("a.csv", b'id,size\n1,5" x\n2,6" x\n3,7" x\n4,8" x\n5,9" x\n', ",", None, ("id", "size")),
         ("a.csv", b'id,size\n1,"a"\n2,6" x\n3,"b"\n4,8" x\n5,9" x\n', ",", '"', ("id", "size")),
@@ -96,6 +104,28 @@ def test_what_a_file_is_comes_from_its_first_lines(
     layout = layout_of(text, name)
     assert (layout.names, layout.dialect.quote) == (names, quote)
     assert layout.fields == 1 or layout.dialect.delimiter == delimiter
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("a", b"1 2 3\n4 5 6\n", "hold several values. .* --delimiter space"),
+        ("a.dat", b"1::1193::5\n1::661::3\n", "--delimiter ':'"),
+        ("a.csv.gz", b"red 12\nblue 13\n", "--delimiter space"),
+        ("a.txt", b"a,b\n1,2,3\n4,5\n6\n7,8,9,0\n", "hold commas. .* --delimiter comma"),
+        ("a.csv", b"a,b\n1,red\n2,blue\nor\ngreen\nor\npink\n", "hold commas"),
+        ("a.txt", b"1|2|'a|b|c'\n1|2|'a|b'\n1|2|'a'\n", "hold bars. .* --delimiter bar"),
+    ],
+)
+def test_several_values_of_a_line_are_never_taken_for_one_text(name: str, text: bytes, told: str) -> None:
+    with pytest.raises(InvalidInput, match=told):
+        layout_of(text, name)
+    assert layout_of(text, name, delimiter="^").fields == 1
+
+
+def test_a_header_that_is_no_text_is_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"header of views.csv is not utf-8 text.* --encoding latin-1"):
+        layout_of("café_id,item_id\n1,2\n".encode("latin-1"))
 
 
 def test_what_the_person_says_of_a_file_holds() -> None:
@@ -144,6 +174,27 @@ def test_a_column_has_the_narrowest_type_that_loses_nothing(values: list[str], t
     assert tally.narrowest() == type
     if "x" in values and type != "text":
         assert tally.texts == [(99, "x")]
+
+
+@pytest.mark.parametrize(
+    ("values", "type"),
+    [
+        (["1", " 2", "3 "], "integer"),
+        ([" 1.5", " 2"], "double precision"),
+        ([" 2024-01-31"], "date"),
+        (["1", "18446744073709551615"], "numeric"),
+        (["1", "18446744073709551615", " 2.5"], "numeric"),
+        (["1", "00123"], None),
+        (["1", " +2"], None),
+        ([" 123e4567-e89b-12d3-a456-426614174000"], None),
+        (["a", " 2"], None),
+    ],
+)
+def test_what_a_text_column_might_be_meant_as(values: list[str], type: str | None) -> None:
+    tally = Tally()
+    tally.add(pa.array(values, pa.string()), np.arange(len(values)))
+    assert tally.narrowest() == "text"
+    assert (tally.meant() or (None, ""))[0] == type
 
 
 def test_only_what_is_sure_is_not_asked_of_the_server() -> None:
@@ -214,6 +265,17 @@ def test_encodings(tmp_path: Path) -> None:
         assert b"".join(text_pieces(one, "latin-1")) == "é,1\n".encode()
         with pytest.raises(InvalidInput, match="no encoding"):
             list(text_pieces(one, "klingon"))
+
+
+def test_the_file_of_bad_lines_is_whole_or_as_it_was(tmp_path: Path) -> None:
+    file, pipe = tmp_path / "bad.csv", tmp_path / "pipe"
+    file.write_text("former")
+    os.mkfifo(pipe)
+    with pytest.raises(UnicodeEncodeError):
+        BadLines(reasons={1: "wrong" * 10_000, 2: "\udcff"}).write(file)
+    with pytest.raises(ReportNotWritten, match="no ordinary file"):
+        BadLines(reasons={1: "wrong"}).write(pipe)
+    assert (file.read_text(), pipe.is_fifo(), len(list(tmp_path.iterdir()))) == ("former", True, 2)
 
 
 def test_how_many_bad_lines_are_allowed() -> None:

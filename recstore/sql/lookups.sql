@@ -1,0 +1,28 @@
+-- What a lookup lacks: an index, a right.
+
+-- name: column_type
+-- Of a column of a recommender's view.
+SELECT format_type(a.atttypid, a.atttypmod) AS type
+FROM pg_attribute a
+JOIN pg_class c ON c.oid = a.attrelid
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %(schema)s AND c.relname = %(view)s AND a.attname = %(column)s;
+
+-- name: indexable
+-- Of a relation that a plan scans: the table that an index is made on, whether that is partitioned, and the column's type.
+SELECT n.nspname AS schema, c.relname AS name, c.relkind = 'p' AS partitioned, format_type(a.atttypid, NULL) AS type
+FROM pg_class s
+JOIN pg_namespace m ON m.oid = s.relnamespace
+JOIN pg_class c ON c.oid = coalesce(pg_partition_root(s.oid)::oid, s.oid)
+JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = %(column)s
+WHERE m.nspname = %(schema)s AND s.relname = %(name)s;
+
+-- name: unreadable_relations
+-- Relations of that name which this role may not read.
+SELECT format('%%I.%%I', n.nspname, c.relname) AS relation
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relname = %(name)s AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+    AND has_schema_privilege(n.oid, 'USAGE') AND NOT has_table_privilege(c.oid, 'SELECT')
+ORDER BY 1;
