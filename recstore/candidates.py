@@ -17,7 +17,8 @@ from recstore.database import Connection, one_line
 from recstore.definition import Definition
 from recstore.errors import CandidatesInvalid, PermissionDenied
 from recstore.objects import Registered
-from recstore.selects import by_index, columns_of, denied, plan_cost, prepared, relation_of, stripped, type_name
+from recstore.plans import by_index, plan_cost, prepared
+from recstore.selects import columns_of, denied, relation_of, stripped, type_name
 from recstore.types import IdType, type_of_oid
 
 LOOKUP_COST = 50

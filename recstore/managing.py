@@ -10,8 +10,8 @@ from recstore.database import Connection
 from recstore.definition import Definition, Lists
 from recstore.errors import InvalidInput
 from recstore.objects import Registered
+from recstore.plans import index_statement
 from recstore.runs import Reporter
-from recstore.selects import index_statement
 from recstore.watching import next_retrain
 
 Row = dict[str, Any]

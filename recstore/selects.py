@@ -1,12 +1,10 @@
-"""What a SELECT yields that an application's owner gives, as the source or the candidates; and how a statement is planned.
+"""What a SELECT yields that an application's owner gives, as the source or the candidates.
 
 Looked at, never run: prepared as the one statement it has to be, in a transaction that is read only.
 """
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 import psycopg
 from psycopg import errors as pg
@@ -116,94 +114,3 @@ def keywords(connection: Connection) -> frozenset[str]:
 def type_name(connection: Connection, oid: int) -> str:
     row = connection.execute("SELECT format_type(%s, NULL) AS name", [oid]).fetchone()
     return str(row["name"]) if row else str(oid)
-
-
-@contextmanager
-def prepared(
-    connection: Connection, type: str, statement: sql.Composable
-) -> Iterator[Callable[[object], sql.Composed]]:
-    """What executes a statement whose $1 has that SQL type, given a value, as long as the block lasts; the caller's
-    transaction. What is prepared outlives a rollback, so it is taken back also where the block fails."""
-    name = sql.Identifier("recstore_prepared")
-    connection.execute(sql.SQL("PREPARE {} ({}) AS ").format(name, sql.SQL(type)) + statement)
-    try:
-        with connection.transaction():
-            yield lambda value: sql.SQL("EXECUTE {} ({})").format(name, sql.Literal(value))
-    finally:
-        if not connection.closed:
-            connection.execute(sql.SQL("DEALLOCATE {}").format(name))
-
-
-def by_index(connection: Connection, statement: sql.Composable) -> bool:
-    """Whether the plan looks $1 up in an index, whatever it thinks that costs."""
-    rows = connection.execute(sql.SQL("EXPLAIN ") + statement).fetchall()
-    return any("Index Cond:" in line and "$1" in line for row in rows for line in row.values())
-
-
-def planned(connection: Connection, statement: sql.Composable, *, prepare: bool | None = None) -> dict[str, Any]:
-    """The plan's first node, with all others in it. With `prepare` it must be one statement."""
-    explain = sql.SQL("EXPLAIN (VERBOSE, FORMAT JSON) ") + statement
-    row = connection.execute(explain, prepare=prepare).fetchone()
-    assert row is not None
-    return row["QUERY PLAN"][0]["Plan"]  # type: ignore[no-any-return]
-
-
-def index_statement(connection: Connection, schema: str, view: str, column: str) -> str | None:
-    """The CREATE INDEX that lets the rows of one id be found in a view: on the column, or expression, that the plan compares
-    with the id while it scans a table. None where it does so nowhere."""
-    with connection.transaction(force_rollback=True):
-        connection.execute("SET TRANSACTION READ ONLY")
-        connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
-        keys = {"schema": schema, "view": view, "column": column}
-        typed = connection.execute(sqlfile.query("column_type"), keys).fetchone()
-        assert typed is not None
-        found = sql.Identifier(schema, view), sql.Identifier(column)
-        lookup = sql.SQL("SELECT true FROM {} i WHERE i.{} = $1").format(*found)
-        with prepared(connection, typed["type"], lookup) as execute:
-            plan = planned(connection, execute(None))
-        for node in _nodes(plan):
-            expression = compared(node.get("Filter", ""), node.get("Alias", ""))
-            if expression is None or "Relation Name" not in node:
-                continue
-            cast = re.fullmatch(r"\((\w+|\"[^\"]+\")\)::text", expression)
-            plain = (cast[1] if cast else expression).strip('"')
-            keys = {"schema": node["Schema"], "name": node["Relation Name"], "column": plain}
-            scanned = connection.execute(sqlfile.query("indexable"), keys).fetchone()
-            assert scanned is not None
-            if cast and scanned["type"] == "character varying":  # whose index serves text
-                expression = cast[1]
-            if not re.fullmatch(r"\w+|\"[^\"]+\"", expression):
-                expression = f"({expression})"
-            words = keywords(connection)
-            concurrently = "" if scanned["partitioned"] else "CONCURRENTLY "
-            relation = ".".join(readable(scanned[part], words) for part in ("schema", "name"))
-            return f"CREATE INDEX {concurrently}ON {relation} ({expression});"
-    return None
-
-
-def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for part in plan.get("Plans", ()):
-        yield from _nodes(part)
-
-
-def compared(condition: str, alias: str) -> str | None:
-    """What a filter compares with $1, as an index would have it: `((v.b > 1) AND ((v.a)::text = $1))` gives `(a)::text`."""
-    opened: list[int] = []
-    quote = ""
-    for at, letter in enumerate(condition):
-        if quote or letter in "'\"":
-            quote = "" if letter == quote else quote or letter
-        elif letter == "(":
-            opened.append(at)
-        elif letter == ")" and opened:
-            opened.pop()
-        elif opened and condition.startswith(" = $1)", at):
-            expression = condition[opened[-1] + 1 : at]
-            return re.sub(rf'(?<![\w"]){re.escape(alias)}\.|"{re.escape(alias)}"\.', "", expression)
-    return None
-
-
-def plan_cost(connection: Connection, statement: sql.Composable) -> float:
-    """In the planner's units."""
-    return float(planned(connection, statement)["Total Cost"])

@@ -10,7 +10,8 @@ from psycopg import sql
 from recstore.database import Connection, one_line
 from recstore.definition import Source
 from recstore.errors import SourceInvalid, UnsupportedIdType, UnsupportedValueType
-from recstore.selects import by_index, columns_of, plan_cost, planned, prepared, relation_of, stripped, type_name
+from recstore.plans import by_index, plan_cost, planned, prepared
+from recstore.selects import columns_of, relation_of, stripped, type_name
 from recstore.types import NUMBER_OIDS, TIMESTAMP_OIDS, IdType, type_of_oid
 
 SMALL_COST = 250

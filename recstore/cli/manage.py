@@ -28,8 +28,8 @@ from recstore.config import Settings
 from recstore.database import Connection
 from recstore.definition import Definition
 from recstore.options import laid_over, merge, read_toml
+from recstore.plans import index_statement
 from recstore.progress import StageReporter, gate_words, plan_words
-from recstore.selects import index_statement
 
 File = Annotated[
     Path | None,

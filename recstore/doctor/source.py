@@ -11,7 +11,7 @@ from recstore.database import one_line
 from recstore.doctor.checks import check
 from recstore.doctor.findings import Finding, error, ok, warning
 from recstore.doctor.subject import Subject
-from recstore.selects import index_statement
+from recstore.plans import index_statement
 
 PATIENCE = 2.0
 """Seconds that the lookup of one user may take here."""

@@ -22,8 +22,9 @@ from recstore.errors import InvalidInput, NotTrained, PermissionDenied, Recstore
 from recstore.interactions import IdMap, plain
 from recstore.lists.blocks import Block, Items
 from recstore.objects import Registered, quoted
+from recstore.plans import planned
 from recstore.publication import generations
-from recstore.selects import planned, stripped, syntax_error
+from recstore.selects import stripped, syntax_error
 
 Matrix = NDArray[np.float32]
 

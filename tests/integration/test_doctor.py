@@ -27,9 +27,9 @@ from recstore.doctor.sessions import noticed_after
 from recstore.doctor.subject import Subject
 from recstore.embedded import Server
 from recstore.errors import RecommenderNotFound
+from recstore.plans import compared, index_statement
 from recstore.pooler import Observed, kind_of
 from recstore.runs import LISTS_NAMESPACE, LOCK_NAMESPACE
-from recstore.selects import compared, index_statement
 from recstore.training import als
 
 
