@@ -23,7 +23,12 @@ from recstore.database import Connection, connect
 from recstore.definition import Definition, Hyperparameters, Publication, Source
 from recstore.embedded import Server, temporary_server
 from recstore.objects import Registered
+from recstore.publication import calibration
 
+QUESTIONS, calibration.SAMPLE = (
+    calibration.SAMPLE,
+    2,
+)  # few tests look at calibration, which takes most of a small training
 VERSION = int(os.environ.get("RECSTORE_TEST_POSTGRES", "18"))
 _numbers = count(1)
 
@@ -166,6 +171,14 @@ def make_views(connection: Connection) -> None:
     )
     connection.execute("ANALYZE shop.views")
     connection.execute("GRANT SELECT ON shop.views TO worker")
+
+
+@pytest.fixture(scope="module")
+def calibrated() -> Iterator[None]:
+    """Calibration asks as many questions as it does for a user."""
+    calibration.SAMPLE = QUESTIONS
+    yield
+    calibration.SAMPLE = 2
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ COPIES = 25
 
 
 @pytest.mark.campaign
+@pytest.mark.usefixtures("calibrated")
 @pytest.mark.parametrize("factors", [64, 128])
 def test_a_large_catalogue_is_calibrated(factors: int, shop: Database) -> None:
     connection = shop.connect("application")

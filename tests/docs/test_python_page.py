@@ -8,16 +8,12 @@ import pytest
 from conftest import Database
 
 from recstore import errors
-from recstore.publication import calibration
 
 PAGE = (Path(__file__).parents[2] / "docs/python.md").read_text()
 
 
-def test_every_block_runs_in_one_go(
-    shop: Database, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_block_runs_in_one_go(shop: Database, capsys: pytest.CaptureFixture[str]) -> None:
     """Jobs first, since reading needs a generation; each block in what the former ones left."""
-    monkeypatch.setattr(calibration, "SAMPLE", 2)  # calibration is not looked at here
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     jobs = [n for n, block in enumerate(blocks) if re.search(r"\bstore\b", block)]
     assert len(blocks) >= 8

@@ -19,7 +19,7 @@ from recstore.database import Connection
 from recstore.definition import Publication
 from recstore.embedded import tool_path
 from recstore.errors import NothingReady
-from recstore.publication import barriers, calibration, generations
+from recstore.publication import barriers, generations
 
 FUNCTIONS = "SELECT retail.generation() AS g, r.item_id, r.score FROM retail.recommend(1, 10) r"
 VIEWS = """
@@ -31,9 +31,8 @@ ROLES = ["worker", "application"]
 
 
 @pytest.fixture
-def made(shop: Database, monkeypatch: pytest.MonkeyPatch) -> Generations:
+def made(shop: Database) -> Generations:
     """Generation 1 is live, 2 is attached; both roles may read."""
-    monkeypatch.setattr(calibration, "SAMPLE", 2)  # calibration is not looked at here
     recommender = shop.create()
     with shop.connect() as connection:
         registry.grant_reader(connection, recommender, "application", people=True)
@@ -325,8 +324,7 @@ def test_retention(shop: Database, made: Generations) -> None:
 
 
 @pytest.mark.parametrize("keep", [1, 3])
-def test_keep(shop: Database, keep: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "SAMPLE", 2)
+def test_keep(shop: Database, keep: int) -> None:
     shop.create(publication=Publication(search="exact", keep=keep))
     made = Generations(shop)
     for generation in range(1, 6):

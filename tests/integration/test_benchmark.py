@@ -10,6 +10,8 @@ from support import look
 
 from recstore.evaluation.results import Evaluation
 
+pytestmark = pytest.mark.usefixtures("calibrated")
+
 SMALL = "--factors 12 --iterations 4 --regularization 20 --alpha 60"
 """Said in full, so that defaults which suit larger data may change."""
 

@@ -21,7 +21,6 @@ from support import Hook, look, until
 from recstore import cli, pipeline, progress, requests, runs, watching
 from recstore.definition import Filters, Lists, Schedule
 from recstore.errors import NothingLeft
-from recstore.publication import calibration
 
 LONG = "a_recommender_with_a_name_as_long_as_names_may_g"
 UP = "INSERT INTO recstore_private.dispatches VALUES ('lathe', clock_timestamp() - interval '12 s')"
@@ -29,7 +28,6 @@ UP = "INSERT INTO recstore_private.dispatches VALUES ('lathe', clock_timestamp()
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "SAMPLE", 2)  # calibration is not looked at here
     monkeypatch.setattr(runs, "PROGRESS_EVERY", 0)
     monkeypatch.setattr(watching, "EVERY", 0.01)
 

@@ -17,6 +17,8 @@ from recstore.definition import Hyperparameters, Publication, Source, Storage
 from recstore.embedded import Server
 from recstore.types import IdType
 
+pytestmark = pytest.mark.usefixtures("calibrated")
+
 NAMES = ("exact", "hnsw", "half")
 """Three recommenders over the same source: exact scans, HNSW on items and users, half precision."""
 

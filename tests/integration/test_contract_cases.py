@@ -7,6 +7,8 @@ from support_sql import assert_ranking, column, read_factors, rows, unit, value
 
 from recstore.definition import Duplicates, Filters, Hyperparameters, Publication, Source, Storage
 
+pytestmark = pytest.mark.usefixtures("calibrated")
+
 
 def test_long_text_ids_stay_in_the_row_beside_wide_vectors(shop: Database) -> None:
     """A row above 2 kB makes PostgreSQL move what it may out of line; an exact scan would fetch each id from there."""

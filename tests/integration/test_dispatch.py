@@ -11,13 +11,11 @@ from support import Hook, look, states
 from recstore import dispatch, operations, pipeline, registry, requests
 from recstore.definition import Schedule
 from recstore.errors import AlteredMeanwhile, BrokerUnreachable, NothingRequested
-from recstore.publication import calibration
 from recstore.requests import Job
 
 
 @pytest.fixture
-def live(shop: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
-    monkeypatch.setattr(calibration, "SAMPLE", 2)  # calibration is not looked at here
+def live(shop: Database) -> Database:
     shop.create()
     assert shop.retrain().live
     return shop

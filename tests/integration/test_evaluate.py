@@ -23,6 +23,8 @@ from recstore.measuring import scratch, through_sql
 from recstore.runs import Silent
 from recstore.types import IdType
 
+pytestmark = pytest.mark.usefixtures("calibrated")
+
 CREATE = (
     "create retail --table shop.views --item product_id --value view_count"
     " --factors 16 --iterations 8 --regularization 20 --alpha 60"

@@ -25,7 +25,7 @@ from recstore.errors import IdsDoNotConvert, ImportRefused, ImportShrunk, Report
 from recstore.exchange import exporting, reading
 from recstore.exchange.archive import Archive
 from recstore.exchange.importing import import_generation
-from recstore.publication import calibration, stored
+from recstore.publication import stored
 from recstore.runs import LISTS_NAMESPACE, take_lock
 
 
@@ -58,16 +58,9 @@ print(json.dumps({
 def published(server: Server, shop_template: str) -> str:
     """A template: the shop with a live generation, of whose pairs a fifth is held out."""
     database = make_database(server, shop_template)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calibration, "SAMPLE", 2)
-        database.create(hyperparameters=GIVEN, gate=Gate(held_out=0.2))
-        assert database.retrain().live
+    database.create(hyperparameters=GIVEN, gate=Gate(held_out=0.2))
+    assert database.retrain().live
     return as_template(database, "template_exchange")
-
-
-@pytest.fixture(autouse=True)
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "SAMPLE", 2)
 
 
 @pytest.fixture

@@ -12,16 +12,15 @@ from recstore.definition import Gate, Hyperparameters
 from recstore.errors import GateRefused, SourceShrunk
 from recstore.interactions import Interactions
 from recstore.metrics import DatabaseCollector
-from recstore.publication import calibration, stored
+from recstore.publication import stored
 from recstore.pulling import read
 
 GIVEN = Hyperparameters(factors=8, iterations=6, regularization=5, alpha=60)
 
 
 @pytest.fixture
-def gated(shop: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
+def gated(shop: Database) -> Database:
     """A shop so small that a fifth of all pairs has to be held out; its first generation is live."""
-    monkeypatch.setattr(calibration, "SAMPLE", 2)
     shop.create(hyperparameters=GIVEN, gate=Gate(held_out=0.2))
     assert shop.retrain().live
     return shop

@@ -14,6 +14,8 @@ from recstore.errors import PublicationFailed, RecstoreError
 from recstore.publication import calibration, indexes
 from recstore.runs import Run, Silent
 
+pytestmark = pytest.mark.usefixtures("calibrated")
+
 
 @pytest.fixture
 def lacking(monkeypatch: pytest.MonkeyPatch) -> Callable[[type[Exception], int], list[str]]:

@@ -25,7 +25,6 @@ from recstore.beside import written_beside
 from recstore.definition import Candidates, Lists, Source, Storage
 from recstore.embedded import Server
 from recstore.lists import files
-from recstore.publication import calibration
 
 TOLERANCE = 2e-5
 K = 7
@@ -36,7 +35,6 @@ MADE = "SELECT * FROM made.recommendations"
 def template(server: Server, shop_template: str) -> str:
     """The small shop, trained, with a schema for tables of lists; and what is rare in it. User 1 has seen nearly everything,
     user 9 nothing any more; user 5 and item 7 have no vector, item 4 has that of item 3."""
-    sample, calibration.SAMPLE = calibration.SAMPLE, 2
     database = make_database(server, shop_template)
     database.create()
     database.retrain()
@@ -47,7 +45,6 @@ def template(server: Server, shop_template: str) -> str:
     )
     database.create("mixed", source=mixed, storage=Storage(vector_type="halfvec"))
     database.retrain("mixed")
-    calibration.SAMPLE = sample
     with database.connect("application") as application:
         application.execute("CREATE SCHEMA made")
         application.execute("GRANT ALL ON SCHEMA made TO worker")
@@ -71,11 +68,6 @@ def trained(server: Server, template: str) -> Iterator[Database]:
     database = copy_of(server, template)
     yield database
     drop_database(database)
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "SAMPLE", 2)  # calibration is not looked at here
 
 
 def recommend(database: Database, into: str = "made.recommendations", name: str = "retail", **more: Any) -> lists.Made:

@@ -15,7 +15,6 @@ from recstore.config import Settings
 from recstore.definition import Filters
 from recstore.errors import NothingLeft
 from recstore.metrics import SERIES, DatabaseCollector
-from recstore.publication import calibration
 
 Samples = dict[str, dict[tuple[str, ...], float]]
 
@@ -47,8 +46,7 @@ def lint(text: str) -> None:
         assert not {"job", "instance"} & {label for sample in metric.samples for label in sample.labels}
 
 
-def test_what_is_live_runs_waits_and_failed(shop: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "SAMPLE", 2)
+def test_what_is_live_runs_waits_and_failed(shop: Database) -> None:
     shop.create()
     shop.create("broken", filters=Filters(min_item_views=10**9))
     reader, connection = shop.connect(), shop.connect()

@@ -19,7 +19,7 @@ from support import Generations, Hook, look, until
 from recstore import operations, registry
 from recstore.database import Connection
 from recstore.errors import NothingToRollBack
-from recstore.publication import barriers, calibration
+from recstore.publication import barriers
 
 K = 10
 PEOPLE = range(1, 13)
@@ -168,9 +168,8 @@ def wrong(made: Generations, given: Answer) -> bool:
 
 
 @pytest.fixture
-def made(shop: Database, monkeypatch: pytest.MonkeyPatch) -> Generations:
+def made(shop: Database) -> Generations:
     """A recommender with its first generation live, and an application that reads it."""
-    monkeypatch.setattr(calibration, "SAMPLE", 2)  # calibration is not looked at here
     recommender = shop.create()
     with shop.connect() as connection:
         registry.grant_reader(connection, recommender, "application", people=True)

@@ -15,6 +15,8 @@ from recstore import migrate
 from recstore.definition import Hyperparameters, Publication
 from recstore.embedded import Server
 
+pytestmark = pytest.mark.usefixtures("calibrated")
+
 
 @pytest.fixture(scope="module")
 def retail(server: Server, empty_template: str) -> Iterator[Database]:

@@ -12,6 +12,8 @@ from recstore.database import Connection
 from recstore.definition import Publication
 from recstore.errors import NotTrained, RecstoreError, ReindexBlocked
 
+pytestmark = pytest.mark.usefixtures("calibrated")
+
 INDEXES = """
     SELECT c.relname AS name, pg_relation_filenode(c.oid) AS file, i.indisvalid AS valid
     FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid

@@ -18,7 +18,7 @@ from recstore import operations, pipeline, registry, runs, training
 from recstore.database import Connection
 from recstore.definition import Publication
 from recstore.errors import ConnectionLost, LostLock, RecstoreError, RunInProgress, TrainingDiverged
-from recstore.publication import building, calibration, flipping
+from recstore.publication import building, flipping
 
 STAGES = [
     "prepare",
@@ -39,9 +39,8 @@ STAGES = [
 
 
 @pytest.fixture
-def live(shop: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
+def live(shop: Database) -> Database:
     """A shop whose first generation is live."""
-    monkeypatch.setattr(calibration, "SAMPLE", 2)  # calibration is not looked at here
     shop.create()
     assert shop.retrain().live
     return shop
@@ -269,7 +268,6 @@ def test_a_publication_asks_for_no_lock_that_a_reader_has(
     """An open transaction holds ACCESS SHARE on the parents and on every partition, the next one too, while that is
     loaded, indexed, calibrated and made live: nothing that conflicts with a reader is asked for, or it would be refused.
     """
-    monkeypatch.setattr(calibration, "SAMPLE", 2)
     shop.create(publication=Publication(search=search, index_users=True))
     assert shop.retrain().live
     if truncating:
