@@ -6,7 +6,10 @@ application's is `application`. RECSTORE_TEST_POSTGRES chooses the version (18, 
 
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -85,7 +88,14 @@ def superuser(server: Server, database: str = "postgres") -> psycopg.Connection[
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    with temporary_server(VERSION, {"max_connections": "60"}) as server:
+    """In memory where there is plenty: a database for each test is a thousand files that are made and removed."""
+    memory = Path("/dev/shm")
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            if memory.is_dir() and shutil.disk_usage(memory).free > 8 << 30:
+                patch.setattr(tempfile, "tempdir", str(memory))
+            settings = {"max_connections": "60", "max_wal_size": "512MB"}
+            server = stack.enter_context(temporary_server(VERSION, settings))
         with superuser(server) as connection:
             connection.execute("CREATE ROLE worker LOGIN")
             connection.execute("CREATE ROLE application LOGIN")
