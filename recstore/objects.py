@@ -359,7 +359,15 @@ def grants_on(connection: Connection, relation: str) -> list[dict[str, Any]]:
     return connection.execute(sqlfile.query("grants_on"), {"relation": relation}).fetchall()
 
 
+def granting(relation: str, grants: list[dict[str, Any]]) -> list[str]:
+    """The statements that give another relation what `grants_on` found."""
+    return [
+        f"GRANT {row['privilege_type']} ON {relation} TO {row['grantee']}"
+        + (" WITH GRANT OPTION" if row["is_grantable"] else "")
+        for row in grants
+    ]
+
+
 def grant(connection: Connection, relation: str, grants: list[dict[str, Any]]) -> None:
-    for row in grants:
-        option = " WITH GRANT OPTION" if row["is_grantable"] else ""
-        connection.execute(f"GRANT {row['privilege_type']} ON {relation} TO {row['grantee']}{option}")
+    for statement in granting(relation, grants):
+        connection.execute(statement)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import psycopg
 from psycopg import errors as pg
+from psycopg.conninfo import make_conninfo
 
 PATIENCE = 3
 """Seconds that connecting, and each statement, may take."""
@@ -88,7 +89,9 @@ def lends_by_the_transaction(connection: psycopg.Connection[Any], target: str) -
     answer = connection.execute("SELECT pg_backend_pid()").pgresult
     assert answer is not None
     process = int(answer.get_value(0, 0) or 0)
-    return process != connection.info.backend_pid and _lends_by_the_transaction(target)
+    if process == connection.info.backend_pid:
+        return False
+    return _lends_by_the_transaction(make_conninfo(target, application_name="recstore"))  # asked once, whoever connects
 
 
 @cache

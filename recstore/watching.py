@@ -92,18 +92,17 @@ def check_known(opened: Connection, name: str | None) -> None:
 
 def next_retrain(row: Row) -> datetime | None:
     """When the schedule of a row of recstore.status is due, in its zone; in the past where a dispatch is late."""
-    if not row["schedule"]:
-        return None
-    due = schedule.next_time(row["schedule"], row["timezone"], row["scheduled_at"])
-    return due and due.astimezone(ZoneInfo(row["timezone"]))
+    return _next(row["schedule"], row["timezone"], row["scheduled_at"])
 
 
 def next_lists(row: Row, now: datetime) -> datetime | None:
     """When the lists of a row of `status` are written next by their schedule, in its zone."""
-    if not row["lists_schedule"]:
-        return None
-    due = schedule.next_time(row["lists_schedule"], row["timezone"], now)
-    return due and due.astimezone(ZoneInfo(row["timezone"]))
+    return _next(row["lists_schedule"], row["timezone"], now)
+
+
+def _next(cron: str | None, timezone: str, after: datetime) -> datetime | None:
+    due = schedule.next_time(cron, timezone, after) if cron else None
+    return due and due.astimezone(ZoneInfo(timezone))
 
 
 def status(opened: Connection, settings: Settings, name: str | None = None) -> Row:

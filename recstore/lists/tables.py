@@ -224,11 +224,7 @@ def swapped(beside: str, table: ListTable, shape: Shape, given: Sequence[dict[st
     """What puts it in the place of the old one, whose grants it has then instead of those `given` by default."""
     revoked = dict.fromkeys(row["grantee"] for row in given) if table.oid is not None else ()
     statements = [f"REVOKE ALL ON {beside} FROM {grantee}" for grantee in revoked]
-    statements += [
-        f"GRANT {row['privilege_type']} ON {beside} TO {row['grantee']}"
-        + (" WITH GRANT OPTION" if row["is_grantable"] else "")
-        for row in table.grants
-    ]
+    statements += objects.granting(beside, table.grants)
     statements += [
         f"COMMENT ON COLUMN {beside}.{quoted(name)} IS {sql.Literal(comment).as_string(None)}"
         for name, comment in table.comments.items()
