@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from recstore import migrate, operations, registry, vectors
 from recstore.config import Settings
-from recstore.database import Connection, connect
 from recstore.definition import Candidates, Definition, Publication, Source, Storage
 from recstore.embedded import temporary_server
 from recstore.interactions import IdMap, Interactions
 from recstore.objects import Registered
+from recstore.postgres.connection import Connection, connect
 from recstore.publication import building, flipping, generations
 from recstore.runs import Run
 

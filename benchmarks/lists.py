@@ -23,10 +23,10 @@ import pyarrow as pa
 
 from recstore import migrate, operations, registry, vectors
 from recstore.config import Settings
-from recstore.database import Connection, connect
 from recstore.definition import Definition, Hyperparameters, Publication, Source, Storage
 from recstore.embedded import temporary_server
 from recstore.interactions import IdMap, Interactions
+from recstore.postgres.connection import Connection, connect
 from recstore.publication import barriers, building, generations, loading
 from recstore.publication.loading import Scalars
 from recstore.runs import Run

@@ -13,11 +13,11 @@ from psycopg import errors as pg
 from psycopg import sql
 
 from recstore import objects, sqlfile
-from recstore.database import Connection, one_line
 from recstore.definition import Definition
 from recstore.errors import CandidatesInvalid, PermissionDenied
 from recstore.objects import Registered
 from recstore.plans import by_index, plan_cost, prepared
+from recstore.postgres.connection import Connection, one_line
 from recstore.selects import columns_of, denied, relation_of, stripped, type_name
 from recstore.types import IdType, type_of_oid
 

@@ -10,8 +10,8 @@ from math import log10
 from typing import Any
 
 from recstore import sqlfile
-from recstore.database import Connection, plain_errors
-from recstore.names import quoted
+from recstore.postgres.connection import Connection, plain_errors
+from recstore.postgres.names import quoted
 from recstore.types import NUMBER_OIDS, TIMESTAMP_OIDS, type_of_oid
 
 BOOLEAN, TEXT = 16, (25, 1043)

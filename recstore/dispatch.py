@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from recstore import operations, registry, requests, schedule, sqlfile
 from recstore.config import Settings
-from recstore.database import Connection, connect, one_line, plain_errors
 from recstore.errors import RecstoreError, RunInProgress
+from recstore.postgres.connection import Connection, connect, one_line, plain_errors
 from recstore.publication import flipping, generations
 from recstore.readiness import require_current
 from recstore.runs import LISTS_NAMESPACE, abandon, give_lock, take_lock

@@ -9,9 +9,9 @@ from psycopg import errors as pg
 
 from recstore import migrate, readiness, registry, sqlfile
 from recstore.config import Settings
-from recstore.database import Connection, plain_errors
 from recstore.definition import Definition
 from recstore.objects import OUTER_VIEWS, Registered
+from recstore.postgres.connection import Connection, plain_errors
 from recstore.publication import flipping, generations
 from recstore.rehearsal import Rehearsal, rehearsing
 from recstore.runs import lock_keys

@@ -13,10 +13,10 @@ from psycopg.rows import dict_row
 
 from recstore import sqlfile
 from recstore.config import Settings
-from recstore.database import Connection, conninfo, one_line, plain_errors
 from recstore.errors import ConnectionFailed, DispatchMissing
-from recstore.names import quoted
-from recstore.pooler import cut_off
+from recstore.postgres.connection import Connection, conninfo, one_line, plain_errors
+from recstore.postgres.names import quoted
+from recstore.postgres.pooler import cut_off
 from recstore.readiness import current, require_current, require_extension
 
 PATIENCE = 3

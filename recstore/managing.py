@@ -6,11 +6,11 @@ from typing import Any
 
 from recstore import candidates, operations, registry, sources
 from recstore.config import Settings
-from recstore.database import Connection
 from recstore.definition import Definition, Lists
 from recstore.errors import InvalidInput
 from recstore.objects import Registered
 from recstore.plans import index_statement
+from recstore.postgres.connection import Connection
 from recstore.runs import Reporter
 from recstore.watching import next_retrain
 

@@ -13,7 +13,6 @@ from psycopg import errors as pg
 
 from recstore import objects, registry, sqlfile
 from recstore.config import Settings
-from recstore.database import Connection, connect, conninfo, one_line, plain_errors
 from recstore.errors import (
     ExtensionMissing,
     InvalidInput,
@@ -22,6 +21,7 @@ from recstore.errors import (
     SchemaOutdated,
     SchemaTooNew,
 )
+from recstore.postgres.connection import Connection, connect, conninfo, one_line, plain_errors
 from recstore.readiness import current, head, known, require_current, require_extension
 from recstore.version import __version__
 

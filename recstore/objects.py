@@ -15,10 +15,10 @@ from psycopg.types.json import Jsonb
 
 from recstore import sqlfile
 from recstore.config import Settings
-from recstore.database import Connection, one_line, with_short_lock
 from recstore.definition import Definition
 from recstore.errors import DependentObjects, RecommenderNotFound
-from recstore.names import quoted as quoted
+from recstore.postgres.connection import Connection, one_line, with_short_lock
+from recstore.postgres.names import quoted
 from recstore.types import IdType
 
 OBJECTS_VERSION = 2

@@ -7,10 +7,10 @@ from typing import Any
 
 from recstore import candidates, registry, requests
 from recstore.config import Settings
-from recstore.database import Connection, connect, plain_errors
 from recstore.definition import Definition
 from recstore.errors import LostLock, NotTrained, RecstoreError
 from recstore.objects import Registered
+from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.publication import barriers, flipping, generations, reindexing
 from recstore.publication.barriers import Blocker
 from recstore.readiness import require_current

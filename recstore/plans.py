@@ -8,8 +8,8 @@ from typing import Any
 from psycopg import sql
 
 from recstore import sqlfile
-from recstore.database import Connection
-from recstore.names import readable
+from recstore.postgres.connection import Connection
+from recstore.postgres.names import readable
 from recstore.selects import keywords
 
 

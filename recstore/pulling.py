@@ -6,11 +6,11 @@ One READ ONLY, REPEATABLE READ transaction with a timeout, over Arrow; nothing h
 from collections.abc import Callable
 from typing import Any
 
-from recstore.arrow import reading
 from recstore.config import Settings
 from recstore.definition import Source
 from recstore.errors import PermissionDenied, RecstoreError, SourceInvalid, SourceTimeout
 from recstore.interactions import Interactions, InteractionsBuilder, SourceReport
+from recstore.postgres.arrow import reading
 from recstore.types import IdType
 
 OnRows = Callable[[int, int], None]

@@ -12,9 +12,9 @@ from psycopg import errors as pg
 from psycopg import sql
 
 from recstore import objects
-from recstore.database import Connection, one_line
 from recstore.errors import InvalidInput, NotTrained, RecstoreError
 from recstore.objects import Registered
+from recstore.postgres.connection import Connection, one_line
 
 MOST = 2**31 - 1
 """Rows of a list: the largest integer of the functions' k."""

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from importlib import resources
 
 from recstore import sqlfile
-from recstore.database import Connection, connect, plain_errors
 from recstore.errors import (
     ExtensionTooOld,
     PermissionDenied,
@@ -15,7 +14,8 @@ from recstore.errors import (
     SchemaOutdated,
     SchemaTooNew,
 )
-from recstore.names import quoted
+from recstore.postgres.connection import Connection, connect, plain_errors
+from recstore.postgres.names import quoted
 from recstore.version import __version__
 
 MINIMUM_PGVECTOR = (0, 8)

@@ -10,7 +10,6 @@ from psycopg.types.json import Jsonb
 
 from recstore import candidates, objects, selects, sources, sqlfile
 from recstore.config import Settings
-from recstore.database import Connection, one_line, plain_errors, with_short_lock
 from recstore.definition import DEFAULT_FACTORS, MAX_FACTORS, MAX_VECTOR_DIMENSIONS, Definition, Storage
 from recstore.errors import (
     AlteredMeanwhile,
@@ -24,9 +23,10 @@ from recstore.errors import (
     SchemaNameTaken,
     TooManyFactors,
 )
-from recstore.names import quoted
 from recstore.objects import Registered
-from recstore.rights import check_role
+from recstore.postgres.connection import Connection, one_line, plain_errors, with_short_lock
+from recstore.postgres.grants import check_role
+from recstore.postgres.names import quoted
 from recstore.types import IdType
 
 ROOM = 64

@@ -24,7 +24,7 @@ import psycopg
 from psycopg import errors as pg
 from psycopg import sql
 
-from recstore.database import Connection
+from recstore.postgres.connection import Connection
 
 LOCK_TIMEOUT = 100
 """Milliseconds that a rehearsal waits for a row that somebody is changing."""

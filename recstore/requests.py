@@ -10,8 +10,8 @@ from psycopg import errors as pg
 
 from recstore import sqlfile
 from recstore.config import Settings
-from recstore.database import Connection
 from recstore.errors import RecommenderNotFound, RecstoreError, RequestBegun, RequestNotFound
+from recstore.postgres.connection import Connection
 
 Job = Literal["retrain", "reindex", "prune", "lists"]
 Origin = Literal["command", "task", "schedule"]

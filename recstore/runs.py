@@ -20,9 +20,9 @@ from psycopg.types.json import Jsonb
 
 from recstore import registry, requests, sqlfile
 from recstore.config import Settings
-from recstore.database import Connection, connect, plain_errors
 from recstore.errors import LostLock, NothingRequested, ObjectsOutdated, RecstoreError, RunInProgress, RunTooLong
 from recstore.objects import OBJECTS_VERSION, Registered
+from recstore.postgres.connection import Connection, connect, plain_errors
 
 LOCK_NAMESPACE = 0x72656373
 """First key of recstore's advisory locks ("recs"); the second is the recommender's id."""

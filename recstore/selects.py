@@ -11,9 +11,9 @@ from psycopg import errors as pg
 from psycopg import sql
 
 from recstore import sqlfile
-from recstore.database import Connection, one_line
 from recstore.errors import PermissionDenied, RecstoreError
-from recstore.names import quoted, readable
+from recstore.postgres.connection import Connection, one_line
+from recstore.postgres.names import quoted, readable
 
 
 class Invalid(Protocol):

@@ -14,7 +14,6 @@ from psycopg import errors as pg
 
 from recstore import readiness, schedule, sqlfile
 from recstore.config import Settings
-from recstore.database import Connection
 from recstore.errors import (
     ConnectionFailed,
     ConnectionLost,
@@ -23,6 +22,7 @@ from recstore.errors import (
     StudyNotFound,
 )
 from recstore.health import longest_silence
+from recstore.postgres.connection import Connection
 from recstore.runs import Reporter
 from recstore.times import age
 

@@ -22,10 +22,10 @@ import pytest
 
 from recstore import cli, migrate, operations, pipeline, registry
 from recstore.config import Settings
-from recstore.database import Connection, connect
 from recstore.definition import Definition, Hyperparameters, Publication, Source
 from recstore.embedded import Server, temporary_server
 from recstore.objects import Registered
+from recstore.postgres.connection import Connection, connect
 from recstore.publication import calibration
 
 QUESTIONS, calibration.SAMPLE = (

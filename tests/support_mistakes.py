@@ -11,9 +11,9 @@ import pytest
 from conftest import Answer, Database, drop_database, make_database, superuser
 
 from recstore import cli
-from recstore.database import Connection
 from recstore.definition import Hyperparameters, Source
 from recstore.embedded import Server
+from recstore.postgres.connection import Connection
 
 EXIT_CODES = {0, 1, 2, 3, 4, 5, 6, 130}
 """Those that are documented."""

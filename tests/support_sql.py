@@ -9,8 +9,8 @@ import numpy as np
 from conftest import Database, make_database, superuser
 from numpy.typing import NDArray
 
-from recstore.database import Connection
 from recstore.embedded import Server
+from recstore.postgres.connection import Connection
 
 Rows = list[dict[str, Any]]
 

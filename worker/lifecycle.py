@@ -7,8 +7,8 @@ from typing import Any
 from celery import signals
 
 from recstore.config import load_settings
-from recstore.database import connect, plain_errors
 from recstore.errors import RecstoreError
+from recstore.postgres.connection import connect, plain_errors
 from recstore.readiness import require_current, require_extension
 from recstore.servers import database_url
 

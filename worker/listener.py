@@ -7,8 +7,8 @@ import psycopg
 
 from recstore import dispatch, requests
 from recstore.config import Settings
-from recstore.database import connect
 from recstore.errors import RecstoreError
+from recstore.postgres.connection import connect
 from recstore.servers import database_url
 
 from .tasks import send, tell

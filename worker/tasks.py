@@ -20,7 +20,6 @@ from recstore import dispatch as dispatcher
 from recstore import lists as batch_lists
 from recstore import operations, pipeline, requests
 from recstore.config import Settings, load_settings
-from recstore.database import connect, plain_errors
 from recstore.errors import (
     BrokerUnreachable,
     ConnectionFailed,
@@ -29,6 +28,7 @@ from recstore.errors import (
     RecstoreError,
     RunInProgress,
 )
+from recstore.postgres.connection import connect, plain_errors
 from recstore.readiness import require_current
 from recstore.servers import database_url
 from recstore.tuning import work

@@ -12,9 +12,9 @@ from pydantic import BaseModel, InstanceOf
 from recstore import managing, options, readiness
 from recstore.api.arguments import checked
 from recstore.config import Settings, load_settings
-from recstore.database import Connection
 from recstore.definition import Definition
 from recstore.errors import PublicationOfEverything
+from recstore.postgres.connection import Connection
 from recstore.servers import database_url
 from recstore.watching import watching
 

@@ -3,9 +3,10 @@
 import time
 from typing import Any
 
-from recstore import migrate, readiness, requests, rights, watching
+from recstore import migrate, readiness, requests, watching
 from recstore.api.base import Part
 from recstore.errors import InvalidInput, RequestFailed, StillOpen
+from recstore.postgres import grants
 from recstore.requests import Job
 from recstore.rows import Request, Revision, Statements, Upgraded
 from recstore.runs import Reporter
@@ -120,9 +121,9 @@ class Schema(Part):
     def grant(self, role: str, *, requests: bool = True) -> Statements:
         """Lets a role watch all recommenders and, with `requests`, ask the workers for jobs. Raises InvalidInput."""
         with self._current() as opened:
-            return Statements(tuple(rights.grant_watcher(opened, role, requests=requests)))
+            return Statements(tuple(grants.grant_watcher(opened, role, requests=requests)))
 
     def revoke(self, role: str) -> Statements:
         """Takes back what `grant` gave. Raises InvalidInput."""
         with self._current() as opened:
-            return Statements(tuple(rights.revoke_watcher(opened, role)))
+            return Statements(tuple(grants.revoke_watcher(opened, role)))

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recstore import dry_run, lists, managing, registry, rights, toml
+from recstore import dry_run, lists, managing, registry, toml
 from recstore.api.base import Given, Part, definition_of
 from recstore.api.begin import definition_for
 from recstore.api.files import lines, names, run_load
@@ -13,6 +13,7 @@ from recstore.config import Settings
 from recstore.exchange import importing
 from recstore.files.examining import wanted_of
 from recstore.files.layout import Given as TextLayout
+from recstore.postgres import grants
 from recstore.rows import Loaded, Statements
 from recstore.runs import Reporter
 
@@ -33,12 +34,12 @@ class SchemaRehearsal(Part):
     def grant(self, role: str, *, requests: bool = True) -> Statements:
         """Of letting a role watch and ask."""
         with self._current() as opened:
-            return Statements(tuple(rights.grant_watcher(opened, role, requests=requests, dry=True)))
+            return Statements(tuple(grants.grant_watcher(opened, role, requests=requests, dry=True)))
 
     def revoke(self, role: str) -> Statements:
         """Of taking that back."""
         with self._current() as opened:
-            return Statements(tuple(rights.revoke_watcher(opened, role, dry=True)))
+            return Statements(tuple(grants.revoke_watcher(opened, role, dry=True)))
 
 
 class Rehearsal(Part):

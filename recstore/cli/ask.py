@@ -6,7 +6,7 @@ import typer
 
 from recstore import questions, registry
 from recstore.cli.context import Json, Name, current, say, show_rows, state
-from recstore.database import Connection
+from recstore.postgres.connection import Connection
 
 K = Annotated[int, typer.Option("--k", "-k", help="Rows wanted.", metavar="N")]
 Sql = Annotated[bool, typer.Option("--sql", help="Print the SQL, too.")]

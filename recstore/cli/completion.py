@@ -14,7 +14,7 @@ from psycopg.rows import dict_row
 
 from recstore import sqlfile
 from recstore.config import load_settings
-from recstore.database import conninfo
+from recstore.postgres.connection import conninfo
 from recstore.servers import database_url
 
 SECONDS = 2

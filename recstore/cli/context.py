@@ -19,8 +19,8 @@ from rich.text import Text
 from recstore import readiness
 from recstore.cli import completion
 from recstore.config import Settings, load_settings
-from recstore.database import Connection
 from recstore.errors import InvalidInput
+from recstore.postgres.connection import Connection
 from recstore.servers import database_url
 from recstore.version import __version__
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from recstore import watching as watched
 from recstore.cli.context import settings
 from recstore.config import Settings
-from recstore.database import Connection
+from recstore.postgres.connection import Connection
 from recstore.servers import database_url
 from recstore.watching import NoConnection, progress_of
 

@@ -11,8 +11,8 @@ from recstore.cli import completion
 from recstore.cli.context import Json, Yes, at_terminal, confirm_replacing, connection, say, show
 from recstore.discovery import Candidate, Table
 from recstore.errors import InvalidInput
-from recstore.names import quoted
 from recstore.options import merge
+from recstore.postgres.names import quoted
 from recstore.reporting.files import check_place, write_bytes
 
 SHOWN = 12

@@ -25,10 +25,10 @@ from recstore.cli.context import (
 from recstore.cli.definitions import definition_options
 from recstore.cli.screen import planned
 from recstore.config import Settings
-from recstore.database import Connection
 from recstore.definition import Definition
 from recstore.options import laid_over, merge, read_toml
 from recstore.plans import index_statement
+from recstore.postgres.connection import Connection
 from recstore.progress import StageReporter, gate_words, plan_words
 
 File = Annotated[

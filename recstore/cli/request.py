@@ -13,8 +13,8 @@ from recstore.cli import completion
 from recstore.cli.context import Force, Json, Name, say, show, state
 from recstore.cli.follow import polled, watching
 from recstore.cli.generations import READY
-from recstore.database import Connection
 from recstore.errors import InvalidInput, RequestFailed, StillOpen, WaitingInterrupted
+from recstore.postgres.connection import Connection
 from recstore.progress import StageReporter
 from recstore.times import duration
 from recstore.watching import OPEN, NoConnection, Replay, clock

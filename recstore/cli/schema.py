@@ -4,11 +4,12 @@ from typing import Annotated
 
 import typer
 
-from recstore import dry_run, migrate, objects, readiness, registry, rights
+from recstore import dry_run, migrate, objects, readiness, registry
 from recstore.cli import completion
 from recstore.cli.context import DryRun, Json, Yes, confirm, connection, say, show, show_statements
 from recstore.cli.context import current as connected
 from recstore.errors import RecstoreError
+from recstore.postgres import grants
 
 group = typer.Typer(
     help="recstore's own schema in the database: upgrade, downgrade, check, grant.", no_args_is_help=True
@@ -113,7 +114,7 @@ def grant(
     It sees the views of schema recstore, definitions and errors too, and nobody's vectors. Example: recstore db grant ops
     """
     with connected() as (opened, _, _settings):
-        show_statements(rights.grant_watcher(opened, role, requests=requests, dry=dry))
+        show_statements(grants.grant_watcher(opened, role, requests=requests, dry=dry))
 
 
 @group.command()
@@ -123,4 +124,4 @@ def revoke(role: Role, dry: DryRun = False, json: Json = False) -> None:
     Example: recstore db revoke ops
     """
     with connected() as (opened, _, _settings):
-        show_statements(rights.revoke_watcher(opened, role, dry=dry))
+        show_statements(grants.revoke_watcher(opened, role, dry=dry))

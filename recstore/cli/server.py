@@ -13,8 +13,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from recstore import embedded
 from recstore.cli.context import Json, say, settings, show, state
 from recstore.config import Settings, environment
-from recstore.database import conninfo
 from recstore.errors import EmbeddedUnavailable, InvalidInput
+from recstore.postgres.connection import conninfo
 
 
 def register(app: typer.Typer) -> None:

@@ -13,8 +13,8 @@ from recstore.cli.context import Json, say, show, state
 from recstore.cli.follow import watching
 from recstore.cli.history import Newest, OfOne
 from recstore.cli.screen import Column, print_table, when
-from recstore.database import Connection
 from recstore.evaluation.curves import CurvePoint
+from recstore.postgres.connection import Connection
 from recstore.progress import PLAIN_EVERY, StageReporter
 from recstore.times import duration
 from recstore.tuning.results import TrialResult

@@ -21,11 +21,11 @@ from recstore.cli.measured import (
 )
 from recstore.cli.studies import TuneReporter
 from recstore.config import Settings
-from recstore.database import Connection
 from recstore.errors import InvalidInput, TuningInterrupted
 from recstore.evaluation.splits import SEED
 from recstore.objects import Registered
 from recstore.options import parsed
+from recstore.postgres.connection import Connection
 from recstore.progress import StageReporter
 from recstore.reporting.files import check_report
 from recstore.servers import database_url

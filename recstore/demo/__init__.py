@@ -11,10 +11,10 @@ from rich.console import Console
 
 from recstore import embedded, migrate, operations, pipeline, questions, registry
 from recstore.config import Settings
-from recstore.database import Connection, connect, plain_errors
 from recstore.definition import Definition, Source, Titles
 from recstore.errors import RecommenderNotFound
 from recstore.objects import Registered
+from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.progress import StageReporter
 
 NAME = "retail"

@@ -13,11 +13,11 @@ from rich.console import Console
 
 from recstore import embedded, migrate, operations
 from recstore.config import Settings
-from recstore.database import Connection, connect, plain_errors
 from recstore.definition import Definition, Hyperparameters, Publication, Schedule, Source, Titles
 from recstore.demo.story import Story
 from recstore.demo.traffic import Arrivals, Reader
 from recstore.errors import RecstoreError
+from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.servers import celery, celery_environment, celery_worker
 
 HOME = "worker-demo"

@@ -12,8 +12,8 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from recstore.database import Connection
 from recstore.demo.traffic import Arrivals, K, Read, Reader
+from recstore.postgres.connection import Connection
 
 CUSTOMER = 42
 """Whose list is shown."""

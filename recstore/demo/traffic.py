@@ -16,8 +16,8 @@ from threading import Event
 
 import psycopg
 
-from recstore.database import Connection, connect, one_line
 from recstore.errors import RecstoreError
+from recstore.postgres.connection import Connection, connect, one_line
 
 SHOP = """
 CREATE SCHEMA shop;

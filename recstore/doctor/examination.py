@@ -13,7 +13,6 @@ from psycopg.rows import dict_row
 
 from recstore import servers
 from recstore.config import Settings
-from recstore.database import Connection, conninfo, one_line, why_not
 from recstore.doctor import (
     background,
     build,
@@ -32,8 +31,9 @@ from recstore.doctor.checks import CHECKS, Check, Transaction
 from recstore.doctor.findings import Finding, error, warning
 from recstore.doctor.subject import Subject, look_around
 from recstore.errors import ConnectionFailed, RecstoreError
-from recstore.names import quoted
-from recstore.pooler import cut_off
+from recstore.postgres.connection import Connection, conninfo, one_line, why_not
+from recstore.postgres.names import quoted
+from recstore.postgres.pooler import cut_off
 
 MODULES = (server, rights, source, lists, readers, build, publications, pooler, sessions, leftovers, background, gpu)
 """Importing them puts their checks into the list."""

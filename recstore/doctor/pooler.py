@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from recstore.database import conninfo
 from recstore.doctor.checks import check
 from recstore.doctor.findings import Finding, error, note, ok
 from recstore.doctor.subject import Subject
-from recstore.pooler import kind_of, observe
+from recstore.postgres.connection import conninfo
+from recstore.postgres.pooler import kind_of, observe
 
 
 @check("pooler", "sessions")

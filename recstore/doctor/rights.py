@@ -3,10 +3,10 @@ exactly, inherited ones too; only CREATE EXTENSION (see `server`) has to be trie
 
 from collections.abc import Iterator
 
-from recstore.database import LIFTED
 from recstore.doctor.checks import check
 from recstore.doctor.findings import Finding, error, note, ok, warning
 from recstore.doctor.subject import Subject
+from recstore.postgres.connection import LIFTED
 
 
 @check("create-schemas", "rights")

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import psycopg
 
 from recstore import objects, readiness
-from recstore.database import MINIMUM_SERVER, one_line
 from recstore.doctor.checks import check
 from recstore.doctor.findings import Finding, error, note, ok, warning
 from recstore.doctor.subject import Subject
 from recstore.errors import RecstoreError
+from recstore.postgres.connection import MINIMUM_SERVER, one_line
 
 NEWEST_TESTED = 18
 

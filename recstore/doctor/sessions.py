@@ -6,10 +6,10 @@ from typing import Any
 from psycopg import errors as pg
 from psycopg.conninfo import conninfo_to_dict
 
-from recstore.database import conninfo
 from recstore.doctor.checks import check
 from recstore.doctor.findings import Finding, note, ok, warning
 from recstore.doctor.subject import Subject
+from recstore.postgres.connection import conninfo
 from recstore.publication.barriers import Blocker
 
 SLOWEST = 300

@@ -7,11 +7,11 @@ from psycopg import errors as pg
 from psycopg import sql
 
 from recstore import candidates, sources
-from recstore.database import one_line
 from recstore.doctor.checks import check
 from recstore.doctor.findings import Finding, error, ok, warning
 from recstore.doctor.subject import Subject
 from recstore.plans import index_statement
+from recstore.postgres.connection import one_line
 
 PATIENCE = 2.0
 """Seconds that the lookup of one user may take here."""

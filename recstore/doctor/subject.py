@@ -5,13 +5,14 @@ from typing import Any
 
 import psycopg
 
-from recstore import readiness, registry, rights, sqlfile
+from recstore import readiness, registry, sqlfile
 from recstore.config import Settings
-from recstore.database import Connection, one_line
 from recstore.errors import RecommenderNotFound, RecstoreError
 from recstore.measuring import scratch
-from recstore.names import readable
 from recstore.objects import Registered
+from recstore.postgres import grants
+from recstore.postgres.connection import Connection, one_line
+from recstore.postgres.names import readable
 
 
 @dataclass
@@ -106,7 +107,7 @@ def look_around(
         passing = connection.execute(sqlfile.query("scratch_schemas"), {"mark": scratch.MARK}).fetchall()
         subject.names = [known for known in subject.names if {"name": known} not in passing]
     for role in readers:
-        rights.check_role(connection, role)
+        grants.check_role(connection, role)
     for known in subject.names:
         subject.readers[known] = [(role, True) for role in readers] or [
             (row["role"], row["people"])

@@ -9,11 +9,11 @@ import pyarrow as pa
 from scipy import sparse
 
 from recstore import confidence, filters, gate, held_out, sqlfile, training, vectors
-from recstore.database import Connection
 from recstore.errors import FileRefused, ImportRefused, ImportShrunk, RecstoreError
 from recstore.exchange.fitting import Fitted
 from recstore.interactions import Interactions
 from recstore.objects import Registered
+from recstore.postgres.connection import Connection
 from recstore.publication import generations, stored
 from recstore.publication.stored import Stored
 from recstore.runs import Run

@@ -11,13 +11,13 @@ import pyarrow as pa
 from psycopg import errors as pg
 
 from recstore import registry, sqlfile
-from recstore.arrow import Reading, reading
-from recstore.database import Connection, connect, plain_errors
 from recstore.errors import GenerationNotFound, NotTrained
 from recstore.exchange.archive import Archive
 from recstore.exchange.layout import About, id_arrays, key_digest
 from recstore.interactions import plain
 from recstore.objects import Registered
+from recstore.postgres.arrow import Reading, reading
+from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.publication import generations, stored
 from recstore.readiness import require_current
 from recstore.reporting.files import check_place, written_beside

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from recstore import operations, pipeline, registry
 from recstore.config import Settings
-from recstore.database import Connection, connect, one_line, plain_errors
 from recstore.definition import Definition
 from recstore.errors import NoRoom, NothingToImportInto, RecommenderNotFound, RecstoreError, SourceEmpty
 from recstore.exchange import reading
@@ -24,6 +23,7 @@ from recstore.exchange.against_live import as_stored, check_fold_in, fallen, gua
 from recstore.exchange.fitting import Fitted, fit
 from recstore.interactions import IdMap, Interactions
 from recstore.objects import Registered
+from recstore.postgres.connection import Connection, connect, one_line, plain_errors
 from recstore.publication import building, generations
 from recstore.readiness import require_current
 from recstore.runs import Reporter, Run, Silent, take_lock

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from recstore.database import Connection
 from recstore.errors import InvalidInput
 from recstore.files.bad_lines import MOST, Allowed, BadLines, as_text
 from recstore.files.batches import Reader, TextReader
@@ -21,6 +20,7 @@ from recstore.files.layout import Given, sniff
 from recstore.files.opening import OpenedFile, found_encoding, text_pieces
 from recstore.files.parquet import ParquetReader
 from recstore.files.target import Match, Mode, Target, find_target, match
+from recstore.postgres.connection import Connection
 
 EXAMPLES = 3
 

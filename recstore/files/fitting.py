@@ -6,8 +6,8 @@ import numpy as np
 import psycopg
 import pyarrow as pa
 
-from recstore.database import Connection, one_line
 from recstore.files.kinds import surely_fit
+from recstore.postgres.connection import Connection, one_line
 from recstore.sqlfile import query
 
 ASKED = 20_000

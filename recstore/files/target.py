@@ -9,10 +9,10 @@ import psycopg
 from psycopg import errors as pg
 from psycopg import sql
 
-from recstore.database import Connection, one_line
 from recstore.errors import InvalidInput, PermissionDenied, TableExists
 from recstore.files.batches import FileColumn
-from recstore.names import quoted, readable
+from recstore.postgres.connection import Connection, one_line
+from recstore.postgres.names import quoted, readable
 from recstore.sqlfile import query
 
 Mode = Literal["create", "append", "replace"]

@@ -11,13 +11,13 @@ import pyarrow.compute as pc
 from psycopg import errors as pg
 from psycopg import sql
 
-from recstore.database import Connection, one_line
 from recstore.errors import InvalidInput, LoadInterrupted, LoadRefused, TableExists
 from recstore.files.bad_lines import BadLines
 from recstore.files.batches import Batch
 from recstore.files.examining import Plan, PlannedColumn, Watch, without_nulls
 from recstore.files.target import Target
-from recstore.names import quoted
+from recstore.postgres.connection import Connection, one_line
+from recstore.postgres.names import quoted
 
 LOCK_SECONDS = 10
 """Seconds that replacing waits for those who write to the table just now, and statistics for those who alter it."""

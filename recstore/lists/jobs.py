@@ -16,7 +16,6 @@ from threadpoolctl import threadpool_limits
 
 from recstore import registry, times
 from recstore.config import Settings
-from recstore.database import Connection, connect, plain_errors
 from recstore.errors import InvalidInput
 from recstore.lists import files, reading, shapes, tables
 from recstore.lists.blocks import Block, Items, Lists, Pending, Scoring
@@ -24,6 +23,7 @@ from recstore.lists.reading import Snapshot
 from recstore.lists.shapes import Shape
 from recstore.lists.tables import ListTable
 from recstore.objects import Registered
+from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.readiness import require_current
 from recstore.runs import ListsRun, Reporter
 from recstore.wording import counted

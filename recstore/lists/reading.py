@@ -16,13 +16,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from psycopg import sql
 
-from recstore.arrow import Reading, reading
-from recstore.database import Connection, one_line
 from recstore.errors import InvalidInput, NotTrained, PermissionDenied, RecstoreError
 from recstore.interactions import IdMap, plain
 from recstore.lists.blocks import Block, Items
 from recstore.objects import Registered, quoted
 from recstore.plans import planned
+from recstore.postgres.arrow import Reading, reading
+from recstore.postgres.connection import Connection, one_line
 from recstore.publication import generations
 from recstore.selects import stripped, syntax_error
 

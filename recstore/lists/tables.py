@@ -14,10 +14,10 @@ from psycopg import sql
 
 from recstore import objects, sqlfile
 from recstore.config import Settings
-from recstore.database import Connection, connect, plain_errors, with_short_lock
 from recstore.errors import InvalidInput, ListTableRefused, PermissionDenied
 from recstore.lists.shapes import Shape
 from recstore.objects import Registered, quoted
+from recstore.postgres.connection import Connection, connect, plain_errors, with_short_lock
 from recstore.publication import loading
 from recstore.runs import wal
 

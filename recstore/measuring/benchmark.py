@@ -12,7 +12,6 @@ from typing import Any, get_args
 
 from recstore import training
 from recstore.config import Settings
-from recstore.database import connect, plain_errors
 from recstore.definition import Definition
 from recstore.errors import InvalidInput
 from recstore.evaluation import split_files, splits
@@ -21,6 +20,7 @@ from recstore.evaluation.results import Evaluation
 from recstore.measuring.measure import Store, Wanted, described, measure
 from recstore.measuring.scratch import check_name
 from recstore.measuring.steps import Steps
+from recstore.postgres.connection import connect, plain_errors
 from recstore.readiness import require_current
 from recstore.runs import Reporter, Silent
 from recstore.tuning.search import Options, Watch, search, tuned, winner_of

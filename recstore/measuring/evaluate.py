@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from recstore import filters, pulling, questions, registry, selects, sources, training
 from recstore.config import Settings
-from recstore.database import Connection, connect, one_line, plain_errors
 from recstore.definition import Definition, Source
 from recstore.errors import InvalidInput, SourceInvalid
 from recstore.evaluation import examples, pair_files, split_files, splits
@@ -25,6 +24,7 @@ from recstore.interactions import Interactions
 from recstore.measuring.measure import Measured, Store, Wanted, described, measure
 from recstore.measuring.steps import Steps
 from recstore.objects import Registered
+from recstore.postgres.connection import Connection, connect, one_line, plain_errors
 from recstore.readiness import require_current
 from recstore.runs import Reporter, Silent
 

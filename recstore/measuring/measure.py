@@ -15,7 +15,6 @@ from scipy import sparse
 
 from recstore import pipeline
 from recstore.config import Settings
-from recstore.database import connect
 from recstore.definition import Definition, Hyperparameters, Publication, Search, Storage
 from recstore.errors import InvalidInput, RecstoreError
 from recstore.evaluation import metrics, scorers, splits
@@ -29,6 +28,7 @@ from recstore.evaluation.splits import SEED, Split
 from recstore.measuring import through_sql
 from recstore.measuring.scratch import scratch
 from recstore.measuring.steps import Steps, Within
+from recstore.postgres.connection import connect
 from recstore.types import IdType
 
 TOO_FEW = 100

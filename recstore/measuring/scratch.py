@@ -13,12 +13,12 @@ import psycopg
 
 from recstore import operations, registry, sqlfile
 from recstore.config import Settings
-from recstore.database import Connection, connect, plain_errors
 from recstore.definition import Candidates, Definition, Filters, Gate, Publication, Schedule, Source
 from recstore.errors import RecommenderNotFound, RecstoreError, SchemaNameTaken
 from recstore.interactions import Interactions
-from recstore.names import quoted
 from recstore.objects import Registered
+from recstore.postgres.connection import Connection, connect, plain_errors
+from recstore.postgres.names import quoted
 from recstore.publication import loading
 from recstore.runs import Reporter, Silent
 from recstore.types import IdType

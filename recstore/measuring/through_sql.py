@@ -16,10 +16,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recstore.database import Connection, connect, plain_errors
 from recstore.interactions import IdMap, Index
-from recstore.names import quoted
 from recstore.objects import Registered
+from recstore.postgres.connection import Connection, connect, plain_errors
+from recstore.postgres.names import quoted
 from recstore.types import IdType
 
 BATCH = 200

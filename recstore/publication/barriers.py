@@ -13,7 +13,7 @@ from psycopg import errors as pg
 from psycopg.types.json import Jsonb
 
 from recstore import sqlfile
-from recstore.database import Connection
+from recstore.postgres.connection import Connection
 
 LOCK_TIMEOUT = 0.5
 """Seconds that an invalidation waits for its lock; below deadlock_timeout."""

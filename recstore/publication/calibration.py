@@ -14,8 +14,8 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from recstore import candidates, registry, sqlfile
-from recstore.database import Connection
 from recstore.definition import Search
+from recstore.postgres.connection import Connection
 from recstore.publication import generations, indexes
 from recstore.publication.indexes import DENSER, Graph
 from recstore.runs import Run

@@ -1,10 +1,10 @@
 """What a generation must pass before it may go live, looked at in the tables themselves."""
 
 from recstore import sqlfile
-from recstore.database import Connection
 from recstore.errors import PublicationFailed
-from recstore.names import quoted
 from recstore.objects import Registered
+from recstore.postgres.connection import Connection
+from recstore.postgres.names import quoted
 from recstore.publication import generations
 
 TOLERANCE = {"vector": 1e-3, "halfvec": 2e-2}

@@ -9,9 +9,9 @@ from contextlib import suppress
 from psycopg import errors as pg
 
 from recstore import sqlfile
-from recstore.database import Connection
 from recstore.errors import GenerationNotFound, LostLock, NothingReady, NothingToRollBack, NotTrained
 from recstore.objects import Registered
+from recstore.postgres.connection import Connection
 from recstore.publication import barriers, generations
 from recstore.publication.barriers import Blocker
 from recstore.runs import Run

@@ -12,9 +12,9 @@ from psycopg import errors as pg
 
 from recstore import objects, sqlfile
 from recstore.config import Settings
-from recstore.database import Connection, with_short_lock
 from recstore.errors import ResizeUnfinished
 from recstore.objects import OLD_PARENTS, Registered
+from recstore.postgres.connection import Connection, with_short_lock
 from recstore.publication import barriers
 from recstore.publication.barriers import Blocker
 

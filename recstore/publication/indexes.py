@@ -12,10 +12,10 @@ from psycopg import errors as pg
 from psycopg.errors import Diagnostic
 
 from recstore import sqlfile
-from recstore.database import Connection, connect, one_line
 from recstore.errors import RecstoreError
-from recstore.names import quoted
 from recstore.objects import Registered
+from recstore.postgres.connection import Connection, connect, one_line
+from recstore.postgres.names import quoted
 from recstore.publication import generations
 from recstore.runs import BUILD_LOCK, LOCK_NAMESPACE, Run
 from recstore.types import IdType

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from recstore.database import Connection
+from recstore.postgres.connection import Connection
 from recstore.types import IdType
 
 _HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)

@@ -9,12 +9,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recstore import confidence, sqlfile, vectors
-from recstore.arrow import reading
 from recstore.confidence import ConfidenceModel
-from recstore.database import Connection
 from recstore.definition import Definition
 from recstore.interactions import IdMap, plain
 from recstore.objects import Registered
+from recstore.postgres.arrow import reading
+from recstore.postgres.connection import Connection
 from recstore.publication import generations
 from recstore.training import FoldIn
 

@@ -14,11 +14,11 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from recstore import sqlfile
-from recstore.database import Connection
 from recstore.definition import Definition
 from recstore.errors import StudyNotFound
 from recstore.evaluation.curves import CurvePoint
 from recstore.evaluation.results import Evaluation
+from recstore.postgres.connection import Connection
 from recstore.requests import notify
 from recstore.tuning.results import Kind, Search, TrialResult
 from recstore.tuning.space import Parameters

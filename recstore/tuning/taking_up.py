@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from recstore.database import Connection
 from recstore.errors import InvalidInput, NothingToResume, StudyNotFound
 from recstore.evaluation.splits import SplitChoice
 from recstore.measuring.evaluate import TestPairs
 from recstore.objects import Registered
+from recstore.postgres.connection import Connection
 from recstore.tuning import studies, work
 from recstore.tuning.search import Options
 

@@ -15,7 +15,6 @@ import psycopg
 
 from recstore import operations, registry, sqlfile
 from recstore.config import Settings
-from recstore.database import Connection, connect, plain_errors
 from recstore.definition import Definition
 from recstore.errors import (
     ConnectionFailed,
@@ -34,6 +33,7 @@ from recstore.measuring.evaluate import TestPairs
 from recstore.measuring.measure import Wanted
 from recstore.measuring.steps import Steps
 from recstore.objects import Registered
+from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.readiness import require_current
 from recstore.requests import CHANNEL
 from recstore.runs import Reporter, Silent

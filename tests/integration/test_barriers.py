@@ -15,10 +15,10 @@ from support import Generations, Hook, look, states, until
 
 from recstore import operations, registry
 from recstore.config import Settings
-from recstore.database import Connection
 from recstore.definition import Publication
 from recstore.embedded import tool_path
 from recstore.errors import NothingReady
+from recstore.postgres.connection import Connection
 from recstore.publication import barriers, generations
 
 FUNCTIONS = "SELECT retail.generation() AS g, r.item_id, r.score FROM retail.recommend(1, 10) r"

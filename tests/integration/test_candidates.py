@@ -25,7 +25,6 @@ from support_sql import (
 )
 
 from recstore import candidates, objects, operations, pipeline, registry
-from recstore.database import Connection
 from recstore.definition import Candidates, Hyperparameters, Publication, Source
 from recstore.embedded import Server
 from recstore.errors import (
@@ -37,6 +36,7 @@ from recstore.errors import (
     RecstoreError,
 )
 from recstore.options import merge
+from recstore.postgres.connection import Connection
 from recstore.publication import calibration
 
 ITEMS, USERS = 4000, 80

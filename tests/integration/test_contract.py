@@ -12,9 +12,9 @@ from psycopg import errors as pg
 from support_sql import Factors, assert_ranking, column, read_factors, rows, transaction, unit, value
 
 from recstore import confidence, operations, pulling, registry
-from recstore.database import Connection
 from recstore.definition import Hyperparameters, Publication, Source, Storage
 from recstore.embedded import Server
+from recstore.postgres.connection import Connection
 from recstore.types import IdType
 
 pytestmark = pytest.mark.usefixtures("calibrated")

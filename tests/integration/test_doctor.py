@@ -28,7 +28,7 @@ from recstore.doctor.subject import Subject
 from recstore.embedded import Server
 from recstore.errors import RecommenderNotFound
 from recstore.plans import compared, index_statement
-from recstore.pooler import Observed, kind_of
+from recstore.postgres.pooler import Observed, kind_of
 from recstore.runs import LISTS_NAMESPACE, LOCK_NAMESPACE
 from recstore.training import als
 

@@ -8,9 +8,9 @@ import pytest
 from conftest import Database
 from psycopg import errors as pg
 
-from recstore.database import Connection
 from recstore.definition import Publication
 from recstore.errors import PublicationFailed, RecstoreError
+from recstore.postgres.connection import Connection
 from recstore.publication import calibration, indexes
 from recstore.runs import Run, Silent
 

@@ -20,13 +20,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support_sql import column, rows, value
 
-from recstore.database import Connection
 from recstore.errors import LoadInterrupted, LoadRefused
 from recstore.files import writing
 from recstore.files.examining import Plan, Wanted, examine
 from recstore.files.layout import Given
 from recstore.files.opening import opened
 from recstore.files.writing import write
+from recstore.postgres.connection import Connection
 
 DEMO = resources.files("recstore.demo").joinpath("data")
 

@@ -6,8 +6,8 @@ from conftest import Database
 from support_sql import make_clicks, set_step, value
 
 from recstore import sources
-from recstore.database import Connection
 from recstore.definition import Source
+from recstore.postgres.connection import Connection
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from recstore.migrations import frozen
 from support_sql import column, rows, value
 
 from recstore import errors, migrate, objects, pipeline, readiness, registry
-from recstore.database import Connection
 from recstore.definition import Hyperparameters, Source
 from recstore.embedded import Server
+from recstore.postgres.connection import Connection
 
 SMALL = Hyperparameters(factors=8, iterations=2)
 

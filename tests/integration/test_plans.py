@@ -10,9 +10,9 @@ from support import until
 from support_sql import column, rows, transaction, value
 
 from recstore import operations
-from recstore.database import Connection
 from recstore.definition import Hyperparameters, Publication, Source
 from recstore.embedded import Server
+from recstore.postgres.connection import Connection
 from recstore.publication import calibration
 
 ITEMS, USERS, VIEWS = 4000, 4000, 6

@@ -17,8 +17,8 @@ from conftest import Database
 from support import Generations, Hook, look, until
 
 from recstore import operations, registry
-from recstore.database import Connection
 from recstore.errors import NothingToRollBack
+from recstore.postgres.connection import Connection
 from recstore.publication import barriers
 
 K = 10

@@ -11,7 +11,6 @@ from psycopg import errors as pg
 from support_sql import WITH_PEOPLE, WITHOUT_PEOPLE, column, rows, value
 
 from recstore import registry
-from recstore.database import Connection
 from recstore.definition import Definition, Hyperparameters, Publication, Source, Storage
 from recstore.errors import (
     DependentObjects,
@@ -25,6 +24,7 @@ from recstore.errors import (
     SourceInvalid,
     TooManyFactors,
 )
+from recstore.postgres.connection import Connection
 
 CATALOG = """
 SELECT 'relation ' || c.oid::regclass || ' ' || c.relkind::text AS object FROM pg_class c

@@ -8,9 +8,9 @@ from conftest import Database, superuser
 from support import Hook, assert_nothing_left, look, until
 
 from recstore import operations, registry
-from recstore.database import Connection
 from recstore.definition import Publication
 from recstore.errors import NotTrained, RecstoreError, ReindexBlocked
+from recstore.postgres.connection import Connection
 
 pytestmark = pytest.mark.usefixtures("calibrated")
 

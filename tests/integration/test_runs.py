@@ -15,9 +15,9 @@ from support import Hook, assert_nothing_left, look, states, until
 
 import recstore
 from recstore import operations, pipeline, registry, runs, training
-from recstore.database import Connection
 from recstore.definition import Publication
 from recstore.errors import ConnectionLost, LostLock, RecstoreError, RunInProgress, TrainingDiverged
+from recstore.postgres.connection import Connection
 from recstore.publication import building, flipping
 
 STAGES = [

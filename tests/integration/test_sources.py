@@ -10,7 +10,6 @@ from conftest import Database, superuser
 from support_sql import column, make_clicks, rows, set_step, value
 
 from recstore import pipeline, pulling, registry, sources
-from recstore.database import Connection
 from recstore.definition import Duplicates, Source
 from recstore.errors import (
     PermissionDenied,
@@ -23,6 +22,7 @@ from recstore.errors import (
     UnsupportedValueType,
 )
 from recstore.interactions import NO_TIME, Interactions, SourceReport
+from recstore.postgres.connection import Connection
 from recstore.rehearsal import rehearsing
 from recstore.types import IdType
 

@@ -12,7 +12,6 @@ from psycopg import errors as pg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 
-from recstore import pooler
 from recstore.config import Settings
 from recstore.errors import (
     ConnectionFailed,
@@ -24,6 +23,7 @@ from recstore.errors import (
     ServerTooOld,
     TransactionPooler,
 )
+from recstore.postgres import pooler
 
 MINIMUM_SERVER = 15
 

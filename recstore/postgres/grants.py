@@ -1,8 +1,8 @@
 """Who may watch and ask: rights on recstore's own views and functions. Those on a recommender are `registry.grant_reader`."""
 
-from recstore.database import Connection, plain_errors
 from recstore.errors import InvalidInput
-from recstore.names import quoted
+from recstore.postgres.connection import Connection, plain_errors
+from recstore.postgres.names import quoted
 
 REQUESTS = (
     "recstore.request_retrain(text), recstore.request_retrain(text, boolean), recstore.request_reindex(text),"

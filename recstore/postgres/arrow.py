@@ -15,8 +15,8 @@ import adbc_driver_postgresql.dbapi as adbc
 import pyarrow as pa
 from adbc_driver_manager._reader import AdbcRecordBatchReader
 
-from recstore.database import OWN_SETTINGS, SESSION_GONE, conninfo
 from recstore.errors import ConnectionLost, RecstoreError
+from recstore.postgres.connection import OWN_SETTINGS, SESSION_GONE, conninfo
 
 Refused = Callable[[str, str], RecstoreError]
 """The error to raise where the server refused something, given its SQLSTATE and its words."""
