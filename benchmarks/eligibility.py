@@ -23,10 +23,10 @@ from recstore.config import Settings
 from recstore.definition import Candidates, Definition, Publication, Source, Storage
 from recstore.embedded import temporary_server
 from recstore.interactions import IdMap, Interactions
-from recstore.objects import Registered
 from recstore.postgres.connection import Connection, connect
 from recstore.publication import building, flipping, generations
 from recstore.runs import Run
+from recstore.sql.objects import Registered
 
 SHARES = (1.0, 0.9, 0.5, 0.05, 0.005)
 """1: a candidates query that lets everything pass."""

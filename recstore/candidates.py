@@ -12,13 +12,13 @@ import psycopg
 from psycopg import errors as pg
 from psycopg import sql
 
-from recstore import objects, sqlfile
 from recstore.definition import Definition
 from recstore.errors import CandidatesInvalid, PermissionDenied
-from recstore.objects import Registered
 from recstore.plans import by_index, plan_cost, prepared
 from recstore.postgres.connection import Connection, one_line
 from recstore.selects import columns_of, denied, relation_of, stripped, type_name
+from recstore.sql import objects, queries
+from recstore.sql.objects import Registered
 from recstore.types import IdType, type_of_oid
 
 LOOKUP_COST = 50
@@ -145,7 +145,7 @@ def readers_lacking(connection: Connection, recommender: Registered, view: str =
     recommender, those that lack something."""
     lacking = {}
     for row in connection.execute(
-        sqlfile.query("readers_of"), {"view": recommender.relation("item_vectors")}
+        queries.query("readers_of"), {"view": recommender.relation("item_vectors")}
     ).fetchall():
         statements = objects.lacking_on(connection, recommender, view, row["role"])
         if statements:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from math import log10
 from typing import Any
 
-from recstore import sqlfile
 from recstore.postgres.connection import Connection, plain_errors
 from recstore.postgres.names import quoted
+from recstore.sql import queries
 from recstore.types import NUMBER_OIDS, TIMESTAMP_OIDS, type_of_oid
 
 BOOLEAN, TEXT = 16, (25, 1043)
@@ -108,7 +108,7 @@ class Candidate:
 def readable_tables(connection: Connection) -> list[Table]:
     """Every table and view that the connection's role may read, but PostgreSQL's and recstore's own, by name."""
     with plain_errors("looking at the tables", connection):
-        rows = connection.execute(sqlfile.query("readable_columns"), {}).fetchall()
+        rows = connection.execute(queries.query("readable_columns"), {}).fetchall()
     tables: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         tables.setdefault(row["table_name"], []).append(row)

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
-from recstore import operations, registry, requests, schedule, sqlfile
+from recstore import operations, registry, requests, schedule
 from recstore.config import Settings
 from recstore.errors import RecstoreError, RunInProgress
 from recstore.postgres.connection import Connection, connect, one_line, plain_errors
 from recstore.publication import flipping, generations
-from recstore.readiness import require_current
 from recstore.runs import LISTS_NAMESPACE, abandon, give_lock, take_lock
+from recstore.sql import queries
+from recstore.sql.revision import require_current
 
 log = logging.getLogger(__name__)
 
@@ -56,20 +57,20 @@ def dispatch(url: str, settings: Settings, send: Send) -> Dispatched:
     impatient = settings.model_copy(update={"lock_attempts": 2, "flip_wait": 0, "prune_wait": 0})
     with connect(url, APPLICATION_NAME) as connection, plain_errors("dispatching", connection):
         require_current(connection)
-        connection.execute(sqlfile.query("note_dispatch"), {"host": socket.gethostname()})
-        for row in connection.execute(sqlfile.query("scheduled_recommenders")).fetchall():
+        connection.execute(queries.query("note_dispatch"), {"host": socket.gethostname()})
+        for row in connection.execute(queries.query("scheduled_recommenders")).fetchall():
             _each(connection, done, row["name"], partial(_schedule, connection, row, done))
         send_due(connection, settings, send, done)
         _end_overdue(connection, done)
-        for row in connection.execute(sqlfile.query("abandoned_lists")).fetchall():
+        for row in connection.execute(queries.query("abandoned_lists")).fetchall():
             _each(connection, done, row["name"], partial(_abandon_lists, connection, settings, row["name"]))
-        untidy = connection.execute(sqlfile.query("untidy_recommenders")).fetchall()
+        untidy = connection.execute(queries.query("untidy_recommenders")).fetchall()
         for row in untidy:
             _each(connection, done, row["name"], partial(_tidy, url, connection, impatient, row, done))
-        connection.execute(sqlfile.query("forgotten_requests"))
+        connection.execute(queries.query("forgotten_requests"))
         requests.settle_ready(connection)
         for query in ("forget_requests", "forget_runs", "forget_dispatches", "forget_studies"):
-            connection.execute(sqlfile.query(query), {"days": settings.history})
+            connection.execute(queries.query(query), {"days": settings.history})
     return done
 
 
@@ -91,7 +92,7 @@ def send_due(connection: Connection, settings: Settings, send: Send, done: Dispa
 
 def _send_trials(connection: Connection, settings: Settings, send: Send, done: Dispatched) -> None:
     """As many messages as studies lack trials at work."""
-    for row in connection.execute(sqlfile.query("take_due_trials"), {"resend": settings.resend}).fetchall():
+    for row in connection.execute(queries.query("take_due_trials"), {"resend": settings.resend}).fetchall():
         study = row["study"]
         for sent in range(row["messages"]):
             try:
@@ -99,7 +100,7 @@ def _send_trials(connection: Connection, settings: Settings, send: Send, done: D
                 done.sent.append(("trial", str(study)))
             except RecstoreError as error:
                 left = {"study": study, "messages": row["messages"] - sent}
-                connection.execute(sqlfile.query("unsend_trials"), left)
+                connection.execute(queries.query("unsend_trials"), left)
                 done.problems.append(f"study {study}: {error.message}")
                 break
 
@@ -124,17 +125,17 @@ def _schedule(connection: Connection, row: dict[str, Any], done: Dispatched) -> 
         return
     with connection.transaction():
         advance = "advance_schedule" if row["job"] == "retrain" else "advance_lists"
-        if connection.execute(sqlfile.query(advance), row).fetchone() is None or ahead:
+        if connection.execute(queries.query(advance), row).fetchone() is None or ahead:
             return
         asked = {"recommender": row["name"], "job": row["job"]}
-        if connection.execute(sqlfile.query("schedule_waits"), asked).fetchone() is None:
+        if connection.execute(queries.query("schedule_waits"), asked).fetchone() is None:
             requests.insert(connection, row["name"], row["job"], "schedule")
             done.scheduled.append(row["name"])
 
 
 def _end_overdue(connection: Connection, done: Dispatched) -> None:
     """Ends the sessions of runs that are long past their deadline: their process hangs, and would hold the lock for ever."""
-    for row in connection.execute(sqlfile.query("overdue_backends"), {"grace": GRACE}).fetchall():
+    for row in connection.execute(queries.query("overdue_backends"), {"grace": GRACE}).fetchall():
         connection.execute("SELECT pg_terminate_backend(%s, 5000)", [row["pid"]])
         done.ended.append(row["run"])
 

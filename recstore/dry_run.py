@@ -7,14 +7,16 @@ what the change itself would raise, as far as it can be known. Not shown is what
 
 from psycopg import errors as pg
 
-from recstore import migrate, readiness, registry, sqlfile
+from recstore import migrate, registry
 from recstore.config import Settings
 from recstore.definition import Definition
-from recstore.objects import OUTER_VIEWS, Registered
 from recstore.postgres.connection import Connection, plain_errors
 from recstore.publication import flipping, generations
 from recstore.rehearsal import Rehearsal, rehearsing
 from recstore.runs import lock_keys
+from recstore.sql import queries
+from recstore.sql import revision as readiness
+from recstore.sql.objects import OUTER_VIEWS, Registered
 
 Statements = list[str]
 
@@ -132,7 +134,7 @@ def upgrade(connection: Connection, settings: Settings) -> Statements:
     """Of bringing the database to this version: the migrations, then each recommender's functions and views."""
     with plain_errors("upgrading", connection):
         statements = []
-        if connection.execute(sqlfile.query("vector_extension")).fetchone() is None:
+        if connection.execute(queries.query("vector_extension")).fetchone() is None:
             statements.append("CREATE EXTENSION IF NOT EXISTS vector;")
         script = migrate.statements(connection, "head")
         statements += [script] if script else []
@@ -161,7 +163,7 @@ def _once(settings: Settings) -> Settings:
 
 def _running(connection: Connection, recommender: Registered) -> Statements:
     """A remark where a run is in progress, which would refuse the change for now."""
-    holder = connection.execute(sqlfile.query("lock_holder"), lock_keys(recommender)).fetchone()
+    holder = connection.execute(queries.query("lock_holder"), lock_keys(recommender)).fetchone()
     if holder is None:
         return []
     who = f"{holder['application_name'] or 'another role'}, server process {holder['pid']}"

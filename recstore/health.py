@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import psycopg
 from psycopg.rows import dict_row
 
-from recstore import sqlfile
 from recstore.config import Settings
 from recstore.errors import ConnectionFailed, DispatchMissing
 from recstore.postgres.connection import Connection, conninfo, one_line, plain_errors
 from recstore.postgres.names import quoted
 from recstore.postgres.pooler import cut_off
-from recstore.readiness import current, require_current, require_extension
+from recstore.sql import queries
+from recstore.sql.revision import current, require_current, require_extension
 
 PATIENCE = 3
 """Seconds that connecting, and each statement, may take."""
@@ -53,14 +53,14 @@ def check_database(connection: Connection) -> None:
     """Raises unless the schema is this version's and pgvector, which may be lost in an upgrade of the server, loads."""
     require_current(connection)
     require_extension(connection)
-    found = connection.execute(sqlfile.query("vector_extension")).fetchone()
+    found = connection.execute(queries.query("vector_extension")).fetchone()
     assert found is not None
     connection.execute(f"SELECT '[1]'::{quoted(found['schema'])}.vector")
 
 
 def last_dispatch(connection: Connection) -> float | None:
     """Seconds since some host's workers last looked for due work; None: none ever has."""
-    row = connection.execute(sqlfile.query("last_dispatch")).fetchone()
+    row = connection.execute(queries.query("last_dispatch")).fetchone()
     assert row is not None
     seconds: float | None = row["seconds"]
     return seconds

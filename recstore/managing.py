@@ -8,10 +8,10 @@ from recstore import candidates, operations, registry, sources
 from recstore.config import Settings
 from recstore.definition import Definition, Lists
 from recstore.errors import InvalidInput
-from recstore.objects import Registered
 from recstore.plans import index_statement
 from recstore.postgres.connection import Connection
 from recstore.runs import Reporter
+from recstore.sql.objects import Registered
 from recstore.watching import next_retrain
 
 Row = dict[str, Any]

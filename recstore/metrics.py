@@ -11,10 +11,11 @@ from typing import Any, get_args
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from recstore import health, requests, sqlfile
+from recstore import health, requests
 from recstore.config import Settings
 from recstore.errors import RecstoreError
 from recstore.servers import database_url
+from recstore.sql import queries
 
 log = logging.getLogger(__name__)
 
@@ -188,4 +189,4 @@ class DatabaseCollector(Collector):
         keys = {"jobs": list(get_args(requests.Job))}
         with health.asking(database_url(self.settings), "recstore:metrics") as connection:
             names = dict.fromkeys(series.query for series in SERIES)
-            return {name: connection.execute(sqlfile.query(name), keys).fetchall() for name in names}
+            return {name: connection.execute(queries.query(name), keys).fetchall() for name in names}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import errors as pg
 
-from recstore import objects, registry, sqlfile
+from recstore import registry
 from recstore.config import Settings
 from recstore.errors import (
     ExtensionMissing,
@@ -22,7 +22,8 @@ from recstore.errors import (
     SchemaTooNew,
 )
 from recstore.postgres.connection import Connection, connect, conninfo, one_line, plain_errors
-from recstore.readiness import current, head, known, require_current, require_extension
+from recstore.sql import objects, queries
+from recstore.sql.revision import current, head, known, require_current, require_extension
 from recstore.version import __version__
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def _refused(error: object) -> InvalidInput:
 def _held(url: str) -> RecstoreError:
     """Who holds up a migration."""
     with connect(url, "recstore:migrate") as connection:
-        rows = connection.execute(sqlfile.query("holders_of_own_relations")).fetchall()
+        rows = connection.execute(queries.query("holders_of_own_relations")).fetchall()
     return MigrationBlocked(who="; ".join(row["who"] for row in rows) or "a session that has just ended")
 
 

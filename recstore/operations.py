@@ -9,12 +9,12 @@ from recstore import candidates, registry, requests
 from recstore.config import Settings
 from recstore.definition import Definition
 from recstore.errors import LostLock, NotTrained, RecstoreError
-from recstore.objects import Registered
 from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.publication import barriers, flipping, generations, reindexing
 from recstore.publication.barriers import Blocker
-from recstore.readiness import require_current
 from recstore.runs import LISTS_NAMESPACE, LOCK_NAMESPACE, Reporter, Run, give_lock, take_lock
+from recstore.sql.objects import Registered
+from recstore.sql.revision import require_current
 
 
 @dataclass(frozen=True)

@@ -13,19 +13,7 @@ from typing import Any
 
 from scipy.sparse import csr_matrix
 
-from recstore import (
-    confidence,
-    filters,
-    gate,
-    held_out,
-    operations,
-    pulling,
-    sources,
-    sqlfile,
-    training,
-    vectors,
-    warm_start,
-)
+from recstore import confidence, filters, gate, held_out, operations, pulling, sources, training, vectors, warm_start
 from recstore.config import Settings
 from recstore.definition import Definition, Source
 from recstore.errors import GateRefused, SourceShrunk
@@ -35,8 +23,9 @@ from recstore.interactions import Interactions, SourceReport
 from recstore.operations import Outcome
 from recstore.publication import building, generations, stored
 from recstore.publication.stored import Stored
-from recstore.readiness import require_current
 from recstore.runs import Reporter, Run
+from recstore.sql import queries
+from recstore.sql.revision import require_current
 from recstore.training import Factors, FoldIn, Matrix, Trainer
 
 
@@ -143,7 +132,7 @@ def read_source(run: Run) -> tuple[Interactions, SourceReport, dict[str, Any]]:
 
 def _guard(run: Run, report: SourceReport, force: bool) -> None:
     """A half-empty upstream table is the commonest accident: it costs nobody the live generation. Raises SourceShrunk."""
-    live = run.connection.execute(sqlfile.query("live_size"), {"recommender_id": run.recommender.id}).fetchone()
+    live = run.connection.execute(queries.query("live_size"), {"recommender_id": run.recommender.id}).fetchone()
     if live is None:
         return
     least = 1 - run.recommender.definition.gate.max_fall
@@ -247,7 +236,7 @@ def _judge(
 
 def _skipped(run: Run, digest: str) -> Outcome | None:
     """How the run ends if nobody but the schedule asked for it and a training would only repeat the newest one."""
-    latest = run.connection.execute(sqlfile.query("latest_trained"), {"recommender_id": run.recommender.id}).fetchone()
+    latest = run.connection.execute(queries.query("latest_trained"), {"recommender_id": run.recommender.id}).fetchone()
     if latest is None or latest["live"] is None or any(row["origin"] != "schedule" for row in run.requests):
         return None
     apart = {"schedule", "titles", "candidates", "lists"}  # no part of a training

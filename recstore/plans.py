@@ -7,10 +7,10 @@ from typing import Any
 
 from psycopg import sql
 
-from recstore import sqlfile
 from recstore.postgres.connection import Connection
 from recstore.postgres.names import readable
 from recstore.selects import keywords
+from recstore.sql import queries
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def index_statement(connection: Connection, schema: str, view: str, column: str)
         connection.execute("SET TRANSACTION READ ONLY")
         connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
         keys = {"schema": schema, "view": view, "column": column}
-        typed = connection.execute(sqlfile.query("column_type"), keys).fetchone()
+        typed = connection.execute(queries.query("column_type"), keys).fetchone()
         assert typed is not None
         found = sql.Identifier(schema, view), sql.Identifier(column)
         lookup = sql.SQL("SELECT true FROM {} i WHERE i.{} = $1").format(*found)
@@ -63,7 +63,7 @@ def index_statement(connection: Connection, schema: str, view: str, column: str)
             cast = re.fullmatch(r"\((\w+|\"[^\"]+\")\)::text", expression)
             plain = (cast[1] if cast else expression).strip('"')
             keys = {"schema": node["Schema"], "name": node["Relation Name"], "column": plain}
-            scanned = connection.execute(sqlfile.query("indexable"), keys).fetchone()
+            scanned = connection.execute(queries.query("indexable"), keys).fetchone()
             assert scanned is not None
             if cast and scanned["type"] == "character varying":  # whose index serves text
                 expression = cast[1]

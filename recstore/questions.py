@@ -11,10 +11,10 @@ from typing import Any
 from psycopg import errors as pg
 from psycopg import sql
 
-from recstore import objects
 from recstore.errors import InvalidInput, NotTrained, RecstoreError
-from recstore.objects import Registered
 from recstore.postgres.connection import Connection, one_line
+from recstore.sql import objects
+from recstore.sql.objects import Registered
 
 MOST = 2**31 - 1
 """Rows of a list: the largest integer of the functions' k."""

@@ -8,7 +8,7 @@ from typing import Any
 from psycopg import errors as pg
 from psycopg.types.json import Jsonb
 
-from recstore import candidates, objects, selects, sources, sqlfile
+from recstore import candidates, selects, sources
 from recstore.config import Settings
 from recstore.definition import DEFAULT_FACTORS, MAX_FACTORS, MAX_VECTOR_DIMENSIONS, Definition, Storage
 from recstore.errors import (
@@ -23,10 +23,11 @@ from recstore.errors import (
     SchemaNameTaken,
     TooManyFactors,
 )
-from recstore.objects import Registered
 from recstore.postgres.connection import Connection, one_line, plain_errors, with_short_lock
 from recstore.postgres.grants import check_role
 from recstore.postgres.names import quoted
+from recstore.sql import objects, queries
+from recstore.sql.objects import Registered
 from recstore.types import IdType
 
 ROOM = 64
@@ -41,11 +42,11 @@ def check_name(connection: Connection, name: str) -> None:
         raise InvalidName(name=name, reason=f"it is {len(name)} characters long")
     if name.startswith(("pg_", "recstore")):
         raise InvalidName(name=name, reason="names that begin with pg_ or recstore are taken")
-    found = connection.execute(sqlfile.query("name_checks"), {"name": name}).fetchone()
+    found = connection.execute(queries.query("name_checks"), {"name": name}).fetchone()
     assert found is not None
     if found["reserved"]:
         raise InvalidName(name=name, reason="it is a reserved word of SQL")
-    if connection.execute(sqlfile.query("select_recommender"), {"name": name}).fetchone():
+    if connection.execute(queries.query("select_recommender"), {"name": name}).fetchone():
         raise RecommenderExists(name=name)
     if found["schema_exists"]:
         raise SchemaNameTaken(name=name)
@@ -93,7 +94,7 @@ def create(connection: Connection, name: str, definition: Definition) -> Registe
         try:
             with connection.transaction():
                 row = connection.execute(
-                    sqlfile.query("insert_recommender"),
+                    queries.query("insert_recommender"),
                     {
                         "name": name,
                         "definition": Jsonb(definition.model_dump(mode="json")),
@@ -105,7 +106,7 @@ def create(connection: Connection, name: str, definition: Definition) -> Registe
                     },
                 ).fetchone()
                 assert row is not None
-                connection.execute(sqlfile.query("insert_pointer"), {"recommender_id": row["id"]})
+                connection.execute(queries.query("insert_pointer"), {"recommender_id": row["id"]})
                 registered = get(connection, name)
                 connection.execute(f"CREATE SCHEMA {registered.schema}")
                 connection.execute(f"COMMENT ON SCHEMA {registered.schema} IS 'Recommendations by recstore: {name}.'")
@@ -166,7 +167,7 @@ def check_names(connection: Connection, definition: Definition) -> None:
 def get(connection: Connection, name: str) -> Registered:
     """The recommender of that name. Raises RecommenderNotFound."""
     with plain_errors(f"looking up {name!r}", connection):
-        row = connection.execute(sqlfile.query("select_recommender"), {"name": name}).fetchone()
+        row = connection.execute(queries.query("select_recommender"), {"name": name}).fetchone()
     if row is None:
         raise RecommenderNotFound(name=name)
     row["definition"] = Definition.model_validate(row["definition"])
@@ -176,14 +177,14 @@ def get(connection: Connection, name: str) -> Registered:
 
 
 def all_registered(connection: Connection) -> list[Registered]:
-    names = connection.execute(sqlfile.query("select_recommender_names")).fetchall()
+    names = connection.execute(queries.query("select_recommender_names")).fetchall()
     return [get(connection, row["name"]) for row in names]
 
 
 def overview(connection: Connection, name: str | None = None) -> list[dict[str, Any]]:
     """A row per recommender, or that of one: what is live, what waits, how the last run went."""
     with plain_errors("listing recommenders"):
-        return connection.execute(sqlfile.query("select_recommenders"), {"name": name}).fetchall()
+        return connection.execute(queries.query("select_recommenders"), {"name": name}).fetchall()
 
 
 def overview_of(connection: Connection, name: str) -> dict[str, Any]:
@@ -240,7 +241,7 @@ def alter(
         selects = check_definition(connection, recommender, definition)
 
         def change() -> None:
-            connection.execute(sqlfile.query("lock_recommender"), {"recommender_id": recommender.id})
+            connection.execute(queries.query("lock_recommender"), {"recommender_id": recommender.id})
             now = get(connection, recommender.name)
             if (now.definition, now.vector_type, now.dimensions) != (
                 recommender.definition,
@@ -249,13 +250,13 @@ def alter(
             ):
                 raise AlteredMeanwhile(name=recommender.name)
             connection.execute(
-                sqlfile.query("update_definition"),
+                queries.query("update_definition"),
                 {"recommender_id": recommender.id, "definition": Jsonb(definition.model_dump(mode="json"))},
             )
             if definition.schedule != recommender.definition.schedule:  # a new schedule has missed nothing
-                connection.execute(sqlfile.query("restart_schedule"), {"recommender_id": recommender.id})
+                connection.execute(queries.query("restart_schedule"), {"recommender_id": recommender.id})
             if _lists_times(definition) != _lists_times(recommender.definition):
-                connection.execute(sqlfile.query("restart_lists"), {"recommender_id": recommender.id})
+                connection.execute(queries.query("restart_lists"), {"recommender_id": recommender.id})
             old_parents = objects.has_old_parents(connection, recommender)
             changed = objects.replace(connection, altered, objects.render(altered, *selects, old_parents=old_parents))
             if selects[1] and "view candidates" in changed:
@@ -264,7 +265,7 @@ def alter(
                         _check_readers(connection, recommender, view)
                     indexed = candidates.looked_up_by_index(connection, altered, view)
                 if not indexed:
-                    connection.execute(sqlfile.query("scan_exactly"), {"recommender_id": recommender.id})
+                    connection.execute(queries.query("scan_exactly"), {"recommender_id": recommender.id})
 
         relations = [recommender.relation(name) for name in ("interactions", "candidates")]
         with_short_lock(connection, settings, f"Altering {recommender.name!r}", relations, change)
@@ -314,7 +315,7 @@ def dependents(connection: Connection, recommender: Registered) -> list[str]:
     that recstore did not make."""
     known = [name.split()[1] for name in objects.render(recommender, "")]
     keys = {"quoted": recommender.schema, "known": known}
-    rows = connection.execute(sqlfile.query("schema_dependents"), keys).fetchall()
+    rows = connection.execute(queries.query("schema_dependents"), keys).fetchall()
     return [row["object"] for row in rows]
 
 
@@ -325,7 +326,7 @@ def drop(connection: Connection, settings: Settings, recommender: Registered, *,
     """
 
     def change() -> list[str]:
-        connection.execute(sqlfile.query("delete_recommender"), {"recommender_id": recommender.id})
+        connection.execute(queries.query("delete_recommender"), {"recommender_id": recommender.id})
         found = dependents(connection, recommender)
         if found and not cascade:
             raise DependentObjects(
@@ -350,7 +351,7 @@ def grant_reader(connection: Connection, recommender: Registered, role: str, *, 
     check_role(connection, role)
     with plain_errors(f"granting to {role!r}", connection), connection.transaction():
         # a generation attached meanwhile copies its grants after this, or is in the list
-        connection.execute(sqlfile.query("lock_recommender"), {"recommender_id": recommender.id})
+        connection.execute(queries.query("lock_recommender"), {"recommender_id": recommender.id})
         sides = ["items", "users"] if people else ["items"]
         names = ["_generation", "item_vectors", "candidates"] + (["user_vectors", "interactions"] if people else [])
         tables = connection.execute(

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from psycopg import errors as pg
 
-from recstore import sqlfile
 from recstore.config import Settings
 from recstore.errors import RecommenderNotFound, RecstoreError, RequestBegun, RequestNotFound
 from recstore.postgres.connection import Connection
+from recstore.sql import queries
 
 Job = Literal["retrain", "reindex", "prune", "lists"]
 Origin = Literal["command", "task", "schedule"]
@@ -29,7 +29,7 @@ def insert(
     """Asks for a job of recommender `name`; returns the request's number. Waits for nobody. Raises RecommenderNotFound."""
     keys = {"recommender": name, "job": job, "origin": origin, "task_id": task_id, "force": force}
     try:
-        row = connection.execute(sqlfile.query("request"), keys).fetchone()
+        row = connection.execute(queries.query("request"), keys).fetchone()
     except pg.UndefinedObject:
         raise RecommenderNotFound(name=name) from None
     assert row is not None
@@ -52,7 +52,7 @@ def ask(connection: Connection, name: str, job: Job, *, force: bool = False) -> 
 
 def get(connection: Connection, number: int) -> dict[str, Any]:
     """Its row of recstore.requests. Raises RequestNotFound."""
-    row = connection.execute(sqlfile.query("watch_request"), {"request": number}).fetchone()
+    row = connection.execute(queries.query("watch_request"), {"request": number}).fetchone()
     if row is None:
         raise RequestNotFound(request=number)
     return row
@@ -70,8 +70,8 @@ def cancel(connection: Connection, number: int) -> dict[str, Any]:
 def register(connection: Connection, name: str, job: Job, task_id: str) -> bool:
     """Makes a request of an application's message; False where it was delivered before. Raises RecommenderNotFound."""
     with connection.transaction():
-        connection.execute(sqlfile.query("lock_task"), {"namespace": TASK_NAMESPACE, "task_id": task_id})
-        if connection.execute(sqlfile.query("request_of_task"), {"task_id": task_id}).fetchone():
+        connection.execute(queries.query("lock_task"), {"namespace": TASK_NAMESPACE, "task_id": task_id})
+        if connection.execute(queries.query("request_of_task"), {"task_id": task_id}).fetchone():
             return False
         insert(connection, name, job, "task", task_id)
         return True
@@ -79,28 +79,28 @@ def register(connection: Connection, name: str, job: Job, task_id: str) -> bool:
 
 def take_due(connection: Connection, settings: Settings) -> list[dict[str, Any]]:
     """Marks those that are due as sent; returns {recommender, job, requests} for each message to send."""
-    return connection.execute(sqlfile.query("take_due_requests"), {"resend": settings.resend}).fetchall()
+    return connection.execute(queries.query("take_due_requests"), {"resend": settings.resend}).fetchall()
 
 
 def unsend(connection: Connection, name: str, job: Job, why: str | None = None) -> None:
     """Their message came to nothing; they wait for another. `why` is kept where operators see it."""
-    connection.execute(sqlfile.query("unsend_requests"), {"recommender": name, "job": job, "why": why})
+    connection.execute(queries.query("unsend_requests"), {"recommender": name, "job": job, "why": why})
 
 
 def claim(connection: Connection, name: str, job: str, run: int) -> list[dict[str, Any]]:
     """Everything that asks for this job is served by this run; returns {request, origin, force} of each."""
     keys = {"recommender": name, "job": job, "run": run}
-    return connection.execute(sqlfile.query("claim_requests"), keys).fetchall()
+    return connection.execute(queries.query("claim_requests"), keys).fetchall()
 
 
 def finish(connection: Connection, run: int, state: str, outcome: str) -> None:
     """What became of the run becomes of the requests that it serves."""
-    connection.execute(sqlfile.query("finish_requests"), {"run": run, "state": state, "outcome": outcome})
+    connection.execute(queries.query("finish_requests"), {"run": run, "state": state, "outcome": outcome})
 
 
 def settle_ready(connection: Connection) -> None:
     """Ends the requests whose generation was complete and waited, and now is live or was overtaken."""
-    connection.execute(sqlfile.query("settle_ready_requests"))
+    connection.execute(queries.query("settle_ready_requests"))
 
 
 def release(
@@ -110,7 +110,7 @@ def release(
     `attempts`. One that was interrupted costs no attempt and waits for nothing."""
     keys = {"runs": runs, "outcome": outcome, "attempt": int(not interrupted)}
     limits = {"attempts": settings.attempts, "backoff": settings.retry_backoff}
-    connection.execute(sqlfile.query("release_requests"), keys | limits)
+    connection.execute(queries.query("release_requests"), keys | limits)
 
 
 def notify(connection: Connection) -> None:

@@ -18,11 +18,12 @@ from typing import Any, Protocol, Self, runtime_checkable
 import psycopg
 from psycopg.types.json import Jsonb
 
-from recstore import registry, requests, sqlfile
+from recstore import registry, requests
 from recstore.config import Settings
 from recstore.errors import LostLock, NothingRequested, ObjectsOutdated, RecstoreError, RunInProgress, RunTooLong
-from recstore.objects import OBJECTS_VERSION, Registered
 from recstore.postgres.connection import Connection, connect, plain_errors
+from recstore.sql import queries
+from recstore.sql.objects import OBJECTS_VERSION, Registered
 
 LOCK_NAMESPACE = 0x72656373
 """First key of recstore's advisory locks ("recs"); the second is the recommender's id."""
@@ -87,7 +88,7 @@ class Recorder:
                     self.connection = connect(self.url, "recstore:progress")
                     self.connection.execute("SET statement_timeout = '5s'")
                 at = {"stage": name, "done": done, "total": total, "note": note}
-                self.connection.execute(sqlfile.query("update_run_progress"), {"run": self.run, "progress": Jsonb(at)})
+                self.connection.execute(queries.query("update_run_progress"), {"run": self.run, "progress": Jsonb(at)})
         finally:
             self.lock.release()
 
@@ -98,10 +99,10 @@ class Recorder:
 
 def take_lock(connection: Connection, recommender: Registered, namespace: int = LOCK_NAMESPACE) -> None:
     """Takes the recommender's session lock. Raises RunInProgress, naming who holds it."""
-    row = connection.execute(sqlfile.query("lock_run"), lock_keys(recommender, namespace)).fetchone()
+    row = connection.execute(queries.query("lock_run"), lock_keys(recommender, namespace)).fetchone()
     if row and row["locked"]:
         return
-    holder = connection.execute(sqlfile.query("lock_holder"), lock_keys(recommender, namespace)).fetchone()
+    holder = connection.execute(queries.query("lock_holder"), lock_keys(recommender, namespace)).fetchone()
     who = "it has just ended, try again"
     if holder:
         who = f"{holder['application_name'] or 'another role'}, server process {holder['pid']}"
@@ -111,7 +112,7 @@ def take_lock(connection: Connection, recommender: Registered, namespace: int = 
 
 def give_lock(connection: Connection, recommender: Registered, namespace: int = LOCK_NAMESPACE) -> None:
     """Gives the session lock back."""
-    connection.execute(sqlfile.query("unlock_run"), lock_keys(recommender, namespace))
+    connection.execute(queries.query("unlock_run"), lock_keys(recommender, namespace))
 
 
 def lock_keys(recommender: Registered, namespace: int = LOCK_NAMESPACE) -> dict[str, int]:
@@ -122,7 +123,7 @@ def abandon(connection: Connection, settings: Settings, recommender: Registered,
     """Ends the rows of runs that say "running" of a process that is gone, and has their requests wait again; with `lists`
     those that write lists. The caller holds their lock, in a transaction."""
     keys = {"recommender_id": recommender.id, "lists": lists}
-    rows = connection.execute(sqlfile.query("abandon_runs"), keys).fetchall()
+    rows = connection.execute(queries.query("abandon_runs"), keys).fetchall()
     dead = [row["run"] for row in rows]
     if dead:
         requests.release(connection, settings, dead, "The process that worked on it ended without finishing it.")
@@ -206,7 +207,7 @@ class Run:
                 self.connection, self.settings, self.recommender, lists=self.namespace == LISTS_NAMESPACE
             )
             row = self.connection.execute(
-                sqlfile.query("insert_run"),
+                queries.query("insert_run"),
                 keys
                 | {"job": self.job, "host": socket.gethostname(), "versions": Jsonb(_versions(self.connection))}
                 | {"time_limit": self.time_limit},
@@ -223,15 +224,15 @@ class Run:
         self.wal_before = wal(self.connection)
         if abandoned:
             names = [f"recstore:run:{run}" for run in abandoned]
-            self.connection.execute(sqlfile.query("end_backends"), {"application_names": names}).fetchall()
+            self.connection.execute(queries.query("end_backends"), {"application_names": names}).fetchall()
             self.warn(f"Run {', '.join(map(str, abandoned))} ended without finishing; its leftovers are removed.")
 
     def _fence(self, keys: dict[str, int]) -> None:
-        self.connection.execute(sqlfile.query("take_fence"), keys | {"run": self.number})
+        self.connection.execute(queries.query("take_fence"), keys | {"run": self.number})
 
     def check(self, stage: str) -> None:
         """Raises LostLock when a newer run has taken the fence."""
-        row = self.connection.execute(sqlfile.query("select_fence"), {"recommender_id": self.recommender.id}).fetchone()
+        row = self.connection.execute(queries.query("select_fence"), {"recommender_id": self.recommender.id}).fetchone()
         fence = row["fence"] if row else None
         if fence != self.number:
             raise LostLock(run=self.number, name=self.name, by=fence, stage=stage)
@@ -263,7 +264,7 @@ class Run:
             "device": self.device,
             "generation": self.generation,
         }
-        self.connection.execute(sqlfile.query(query), values | more)
+        self.connection.execute(queries.query(query), values | more)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         self.reporter.close()
@@ -338,15 +339,15 @@ def wal(connection: Connection, since: int | None = None) -> int | None:
     own = connection.info.server_version >= 180000
     with suppress(psycopg.DatabaseError):
         if own:
-            connection.execute(sqlfile.query("flush_statistics"))
-        row = connection.execute(sqlfile.query("wal_of_backend" if own else "wal_position")).fetchone()
+            connection.execute(queries.query("flush_statistics"))
+        row = connection.execute(queries.query("wal_of_backend" if own else "wal_position")).fetchone()
         if row and row["bytes"] is not None:
             return int(row["bytes"]) - (since or 0)
     return None
 
 
 def _versions(connection: Connection) -> dict[str, str]:
-    extension = connection.execute(sqlfile.query("vector_extension")).fetchone()
+    extension = connection.execute(queries.query("vector_extension")).fetchone()
     server = connection.info.server_version
     return {
         "recstore": version("recstore"),

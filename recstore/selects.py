@@ -10,10 +10,10 @@ import psycopg
 from psycopg import errors as pg
 from psycopg import sql
 
-from recstore import sqlfile
 from recstore.errors import PermissionDenied, RecstoreError
 from recstore.postgres.connection import Connection, one_line
 from recstore.postgres.names import quoted, readable
+from recstore.sql import queries
 
 
 class Invalid(Protocol):
@@ -102,13 +102,13 @@ def lacking(connection: Connection, error: psycopg.Error) -> str | None:
         return None
     if found[1] == "schema":
         return f"GRANT USAGE ON SCHEMA {readable(found[2], keywords(connection))}"
-    rows = connection.execute(sqlfile.query("unreadable_relations"), {"name": found[2]}).fetchall()
+    rows = connection.execute(queries.query("unreadable_relations"), {"name": found[2]}).fetchall()
     return f"GRANT SELECT ON {rows[0]['relation']}" if len(rows) == 1 else None
 
 
 def keywords(connection: Connection) -> frozenset[str]:
     """Words that a name may not be unless it is quoted."""
-    return frozenset(row["word"] for row in connection.execute(sqlfile.query("keywords")).fetchall())
+    return frozenset(row["word"] for row in connection.execute(queries.query("keywords")).fetchall())
 
 
 def type_name(connection: Connection, oid: int) -> str:

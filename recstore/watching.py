@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from psycopg import errors as pg
 
-from recstore import readiness, schedule, sqlfile
+from recstore import schedule
 from recstore.config import Settings
 from recstore.errors import (
     ConnectionFailed,
@@ -24,6 +24,7 @@ from recstore.errors import (
 from recstore.health import longest_silence
 from recstore.postgres.connection import Connection
 from recstore.runs import Reporter
+from recstore.sql import queries, revision
 from recstore.times import age
 
 T = TypeVar("T")
@@ -39,9 +40,9 @@ OPEN = ("waiting", "sent", "running")
 @contextmanager
 def watching(url: str) -> Iterator[Connection]:
     """A connection for who looks at views: the schema's revision is checked where the role may see it."""
-    with readiness.opened(url) as opened:
+    with revision.opened(url) as opened:
         with suppress(pg.InsufficientPrivilege):
-            readiness.require_current(opened)
+            revision.require_current(opened)
         yield opened
 
 
@@ -76,7 +77,7 @@ def polled(
 
 def rows_of(opened: Connection, query: str, **keys: Any) -> list[Row]:
     """The rows of a named query."""
-    return opened.execute(sqlfile.query(query), keys).fetchall()
+    return opened.execute(queries.query(query), keys).fetchall()
 
 
 def clock(opened: Connection) -> datetime:

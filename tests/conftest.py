@@ -24,9 +24,9 @@ from recstore import cli, migrate, operations, pipeline, registry
 from recstore.config import Settings
 from recstore.definition import Definition, Hyperparameters, Publication, Source
 from recstore.embedded import Server, temporary_server
-from recstore.objects import Registered
 from recstore.postgres.connection import Connection, connect
 from recstore.publication import calibration
+from recstore.sql.objects import Registered
 
 QUESTIONS, calibration.SAMPLE = (
     calibration.SAMPLE,

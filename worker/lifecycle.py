@@ -9,8 +9,8 @@ from celery import signals
 from recstore.config import load_settings
 from recstore.errors import RecstoreError
 from recstore.postgres.connection import connect, plain_errors
-from recstore.readiness import require_current, require_extension
 from recstore.servers import database_url
+from recstore.sql.revision import require_current, require_extension
 
 from .app import app
 from .listener import Listener

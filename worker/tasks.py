@@ -29,8 +29,8 @@ from recstore.errors import (
     RunInProgress,
 )
 from recstore.postgres.connection import connect, plain_errors
-from recstore.readiness import require_current
 from recstore.servers import database_url
+from recstore.sql.revision import require_current
 from recstore.tuning import work
 
 from .app import app

@@ -9,13 +9,14 @@ from typing import Any
 import sqlalchemy as sa
 from pydantic import BaseModel, InstanceOf
 
-from recstore import managing, options, readiness
+from recstore import managing, options
 from recstore.api.arguments import checked
 from recstore.config import Settings, load_settings
 from recstore.definition import Definition
 from recstore.errors import PublicationOfEverything
 from recstore.postgres.connection import Connection
 from recstore.servers import database_url
+from recstore.sql import revision
 from recstore.watching import watching
 
 Given = InstanceOf[Definition] | Mapping[str, Any] | None
@@ -44,11 +45,11 @@ class Part:
 
     def _connection(self) -> AbstractContextManager[Connection]:
         """A connection of its own, with errors in plain words."""
-        return readiness.opened(self.url)
+        return revision.opened(self.url)
 
     def _current(self) -> AbstractContextManager[Connection]:
         """`_connection`, to a database whose schema is this version's."""
-        return readiness.ready(self.url)
+        return revision.ready(self.url)
 
     def _watching(self) -> AbstractContextManager[Connection]:
         """A connection that looks at recstore's views only."""

@@ -3,13 +3,14 @@
 import time
 from typing import Any
 
-from recstore import migrate, readiness, requests, watching
+from recstore import migrate, requests, watching
 from recstore.api.base import Part
 from recstore.errors import InvalidInput, RequestFailed, StillOpen
 from recstore.postgres import grants
 from recstore.requests import Job
 from recstore.rows import Request, Revision, Statements, Upgraded
 from recstore.runs import Reporter
+from recstore.sql import revision as readiness
 from recstore.watching import OPEN, NoConnection, Replay
 
 

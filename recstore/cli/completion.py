@@ -12,10 +12,10 @@ import typer
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
-from recstore import sqlfile
 from recstore.config import load_settings
 from recstore.postgres.connection import conninfo
 from recstore.servers import database_url
+from recstore.sql import queries
 
 SECONDS = 2
 """Of everything that is asked for one line; libpq, which takes no less, means each host of the URL."""
@@ -33,7 +33,7 @@ def asking(query: str, table: str = "table") -> Completer:
 
         def ask() -> None:
             with suppress(Exception):  # there is nothing to tell: the cursor stands in the middle of a command
-                rows.extend(_ask(ctx, sqlfile.query(query), table=ctx.params.get(table)))
+                rows.extend(_ask(ctx, queries.query(query), table=ctx.params.get(table)))
 
         until = ctx.meta.setdefault("recstore.until", time.monotonic() + SECONDS)
         thread = threading.Thread(target=ask, daemon=True)

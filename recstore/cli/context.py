@@ -16,12 +16,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from recstore import readiness
 from recstore.cli import completion
 from recstore.config import Settings, load_settings
 from recstore.errors import InvalidInput
 from recstore.postgres.connection import Connection
 from recstore.servers import database_url
+from recstore.sql import revision
 from recstore.version import __version__
 
 
@@ -97,7 +97,7 @@ def connection() -> Iterator[tuple[Connection, str, Settings]]:
     """A connection to the configured database, its URL and the settings, with errors in plain words."""
     given = settings()
     url = database_url(given)
-    with readiness.opened(url) as opened:
+    with revision.opened(url) as opened:
         yield opened, url, given
 
 
@@ -106,7 +106,7 @@ def current() -> Iterator[tuple[Connection, str, Settings]]:
     """`connection`, to a database whose schema is this version's."""
     given = settings()
     url = database_url(given)
-    with readiness.ready(url) as opened:
+    with revision.ready(url) as opened:
         yield opened, url, given
 
 

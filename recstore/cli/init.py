@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from recstore import discovery, readiness, registry, toml
+from recstore import discovery, registry, toml
 from recstore.cli import completion
 from recstore.cli.context import Json, Yes, at_terminal, confirm_replacing, connection, say, show
 from recstore.discovery import Candidate, Table
@@ -14,6 +14,7 @@ from recstore.errors import InvalidInput
 from recstore.options import merge
 from recstore.postgres.names import quoted
 from recstore.reporting.files import check_place, write_bytes
+from recstore.sql import revision
 
 SHOWN = 12
 """Tables that are listed at a terminal; any other can be named."""
@@ -95,7 +96,7 @@ def init(
         sections: dict[str, dict[str, Any]] = {"source": _set(given), "candidates": _set(limits)}
         definition = merge({}, sections, titles)
         registry.inspect(opened, definition)  # refused here as create would refuse it
-        installed = readiness.current(opened) is not None
+        installed = revision.current(opened) is not None
     text = toml.settings_file(definition, file.name)
     if dry:
         show({"toml": text}) if json else say(text)

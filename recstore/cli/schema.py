@@ -4,12 +4,14 @@ from typing import Annotated
 
 import typer
 
-from recstore import dry_run, migrate, objects, readiness, registry
+from recstore import dry_run, migrate, registry
 from recstore.cli import completion
 from recstore.cli.context import DryRun, Json, Yes, confirm, connection, say, show, show_statements
 from recstore.cli.context import current as connected
 from recstore.errors import RecstoreError
 from recstore.postgres import grants
+from recstore.sql import objects
+from recstore.sql import revision as readiness
 
 group = typer.Typer(
     help="recstore's own schema in the database: upgrade, downgrade, check, grant.", no_args_is_help=True

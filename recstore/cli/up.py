@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from recstore import embedded, migrate, readiness
+from recstore import embedded, migrate
 from recstore.cli.context import current, say, settings, state, use_json
 from recstore.config import Settings
 from recstore.servers import celery, celery_environment, celery_worker
+from recstore.sql import revision
 
 COLOURS = {"postgres": "blue", "redis": "red", "train": "green", "worker": "cyan", "beat": "magenta"}
 """Of the names before the lines at a terminal."""
@@ -62,7 +63,7 @@ def _database(given: Settings, processes: embedded.Foreground) -> str:
         with current():
             return given.database_url
     url = processes.postgres().url
-    with readiness.opened(url) as opened:
+    with revision.opened(url) as opened:
         for sentence in migrate.upgrade(opened, url, given):
             say(sentence)
     return url

@@ -13,9 +13,9 @@ from recstore import embedded, migrate, operations, pipeline, questions, registr
 from recstore.config import Settings
 from recstore.definition import Definition, Source, Titles
 from recstore.errors import RecommenderNotFound
-from recstore.objects import Registered
 from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.progress import StageReporter
+from recstore.sql.objects import Registered
 
 NAME = "retail"
 PRODUCTS = (1606, 2505, 599)

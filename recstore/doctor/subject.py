@@ -5,14 +5,16 @@ from typing import Any
 
 import psycopg
 
-from recstore import readiness, registry, sqlfile
+from recstore import registry
 from recstore.config import Settings
 from recstore.errors import RecommenderNotFound, RecstoreError
 from recstore.measuring import scratch
-from recstore.objects import Registered
 from recstore.postgres import grants
 from recstore.postgres.connection import Connection, one_line
 from recstore.postgres.names import readable
+from recstore.sql import queries
+from recstore.sql import revision as readiness
+from recstore.sql.objects import Registered
 
 
 @dataclass
@@ -53,7 +55,7 @@ class Subject:
 
     def rows(self, query: str, **parameters: Any) -> list[dict[str, Any]]:
         """The rows of a named query."""
-        return self.connection.execute(sqlfile.query(query), parameters).fetchall()
+        return self.connection.execute(queries.query(query), parameters).fetchall()
 
     def row(self, query: str, **parameters: Any) -> dict[str, Any]:
         """The only row of a named query."""
@@ -70,9 +72,9 @@ def look_around(
 ) -> Subject:
     """The subject of all checks of recommender `name`, or of all; reads only. Raises RecommenderNotFound, InvalidInput for a
     reader that is no role."""
-    self = connection.execute(sqlfile.query("doctor_self"), {}).fetchone()
+    self = connection.execute(queries.query("doctor_self"), {}).fetchone()
     assert self is not None
-    extension = connection.execute(sqlfile.query("vector_extension")).fetchone()
+    extension = connection.execute(queries.query("vector_extension")).fetchone()
     subject = Subject(
         connection=connection,
         url=url,
@@ -84,8 +86,8 @@ def look_around(
         private=self["private"],
         own=False,
         problem=None,
-        keywords=frozenset(row["word"] for row in connection.execute(sqlfile.query("keywords")).fetchall()),
-        names=[row["name"] for row in connection.execute(sqlfile.query("doctor_recommender_schemas")).fetchall()],
+        keywords=frozenset(row["word"] for row in connection.execute(queries.query("keywords")).fetchall()),
+        names=[row["name"] for row in connection.execute(queries.query("doctor_recommender_schemas")).fetchall()],
     )
     if subject.revision == readiness.head() and self["readable"]:
         try:
@@ -104,13 +106,13 @@ def look_around(
             raise RecommenderNotFound(name=name)
         subject.names = [known for known in subject.names if known == name]
     else:
-        passing = connection.execute(sqlfile.query("scratch_schemas"), {"mark": scratch.MARK}).fetchall()
+        passing = connection.execute(queries.query("scratch_schemas"), {"mark": scratch.MARK}).fetchall()
         subject.names = [known for known in subject.names if {"name": known} not in passing]
     for role in readers:
         grants.check_role(connection, role)
     for known in subject.names:
         subject.readers[known] = [(role, True) for role in readers] or [
             (row["role"], row["people"])
-            for row in connection.execute(sqlfile.query("doctor_readers"), {"schema": known}).fetchall()
+            for row in connection.execute(queries.query("doctor_readers"), {"schema": known}).fetchall()
         ]
     return subject

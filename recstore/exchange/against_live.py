@@ -8,15 +8,16 @@ import numpy as np
 import pyarrow as pa
 from scipy import sparse
 
-from recstore import confidence, filters, gate, held_out, sqlfile, training, vectors
+from recstore import confidence, filters, gate, held_out, training, vectors
 from recstore.errors import FileRefused, ImportRefused, ImportShrunk, RecstoreError
 from recstore.exchange.fitting import Fitted
 from recstore.interactions import Interactions
-from recstore.objects import Registered
 from recstore.postgres.connection import Connection
 from recstore.publication import generations, stored
 from recstore.publication.stored import Stored
 from recstore.runs import Run
+from recstore.sql import queries
+from recstore.sql.objects import Registered
 from recstore.training import FoldIn
 from recstore.types import IdType
 
@@ -30,7 +31,7 @@ def python_ids(ids: pa.Array, kind: IdType) -> list[Any]:
 def fallen(connection: Connection, recommender: Registered, fitted: Fitted, live: int) -> str | None:
     """What the file has far less of than the live generation, in words: users, items, or items that both have."""
     least = 1 - recommender.definition.gate.max_fall
-    row = connection.execute(sqlfile.query("generation_size"), {"generation": live}).fetchone()
+    row = connection.execute(queries.query("generation_size"), {"generation": live}).fetchone()
     assert row is not None
     kind = recommender.item_type
     known = connection.execute(

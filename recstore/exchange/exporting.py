@@ -10,18 +10,19 @@ import numpy as np
 import pyarrow as pa
 from psycopg import errors as pg
 
-from recstore import registry, sqlfile
+from recstore import registry
 from recstore.errors import GenerationNotFound, NotTrained
 from recstore.exchange.archive import Archive
 from recstore.exchange.layout import About, id_arrays, key_digest
 from recstore.interactions import plain
-from recstore.objects import Registered
 from recstore.postgres.arrow import Reading, reading
 from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.publication import generations, stored
-from recstore.readiness import require_current
 from recstore.reporting.files import check_place, written_beside
 from recstore.runs import Reporter, Silent
+from recstore.sql import queries
+from recstore.sql.objects import Registered
+from recstore.sql.revision import require_current
 from recstore.types import IdType
 
 APPLICATION = "recstore:export"
@@ -96,7 +97,7 @@ def _found(
     if number is None:
         raise NotTrained(name=recommender.name)
     keys = {"generation": number, "recommender_id": recommender.id}
-    row = connection.execute(sqlfile.query("exported_generation"), keys).fetchone()
+    row = connection.execute(queries.query("exported_generation"), keys).fetchone()
     if row is None:
         raise GenerationNotFound(name=recommender.name, generation=number)
     try:

@@ -22,11 +22,11 @@ from recstore.exchange import reading
 from recstore.exchange.against_live import as_stored, check_fold_in, fallen, guard, judge, live_to_compare, python_ids
 from recstore.exchange.fitting import Fitted, fit
 from recstore.interactions import IdMap, Interactions
-from recstore.objects import Registered
 from recstore.postgres.connection import Connection, connect, one_line, plain_errors
 from recstore.publication import building, generations
-from recstore.readiness import require_current
 from recstore.runs import Reporter, Run, Silent, take_lock
+from recstore.sql.objects import Registered
+from recstore.sql.revision import require_current
 from recstore.types import IdType
 
 

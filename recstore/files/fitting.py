@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from recstore.files.kinds import surely_fit
 from recstore.postgres.connection import Connection, one_line
-from recstore.sqlfile import query
+from recstore.sql.queries import query
 
 ASKED = 20_000
 """Values of one question to the server."""

@@ -13,7 +13,7 @@ from recstore.errors import InvalidInput, PermissionDenied, TableExists
 from recstore.files.batches import FileColumn
 from recstore.postgres.connection import Connection, one_line
 from recstore.postgres.names import quoted, readable
-from recstore.sqlfile import query
+from recstore.sql.queries import query
 
 Mode = Literal["create", "append", "replace"]
 

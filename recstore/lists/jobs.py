@@ -22,10 +22,10 @@ from recstore.lists.blocks import Block, Items, Lists, Pending, Scoring
 from recstore.lists.reading import Snapshot
 from recstore.lists.shapes import Shape
 from recstore.lists.tables import ListTable
-from recstore.objects import Registered
 from recstore.postgres.connection import Connection, connect, plain_errors
-from recstore.readiness import require_current
 from recstore.runs import ListsRun, Reporter
+from recstore.sql.objects import Registered
+from recstore.sql.revision import require_current
 from recstore.wording import counted
 
 MIN_USERS = 3

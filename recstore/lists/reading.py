@@ -19,12 +19,12 @@ from psycopg import sql
 from recstore.errors import InvalidInput, NotTrained, PermissionDenied, RecstoreError
 from recstore.interactions import IdMap, plain
 from recstore.lists.blocks import Block, Items
-from recstore.objects import Registered, quoted
 from recstore.plans import planned
 from recstore.postgres.arrow import Reading, reading
 from recstore.postgres.connection import Connection, one_line
 from recstore.publication import generations
 from recstore.selects import stripped, syntax_error
+from recstore.sql.objects import Registered, quoted
 
 Matrix = NDArray[np.float32]
 

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 
 from recstore.lists.blocks import REASONS, Block, Items, Lists
-from recstore.objects import Registered
 from recstore.publication.loading import Column, Ids, Scalars
 from recstore.sources import SourceShape
+from recstore.sql.objects import Registered
 from recstore.types import IdType
 
 _REASONS = pa.array(REASONS)

@@ -12,14 +12,14 @@ from typing import Any
 from psycopg import errors as pg
 from psycopg import sql
 
-from recstore import objects, sqlfile
 from recstore.config import Settings
 from recstore.errors import InvalidInput, ListTableRefused, PermissionDenied
 from recstore.lists.shapes import Shape
-from recstore.objects import Registered, quoted
 from recstore.postgres.connection import Connection, connect, plain_errors, with_short_lock
 from recstore.publication import loading
 from recstore.runs import wal
+from recstore.sql import objects, queries
+from recstore.sql.objects import Registered, quoted
 
 MARK = "Made by recstore: {command} of {name},"
 """How the comment begins of a table that may be replaced by the same lists anew."""
@@ -51,9 +51,9 @@ def look_at(connection: Connection, recommender: str, text: str, shape: Shape) -
     """The table that `text` (schema.table) names for lists of recommender `recommender`, with what is there to be kept of it.
     Raises InvalidInput, ListTableRefused, PermissionDenied."""
     schema, name = _parsed(connection, text)
-    if connection.execute(sqlfile.query("reserved_schema"), {"schema": schema}).fetchone():
+    if connection.execute(queries.query("reserved_schema"), {"schema": schema}).fetchone():
         raise InvalidInput(f"The schema {schema!r} is not for tables of lists: name one of your own, as schema.table.")
-    row = connection.execute(sqlfile.query("list_table"), {"schema": schema, "table": name}).fetchone()
+    row = connection.execute(queries.query("list_table"), {"schema": schema, "table": name}).fetchone()
     if row is None:
         raise InvalidInput(
             f"There is no schema {schema!r} for the table {text}. Name a table as schema.table in a schema that exists, or"
@@ -64,7 +64,7 @@ def look_at(connection: Connection, recommender: str, text: str, shape: Shape) -
     if not row["may_create"]:
         remedy = f"Have the schema's owner run: GRANT USAGE, CREATE ON SCHEMA {quoted(schema)} TO {quoted(role)};"
         raise PermissionDenied(role=role, reason=f"it can not make a table in the schema {schema!r}", remedy=remedy)
-    found = connection.execute(sqlfile.query("list_table_publications"), {"schema": schema}).fetchall()
+    found = connection.execute(queries.query("list_table_publications"), {"schema": schema}).fetchall()
     if found:
         names = ", ".join(quoted(each["publication"]) for each in found)
         reason = (
@@ -90,16 +90,16 @@ def look_at(connection: Connection, recommender: str, text: str, shape: Shape) -
             table=str(table), reason="it has row-level security, which a new one would not have", remedy=remedy
         )
     keys = {"oid": row["oid"]}
-    columns = connection.execute(sqlfile.query("list_table_columns"), keys).fetchall()
+    columns = connection.execute(queries.query("list_table_columns"), keys).fetchall()
     _check_unchanged(connection, table, shape, {each["name"]: each["type"] for each in columns})
-    found = connection.execute(sqlfile.query("list_table_dependents"), keys).fetchall()
+    found = connection.execute(queries.query("list_table_dependents"), keys).fetchall()
     if found:
         reason = f"it would take along {', '.join(each['object'] for each in found)}"
         remedy = "Drop these first, or write the lists to another table and read them from there."
         raise ListTableRefused(table=str(table), reason=reason, remedy=remedy)
-    indexes = connection.execute(sqlfile.query("list_table_indexes"), keys).fetchall()
+    indexes = connection.execute(queries.query("list_table_indexes"), keys).fetchall()
     grants = objects.grants_on(connection, str(table))
-    grants += connection.execute(sqlfile.query("list_table_column_grants"), keys).fetchall()
+    grants += connection.execute(queries.query("list_table_column_grants"), keys).fetchall()
     comments = {each["name"]: each["comment"] for each in columns if each["comment"]}
     return ListTable(schema, name, row["oid"], row["key"], indexes, grants, comments)
 
@@ -108,7 +108,7 @@ def _check_unchanged(connection: Connection, table: ListTable, shape: Shape, col
     """Raises ListTableRefused where a new table would silently be another than this one was made to be."""
     changed = [f"the column {quoted(name)} {kind}" for name, kind in columns.items() if shape.columns.get(name) != kind]
     changed += [f"no column {quoted(name)}" for name in shape.columns if name not in columns]
-    rows = connection.execute(sqlfile.query("list_table_storage"), {"oid": table.oid}).fetchall()
+    rows = connection.execute(queries.query("list_table_storage"), {"oid": table.oid}).fetchall()
     changed += [row["what"] for row in rows]
     if changed:
         reason = f"it was given {', '.join(changed)}, which a new one would not have"

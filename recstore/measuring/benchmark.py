@@ -21,8 +21,8 @@ from recstore.measuring.measure import Store, Wanted, described, measure
 from recstore.measuring.scratch import check_name
 from recstore.measuring.steps import Steps
 from recstore.postgres.connection import connect, plain_errors
-from recstore.readiness import require_current
 from recstore.runs import Reporter, Silent
+from recstore.sql.revision import require_current
 from recstore.tuning.search import Options, Watch, search, tuned, winner_of
 from recstore.tuning.space import words
 

@@ -23,10 +23,10 @@ from recstore.evaluation.splits import Split, SplitChoice
 from recstore.interactions import Interactions
 from recstore.measuring.measure import Measured, Store, Wanted, described, measure
 from recstore.measuring.steps import Steps
-from recstore.objects import Registered
 from recstore.postgres.connection import Connection, connect, one_line, plain_errors
-from recstore.readiness import require_current
 from recstore.runs import Reporter, Silent
+from recstore.sql.objects import Registered
+from recstore.sql.revision import require_current
 
 UNTRIED = ("source", "candidates", "storage", "publication", "gate", "schedule", "lists")
 """Sections of a definition that are not tried by an evaluation."""

@@ -11,16 +11,17 @@ from contextlib import contextmanager, suppress
 
 import psycopg
 
-from recstore import operations, registry, sqlfile
+from recstore import operations, registry
 from recstore.config import Settings
 from recstore.definition import Candidates, Definition, Filters, Gate, Publication, Schedule, Source
 from recstore.errors import RecommenderNotFound, RecstoreError, SchemaNameTaken
 from recstore.interactions import Interactions
-from recstore.objects import Registered
 from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.postgres.names import quoted
 from recstore.publication import loading
 from recstore.runs import Reporter, Silent
+from recstore.sql import queries
+from recstore.sql.objects import Registered
 from recstore.types import IdType
 
 LOCK_NAMESPACE = 0x72656378
@@ -86,7 +87,7 @@ def check_name(connection: Connection, keep: str | None) -> None:
 def remove_leftovers(connection: Connection, settings: Settings) -> list[str]:
     """Removes the scratch recommenders that nobody works with any more; returns their names."""
     removed = []
-    for row in connection.execute(sqlfile.query("scratch_schemas"), {"mark": MARK}).fetchall():
+    for row in connection.execute(queries.query("scratch_schemas"), {"mark": MARK}).fetchall():
         name = row["name"]
         locked = connection.execute("SELECT pg_try_advisory_lock(%s, %s) AS locked", _lock(name)).fetchone()
         if not (locked and locked["locked"]):

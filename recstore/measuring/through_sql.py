@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recstore.interactions import IdMap, Index
-from recstore.objects import Registered
 from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.postgres.names import quoted
+from recstore.sql.objects import Registered
 from recstore.types import IdType
 
 BATCH = 200

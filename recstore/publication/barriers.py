@@ -12,8 +12,8 @@ from datetime import datetime
 from psycopg import errors as pg
 from psycopg.types.json import Jsonb
 
-from recstore import sqlfile
 from recstore.postgres.connection import Connection
+from recstore.sql import queries
 
 LOCK_TIMEOUT = 0.5
 """Seconds that an invalidation waits for its lock; below deadlock_timeout."""
@@ -41,27 +41,27 @@ def lock_holders(connection: Connection, relations: Sequence[str], *, strong: bo
     """Transactions that hold a lock on one of the relations now; with `strong` only a lock stronger than readers and
     writers take, as maintenance does (ANALYZE, CREATE INDEX)."""
     rows = connection.execute(
-        sqlfile.query("lock_holding_transactions"), {"relations": list(relations), "strong": strong}
+        queries.query("lock_holding_transactions"), {"relations": list(relations), "strong": strong}
     ).fetchall()
     return [row["virtualtransaction"] for row in rows]
 
 
 def open_transactions(connection: Connection) -> list[str]:
     """Every transaction open in this database now."""
-    return [row["virtualtransaction"] for row in connection.execute(sqlfile.query("open_transactions")).fetchall()]
+    return [row["virtualtransaction"] for row in connection.execute(queries.query("open_transactions")).fetchall()]
 
 
 def still_open(connection: Connection, transactions: Sequence[str]) -> list[Blocker]:
     """Which of these transactions have not ended."""
     if not transactions:
         return []
-    rows = connection.execute(sqlfile.query("still_open"), {"transactions": list(transactions)}).fetchall()
+    rows = connection.execute(queries.query("still_open"), {"transactions": list(transactions)}).fetchall()
     return [Blocker(row["pid"], row["role"], row["application_name"], row["since"]) for row in rows]
 
 
 def old_snapshots(connection: Connection, xid: str) -> list[Blocker]:
     """Sessions whose snapshot may be from before transaction `xid`, as far as this role may see."""
-    rows = connection.execute(sqlfile.query("old_snapshots"), {"xid": xid}).fetchall()
+    rows = connection.execute(queries.query("old_snapshots"), {"xid": xid}).fetchall()
     return [Blocker(row["pid"], row["role"], row["application_name"], row["since"]) for row in rows]
 
 
@@ -73,7 +73,7 @@ def advance(connection: Connection, generation: int, parents: Sequence[str]) -> 
     whoever held a lock on the parents at the attach, invalidate every plan once more, wait again (design: going live
     without a seam; measured there). Idempotent; safe to call from any process at any time.
     """
-    row = connection.execute(sqlfile.query("select_barrier"), {"generation": generation}).fetchone()
+    row = connection.execute(queries.query("select_barrier"), {"generation": generation}).fetchone()
     assert row is not None
     barrier, transactions = row["barrier"], row["transactions"]
     if barrier == "cleared":
@@ -107,7 +107,7 @@ def invalidate(connection: Connection, parents: Sequence[str]) -> None:
 def note(connection: Connection, generation: int, barrier: str, transactions: list[str]) -> list[str]:
     """Stores what a generation waits for, so that another process can go on waiting; returns the transactions."""
     connection.execute(
-        sqlfile.query("set_barrier"),
+        queries.query("set_barrier"),
         {"generation": generation, "barrier": barrier, "transactions": Jsonb(transactions)},
     )
     return transactions

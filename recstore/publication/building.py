@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from psycopg.types.json import Jsonb
 
-from recstore import objects, sqlfile
 from recstore.definition import Definition
 from recstore.interactions import IdMap, Interactions
 from recstore.publication import calibration, checks, generations, indexes, loading
 from recstore.publication.calibration import Kind, Query, recommending
 from recstore.publication.loading import Ids, Scalars, Vectors
 from recstore.runs import Run
+from recstore.sql import objects, queries
 from recstore.vectors import ItemVectors, UserVectors
 
 
@@ -96,7 +96,7 @@ def build(run: Run, generation: int, content: Content) -> None:
                 generation, seen=seen, hnsw=[calibration.SEARCHED[kind] for kind, plan in plans.items() if plan["ef"]]
             ),
         )
-        run.connection.execute(sqlfile.query("set_ready"), {"generation": generation})
+        run.connection.execute(queries.query("set_ready"), {"generation": generation})
 
 
 def _collapsed(content: Content) -> int:
@@ -106,7 +106,7 @@ def _collapsed(content: Content) -> int:
 def _load(run: Run, generation: int, content: Content) -> dict[str, Any]:
     recommender, connection = run.recommender, run.connection
     started = connection.execute(
-        sqlfile.query("start_building"),
+        queries.query("start_building"),
         {
             "generation": generation,
             "run": run.number,
@@ -152,7 +152,7 @@ def _load(run: Run, generation: int, content: Content) -> dict[str, Any]:
         assert content.pulled is not None
         _load_seen(run, generation, content.pulled)
     connection.execute(
-        sqlfile.query("describe_generation"),
+        queries.query("describe_generation"),
         {
             "generation": generation,
             "snapshot": Jsonb(content.snapshot),

@@ -13,12 +13,13 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from recstore import candidates, registry, sqlfile
+from recstore import candidates, registry
 from recstore.definition import Search
 from recstore.postgres.connection import Connection
 from recstore.publication import generations, indexes
 from recstore.publication.indexes import DENSER, Graph
 from recstore.runs import Run
+from recstore.sql import queries as sqlfile
 
 SAMPLE = 200
 """Users, and items, whose exact lists a calibration compares with."""

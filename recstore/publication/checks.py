@@ -1,11 +1,11 @@
 """What a generation must pass before it may go live, looked at in the tables themselves."""
 
-from recstore import sqlfile
 from recstore.errors import PublicationFailed
-from recstore.objects import Registered
 from recstore.postgres.connection import Connection
 from recstore.postgres.names import quoted
 from recstore.publication import generations
+from recstore.sql import queries
+from recstore.sql.objects import Registered
 
 TOLERANCE = {"vector": 1e-3, "halfvec": 2e-2}
 """How far a stored vector's length may be from 1; half precision rounds each of up to 1984 elements."""
@@ -14,7 +14,7 @@ TOLERANCE = {"vector": 1e-3, "halfvec": 2e-2}
 def check_indexes(connection: Connection, recommender: Registered, generation: int, indexes: list[str]) -> None:
     """Raises PublicationFailed unless each of these indexes is there and valid."""
     lacking = connection.execute(
-        sqlfile.query("lacking_indexes"), {"quoted": recommender.schema, "names": indexes}
+        queries.query("lacking_indexes"), {"quoted": recommender.schema, "names": indexes}
     ).fetchall()
     if lacking:
         names = ", ".join(row["name"] for row in lacking)

@@ -8,13 +8,13 @@ from contextlib import suppress
 
 from psycopg import errors as pg
 
-from recstore import sqlfile
 from recstore.errors import GenerationNotFound, LostLock, NothingReady, NothingToRollBack, NotTrained
-from recstore.objects import Registered
 from recstore.postgres.connection import Connection
 from recstore.publication import barriers, generations
 from recstore.publication.barriers import Blocker
 from recstore.runs import Run
+from recstore.sql import queries
+from recstore.sql.objects import Registered
 
 OnWait = Callable[[list[Blocker]], None]
 
@@ -41,7 +41,7 @@ def look_again(connection: Connection, recommender: Registered) -> list[Blocker]
 
 def _note(connection: Connection, generation: int, blockers: list[Blocker]) -> None:
     reason = "waits for " + "; ".join(map(str, blockers))
-    connection.execute(sqlfile.query("set_reason"), {"generation": generation, "reason": reason})
+    connection.execute(queries.query("set_reason"), {"generation": generation, "reason": reason})
 
 
 def flip_now(run: Run, generation: int) -> list[Blocker]:
@@ -62,16 +62,16 @@ def flip(connection: Connection, recommender: Registered, generation: int, job: 
     """
     keys = {"recommender_id": recommender.id, "generation": generation, "run": run}
     with connection.transaction():
-        state = connection.execute(sqlfile.query("lock_generation"), keys).fetchone()
+        state = connection.execute(queries.query("lock_generation"), keys).fetchone()
         if state is None or state["state"] not in ("ready", "published"):
             raise GenerationNotFound(name=recommender.name, generation=generation)
-        flipped = connection.execute(sqlfile.query("flip"), keys).fetchone()
+        flipped = connection.execute(queries.query("flip"), keys).fetchone()
         if flipped is None:
-            fence = connection.execute(sqlfile.query("select_fence"), keys).fetchone()
+            fence = connection.execute(queries.query("select_fence"), keys).fetchone()
             raise LostLock(run=run, name=recommender.name, by=fence["fence"] if fence else None, stage="the flip")
         before: int | None = flipped["from_generation"]
-        connection.execute(sqlfile.query("set_published"), keys)
-        connection.execute(sqlfile.query("insert_flip"), keys | {"from_generation": before, "job": job})
+        connection.execute(queries.query("set_published"), keys)
+        connection.execute(queries.query("insert_flip"), keys | {"from_generation": before, "job": job})
     return before
 
 

@@ -10,13 +10,13 @@ from typing import Any
 import psycopg
 from psycopg import errors as pg
 
-from recstore import objects, sqlfile
 from recstore.config import Settings
 from recstore.errors import ResizeUnfinished
-from recstore.objects import OLD_PARENTS, Registered
 from recstore.postgres.connection import Connection, with_short_lock
 from recstore.publication import barriers
 from recstore.publication.barriers import Blocker
+from recstore.sql import objects, queries
+from recstore.sql.objects import OLD_PARENTS, Registered
 
 
 def table(recommender: Registered, kind: str, generation: int) -> str:
@@ -26,12 +26,12 @@ def table(recommender: Registered, kind: str, generation: int) -> str:
 
 def all_of(connection: Connection, recommender: Registered) -> list[dict[str, Any]]:
     """The row of every generation that is not pruned, oldest first, with `live` beside it."""
-    return connection.execute(sqlfile.query("select_generations"), {"recommender_id": recommender.id}).fetchall()
+    return connection.execute(queries.query("select_generations"), {"recommender_id": recommender.id}).fetchall()
 
 
 def live(connection: Connection, recommender: Registered) -> int | None:
     """The generation pointed at; None before the first."""
-    row = connection.execute(sqlfile.query("select_pointer"), {"recommender_id": recommender.id}).fetchone()
+    row = connection.execute(queries.query("select_pointer"), {"recommender_id": recommender.id}).fetchone()
     return row["generation"] if row else None
 
 
@@ -42,9 +42,9 @@ def attach(connection: Connection, settings: Settings, recommender: Registered) 
     """
 
     def change() -> int:
-        connection.execute(sqlfile.query("lock_recommender"), {"recommender_id": recommender.id})
+        connection.execute(queries.query("lock_recommender"), {"recommender_id": recommender.id})
         row = connection.execute(
-            sqlfile.query("insert_generation"),
+            queries.query("insert_generation"),
             {
                 "recommender_id": recommender.id,
                 "vector_type": recommender.vector_type,
@@ -103,11 +103,11 @@ def mark_pruning(connection: Connection, recommender: Registered, generation: in
     """Takes a generation out of everybody's reach, unless it is live; from now on nobody new can read it."""
     with connection.transaction():
         keys = {"generation": generation, "recommender_id": recommender.id}
-        connection.execute(sqlfile.query("lock_generation"), keys)
-        pointer = connection.execute(sqlfile.query("select_pointer"), keys).fetchone()
+        connection.execute(queries.query("lock_generation"), keys)
+        pointer = connection.execute(queries.query("select_pointer"), keys).fetchone()
         if pointer and pointer["generation"] == generation:
             return False
-        connection.execute(sqlfile.query("set_pruning"), keys | {"reason": reason})
+        connection.execute(queries.query("set_pruning"), keys | {"reason": reason})
     transactions = barriers.open_transactions(connection)
     barriers.note(connection, generation, "pruning", transactions)
     return True
@@ -129,7 +129,7 @@ def surplus(
     retained = {}
     for generation in retired[keep - 1 :]:
         row = connection.execute(
-            sqlfile.query("retired_long_enough"), {"recommender_id": recommender.id, "generation": generation}
+            queries.query("retired_long_enough"), {"recommender_id": recommender.id, "generation": generation}
         ).fetchone()
         left = settings.retention - row["seconds"] if row and row["seconds"] is not None else 0
         if left > 0:
@@ -179,7 +179,7 @@ def prune(
 
 def _may_see(connection: Connection, generation: int) -> list[Blocker]:
     """Who may still read a generation that is being pruned: transactions open when it was marked, and any older snapshot."""
-    row = connection.execute(sqlfile.query("select_barrier"), {"generation": generation}).fetchone()
+    row = connection.execute(queries.query("select_barrier"), {"generation": generation}).fetchone()
     assert row is not None
     transactions = row["transactions"]
     if transactions is None:
@@ -204,7 +204,7 @@ def _remove(
 
     def change() -> None:
         connection.execute(f"DROP TABLE IF EXISTS {tables}")
-        connection.execute(sqlfile.query("set_pruned"), {"generation": generation})
+        connection.execute(queries.query("set_pruned"), {"generation": generation})
 
     with_short_lock(
         connection, settings, f"Removing generation {generation}", table(recommender, "items", generation), change
@@ -214,7 +214,7 @@ def _remove(
 
 def _partitions(connection: Connection, parent: str) -> dict[str, bool]:
     """Partition name -> whether a detach of it is pending."""
-    rows = connection.execute(sqlfile.query("partitions_of"), {"parent": parent}).fetchall()
+    rows = connection.execute(queries.query("partitions_of"), {"parent": parent}).fetchall()
     return {row["name"]: row["detach_pending"] for row in rows}
 
 
@@ -283,7 +283,7 @@ def resize(
         for name, old in OLD_PARENTS.items():
             connection.execute(f"ALTER TABLE {recommender.relation(name)} RENAME TO {old}")
         connection.execute(
-            sqlfile.query("update_storage"),
+            queries.query("update_storage"),
             {"recommender_id": recommender.id, "vector_type": vector_type, "dimensions": dimensions},
         )
         objects.replace_storage(connection, recommender, vector_type, dimensions)

@@ -11,13 +11,13 @@ import psycopg
 from psycopg import errors as pg
 from psycopg.errors import Diagnostic
 
-from recstore import sqlfile
 from recstore.errors import RecstoreError
-from recstore.objects import Registered
 from recstore.postgres.connection import Connection, connect, one_line
 from recstore.postgres.names import quoted
 from recstore.publication import generations
 from recstore.runs import BUILD_LOCK, LOCK_NAMESPACE, Run
+from recstore.sql import queries
+from recstore.sql.objects import Registered
 from recstore.types import IdType
 
 
@@ -165,7 +165,7 @@ def drop_leftovers(run: Run, generation: int) -> None:
 def of_generation(run: Run, generation: int) -> list[dict[str, Any]]:
     """The indexes of a generation's tables: name, side, column, valid, and m where it is HNSW."""
     tables = [generations.table(run.recommender, kind, generation) for kind in ("items", "users", "seen")]
-    return run.connection.execute(sqlfile.query("indexes_of"), {"tables": tables}).fetchall()
+    return run.connection.execute(queries.query("indexes_of"), {"tables": tables}).fetchall()
 
 
 def _drop(run: Run, name: str) -> bool:
@@ -186,7 +186,7 @@ def _one_build(run: Run, what: str) -> Iterator[None]:
     connection = run.connection
     keys = {"namespace": LOCK_NAMESPACE, "recommender_id": BUILD_LOCK}
     while True:  # asked again and again, because a waiting statement would hold a snapshot all the while
-        row = connection.execute(sqlfile.query("lock_run"), keys).fetchone()
+        row = connection.execute(queries.query("lock_run"), keys).fetchone()
         if row and row["locked"]:
             break
         run.reporter.progress(what, 0, 1, "waits for another index build in this database")
@@ -195,7 +195,7 @@ def _one_build(run: Run, what: str) -> Iterator[None]:
         yield
     finally:
         if not connection.closed:
-            connection.execute(sqlfile.query("unlock_run"), keys)
+            connection.execute(queries.query("unlock_run"), keys)
 
 
 @contextmanager
@@ -226,7 +226,7 @@ def _watched(run: Run, what: str) -> Iterator[None]:
             connection: Connection | None = None
             while not ended.wait(1.0):
                 connection = connection or connect(run.url, "recstore:progress")
-                row = connection.execute(sqlfile.query("index_progress"), {"pid": pid}).fetchone()
+                row = connection.execute(queries.query("index_progress"), {"pid": pid}).fetchone()
                 if row and row["total"]:
                     run.reporter.progress(what, row["done"], row["total"])
             if connection:

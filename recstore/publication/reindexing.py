@@ -10,13 +10,13 @@ from typing import Any
 
 from psycopg import errors as pg
 
-from recstore import sqlfile
 from recstore.errors import ReindexBlocked
 from recstore.publication import barriers, calibration, checks, generations, indexes
 from recstore.publication.barriers import Blocker
 from recstore.publication.calibration import SEARCHED, Kind, Query, recommending
 from recstore.publication.indexes import DENSER, Graph
 from recstore.runs import Run
+from recstore.sql import queries as sqlfile
 
 
 def reindex(run: Run, generation: int) -> dict[str, Any]:

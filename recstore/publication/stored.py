@@ -8,14 +8,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from recstore import confidence, sqlfile, vectors
+from recstore import confidence, vectors
 from recstore.confidence import ConfidenceModel
 from recstore.definition import Definition
 from recstore.interactions import IdMap, plain
-from recstore.objects import Registered
 from recstore.postgres.arrow import reading
 from recstore.postgres.connection import Connection
 from recstore.publication import generations
+from recstore.sql import queries
+from recstore.sql.objects import Registered
 from recstore.training import FoldIn
 
 
@@ -38,7 +39,7 @@ def read(
     connection: Connection, url: str, recommender: Registered, generation: int, application_name: str
 ) -> Stored | None:
     """None for a generation of an older recstore, which did not keep what a fold-in takes. Raises ConnectionLost."""
-    row = connection.execute(sqlfile.query("stored_generation"), {"generation": generation}).fetchone()
+    row = connection.execute(queries.query("stored_generation"), {"generation": generation}).fetchone()
     if row is None or row["fold_in"] is None:
         return None
     ids, embedding, length, users = _columns(url, recommender, generation, row["factors"], application_name)

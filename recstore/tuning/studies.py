@@ -13,13 +13,13 @@ from typing import Any
 import psycopg
 from psycopg.types.json import Jsonb
 
-from recstore import sqlfile
 from recstore.definition import Definition
 from recstore.errors import StudyNotFound
 from recstore.evaluation.curves import CurvePoint
 from recstore.evaluation.results import Evaluation
 from recstore.postgres.connection import Connection
 from recstore.requests import notify
+from recstore.sql import queries
 from recstore.tuning.results import Kind, Search, TrialResult
 from recstore.tuning.space import Parameters
 from recstore.tuning.stages import Proposal
@@ -96,19 +96,19 @@ def create(
         "parallel": parallel,
     }
     with connection.transaction():
-        made = connection.execute(sqlfile.query("insert_study"), row).fetchone()
+        made = connection.execute(queries.query("insert_study"), row).fetchone()
         assert made is not None
         study = int(made["study"])
         for chunk, start in enumerate(range(0, len(content), CHUNK)):
             part = {"study": study, "chunk": chunk, "content": content[start : start + CHUNK]}
-            connection.execute(sqlfile.query("insert_study_data"), part)
+            connection.execute(queries.query("insert_study_data"), part)
     notify(connection)
     return study
 
 
 def get(connection: Connection, study: int) -> Study:
     """Raises StudyNotFound."""
-    row = connection.execute(sqlfile.query("select_study"), {"study": study}).fetchone()
+    row = connection.execute(queries.query("select_study"), {"study": study}).fetchone()
     if row is None:
         raise StudyNotFound(study=study)
     known = {name: row[name] for name in Study.__dataclass_fields__}
@@ -124,24 +124,24 @@ def get(connection: Connection, study: int) -> Study:
 
 def data(connection: Connection, study: int) -> bytes:
     """What `create` was given; empty once the study has ended."""
-    rows = connection.execute(sqlfile.query("study_data"), {"study": study}, binary=True)
+    rows = connection.execute(queries.query("study_data"), {"study": study}, binary=True)
     return b"".join(row["content"] for row in rows)
 
 
 def unfinished(connection: Connection, recommender_id: int) -> list[dict[str, Any]]:
     """{study, options, definition, parallel, created_at} of each that has not ended, the newest first."""
-    return connection.execute(sqlfile.query("unfinished_studies"), {"recommender_id": recommender_id}).fetchall()
+    return connection.execute(queries.query("unfinished_studies"), {"recommender_id": recommender_id}).fetchall()
 
 
 def newest(connection: Connection, recommender_id: int) -> int | None:
     """The newest that has a complete trial."""
-    row = connection.execute(sqlfile.query("newest_study"), {"recommender_id": recommender_id}).fetchone()
+    row = connection.execute(queries.query("newest_study"), {"recommender_id": recommender_id}).fetchone()
     return row["study"] if row else None
 
 
 def trials(connection: Connection, study: int) -> list[TrialResult]:
     """In order of their numbers, with those at work."""
-    rows = connection.execute(sqlfile.query("select_trials"), {"study": study}).fetchall()
+    rows = connection.execute(queries.query("select_trials"), {"study": study}).fetchall()
     return [
         TrialResult(
             row["number"],
@@ -176,7 +176,7 @@ def search_of(connection: Connection, study: Study, best: int) -> Search:
 
 def set_parallel(connection: Connection, study: int, parallel: int) -> None:
     """How many trials the workers shall have at work at once."""
-    connection.execute(sqlfile.query("update_study_parallel"), {"study": study, "parallel": parallel})
+    connection.execute(queries.query("update_study_parallel"), {"study": study, "parallel": parallel})
     notify(connection)
 
 
@@ -185,10 +185,10 @@ def claim(connection: Connection, study: int, next_: Next) -> tuple[Claim | None
     parameters, else the next. (None, False): nothing is left to try. The caller gives the lock back by `finish_trial` or
     `release`, or by closing the connection."""
     with connection.transaction():
-        row = connection.execute(sqlfile.query("lock_study"), {"study": study}).fetchone()
+        row = connection.execute(queries.query("lock_study"), {"study": study}).fetchone()
         if row is None or row["state"] != "running":
             return None, False
-        while left := connection.execute(sqlfile.query("left_trial"), {"study": study}).fetchone():
+        while left := connection.execute(queries.query("left_trial"), {"study": study}).fetchone():
             if left["attempts"] < ATTEMPTS:
                 return _taken(connection, "take_trial_again", {"trial": left["trial"]}), True
             _give_up(connection, left)
@@ -207,7 +207,7 @@ def claim(connection: Connection, study: int, next_: Next) -> tuple[Claim | None
 
 
 def _taken(connection: Connection, query: str, values: dict[str, Any]) -> Claim:
-    row = connection.execute(sqlfile.query(query), values | {"host": socket.gethostname()}).fetchone()
+    row = connection.execute(queries.query(query), values | {"host": socket.gethostname()}).fetchone()
     assert row is not None
     _lock(connection, TRIAL_NAMESPACE, row["trial"])  # nobody else's: the study's row is ours at the moment
     return Claim(**row)
@@ -219,13 +219,13 @@ def _give_up(connection: Connection, left: dict[str, Any]) -> None:
     )
     values = dict.fromkeys(("value", "iterations", "seconds"))
     keys = {"trial": left["trial"], "attempts": left["attempts"], "state": "failed", "curve": Jsonb([]), "error": error}
-    connection.execute(sqlfile.query("finish_trial"), values | keys)
+    connection.execute(queries.query("finish_trial"), values | keys)
 
 
 def note_curve(connection: Connection, claim: Claim, curve: Sequence[CurvePoint]) -> bool:
     """How far the trial is; False where it is not wanted any more: the study was stopped, or somebody else has the trial."""
     keys = {"trial": claim.trial, "attempts": claim.attempts, "curve": Jsonb([asdict(point) for point in curve])}
-    return connection.execute(sqlfile.query("update_trial_curve"), keys).fetchone() is not None
+    return connection.execute(queries.query("update_trial_curve"), keys).fetchone() is not None
 
 
 def finish_trial(connection: Connection, claim: Claim, done: TrialResult) -> bool:
@@ -240,7 +240,7 @@ def finish_trial(connection: Connection, claim: Claim, done: TrialResult) -> boo
         "curve": Jsonb([asdict(point) for point in done.curve]),
         "error": done.error,
     }
-    stored = connection.execute(sqlfile.query("finish_trial"), keys).fetchone() is not None
+    stored = connection.execute(queries.query("finish_trial"), keys).fetchone() is not None
     release(connection, claim)
     return stored
 
@@ -258,7 +258,7 @@ def measuring(connection: Connection, study: int) -> Iterator[int]:
         yield 0
         return
     try:
-        row = connection.execute(sqlfile.query("begin_measuring"), {"study": study}).fetchone()
+        row = connection.execute(queries.query("begin_measuring"), {"study": study}).fetchone()
         yield int(row["attempts"]) if row else 0
     finally:
         with suppress(psycopg.Error):
@@ -284,24 +284,24 @@ def finish(
         "evaluation": Jsonb(evaluation.as_dict()) if evaluation else None,
     }
     with connection.transaction():
-        connection.execute(sqlfile.query("lock_study"), {"study": study})
-        ended = connection.execute(sqlfile.query("finish_study"), values).fetchone() is not None
+        connection.execute(queries.query("lock_study"), {"study": study})
+        ended = connection.execute(queries.query("finish_study"), values).fetchone() is not None
         if ended:
-            connection.execute(sqlfile.query("abandon_trials"), {"study": study})
-            connection.execute(sqlfile.query("delete_study_data"), {"study": study})
+            connection.execute(queries.query("abandon_trials"), {"study": study})
+            connection.execute(queries.query("delete_study_data"), {"study": study})
     notify(connection)
     return ended
 
 
 def note_adopted(connection: Connection, study: int, best: int) -> None:
     """The recommender has the settings of trial `best` now."""
-    connection.execute(sqlfile.query("note_adopted"), {"study": study, "best": best})
+    connection.execute(queries.query("note_adopted"), {"study": study, "best": best})
 
 
 def _lock(connection: Connection, namespace: int, key: int) -> bool:
-    row = connection.execute(sqlfile.query("lock_trial"), {"namespace": namespace, "key": key}).fetchone()
+    row = connection.execute(queries.query("lock_trial"), {"namespace": namespace, "key": key}).fetchone()
     return bool(row and row["locked"])
 
 
 def _unlock(connection: Connection, namespace: int, key: int) -> None:
-    connection.execute(sqlfile.query("unlock_trial"), {"namespace": namespace, "key": key})
+    connection.execute(queries.query("unlock_trial"), {"namespace": namespace, "key": key})

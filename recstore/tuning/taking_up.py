@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from recstore.errors import InvalidInput, NothingToResume, StudyNotFound
 from recstore.evaluation.splits import SplitChoice
 from recstore.measuring.evaluate import TestPairs
-from recstore.objects import Registered
 from recstore.postgres.connection import Connection
+from recstore.sql.objects import Registered
 from recstore.tuning import studies, work
 from recstore.tuning.search import Options
 

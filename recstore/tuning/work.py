@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 
-from recstore import operations, registry, sqlfile
+from recstore import operations, registry
 from recstore.config import Settings
 from recstore.definition import Definition
 from recstore.errors import (
@@ -32,11 +32,12 @@ from recstore.measuring import evaluate
 from recstore.measuring.evaluate import TestPairs
 from recstore.measuring.measure import Wanted
 from recstore.measuring.steps import Steps
-from recstore.objects import Registered
 from recstore.postgres.connection import Connection, connect, plain_errors
-from recstore.readiness import require_current
 from recstore.requests import CHANNEL
 from recstore.runs import Reporter, Silent
+from recstore.sql import queries
+from recstore.sql.objects import Registered
+from recstore.sql.revision import require_current
 from recstore.tuning import snapshot, studies
 from recstore.tuning import trial as trials_
 from recstore.tuning.results import Search, TrialResult
@@ -140,7 +141,7 @@ def work_on(
     with connect(url, f"recstore:study:{study}") as connection, plain_errors(f"working on study {study}", connection):
         require_current(connection)
         if message:
-            connection.execute(sqlfile.query("begin_message"), {"study": study})
+            connection.execute(queries.query("begin_message"), {"study": study})
         known = studies.get(connection, study)
         if known.state != "running":
             return Did.OVER

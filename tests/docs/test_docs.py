@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from conftest import Database
 
-from recstore import cli, sqlfile
+from recstore import cli
+from recstore.sql import queries
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,7 +41,7 @@ def test_every_public_function_and_view_is_documented() -> None:
     names = [
         name.split()[1]
         for file in ("functions", "views")
-        for name in sqlfile.load(f"objects/{file}.sql")
+        for name in queries.load(f"objects/{file}.sql")
         if " _" not in name
     ]
     assert len(names) >= 12

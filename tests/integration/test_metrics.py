@@ -10,11 +10,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from support import Hook, look
 
-from recstore import health, pipeline, sqlfile
+from recstore import health, pipeline
 from recstore.config import Settings
 from recstore.definition import Filters
 from recstore.errors import NothingLeft
 from recstore.metrics import SERIES, DatabaseCollector
+from recstore.sql import queries
 
 Samples = dict[str, dict[tuple[str, ...], float]]
 
@@ -66,7 +67,7 @@ def test_what_is_live_runs_waits_and_failed(shop: Database) -> None:
         shop.retrain("broken")
     for job in ("retrain", "retrain", "reindex"):
         connection.execute(f"SELECT recstore.request_{job}('retail')")
-    connection.execute(sqlfile.query("note_dispatch"), {"host": "here"})
+    connection.execute(queries.query("note_dispatch"), {"host": "here"})
     connection.execute("INSERT INTO recstore_private.dispatches VALUES ('gone', now() - interval '2 days')")
 
     found = scrape(shop.settings)

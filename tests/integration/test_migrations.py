@@ -13,10 +13,12 @@ from conftest import Database, drop_database, superuser
 from recstore.migrations import frozen
 from support_sql import column, rows, value
 
-from recstore import errors, migrate, objects, pipeline, readiness, registry
+from recstore import errors, migrate, pipeline, registry
 from recstore.definition import Hyperparameters, Source
 from recstore.embedded import Server
 from recstore.postgres.connection import Connection
+from recstore.sql import objects
+from recstore.sql import revision as readiness
 
 SMALL = Hyperparameters(factors=8, iterations=2)
 

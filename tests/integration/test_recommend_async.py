@@ -20,9 +20,10 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from recstore import AsyncRecommender, Recommender, sqlfile
+from recstore import AsyncRecommender, Recommender
 from recstore.embedded import Server
 from recstore.selectables import Selectables
+from recstore.sql import queries
 
 ASKED: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("recommend", (1, 5), {}),
@@ -181,7 +182,7 @@ def test_both_have_the_same_methods() -> None:
 def test_every_public_function_and_view_of_sql_is_there() -> None:
     retail = Selectables("retail")
     functions, views = (
-        [name.split()[1] for name in sqlfile.load(f"objects/{file}.sql") if not name.split()[1].startswith("_")]
+        [name.split()[1] for name in queries.load(f"objects/{file}.sql") if not name.split()[1].startswith("_")]
         for file in ("functions", "views")
     )
     assert len(functions) >= 9

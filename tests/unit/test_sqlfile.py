@@ -2,11 +2,11 @@
 
 from importlib import resources
 
-from recstore import sqlfile
+from recstore.sql import queries
 
 
 def test_no_two_statements_have_one_name() -> None:
     files = [file.name for file in resources.files("recstore").joinpath("sql").iterdir() if file.is_file()]
-    names = [name for file in files for name in sqlfile.load(file)]
+    names = [name for file in files for name in queries.load(file)]
     assert len(files) > 5
     assert len(set(names)) == len(names) > 100

@@ -16,12 +16,13 @@ from conftest import Database
 from recstore.worker import monitoring
 from support import until
 
-from recstore import cli, sqlfile
+from recstore import cli
 from recstore.broker import queue_lengths
 from recstore.config import Settings
 from recstore.embedded import Broker
 from recstore.errors import BrokerUnreachable
 from recstore.metrics import DatabaseCollector
+from recstore.sql import queries
 
 from .conftest import Process, Workers
 
@@ -147,7 +148,7 @@ def test_health_is_an_exit_code_and_a_sentence(
     assert code == 1
     assert "No dispatch has been made yet" in text
     with shop.connect() as connection:
-        connection.execute(sqlfile.query("note_dispatch"), {"host": "here"})
+        connection.execute(queries.query("note_dispatch"), {"host": "here"})
         code, text = healthy()
         assert code == 0
         assert re.search(r"^healthy: .* revision \d{4}, the broker answers, the last dispatch was 0 s ago\n$", text)

@@ -8,8 +8,9 @@ import pytest
 from conftest import Database
 from support import assert_nothing_left, look, until
 
-from recstore import objects, registry
+from recstore import registry
 from recstore.definition import Schedule
+from recstore.sql import objects
 
 from .conftest import Workers
 

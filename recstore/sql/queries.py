@@ -25,7 +25,9 @@ def query(name: str) -> str:
 
 @cache
 def _queries() -> dict[str, str]:
-    files = sorted(file.name for file in resources.files("recstore").joinpath("sql").iterdir() if file.is_file())
+    files = sorted(
+        file.name for file in resources.files("recstore").joinpath("sql").iterdir() if file.name.endswith(".sql")
+    )
     return {name: sql for file in files for name, sql in load(file).items()}
 
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
 
-from recstore import sqlfile
 from recstore.errors import (
     ExtensionTooOld,
     PermissionDenied,
@@ -16,6 +15,7 @@ from recstore.errors import (
 )
 from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.postgres.names import quoted
+from recstore.sql import queries
 from recstore.version import __version__
 
 MINIMUM_PGVECTOR = (0, 8)
@@ -34,9 +34,9 @@ def head() -> str:
 
 def current(connection: Connection) -> str | None:
     """The database's revision; None before the first upgrade."""
-    if connection.execute(sqlfile.query("revision_table")).fetchone() is None:
+    if connection.execute(queries.query("revision_table")).fetchone() is None:
         return None
-    row = connection.execute(sqlfile.query("select_revision")).fetchone()
+    row = connection.execute(queries.query("select_revision")).fetchone()
     return row["version_num"] if row else None
 
 

@@ -13,12 +13,12 @@ from uuid import UUID
 from psycopg import errors as pg
 from psycopg.types.json import Jsonb
 
-from recstore import sqlfile
 from recstore.config import Settings
 from recstore.definition import Definition
 from recstore.errors import DependentObjects, RecommenderNotFound
 from recstore.postgres.connection import Connection, one_line, with_short_lock
 from recstore.postgres.names import quoted
+from recstore.sql import queries
 from recstore.types import IdType
 
 OBJECTS_VERSION = 2
@@ -106,7 +106,7 @@ def render(
 
     rendered = {}
     for file in ("tables", "types", "views", "nearest", "functions"):
-        for name, template in sqlfile.load(f"objects/{file}.sql").items():
+        for name, template in queries.load(f"objects/{file}.sql").items():
             if file == "nearest":
                 sides = (
                     {"side": "items", "one": "item", "id": "item_id", "collate": item_collate}
@@ -117,9 +117,9 @@ def render(
                 )
                 for side in sides:
                     side["id_type"] = values["item_type" if side["one"] == "item" else "user_type"]
-                    rendered[sqlfile.fill(name, side)] = sqlfile.fill(template, values | side)
+                    rendered[queries.fill(name, side)] = queries.fill(template, values | side)
             else:
-                rendered[name] = sqlfile.fill(template, values)
+                rendered[name] = queries.fill(template, values)
     return rendered
 
 
@@ -168,7 +168,7 @@ def install(connection: Connection, recommender: Registered, source_select: str,
 
 def _store_digests(connection: Connection, recommender: Registered, digests: dict[str, str]) -> None:
     connection.execute(
-        sqlfile.query("update_objects"),
+        queries.query("update_objects"),
         {
             "recommender_id": recommender.id,
             "objects_version": OBJECTS_VERSION,
@@ -197,7 +197,7 @@ def upgrade(connection: Connection, settings: Settings, recommender: Registered)
 def _locked(connection: Connection, recommender: Registered) -> Registered:
     """With the definition as it is now, and stays until the caller's transaction ends: it may have been altered since a run
     began. Raises RecommenderNotFound."""
-    row = connection.execute(sqlfile.query("lock_recommender"), {"recommender_id": recommender.id}).fetchone()
+    row = connection.execute(queries.query("lock_recommender"), {"recommender_id": recommender.id}).fetchone()
     if row is None:
         raise RecommenderNotFound(name=recommender.name)
     return dataclasses.replace(recommender, definition=Definition.model_validate(row["definition"]))
@@ -220,7 +220,7 @@ def replace(connection: Connection, recommender: Registered, rendered: dict[str,
 
     Raises DependentObjects, and then the caller's transaction must roll back.
     """
-    row = connection.execute(sqlfile.query("lock_recommender"), {"recommender_id": recommender.id}).fetchone()
+    row = connection.execute(queries.query("lock_recommender"), {"recommender_id": recommender.id}).fetchone()
     if row is None:
         raise RecommenderNotFound(name=recommender.name)
     installed: dict[str, str] = row["object_digests"]
@@ -251,7 +251,7 @@ def replace(connection: Connection, recommender: Registered, rendered: dict[str,
 
 
 def _present(connection: Connection, recommender: Registered) -> set[str]:
-    found = connection.execute(sqlfile.query("installed_objects"), {"quoted": recommender.schema}).fetchall()
+    found = connection.execute(queries.query("installed_objects"), {"quoted": recommender.schema}).fetchall()
     noted: frozenset[str] = getattr(connection, "dropped", frozenset())  # what a dry run has dropped in words alone
     return {row["name"] for row in found} - noted
 
@@ -296,7 +296,7 @@ def replace_storage(connection: Connection, recommender: Registered, vector_type
 
 
 def _functions_named(connection: Connection, recommender: Registered, name: str) -> list[dict[str, Any]]:
-    return connection.execute(sqlfile.query("functions_named"), {"schema": recommender.name, "name": name}).fetchall()
+    return connection.execute(queries.query("functions_named"), {"schema": recommender.name, "name": name}).fetchall()
 
 
 def _replace_function(connection: Connection, recommender: Registered, name: str, text: str) -> None:
@@ -351,12 +351,12 @@ def _drop(connection: Connection, kind: str, name: str) -> None:
 def lacking_on(connection: Connection, recommender: Registered, view: str, role: str) -> list[str]:
     """The statements by which owners would let `role` read what a view with the caller's rights reads; none where it may."""
     keys = {"view": recommender.relation(view), "role": role}
-    rows = connection.execute(sqlfile.query("source_relations"), keys).fetchall()
+    rows = connection.execute(queries.query("source_relations"), keys).fetchall()
     return [" ".join(filter(None, (row["usage"], row["select"]))) for row in rows]
 
 
 def grants_on(connection: Connection, relation: str) -> list[dict[str, Any]]:
-    return connection.execute(sqlfile.query("grants_on"), {"relation": relation}).fetchall()
+    return connection.execute(queries.query("grants_on"), {"relation": relation}).fetchall()
 
 
 def granting(relation: str, grants: list[dict[str, Any]]) -> list[str]:
