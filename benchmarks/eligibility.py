@@ -18,11 +18,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recstore import migrate, operations, registry, vectors
+from recstore import migrate, operations, registry
 from recstore.config import Settings
 from recstore.definition import Candidates, Definition, Publication, Source, Storage
 from recstore.embedded import temporary_server
-from recstore.interactions import IdMap, Interactions
+from recstore.model import vectors
+from recstore.model.interactions import IdMap, Interactions
 from recstore.postgres.connection import Connection, connect
 from recstore.publication import building, flipping, generations
 from recstore.runs import Run

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.csv
 from scipy import sparse
 
-from recstore import confidence
 from recstore.definition import Confidence, Hyperparameters
 from recstore.errors import RecstoreError
-from recstore.interactions import Interactions, InteractionsBuilder
-from recstore.training import Factors, als, cuda
+from recstore.model import confidence
+from recstore.model.interactions import Interactions, InteractionsBuilder
+from recstore.model.trainers import Factors, als, cuda
 from recstore.types import IdType
 
 BLOCK = 256

@@ -21,11 +21,12 @@ from urllib.parse import quote
 import numpy as np
 import pyarrow as pa
 
-from recstore import migrate, operations, registry, vectors
+from recstore import migrate, operations, registry
 from recstore.config import Settings
 from recstore.definition import Definition, Hyperparameters, Publication, Source, Storage
 from recstore.embedded import temporary_server
-from recstore.interactions import IdMap, Interactions
+from recstore.model import vectors
+from recstore.model.interactions import IdMap, Interactions
 from recstore.postgres.connection import Connection, connect
 from recstore.publication import barriers, building, generations, loading
 from recstore.publication.loading import Scalars

@@ -19,8 +19,8 @@ from recstore.config import Settings
 from recstore.definition import Definition, Source
 from recstore.evaluation import split_files, splits
 from recstore.evaluation.splits import Split
-from recstore.interactions import IdMap, Interactions
 from recstore.measuring.steps import Steps
+from recstore.model.interactions import IdMap, Interactions
 from recstore.runs import Silent
 from recstore.tuning.results import TrialResult
 from recstore.tuning.search import PRESENT, Nobody, Options, conclude, search

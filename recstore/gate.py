@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recstore import training
 from recstore.evaluation.metrics import Metrics, evaluate
 from recstore.evaluation.scorers import FactorScorer, Popularity, Scorer
-from recstore.held_out import MIN_USERS, PAIRS_BELOW, HeldOut, user_hashes
-from recstore.interactions import IdMap, Interactions
+from recstore.model import trainers
+from recstore.model.held_out import MIN_USERS, PAIRS_BELOW, HeldOut, user_hashes
+from recstore.model.interactions import IdMap, Interactions
+from recstore.model.trainers import FoldIn, Matrix, Trainer
 from recstore.publication.stored import Stored
-from recstore.training import FoldIn, Matrix, Trainer
 
 K = 20
 METRIC = f"ndcg@{K}"
@@ -139,7 +139,7 @@ def incomparable(generation: Stored) -> str | None:
         return f"generation {generation.generation} was trained on every pair"
     if not generation.held_out["users_below"]:
         return f"generation {generation.generation} is from a file that does not tell which pairs it was trained on"
-    if generation.trainer not in training.trainer_names():
+    if generation.trainer not in trainers.trainer_names():
         return f"the trainer of generation {generation.generation}, {generation.trainer!r}, is no longer installed"
     return None
 
@@ -205,5 +205,5 @@ def _live_scorer(
     known = position >= 0
     items = np.zeros((len(position), live.fold_in.item_factors.shape[1]), dtype=np.float32)
     items[known] = live.fold_in.item_factors[position[known]]
-    trainer = training.trainer(live.trainer)
+    trainer = trainers.trainer(live.trainer)
     return _scorer(name, trainer, live.confidence.matrix(rows, live.alpha), live.fold_in, items, threads)

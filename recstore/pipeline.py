@@ -13,20 +13,21 @@ from typing import Any
 
 from scipy.sparse import csr_matrix
 
-from recstore import confidence, filters, gate, held_out, operations, pulling, sources, training, vectors, warm_start
+from recstore import gate, operations, pulling, sources
 from recstore.config import Settings
 from recstore.definition import Definition, Source
 from recstore.errors import GateRefused, SourceShrunk
 from recstore.gate import Verdict
-from recstore.held_out import HeldOut
-from recstore.interactions import Interactions, SourceReport
+from recstore.model import confidence, filters, held_out, trainers, vectors, warm_start
+from recstore.model.held_out import HeldOut
+from recstore.model.interactions import Interactions, SourceReport
+from recstore.model.trainers import Factors, FoldIn, Matrix, Trainer
 from recstore.operations import Outcome
 from recstore.publication import building, generations, stored
 from recstore.publication.stored import Stored
 from recstore.runs import Reporter, Run
 from recstore.sql import queries
 from recstore.sql.revision import require_current
-from recstore.training import Factors, FoldIn, Matrix, Trainer
 
 
 def retrain(
@@ -73,7 +74,7 @@ def retrain(
             matrix = model.matrix(seen, alpha)
             details |= {"function": model.function, "alpha": alpha, "scale_factor": round(model.scale_factor, 6)}
 
-        trainer = training.trainer(hyperparameters.trainer)
+        trainer = trainers.trainer(hyperparameters.trainer)
         start = partial(warm_start.initial_items, live, definition, interactions.items, held)
         factors, told = _train(run, trainer, matrix, start, with_loss)
         verdict = _judge(run, interactions, held, matrix, trainer, factors.fold_in, live, force) if held else None
@@ -167,8 +168,8 @@ def _train(
     factors."""
     hyperparameters, settings = run.recommender.definition.hyperparameters, run.settings
     items = matrix.shape[1]
-    wanted = hyperparameters.factors or min(training.default_factors(items), run.recommender.dimensions)
-    initial = start(training.usable_factors(wanted, items))
+    wanted = hyperparameters.factors or min(trainers.default_factors(items), run.recommender.dimensions)
+    initial = start(trainers.usable_factors(wanted, items))
     if initial is not None:
         fewer = min(hyperparameters.iterations, hyperparameters.warm_iterations)
         hyperparameters = hyperparameters.model_copy(update={"iterations": fewer})

@@ -9,7 +9,7 @@ from typing import Any
 from recstore.config import Settings
 from recstore.definition import Source
 from recstore.errors import PermissionDenied, RecstoreError, SourceInvalid, SourceTimeout
-from recstore.interactions import Interactions, InteractionsBuilder, SourceReport
+from recstore.model.interactions import Interactions, InteractionsBuilder, SourceReport
 from recstore.postgres.arrow import reading
 from recstore.types import IdType
 

@@ -132,7 +132,9 @@ def create(connection: Connection, name: str, definition: Definition) -> Registe
 
 def check_names(connection: Connection, definition: Definition) -> None:
     """Raises InvalidInput unless there is a trainer of that name, and the lookup table of titles with its columns."""
-    from recstore.training import trainer  # NumPy and SciPy: a third of a second that other commands need not wait
+    from recstore.model.trainers import (
+        trainer,  # NumPy and SciPy: a third of a second that other commands need not wait
+    )
 
     titles = definition.titles
     trainer(definition.hyperparameters.trainer)

@@ -13,9 +13,10 @@ from conftest import Database, planted_views, superuser
 from numpy.typing import NDArray
 from psycopg.rows import dict_row
 
-from recstore import operations, vectors
+from recstore import operations
 from recstore.config import Settings
-from recstore.interactions import IdMap, Interactions
+from recstore.model import vectors
+from recstore.model.interactions import IdMap, Interactions
 from recstore.publication import barriers, building, generations
 from recstore.runs import Reporter, Run
 

@@ -64,7 +64,7 @@ def choosing(*choices: str) -> Completer:
 
 def trainers(_: typer.Context, incomplete: str) -> Offered:
     """Those that come with recstore, and those of installed packages."""
-    from recstore.training import trainer_names
+    from recstore.model.trainers import trainer_names
 
     return [(name, "") for name in trainer_names() if name.startswith(incomplete)]
 

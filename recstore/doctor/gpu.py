@@ -17,7 +17,7 @@ def gpu(settings: Settings) -> Iterator[Finding]:
     if settings.device == "cpu":
         yield ok("RECSTORE_DEVICE=cpu: no GPU is looked for")
         return
-    from recstore.training import als  # `implicit`, which takes a second to import
+    from recstore.model.trainers import als  # `implicit`, which takes a second to import
 
     problem = als.gpu_problem()
     if problem is None:
@@ -41,7 +41,7 @@ def gpu(settings: Settings) -> Iterator[Finding]:
 def gpu_room(subject: Subject, name: str) -> Iterator[Finding]:
     if subject.settings.device == "cpu":
         return
-    from recstore.training import als
+    from recstore.model.trainers import als
 
     live = subject.row("doctor_live", recommender_id=subject.registered[name].id)
     if live["generation"] is None or als.gpu_problem() is not None:

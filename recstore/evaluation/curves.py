@@ -17,7 +17,7 @@ from recstore.evaluation.metrics import evaluate
 from recstore.evaluation.results import CurvePoint as CurvePoint
 from recstore.evaluation.scorers import FactorScorer
 from recstore.evaluation.splits import SEED, Split, count_matrix
-from recstore.training import FoldIn, Trainer
+from recstore.model.trainers import FoldIn, Trainer
 
 METRIC = "ndcg@20"
 """What a curve is judged by where nobody says otherwise."""

@@ -12,12 +12,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recstore import confidence, training
-from recstore.confidence import ConfidenceModel
 from recstore.definition import Confidence, Hyperparameters
 from recstore.evaluation.scorers import FactorScorer
-from recstore.interactions import IdMap, Interactions
-from recstore.training import Device, Factors, FoldIn, Matrix, OnIteration, Trainer
+from recstore.model import confidence, trainers
+from recstore.model.confidence import ConfidenceModel
+from recstore.model.interactions import IdMap, Interactions
+from recstore.model.trainers import Device, Factors, FoldIn, Matrix, OnIteration, Trainer
 
 
 class Watcher(Protocol):
@@ -82,8 +82,8 @@ def fit(
     began = time.perf_counter()
     alpha = confidence.alpha_for(interactions, hyperparameters.alpha)
     weights, matrix = weigh(interactions, weighting, alpha)
-    factors = hyperparameters.factors or training.default_factors(len(interactions.items))
-    trainer = training.trainer(hyperparameters.trainer)
+    factors = hyperparameters.factors or trainers.default_factors(len(interactions.items))
+    trainer = trainers.trainer(hyperparameters.trainer)
     if watch is not None:
         watch.begin(trainer, matrix, hyperparameters.iterations)
     trained = trainer.train(

@@ -14,7 +14,7 @@ from scipy import sparse
 
 from recstore.errors import InvalidInput
 from recstore.evaluation.pair_files import Format, Layout, Pairs, read_negatives, read_pairs
-from recstore.interactions import IdMap, Interactions, InteractionsBuilder, SourceReport
+from recstore.model.interactions import IdMap, Interactions, InteractionsBuilder, SourceReport
 from recstore.types import IdType
 
 

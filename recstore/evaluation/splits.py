@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recstore.errors import InvalidInput, SplitImpossible, TimesMissing
-from recstore.interactions import NO_TIME, IdMap, Index, Interactions, Times
+from recstore.model.interactions import NO_TIME, IdMap, Index, Interactions, Times
 
 SHARE = 0.2
 """Of the pairs, held out by time and by share."""

@@ -8,17 +8,18 @@ import numpy as np
 import pyarrow as pa
 from scipy import sparse
 
-from recstore import confidence, filters, gate, held_out, training, vectors
+from recstore import gate
 from recstore.errors import FileRefused, ImportRefused, ImportShrunk, RecstoreError
 from recstore.exchange.fitting import Fitted
-from recstore.interactions import Interactions
+from recstore.model import confidence, filters, held_out, trainers, vectors
+from recstore.model.interactions import Interactions
+from recstore.model.trainers import FoldIn
 from recstore.postgres.connection import Connection
 from recstore.publication import generations, stored
 from recstore.publication.stored import Stored
 from recstore.runs import Run
 from recstore.sql import queries
 from recstore.sql.objects import Registered
-from recstore.training import FoldIn
 from recstore.types import IdType
 
 
@@ -91,9 +92,9 @@ def check_fold_in(fitted: Fitted) -> None:
         one = Interactions(
             fitted.items, fitted.items, np.zeros(1, np.int32), np.zeros(1, np.int32), np.ones(1)
         )  # a user by the name of an item
-        if about.training["trainer"] in training.trainer_names():
+        if about.training["trainer"] in trainers.trainer_names():
             rows: sparse.csr_matrix = model.matrix(one, float(about.training["alpha"]))[:1]
-            solved = training.trainer(about.training["trainer"]).solve_users(rows, _fold_in(fitted, about.fold_in))
+            solved = trainers.trainer(about.training["trainer"]).solve_users(rows, _fold_in(fitted, about.fold_in))
             if not np.isfinite(solved).all():
                 raise ValueError
     except (KeyError, ValueError, TypeError, IndexError, AttributeError, RecstoreError) as error:

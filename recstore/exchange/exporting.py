@@ -14,7 +14,7 @@ from recstore import registry
 from recstore.errors import GenerationNotFound, NotTrained
 from recstore.exchange.archive import Archive
 from recstore.exchange.layout import About, id_arrays, key_digest
-from recstore.interactions import plain
+from recstore.model.interactions import plain
 from recstore.postgres.arrow import Reading, reading
 from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.publication import generations, stored

@@ -14,9 +14,9 @@ from recstore.errors import IdsDoNotConvert
 from recstore.exchange.converting import NotConvertible, convert
 from recstore.exchange.layout import NUMBERS, About, key_digest
 from recstore.exchange.reading import Exported
-from recstore.interactions import IdMap
+from recstore.model.interactions import IdMap
+from recstore.model.vectors import ItemVectors, Matrix, UserVectors
 from recstore.types import IdType
-from recstore.vectors import ItemVectors, Matrix, UserVectors
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from recstore.errors import NoRoom, NothingToImportInto, RecommenderNotFound, Re
 from recstore.exchange import reading
 from recstore.exchange.against_live import as_stored, check_fold_in, fallen, guard, judge, live_to_compare, python_ids
 from recstore.exchange.fitting import Fitted, fit
-from recstore.interactions import IdMap, Interactions
+from recstore.model.interactions import IdMap, Interactions
 from recstore.postgres.connection import Connection, connect, one_line, plain_errors
 from recstore.publication import building, generations
 from recstore.runs import Reporter, Run, Silent, take_lock

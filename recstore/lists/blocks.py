@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recstore.evaluation import ranking, scorers
-from recstore.interactions import IdMap
+from recstore.model.interactions import IdMap
 
 Index = NDArray[np.integer[Any]]
 Matrix = NDArray[np.float32]

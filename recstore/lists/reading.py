@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from psycopg import sql
 
 from recstore.errors import InvalidInput, NotTrained, PermissionDenied, RecstoreError
-from recstore.interactions import IdMap, plain
 from recstore.lists.blocks import Block, Items
+from recstore.model.interactions import IdMap, plain
 from recstore.plans import planned
 from recstore.postgres.arrow import Reading, reading
 from recstore.postgres.connection import Connection, one_line

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
-from recstore import training
 from recstore.config import Settings
 from recstore.definition import Definition
 from recstore.errors import InvalidInput
@@ -20,6 +19,7 @@ from recstore.evaluation.results import Evaluation
 from recstore.measuring.measure import Store, Wanted, described, measure
 from recstore.measuring.scratch import check_name
 from recstore.measuring.steps import Steps
+from recstore.model import trainers
 from recstore.postgres.connection import connect, plain_errors
 from recstore.runs import Reporter, Silent
 from recstore.sql.revision import require_current
@@ -81,7 +81,7 @@ def benchmark(
         raise InvalidInput("--keep needs the store: leave out --no-sql.")
     steps = Steps(reporter or Silent())
     taken_at = datetime.now(UTC).isoformat(timespec="seconds")
-    training.trainer(definition.hyperparameters.trainer)  # a wrong name is said before anything is read
+    trainers.trainer(definition.hyperparameters.trainer)  # a wrong name is said before anything is read
     if wanted.through_sql:
         assert url is not None
         with connect(url, "recstore:benchmark") as connection, plain_errors("looking at the database", connection):

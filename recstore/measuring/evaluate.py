@@ -13,16 +13,17 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 
-from recstore import filters, pulling, questions, registry, selects, sources, training
+from recstore import pulling, questions, registry, selects, sources
 from recstore.config import Settings
 from recstore.definition import Definition, Source
 from recstore.errors import InvalidInput, SourceInvalid
 from recstore.evaluation import examples, pair_files, split_files, splits
 from recstore.evaluation.results import Evaluation, Example
 from recstore.evaluation.splits import Split, SplitChoice
-from recstore.interactions import Interactions
 from recstore.measuring.measure import Measured, Store, Wanted, described, measure
 from recstore.measuring.steps import Steps
+from recstore.model import filters, trainers
+from recstore.model.interactions import Interactions
 from recstore.postgres.connection import Connection, connect, one_line, plain_errors
 from recstore.runs import Reporter, Silent
 from recstore.sql.objects import Registered
@@ -84,7 +85,7 @@ def evaluate(
         require_current(connection)
         recommender = registry.get(connection, name)
         definition = definition or recommender.definition
-        training.trainer(definition.hyperparameters.trainer)  # a wrong name is said before anything is read
+        trainers.trainer(definition.hyperparameters.trainer)  # a wrong name is said before anything is read
         interactions = interactions_of(url, settings, connection, recommender, definition, steps)
         parts = parts_of(connection, settings, recommender, interactions, split, wanted, steps)
         measured = measure(

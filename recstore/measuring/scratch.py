@@ -15,7 +15,7 @@ from recstore import operations, registry
 from recstore.config import Settings
 from recstore.definition import Candidates, Definition, Filters, Gate, Publication, Schedule, Source
 from recstore.errors import RecommenderNotFound, RecstoreError, SchemaNameTaken
-from recstore.interactions import Interactions
+from recstore.model.interactions import Interactions
 from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.postgres.names import quoted
 from recstore.publication import loading

@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recstore.interactions import IdMap, Index
+from recstore.model.interactions import IdMap, Index
 from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.postgres.names import quoted
 from recstore.sql.objects import Registered

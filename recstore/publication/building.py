@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from psycopg.types.json import Jsonb
 
 from recstore.definition import Definition
-from recstore.interactions import IdMap, Interactions
+from recstore.model.interactions import IdMap, Interactions
+from recstore.model.vectors import ItemVectors, UserVectors
 from recstore.publication import calibration, checks, generations, indexes, loading
 from recstore.publication.calibration import Kind, Query, recommending
 from recstore.publication.loading import Ids, Scalars, Vectors
 from recstore.runs import Run
 from recstore.sql import objects, queries
-from recstore.vectors import ItemVectors, UserVectors
 
 
 @dataclass(frozen=True, eq=False)

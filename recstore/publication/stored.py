@@ -8,16 +8,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from recstore import confidence, vectors
-from recstore.confidence import ConfidenceModel
 from recstore.definition import Definition
-from recstore.interactions import IdMap, plain
+from recstore.model import confidence, vectors
+from recstore.model.confidence import ConfidenceModel
+from recstore.model.interactions import IdMap, plain
+from recstore.model.trainers import FoldIn
 from recstore.postgres.arrow import reading
 from recstore.postgres.connection import Connection
 from recstore.publication import generations
 from recstore.sql import queries
 from recstore.sql.objects import Registered
-from recstore.training import FoldIn
 
 
 @dataclass(frozen=True, eq=False)

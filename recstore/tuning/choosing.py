@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from recstore import training
 from recstore.definition import Confidence, Hyperparameters
+from recstore.model import trainers
 from recstore.tuning import sampling
 from recstore.tuning.noise import PART, Noise
 from recstore.tuning.space import OWN, Bounds, Parameters, Space, inside, narrow
@@ -84,4 +84,4 @@ class Chooser:
     def _defaults(self) -> Parameters:
         """What a recommender has that says nothing; for the regularization the part of the noise that it takes then."""
         weighting = Confidence().model_dump() | {"confidence": Confidence().function}
-        return Hyperparameters().model_dump() | weighting | {"alpha": self.noise.alpha, PART: training.NOISE}
+        return Hyperparameters().model_dump() | weighting | {"alpha": self.noise.alpha, PART: trainers.NOISE}

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recstore.confidence import alpha_for
 from recstore.definition import Confidence
 from recstore.evaluation.model import weigh
-from recstore.interactions import Interactions
+from recstore.model.confidence import alpha_for
+from recstore.model.interactions import Interactions
 from recstore.tuning.space import Bounds, Choices, Parameters, Range
 
 PART = "part_of_noise"

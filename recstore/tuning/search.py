@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol, runtime_checkable
 
-from recstore import confidence, training
 from recstore.config import Settings
 from recstore.definition import MAX_FACTORS, Definition
 from recstore.errors import InvalidInput, NothingFound
@@ -18,6 +17,8 @@ from recstore.evaluation.results import Evaluation
 from recstore.evaluation.splits import SEED, Split
 from recstore.measuring.measure import Measured, Wanted, described, measure
 from recstore.measuring.steps import Steps
+from recstore.model import confidence
+from recstore.model import trainers as training
 from recstore.tuning import space as spaces
 from recstore.tuning import trial as trials_
 from recstore.tuning.noise import noise_of

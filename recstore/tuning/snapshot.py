@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from recstore.evaluation.splits import Split
-from recstore.interactions import IdMap, Interactions
+from recstore.model.interactions import IdMap, Interactions
 
 _PARTS = ("train", "validation", "test")
 

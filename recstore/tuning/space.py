@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from recstore.definition import MAX_FACTORS, Confidence, Definition, Hyperparameters
 from recstore.errors import InvalidInput
-from recstore.interactions import Interactions
-from recstore.training import trainer_names
+from recstore.model.interactions import Interactions
+from recstore.model.trainers import trainer_names
 from recstore.wording import what_is_wrong
 
 Parameters = dict[str, Any]

@@ -15,7 +15,7 @@ from recstore.errors import DeviceUnavailable, InvalidInput, RecstoreError
 from recstore.evaluation.curves import CurvePoint, LearningCurve, Patience, best, sample
 from recstore.evaluation.model import fit
 from recstore.evaluation.splits import Split
-from recstore.training import Device
+from recstore.model.trainers import Device
 from recstore.tuning import pruning
 from recstore.tuning.results import TrialResult
 from recstore.tuning.space import Parameters, applied

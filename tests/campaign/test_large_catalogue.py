@@ -11,13 +11,14 @@ import pyarrow as pa
 import pytest
 from conftest import Database
 
-from recstore import confidence, pulling, vectors
+from recstore import pulling
 from recstore.definition import Confidence, Definition, Hyperparameters, Publication, Source
 from recstore.demo import load_shop
-from recstore.interactions import IdMap
+from recstore.model import confidence, vectors
+from recstore.model.interactions import IdMap
+from recstore.model.trainers.als import ALS
 from recstore.publication import building, flipping, generations
 from recstore.runs import Run
-from recstore.training.als import ALS
 
 COPIES = 25
 

@@ -27,10 +27,10 @@ from recstore.doctor.sessions import noticed_after
 from recstore.doctor.subject import Subject
 from recstore.embedded import Server
 from recstore.errors import RecommenderNotFound
+from recstore.model.trainers import als
 from recstore.plans import compared, index_statement
 from recstore.postgres.pooler import Observed, kind_of
 from recstore.runs import LISTS_NAMESPACE, LOCK_NAMESPACE
-from recstore.training import als
 
 
 def worse_than_ok(findings: list[Finding]) -> dict[str, str]:

@@ -18,8 +18,8 @@ from recstore.errors import RecstoreError
 from recstore.evaluation import metrics, splits
 from recstore.evaluation.model import fit
 from recstore.evaluation.results import Evaluation
-from recstore.interactions import Interactions
 from recstore.measuring import scratch, through_sql
+from recstore.model.interactions import Interactions
 from recstore.runs import Silent
 from recstore.types import IdType
 

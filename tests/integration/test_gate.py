@@ -6,12 +6,13 @@ from conftest import Command, Database
 from prometheus_client import CollectorRegistry
 from support import Hook, look
 
-from recstore import confidence, held_out, registry, training
-from recstore.confidence import fit
+from recstore import registry
 from recstore.definition import Gate, Hyperparameters
 from recstore.errors import GateRefused, SourceShrunk
-from recstore.interactions import Interactions
 from recstore.metrics import DatabaseCollector
+from recstore.model import confidence, held_out, trainers
+from recstore.model.confidence import fit
+from recstore.model.interactions import Interactions
 from recstore.publication import stored
 from recstore.pulling import read
 
@@ -57,7 +58,7 @@ def test_the_live_generation_never_saw_the_held_out_pairs(gated: Database) -> No
     # the items are what a training gives that was never shown them, and not what one gives that was
     seen = interactions.part(~held.pairs)
     np.testing.assert_array_equal(live.fold_in.item_users, np.bincount(seen.item_index, minlength=120))
-    trainer = training.trainer("als")
+    trainer = trainers.trainer("als")
     for shown, close in ((seen, True), (interactions, False)):
         matrix = fit(shown, confidence.Confidence()).matrix(shown, GIVEN.alpha)
         items = trainer.train(matrix, GIVEN, factors=8, device="cpu").item_factors

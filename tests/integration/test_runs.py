@@ -14,9 +14,10 @@ from conftest import Database
 from support import Hook, assert_nothing_left, look, states, until
 
 import recstore
-from recstore import operations, pipeline, registry, runs, training
+from recstore import operations, pipeline, registry, runs
 from recstore.definition import Publication
 from recstore.errors import ConnectionLost, LostLock, RecstoreError, RunInProgress, TrainingDiverged
+from recstore.model import trainers
 from recstore.postgres.connection import Connection
 from recstore.publication import building, flipping
 
@@ -207,7 +208,7 @@ def test_a_training_that_raises(live: Database, monkeypatch: pytest.MonkeyPatch)
         raise TrainingDiverged(what="all of them")
 
     with monkeypatch.context() as patched:
-        patched.setattr(training, "trainer", diverge)
+        patched.setattr(trainers, "trainer", diverge)
         with pytest.raises(TrainingDiverged):
             live.retrain()
     assert generation(live) == 1

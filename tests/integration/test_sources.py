@@ -21,7 +21,7 @@ from recstore.errors import (
     UnsupportedIdType,
     UnsupportedValueType,
 )
-from recstore.interactions import NO_TIME, Interactions, SourceReport
+from recstore.model.interactions import NO_TIME, Interactions, SourceReport
 from recstore.postgres.connection import Connection
 from recstore.rehearsal import rehearsing
 from recstore.types import IdType

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from recstore.definition import Filters
 from recstore.errors import NothingLeft
-from recstore.filters import apply
-from recstore.interactions import InteractionsBuilder
+from recstore.model.filters import apply
+from recstore.model.interactions import InteractionsBuilder
 from recstore.types import IdType
 
 IDS = {

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from recstore.training import FoldIn, trainer
+from recstore.model.trainers import FoldIn, trainer
 
 
 @given(

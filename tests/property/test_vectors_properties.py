@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from recstore.vectors import COLLAPSED, factors_from, item_vectors, user_vectors
+from recstore.model.vectors import COLLAPSED, factors_from, item_vectors, user_vectors
 
 
 @st.composite

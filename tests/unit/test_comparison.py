@@ -7,11 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recstore import confidence, gate, held_out
+from recstore import gate
 from recstore.definition import Confidence, Definition, Hyperparameters, Source
-from recstore.interactions import IdMap, Interactions
+from recstore.model import confidence, held_out
+from recstore.model.interactions import IdMap, Interactions
+from recstore.model.trainers import trainer
 from recstore.publication.stored import Stored
-from recstore.training import trainer
 
 KEY = UUID(int=3)
 GIVEN = Hyperparameters(factors=8, iterations=8, regularization=10, alpha=60)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from test_interactions import batch, build
 
-from recstore.confidence import ConfidenceModel, alpha_for, fit
 from recstore.definition import Confidence
+from recstore.model.confidence import ConfidenceModel, alpha_for, fit
 
 ROWS = [(1, 1, 4.0), (1, 2, 1.0), (2, 1, 2.0), (3, 1, 1.0), (3, 3, 8.0)]
 USERS = np.array([0, 0, 1, 2, 2])

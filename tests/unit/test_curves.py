@@ -8,15 +8,15 @@ import pyarrow.csv
 import pytest
 from test_interactions import batch, build
 
-from recstore import confidence
 from recstore.definition import Confidence, Hyperparameters
 from recstore.evaluation.curves import USERS, CurvePoint, LearningCurve, Patience, best, sample
 from recstore.evaluation.metrics import evaluate
 from recstore.evaluation.model import fit, weigh
 from recstore.evaluation.results import Evaluation, Example, ModelResult
 from recstore.evaluation.splits import Split, by_share, by_user, count_matrix
-from recstore.interactions import InteractionsBuilder
-from recstore.training import FoldIn, trainer
+from recstore.model import confidence
+from recstore.model.interactions import InteractionsBuilder
+from recstore.model.trainers import FoldIn, trainer
 from recstore.types import IdType
 
 VIEWS = Path(__file__).parents[1] / "data" / "oulad_aaa_sample.views.csv.gz"

@@ -6,7 +6,7 @@ import pyarrow as pa
 from recstore.evaluation.examples import MIDDLING, POPULAR, ROWS, similar_items
 from recstore.evaluation.negatives import sampled_negatives
 from recstore.evaluation.splits import by_share, count_matrix
-from recstore.interactions import IdMap, Interactions
+from recstore.model.interactions import IdMap, Interactions
 
 
 def test_similar_items_of_popular_and_middling_ones_by_cosine() -> None:

@@ -6,7 +6,7 @@ from test_interactions import batch, build, triples
 
 from recstore.definition import Filters
 from recstore.errors import NothingLeft
-from recstore.filters import FilterDrop, apply
+from recstore.model.filters import FilterDrop, apply
 from recstore.types import IdType
 
 ROWS = [

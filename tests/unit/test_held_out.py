@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recstore.held_out import MIN_USERS_OF_ITEM, choose, user_hashes
-from recstore.interactions import IdMap, Interactions
+from recstore.model.held_out import MIN_USERS_OF_ITEM, choose, user_hashes
+from recstore.model.interactions import IdMap, Interactions
 
 KEY = UUID(int=1)
 
@@ -60,7 +60,7 @@ def test_the_same_pairs_whatever_else_comes_or_goes():
 
 
 def test_more_users_make_the_sample_no_larger_than_the_bounds_say(monkeypatch):
-    monkeypatch.setattr("recstore.held_out.USERS", 100)
+    monkeypatch.setattr("recstore.model.held_out.USERS", 100)
     interactions = interactions_of(random_pairs())
     held = choose(interactions, KEY, 0.02)
     sampled = user_hashes(interactions.users, KEY) < np.uint64(held.users_below)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from recstore import vectors
 from recstore.definition import Hyperparameters
 from recstore.errors import InvalidInput
-from recstore.training import FoldIn, hybrid, item_users, trainer
-from recstore.training.spectral import mean_score
+from recstore.model import vectors
+from recstore.model.trainers import FoldIn, hybrid, item_users, trainer
+from recstore.model.trainers.spectral import mean_score
 
 HYBRID = hybrid.Hybrid()
 

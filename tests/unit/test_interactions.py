@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from recstore.errors import SourceEmpty, SourceInvalid, TooManyNulls
-from recstore.interactions import NO_TIME, IdMap, Interactions, InteractionsBuilder, SourceReport
+from recstore.model.interactions import NO_TIME, IdMap, Interactions, InteractionsBuilder, SourceReport
 from recstore.types import IdType
 
 BIGINT = pa.int64()
@@ -206,7 +206,7 @@ def test_values_that_add_up_to_infinity_are_refused():
 
 
 def test_many_batches_are_encoded_in_blocks(monkeypatch):
-    monkeypatch.setattr("recstore.interactions.BLOCK_ROWS", 8)
+    monkeypatch.setattr("recstore.model.interactions.BLOCK_ROWS", 8)
     rng = np.random.default_rng(0)
     rows = [(int(user), int(item), 1.0) for user, item in rng.integers(0, 200, (1000, 2))]
     interactions, report = build(*(batch(rows[start : start + 5]) for start in range(0, 1000, 5)))

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from recstore.interactions import IdMap
 from recstore.lists import reading, shapes
 from recstore.lists.blocks import REASONS, Block, Items, Lists, Scoring
+from recstore.model.interactions import IdMap
 from recstore.types import IdType
 
 ITEMS, USERS, FACTORS, K = 300, 150, 8, 6

@@ -5,11 +5,11 @@ import pytest
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-from recstore import vectors
 from recstore.definition import Hyperparameters
 from recstore.errors import DeviceUnavailable
-from recstore.training import FoldIn, item_users
-from recstore.training.spectral import Spectral, mean_score
+from recstore.model import vectors
+from recstore.model.trainers import FoldIn, item_users
+from recstore.model.trainers.spectral import Spectral, mean_score
 
 SPECTRAL = Spectral()
 

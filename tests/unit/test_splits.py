@@ -10,7 +10,7 @@ from test_interactions import batch, build
 from recstore.errors import InvalidInput, SplitImpossible, TimesMissing
 from recstore.evaluation import splits
 from recstore.evaluation.splits import SplitChoice, by_share, by_time, by_user, choose, count_matrix, default
-from recstore.interactions import NO_TIME, InteractionsBuilder
+from recstore.model.interactions import NO_TIME, InteractionsBuilder
 from recstore.types import IdType
 
 DAY = 24 * 3600 * 10**6

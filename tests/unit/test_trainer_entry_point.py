@@ -6,7 +6,7 @@ from scipy import sparse
 
 from recstore.definition import Definition, Hyperparameters
 from recstore.errors import InvalidInput
-from recstore.training import Factors, trainer, trainer_names
+from recstore.model.trainers import Factors, trainer, trainer_names
 
 PACKAGE = '''
 import numpy as np
@@ -67,7 +67,7 @@ def test_an_installed_trainer_trains(install):
 
 def test_it_does_not_take_the_place_of_recstore_s_own(install):
     install(als="shopkeepers:Popularity")
-    assert type(trainer("als")).__module__ == "recstore.training.als"
+    assert type(trainer("als")).__module__ == "recstore.model.trainers.als"
     assert trainer_names() == ["als", "hybrid", "spectral"]
 
 

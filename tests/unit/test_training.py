@@ -8,11 +8,11 @@ import pytest
 from scipy import sparse
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from recstore.confidence import fit
 from recstore.definition import MAX_FACTORS, Confidence, Hyperparameters
 from recstore.errors import InvalidInput, TooManyFactors, TrainingDiverged
-from recstore.interactions import InteractionsBuilder
-from recstore.training import (
+from recstore.model.confidence import fit
+from recstore.model.interactions import InteractionsBuilder
+from recstore.model.trainers import (
     Factors,
     FoldIn,
     als,
@@ -383,7 +383,7 @@ def test_trainers_have_names():
         trainer("bpr")
 
 
-@pytest.mark.parametrize("module", ["recstore.training", "recstore.pipeline"])
+@pytest.mark.parametrize("module", ["recstore.model.trainers", "recstore.pipeline"])
 def test_importing_the_protocol_or_the_job_imports_no_trainer_and_no_cuda(module):
     """A worker's parent process imports these and forks; `implicit` would have touched the GPU in it."""
     code = f"import sys, {module}; assert not {{'implicit', 'rmm', 'cuda', 'sklearn'}} & set(sys.modules)"

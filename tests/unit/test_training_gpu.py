@@ -14,7 +14,7 @@ from scipy import sparse
 
 from recstore.definition import Hyperparameters
 from recstore.errors import DeviceUnavailable
-from recstore.training import als, cuda, trainer
+from recstore.model.trainers import als, cuda, trainer
 
 ALS = als.ALS()
 GIVEN = Hyperparameters(regularization=20.0, iterations=4, seed=7)

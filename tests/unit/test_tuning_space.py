@@ -8,14 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recstore import training
 from recstore.definition import Confidence, Definition, Hyperparameters, Source
 from recstore.errors import InvalidInput
 from recstore.evaluation import splits
 from recstore.evaluation.curves import CurvePoint
 from recstore.evaluation.model import weigh
-from recstore.interactions import IdMap, Interactions
-from recstore.training import regularization_for
+from recstore.model import trainers
+from recstore.model.interactions import IdMap, Interactions
+from recstore.model.trainers import regularization_for
 from recstore.tuning import pruning, sampling, snapshot, space, stages, trials
 from recstore.tuning.noise import PART, Noise, noise_of
 from recstore.tuning.results import TrialResult
@@ -156,7 +156,7 @@ def test_the_noise_is_what_a_training_takes_for_its_default() -> None:
             matrix = weigh(train, weighting, alpha)[1]
             edge = noise.edge({"alpha": alpha, "confidence": function})
             default = regularization_for(matrix, Hyperparameters(alpha=alpha), 128)
-            assert default <= 1.01 * training.NOISE * edge
+            assert default <= 1.01 * trainers.NOISE * edge
             assert edge == pytest.approx(np.linalg.norm(matrix.data.astype(float)) * noise.spread, rel=1e-4)
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from recstore.errors import FactorsCollapsed, TrainingDiverged
-from recstore.vectors import factors_from, item_vectors, user_vectors
+from recstore.model.vectors import factors_from, item_vectors, user_vectors
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 6)).astype(np.float32) * RNG.random((40, 1)).astype(np.float32)

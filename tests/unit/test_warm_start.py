@@ -6,15 +6,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recstore import held_out
-from recstore.confidence import fit
 from recstore.definition import Confidence, Definition, Hyperparameters, Source
 from recstore.evaluation.curves import LearningCurve
 from recstore.evaluation.model import fit as fit_model
 from recstore.evaluation.splits import by_share
-from recstore.interactions import IdMap, Interactions
+from recstore.model import held_out
+from recstore.model.confidence import fit
+from recstore.model.interactions import IdMap, Interactions
+from recstore.model.warm_start import initial_items
 from recstore.publication.stored import Stored
-from recstore.warm_start import initial_items
 
 KEY = UUID(int=3)
 GIVEN = Hyperparameters(factors=12, iterations=15, alpha=5)

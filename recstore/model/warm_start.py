@@ -7,10 +7,10 @@ Measured in docs/decisions/0021-warm-start.md.
 import numpy as np
 
 from recstore.definition import Definition
-from recstore.held_out import HeldOut
-from recstore.interactions import IdMap
+from recstore.model.held_out import HeldOut
+from recstore.model.interactions import IdMap
+from recstore.model.trainers import Matrix
 from recstore.publication.stored import Stored
-from recstore.training import Matrix
 
 LEAST_KNOWN = 0.5
 """Share of the items that the live generation has to know."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from recstore.definition import Filters
 from recstore.errors import NothingLeft
-from recstore.interactions import Interactions
+from recstore.model.interactions import Interactions
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recstore.definition import Confidence, ConfidenceFunction
-from recstore.interactions import Index, Interactions, Values
+from recstore.model.interactions import Index, Interactions, Values
 
 SMALLEST, LARGEST = 1e-30, 1e30
 """Bounds of w, well inside float32: a weight of 0 would make a view count as none."""

@@ -13,7 +13,7 @@ from scipy import sparse
 
 from recstore.definition import Hyperparameters
 from recstore.errors import InvalidInput
-from recstore.training import (
+from recstore.model.trainers import (
     Device,
     Factors,
     FoldIn,
@@ -24,8 +24,8 @@ from recstore.training import (
     usable_factors,
     warnings_for_factors,
 )
-from recstore.training.als import ALS
-from recstore.training.spectral import Spectral, mean_score
+from recstore.model.trainers.als import ALS
+from recstore.model.trainers.spectral import Spectral, mean_score
 
 SAMPLE = 500
 """Users over whose pairs the mean scores of the two parts are compared."""

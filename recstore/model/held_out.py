@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recstore.interactions import IdMap, Interactions
+from recstore.model.interactions import IdMap, Interactions
 
 PAIRS_OF_USER = 0.2
 """The part of a sampled user's pairs that is held out; the rest is what the user is folded in by."""

@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from recstore.definition import Hyperparameters
 from recstore.errors import DeviceUnavailable
-from recstore.training import (
+from recstore.model.trainers import (
     Device,
     Factors,
     FoldIn,
