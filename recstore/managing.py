@@ -4,13 +4,15 @@
 import dataclasses
 from typing import Any
 
-from recstore import candidates, operations, registry, sources
+from recstore import operations, registry
 from recstore.config import Settings
 from recstore.definition import Definition, Lists
 from recstore.errors import InvalidInput
-from recstore.plans import index_statement
 from recstore.postgres.connection import Connection
 from recstore.runs import Reporter
+from recstore.source import candidates
+from recstore.source import inspect as sources
+from recstore.source.plans import index_statement
 from recstore.sql.objects import Registered
 from recstore.watching import next_retrain
 

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from recstore import candidates, registry, requests
+from recstore import registry, requests
 from recstore.config import Settings
 from recstore.definition import Definition
 from recstore.errors import LostLock, NotTrained, RecstoreError
@@ -13,6 +13,7 @@ from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.publication import barriers, flipping, generations, reindexing
 from recstore.publication.barriers import Blocker
 from recstore.runs import LISTS_NAMESPACE, LOCK_NAMESPACE, Reporter, Run, give_lock, take_lock
+from recstore.source import candidates
 from recstore.sql.objects import Registered
 from recstore.sql.revision import require_current
 

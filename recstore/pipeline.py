@@ -13,7 +13,7 @@ from typing import Any
 
 from scipy.sparse import csr_matrix
 
-from recstore import gate, operations, pulling, sources
+from recstore import gate, operations
 from recstore.config import Settings
 from recstore.definition import Definition, Source
 from recstore.errors import GateRefused, SourceShrunk
@@ -26,6 +26,8 @@ from recstore.operations import Outcome
 from recstore.publication import building, generations, stored
 from recstore.publication.stored import Stored
 from recstore.runs import Reporter, Run
+from recstore.source import inspect as sources
+from recstore.source import read as pulling
 from recstore.sql import queries
 from recstore.sql.revision import require_current
 

@@ -8,7 +8,6 @@ from typing import Any
 from psycopg import errors as pg
 from psycopg.types.json import Jsonb
 
-from recstore import candidates, selects, sources
 from recstore.config import Settings
 from recstore.definition import DEFAULT_FACTORS, MAX_FACTORS, MAX_VECTOR_DIMENSIONS, Definition, Storage
 from recstore.errors import (
@@ -26,6 +25,8 @@ from recstore.errors import (
 from recstore.postgres.connection import Connection, one_line, plain_errors, with_short_lock
 from recstore.postgres.grants import check_role
 from recstore.postgres.names import quoted
+from recstore.source import candidates, selects
+from recstore.source import inspect as sources
 from recstore.sql import objects, queries
 from recstore.sql.objects import Registered
 from recstore.types import IdType

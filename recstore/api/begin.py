@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from recstore import discovery, options, registry, toml
+from recstore import options, registry, toml
 from recstore.api.base import Part
 from recstore.definition import Definition
 from recstore.errors import InvalidInput
 from recstore.reporting.files import write_bytes
 from recstore.rows import Initialized
+from recstore.source import discovery
 
 
 def definition_for(part: Part, titles: str | None, given: dict[str, str | None]) -> Definition:

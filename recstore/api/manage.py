@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any, TypeVar
 
-from recstore import managing, operations, registry, sources
+from recstore import managing, operations, registry
 from recstore.api.base import Given, Part, check_publications, definition_of
 from recstore.rows import Created, Described, Dropped, Generation, Listed, Statements
 from recstore.runs import Reporter
+from recstore.source import inspect as sources
 
 D = TypeVar("D", bound=Described)
 Listing = list[Listed]

@@ -6,14 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
-from recstore import discovery, registry, toml
+from recstore import registry, toml
 from recstore.cli import completion
 from recstore.cli.context import Json, Yes, at_terminal, confirm_replacing, connection, say, show
-from recstore.discovery import Candidate, Table
 from recstore.errors import InvalidInput
 from recstore.options import merge
 from recstore.postgres.names import quoted
 from recstore.reporting.files import check_place, write_bytes
+from recstore.source import discovery
+from recstore.source.discovery import Candidate, Table
 from recstore.sql import revision
 
 SHOWN = 12

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from recstore import dry_run, managing, operations, registry, schedule, sources, watching
+from recstore import dry_run, managing, operations, registry, schedule, watching
 from recstore.cli import completion
 from recstore.cli.context import (
     DryRun,
@@ -27,9 +27,10 @@ from recstore.cli.screen import planned
 from recstore.config import Settings
 from recstore.definition import Definition
 from recstore.options import laid_over, merge, read_toml
-from recstore.plans import index_statement
 from recstore.postgres.connection import Connection
 from recstore.progress import StageReporter, gate_words, plan_words
+from recstore.source import inspect as sources
+from recstore.source.plans import index_statement
 from recstore.sql import objects
 
 File = Annotated[

@@ -9,8 +9,8 @@ from psycopg import sql
 from recstore.doctor.checks import check
 from recstore.doctor.findings import Finding, note, ok, warning
 from recstore.doctor.subject import Subject
-from recstore.plans import planned
 from recstore.publication.indexes import Graph, graph_megabytes
+from recstore.source.plans import planned
 
 LEAST = 64
 """Megabytes that a build asks for at least; also what a container has of shared memory unless told otherwise."""

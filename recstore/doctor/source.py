@@ -6,12 +6,13 @@ from typing import Any
 from psycopg import errors as pg
 from psycopg import sql
 
-from recstore import candidates, sources
 from recstore.doctor.checks import check
 from recstore.doctor.findings import Finding, error, ok, warning
 from recstore.doctor.subject import Subject
-from recstore.plans import index_statement
 from recstore.postgres.connection import one_line
+from recstore.source import candidates
+from recstore.source import inspect as sources
+from recstore.source.plans import index_statement
 
 PATIENCE = 2.0
 """Seconds that the lookup of one user may take here."""

@@ -19,11 +19,11 @@ from psycopg import sql
 from recstore.errors import InvalidInput, NotTrained, PermissionDenied, RecstoreError
 from recstore.lists.blocks import Block, Items
 from recstore.model.interactions import IdMap, plain
-from recstore.plans import planned
 from recstore.postgres.arrow import Reading, reading
 from recstore.postgres.connection import Connection, one_line
 from recstore.publication import generations
-from recstore.selects import stripped, syntax_error
+from recstore.source.plans import planned
+from recstore.source.selects import stripped, syntax_error
 from recstore.sql.objects import Registered, quoted
 
 Matrix = NDArray[np.float32]

@@ -13,7 +13,7 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 
-from recstore import pulling, questions, registry, selects, sources
+from recstore import questions, registry
 from recstore.config import Settings
 from recstore.definition import Definition, Source
 from recstore.errors import InvalidInput, SourceInvalid
@@ -26,6 +26,9 @@ from recstore.model import filters, trainers
 from recstore.model.interactions import Interactions
 from recstore.postgres.connection import Connection, connect, one_line, plain_errors
 from recstore.runs import Reporter, Silent
+from recstore.source import inspect as sources
+from recstore.source import read as pulling
+from recstore.source import selects
 from recstore.sql.objects import Registered
 from recstore.sql.revision import require_current
 

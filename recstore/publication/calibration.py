@@ -13,12 +13,13 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from recstore import candidates, registry
+from recstore import registry
 from recstore.definition import Search
 from recstore.postgres.connection import Connection
 from recstore.publication import generations, indexes
 from recstore.publication.indexes import DENSER, Graph
 from recstore.runs import Run
+from recstore.source import candidates
 from recstore.sql import queries as sqlfile
 
 SAMPLE = 200

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pytest
 from conftest import Database
 
-from recstore import pulling
 from recstore.definition import Confidence, Definition, Hyperparameters, Publication, Source
 from recstore.demo import load_shop
 from recstore.model import confidence, vectors
@@ -19,6 +18,7 @@ from recstore.model.interactions import IdMap
 from recstore.model.trainers.als import ALS
 from recstore.publication import building, flipping, generations
 from recstore.runs import Run
+from recstore.source import read as pulling
 
 COPIES = 25
 

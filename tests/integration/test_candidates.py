@@ -24,7 +24,7 @@ from support_sql import (
     value,
 )
 
-from recstore import candidates, operations, pipeline, registry
+from recstore import operations, pipeline, registry
 from recstore.definition import Candidates, Hyperparameters, Publication, Source
 from recstore.embedded import Server
 from recstore.errors import (
@@ -38,6 +38,7 @@ from recstore.errors import (
 from recstore.options import merge
 from recstore.postgres.connection import Connection
 from recstore.publication import calibration
+from recstore.source import candidates
 from recstore.sql import objects
 
 ITEMS, USERS = 4000, 80

@@ -11,11 +11,12 @@ from conftest import Database, drop_database, make_database
 from psycopg import errors as pg
 from support_sql import Factors, assert_ranking, column, read_factors, rows, transaction, unit, value
 
-from recstore import operations, pulling, registry
+from recstore import operations, registry
 from recstore.definition import Hyperparameters, Publication, Source, Storage
 from recstore.embedded import Server
 from recstore.model import confidence
 from recstore.postgres.connection import Connection
+from recstore.source import read as pulling
 from recstore.types import IdType
 
 pytestmark = pytest.mark.usefixtures("calibrated")

@@ -17,7 +17,7 @@ from conftest import VERSION, Command, Database, drop_database, make_database, s
 from support import lacking, look, until
 from support_sql import as_template, copy_of
 
-from recstore import cli, doctor, registry, sources
+from recstore import cli, doctor, registry
 from recstore.config import Settings
 from recstore.definition import Candidates, Lists
 from recstore.doctor import examination
@@ -28,9 +28,10 @@ from recstore.doctor.subject import Subject
 from recstore.embedded import Server
 from recstore.errors import RecommenderNotFound
 from recstore.model.trainers import als
-from recstore.plans import compared, index_statement
 from recstore.postgres.pooler import Observed, kind_of
 from recstore.runs import LISTS_NAMESPACE, LOCK_NAMESPACE
+from recstore.source import inspect as sources
+from recstore.source.plans import compared, index_statement
 
 
 def worse_than_ok(findings: list[Finding]) -> dict[str, str]:

@@ -12,7 +12,7 @@ import pytest
 from conftest import Command, Database
 from support import look
 
-from recstore import pipeline, pulling, registry
+from recstore import pipeline, registry
 from recstore.definition import Definition, Gate, Hyperparameters, Publication, Source
 from recstore.errors import RecstoreError
 from recstore.evaluation import metrics, splits
@@ -21,6 +21,7 @@ from recstore.evaluation.results import Evaluation
 from recstore.measuring import scratch, through_sql
 from recstore.model.interactions import Interactions
 from recstore.runs import Silent
+from recstore.source import read as pulling
 from recstore.types import IdType
 
 pytestmark = pytest.mark.usefixtures("calibrated")

@@ -5,9 +5,9 @@ import pytest
 from conftest import Database
 from support_sql import make_clicks, set_step, value
 
-from recstore import sources
 from recstore.definition import Source
 from recstore.postgres.connection import Connection
+from recstore.source import inspect as sources
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from conftest import Database, superuser
 from support_sql import column, make_clicks, rows, set_step, value
 
-from recstore import pipeline, pulling, registry, sources
+from recstore import pipeline, registry
 from recstore.definition import Duplicates, Source
 from recstore.errors import (
     PermissionDenied,
@@ -24,6 +24,8 @@ from recstore.errors import (
 from recstore.model.interactions import NO_TIME, Interactions, SourceReport
 from recstore.postgres.connection import Connection
 from recstore.rehearsal import rehearsing
+from recstore.source import inspect as sources
+from recstore.source import read as pulling
 from recstore.types import IdType
 
 

@@ -13,9 +13,10 @@ import pytest
 from conftest import Command, Database
 from support import look, until
 
-from recstore import dispatch, errors, pipeline, pulling, registry
+from recstore import dispatch, errors, pipeline, registry
 from recstore.definition import Hyperparameters
 from recstore.evaluation.splits import SplitChoice
+from recstore.source import read as pulling
 from recstore.tuning import search, studies, trial, work
 from recstore.tuning.search import Options
 

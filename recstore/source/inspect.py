@@ -9,9 +9,9 @@ from psycopg import sql
 
 from recstore.definition import Source
 from recstore.errors import SourceInvalid, UnsupportedIdType, UnsupportedValueType
-from recstore.plans import by_index, plan_cost, planned, prepared
 from recstore.postgres.connection import Connection, one_line
-from recstore.selects import columns_of, relation_of, stripped, type_name
+from recstore.source.plans import by_index, plan_cost, planned, prepared
+from recstore.source.selects import columns_of, relation_of, stripped, type_name
 from recstore.types import NUMBER_OIDS, TIMESTAMP_OIDS, IdType, type_of_oid
 
 SMALL_COST = 250

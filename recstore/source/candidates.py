@@ -14,9 +14,9 @@ from psycopg import sql
 
 from recstore.definition import Definition
 from recstore.errors import CandidatesInvalid, PermissionDenied
-from recstore.plans import by_index, plan_cost, prepared
 from recstore.postgres.connection import Connection, one_line
-from recstore.selects import columns_of, denied, relation_of, stripped, type_name
+from recstore.source.plans import by_index, plan_cost, prepared
+from recstore.source.selects import columns_of, denied, relation_of, stripped, type_name
 from recstore.sql import objects, queries
 from recstore.sql.objects import Registered
 from recstore.types import IdType, type_of_oid

@@ -9,7 +9,7 @@ from psycopg import sql
 
 from recstore.postgres.connection import Connection
 from recstore.postgres.names import readable
-from recstore.selects import keywords
+from recstore.source.selects import keywords
 from recstore.sql import queries
 
 
