@@ -13,11 +13,12 @@ from typing import Any
 
 from scipy.sparse import csr_matrix
 
-from recstore import gate, operations
+from recstore import operations
 from recstore.config import Settings
 from recstore.definition import Definition, Source
 from recstore.errors import GateRefused, SourceShrunk
-from recstore.gate import Verdict
+from recstore.evaluation import gate
+from recstore.evaluation.gate import Verdict
 from recstore.model import confidence, filters, held_out, trainers, vectors, warm_start
 from recstore.model.held_out import HeldOut
 from recstore.model.interactions import Interactions, SourceReport

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 from scipy import sparse
 
-from recstore import gate
 from recstore.errors import FileRefused, ImportRefused, ImportShrunk, RecstoreError
+from recstore.evaluation import gate
 from recstore.exchange.fitting import Fitted
 from recstore.model import confidence, filters, held_out, trainers, vectors
 from recstore.model.interactions import Interactions

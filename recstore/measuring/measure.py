@@ -19,8 +19,8 @@ from recstore.definition import Definition, Hyperparameters, Publication, Search
 from recstore.errors import InvalidInput, RecstoreError
 from recstore.evaluation import metrics, scorers, splits
 from recstore.evaluation.curves import METRIC, LearningCurve, sample
+from recstore.evaluation.fitted import FittedModel, fit
 from recstore.evaluation.metrics import Metrics
-from recstore.evaluation.model import FittedModel, fit
 from recstore.evaluation.negatives import sampled_negatives
 from recstore.evaluation.results import CurvePoint, Evaluation, Example, ModelResult
 from recstore.evaluation.scorers import FactorScorer, Scorer

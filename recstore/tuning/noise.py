@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recstore.definition import Confidence
-from recstore.evaluation.model import weigh
+from recstore.evaluation.fitted import weigh
 from recstore.model.confidence import alpha_for
 from recstore.model.interactions import Interactions
 from recstore.tuning.space import Bounds, Choices, Parameters, Range

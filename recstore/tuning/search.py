@@ -12,7 +12,7 @@ from recstore.config import Settings
 from recstore.definition import MAX_FACTORS, Definition
 from recstore.errors import InvalidInput, NothingFound
 from recstore.evaluation.curves import CurvePoint
-from recstore.evaluation.model import weigh
+from recstore.evaluation.fitted import weigh
 from recstore.evaluation.results import Evaluation
 from recstore.evaluation.splits import SEED, Split
 from recstore.measuring.measure import Measured, Wanted, described, measure

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from recstore.definition import Definition
 from recstore.errors import DeviceUnavailable, InvalidInput, RecstoreError
 from recstore.evaluation.curves import CurvePoint, LearningCurve, Patience, best, sample
-from recstore.evaluation.model import fit
+from recstore.evaluation.fitted import fit
 from recstore.evaluation.splits import Split
 from recstore.model.trainers import Device
 from recstore.tuning import pruning

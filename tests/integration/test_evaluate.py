@@ -16,7 +16,7 @@ from recstore import pipeline, registry
 from recstore.definition import Definition, Gate, Hyperparameters, Publication, Source
 from recstore.errors import RecstoreError
 from recstore.evaluation import metrics, splits
-from recstore.evaluation.model import fit
+from recstore.evaluation.fitted import fit
 from recstore.evaluation.results import Evaluation
 from recstore.measuring import scratch, through_sql
 from recstore.model.interactions import Interactions

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recstore import gate
 from recstore.definition import Confidence, Definition, Hyperparameters, Source
+from recstore.evaluation import gate
 from recstore.model import confidence, held_out
 from recstore.model.interactions import IdMap, Interactions
 from recstore.model.trainers import trainer

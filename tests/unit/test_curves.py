@@ -10,8 +10,8 @@ from test_interactions import batch, build
 
 from recstore.definition import Confidence, Hyperparameters
 from recstore.evaluation.curves import USERS, CurvePoint, LearningCurve, Patience, best, sample
+from recstore.evaluation.fitted import fit, weigh
 from recstore.evaluation.metrics import evaluate
-from recstore.evaluation.model import fit, weigh
 from recstore.evaluation.results import Evaluation, Example, ModelResult
 from recstore.evaluation.splits import Split, by_share, by_user, count_matrix
 from recstore.model import confidence

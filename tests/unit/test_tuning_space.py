@@ -12,7 +12,7 @@ from recstore.definition import Confidence, Definition, Hyperparameters, Source
 from recstore.errors import InvalidInput
 from recstore.evaluation import splits
 from recstore.evaluation.curves import CurvePoint
-from recstore.evaluation.model import weigh
+from recstore.evaluation.fitted import weigh
 from recstore.model import trainers
 from recstore.model.interactions import IdMap, Interactions
 from recstore.model.trainers import regularization_for

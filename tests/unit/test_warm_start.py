@@ -8,7 +8,7 @@ import pytest
 
 from recstore.definition import Confidence, Definition, Hyperparameters, Source
 from recstore.evaluation.curves import LearningCurve
-from recstore.evaluation.model import fit as fit_model
+from recstore.evaluation.fitted import fit as fit_model
 from recstore.evaluation.splits import by_share
 from recstore.model import held_out
 from recstore.model.confidence import fit
