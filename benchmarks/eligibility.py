@@ -18,12 +18,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recstore import migrate, operations, registry
+from recstore import registry
 from recstore.config import Settings
 from recstore.definition import Candidates, Definition, Publication, Source, Storage
 from recstore.embedded import temporary_server
 from recstore.model import vectors
 from recstore.model.interactions import IdMap, Interactions
+from recstore.operations import jobs, schema
 from recstore.postgres.connection import Connection, connect
 from recstore.publication import building, flipping, generations
 from recstore.runs import Run
@@ -186,12 +187,12 @@ def main() -> None:
         settings = Settings(database_url=url, home=Path("/nonexistent"))
         connection = connect(url)
         connection.execute("SET jit = off")
-        migrate.upgrade(connection, url, settings)
+        schema.upgrade(connection, url, settings)
         number = load(connection, options.items, seen, random)
         definition = Definition(
             source=Source(table="shop.views"), publication=Publication(), storage=Storage(dimensions=options.factors)
         )
-        operations.create(connection, settings, "retail", definition)
+        jobs.create(connection, settings, "retail", definition)
         began = time.perf_counter()
         publish(url, settings, items, users, seen)
         print(f"{options.items} items, {options.factors} factors, {options.questions} questions of each kind", end=", ")

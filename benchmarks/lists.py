@@ -21,12 +21,13 @@ from urllib.parse import quote
 import numpy as np
 import pyarrow as pa
 
-from recstore import migrate, operations, registry
+from recstore import registry
 from recstore.config import Settings
 from recstore.definition import Definition, Hyperparameters, Publication, Source, Storage
 from recstore.embedded import temporary_server
 from recstore.model import vectors
 from recstore.model.interactions import IdMap, Interactions
+from recstore.operations import jobs, schema
 from recstore.postgres.connection import Connection, connect
 from recstore.publication import barriers, building, generations, loading
 from recstore.publication.loading import Scalars
@@ -80,7 +81,7 @@ def publish(url: str, settings: Settings, pairs: Interactions, factors: int, ran
             training={},
         )
         building.build(run, generation, content)
-        operations.finish(run, generation, settings.flip_wait)
+        jobs.finish(run, generation, settings.flip_wait)
 
 
 def bare(users: int, items: int, factors: int, random: np.random.Generator) -> float:
@@ -125,7 +126,7 @@ def main() -> None:
         began = time.perf_counter()
         with connect(url) as connection:
             connection.execute("CREATE EXTENSION vector")
-            migrate.upgrade(connection, url, settings)
+            schema.upgrade(connection, url, settings)
             pairs = interactions(given.users, given.items, given.views, random)
             fill(connection, pairs)
             definition = Definition(

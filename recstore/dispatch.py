@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
-from recstore import operations, registry, requests, schedule
+from recstore import registry, requests, schedule
 from recstore.config import Settings
 from recstore.errors import RecstoreError, RunInProgress
+from recstore.operations import jobs
 from recstore.postgres.connection import Connection, connect, one_line, plain_errors
 from recstore.publication import flipping, generations
 from recstore.runs import LISTS_NAMESPACE, abandon, give_lock, take_lock
@@ -158,8 +159,8 @@ def _tidy(url: str, connection: Connection, settings: Settings, row: dict[str, A
     if row["blocked"]:
         generations.advance_attached(connection, recommender)
     if row["ready"] and not flipping.look_again(connection, recommender):
-        operations.publish(url, settings, row["name"])
+        jobs.publish(url, settings, row["name"])
         done.published.append(row["name"])
     elif row["abandoned"] or (row["leftovers"] and not generations.held_up(connection, recommender)):
-        operations.prune(url, settings, row["name"])
+        jobs.prune(url, settings, row["name"])
         done.tidied.append(row["name"])

@@ -13,7 +13,6 @@ from typing import Any
 
 from scipy.sparse import csr_matrix
 
-from recstore import operations
 from recstore.config import Settings
 from recstore.definition import Definition, Source
 from recstore.errors import GateRefused, SourceShrunk
@@ -23,7 +22,8 @@ from recstore.model import confidence, filters, held_out, trainers, vectors, war
 from recstore.model.held_out import HeldOut
 from recstore.model.interactions import Interactions, SourceReport
 from recstore.model.trainers import Factors, FoldIn, Matrix, Trainer
-from recstore.operations import Outcome
+from recstore.operations import jobs
+from recstore.operations.jobs import Outcome
 from recstore.publication import building, generations, stored
 from recstore.publication.stored import Stored
 from recstore.runs import Reporter, Run
@@ -54,7 +54,7 @@ def retrain(
         recommender, definition = run.recommender, run.recommender.definition
         hyperparameters = definition.hyperparameters
         force = force or any(row["force"] for row in run.requests)
-        generation = operations.prepare(run)
+        generation = jobs.prepare(run)
         pulled, report, snapshot = read_source(run)
         if requested and (skipped := _skipped(run, snapshot["digest"])):
             return skipped
@@ -91,7 +91,7 @@ def retrain(
             item_vectors = vectors.item_vectors(factors.item_factors, recommender.dimensions)
             user_vectors = vectors.user_vectors(user_factors, recommender.dimensions)
             details |= {"dimensions": recommender.dimensions, "type": recommender.vector_type}
-            operations.advance(run, generation)
+            jobs.advance(run, generation)
 
         building.build(
             run,
@@ -111,7 +111,7 @@ def retrain(
                 metrics=verdict.as_dict() if verdict else None,
             ),
         )
-        return operations.finish(run, generation, settings.flip_wait)
+        return jobs.finish(run, generation, settings.flip_wait)
 
 
 def read_source(run: Run) -> tuple[Interactions, SourceReport, dict[str, Any]]:

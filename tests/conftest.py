@@ -20,10 +20,11 @@ import numpy as np
 import psycopg
 import pytest
 
-from recstore import cli, migrate, operations, pipeline, registry
+from recstore import cli, pipeline, registry
 from recstore.config import Settings
 from recstore.definition import Definition, Hyperparameters, Publication, Source
 from recstore.embedded import Server, temporary_server
+from recstore.operations import jobs, schema
 from recstore.postgres.connection import Connection, connect
 from recstore.publication import calibration
 from recstore.sql.objects import Registered
@@ -77,7 +78,7 @@ class Database:
             )
             return registry.get(connection, name)
 
-    def retrain(self, name: str = "retail", **more: object) -> operations.Outcome:
+    def retrain(self, name: str = "retail", **more: object) -> jobs.Outcome:
         return pipeline.retrain(self.url, self.settings, name, **more)  # type: ignore[arg-type]
 
 
@@ -133,7 +134,7 @@ def shop_template(server: Server, empty_template: str) -> str:
     """Migrated, with a small shop: see `planted_views`."""
     database = make_database(server, empty_template)
     with database.connect() as connection:
-        migrate.upgrade(connection, database.url, database.settings)
+        schema.upgrade(connection, database.url, database.settings)
     with database.connect("application") as connection:
         make_shop(connection)
     for connection in database.opened:

@@ -13,10 +13,10 @@ from conftest import Database, planted_views, superuser
 from numpy.typing import NDArray
 from psycopg.rows import dict_row
 
-from recstore import operations
 from recstore.config import Settings
 from recstore.model import vectors
 from recstore.model.interactions import IdMap, Interactions
+from recstore.operations import jobs
 from recstore.publication import barriers, building, generations
 from recstore.runs import Reporter, Run
 
@@ -85,16 +85,16 @@ class Generations:
         self.seen = np.zeros((USERS, ITEMS), dtype=np.bool_)
         self.seen[self.interactions.user_index, self.interactions.item_index] = True
 
-    def publish(self, settings: Settings | None = None, reporter: Reporter | None = None) -> operations.Outcome:
+    def publish(self, settings: Settings | None = None, reporter: Reporter | None = None) -> jobs.Outcome:
         """Everything that a retrain does but reading and training."""
         settings = settings or self.database.settings
         with Run(self.database.url, settings, self.name, "retrain", reporter) as run:
             with run.stage("prepare"):
-                operations.clean(run)
+                jobs.clean(run)
                 generation = run.generation = generations.next_of(run.connection, settings, run.recommender)
                 barriers.advance(run.connection, generation, run.recommender.parents())
             building.build(run, generation, self._content(generation, run.recommender.dimensions))
-            return operations.finish(run, generation, settings.flip_wait)
+            return jobs.finish(run, generation, settings.flip_wait)
 
     def _content(self, generation: int, dimensions: int) -> building.Content:
         random = np.random.default_rng(generation)

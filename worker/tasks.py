@@ -18,7 +18,7 @@ from celery.utils.log import get_task_logger
 
 from recstore import dispatch as dispatcher
 from recstore import lists as batch_lists
-from recstore import operations, pipeline, requests
+from recstore import pipeline, requests
 from recstore.config import Settings, load_settings
 from recstore.errors import (
     BrokerUnreachable,
@@ -28,6 +28,7 @@ from recstore.errors import (
     RecstoreError,
     RunInProgress,
 )
+from recstore.operations import jobs
 from recstore.postgres.connection import connect, plain_errors
 from recstore.servers import database_url
 from recstore.sql.revision import require_current
@@ -40,8 +41,8 @@ log = get_task_logger(__name__)
 
 JOBS: dict[requests.Job, Callable[..., Any]] = {
     "retrain": pipeline.retrain,
-    "reindex": operations.reindex,
-    "prune": operations.prune,
+    "reindex": jobs.reindex,
+    "prune": jobs.prune,
     "lists": batch_lists.write_defined,
 }
 

@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from recstore import questions, registry
+from recstore import registry
 from recstore.api.base import Part
+from recstore.operations import questions
+from recstore.operations.questions import Question
 from recstore.postgres.connection import Connection
-from recstore.questions import Question
 from recstore.rows import Popular, Recommended, Similar
 from recstore.rows.results import Id
 from recstore.sql.objects import Registered

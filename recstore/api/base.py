@@ -9,11 +9,12 @@ from typing import Any
 import sqlalchemy as sa
 from pydantic import BaseModel, InstanceOf
 
-from recstore import managing, options
+from recstore import options
 from recstore.api.arguments import checked
 from recstore.config import Settings, load_settings
 from recstore.definition import Definition
 from recstore.errors import PublicationOfEverything
+from recstore.operations import recommenders
 from recstore.postgres.connection import Connection
 from recstore.servers import database_url
 from recstore.sql import revision
@@ -79,6 +80,6 @@ def _sections(given: Given) -> dict[str, Any]:
 
 def check_publications(opened: Connection, yes: bool) -> None:
     """Raises PublicationOfEverything where a publication FOR ALL TABLES would carry generations along, unless `yes`."""
-    names = managing.publications_of_everything(opened)
+    names = recommenders.publications_of_everything(opened)
     if names and not yes:
         raise PublicationOfEverything(publications=", ".join(names))

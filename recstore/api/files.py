@@ -11,7 +11,7 @@ from recstore.files.examining import Wanted, examine, wanted_of
 from recstore.files.layout import Given
 from recstore.files.opening import opened, refuse_to_overwrite
 from recstore.files.writing import write
-from recstore.operations import Outcome
+from recstore.operations.jobs import Outcome
 from recstore.rows import Loaded
 from recstore.runs import Reporter, Silent
 

@@ -3,9 +3,10 @@
 import time
 from typing import Any
 
-from recstore import migrate, requests, watching
+from recstore import requests, watching
 from recstore.api.base import Part
 from recstore.errors import InvalidInput, RequestFailed, StillOpen
+from recstore.operations import schema
 from recstore.postgres import grants
 from recstore.requests import Job
 from recstore.rows import Request, Revision, Statements, Upgraded
@@ -98,13 +99,13 @@ class Schema(Part):
         """Brings the database to this version: recstore's schema, then every recommender's functions and views. Idempotent;
         readers read on. Raises MigrationBlocked, ExtensionMissing, .."""
         with self._connection() as opened:
-            done = migrate.upgrade(opened, self.url, self.settings)
+            done = schema.upgrade(opened, self.url, self.settings)
             return Upgraded(done, readiness.current(opened))
 
     def downgrade(self, revision: str) -> Revision:
         """Goes back to an earlier revision, "base" being none. Refused while there are recommenders; nobody is asked."""
         with self._connection() as opened:
-            migrate.downgrade(self.url, revision)
+            schema.downgrade(self.url, revision)
             return Revision(readiness.current(opened), readiness.head())
 
     def current(self) -> Revision:
@@ -116,7 +117,7 @@ class Schema(Part):
         """Raises SchemaMissing, SchemaOutdated, SchemaTooNew or RecstoreError unless the database is as this version declares
         it."""
         with self._current() as opened:
-            migrate.check(self.url)
+            schema.check(self.url)
             return Revision(readiness.current(opened), readiness.head())
 
     def grant(self, role: str, *, requests: bool = True) -> Statements:

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from recstore import lists as batch
-from recstore import managing, operations, pipeline
+from recstore import pipeline
 from recstore.api.base import Part
 from recstore.lists import Made
-from recstore.operations import Outcome
+from recstore.operations import jobs, recommenders
+from recstore.operations.jobs import Outcome
 from recstore.rows import Generation, Pruned, RolledBack
 from recstore.runs import Reporter
 
@@ -34,26 +35,26 @@ class Jobs(Part):
     def reindex(self, name: str, *, reporter: Reporter | None = None) -> Outcome:
         """Rebuilds the indexes of the live generation and calibrates it again, while readers go on. Raises NotTrained,
         ReindexBlocked, RunInProgress."""
-        return operations.reindex(self.url, self.settings, name, reporter=reporter)
+        return jobs.reindex(self.url, self.settings, name, reporter=reporter)
 
     def publish(self, name: str, *, now: bool = False, wait: float = 0, reporter: Reporter | None = None) -> Outcome:
         """Makes a generation live that is ready but had to wait: if nobody holds it up any more within `wait` seconds, or
         `now`, whomever that disturbs (`warnings` name them). Raises NothingReady."""
-        return operations.publish(self.url, self.settings, name, now=now, wait=wait, reporter=reporter)
+        return jobs.publish(self.url, self.settings, name, now=now, wait=wait, reporter=reporter)
 
     def generations(self, name: str, *, all: bool = False) -> list[Generation]:
         """The generations, the oldest first; with `all` also those that are pruned. Raises RecommenderNotFound."""
         with self._current() as opened:
-            return [Generation.of(row) for row in managing.generations(opened, name, pruned=all)]
+            return [Generation.of(row) for row in recommenders.generations(opened, name, pruned=all)]
 
     def rollback(self, name: str, *, to: int | None = None) -> RolledBack:
         """Makes an earlier generation live again, at once: `to`, or the newest before the live one. Undo it with `to`. Raises
         NothingToRollBack, GenerationNotFound, NotTrained."""
-        return RolledBack(*operations.roll_back(self.url, name, to=to))
+        return RolledBack(*jobs.roll_back(self.url, name, to=to))
 
     def prune(self, name: str, *, keep: int | None = None, reporter: Reporter | None = None) -> Pruned:
         """Removes old generations and what dead runs left; `keep` so many, the live one included."""
-        done = operations.prune(self.url, self.settings, name, keep=keep, reporter=reporter)
+        done = jobs.prune(self.url, self.settings, name, keep=keep, reporter=reporter)
         return Pruned(done["pruned"], done.get("postponed", {}), done.get("retained", {}))
 
     def recommend_all(

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any, TypeVar
 
-from recstore import managing, operations, registry
+from recstore import registry
 from recstore.api.base import Given, Part, check_publications, definition_of
+from recstore.operations import jobs, recommenders
 from recstore.rows import Created, Described, Dropped, Generation, Listed, Statements
 from recstore.runs import Reporter
 from recstore.source import inspect as sources
@@ -37,9 +38,9 @@ class Managing(Part):
         wanted = definition_of(name, None, definition, file, titles, settings)
         with self._current() as opened:
             check_publications(opened, yes)
-            recommender = managing.create(opened, self.settings, name, wanted)
+            recommender = recommenders.create(opened, self.settings, name, wanted)
             lookup = sources.check_lookup(opened, name)
-            return _described(Created, managing.described(opened, recommender), lookup=lookup)
+            return _described(Created, recommenders.described(opened, recommender), lookup=lookup)
 
     def list(self) -> Listing:
         """Every recommender, with what is live and how the last run went."""
@@ -49,7 +50,7 @@ class Managing(Part):
     def show(self, name: str) -> Described:
         """A recommender's configuration, what is live, how it was calibrated. Raises RecommenderNotFound."""
         with self._current() as opened:
-            return _described(Described, managing.described(opened, registry.get(opened, name)))
+            return _described(Described, recommenders.described(opened, registry.get(opened, name)))
 
     def alter(
         self,
@@ -70,7 +71,7 @@ class Managing(Part):
         with self._current() as opened:
             recommender = registry.get(opened, name)
             wanted = definition_of(name, recommender.definition, definition, file, titles, settings)
-            altered = managing.alter(
+            altered = recommenders.alter(
                 opened,
                 self.url,
                 self.settings,
@@ -80,7 +81,7 @@ class Managing(Part):
                 readers_may_fail=yes,
                 reporter=reporter,
             )
-            return _described(Described, managing.described(opened, altered))
+            return _described(Described, recommenders.described(opened, altered))
 
     def grant(self, name: str, role: str, *, people: bool = False) -> Statements:
         """Lets an application's role read the recommender, with `people` also what shows people. What its owner has to grant
@@ -92,7 +93,7 @@ class Managing(Part):
         """Drops a recommender: its schema with all generations, its runs. Nobody is asked. Raises RecommenderNotFound,
         RunInProgress, and DependentObjects where other objects depend on it, unless `cascade` drops them too."""
         with self._current() as opened:
-            dropped = operations.drop(opened, self.settings, registry.get(opened, name), cascade=cascade)
+            dropped = jobs.drop(opened, self.settings, registry.get(opened, name), cascade=cascade)
             return Dropped(name, dropped)
 
 

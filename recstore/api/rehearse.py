@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recstore import dry_run, lists, managing, registry, toml
+from recstore import lists, registry, toml
 from recstore.api.base import Given, Part, definition_of
 from recstore.api.begin import definition_for
 from recstore.api.files import lines, names, run_load
@@ -13,6 +13,7 @@ from recstore.config import Settings
 from recstore.exchange import importing
 from recstore.files.examining import wanted_of
 from recstore.files.layout import Given as TextLayout
+from recstore.operations import dry_run, recommenders
 from recstore.postgres import grants
 from recstore.rows import Loaded, Statements
 from recstore.runs import Reporter
@@ -75,7 +76,7 @@ class Rehearsal(Part):
         """Of making a recommender."""
         wanted = definition_of(name, None, definition, file, titles, settings)
         with self._current() as opened:
-            managing.check_lists(opened, name, wanted)
+            recommenders.check_lists(opened, name, wanted)
             return Statements(tuple(dry_run.create(opened, self.settings, name, wanted)))
 
     def alter(
@@ -93,8 +94,8 @@ class Rehearsal(Part):
         with self._current() as opened:
             recommender = registry.get(opened, name)
             wanted = definition_of(name, recommender.definition, definition, file, titles, settings)
-            managing.check_lists(opened, name, wanted, recommender)
-            managing.needs_resize(opened, recommender, wanted, resize)
+            recommenders.check_lists(opened, name, wanted, recommender)
+            recommenders.needs_resize(opened, recommender, wanted, resize)
             return Statements(tuple(dry_run.alter(opened, self.settings, recommender, wanted, readers_may_fail=yes)))
 
     def grant(self, name: str, role: str, *, people: bool = False) -> Statements:

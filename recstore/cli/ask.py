@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
-from recstore import questions, registry
+from recstore import registry
 from recstore.cli.context import Json, Name, current, say, show_rows, state
+from recstore.operations import questions
 from recstore.postgres.connection import Connection
 
 K = Annotated[int, typer.Option("--k", "-k", help="Rows wanted.", metavar="N")]

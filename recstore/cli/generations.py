@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from recstore import dry_run, managing, operations, registry
+from recstore import registry
 from recstore.cli import completion
 from recstore.cli.context import (
     DryRun,
@@ -20,6 +20,7 @@ from recstore.cli.context import (
     show_statements,
     state,
 )
+from recstore.operations import dry_run, jobs, recommenders
 from recstore.progress import StageReporter, pruned_words
 from recstore.servers import database_url
 
@@ -34,7 +35,7 @@ def register(app: typer.Typer) -> None:
     app.command()(prune)
 
 
-def tell_outcome(outcome: operations.Outcome, name: str) -> None:
+def tell_outcome(outcome: jobs.Outcome, name: str) -> None:
     """How it ended, for people or programs; exit code READY where the generation is not live yet."""
     if state.json:
         show(vars(outcome))
@@ -63,7 +64,7 @@ def publish(
         return
     given = settings()
     with StageReporter(state.errors).showing() as reporter:
-        outcome = operations.publish(database_url(given), given, name, now=now, wait=wait, reporter=reporter)
+        outcome = jobs.publish(database_url(given), given, name, now=now, wait=wait, reporter=reporter)
     tell_outcome(outcome, name)
 
 
@@ -77,7 +78,7 @@ def generations(
     Example: recstore generations retail
     """
     with current() as (opened, _, _settings):
-        rows = managing.generations(opened, name, pruned=every)
+        rows = recommenders.generations(opened, name, pruned=every)
         columns = ["generation", "state", "run", "factors", "users", "items", "ready_at", "last_live_at", "reason"]
         show_rows(rows, columns)
 
@@ -104,7 +105,7 @@ def rollback(
             show_statements(dry_run.roll_back(opened, registry.get(opened, name), to))
         return
     given = settings()
-    before, now = operations.roll_back(database_url(given), name, to=to)
+    before, now = jobs.roll_back(database_url(given), name, to=to)
     if json:
         show({"was_live": before, "live": now})
     say(f"generation {now} of {name} is live (was {before}); undo with: recstore rollback {name} --to {before}")
@@ -141,7 +142,7 @@ def prune(
             back = "None can be rolled back to then." if keep == 1 else f"Only {keep - 1} can be rolled back to then."
             confirm(f"{name} keeps {kept} generations, not {keep}. {back} Remove the others?", yes)
     with StageReporter(state.errors).showing() as reporter:
-        done = operations.prune(url, given, name, keep=keep, reporter=reporter)
+        done = jobs.prune(url, given, name, keep=keep, reporter=reporter)
     if json:
         show(done)
         return

@@ -4,10 +4,11 @@ from typing import Annotated
 
 import typer
 
-from recstore import operations, pipeline
+from recstore import pipeline
 from recstore.cli.context import Force, Json, Name, say, settings, show, state
 from recstore.cli.generations import tell_outcome
 from recstore.cli.measured import Device
+from recstore.operations import jobs
 from recstore.progress import StageReporter
 from recstore.servers import database_url
 
@@ -43,7 +44,7 @@ def reindex(name: Name, json: Json = False) -> None:
     """
     given = settings()
     with StageReporter(state.errors).showing() as reporter:
-        outcome = operations.reindex(database_url(given), given, name, reporter=reporter)
+        outcome = jobs.reindex(database_url(given), given, name, reporter=reporter)
     if json:
         show(vars(outcome))
     say(f"generation {outcome.generation} of {name} is reindexed and calibrated; recstore show {name} tells how")

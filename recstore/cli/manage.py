@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from recstore import dry_run, managing, operations, registry, schedule, watching
+from recstore import registry, schedule, watching
 from recstore.cli import completion
 from recstore.cli.context import (
     DryRun,
@@ -26,6 +26,7 @@ from recstore.cli.definitions import definition_options
 from recstore.cli.screen import planned
 from recstore.config import Settings
 from recstore.definition import Definition
+from recstore.operations import dry_run, jobs, recommenders
 from recstore.options import laid_over, merge, read_toml
 from recstore.postgres.connection import Connection
 from recstore.progress import StageReporter, gate_words, plan_words
@@ -70,14 +71,14 @@ def create(
     definition = merge(base, given, titles)
     with current() as (opened, _, settings):
         if dry:
-            managing.check_lists(opened, name, definition)
+            recommenders.check_lists(opened, name, definition)
             show_statements(dry_run.create(opened, settings, name, definition))
             return
         warn_of_publications(opened, yes)
-        recommender = managing.create(opened, settings, name, definition)
+        recommender = recommenders.create(opened, settings, name, definition)
         lookup = sources.check_lookup(opened, name)
         if json:
-            show(managing.described(opened, recommender) | {"lookup": dataclasses.asdict(lookup)})
+            show(recommenders.described(opened, recommender) | {"lookup": dataclasses.asdict(lookup)})
             return
         say(
             f"created {name}: {recommender.user_type.value} users, {recommender.item_type.value} items,"
@@ -87,7 +88,7 @@ def create(
             say(f"retrained by the workers {_planned(opened, name)}")
         _offer_seen_table(opened, settings, recommender, lookup)
         if definition.candidates.given:
-            say(managing.candidates_words(opened, recommender))
+            say(recommenders.candidates_words(opened, recommender))
         say(f"next: recstore retrain {name}")
 
 
@@ -115,9 +116,9 @@ def _offer_seen_table(
 
 def warn_of_publications(opened: Connection, yes: bool) -> None:
     """A publication FOR ALL TABLES carries every new generation to its subscribers, and stops where they lack it."""
-    if names := ", ".join(managing.publications_of_everything(opened)):
+    if names := ", ".join(recommenders.publications_of_everything(opened)):
         confirm(
-            f"The publication {names} is FOR ALL TABLES: {managing.SUBSCRIBERS_LACK_THEM}. Create the recommender all the same?",
+            f"The publication {names} is FOR ALL TABLES: {recommenders.SUBSCRIBERS_LACK_THEM}. Create the recommender all the same?",
             yes,
         )
 
@@ -151,7 +152,7 @@ def show_one(name: Name, json: Json = False) -> None:
     Example: recstore show retail
     """
     with current() as (opened, _, _settings):
-        described = managing.described(opened, registry.get(opened, name))
+        described = recommenders.described(opened, registry.get(opened, name))
         schedule = _planned(opened, name)
     if json:
         show(described)
@@ -237,16 +238,16 @@ def alter(
         base = laid_over(recommender.definition.model_dump(mode="json"), read_toml(file, name) if file else {})
         definition = merge(base, given, titles)
         if dry:
-            managing.check_lists(opened, name, definition, recommender)
-            managing.needs_resize(opened, recommender, definition, resize)
+            recommenders.check_lists(opened, name, definition, recommender)
+            recommenders.needs_resize(opened, recommender, definition, resize)
             show_statements(dry_run.alter(opened, settings, recommender, definition, readers_may_fail=yes))
             return
         with StageReporter(state.errors).showing() as reporter:
-            altered = managing.alter(
+            altered = recommenders.alter(
                 opened, url, settings, recommender, definition, resize=resize, readers_may_fail=yes, reporter=reporter
             )
         if json:
-            show(managing.described(opened, altered))
+            show(recommenders.described(opened, altered))
         elif definition == recommender.definition:
             say(f"{name} is as it was")
             return
@@ -256,7 +257,7 @@ def alter(
             )
             say(f"altered {name}: {by}")
         if definition.candidates != recommender.definition.candidates:
-            say(f"altered {name}: " + managing.candidates_words(opened, altered))
+            say(f"altered {name}: " + recommenders.candidates_words(opened, altered))
         if definition.lists != recommender.definition.lists:
             say(f"altered {name}: {_lists_words(definition)}")
         live = {section: getattr(recommender.definition, section) for section in ("schedule", "candidates", "lists")}
@@ -305,7 +306,7 @@ def drop(
             also = f", and with it {', '.join(found)}" if found else ""
             confirm(f"Drop the recommender {name} with all its generations{also}?", yes)
         asked = [row["request"] for row in watching.asked(opened, name, n=1000, open=True)]
-        dropped = operations.drop(opened, settings, recommender, cascade=cascade)
+        dropped = jobs.drop(opened, settings, recommender, cascade=cascade)
         if json:
             show({"dropped": name, "with": dropped})
         say(f"dropped {name}" + (f" and {', '.join(dropped)}" if dropped else ""))

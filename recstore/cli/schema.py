@@ -4,11 +4,12 @@ from typing import Annotated
 
 import typer
 
-from recstore import dry_run, migrate, registry
+from recstore import registry
 from recstore.cli import completion
 from recstore.cli.context import DryRun, Json, Yes, confirm, connection, say, show, show_statements
 from recstore.cli.context import current as connected
 from recstore.errors import RecstoreError
+from recstore.operations import dry_run, schema
 from recstore.postgres import grants
 from recstore.sql import objects
 from recstore.sql import revision as readiness
@@ -32,7 +33,7 @@ def upgrade(dry: DryRun = False, json: Json = False) -> None:
         if dry:
             show_statements(dry_run.upgrade(opened, given))
             return
-        done = migrate.upgrade(opened, url, given)
+        done = schema.upgrade(opened, url, given)
         if json:
             show({"done": done, "revision": readiness.current(opened)})
         for sentence in done or [f"already at revision {readiness.current(opened)}"]:
@@ -66,7 +67,7 @@ def downgrade(
             show_statements(dry_run.downgrade(opened, revision))
             return
         confirm(f"Downgrade recstore's schema to {revision}?", yes)
-        migrate.downgrade(url, revision)
+        schema.downgrade(url, revision)
         if json:
             show({"revision": readiness.current(opened)})
         say(f"downgraded to {revision}")
@@ -93,7 +94,7 @@ def check(json: Json = False) -> None:
     """
     with connection() as (opened, url, _):
         readiness.require_current(opened)
-        migrate.check(url)
+        schema.check(url)
         if json:
             show({"checked": True, "revision": readiness.current(opened)})
         say("the database is as this version declares it")

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from recstore import embedded, migrate
+from recstore import embedded
 from recstore.cli.context import current, say, settings, state, use_json
 from recstore.config import Settings
+from recstore.operations import schema
 from recstore.servers import celery, celery_environment, celery_worker
 from recstore.sql import revision
 
@@ -64,7 +65,7 @@ def _database(given: Settings, processes: embedded.Foreground) -> str:
             return given.database_url
     url = processes.postgres().url
     with revision.opened(url) as opened:
-        for sentence in migrate.upgrade(opened, url, given):
+        for sentence in schema.upgrade(opened, url, given):
             say(sentence)
     return url
 

@@ -9,10 +9,11 @@ from typing import Any
 
 from rich.console import Console
 
-from recstore import embedded, migrate, operations, pipeline, questions, registry
+from recstore import embedded, pipeline, registry
 from recstore.config import Settings
 from recstore.definition import Definition, Source, Titles
 from recstore.errors import RecommenderNotFound
+from recstore.operations import jobs, questions, schema
 from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.progress import StageReporter
 from recstore.sql.objects import Registered
@@ -71,7 +72,7 @@ def run(settings: Settings, console: Console, program: str = "recstore") -> dict
         told[0] = f"PostgreSQL {server.version} with pgvector, data in {settings.home.absolute()}"
     with connect(server.url) as connection, plain_errors("running the demo", connection):
         with step("migrate") as told:
-            told[0] = "; ".join(migrate.upgrade(connection, server.url, settings)) or "recstore's schema is up to date"
+            told[0] = "; ".join(schema.upgrade(connection, server.url, settings)) or "recstore's schema is up to date"
         with step("shop") as told:
             told[0] = load_shop(connection)
             connection.execute(ROLES)
@@ -121,7 +122,7 @@ def _create(connection: Connection, settings: Settings) -> str:
             source=Source(table="shop.views", item="product_id", value="view_count"),
             titles=Titles(table="shop.products", item="product_id", title="title"),
         )
-        operations.create(connection, settings, NAME, definition)
+        jobs.create(connection, settings, NAME, definition)
         return f"recommender {NAME} over shop.views"
 
 

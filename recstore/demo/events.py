@@ -11,12 +11,13 @@ from typing import Any
 
 from rich.console import Console
 
-from recstore import embedded, migrate, operations
+from recstore import embedded
 from recstore.config import Settings
 from recstore.definition import Definition, Hyperparameters, Publication, Schedule, Source, Titles
 from recstore.demo.story import Story
 from recstore.demo.traffic import Arrivals, Reader
 from recstore.errors import RecstoreError
+from recstore.operations import jobs, schema
 from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.servers import celery, celery_environment, celery_worker
 
@@ -127,7 +128,7 @@ def _fresh_database(server: embedded.Server, settings: Settings) -> str:
         connection.execute(f'DROP DATABASE IF EXISTS "{server.database}" WITH (FORCE)')
         connection.execute(f'CREATE DATABASE "{server.database}"')
     with connect(server.url) as connection:
-        migrate.upgrade(connection, server.url, settings)
+        schema.upgrade(connection, server.url, settings)
     return server.url
 
 
@@ -142,7 +143,7 @@ def _create(connection: Connection, settings: Settings, seconds: float) -> str:
         publication=Publication(search="exact"),
         schedule=Schedule(cron=f"*/{every} * * * * *"),
     )
-    operations.create(connection, settings, "retail", definition)
+    jobs.create(connection, settings, "retail", definition)
     return f"recommender retail over shop.events, schedule {definition.schedule.cron}: every {every} s"
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from recstore.doctor.checks import check
 from recstore.doctor.findings import Finding, ok, warning
 from recstore.doctor.subject import Subject
-from recstore.managing import SUBSCRIBERS_LACK_THEM, publications_of_everything
+from recstore.operations.recommenders import SUBSCRIBERS_LACK_THEM, publications_of_everything
 
 OWN_SCHEMAS = ("recstore", "recstore_private")
 

@@ -14,7 +14,7 @@ import psycopg
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recstore import operations, pipeline, registry
+from recstore import pipeline, registry
 from recstore.config import Settings
 from recstore.definition import Definition
 from recstore.errors import NoRoom, NothingToImportInto, RecommenderNotFound, RecstoreError, SourceEmpty
@@ -22,6 +22,7 @@ from recstore.exchange import reading
 from recstore.exchange.against_live import as_stored, check_fold_in, fallen, guard, judge, live_to_compare, python_ids
 from recstore.exchange.fitting import Fitted, fit
 from recstore.model.interactions import IdMap, Interactions
+from recstore.operations import jobs
 from recstore.postgres.connection import Connection, connect, one_line, plain_errors
 from recstore.publication import building, generations
 from recstore.runs import Reporter, Run, Silent, take_lock
@@ -80,7 +81,7 @@ def import_generation(
     create: bool = False,
     force: bool = False,
     reporter: Reporter | None = None,
-) -> operations.Outcome:
+) -> jobs.Outcome:
     """Publishes the file at `path` as the next generation of recommender `name`. With `create`, a recommender that is not
     there is made as the file says, and gone again if the import fails; a warning says so where it stays, since its generation
     went live before the error or another run is at work on it. With `force`, also what holds far less than the live generation
@@ -167,7 +168,7 @@ def _take_back(url: str, settings: Settings, name: str, reporter: Reporter) -> N
             take_lock(connection, made)  # nothing flips between the look and the drop
             live = generations.live(connection, made)
             if live is None:
-                operations.drop(connection, settings, made)
+                jobs.drop(connection, settings, made)
                 return
         finally:
             connection.close()
@@ -183,7 +184,7 @@ def _take_back(url: str, settings: Settings, name: str, reporter: Reporter) -> N
 
 def _publish(
     url: str, settings: Settings, name: str, fitted: Fitted, force: bool, reporter: Reporter | None
-) -> operations.Outcome:
+) -> jobs.Outcome:
     about = fitted.about
     with Run(url, settings, name, "import", reporter, require_current) as run:
         recommender = run.recommender
@@ -194,7 +195,7 @@ def _publish(
             guard(run, fitted, force)
         if not fitted.has_users:
             run.warn("The file has no users: recommend() answers everybody with popular items until the next retrain.")
-        generation = operations.prepare(run)
+        generation = jobs.prepare(run)
         new = as_stored(fitted, generation, recommender)
         live = live_to_compare(run, new)
         pulled = _pulled(run) if live is not None or recommender.definition.source.seen == "published" else None
@@ -224,7 +225,7 @@ def _publish(
             mean_preference=fitted.mean(recommender.dimensions),
         )
         building.build(run, generation, content)
-        return operations.finish(run, generation, settings.flip_wait)
+        return jobs.finish(run, generation, settings.flip_wait)
 
 
 def _origin(fitted: Fitted) -> dict[str, Any]:

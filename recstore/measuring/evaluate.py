@@ -13,7 +13,7 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 
-from recstore import questions, registry
+from recstore import registry
 from recstore.config import Settings
 from recstore.definition import Definition, Source
 from recstore.errors import InvalidInput, SourceInvalid
@@ -24,6 +24,7 @@ from recstore.measuring.measure import Measured, Store, Wanted, described, measu
 from recstore.measuring.steps import Steps
 from recstore.model import filters, trainers
 from recstore.model.interactions import Interactions
+from recstore.operations import questions
 from recstore.postgres.connection import Connection, connect, one_line, plain_errors
 from recstore.runs import Reporter, Silent
 from recstore.source import inspect as sources

@@ -11,11 +11,12 @@ from contextlib import contextmanager, suppress
 
 import psycopg
 
-from recstore import operations, registry
+from recstore import registry
 from recstore.config import Settings
 from recstore.definition import Candidates, Definition, Filters, Gate, Publication, Schedule, Source
 from recstore.errors import RecommenderNotFound, RecstoreError, SchemaNameTaken
 from recstore.model.interactions import Interactions
+from recstore.operations import jobs
 from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.postgres.names import quoted
 from recstore.publication import loading
@@ -64,7 +65,7 @@ def scratch(
         try:
             with plain_errors(f"making {name!r}", guard):
                 table = _load(guard, name, interactions, user_type, item_type, kept=keep is not None)
-            recommender = operations.create(guard, settings, name, _definition(definition, table))
+            recommender = jobs.create(guard, settings, name, _definition(definition, table))
             yield recommender
         except BaseException:
             _take_away(url, settings, name, reporter)
@@ -154,7 +155,7 @@ def _take_away(url: str, settings: Settings, name: str, reporter: Reporter) -> N
 def _remove(connection: Connection, settings: Settings, name: str) -> None:
     with plain_errors(f"removing {name!r}", connection):
         with suppress(RecommenderNotFound):
-            operations.drop(connection, settings, registry.get(connection, name))
+            jobs.drop(connection, settings, registry.get(connection, name))
         connection.execute(f"DROP SCHEMA IF EXISTS {quoted(name + '_data')} CASCADE")
 
 

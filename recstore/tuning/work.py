@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 
-from recstore import operations, registry
+from recstore import registry
 from recstore.config import Settings
 from recstore.definition import Definition
 from recstore.errors import (
@@ -32,6 +32,7 @@ from recstore.measuring import evaluate
 from recstore.measuring.evaluate import TestPairs
 from recstore.measuring.measure import Wanted
 from recstore.measuring.steps import Steps
+from recstore.operations import jobs
 from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.requests import CHANNEL
 from recstore.runs import Reporter, Silent
@@ -336,7 +337,7 @@ def adopt(
                     f" more (readers of the views may wait a moment): recstore tune {name} --study {study} --adopt"
                     " --resize"
                 )
-            operations.resize(url, settings, name, factors, reporter=reporter)
+            jobs.resize(url, settings, name, factors, reporter=reporter)
             recommender = registry.get(connection, name)
         changed = better != recommender.definition
         if changed:

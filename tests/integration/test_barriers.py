@@ -13,11 +13,12 @@ from conftest import VERSION, Database, superuser
 from psycopg import errors as pg
 from support import Generations, Hook, look, states, until
 
-from recstore import operations, registry
+from recstore import registry
 from recstore.config import Settings
 from recstore.definition import Publication
 from recstore.embedded import tool_path
 from recstore.errors import NothingReady
+from recstore.operations import jobs
 from recstore.postgres.connection import Connection
 from recstore.publication import barriers, generations
 
@@ -90,15 +91,15 @@ def test_an_idle_transaction_holds_up_the_flip_until_it_ends(
     assert any(blocker in warning for warning in outcome.warnings)
 
     assert served(made, session, 2)
-    again = operations.publish(shop.url, quick, "retail")
+    again = jobs.publish(shop.url, quick, "retail")
     assert (again.live, again.blockers) == (False, outcome.blockers)
     assert served(made, session, 2)
     session.execute("COMMIT")
-    assert operations.publish(shop.url, shop.settings, "retail").live
+    assert jobs.publish(shop.url, shop.settings, "retail").live
     assert waits_for(shop) == {"ready_generation": None, "waits_for": None}
     assert served(made, session, 3)
     with pytest.raises(NothingReady):
-        operations.publish(shop.url, quick, "retail")
+        jobs.publish(shop.url, quick, "retail")
 
 
 def test_a_run_waits_while_it_may_and_flips_when_the_session_ends(
@@ -123,7 +124,7 @@ def test_publish_now_flips_at_once_and_says_whom_it_disturbs(
     session = idle(shop, role, VIEWS)
     made.publish(quick)
     assert not made.publish(quick).live
-    outcome = operations.publish(shop.url, quick, "retail", now=True)
+    outcome = jobs.publish(shop.url, quick, "retail", now=True)
     assert (outcome.generation, outcome.live, outcome.blockers) == (3, True, ())
     assert any("Published at once" in w and f"process {session.info.backend_pid} " in w for w in outcome.warnings)
     assert served(made, session, 3)  # alive, and its next statement is planned anew
@@ -139,7 +140,7 @@ def test_publish_now_invalidates_what_missed_the_attach(
     made.publish(quick)
     invalidated = []
     monkeypatch.setattr(barriers, "invalidate", lambda _, parents: invalidated.append((len(parents), states(shop)[3])))
-    operations.publish(shop.url, quick, "retail", now=True)
+    jobs.publish(shop.url, quick, "retail", now=True)
     assert invalidated == [(2, "live")]
     session.execute("COMMIT")
 
@@ -188,7 +189,7 @@ def test_a_running_dump_holds_up_the_flip_and_is_complete(
         assert (outcome.generation, outcome.live) == (3, False)
         assert "pg_dump" in outcome.blockers[0]
         assert "pg_dump" in waits_for(shop)["waits_for"]
-        kept = operations.prune(shop.url, quick, "retail", keep=1)
+        kept = jobs.prune(shop.url, quick, "retail", keep=1)
         assert kept["pruned"] == []
         assert "pg_dump" in str(kept["postponed"][1])
         gate.execute("COMMIT")
@@ -199,7 +200,7 @@ def test_a_running_dump_holds_up_the_flip_and_is_complete(
     text = (tmp_path / "dump.sql").read_text()
     rows = text[text.index("COPY retail._items_1 ") :].split("\\.\n")[0].count("\n") - 1
     assert rows == 120
-    assert operations.publish(shop.url, shop.settings, "retail").live
+    assert jobs.publish(shop.url, shop.settings, "retail").live
 
 
 def waiting_for(database: Database, relation: str) -> bool:
@@ -222,7 +223,7 @@ def test_maintenance_of_the_parents_holds_up_the_flip_without_hanging_it(
     assert [f"process {maintenance.info.backend_pid} " in blocker for blocker in outcome.blockers] == [True]
     maintenance.execute("COMMIT")
     reading.execute("COMMIT")
-    assert operations.publish(shop.url, shop.settings, "retail").live
+    assert jobs.publish(shop.url, shop.settings, "retail").live
 
 
 @pytest.mark.contract
@@ -244,13 +245,13 @@ def test_a_generation_stays_as_long_as_a_snapshot_sees_it_live(
         return
     assert states(shop) == {1: "pruning", 2: "previous", 3: "live", 4: "next"}
     assert served(made, session, 1)
-    answer = operations.prune(shop.url, quick, "retail", keep=1)
+    answer = jobs.prune(shop.url, quick, "retail", keep=1)
     assert answer["pruned"] == []
     assert list(answer["postponed"]) == [1, 2]
     assert f"process {session.info.backend_pid} (test, role {role})" in str(answer["postponed"][1])
     assert served(made, session, 1)
     session.execute("COMMIT")
-    assert operations.prune(shop.url, shop.settings, "retail", keep=1) == {"pruned": [1, 2]}
+    assert jobs.prune(shop.url, shop.settings, "retail", keep=1) == {"pruned": [1, 2]}
     assert states(shop) == {3: "live", 4: "next"}
     assert served(made, session, 3)
 
@@ -282,11 +283,11 @@ def test_an_imported_snapshot_counts_after_its_exporter_has_ended(
     assert states(shop)[1] == "pruning"
     importer = idle(shop, "application", begin, f"SET TRANSACTION SNAPSHOT '{row['snapshot']}'")
     exporter.execute("COMMIT")
-    answer = operations.prune(shop.url, quick, "retail")
+    answer = jobs.prune(shop.url, quick, "retail")
     assert answer["pruned"] == []
     assert served(made, importer, 1)
     importer.execute("COMMIT")
-    assert operations.prune(shop.url, shop.settings, "retail") == {"pruned": [1]}
+    assert jobs.prune(shop.url, shop.settings, "retail") == {"pruned": [1]}
 
 
 def test_a_standby_that_tells_its_oldest_snapshot_through_a_slot_counts(
@@ -305,12 +306,12 @@ def test_a_standby_that_tells_its_oldest_snapshot_through_a_slot_counts(
         until(lambda: look(shop, "SELECT FROM pg_replication_slots WHERE xmin IS NOT NULL"))
         made.publish(quick)
         made.publish(quick)
-        answer = operations.prune(shop.url, quick, "retail")
+        answer = jobs.prune(shop.url, quick, "retail")
         assert f"replication slot {shop.name}" in str(answer["postponed"][1])
     finally:
         standby.finish()
     until(lambda: not look(shop, "SELECT FROM pg_replication_slots"))
-    assert operations.prune(shop.url, shop.settings, "retail") == {"pruned": [1]}
+    assert jobs.prune(shop.url, shop.settings, "retail") == {"pruned": [1]}
 
 
 def test_retention(shop: Database, made: Generations) -> None:
@@ -318,9 +319,9 @@ def test_retention(shop: Database, made: Generations) -> None:
     for _ in range(3):
         assert made.publish(lasting).live
     assert states(shop) == {1: "previous", 2: "previous", 3: "previous", 4: "live", 5: "next"}
-    answer = operations.prune(shop.url, lasting, "retail", keep=1)
+    answer = jobs.prune(shop.url, lasting, "retail", keep=1)
     assert (answer["pruned"], set(answer["retained"])) == ([], {1, 2, 3})
-    assert operations.prune(shop.url, shop.settings, "retail", keep=2) == {"pruned": [1, 2]}
+    assert jobs.prune(shop.url, shop.settings, "retail", keep=2) == {"pruned": [1, 2]}
 
 
 @pytest.mark.parametrize("keep", [1, 3])
@@ -331,7 +332,7 @@ def test_keep(shop: Database, keep: int) -> None:
         made.publish()
         previous = range(max(1, generation - keep + 1), generation)
         assert states(shop) == dict.fromkeys(previous, "previous") | {generation: "live", generation + 1: "next"}
-    operations.prune(shop.url, shop.settings, "retail", keep=1)
+    jobs.prune(shop.url, shop.settings, "retail", keep=1)
     assert states(shop) == {5: "live", 6: "next"}
 
 
@@ -406,7 +407,7 @@ def test_the_pending_detach_of_another_partition_is_not_waited_for_without_end(
             pruning.join()
         assert answers[0].removed == []
         assert snapshot.info.backend_pid in {blocker.pid for blocker in answers[0].postponed[1]}
-    assert operations.prune(shop.url, shop.settings, "retail", keep=1) == {"pruned": [1, 2, 3]}
+    assert jobs.prune(shop.url, shop.settings, "retail", keep=1) == {"pruned": [1, 2, 3]}
 
 
 def test_an_overtaken_ready_generation_is_never_published(shop: Database, made: Generations, quick: Settings) -> None:
@@ -419,4 +420,4 @@ def test_an_overtaken_ready_generation_is_never_published(shop: Database, made: 
     with shop.connect() as connection:
         connection.execute("UPDATE recstore_private.generations SET state = 'ready' WHERE generation = 3")
     with pytest.raises(NothingReady):
-        operations.publish(shop.url, shop.settings, "retail")
+        jobs.publish(shop.url, shop.settings, "retail")

@@ -24,7 +24,7 @@ from support_sql import (
     value,
 )
 
-from recstore import operations, pipeline, registry
+from recstore import pipeline, registry
 from recstore.definition import Candidates, Hyperparameters, Publication, Source
 from recstore.embedded import Server
 from recstore.errors import (
@@ -35,6 +35,7 @@ from recstore.errors import (
     ReadersLackRights,
     RecstoreError,
 )
+from recstore.operations import jobs
 from recstore.options import merge
 from recstore.postgres.connection import Connection
 from recstore.publication import calibration
@@ -362,10 +363,10 @@ def test_an_upgrade_and_a_training_bring_the_view_back_and_keep_the_candidates(c
         outcome = changed.retrain("exact")
         assert "The view exact.candidates was gone" in outcome.warnings[0]
         worker.execute("DROP VIEW exact.candidates")
-        outcome = operations.reindex(changed.url, changed.settings, "exact")
+        outcome = jobs.reindex(changed.url, changed.settings, "exact")
         assert "The view exact.candidates was gone" in outcome.warnings[0]
         application.execute("REVOKE SELECT ON shop.things FROM worker")
-        for job in (pipeline.retrain, operations.reindex):
+        for job in (pipeline.retrain, jobs.reindex):
             with pytest.raises(PermissionDenied, match=r"role worker .*GRANT SELECT ON shop\.things TO worker"):
                 job(changed.url, changed.settings, "exact")
         stages = "SELECT r.stages -> -1 ->> 'stage' FROM recstore.runs r WHERE r.state = 'failed' AND r.job = 'retrain'"
@@ -377,7 +378,7 @@ def test_an_upgrade_and_a_training_bring_the_view_back_and_keep_the_candidates(c
         worker.execute("UPDATE recstore_private.recommenders SET objects_version = 1")
         assert objects.upgrade(worker, changed.settings, registry.get(worker, "exact")) == ["view candidates"]
         assert registry.get(worker, "exact").objects_version == objects.OBJECTS_VERSION
-        operations.drop(worker, changed.settings, recommender)
+        jobs.drop(worker, changed.settings, recommender)
 
 
 def test_calibration_is_of_every_item_and_says_where_hardly_any_is_a_candidate(changed: Database) -> None:
@@ -414,7 +415,7 @@ def test_what_is_altered_during_a_training_holds_after_it(changed: Database) -> 
         publication = recommender.definition.publication.model_copy(update={"keep": 1})
         definition = recommender.definition.model_copy(update={"publication": publication, "candidates": Candidates()})
         before = registry.alter(worker, changed.settings, recommender, definition)
-        operations.resize(changed.url, changed.settings, "hnsw", 100)
+        jobs.resize(changed.url, changed.settings, "hnsw", 100)
         with pytest.raises(AlteredMeanwhile):  # whoever read it before would put back the former dimensions
             registry.alter(worker, changed.settings, before, definition.model_copy(update={"candidates": VISIBLE}))
 

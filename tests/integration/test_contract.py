@@ -11,10 +11,11 @@ from conftest import Database, drop_database, make_database
 from psycopg import errors as pg
 from support_sql import Factors, assert_ranking, column, read_factors, rows, transaction, unit, value
 
-from recstore import operations, registry
+from recstore import registry
 from recstore.definition import Hyperparameters, Publication, Source, Storage
 from recstore.embedded import Server
 from recstore.model import confidence
+from recstore.operations import jobs
 from recstore.postgres.connection import Connection
 from recstore.source import read as pulling
 from recstore.types import IdType
@@ -438,7 +439,7 @@ def test_a_canary_is_seen_in_its_own_recommender_only(server: Server, shop_templ
 
 def database_rollback(database: Database, connection: Connection, name: str, generation: int) -> None:
     if value(connection, f"SELECT {name}.generation()") != generation:
-        operations.roll_back(database.url, name, to=generation)
+        jobs.roll_back(database.url, name, to=generation)
 
 
 @pytest.mark.contract

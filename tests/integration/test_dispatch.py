@@ -8,9 +8,10 @@ import pytest
 from conftest import Database, superuser
 from support import Hook, look, states
 
-from recstore import dispatch, operations, pipeline, registry, requests
+from recstore import dispatch, pipeline, registry, requests
 from recstore.definition import Schedule
 from recstore.errors import AlteredMeanwhile, BrokerUnreachable, NothingRequested
+from recstore.operations import jobs
 from recstore.requests import Job
 
 
@@ -35,7 +36,7 @@ def rows(database: Database) -> list[dict[str, Any]]:
     return look(database, "SELECT * FROM recstore.requests ORDER BY request")
 
 
-def serve(database: Database, **settings: object) -> operations.Outcome:
+def serve(database: Database, **settings: object) -> jobs.Outcome:
     given = database.settings.model_copy(update=settings)
     return pipeline.retrain(database.url, given, "retail", requested=True)
 
@@ -93,7 +94,7 @@ def test_a_dropped_recommender_s_requests_end(live: Database) -> None:
     request(live)
     with live.connect() as connection:
         retail = registry.get(connection, "retail")
-        operations.drop(connection, live.settings, retail)
+        jobs.drop(connection, live.settings, retail)
         dispatched(live)
         assert (rows(live)[0]["state"], rows(live)[0]["outcome"]) == ("failed", "The recommender 'retail' was dropped.")
         live.create()
@@ -132,11 +133,11 @@ def test_a_rollback_is_not_undone_by_a_generation_that_was_ready_before(live: Da
         assert live.retrain().generation == 2
         given = live.settings.model_copy(update={"flip_wait": 0})
         assert not pipeline.retrain(live.url, given, "retail").live
-        assert operations.roll_back(live.url, "retail") == (2, 1)
+        assert jobs.roll_back(live.url, "retail") == (2, 1)
         reader.execute("COMMIT")
     assert dispatched(live)[0].published == []
     assert (states(live)[1], states(live)[3]) == ("live", "ready")
-    assert operations.publish(live.url, live.settings, "retail", wait=5).generation == 3  # at the operator's word
+    assert jobs.publish(live.url, live.settings, "retail", wait=5).generation == 3  # at the operator's word
 
 
 def test_a_schedule_asks_once_however_much_was_missed_and_whatever_the_clock_said(live: Database) -> None:
@@ -175,7 +176,7 @@ def test_what_can_not_be_removed_is_not_tried_each_time(live: Database) -> None:
         assert look(live, "SELECT count(*) AS n FROM recstore.runs WHERE job = 'prune'")[0]["n"] <= 1
         assert 2 not in states(live)  # one that can not go holds up no other
         owner.execute("DROP VIEW mine.items")
-    operations.prune(live.url, live.settings, "retail")
+    jobs.prune(live.url, live.settings, "retail")
     assert 1 not in states(live)
 
 

@@ -9,7 +9,7 @@ from support import Generations, look, states
 
 from recstore import registry
 from recstore.embedded import Server
-from recstore.rehearsal import Rehearsal
+from recstore.operations.rehearsal import Rehearsal
 from recstore.runs import take_lock
 
 CREATE = "create retail --table shop.views --item product_id --value view_count --factors 16 --search exact"
@@ -176,7 +176,7 @@ def test_nobody_waits_for_a_dry_run_and_what_would_hold_it_up_is_said(
 def test_who_holds_a_lock_is_told_at_once(recstore: Command, shop: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     recstore(CREATE)
     with shop.connect() as other, monkeypatch.context() as patched:
-        patched.setattr("recstore.rehearsal.LOCK_TIMEOUT", 10)
+        patched.setattr("recstore.operations.rehearsal.LOCK_TIMEOUT", 10)
         other.execute("BEGIN; SELECT FROM recstore_private.recommenders FOR UPDATE")
         assert "in 1 attempts" in recstore("alter retail --alpha 3 --dry-run").err
 

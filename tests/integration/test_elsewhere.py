@@ -10,9 +10,10 @@ import pytest
 from conftest import VERSION, Database, drop_database, make_database, make_shop, superuser
 from support_sql import WITH_PEOPLE, WITHOUT_PEOPLE, column, read_factors, rows, value
 
-from recstore import migrate, operations, registry
+from recstore import registry
 from recstore.definition import Hyperparameters, Publication, Storage
 from recstore.embedded import Server, tool_path
+from recstore.operations import jobs, schema
 
 SMALL = Hyperparameters(factors=8, iterations=2)
 
@@ -29,7 +30,7 @@ def elsewhere(server: Server) -> Iterator[Database]:
         owner.execute("GRANT USAGE ON SCHEMA extensions TO PUBLIC")
     database = make_database(server, "template_extensions")
     with database.connect() as connection:
-        migrate.upgrade(connection, database.url, database.settings)
+        schema.upgrade(connection, database.url, database.settings)
     with database.connect("application") as connection:
         make_shop(connection)
     yield database
@@ -57,12 +58,12 @@ def test_everything_works_with_pgvector_in_another_schema(elsewhere: Database, v
         )
         found = column(fresh, direct)
         assert set(found) == set(column(fresh, "SELECT item_id FROM retail.recommend(1, 10, false)"))
-    operations.roll_back(elsewhere.url, "retail")
+    jobs.roll_back(elsewhere.url, "retail")
     with elsewhere.connect() as connection:
         assert len(rows(connection, "SELECT * FROM retail.recommend(1, 10)")) == 10
         assert registry.drop(connection, elsewhere.settings, recommender) == []
-        migrate.upgrade(connection, elsewhere.url, elsewhere.settings)
-        migrate.check(elsewhere.url)
+        schema.upgrade(connection, elsewhere.url, elsewhere.settings)
+        schema.check(elsewhere.url)
 
 
 def tool(name: str, database: Database, *arguments: str) -> str:
@@ -103,14 +104,14 @@ def test_a_dump_is_restored_by_a_plain_role_and_goes_on(
         with restored.connect("application") as reader:
             assert rows(reader, "SELECT * FROM retail.similar_items(1, 3)")
         with restored.connect() as fresh:
-            assert migrate.upgrade(fresh, restored.url, restored.settings) == []
-            migrate.check(restored.url)
+            assert schema.upgrade(fresh, restored.url, restored.settings) == []
+            schema.check(restored.url)
             read_factors(fresh)
         outcome = restored.retrain()
         assert outcome.live
         assert outcome.generation >= last
         assert not outcome.warnings
-        assert operations.prune(restored.url, restored.settings, "retail", keep=1)["pruned"]
+        assert jobs.prune(restored.url, restored.settings, "retail", keep=1)["pruned"]
         with restored.connect() as fresh:
             states = column(
                 fresh,

@@ -18,13 +18,14 @@ from conftest import Command, Database, drop_database, make_database
 from support import Hook, look
 from support_sql import as_template, copy_of, rows, value
 
-from recstore import operations, registry
+from recstore import registry
 from recstore.definition import Gate, Hyperparameters, Publication, Schedule, Source, Storage
 from recstore.embedded import Server
 from recstore.errors import IdsDoNotConvert, ImportRefused, ImportShrunk, ReportNotWritten
 from recstore.exchange import exporting, reading
 from recstore.exchange.archive import Archive
 from recstore.exchange.importing import import_generation
+from recstore.operations import jobs
 from recstore.publication import stored
 from recstore.runs import LISTS_NAMESPACE, take_lock
 
@@ -185,7 +186,7 @@ def test_a_round_trip_gives_the_same_answers(here: Database, recstore: Command, 
     assert shop.retrain().live
     (trained,) = look(shop, "SELECT metrics, training FROM recstore_private.generations WHERE generation = 2")
     assert "is from a file" in trained["metrics"]["unknown"]
-    assert operations.roll_back(shop.url, "retail") == (2, 1)
+    assert jobs.roll_back(shop.url, "retail") == (2, 1)
     assert answers(shop) == before
 
 
@@ -248,10 +249,10 @@ def test_what_is_being_exported_is_not_pruned(here: Database, file: Path, tmp_pa
     assert import_generation(here.url, here.settings, "retail", file).live
     found = []
     settings = here.settings.model_copy(update={"prune_wait": 0.0})
-    hook = Hook(on_progress=lambda _: found.append(operations.prune(here.url, settings, "retail", keep=1)))
+    hook = Hook(on_progress=lambda _: found.append(jobs.prune(here.url, settings, "retail", keep=1)))
     exporting.export(here.url, "retail", tmp_path / "old.npz", generation=1, reporter=hook)
     assert [(done["pruned"], list(done["postponed"])) for done in found] == [([], [1])] * len(found)
-    assert operations.prune(here.url, settings, "retail", keep=1)["pruned"] == [1]
+    assert jobs.prune(here.url, settings, "retail", keep=1)["pruned"] == [1]
     with np.load(file) as one, np.load(tmp_path / "old.npz") as other:
         assert one.files == other.files
         assert all((one[name] == other[name]).all() for name in one.files if name != "about")

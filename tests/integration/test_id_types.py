@@ -7,8 +7,9 @@ import pytest
 from conftest import Database
 from support_sql import assert_ranking, column, read_factors, rows, unit, value
 
-from recstore import operations, registry
+from recstore import registry
 from recstore.definition import Hyperparameters, Publication, Source
+from recstore.operations import jobs
 from recstore.types import IdType
 
 ODD = [
@@ -146,7 +147,7 @@ def test_the_whole_job(shop: Database, user_type: str, item_type: str, seen: Any
         plan = "\n".join(column(connection, f"EXPLAIN {query}"))
         assert "articles_pkey" in plan, plan
 
-    assert operations.roll_back(shop.url, "retail") == (generations[1], generations[0])
+    assert jobs.roll_back(shop.url, "retail") == (generations[1], generations[0])
     assert value(connection, "SELECT retail.generation()") == generations[0]
     assert registry.drop(connection, shop.settings, recommender) == []
 

@@ -20,11 +20,12 @@ from pyarrow import parquet
 from support import Hook, look, until
 from support_sql import Rows, as_template, copy_of, rows, value
 
-from recstore import dispatch, errors, lists, operations, pipeline, registry
+from recstore import dispatch, errors, lists, pipeline, registry
 from recstore.beside import written_beside
 from recstore.definition import Candidates, Lists, Source, Storage
 from recstore.embedded import Server
 from recstore.lists import files
+from recstore.operations import jobs
 
 TOLERANCE = 2e-5
 K = 7
@@ -508,7 +509,7 @@ def test_a_training_goes_on_beside_it_and_other_lists_and_a_drop_wait(trained: D
             similar(trained)
         connection = trained.connect()
         with pytest.raises(errors.RunInProgress):
-            operations.drop(connection, trained.settings, registry.get(connection, "retail"))
+            jobs.drop(connection, trained.settings, registry.get(connection, "retail"))
         done = dispatch.dispatch(trained.url, trained.settings, lambda *_: None)
         assert done.problems == []
 

@@ -13,9 +13,10 @@ from conftest import Database, drop_database, superuser
 from recstore.migrations import frozen
 from support_sql import column, rows, value
 
-from recstore import errors, migrate, pipeline, registry
+from recstore import errors, pipeline, registry
 from recstore.definition import Hyperparameters, Source
 from recstore.embedded import Server
+from recstore.operations import schema
 from recstore.postgres.connection import Connection
 from recstore.sql import objects
 from recstore.sql import revision as readiness
@@ -30,7 +31,7 @@ WHERE c.relnamespace IN (to_regnamespace('recstore'), to_regnamespace('recstore_
 
 def upgrade(database: Database, **settings: Any) -> list[str]:
     with database.connect() as connection:
-        return migrate.upgrade(connection, database.url, database.settings.model_copy(update=settings))
+        return schema.upgrade(connection, database.url, database.settings.model_copy(update=settings))
 
 
 # The schema
@@ -44,7 +45,7 @@ def test_from_nothing_and_again(empty: Database) -> None:
     assert upgrade(empty) == []
     assert (rows(connection, TABLES), rows(connection, "SELECT oid, xmin::text FROM pg_class ORDER BY oid")) == found
     readiness.require_current(connection)
-    migrate.check(empty.url)
+    schema.check(empty.url)
 
 
 @pytest.fixture
@@ -67,14 +68,14 @@ def test_five_at_once(bare: Database) -> None:
     def run(_number: int) -> list[str]:
         with bare.connect("postgres") as connection:
             barrier.wait()
-            return migrate.upgrade(connection, url, bare.settings)
+            return schema.upgrade(connection, url, bare.settings)
 
     with ThreadPoolExecutor(5) as pool:
         assert len(list(pool.map(run, range(5)))) == 5
     connection = bare.connect("postgres")
     assert column(connection, "SELECT version_num FROM recstore_private.alembic_version") == [readiness.head()]
     assert column(connection, "SELECT extname FROM pg_extension WHERE extname = 'vector'") == ["vector"]
-    migrate.check(url)
+    schema.check(url)
 
 
 @pytest.mark.contract
@@ -83,7 +84,7 @@ def test_down_is_refused_while_there_are_recommenders(shop: Database) -> None:
     first, second = (shop.create(name, hyperparameters=SMALL) for name in ("retail", "books"))
     before = rows(connection, TABLES)
     with pytest.raises(errors.RecstoreError, match=r"there are recommenders: books, retail\. Drop them first"):
-        migrate.downgrade(shop.url, "base")
+        schema.downgrade(shop.url, "base")
     assert rows(connection, TABLES) == before
     readiness.require_current(connection)
     for recommender in (first, second):
@@ -92,11 +93,11 @@ def test_down_is_refused_while_there_are_recommenders(shop: Database) -> None:
     connection.execute("CREATE SCHEMA ours")
     connection.execute("CREATE VIEW ours.status AS SELECT * FROM recstore.status")
     with pytest.raises(errors.RecstoreError, match="other objects depend"):
-        migrate.downgrade(shop.url, "base")
+        schema.downgrade(shop.url, "base")
     assert rows(connection, TABLES) == before
     connection.execute("DROP VIEW ours.status")
 
-    migrate.downgrade(shop.url, "base")
+    schema.downgrade(shop.url, "base")
     assert value(connection, "SELECT to_regnamespace('recstore')") is None
     assert column(connection, TABLES) == ["recstore_private.alembic_version", "recstore_private.alembic_version_pkc"]
     with pytest.raises(errors.SchemaMissing):
@@ -106,7 +107,7 @@ def test_down_is_refused_while_there_are_recommenders(shop: Database) -> None:
     shop.create(hyperparameters=SMALL)
     assert shop.retrain().live
     with pytest.raises(errors.InvalidInput, match="nonsense"):
-        migrate.downgrade(shop.url, "nonsense")
+        schema.downgrade(shop.url, "nonsense")
 
 
 RUNS, GENERATIONS = "ALTER TABLE recstore_private.runs", "ALTER TABLE recstore_private.generations"
@@ -130,7 +131,7 @@ DRIFT = {
 
 def test_the_revision_needed_is_alembic_s_head() -> None:
     """It is read from the names of the files, without Alembic."""
-    script = ScriptDirectory.from_config(migrate._config())
+    script = ScriptDirectory.from_config(schema._config())
     assert readiness.head() == script.get_current_head()
     assert readiness.known() == sorted(revision.revision for revision in script.walk_revisions())
 
@@ -139,10 +140,10 @@ def test_check_finds_what_was_changed_by_hand(shop: Database) -> None:
     connection = shop.connect()
     missed = []
     for change, undo in DRIFT.items():
-        migrate.check(shop.url)
+        schema.check(shop.url)
         connection.execute(change)
         try:
-            migrate.check(shop.url)
+            schema.check(shop.url)
             missed.append(change)
         except errors.RecstoreError as error:
             sentence = str(error)
@@ -150,7 +151,7 @@ def test_check_finds_what_was_changed_by_hand(shop: Database) -> None:
                 raise
         connection.execute(undo)
     assert missed == []
-    migrate.check(shop.url)
+    schema.check(shop.url)
 
 
 @pytest.mark.contract
@@ -167,13 +168,13 @@ def test_background_work_comes_and_goes_with_its_revision(shop: Database) -> Non
             " (recommender_id, kind, metric, options, definition, split, snapshot, scales)"
             " SELECT r.id, 'grid', 'ndcg', '{}', r.definition, 'random', '{}', '{}' FROM recstore_private.recommenders r"
         )
-    migrate.downgrade(shop.url, "0004")
+    schema.downgrade(shop.url, "0004")
     with shop.connect() as connection:  # whose definitions forbid what they do not know
         for table in ("recommenders", "generations", "studies"):
             unknown = "definition ?| '{lists,candidates}'"
             query = f"SELECT {unknown} FROM recstore_private.{table} WHERE definition IS NOT NULL"
             assert column(connection, query) == [False], table
-    migrate.downgrade(shop.url, "0001")
+    schema.downgrade(shop.url, "0001")
     with shop.connect() as connection:
         assert value(connection, answer) == before
         assert value(connection, "SELECT definition ? 'schedule' FROM recstore_private.recommenders") is False
@@ -182,7 +183,7 @@ def test_background_work_comes_and_goes_with_its_revision(shop: Database) -> Non
         with pytest.raises(errors.SchemaOutdated):
             readiness.require_current(connection)
     upgrade(shop)
-    migrate.check(shop.url)
+    schema.check(shop.url)
     with shop.connect() as connection:
         assert value(connection, answer) == before
         assert value(connection, "SELECT count(*) FROM recstore.requests") == 0
@@ -192,8 +193,8 @@ def test_background_work_comes_and_goes_with_its_revision(shop: Database) -> Non
 def test_a_migration_waits_for_nobody_for_long_and_says_for_whom(
     shop: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(migrate, "LOCK_TIMEOUT", 300)
-    migrate.downgrade(shop.url, "0001")
+    monkeypatch.setattr(schema, "LOCK_TIMEOUT", 300)
+    schema.downgrade(shop.url, "0001")
     with shop.connect() as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT FROM recstore.status")
@@ -202,7 +203,7 @@ def test_a_migration_waits_for_nobody_for_long_and_says_for_whom(
         assert readiness.current(shop.connect()) == "0001"
         reader.execute("COMMIT")
     upgrade(shop)
-    migrate.check(shop.url)
+    schema.check(shop.url)
 
 
 @pytest.mark.contract
@@ -212,7 +213,7 @@ def test_the_database_s_revision_is_compared_with_the_code_s(
     with pytest.raises(errors.SchemaMissing, match="recstore db upgrade"):
         readiness.require_current(empty.connect())
     with pytest.raises(errors.SchemaMissing):
-        migrate.check(empty.url)
+        schema.check(empty.url)
     assert column(empty.connect(), TABLES) == []
     with pytest.raises(errors.SchemaMissing):
         pipeline.retrain(empty.url, empty.settings, "retail")
@@ -228,8 +229,8 @@ def test_the_database_s_revision_is_compared_with_the_code_s(
     connection.execute("UPDATE recstore_private.alembic_version SET version_num = '9999'")
     for attempt in (
         lambda: readiness.require_current(connection),
-        lambda: migrate.upgrade(connection, shop.url, shop.settings),
-        lambda: migrate.check(shop.url),
+        lambda: schema.upgrade(connection, shop.url, shop.settings),
+        lambda: schema.check(shop.url),
         lambda: pipeline.retrain(shop.url, shop.settings, "retail"),
     ):
         with pytest.raises(errors.SchemaTooNew, match="at revision 9999"):
@@ -487,7 +488,7 @@ def test_readers_see_no_error_while_objects_are_upgraded(shop: Database) -> None
             for _ in range(15):
                 for name in names:
                     make_older(connection, name)
-                (done,) = migrate.upgrade(connection, shop.url, shop.settings)
+                (done,) = schema.upgrade(connection, shop.url, shop.settings)
                 assert len(done.split(", ")) == len(names)
         finally:
             stop.set()

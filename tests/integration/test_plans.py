@@ -9,9 +9,9 @@ from conftest import Database, drop_database, make_database
 from support import until
 from support_sql import column, rows, transaction, value
 
-from recstore import operations
 from recstore.definition import Hyperparameters, Publication, Source
 from recstore.embedded import Server
+from recstore.operations import jobs
 from recstore.postgres.connection import Connection
 from recstore.publication import calibration
 
@@ -154,7 +154,7 @@ def test_a_resize_leaves_the_views_their_indexes(planned: Database, connection: 
         publication=Publication(search="hnsw", ann_recall=0.7),
     )
     planned.retrain("resized")
-    operations.resize(planned.url, planned.settings, "resized", 100)
+    jobs.resize(planned.url, planned.settings, "resized", 100)
     statement = (
         "SELECT item_id FROM resized.item_vectors ORDER BY preference <#> (SELECT resized.user_vector(1)) LIMIT 10"
     )

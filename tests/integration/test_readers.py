@@ -16,8 +16,9 @@ import pytest
 from conftest import Database
 from support import Generations, Hook, look, until
 
-from recstore import operations, registry
+from recstore import registry
 from recstore.errors import NothingToRollBack
+from recstore.operations import jobs
 from recstore.postgres.connection import Connection
 from recstore.publication import barriers
 
@@ -203,7 +204,7 @@ def test_readers_see_whole_generations_through_everything(
             if number % 7 == 3:
                 rolled_back += roll_back(shop)
             if number % 5 == 4:
-                pruned += len(operations.prune(shop.url, shop.settings, "retail", keep=1)["pruned"])
+                pruned += len(jobs.prune(shop.url, shop.settings, "retail", keep=1)["pruned"])
             if readers.errors:
                 break
     assert readers.errors == []
@@ -221,7 +222,7 @@ def test_readers_see_whole_generations_through_everything(
 
 def roll_back(database: Database) -> bool:
     try:
-        operations.roll_back(database.url, "retail")
+        jobs.roll_back(database.url, "retail")
     except NothingToRollBack:
         return False
     return True
@@ -319,7 +320,7 @@ def test_a_flip_waits_for_a_statement_planned_before_the_attach(
     if waiting:
         assert f"process {stalled.pid} " in outcome.blockers[0]
         assert right(made, stalled.release(), 2)
-        assert operations.publish(shop.url, shop.settings, "retail").live
+        assert jobs.publish(shop.url, shop.settings, "retail").live
     else:
         assert stalled.release() == [], "the scenario no longer shows what the waiting is for"
     assert right(made, stalled.ask(prepare=False), 3)

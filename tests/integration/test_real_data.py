@@ -11,9 +11,9 @@ import pytest
 from conftest import Database, drop_database, make_database
 from support_sql import Factors, column, read_factors, rows, unit
 
-from recstore import migrate
 from recstore.definition import Hyperparameters, Publication
 from recstore.embedded import Server
+from recstore.operations import schema
 
 pytestmark = pytest.mark.usefixtures("calibrated")
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("calibrated")
 def retail(server: Server, empty_template: str) -> Iterator[Database]:
     database = make_database(server, empty_template)
     with database.connect() as worker:
-        migrate.upgrade(worker, database.url, database.settings)
+        schema.upgrade(worker, database.url, database.settings)
     application = database.connect("application")
     application.execute("CREATE SCHEMA shop")
     application.execute(

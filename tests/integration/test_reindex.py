@@ -7,9 +7,10 @@ import pytest
 from conftest import Database, superuser
 from support import Hook, assert_nothing_left, look, until
 
-from recstore import operations, registry
+from recstore import registry
 from recstore.definition import Publication
 from recstore.errors import NotTrained, RecstoreError, ReindexBlocked
+from recstore.operations import jobs
 from recstore.postgres.connection import Connection
 
 pytestmark = pytest.mark.usefixtures("calibrated")
@@ -30,9 +31,9 @@ def live(shop: Database) -> Database:
     return shop
 
 
-def reindex(database: Database, **settings: object) -> operations.Outcome:
+def reindex(database: Database, **settings: object) -> jobs.Outcome:
     given = database.settings.model_copy(update=settings)
-    return operations.reindex(database.url, given, "retail")
+    return jobs.reindex(database.url, given, "retail")
 
 
 def files(database: Database) -> dict[str, int]:
@@ -125,7 +126,7 @@ def test_an_old_transaction_is_named_and_what_was_there_stays(live: Database) ->
         reader.execute("COMMIT")
         given = live.settings.model_copy(update={"flip_wait": 0.5, "prune_wait": 0.1})
         with pytest.raises(ReindexBlocked):
-            operations.reindex(live.url, given, "retail", reporter=Hook(late))
+            jobs.reindex(live.url, given, "retail", reporter=Hook(late))
         assert len(answers(reader)) == 3
         reader.execute("COMMIT")
     reindex(live)

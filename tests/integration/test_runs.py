@@ -14,10 +14,11 @@ from conftest import Database
 from support import Hook, assert_nothing_left, look, states, until
 
 import recstore
-from recstore import operations, pipeline, registry, runs
+from recstore import pipeline, registry, runs
 from recstore.definition import Publication
 from recstore.errors import ConnectionLost, LostLock, RecstoreError, RunInProgress, TrainingDiverged
 from recstore.model import trainers
+from recstore.operations import jobs
 from recstore.postgres.connection import Connection
 from recstore.publication import building, flipping
 
@@ -96,7 +97,7 @@ def test_a_run_gives_its_lock_back_before_the_server_notices_that_it_has_gone(
 
     monkeypatch.setattr(runs, "connect", connect)
     for _ in range(2):
-        operations.prune(live.url, live.settings, "retail")
+        jobs.prune(live.url, live.settings, "retail")
     monkeypatch.undo()
     for connection in open_still:
         connection.close()
@@ -108,7 +109,7 @@ def test_a_second_run_is_refused_and_told_of_the_first(live: Database) -> None:
     refused: list[RunInProgress] = []
 
     def second() -> None:
-        for job in (pipeline.retrain, operations.publish, operations.prune):
+        for job in (pipeline.retrain, jobs.publish, jobs.prune):
             with pytest.raises(RunInProgress) as caught:
                 job(live.url, live.settings, "retail")
             refused.append(caught.value)
@@ -222,7 +223,7 @@ def test_a_rollback_while_a_training_runs(live: Database, stage: str) -> None:
     flips = []
 
     def back() -> None:
-        flips.append(operations.roll_back(live.url, "retail"))
+        flips.append(jobs.roll_back(live.url, "retail"))
         assert generation(live) == 1
 
     assert live.retrain(reporter=on(stage, back)).live
@@ -301,7 +302,7 @@ def test_a_publication_asks_for_no_lock_that_a_reader_has(
     unused = [warning for warning in outcome.warnings if "is left invalid" in warning]  # `auto` waits for no reader
     assert list(outcome.warnings) == (unused if search == "auto" else [])
     assert generation(shop) == 2
-    assert operations.roll_back(url, "retail") == (2, 1)
+    assert jobs.roll_back(url, "retail") == (2, 1)
     assert generation(shop) == 1
     reader.execute("COMMIT")
     for _ in range(2):

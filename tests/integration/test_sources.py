@@ -22,8 +22,8 @@ from recstore.errors import (
     UnsupportedValueType,
 )
 from recstore.model.interactions import NO_TIME, Interactions, SourceReport
+from recstore.operations.rehearsal import rehearsing
 from recstore.postgres.connection import Connection
-from recstore.rehearsal import rehearsing
 from recstore.source import inspect as sources
 from recstore.source import read as pulling
 from recstore.types import IdType

@@ -7,12 +7,13 @@ what the change itself would raise, as far as it can be known. Not shown is what
 
 from psycopg import errors as pg
 
-from recstore import migrate, registry
+from recstore import registry
 from recstore.config import Settings
 from recstore.definition import Definition
+from recstore.operations import schema
+from recstore.operations.rehearsal import Rehearsal, rehearsing
 from recstore.postgres.connection import Connection, plain_errors
 from recstore.publication import flipping, generations
-from recstore.rehearsal import Rehearsal, rehearsing
 from recstore.runs import lock_keys
 from recstore.sql import queries
 from recstore.sql import revision as readiness
@@ -136,7 +137,7 @@ def upgrade(connection: Connection, settings: Settings) -> Statements:
         statements = []
         if connection.execute(queries.query("vector_extension")).fetchone() is None:
             statements.append("CREATE EXTENSION IF NOT EXISTS vector;")
-        script = migrate.statements(connection, "head")
+        script = schema.statements(connection, "head")
         statements += [script] if script else []
         try:
             recommenders = registry.all_registered(connection) if readiness.current(connection) else []
@@ -144,7 +145,7 @@ def upgrade(connection: Connection, settings: Settings) -> Statements:
             return [*statements, "-- then the functions and views of each recommender, where this version's differ"]
         for recommender in recommenders:
             with rehearsing(connection) as (stand_in, noted):
-                migrate.upgrade_objects(stand_in, _once(settings), recommender)
+                schema.upgrade_objects(stand_in, _once(settings), recommender)
                 statements += noted.statements
         return statements
 
@@ -152,7 +153,7 @@ def upgrade(connection: Connection, settings: Settings) -> Statements:
 def downgrade(connection: Connection, revision: str) -> Statements:
     """Of going back to an earlier revision of recstore's own schema."""
     with plain_errors("downgrading", connection):
-        script = migrate.statements(connection, revision, down=True)
+        script = schema.statements(connection, revision, down=True)
         return [script] if script else []
 
 

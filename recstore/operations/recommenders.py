@@ -4,10 +4,11 @@
 import dataclasses
 from typing import Any
 
-from recstore import operations, registry
+from recstore import registry
 from recstore.config import Settings
 from recstore.definition import Definition, Lists
 from recstore.errors import InvalidInput
+from recstore.operations import jobs
 from recstore.postgres.connection import Connection
 from recstore.runs import Reporter
 from recstore.source import candidates
@@ -65,7 +66,7 @@ def create(opened: Connection, settings: Settings, name: str, definition: Defini
     """Makes a recommender with its first, empty generation. Raises InvalidName, SourceInvalid, PermissionDenied, and what
     `check_lists` raises, .."""
     check_lists(opened, name, definition)
-    return operations.create(opened, settings, name, definition)
+    return jobs.create(opened, settings, name, definition)
 
 
 def check_lists(opened: Connection, name: str, definition: Definition, before: Registered | None = None) -> None:
@@ -101,7 +102,7 @@ def alter(
     unless `readers_may_fail`. Commits. Raises InvalidInput, AlteredMeanwhile, ReadersLackRights, .."""
     check_lists(opened, recommender.name, definition, recommender)
     if needs_resize(opened, recommender, definition, resize):
-        operations.resize(url, settings, recommender.name, definition.hyperparameters.factors or 0, reporter=reporter)
+        jobs.resize(url, settings, recommender.name, definition.hyperparameters.factors or 0, reporter=reporter)
         resized = registry.get(opened, recommender.name)
         recommender = dataclasses.replace(
             resized, definition=recommender.definition
