@@ -5,7 +5,8 @@ import threading
 
 import psycopg
 
-from recstore import dispatch, requests
+from recstore import requests
+from recstore.background import dispatch
 from recstore.config import Settings
 from recstore.errors import RecstoreError
 from recstore.postgres.connection import connect

@@ -18,11 +18,11 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from recstore import health
-from recstore.broker import queue_lengths
+from recstore.background import health
+from recstore.background.broker import queue_lengths
+from recstore.background.prometheus import DatabaseCollector
 from recstore.config import Settings
 from recstore.errors import BrokerUnreachable, RecstoreError
-from recstore.metrics import DatabaseCollector
 from recstore.servers import database_url
 
 from .app import app

@@ -11,6 +11,7 @@ from pydantic import BaseModel, InstanceOf
 
 from recstore import options
 from recstore.api.arguments import checked
+from recstore.background.watching import watching
 from recstore.config import Settings, load_settings
 from recstore.definition import Definition
 from recstore.errors import PublicationOfEverything
@@ -18,7 +19,6 @@ from recstore.operations import recommenders
 from recstore.postgres.connection import Connection
 from recstore.servers import database_url
 from recstore.sql import revision
-from recstore.watching import watching
 
 Given = InstanceOf[Definition] | Mapping[str, Any] | None
 """A definition, or some of its sections, as a TOML file has them."""

@@ -3,8 +3,10 @@
 import time
 from typing import Any
 
-from recstore import requests, watching
+from recstore import requests
 from recstore.api.base import Part
+from recstore.background import watching
+from recstore.background.watching import OPEN, NoConnection, Replay
 from recstore.errors import InvalidInput, RequestFailed, StillOpen
 from recstore.operations import schema
 from recstore.postgres import grants
@@ -12,7 +14,6 @@ from recstore.requests import Job
 from recstore.rows import Request, Revision, Statements, Upgraded
 from recstore.runs import Reporter
 from recstore.sql import revision as readiness
-from recstore.watching import OPEN, NoConnection, Replay
 
 
 class Requesting(Part):

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
-from recstore import options, registry, watching
+from recstore import options, registry
 from recstore.api.base import Part, check_publications, definition_of
+from recstore.background import watching
 from recstore.definition import Search as SearchPlan
 from recstore.errors import InvalidInput
 from recstore.evaluation.pair_files import Format

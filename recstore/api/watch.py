@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from recstore import health, watching
 from recstore.api.base import Part
+from recstore.background import health, watching
+from recstore.background.watching import NoConnection, Replay
 from recstore.doctor import Finding, examine
 from recstore.rows import Dispatch, Request, Run, RunStory, Status, Watched
 from recstore.runs import Reporter
 from recstore.servers import broker_url
-from recstore.watching import NoConnection, Replay
 
 
 class Watching(Part):

@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
-from recstore import watching as watched
+from recstore.background import watching as watched
+from recstore.background.watching import NoConnection, progress_of
 from recstore.cli.context import settings
 from recstore.config import Settings
 from recstore.postgres.connection import Connection
 from recstore.servers import database_url
-from recstore.watching import NoConnection, progress_of
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import typer
 
-from recstore import health as checks
+from recstore.background import health as checks
 from recstore.cli.context import Json, say, settings, show
 from recstore.servers import broker_url, database_url
 

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from recstore import registry, schedule, watching
+from recstore import registry, schedule
+from recstore.background import watching
 from recstore.cli import completion
 from recstore.cli.context import (
     DryRun,

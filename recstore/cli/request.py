@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from recstore import requests
-from recstore import watching as watched
+from recstore.background import watching as watched
+from recstore.background.watching import OPEN, NoConnection, Replay, clock
 from recstore.cli import completion
 from recstore.cli.context import Force, Json, Name, say, show, state
 from recstore.cli.follow import polled, watching
@@ -17,7 +18,6 @@ from recstore.errors import InvalidInput, RequestFailed, StillOpen, WaitingInter
 from recstore.postgres.connection import Connection
 from recstore.progress import StageReporter
 from recstore.times import duration
-from recstore.watching import OPEN, NoConnection, Replay, clock
 
 group = typer.Typer(help="Ask the workers for a job, or take that back.", no_args_is_help=True)
 

@@ -13,13 +13,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from recstore import watching as watched
+from recstore.background import watching as watched
+from recstore.background.watching import NoConnection, progress_of
 from recstore.cli import completion
 from recstore.cli.context import Json, say, settings, show, state
 from recstore.cli.follow import polled, share_of, watching, where
 from recstore.cli.screen import STYLES, ago, one_line, planned, planned_lists, stamp
 from recstore.times import age, duration
-from recstore.watching import NoConnection, progress_of
 
 SHOWN_REQUESTS = 4
 """Of one recommender; more are counted."""

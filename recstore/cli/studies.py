@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, Progress, TextColumn
 
-from recstore import watching as watched
+from recstore.background import watching as watched
+from recstore.background.watching import clock
 from recstore.cli import completion
 from recstore.cli.context import Json, say, show, state
 from recstore.cli.follow import watching
@@ -21,7 +22,6 @@ from recstore.tuning.results import TrialResult
 from recstore.tuning.space import Parameters, words
 from recstore.tuning.stages import Plan
 from recstore.tuning.trials import best
-from recstore.watching import clock
 
 
 def register(app: typer.Typer) -> None:

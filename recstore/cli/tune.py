@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from recstore import registry, watching
+from recstore import registry
+from recstore.background import watching
 from recstore.cli import completion
 from recstore.cli.context import Json, Name, current, say, settings, show, state
 from recstore.cli.evaluate import split_choice

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from recstore import health, servers
+from recstore import servers
+from recstore.background import health
 from recstore.config import Settings
 from recstore.doctor.checks import check
 from recstore.doctor.findings import Finding, error, note, ok, warning
@@ -12,7 +13,7 @@ from recstore.errors import BrokerUnreachable, DispatchMissing
 
 @check("broker", "background", "process")
 def broker(settings: Settings) -> Iterator[Finding]:
-    from recstore import broker  # redis-py, which only this check needs
+    from recstore.background import broker  # redis-py, which only this check needs
 
     try:
         waiting = broker.queue_lengths(servers.broker_url(settings), ["train", "default"])

@@ -5,6 +5,7 @@ import dataclasses
 from typing import Any
 
 from recstore import registry
+from recstore.background.watching import next_retrain
 from recstore.config import Settings
 from recstore.definition import Definition, Lists
 from recstore.errors import InvalidInput
@@ -15,7 +16,6 @@ from recstore.source import candidates
 from recstore.source import inspect as sources
 from recstore.source.plans import index_statement
 from recstore.sql.objects import Registered
-from recstore.watching import next_retrain
 
 Row = dict[str, Any]
 

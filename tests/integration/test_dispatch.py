@@ -8,7 +8,8 @@ import pytest
 from conftest import Database, superuser
 from support import Hook, look, states
 
-from recstore import dispatch, pipeline, registry, requests
+from recstore import pipeline, registry, requests
+from recstore.background import dispatch
 from recstore.definition import Schedule
 from recstore.errors import AlteredMeanwhile, BrokerUnreachable, NothingRequested
 from recstore.operations import jobs

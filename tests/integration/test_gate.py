@@ -7,9 +7,9 @@ from prometheus_client import CollectorRegistry
 from support import Hook, look
 
 from recstore import registry
+from recstore.background.prometheus import DatabaseCollector
 from recstore.definition import Gate, Hyperparameters
 from recstore.errors import GateRefused, SourceShrunk
-from recstore.metrics import DatabaseCollector
 from recstore.model import confidence, held_out, trainers
 from recstore.model.confidence import fit
 from recstore.model.interactions import Interactions

@@ -20,7 +20,8 @@ from pyarrow import parquet
 from support import Hook, look, until
 from support_sql import Rows, as_template, copy_of, rows, value
 
-from recstore import dispatch, errors, lists, pipeline, registry
+from recstore import errors, lists, pipeline, registry
+from recstore.background import dispatch
 from recstore.beside import written_beside
 from recstore.definition import Candidates, Lists, Source, Storage
 from recstore.embedded import Server

@@ -10,11 +10,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from support import Hook, look
 
-from recstore import health, pipeline
+from recstore import pipeline
+from recstore.background import health
+from recstore.background.prometheus import SERIES, DatabaseCollector
 from recstore.config import Settings
 from recstore.definition import Filters
 from recstore.errors import NothingLeft
-from recstore.metrics import SERIES, DatabaseCollector
 from recstore.sql import queries
 
 Samples = dict[str, dict[tuple[str, ...], float]]

@@ -13,7 +13,8 @@ import pytest
 from conftest import Command, Database
 from support import look, until
 
-from recstore import dispatch, errors, pipeline, registry
+from recstore import errors, pipeline, registry
+from recstore.background import dispatch
 from recstore.definition import Hyperparameters
 from recstore.evaluation.splits import SplitChoice
 from recstore.source import read as pulling

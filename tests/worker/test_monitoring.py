@@ -17,11 +17,11 @@ from recstore.worker import monitoring
 from support import until
 
 from recstore import cli
-from recstore.broker import queue_lengths
+from recstore.background.broker import queue_lengths
+from recstore.background.prometheus import DatabaseCollector
 from recstore.config import Settings
 from recstore.embedded import Broker
 from recstore.errors import BrokerUnreachable
-from recstore.metrics import DatabaseCollector
 from recstore.sql import queries
 
 from .conftest import Process, Workers

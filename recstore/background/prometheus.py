@@ -11,7 +11,8 @@ from typing import Any, get_args
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from recstore import health, requests
+from recstore import requests
+from recstore.background import health
 from recstore.config import Settings
 from recstore.errors import RecstoreError
 from recstore.servers import database_url

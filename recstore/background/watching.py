@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 from psycopg import errors as pg
 
 from recstore import schedule
+from recstore.background.health import longest_silence
 from recstore.config import Settings
 from recstore.errors import (
     ConnectionFailed,
@@ -21,7 +22,6 @@ from recstore.errors import (
     RunNotFound,
     StudyNotFound,
 )
-from recstore.health import longest_silence
 from recstore.postgres.connection import Connection
 from recstore.runs import Reporter
 from recstore.sql import queries, revision

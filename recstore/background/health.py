@@ -91,7 +91,7 @@ class Health:
 
 def check(database: str, broker: str, settings: Settings) -> Health:
     """Asks the database, the broker and the last dispatch, in this order. Raises what is wrong, with what to do about it."""
-    from recstore.broker import queue_lengths  # redis-py, which no other command needs
+    from recstore.background.broker import queue_lengths  # redis-py, which no other command needs
 
     with asking(database, "recstore:health") as connection:
         check_database(connection)
