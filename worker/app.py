@@ -6,8 +6,8 @@ from celery import Celery
 from kombu.entity import Exchange, Queue
 
 from recstore.config import Settings, load_settings
+from recstore.embedded.servers import broker_url
 from recstore.errors import RecstoreError
-from recstore.servers import broker_url
 
 MARGIN = 60
 """Seconds between the limit that ends a run with a sentence and the one that kills its process."""

@@ -8,9 +8,9 @@ import psycopg
 from recstore import requests
 from recstore.background import dispatch
 from recstore.config import Settings
+from recstore.embedded.servers import database_url
 from recstore.errors import RecstoreError
 from recstore.postgres.connection import connect
-from recstore.servers import database_url
 
 from .tasks import send, tell
 

@@ -22,8 +22,8 @@ from recstore.background import health
 from recstore.background.broker import queue_lengths
 from recstore.background.prometheus import DatabaseCollector
 from recstore.config import Settings
+from recstore.embedded.servers import database_url
 from recstore.errors import BrokerUnreachable, RecstoreError
-from recstore.servers import database_url
 
 from .app import app
 

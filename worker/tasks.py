@@ -20,6 +20,7 @@ from recstore import lists as batch_lists
 from recstore import pipeline, requests
 from recstore.background import dispatch as dispatcher
 from recstore.config import Settings, load_settings
+from recstore.embedded.servers import database_url
 from recstore.errors import (
     BrokerUnreachable,
     ConnectionFailed,
@@ -30,7 +31,6 @@ from recstore.errors import (
 )
 from recstore.operations import jobs
 from recstore.postgres.connection import connect, plain_errors
-from recstore.servers import database_url
 from recstore.sql.revision import require_current
 from recstore.tuning import work
 

@@ -14,10 +14,10 @@ from recstore.api.arguments import checked
 from recstore.background.watching import watching
 from recstore.config import Settings, load_settings
 from recstore.definition import Definition
+from recstore.embedded.servers import database_url
 from recstore.errors import PublicationOfEverything
 from recstore.operations import recommenders
 from recstore.postgres.connection import Connection
-from recstore.servers import database_url
 from recstore.sql import revision
 
 Given = InstanceOf[Definition] | Mapping[str, Any] | None

@@ -14,8 +14,8 @@ from prometheus_client.registry import Collector
 from recstore import requests
 from recstore.background import health
 from recstore.config import Settings
+from recstore.embedded.servers import database_url
 from recstore.errors import RecstoreError
-from recstore.servers import database_url
 from recstore.sql import queries
 
 log = logging.getLogger(__name__)

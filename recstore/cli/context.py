@@ -18,9 +18,9 @@ from rich.text import Text
 
 from recstore.cli import completion
 from recstore.config import Settings, load_settings
+from recstore.embedded.servers import database_url
 from recstore.errors import InvalidInput
 from recstore.postgres.connection import Connection
-from recstore.servers import database_url
 from recstore.sql import revision
 from recstore.version import __version__
 

@@ -8,8 +8,8 @@ from recstore.background import watching as watched
 from recstore.background.watching import NoConnection, progress_of
 from recstore.cli.context import settings
 from recstore.config import Settings
+from recstore.embedded.servers import database_url
 from recstore.postgres.connection import Connection
-from recstore.servers import database_url
 
 T = TypeVar("T")
 

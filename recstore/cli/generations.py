@@ -20,9 +20,9 @@ from recstore.cli.context import (
     show_statements,
     state,
 )
+from recstore.embedded.servers import database_url
 from recstore.operations import dry_run, jobs, recommenders
 from recstore.progress import StageReporter, pruned_words
-from recstore.servers import database_url
 
 READY = 4
 """Exit code of a training whose generation is complete but could not go live yet."""

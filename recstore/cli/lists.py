@@ -9,9 +9,9 @@ import typer
 from recstore import lists as batch
 from recstore.cli.context import DryRun, Json, Name, Yes, confirm_replacing, say, settings, show, state
 from recstore.config import Settings
+from recstore.embedded.servers import database_url
 from recstore.lists import Made, Plan, files
 from recstore.progress import StageReporter
-from recstore.servers import database_url
 from recstore.wording import counted
 
 Into = Annotated[

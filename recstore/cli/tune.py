@@ -22,13 +22,13 @@ from recstore.cli.measured import (
 )
 from recstore.cli.studies import TuneReporter
 from recstore.config import Settings
+from recstore.embedded.servers import database_url
 from recstore.errors import InvalidInput, TuningInterrupted
 from recstore.evaluation.splits import SEED
 from recstore.options import parsed
 from recstore.postgres.connection import Connection
 from recstore.progress import StageReporter
 from recstore.reporting.files import check_report
-from recstore.servers import database_url
 from recstore.sql.objects import Registered
 from recstore.tuning import studies as stored
 from recstore.tuning import taking_up, work

@@ -11,8 +11,8 @@ from rich.text import Text
 from recstore import embedded
 from recstore.cli.context import current, say, settings, state, use_json
 from recstore.config import Settings
+from recstore.embedded.servers import celery, celery_environment, celery_worker
 from recstore.operations import schema
-from recstore.servers import celery, celery_environment, celery_worker
 from recstore.sql import revision
 
 COLOURS = {"postgres": "blue", "redis": "red", "train": "green", "worker": "cyan", "beat": "magenta"}

@@ -16,10 +16,10 @@ from recstore.config import Settings
 from recstore.definition import Definition, Hyperparameters, Publication, Schedule, Source, Titles
 from recstore.demo.story import Story
 from recstore.demo.traffic import Arrivals, Reader
+from recstore.embedded.servers import celery, celery_environment, celery_worker
 from recstore.errors import RecstoreError
 from recstore.operations import jobs, schema
 from recstore.postgres.connection import Connection, connect, plain_errors
-from recstore.servers import celery, celery_environment, celery_worker
 
 HOME = "worker-demo"
 """Folder of its servers, within that of the others."""

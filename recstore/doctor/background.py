@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-from recstore import servers
 from recstore.background import health
 from recstore.config import Settings
 from recstore.doctor.checks import check
 from recstore.doctor.findings import Finding, error, note, ok, warning
 from recstore.doctor.subject import Subject
+from recstore.embedded import servers
 from recstore.errors import BrokerUnreachable, DispatchMissing
 
 

@@ -11,7 +11,6 @@ import psycopg
 from psycopg import errors as pg
 from psycopg.rows import dict_row
 
-from recstore import servers
 from recstore.config import Settings
 from recstore.doctor import (
     background,
@@ -30,6 +29,7 @@ from recstore.doctor import (
 from recstore.doctor.checks import CHECKS, Check, Transaction
 from recstore.doctor.findings import Finding, error, warning
 from recstore.doctor.subject import Subject, look_around
+from recstore.embedded import servers
 from recstore.errors import ConnectionFailed, RecstoreError
 from recstore.postgres.connection import Connection, conninfo, one_line, why_not
 from recstore.postgres.names import quoted

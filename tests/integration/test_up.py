@@ -16,8 +16,9 @@ from conftest import Database
 from support import until
 
 import recstore
-from recstore import cli, embedded, servers
+from recstore import cli, embedded
 from recstore.cli import up
+from recstore.embedded import servers
 from recstore.embedded.locks import lock
 from recstore.embedded.processes import Steps
 from recstore.errors import RecstoreError
