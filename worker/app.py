@@ -43,7 +43,7 @@ def configure(settings: Settings) -> dict[str, object]:
         "beat_max_loop_interval": settings.dispatch_interval,
         "beat_schedule": {
             "dispatch": {
-                "task": "recstore.background.dispatch",
+                "task": "recstore.dispatch",
                 "schedule": settings.dispatch_interval,
                 # on the worker's clock; long enough for clocks that differ a little, short enough not to pile up
                 "options": {"queue": "default", "expires": max(2 * settings.dispatch_interval, 120)},

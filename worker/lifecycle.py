@@ -54,9 +54,7 @@ def begin(**_: Any) -> None:
     _listener = Listener(settings)
     _listener.start()
     serve(settings)
-    app.send_task(
-        "recstore.background.dispatch", expires=settings.dispatch_interval
-    )  # what is due need not wait for beat
+    app.send_task("recstore.dispatch", expires=settings.dispatch_interval)  # what is due need not wait for beat
 
 
 def end(**_: Any) -> None:

@@ -100,7 +100,7 @@ def trial(study: object = None, requested: bool = False) -> None:  # noqa: ARG00
         log.error("study %s: %s", study, error.message)
 
 
-@app.task(name="recstore.background.dispatch", ignore_result=True)
+@app.task(name="recstore.dispatch", ignore_result=True)
 def dispatch() -> None:
     """Looks at everything that is due; beat sends it every RECSTORE_DISPATCH_INTERVAL seconds."""
     settings = load_settings()
