@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from recstore.api.base import Part
-from recstore.exchange.exporting import Written, export
-from recstore.exchange.importing import import_generation
-from recstore.files import telling
-from recstore.files.examining import Wanted, examine, wanted_of
-from recstore.files.layout import Given
-from recstore.files.opening import opened, refuse_to_overwrite
-from recstore.files.writing import write
+from recstore.files.archive.exporting import Written, export
+from recstore.files.archive.importing import import_generation
+from recstore.files.load import telling
+from recstore.files.load.examining import Wanted, examine, wanted_of
+from recstore.files.load.layout import Given
+from recstore.files.load.opening import opened, refuse_to_overwrite
+from recstore.files.load.writing import write
 from recstore.operations.jobs import Outcome
 from recstore.rows import Loaded
 from recstore.runs import Reporter, Silent

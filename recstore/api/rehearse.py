@@ -10,9 +10,9 @@ from recstore.api.base import Given, Part, definition_of
 from recstore.api.begin import definition_for
 from recstore.api.files import lines, names, run_load
 from recstore.config import Settings
-from recstore.exchange import importing
-from recstore.files.examining import wanted_of
-from recstore.files.layout import Given as TextLayout
+from recstore.files.archive import importing
+from recstore.files.load.examining import wanted_of
+from recstore.files.load.layout import Given as TextLayout
 from recstore.operations import dry_run, recommenders
 from recstore.postgres import grants
 from recstore.rows import Loaded, Statements

@@ -8,8 +8,8 @@ import typer
 from recstore.cli.context import Json, Name, Yes, confirm_replacing, current, say, settings, show, state
 from recstore.cli.generations import READY
 from recstore.embedded.servers import database_url
-from recstore.exchange.exporting import export as export_generation
-from recstore.exchange.importing import Plan, import_generation, look
+from recstore.files.archive.exporting import export as export_generation
+from recstore.files.archive.importing import Plan, import_generation, look
 from recstore.progress import StageReporter
 from recstore.registry import overview_of
 from recstore.reporting.files import check_place

@@ -7,12 +7,12 @@ import typer
 
 from recstore.cli.context import Json, Yes, at_terminal, confirm, connection, say, show, show_rows, state
 from recstore.errors import InvalidInput, LoadInterrupted
-from recstore.files.bad_lines import ranges
-from recstore.files.examining import Plan, examine, shortened, wanted_of
-from recstore.files.layout import Given
-from recstore.files.opening import opened, refuse_to_overwrite
-from recstore.files.telling import SHOWN_BAD, as_dict, refusal
-from recstore.files.writing import write
+from recstore.files.load.bad_lines import ranges
+from recstore.files.load.examining import Plan, examine, shortened, wanted_of
+from recstore.files.load.layout import Given
+from recstore.files.load.opening import opened, refuse_to_overwrite
+from recstore.files.load.telling import SHOWN_BAD, as_dict, refusal
+from recstore.files.load.writing import write
 from recstore.progress import StageReporter
 
 

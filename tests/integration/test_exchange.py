@@ -22,9 +22,9 @@ from recstore import registry
 from recstore.definition import Gate, Hyperparameters, Publication, Schedule, Source, Storage
 from recstore.embedded import Server
 from recstore.errors import IdsDoNotConvert, ImportRefused, ImportShrunk, ReportNotWritten
-from recstore.exchange import exporting, reading
-from recstore.exchange.archive import Archive
-from recstore.exchange.importing import import_generation
+from recstore.files.archive import exporting, reading
+from recstore.files.archive.container import Archive
+from recstore.files.archive.importing import import_generation
 from recstore.operations import jobs
 from recstore.publication import stored
 from recstore.runs import LISTS_NAMESPACE, take_lock

@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 from support_sql import column, rows, value
 
 from recstore.errors import LoadInterrupted, LoadRefused
-from recstore.files import writing
-from recstore.files.examining import Plan, Wanted, examine
-from recstore.files.layout import Given
-from recstore.files.opening import opened
-from recstore.files.writing import write
+from recstore.files.load import writing
+from recstore.files.load.examining import Plan, Wanted, examine
+from recstore.files.load.layout import Given
+from recstore.files.load.opening import opened
+from recstore.files.load.writing import write
 from recstore.postgres.connection import Connection
 
 DEMO = resources.files("recstore.demo").joinpath("data")

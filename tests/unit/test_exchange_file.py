@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from recstore.definition import Definition, Source
 from recstore.errors import FileRefused
-from recstore.exchange import layout, reading
-from recstore.exchange.archive import Archive
-from recstore.exchange.converting import NotConvertible, convert, written
-from recstore.exchange.fitting import fit
+from recstore.files.archive import contents, reading
+from recstore.files.archive.adapting import fit
+from recstore.files.archive.container import Archive
+from recstore.files.archive.ids import NotConvertible, convert, written
 from recstore.types import IdType
 
 UUIDS = [uuid.UUID(int=n * 7**20) for n in range(5)]
@@ -40,7 +40,7 @@ def content(**said: Any) -> dict[str, np.ndarray]:
     """What a small file holds: five items, the last collapsed, three users."""
     unit, length = vectors(5, 4, 1).astype(np.float32), np.array([2.0, 1.0, 0.5, 3.0, 1e-9])
     unit[4] = 0
-    told = layout.About(
+    told = contents.About(
         recommender="shop", generation=7, exported_at=datetime.now(UTC), user_type=IdType.TEXT, item_type=IdType.INTEGER,
         users=3, items=5, factors=4, definition=Definition(source=Source(table="shop.views")), training={}, confidence={},
     )  # fmt: skip
@@ -68,10 +68,10 @@ def path(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("padded", [64 << 20, 0])
 def test_ids_come_back(kind: IdType, padded: int, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also in the form for ids of very different lengths, which NumPy's own would widen."""
-    monkeypatch.setattr(layout, "PADDED_BYTES", padded)
+    monkeypatch.setattr(contents, "PADDED_BYTES", padded)
     ids = pa.array(IDS[kind], kind.arrow)
     with Archive(path) as archive:
-        for name, array in layout.id_arrays("item", ids, kind).items():
+        for name, array in contents.id_arrays("item", ids, kind).items():
             archive.add(name, array)
     with np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
@@ -79,8 +79,8 @@ def test_ids_come_back(kind: IdType, padded: int, path: Path, monkeypatch: pytes
     assert arrays.keys() == ({"item_id_utf8", "item_id_end"} if packed else {"item_id"})
     if kind is IdType.UUID:
         assert arrays["item_id"].tolist() == [str(one) for one in UUIDS]
-    assert layout.ids_of(arrays, "item", kind).equals(ids)
-    assert layout.ids_of({name: array[:0] for name, array in arrays.items()}, "item", kind).equals(ids[:0])
+    assert contents.ids_of(arrays, "item", kind).equals(ids)
+    assert contents.ids_of({name: array[:0] for name, array in arrays.items()}, "item", kind).equals(ids[:0])
 
 
 def test_an_array_written_in_blocks_is_the_array(path: Path) -> None:
@@ -174,11 +174,11 @@ def first(value: Any) -> Callable[[Any], Any]:
         (put("about", lambda _: np.array("{")), "`about` does not say"),
         (put("about", lambda _: np.array("[" * 100_000)), "`about` does not say"),
         (
-            put("about", lambda _: np.array(json.dumps({"format": layout.FORMAT, "version": 2}))),
+            put("about", lambda _: np.array(json.dumps({"format": contents.FORMAT, "version": 2}))),
             "of version 2 of the format",
         ),
         (
-            put("about", lambda _: np.array(json.dumps({"format": layout.FORMAT, "version": 1}))),
+            put("about", lambda _: np.array(json.dumps({"format": contents.FORMAT, "version": 1}))),
             "recommender: Field required",
         ),
         (without("item_length", "user_id"), "no array item_length and no array user_id"),

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pytest
 
 from recstore.errors import InvalidInput, ReportNotWritten
-from recstore.files import records as records_module
-from recstore.files.bad_lines import Allowed, BadLines, ranges
-from recstore.files.kinds import Tally, surely_fit
-from recstore.files.layout import Given, Layout, sniff
-from recstore.files.opening import opened, text_pieces
-from recstore.files.records import Dialect, TooLong, read_records, to_columns
+from recstore.files.load import records as records_module
+from recstore.files.load.bad_lines import Allowed, BadLines, ranges
+from recstore.files.load.kinds import Tally, surely_fit
+from recstore.files.load.layout import Given, Layout, sniff
+from recstore.files.load.opening import opened, text_pieces
+from recstore.files.load.records import Dialect, TooLong, read_records, to_columns
 
 
 def found(text: bytes, dialect: Dialect | None = None, step: int = 7) -> list[tuple[int, list[str] | str]]:

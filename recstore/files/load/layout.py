@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from recstore.errors import InvalidInput
 from recstore.evaluation.pair_files import ITEM_NAMES, SEPARATORS, TIME_NAMES, USER_NAMES
-from recstore.files.kinds import Kind, classify
-from recstore.files.records import Dialect, Records, TooLong, read_records, to_columns
+from recstore.files.load.kinds import Kind, classify
+from recstore.files.load.records import Dialect, Records, TooLong, read_records, to_columns
 
 SNIFFED = 1000
 """Records that decide what a file is."""

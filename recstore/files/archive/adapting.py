@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recstore.errors import IdsDoNotConvert
-from recstore.exchange.converting import NotConvertible, convert
-from recstore.exchange.layout import NUMBERS, About, key_digest
-from recstore.exchange.reading import Exported
+from recstore.files.archive.contents import NUMBERS, About, key_digest
+from recstore.files.archive.ids import NotConvertible, convert
+from recstore.files.archive.reading import Exported
 from recstore.model.interactions import IdMap
 from recstore.model.vectors import ItemVectors, Matrix, UserVectors
 from recstore.types import IdType

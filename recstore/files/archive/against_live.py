@@ -10,7 +10,7 @@ from scipy import sparse
 
 from recstore.errors import FileRefused, ImportRefused, ImportShrunk, RecstoreError
 from recstore.evaluation import gate
-from recstore.exchange.fitting import Fitted
+from recstore.files.archive.adapting import Fitted
 from recstore.model import confidence, filters, held_out, trainers, vectors
 from recstore.model.interactions import Interactions
 from recstore.model.trainers import FoldIn

@@ -18,9 +18,17 @@ from recstore import pipeline, registry
 from recstore.config import Settings
 from recstore.definition import Definition
 from recstore.errors import NoRoom, NothingToImportInto, RecommenderNotFound, RecstoreError, SourceEmpty
-from recstore.exchange import reading
-from recstore.exchange.against_live import as_stored, check_fold_in, fallen, guard, judge, live_to_compare, python_ids
-from recstore.exchange.fitting import Fitted, fit
+from recstore.files.archive import reading
+from recstore.files.archive.adapting import Fitted, fit
+from recstore.files.archive.against_live import (
+    as_stored,
+    check_fold_in,
+    fallen,
+    guard,
+    judge,
+    live_to_compare,
+    python_ids,
+)
 from recstore.model.interactions import IdMap, Interactions
 from recstore.operations import jobs
 from recstore.postgres.connection import Connection, connect, one_line, plain_errors

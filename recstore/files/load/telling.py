@@ -3,7 +3,7 @@
 from typing import Any
 
 from recstore.errors import BadLinesFound
-from recstore.files.examining import Plan
+from recstore.files.load.examining import Plan
 
 SHOWN_BAD = 10
 """Bad lines that are told with their reason."""

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.csv as arrow_csv
 from numpy.typing import NDArray
 
-from recstore.files.opening import PIECE
+from recstore.files.load.opening import PIECE
 
 Positions = NDArray[np.int64]
 

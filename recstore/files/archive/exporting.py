@@ -12,8 +12,8 @@ from psycopg import errors as pg
 
 from recstore import registry
 from recstore.errors import GenerationNotFound, NotTrained
-from recstore.exchange.archive import Archive
-from recstore.exchange.layout import About, id_arrays, key_digest
+from recstore.files.archive.container import Archive
+from recstore.files.archive.contents import About, id_arrays, key_digest
 from recstore.model.interactions import plain
 from recstore.postgres.arrow import Reading, reading
 from recstore.postgres.connection import Connection, connect, plain_errors

@@ -12,14 +12,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recstore.errors import InvalidInput
-from recstore.files.bad_lines import MOST, Allowed, BadLines, as_text
-from recstore.files.batches import Reader, TextReader
-from recstore.files.fitting import misfits
-from recstore.files.kinds import Kind, Tally
-from recstore.files.layout import Given, sniff
-from recstore.files.opening import OpenedFile, found_encoding, text_pieces
-from recstore.files.parquet import ParquetReader
-from recstore.files.target import Match, Mode, Target, find_target, match
+from recstore.files.load.bad_lines import MOST, Allowed, BadLines, as_text
+from recstore.files.load.batches import Reader, TextReader
+from recstore.files.load.fitting import misfits
+from recstore.files.load.kinds import Kind, Tally
+from recstore.files.load.layout import Given, sniff
+from recstore.files.load.opening import OpenedFile, found_encoding, text_pieces
+from recstore.files.load.parquet import ParquetReader
+from recstore.files.load.target import Match, Mode, Target, find_target, match
 from recstore.postgres.connection import Connection
 
 EXAMPLES = 3

@@ -12,10 +12,10 @@ from psycopg import errors as pg
 from psycopg import sql
 
 from recstore.errors import InvalidInput, LoadInterrupted, LoadRefused, TableExists
-from recstore.files.bad_lines import BadLines
-from recstore.files.batches import Batch
-from recstore.files.examining import Plan, PlannedColumn, Watch, without_nulls
-from recstore.files.target import Target
+from recstore.files.load.bad_lines import BadLines
+from recstore.files.load.batches import Batch
+from recstore.files.load.examining import Plan, PlannedColumn, Watch, without_nulls
+from recstore.files.load.target import Target
 from recstore.postgres.connection import Connection, one_line
 from recstore.postgres.names import quoted
 

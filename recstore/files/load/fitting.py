@@ -6,7 +6,7 @@ import numpy as np
 import psycopg
 import pyarrow as pa
 
-from recstore.files.kinds import surely_fit
+from recstore.files.load.kinds import surely_fit
 from recstore.postgres.connection import Connection, one_line
 from recstore.sql.queries import query
 

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recstore.files.bad_lines import BadLines
-from recstore.files.layout import Layout
-from recstore.files.opening import OpenedFile, text_pieces
-from recstore.files.records import Records, TooLong, read_records, to_columns
+from recstore.files.load.bad_lines import BadLines
+from recstore.files.load.layout import Layout
+from recstore.files.load.opening import OpenedFile, text_pieces
+from recstore.files.load.records import Records, TooLong, read_records, to_columns
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recstore.errors import InvalidInput
-from recstore.files.bad_lines import BadLines
-from recstore.files.batches import Batch, FileColumn
-from recstore.files.opening import OpenedFile
+from recstore.files.load.bad_lines import BadLines
+from recstore.files.load.batches import Batch, FileColumn
+from recstore.files.load.opening import OpenedFile
 
 ROWS = 20_000
 """Rows of a batch."""

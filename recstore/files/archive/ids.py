@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recstore.exchange.layout import NUMBERS
+from recstore.files.archive.contents import NUMBERS
 from recstore.types import IdType
 
 EXAMPLES = 3

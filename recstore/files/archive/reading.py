@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from recstore.errors import FileRefused
-from recstore.exchange.layout import FORMAT, VERSION, About, Array, ids_of
+from recstore.files.archive.contents import FORMAT, VERSION, About, Array, ids_of
 from recstore.types import IdType
 
 Matrix = NDArray[np.float32]
