@@ -10,7 +10,7 @@ from recstore import lists as batch
 from recstore.cli.context import DryRun, Json, Name, Yes, confirm_replacing, say, settings, show, state
 from recstore.config import Settings
 from recstore.embedded.servers import database_url
-from recstore.lists import Made, Plan, files
+from recstore.lists import Made, Plan, output
 from recstore.progress import StageReporter
 from recstore.wording import counted
 
@@ -101,8 +101,8 @@ def lists(name: Name, threads: Threads = None, json: Json = False) -> None:
 
 
 def _make(into: str, yes: bool, make: Callable[..., Made]) -> None:
-    if files.is_file(into):
-        confirm_replacing(files.check_place(into), yes)
+    if output.is_file(into):
+        confirm_replacing(output.check_place(into), yes)
     with StageReporter(state.errors).showing() as reporter:
         made = make(reporter=reporter)
     if state.json:

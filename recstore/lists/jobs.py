@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from recstore import registry, times
 from recstore.config import Settings
 from recstore.errors import InvalidInput
-from recstore.lists import files, reading, shapes, tables
+from recstore.lists import output, reading, shapes, tables
 from recstore.lists.blocks import Block, Items, Lists, Pending, Scoring
 from recstore.lists.reading import Snapshot
 from recstore.lists.shapes import Shape
@@ -182,8 +182,8 @@ def _target(
 ) -> ListTable | Path:
     if k < 1:
         raise InvalidInput(f"k is the length of a list and must be at least 1, not {k}.")
-    if isinstance(into, Path) or files.is_file(into):
-        return files.check_place(str(into))
+    if isinstance(into, Path) or output.is_file(into):
+        return output.check_place(str(into))
     return tables.look_at(connection, recommender.name, into, shape)
 
 
@@ -294,7 +294,7 @@ def _table(run: ListsRun, wanted: _Wanted, generation: int, items: Items) -> Ite
 def _file(run: ListsRun, wanted: _Wanted, generation: int, items: Items) -> Iterator[Add]:  # noqa: ARG001
     assert isinstance(wanted.target, Path)
     batch = wanted.shape.batches(items, generation)
-    with files.writing(wanted.target, wanted.shape.arrow) as write:
+    with output.writing(wanted.target, wanted.shape.arrow) as write:
 
         def add(block: Block, lists: Lists) -> None:
             write(batch(block, lists))

@@ -25,7 +25,7 @@ from recstore.background import dispatch
 from recstore.beside import written_beside
 from recstore.definition import Candidates, Lists, Source, Storage
 from recstore.embedded import Server
-from recstore.lists import files
+from recstore.lists import output
 from recstore.operations import jobs
 
 TOLERANCE = 2e-5
@@ -407,7 +407,7 @@ def test_a_file_that_is_replaced_keeps_its_mode(tmp_path: Path, name: str) -> No
     for mode in (None, 0o600, 0o664):
         if mode is not None:
             file.chmod(mode)
-        with files.writing(file, schema) as write:
+        with output.writing(file, schema) as write:
             write(pa.record_batch([pa.array([1])], schema=schema))
             (beside,) = set(tmp_path.iterdir()) - {file}
             assert mode is None or beside.stat().st_mode & 0o777 == mode
@@ -430,13 +430,13 @@ def test_what_a_killed_process_left_goes_and_a_link_stays(tmp_path: Path) -> Non
     link.unlink()
     link.symlink_to("nowhere/lists.csv")
     with pytest.raises(errors.ListsNotWritten, match=r"there is no folder .*nowhere"):
-        files.check_place(str(link))
+        output.check_place(str(link))
 
 
 @pytest.mark.parametrize("name", ["lists.csv", "lists.csv.gz", "lists.parquet"])
 def test_a_full_disk_is_one_error(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     schema = pa.schema({"n": pa.int64()})
-    with pytest.raises(OSError, match="No space left"), files._writer(Path(name), Path("/dev/full"), schema) as write:
+    with pytest.raises(OSError, match="No space left"), output._writer(Path(name), Path("/dev/full"), schema) as write:
         write(pa.record_batch([pa.array(range(100_000))], schema=schema))
     gc.collect()
     assert capfd.readouterr() == ("", "")
@@ -444,13 +444,13 @@ def test_a_full_disk_is_one_error(name: str, capfd: pytest.CaptureFixture[str]) 
 
 def test_ctrl_c_is_heard_between_the_rows_of_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     schema, written = pa.schema({"n": pa.int64()}), list[list[int]]()
-    monkeypatch.setattr(files, "SLICE", 2)
+    monkeypatch.setattr(output, "SLICE", 2)
     monkeypatch.setattr(
-        files.csv, "CSVWriter", lambda *_, **__: SimpleNamespace(
+        output.csv, "CSVWriter", lambda *_, **__: SimpleNamespace(
             write_batch=lambda batch: written.append(batch["n"].to_pylist()), close=lambda: None
         )
     )  # fmt: skip
-    with files.writing(tmp_path / "lists.csv", schema) as write:
+    with output.writing(tmp_path / "lists.csv", schema) as write:
         write(pa.record_batch([pa.array(range(5))], schema=schema))
     assert written == [[0, 1], [2, 3], [4]]
 
