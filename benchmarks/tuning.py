@@ -19,13 +19,13 @@ from recstore.config import Settings
 from recstore.definition import Definition, Source
 from recstore.evaluation import split_files, splits
 from recstore.evaluation.splits import Split
-from recstore.measuring.steps import Steps
+from recstore.experiments.steps import Steps
+from recstore.experiments.tuning.results import TrialResult
+from recstore.experiments.tuning.search import PRESENT, Nobody, Options, conclude, search
+from recstore.experiments.tuning.space import words
+from recstore.experiments.tuning.stages import Plan
 from recstore.model.interactions import IdMap, Interactions
 from recstore.runs import Silent
-from recstore.tuning.results import TrialResult
-from recstore.tuning.search import PRESENT, Nobody, Options, conclude, search
-from recstore.tuning.space import words
-from recstore.tuning.stages import Plan
 
 LEAST = 0.97
 """Of what the long search reaches."""

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from recstore.evaluation.curves import CurvePoint
+from recstore.experiments.tuning.results import TrialResult
+from recstore.experiments.tuning.space import Parameters, words
+from recstore.experiments.tuning.stages import Plan
 from recstore.progress import sentence
-from recstore.tuning.results import TrialResult
-from recstore.tuning.space import Parameters, words
-from recstore.tuning.stages import Plan
 
 
 class LogReporter:

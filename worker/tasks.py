@@ -29,10 +29,10 @@ from recstore.errors import (
     RecstoreError,
     RunInProgress,
 )
+from recstore.experiments.tuning import work
 from recstore.operations import jobs
 from recstore.postgres.connection import connect, plain_errors
 from recstore.sql.revision import require_current
-from recstore.tuning import work
 
 from .app import app
 from .logs import LogReporter, LogWatch

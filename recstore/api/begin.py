@@ -6,7 +6,7 @@ from recstore import options, registry, toml
 from recstore.api.base import Part
 from recstore.definition import Definition
 from recstore.errors import InvalidInput
-from recstore.reporting.files import write_bytes
+from recstore.experiments.report.output import write_bytes
 from recstore.rows import Initialized
 from recstore.source import discovery
 

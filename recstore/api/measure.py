@@ -12,16 +12,16 @@ from recstore.errors import InvalidInput
 from recstore.evaluation.pair_files import Format
 from recstore.evaluation.results import Evaluation
 from recstore.evaluation.splits import SEED
-from recstore.measuring import benchmark as benchmarking
-from recstore.measuring import evaluate as evaluating
-from recstore.measuring.measure import Wanted
-from recstore.reporting.files import check_report
+from recstore.experiments import benchmark as benchmarking
+from recstore.experiments import evaluate as evaluating
+from recstore.experiments.measure import Wanted
+from recstore.experiments.report.output import check_report
+from recstore.experiments.tuning import studies as stored
+from recstore.experiments.tuning import taking_up, work
+from recstore.experiments.tuning.results import Search
+from recstore.experiments.tuning.search import Options, Watch
 from recstore.rows import Study, Trial, Tuned
 from recstore.runs import Reporter
-from recstore.tuning import studies as stored
-from recstore.tuning import taking_up, work
-from recstore.tuning.results import Search
-from recstore.tuning.search import Options, Watch
 
 By = Literal["time", "user", "share"]
 File = str | Path
@@ -236,6 +236,6 @@ def _path(file: File | None) -> Path | None:
 
 def _write(found: Evaluation | Search, report: File | None, pictures: File | None) -> None:
     if report is not None:
-        from recstore.reporting import report as page  # matplotlib takes a second
+        from recstore.experiments.report import page  # matplotlib takes a second
 
         page.write(Path(report), found, _path(pictures))

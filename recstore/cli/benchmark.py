@@ -28,11 +28,11 @@ from recstore.cli.measured import (
 from recstore.cli.studies import TuneReporter
 from recstore.errors import InvalidInput
 from recstore.evaluation.splits import SEED
-from recstore.measuring import benchmark as benchmarking
-from recstore.measuring.measure import Wanted
+from recstore.experiments import benchmark as benchmarking
+from recstore.experiments.measure import Wanted
+from recstore.experiments.report.output import check_report
+from recstore.experiments.tuning.search import Options
 from recstore.options import merge
-from recstore.reporting.files import check_report
-from recstore.tuning.search import Options
 
 
 def register(app: typer.Typer) -> None:

@@ -29,11 +29,11 @@ from recstore.cli.measured import (
 )
 from recstore.errors import InvalidInput
 from recstore.evaluation.splits import SEED, SplitChoice
-from recstore.measuring import evaluate as evaluating
-from recstore.measuring.measure import Wanted
+from recstore.experiments import evaluate as evaluating
+from recstore.experiments.measure import Wanted
+from recstore.experiments.report.output import check_report
 from recstore.options import merge
 from recstore.progress import StageReporter
-from recstore.reporting.files import check_report
 
 
 def register(app: typer.Typer) -> None:

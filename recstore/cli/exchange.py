@@ -8,11 +8,11 @@ import typer
 from recstore.cli.context import Json, Name, Yes, confirm_replacing, current, say, settings, show, state
 from recstore.cli.generations import READY
 from recstore.embedded.servers import database_url
+from recstore.experiments.report.output import check_place
 from recstore.files.archive.exporting import export as export_generation
 from recstore.files.archive.importing import Plan, import_generation, look
 from recstore.progress import StageReporter
 from recstore.registry import overview_of
-from recstore.reporting.files import check_place
 
 
 def register(app: typer.Typer) -> None:

@@ -10,9 +10,9 @@ from recstore import registry, toml
 from recstore.cli import completion
 from recstore.cli.context import Json, Yes, at_terminal, confirm_replacing, connection, say, show
 from recstore.errors import InvalidInput
+from recstore.experiments.report.output import check_place, write_bytes
 from recstore.options import merge
 from recstore.postgres.names import quoted
-from recstore.reporting.files import check_place, write_bytes
 from recstore.source import discovery
 from recstore.source.discovery import Candidate, Table
 from recstore.sql import revision

@@ -11,7 +11,7 @@ from recstore.cli import completion
 from recstore.cli.context import say, show_rows, state
 from recstore.errors import InvalidInput
 from recstore.evaluation.results import CurvePoint, Evaluation, ModelResult
-from recstore.tuning.results import Search
+from recstore.experiments.tuning.results import Search
 
 METRICS = """\
 Metrics, means over the users who have both a training and a test pair, of lists of k: precision = hits / k; recall = hits /
@@ -77,7 +77,7 @@ def parsed_users(text: str | None) -> int | float | None:
 def write_report(evaluation: Evaluation | Search, report: Path | None, pictures: Path | None) -> None:
     """The page and the pictures that were asked for."""
     if report is not None:
-        from recstore.reporting import report as page  # matplotlib takes a second
+        from recstore.experiments.report import page  # matplotlib takes a second
 
         files = page.write(report, evaluation, pictures)
         say("\n" + "\n".join(f"written: {file}" for file in files))

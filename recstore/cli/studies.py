@@ -15,13 +15,13 @@ from recstore.cli.follow import watching
 from recstore.cli.history import Newest, OfOne
 from recstore.cli.screen import Column, print_table, when
 from recstore.evaluation.curves import CurvePoint
+from recstore.experiments.tuning.results import TrialResult
+from recstore.experiments.tuning.space import Parameters, words
+from recstore.experiments.tuning.stages import Plan
+from recstore.experiments.tuning.trials import best
 from recstore.postgres.connection import Connection
 from recstore.progress import PLAIN_EVERY, StageReporter
 from recstore.times import duration
-from recstore.tuning.results import TrialResult
-from recstore.tuning.space import Parameters, words
-from recstore.tuning.stages import Plan
-from recstore.tuning.trials import best
 
 
 def register(app: typer.Typer) -> None:

@@ -25,16 +25,16 @@ from recstore.config import Settings
 from recstore.embedded.servers import database_url
 from recstore.errors import InvalidInput, TuningInterrupted
 from recstore.evaluation.splits import SEED
+from recstore.experiments.report.output import check_report
+from recstore.experiments.tuning import studies as stored
+from recstore.experiments.tuning import taking_up, work
+from recstore.experiments.tuning.search import Options
+from recstore.experiments.tuning.space import words
+from recstore.experiments.tuning.taking_up import TakenUp
 from recstore.options import parsed
 from recstore.postgres.connection import Connection
 from recstore.progress import StageReporter
-from recstore.reporting.files import check_report
 from recstore.sql.objects import Registered
-from recstore.tuning import studies as stored
-from recstore.tuning import taking_up, work
-from recstore.tuning.search import Options
-from recstore.tuning.space import words
-from recstore.tuning.taking_up import TakenUp
 
 
 def register(app: typer.Typer) -> None:

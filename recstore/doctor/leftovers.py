@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from recstore.doctor.checks import check
 from recstore.doctor.findings import Finding, error, note, ok, warning
 from recstore.doctor.subject import Subject
-from recstore.measuring import scratch
+from recstore.experiments import scratch
 from recstore.publication import barriers, indexes
 from recstore.runs import LISTS_NAMESPACE, LOCK_NAMESPACE
 

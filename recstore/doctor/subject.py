@@ -8,7 +8,7 @@ import psycopg
 from recstore import registry
 from recstore.config import Settings
 from recstore.errors import RecommenderNotFound, RecstoreError
-from recstore.measuring import scratch
+from recstore.experiments import scratch
 from recstore.postgres import grants
 from recstore.postgres.connection import Connection, one_line
 from recstore.postgres.names import readable

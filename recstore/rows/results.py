@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from recstore.tuning.results import Search, TrialResult
+from recstore.experiments.tuning.results import Search, TrialResult
 
 Json = dict[str, Any]
 Id = Any

@@ -18,7 +18,7 @@ from recstore.errors import RecstoreError
 from recstore.evaluation import metrics, splits
 from recstore.evaluation.fitted import fit
 from recstore.evaluation.results import Evaluation
-from recstore.measuring import scratch, through_sql
+from recstore.experiments import scratch, through_sql
 from recstore.model.interactions import Interactions
 from recstore.runs import Silent
 from recstore.source import read as pulling

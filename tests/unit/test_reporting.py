@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 
 from recstore.errors import ReportNotWritten
 from recstore.evaluation.results import CurvePoint, Evaluation, Example, ModelResult
-from recstore.reporting import canvas, plots, report, tables, words
-from recstore.reporting.files import write_bytes
-from recstore.tuning.results import Search, TrialResult
+from recstore.experiments.report import canvas, plots, tables, words
+from recstore.experiments.report import page as report
+from recstore.experiments.report.output import write_bytes
+from recstore.experiments.tuning.results import Search, TrialResult
 
 EVIL = '<script>alert("x")</script> & <b>'
 

@@ -13,14 +13,14 @@ from recstore.errors import InvalidInput
 from recstore.evaluation import splits
 from recstore.evaluation.curves import CurvePoint
 from recstore.evaluation.fitted import weigh
+from recstore.experiments.tuning import pruning, sampling, snapshot, space, stages, trials
+from recstore.experiments.tuning.noise import PART, Noise, noise_of
+from recstore.experiments.tuning.results import TrialResult
+from recstore.experiments.tuning.space import BOUNDS, Choices, Parameters, Range, Space
+from recstore.experiments.tuning.trial import Course
 from recstore.model import trainers
 from recstore.model.interactions import IdMap, Interactions
 from recstore.model.trainers import regularization_for
-from recstore.tuning import pruning, sampling, snapshot, space, stages, trials
-from recstore.tuning.noise import PART, Noise, noise_of
-from recstore.tuning.results import TrialResult
-from recstore.tuning.space import BOUNDS, Choices, Parameters, Range, Space
-from recstore.tuning.trial import Course
 
 DEFINITION = Definition(source=Source(table="views"))
 WHOLE = Space(("als", "spectral", "hybrid"), (8, 1024), BOUNDS)

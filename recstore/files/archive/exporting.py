@@ -12,13 +12,13 @@ from psycopg import errors as pg
 
 from recstore import registry
 from recstore.errors import GenerationNotFound, NotTrained
+from recstore.experiments.report.output import check_place, written_beside
 from recstore.files.archive.container import Archive
 from recstore.files.archive.contents import About, id_arrays, key_digest
 from recstore.model.interactions import plain
 from recstore.postgres.arrow import Reading, reading
 from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.publication import generations, stored
-from recstore.reporting.files import check_place, written_beside
 from recstore.runs import Reporter, Silent
 from recstore.sql import queries
 from recstore.sql.objects import Registered

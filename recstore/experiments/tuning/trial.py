@@ -15,10 +15,10 @@ from recstore.errors import DeviceUnavailable, InvalidInput, RecstoreError
 from recstore.evaluation.curves import CurvePoint, LearningCurve, Patience, best, sample
 from recstore.evaluation.fitted import fit
 from recstore.evaluation.splits import Split
+from recstore.experiments.tuning import pruning
+from recstore.experiments.tuning.results import TrialResult
+from recstore.experiments.tuning.space import Parameters, applied
 from recstore.model.trainers import Device
-from recstore.tuning import pruning
-from recstore.tuning.results import TrialResult
-from recstore.tuning.space import Parameters, applied
 
 METRICS = ("ndcg", "recall", "precision", "map", "hit_rate")
 """What can be searched for, each with its k."""

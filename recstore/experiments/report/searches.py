@@ -4,12 +4,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
 from matplotlib.ticker import MaxNLocator
 
-from recstore.reporting import canvas, grids
-from recstore.reporting.axes import STEPS, marks, metric_axis, parameter_axis, star
-from recstore.reporting.canvas import BLUE, INK, MUTED, ORANGE, PAPER, Panel
-from recstore.reporting.trials import best_of, complete, measured, parameters, scale, tried, winner
-from recstore.reporting.words import finite, metric_name, score, setting
-from recstore.tuning.results import Search
+from recstore.experiments.report import canvas, grids
+from recstore.experiments.report.axes import STEPS, marks, metric_axis, parameter_axis, star
+from recstore.experiments.report.canvas import BLUE, INK, MUTED, ORANGE, PAPER, Panel
+from recstore.experiments.report.trial_rows import best_of, complete, measured, parameters, scale, tried, winner
+from recstore.experiments.report.words import finite, metric_name, score, setting
+from recstore.experiments.tuning.results import Search
 
 CROWD = 60
 """Trials above which their marks are smaller."""

@@ -16,15 +16,15 @@ from recstore.errors import InvalidInput
 from recstore.evaluation import split_files, splits
 from recstore.evaluation.pair_files import Format
 from recstore.evaluation.results import Evaluation
-from recstore.measuring.measure import Store, Wanted, described, measure
-from recstore.measuring.scratch import check_name
-from recstore.measuring.steps import Steps
+from recstore.experiments.measure import Store, Wanted, described, measure
+from recstore.experiments.scratch import check_name
+from recstore.experiments.steps import Steps
+from recstore.experiments.tuning.search import Options, Watch, search, tuned, winner_of
+from recstore.experiments.tuning.space import words
 from recstore.model import trainers
 from recstore.postgres.connection import connect, plain_errors
 from recstore.runs import Reporter, Silent
 from recstore.sql.revision import require_current
-from recstore.tuning.search import Options, Watch, search, tuned, winner_of
-from recstore.tuning.space import words
 
 UNTRIED = ("source", "candidates", "filters", "publication", "gate", "schedule", "lists")
 """Sections of a definition that a benchmark has no use for."""

@@ -13,9 +13,9 @@ import numpy as np
 
 from recstore.definition import Confidence
 from recstore.evaluation.fitted import weigh
+from recstore.experiments.tuning.space import Bounds, Choices, Parameters, Range
 from recstore.model.confidence import alpha_for
 from recstore.model.interactions import Interactions
-from recstore.tuning.space import Bounds, Choices, Parameters, Range
 
 PART = "part_of_noise"
 """Name of the coordinate that stands for the regularization."""

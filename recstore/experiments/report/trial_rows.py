@@ -5,8 +5,8 @@ from itertools import combinations
 from statistics import median
 from typing import Any
 
-from recstore.reporting.words import better, finite, setting
-from recstore.tuning.results import Search, TrialResult
+from recstore.experiments.report.words import better, finite, setting
+from recstore.experiments.tuning.results import Search, TrialResult
 
 FEW = 10
 """With fewer trials measured than this all of them are shown, however far apart."""

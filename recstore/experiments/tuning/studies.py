@@ -17,12 +17,12 @@ from recstore.definition import Definition
 from recstore.errors import StudyNotFound
 from recstore.evaluation.curves import CurvePoint
 from recstore.evaluation.results import Evaluation
+from recstore.experiments.tuning.results import Kind, Search, TrialResult
+from recstore.experiments.tuning.space import Parameters
+from recstore.experiments.tuning.stages import Proposal
 from recstore.postgres.connection import Connection
 from recstore.requests import notify
 from recstore.sql import queries
-from recstore.tuning.results import Kind, Search, TrialResult
-from recstore.tuning.space import Parameters
-from recstore.tuning.stages import Proposal
 
 TRIAL_NAMESPACE = 0x72656375
 """First key of the lock that a trial's process holds; the second is the trial's id."""

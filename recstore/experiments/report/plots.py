@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from recstore.evaluation.results import CurvePoint
-from recstore.reporting import canvas, curves, grids, searches
-from recstore.reporting.canvas import save_png
-from recstore.tuning.results import Search
+from recstore.experiments.report import canvas, curve_plots, grids, searches
+from recstore.experiments.report.canvas import save_png
+from recstore.experiments.tuning.results import Search
 
 __all__ = [
     "best_so_far",
@@ -28,13 +28,13 @@ __all__ = [
 def learning_curve(curve: Sequence[CurvePoint], metric: str, chosen: int | None = None) -> Figure:
     """One metric over the iterations, on train and validation, the chosen number of iterations marked (without one, the
     best on validation)."""
-    return canvas.figure(curves.panel(curve, metric, chosen))
+    return canvas.figure(curve_plots.panel(curve, metric, chosen))
 
 
 def learning_curves(curve: Sequence[CurvePoint], chosen: int | None = None) -> Figure:
     """All metrics of the curve, a panel each, with the same iteration marked (without one, the best of the first metric).
     Raises ValueError for a curve without a metric."""
-    panels = list(curves.panels(curve, chosen).values())
+    panels = list(curve_plots.panels(curve, chosen).values())
     if not panels:
         raise ValueError("the curve has no metric")
     return canvas.sheet(panels)

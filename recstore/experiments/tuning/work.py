@@ -28,10 +28,18 @@ from recstore.errors import (
 from recstore.evaluation.curves import CurvePoint
 from recstore.evaluation.results import Evaluation
 from recstore.evaluation.splits import Split, SplitChoice
-from recstore.measuring import evaluate
-from recstore.measuring.evaluate import TestPairs
-from recstore.measuring.measure import Wanted
-from recstore.measuring.steps import Steps
+from recstore.experiments import evaluate
+from recstore.experiments.evaluate import TestPairs
+from recstore.experiments.measure import Wanted
+from recstore.experiments.steps import Steps
+from recstore.experiments.tuning import snapshot, studies
+from recstore.experiments.tuning import trial as trials_
+from recstore.experiments.tuning.results import Search, TrialResult
+from recstore.experiments.tuning.search import PRESENT, Nobody, Options, Watch, conclude, tuned, winner_of
+from recstore.experiments.tuning.stages import Plan
+from recstore.experiments.tuning.studies import Claim, Study
+from recstore.experiments.tuning.trial import Stopped
+from recstore.experiments.tuning.trials import best
 from recstore.operations import jobs
 from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.requests import CHANNEL
@@ -39,14 +47,6 @@ from recstore.runs import Reporter, Silent
 from recstore.sql import queries
 from recstore.sql.objects import Registered
 from recstore.sql.revision import require_current
-from recstore.tuning import snapshot, studies
-from recstore.tuning import trial as trials_
-from recstore.tuning.results import Search, TrialResult
-from recstore.tuning.search import PRESENT, Nobody, Options, Watch, conclude, tuned, winner_of
-from recstore.tuning.stages import Plan
-from recstore.tuning.studies import Claim, Study
-from recstore.tuning.trial import Stopped
-from recstore.tuning.trials import best
 
 NEWS = 2.0
 """Seconds after which who waits for others' trials looks again, whether it was told of an end or not."""

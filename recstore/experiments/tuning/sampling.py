@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from recstore.tuning.space import Bounds, Choices, Parameters, Range, within
+from recstore.experiments.tuning.space import Bounds, Choices, Parameters, Range, within
 
 STARTUP = 5
 """Trials drawn at random, from the bounds' own scales, before the estimator is believed."""

@@ -15,18 +15,27 @@ from recstore.evaluation.curves import CurvePoint
 from recstore.evaluation.fitted import weigh
 from recstore.evaluation.results import Evaluation
 from recstore.evaluation.splits import SEED, Split
-from recstore.measuring.measure import Measured, Wanted, described, measure
-from recstore.measuring.steps import Steps
+from recstore.experiments.measure import Measured, Wanted, described, measure
+from recstore.experiments.steps import Steps
+from recstore.experiments.tuning import space as spaces
+from recstore.experiments.tuning import trial as trials_
+from recstore.experiments.tuning.noise import noise_of
+from recstore.experiments.tuning.results import Search, TrialResult
+from recstore.experiments.tuning.space import (
+    BOUNDS,
+    EVERYTHING,
+    Choices,
+    Parameters,
+    Space,
+    applied,
+    default_space,
+    narrowed,
+)
+from recstore.experiments.tuning.stages import Plan
+from recstore.experiments.tuning.trial import Course
+from recstore.experiments.tuning.trials import best
 from recstore.model import confidence
 from recstore.model import trainers as training
-from recstore.tuning import space as spaces
-from recstore.tuning import trial as trials_
-from recstore.tuning.noise import noise_of
-from recstore.tuning.results import Search, TrialResult
-from recstore.tuning.space import BOUNDS, EVERYTHING, Choices, Parameters, Space, applied, default_space, narrowed
-from recstore.tuning.stages import Plan
-from recstore.tuning.trial import Course
-from recstore.tuning.trials import best
 
 TEST_USERS = 10_000
 """Measured on the test part, at most."""

@@ -7,11 +7,11 @@ from matplotlib.figure import FigureBase
 from matplotlib.ticker import MaxNLocator
 
 from recstore.evaluation.results import CurvePoint
-from recstore.reporting import canvas
-from recstore.reporting.axes import STEPS
-from recstore.reporting.canvas import BLUE, MUTED, ORANGE, PAPER, Panel
-from recstore.reporting.trials import best_of
-from recstore.reporting.words import better, duration, finite, metric_name, score
+from recstore.experiments.report import canvas
+from recstore.experiments.report.axes import STEPS
+from recstore.experiments.report.canvas import BLUE, MUTED, ORANGE, PAPER, Panel
+from recstore.experiments.report.trial_rows import best_of
+from recstore.experiments.report.words import better, duration, finite, metric_name, score
 
 MANY = 30
 """Points of a line above which they are no longer marked one by one."""

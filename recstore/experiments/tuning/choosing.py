@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from recstore.definition import Confidence, Hyperparameters
+from recstore.experiments.tuning import sampling
+from recstore.experiments.tuning.noise import PART, Noise
+from recstore.experiments.tuning.space import OWN, Bounds, Parameters, Space, inside, narrow
+from recstore.experiments.tuning.trials import Trials, best, of_trainer, rated
 from recstore.model import trainers
-from recstore.tuning import sampling
-from recstore.tuning.noise import PART, Noise
-from recstore.tuning.space import OWN, Bounds, Parameters, Space, inside, narrow
-from recstore.tuning.trials import Trials, best, of_trainer, rated
 
 STARTS: dict[str, tuple[Parameters, ...]] = {
     "als": ({}, {"confidence": "binary"}, {"alpha": 0.15}, {"alpha": 6.0, "confidence": "log"}),

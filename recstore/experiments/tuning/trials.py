@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from recstore.tuning.results import TrialResult
-from recstore.tuning.space import Parameters
+from recstore.experiments.tuning.results import TrialResult
+from recstore.experiments.tuning.space import Parameters
 
 COST = 1.4
 """Time grows with this power of the factors (measured: 1.2 to 1.6), for guessing what is still affordable."""

@@ -13,10 +13,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from recstore.evaluation.results import Evaluation
-from recstore.reporting import canvas, curves, searches, tables, trials, words
-from recstore.reporting.canvas import THEME, WIDTH, Panel
-from recstore.reporting.files import check_folder, check_place, write_bytes
-from recstore.tuning.results import Search
+from recstore.experiments.report import canvas, curve_plots, searches, tables, trial_rows, words
+from recstore.experiments.report.canvas import THEME, WIDTH, Panel
+from recstore.experiments.report.output import check_folder, check_place, write_bytes
+from recstore.experiments.tuning.results import Search
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -98,7 +98,7 @@ def _evaluation(evaluation: Evaluation) -> dict[str, Any]:
         "rows": tables.comparison(results),
         "definitions": words.definitions(metric for result in results for metric in result.metrics),
         "curves": _pictures(_curve_panels(evaluation)),
-        "points": curves.numbers(evaluation.curve),
+        "points": curve_plots.numbers(evaluation.curve),
         "models": [
             (result.name, words.settings(result.hyperparameters), words.duration(result.seconds)) for result in results
         ],
@@ -114,20 +114,20 @@ def _curve_panels(evaluation: Evaluation) -> list[Panel]:
     chosen = tables.chosen_iterations(evaluation.results[0]) if evaluation.results else None
     if chosen not in {point.iteration for point in evaluation.curve}:
         chosen = None
-    made = curves.panels(evaluation.curve, chosen, first=metric)
+    made = curve_plots.panels(evaluation.curve, chosen, first=metric)
     k = metric.partition("@")[2]
     return [panel for name, panel in made.items() if name.partition("@")[2] in ("", k)] or list(made.values())
 
 
 def _search(search: Search) -> dict[str, Any]:
     """What the template shows of a search."""
-    best = trials.winner(search)
+    best = trial_rows.winner(search)
     heads, rows = tables.trials(search)
     return {
         "data": search,
         "metric": words.metric_name(search.metric),
         "best": best,
-        "best_value": None if best is None else words.score(trials.measured(search, best)),
+        "best_value": None if best is None else words.score(trial_rows.measured(search, best)),
         "settings": [] if best is None else words.settings(best.parameters),
         "count": tables.counted(search),
         "seconds": words.duration(sum(trial.seconds or 0.0 for trial in search.trials)),

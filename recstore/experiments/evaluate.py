@@ -20,8 +20,8 @@ from recstore.errors import InvalidInput, SourceInvalid
 from recstore.evaluation import examples, pair_files, split_files, splits
 from recstore.evaluation.results import Evaluation, Example
 from recstore.evaluation.splits import Split, SplitChoice
-from recstore.measuring.measure import Measured, Store, Wanted, described, measure
-from recstore.measuring.steps import Steps
+from recstore.experiments.measure import Measured, Store, Wanted, described, measure
+from recstore.experiments.steps import Steps
 from recstore.model import filters, trainers
 from recstore.model.interactions import Interactions
 from recstore.operations import questions

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from recstore.errors import InvalidInput, NothingToResume, StudyNotFound
 from recstore.evaluation.splits import SplitChoice
-from recstore.measuring.evaluate import TestPairs
+from recstore.experiments.evaluate import TestPairs
+from recstore.experiments.tuning import studies, work
+from recstore.experiments.tuning.search import Options
 from recstore.postgres.connection import Connection
 from recstore.sql.objects import Registered
-from recstore.tuning import studies, work
-from recstore.tuning.search import Options
 
 
 @dataclass(frozen=True)

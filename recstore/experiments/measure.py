@@ -25,9 +25,9 @@ from recstore.evaluation.negatives import sampled_negatives
 from recstore.evaluation.results import CurvePoint, Evaluation, Example, ModelResult
 from recstore.evaluation.scorers import FactorScorer, Scorer
 from recstore.evaluation.splits import SEED, Split
-from recstore.measuring import through_sql
-from recstore.measuring.scratch import scratch
-from recstore.measuring.steps import Steps, Within
+from recstore.experiments import through_sql
+from recstore.experiments.scratch import scratch
+from recstore.experiments.steps import Steps, Within
 from recstore.postgres.connection import connect
 from recstore.types import IdType
 

@@ -10,10 +10,10 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from recstore.reporting import canvas
-from recstore.reporting.axes import STEPS, marks, parameter_axis, star, written
-from recstore.reporting.canvas import BLUE, MUTED, ORANGE, PAPER, Panel
-from recstore.reporting.trials import (
+from recstore.experiments.report import canvas
+from recstore.experiments.report.axes import STEPS, marks, parameter_axis, star, written
+from recstore.experiments.report.canvas import BLUE, MUTED, ORANGE, PAPER, Panel
+from recstore.experiments.report.trial_rows import (
     best_by,
     complete,
     measured,
@@ -23,8 +23,8 @@ from recstore.reporting.trials import (
     varied,
     winner,
 )
-from recstore.reporting.words import better, metric_name, score, setting
-from recstore.tuning.results import Search, TrialResult
+from recstore.experiments.report.words import better, metric_name, score, setting
+from recstore.experiments.tuning.results import Search, TrialResult
 
 CELL_WIDTH, CELL_HEIGHT = 0.62, 0.32
 """Inches of a cell of the heat map, wide enough for its number."""

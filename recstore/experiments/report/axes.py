@@ -8,10 +8,10 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
-from recstore.reporting.canvas import BLUE, INK, MUTED, ORANGE, PAPER
-from recstore.reporting.trials import limits, scale, tried
-from recstore.reporting.words import finite, setting
-from recstore.tuning.results import Search
+from recstore.experiments.report.canvas import BLUE, INK, MUTED, ORANGE, PAPER
+from recstore.experiments.report.trial_rows import limits, scale, tried
+from recstore.experiments.report.words import finite, setting
+from recstore.experiments.tuning.results import Search
 
 FEW_VALUES = 7
 """Up to this many distinct values each has its tick, if these are far enough apart."""

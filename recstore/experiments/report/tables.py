@@ -8,9 +8,9 @@ from typing import Any
 
 from recstore.evaluation.curves import METRIC
 from recstore.evaluation.results import ModelResult
-from recstore.reporting.trials import measured, parameters, scale, tried, winner
-from recstore.reporting.words import better, change, duration, finite, metric_name, score, setting, settings
-from recstore.tuning.results import Search, TrialResult
+from recstore.experiments.report.trial_rows import measured, parameters, scale, tried, winner
+from recstore.experiments.report.words import better, change, duration, finite, metric_name, score, setting, settings
+from recstore.experiments.tuning.results import Search, TrialResult
 
 EDGE = 0.02
 """Share of a range at its ends: a best value there may have a better one beyond."""

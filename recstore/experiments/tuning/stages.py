@@ -15,11 +15,11 @@ Whoever has the trials gets the same answer, so a search can be left and taken u
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from recstore.tuning.choosing import Chooser
-from recstore.tuning.noise import Noise
-from recstore.tuning.results import TrialResult
-from recstore.tuning.space import Parameters, Space, present_in
-from recstore.tuning.trials import Trials, best, guess, levels, of_trainer, seconds_of
+from recstore.experiments.tuning.choosing import Chooser
+from recstore.experiments.tuning.noise import Noise
+from recstore.experiments.tuning.results import TrialResult
+from recstore.experiments.tuning.space import Parameters, Space, present_in
+from recstore.experiments.tuning.trials import Trials, best, guess, levels, of_trainer, seconds_of
 
 FACTORS = 64
 """To explore with."""
