@@ -5,8 +5,8 @@ from typing import get_origin
 
 import cli_page
 
+from recstore.api.options import SECTIONS, flag
 from recstore.config import Settings
-from recstore.options import SECTIONS, flag
 
 PROCESS = """# Settings
 

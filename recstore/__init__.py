@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from recstore.version import __version__
 
 if TYPE_CHECKING:
-    from recstore import errors, rows
-    from recstore.api import Recstore
+    from recstore import errors
+    from recstore.api import Recstore, rows
     from recstore.config import Settings
     from recstore.definition import Definition
     from recstore.errors import RecstoreError

@@ -4,11 +4,11 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from recstore.api.progress import sentence
 from recstore.evaluation.curves import CurvePoint
 from recstore.experiments.tuning.results import TrialResult
 from recstore.experiments.tuning.space import Parameters, words
 from recstore.experiments.tuning.stages import Plan
-from recstore.progress import sentence
 
 
 class LogReporter:

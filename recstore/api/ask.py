@@ -4,11 +4,11 @@ from typing import Any
 
 from recstore import registry
 from recstore.api.base import Part
+from recstore.api.rows import Popular, Recommended, Similar
+from recstore.api.rows.results import Id
 from recstore.operations import questions
 from recstore.operations.questions import Question
 from recstore.postgres.connection import Connection
-from recstore.rows import Popular, Recommended, Similar
-from recstore.rows.results import Id
 from recstore.sql.objects import Registered
 
 

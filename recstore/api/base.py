@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from pydantic import BaseModel, InstanceOf
 
-from recstore import options
+from recstore.api import options
 from recstore.api.arguments import checked
 from recstore.background.watching import watching
 from recstore.config import Settings, load_settings

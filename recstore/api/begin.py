@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from recstore import options, registry, toml
+from recstore import registry
+from recstore.api import options, toml
 from recstore.api.base import Part
+from recstore.api.rows import Initialized
 from recstore.definition import Definition
 from recstore.errors import InvalidInput
 from recstore.experiments.report.output import write_bytes
-from recstore.rows import Initialized
 from recstore.source import discovery
 
 
@@ -29,7 +30,7 @@ class Beginning(Part):
 
     def init(
         self,
-        file: str | Path = "recstore.toml",
+        file: str | Path = "recstore.api.toml",
         *,
         table: str | None = None,
         user: str | None = None,

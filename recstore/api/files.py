@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from recstore.api.base import Part
+from recstore.api.rows import Loaded
 from recstore.files.archive.exporting import Written, export
 from recstore.files.archive.importing import import_generation
 from recstore.files.load import telling
@@ -12,7 +13,6 @@ from recstore.files.load.layout import Given
 from recstore.files.load.opening import opened, refuse_to_overwrite
 from recstore.files.load.writing import write
 from recstore.operations.jobs import Outcome
-from recstore.rows import Loaded
 from recstore.runs import Reporter, Silent
 
 

@@ -5,13 +5,13 @@ from typing import Any
 
 from recstore import requests
 from recstore.api.base import Part
+from recstore.api.rows import Request, Revision, Statements, Upgraded
 from recstore.background import watching
 from recstore.background.watching import OPEN, NoConnection, Replay
 from recstore.errors import InvalidInput, RequestFailed, StillOpen
 from recstore.operations import schema
 from recstore.postgres import grants
 from recstore.requests import Job
-from recstore.rows import Request, Revision, Statements, Upgraded
 from recstore.runs import Reporter
 from recstore.sql import revision as readiness
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from recstore import lists as batch
 from recstore import pipeline
 from recstore.api.base import Part
+from recstore.api.rows import Generation, Pruned, RolledBack
 from recstore.lists import Made
 from recstore.operations import jobs, recommenders
 from recstore.operations.jobs import Outcome
-from recstore.rows import Generation, Pruned, RolledBack
 from recstore.runs import Reporter
 
 

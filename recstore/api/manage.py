@@ -5,8 +5,8 @@ from typing import Any, TypeVar
 
 from recstore import registry
 from recstore.api.base import Given, Part, check_publications, definition_of
+from recstore.api.rows import Created, Described, Dropped, Generation, Listed, Statements
 from recstore.operations import jobs, recommenders
-from recstore.rows import Created, Described, Dropped, Generation, Listed, Statements
 from recstore.runs import Reporter
 from recstore.source import inspect as sources
 

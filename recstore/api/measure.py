@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
-from recstore import options, registry
+from recstore import registry
+from recstore.api import options
 from recstore.api.base import Part, check_publications, definition_of
+from recstore.api.rows import Study, Trial, Tuned
 from recstore.background import watching
 from recstore.definition import Search as SearchPlan
 from recstore.errors import InvalidInput
@@ -20,7 +22,6 @@ from recstore.experiments.tuning import studies as stored
 from recstore.experiments.tuning import taking_up, work
 from recstore.experiments.tuning.results import Search
 from recstore.experiments.tuning.search import Options, Watch
-from recstore.rows import Study, Trial, Tuned
 from recstore.runs import Reporter
 
 By = Literal["time", "user", "share"]

@@ -5,17 +5,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recstore import lists, registry, toml
+from recstore import lists, registry
+from recstore.api import toml
 from recstore.api.base import Given, Part, definition_of
 from recstore.api.begin import definition_for
 from recstore.api.files import lines, names, run_load
+from recstore.api.rows import Loaded, Statements
 from recstore.config import Settings
 from recstore.files.archive import importing
 from recstore.files.load.examining import wanted_of
 from recstore.files.load.layout import Given as TextLayout
 from recstore.operations import dry_run, recommenders
 from recstore.postgres import grants
-from recstore.rows import Loaded, Statements
 from recstore.runs import Reporter
 
 
@@ -52,7 +53,7 @@ class Rehearsal(Part):
 
     def init(
         self,
-        file: str | Path = "recstore.toml",
+        file: str | Path = "recstore.api.toml",
         *,
         table: str,
         user: str,

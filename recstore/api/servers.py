@@ -2,7 +2,7 @@
 
 from recstore import embedded
 from recstore.api.base import Part
-from recstore.rows import EmbeddedServer
+from recstore.api.rows import EmbeddedServer
 
 
 class Servers(Part):

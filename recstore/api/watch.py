@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from recstore.api.base import Part
+from recstore.api.rows import Dispatch, Request, Run, RunStory, Status, Watched
 from recstore.background import health, watching
 from recstore.background.watching import NoConnection, Replay
 from recstore.doctor import Finding, examine
 from recstore.embedded.servers import broker_url
-from recstore.rows import Dispatch, Request, Run, RunStory, Status, Watched
 from recstore.runs import Reporter
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from recstore.api.options import merge
 from recstore.cli.context import Json, Yes, current, say, settings, show, show_rows
 from recstore.cli.definitions import definition_options
 from recstore.cli.manage import warn_of_publications
@@ -32,7 +33,6 @@ from recstore.experiments import benchmark as benchmarking
 from recstore.experiments.measure import Wanted
 from recstore.experiments.report.output import check_report
 from recstore.experiments.tuning.search import Options
-from recstore.options import merge
 
 
 def register(app: typer.Typer) -> None:

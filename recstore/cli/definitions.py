@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
+from recstore.api.options import SECTIONS, flag
 from recstore.cli.completion import SETTINGS, choosing
-from recstore.options import SECTIONS, flag
 
 
 def definition_options(*, without: tuple[str, ...] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from recstore import registry
+from recstore.api.progress import StageReporter, pruned_words
 from recstore.cli import completion
 from recstore.cli.context import (
     DryRun,
@@ -22,7 +23,6 @@ from recstore.cli.context import (
 )
 from recstore.embedded.servers import database_url
 from recstore.operations import dry_run, jobs, recommenders
-from recstore.progress import StageReporter, pruned_words
 
 READY = 4
 """Exit code of a training whose generation is complete but could not go live yet."""

@@ -6,13 +6,13 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.text import Text
 
+from recstore.api.progress import StageReporter
 from recstore.background import watching as watched
 from recstore.background.watching import NoConnection, Replay, at_work, clock
 from recstore.cli import completion
 from recstore.cli.context import Json, say, show, state
 from recstore.cli.follow import followed, watching, where
 from recstore.cli.screen import STYLES, Column, print_table, stamp, when
-from recstore.progress import StageReporter
 from recstore.times import duration
 
 GONE = "The process of this run ended without finishing it."

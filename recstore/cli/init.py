@@ -6,12 +6,13 @@ from typing import Annotated, Any
 
 import typer
 
-from recstore import registry, toml
+from recstore import registry
+from recstore.api import toml
+from recstore.api.options import merge
 from recstore.cli import completion
 from recstore.cli.context import Json, Yes, at_terminal, confirm_replacing, connection, say, show
 from recstore.errors import InvalidInput
 from recstore.experiments.report.output import check_place, write_bytes
-from recstore.options import merge
 from recstore.postgres.names import quoted
 from recstore.source import discovery
 from recstore.source.discovery import Candidate, Table
@@ -30,7 +31,7 @@ def _columns(help: str, metavar: str = "COLUMN") -> Any:
 
 
 def init(
-    file: Annotated[Path, typer.Argument(help="The file that is written.")] = Path("recstore.toml"),
+    file: Annotated[Path, typer.Argument(help="The file that is written.")] = Path("recstore.api.toml"),
     table: Annotated[
         str | None,
         typer.Option(

@@ -5,12 +5,12 @@ from typing import Annotated
 import typer
 
 from recstore import pipeline
+from recstore.api.progress import StageReporter
 from recstore.cli.context import Force, Json, Name, say, settings, show, state
 from recstore.cli.generations import tell_outcome
 from recstore.cli.measured import Device
 from recstore.embedded.servers import database_url
 from recstore.operations import jobs
-from recstore.progress import StageReporter
 
 
 def register(app: typer.Typer) -> None:

@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 
 from recstore import lists as batch
+from recstore.api.progress import StageReporter
 from recstore.cli.context import DryRun, Json, Name, Yes, confirm_replacing, say, settings, show, state
 from recstore.config import Settings
 from recstore.embedded.servers import database_url
 from recstore.lists import Made, Plan, output
-from recstore.progress import StageReporter
 from recstore.wording import counted
 
 Into = Annotated[

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from recstore.api.progress import StageReporter
 from recstore.cli.context import Json, Yes, at_terminal, confirm, connection, say, show, show_rows, state
 from recstore.errors import InvalidInput, LoadInterrupted
 from recstore.files.load.bad_lines import ranges
@@ -13,7 +14,6 @@ from recstore.files.load.layout import Given
 from recstore.files.load.opening import opened, refuse_to_overwrite
 from recstore.files.load.telling import SHOWN_BAD, as_dict, refusal
 from recstore.files.load.writing import write
-from recstore.progress import StageReporter
 
 
 def register(app: typer.Typer) -> None:

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from recstore import registry, schedule
+from recstore.api.options import laid_over, merge, read_toml
+from recstore.api.progress import StageReporter, gate_words, plan_words
 from recstore.background import watching
 from recstore.cli import completion
 from recstore.cli.context import (
@@ -28,9 +30,7 @@ from recstore.cli.screen import planned
 from recstore.config import Settings
 from recstore.definition import Definition
 from recstore.operations import dry_run, jobs, recommenders
-from recstore.options import laid_over, merge, read_toml
 from recstore.postgres.connection import Connection
-from recstore.progress import StageReporter, gate_words, plan_words
 from recstore.source import inspect as sources
 from recstore.source.plans import index_statement
 from recstore.sql import objects

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from recstore import requests
+from recstore.api.progress import StageReporter
 from recstore.background import watching as watched
 from recstore.background.watching import OPEN, NoConnection, Replay, clock
 from recstore.cli import completion
@@ -16,7 +17,6 @@ from recstore.cli.follow import polled, watching
 from recstore.cli.generations import READY
 from recstore.errors import InvalidInput, RequestFailed, StillOpen, WaitingInterrupted
 from recstore.postgres.connection import Connection
-from recstore.progress import StageReporter
 from recstore.times import duration
 
 group = typer.Typer(help="Ask the workers for a job, or take that back.", no_args_is_help=True)

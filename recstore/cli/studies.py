@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, Progress, TextColumn
 
+from recstore.api.progress import PLAIN_EVERY, StageReporter
 from recstore.background import watching as watched
 from recstore.background.watching import clock
 from recstore.cli import completion
@@ -20,7 +21,6 @@ from recstore.experiments.tuning.space import Parameters, words
 from recstore.experiments.tuning.stages import Plan
 from recstore.experiments.tuning.trials import best
 from recstore.postgres.connection import Connection
-from recstore.progress import PLAIN_EVERY, StageReporter
 from recstore.times import duration
 
 

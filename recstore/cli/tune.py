@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from recstore import registry
+from recstore.api.options import parsed
+from recstore.api.progress import StageReporter
 from recstore.background import watching
 from recstore.cli import completion
 from recstore.cli.context import Json, Name, current, say, settings, show, state
@@ -31,9 +33,7 @@ from recstore.experiments.tuning import taking_up, work
 from recstore.experiments.tuning.search import Options
 from recstore.experiments.tuning.space import words
 from recstore.experiments.tuning.taking_up import TakenUp
-from recstore.options import parsed
 from recstore.postgres.connection import Connection
-from recstore.progress import StageReporter
 from recstore.sql.objects import Registered
 
 

@@ -10,12 +10,12 @@ from typing import Any
 from rich.console import Console
 
 from recstore import embedded, pipeline, registry
+from recstore.api.progress import StageReporter
 from recstore.config import Settings
 from recstore.definition import Definition, Source, Titles
 from recstore.errors import RecommenderNotFound
 from recstore.operations import jobs, questions, schema
 from recstore.postgres.connection import Connection, connect, plain_errors
-from recstore.progress import StageReporter
 from recstore.sql.objects import Registered
 
 NAME = "retail"

@@ -16,7 +16,8 @@ import typer
 from conftest import Database, drop_database, make_database, superuser
 
 import recstore as public
-from recstore import Definition, Recstore, cli, errors, options, rows
+from recstore import Definition, Recstore, cli, errors
+from recstore.api import options, rows
 from recstore.cli.context import as_json
 from recstore.definition import Hyperparameters, Source
 from recstore.embedded import Server
@@ -317,7 +318,7 @@ def test_the_database_and_the_settings_are_found_as_by_the_commands(
 
 
 def test_the_first_file_of_settings(shop: Database, tmp_path: Path) -> None:
-    store, file = store_of(shop), tmp_path / "recstore.toml"
+    store, file = store_of(shop), tmp_path / "recstore.api.toml"
     assert store.init().candidates[0]["table"] == "shop.views"
     given = {"table": "shop.views", "user": "user_id", "item": "product_id", "value": "view_count"}
     text = store.dry_run.init(file, **given)

@@ -25,6 +25,7 @@ from support_sql import (
 )
 
 from recstore import pipeline, registry
+from recstore.api.options import merge
 from recstore.definition import Candidates, Hyperparameters, Publication, Source
 from recstore.embedded import Server
 from recstore.errors import (
@@ -36,7 +37,6 @@ from recstore.errors import (
     RecstoreError,
 )
 from recstore.operations import jobs
-from recstore.options import merge
 from recstore.postgres.connection import Connection
 from recstore.publication import calibration
 from recstore.source import candidates

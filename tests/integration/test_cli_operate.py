@@ -18,7 +18,8 @@ from psycopg import errors as pg
 from rich.console import Console
 from support import Hook, look, until
 
-from recstore import cli, pipeline, progress, requests, runs
+from recstore import cli, pipeline, requests, runs
+from recstore.api import progress
 from recstore.background import watching
 from recstore.definition import Filters, Lists, Schedule
 from recstore.errors import NothingLeft

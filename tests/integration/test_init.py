@@ -16,10 +16,10 @@ import pytest
 import typer
 from conftest import Command, Database
 
-from recstore import toml
+from recstore.api import toml
+from recstore.api.options import merge, read_toml
 from recstore.cli import init
 from recstore.definition import Definition, Hyperparameters, Source, Titles
-from recstore.options import merge, read_toml
 from recstore.source import discovery
 
 GIVEN = "--table shop.views --user user_id --item product_id --value view_count"

@@ -18,9 +18,9 @@ import sqlalchemy as sa
 from support_mistakes import Shop, sentence_of, trained_shop
 
 from recstore import Recommender, Recstore
+from recstore.api.options import SECTIONS, flag
 from recstore.config import Settings
 from recstore.errors import RecstoreError
-from recstore.options import SECTIONS, flag
 
 NO_SUCH = "There is no recommender named 'nix'. `recstore list` shows those there are"
 NOT_YET = "'books' has no live generation yet. Run: recstore retrain books"

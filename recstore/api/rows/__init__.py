@@ -4,7 +4,7 @@ underscore behind it). `dataclasses.asdict` makes a dict of one.
 Times are datetimes with a time zone, lengths of time timedeltas, JSON columns dicts and lists.
 """
 
-from recstore.rows.results import (
+from recstore.api.rows.results import (
     Dropped,
     EmbeddedServer,
     Initialized,
@@ -19,7 +19,7 @@ from recstore.rows.results import (
     Tuned,
     Upgraded,
 )
-from recstore.rows.views import (
+from recstore.api.rows.views import (
     Created,
     Described,
     Dispatch,
