@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import csv, parquet
 
-from recstore.beside import written_beside
+from recstore.atomic import written_beside
 from recstore.errors import ListsNotWritten
 
 ENDINGS = (".csv", ".csv.gz", ".parquet")

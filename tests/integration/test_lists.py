@@ -21,8 +21,8 @@ from support import Hook, look, until
 from support_sql import Rows, as_template, copy_of, rows, value
 
 from recstore import errors, lists, pipeline, registry
+from recstore.atomic import written_beside
 from recstore.background import dispatch
-from recstore.beside import written_beside
 from recstore.definition import Candidates, Lists, Source, Storage
 from recstore.embedded import Server
 from recstore.lists import output

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from recstore import beside
+from recstore import atomic
 from recstore.errors import InvalidInput, ReportNotWritten
 
 
@@ -21,7 +21,7 @@ def written_beside(path: Path) -> Iterator[Path]:
     """A name beside it to write to, which takes its place in the end. Raises ReportNotWritten where there is no such folder or
     it may not be written."""
     check_place(path)
-    with beside.written_beside(path, ReportNotWritten) as name:
+    with atomic.written_beside(path, ReportNotWritten) as name:
         yield name
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from recstore.beside import written_beside
+from recstore.atomic import written_beside
 from recstore.errors import InvalidInput, ReportNotWritten
 
 MOST = 100_000
