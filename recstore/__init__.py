@@ -5,9 +5,8 @@ the command line as methods. docs/python.md has examples.
 """
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
-
-from recstore.version import __version__
 
 if TYPE_CHECKING:
     from recstore import errors
@@ -60,7 +59,10 @@ _HOMES = {
     ),
     "runs": ("Reporter",),
 }
-"""Where the public names are; `errors` and `rows` are modules."""
+"""The module of each public name."""
+
+_MODULES = {"errors": "recstore.errors", "rows": "recstore.api.rows"}
+"""The public names that are modules."""
 
 
 def __getattr__(name: str) -> Any:
@@ -68,6 +70,8 @@ def __getattr__(name: str) -> Any:
     for home, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(f"recstore.{home}"), name)
-    if name in ("errors", "rows"):
-        return importlib.import_module(f"recstore.{name}")
+    if name == "__version__":
+        return importlib.metadata.version("recstore")
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name])
     raise AttributeError(f"module 'recstore' has no attribute {name!r}")

@@ -1,48 +1,109 @@
-"""Files that are there whole or not at all: written under a name beside, which takes the former one's place in the end."""
+"""Write files atomically: into a temporary file in the same folder, renamed over the target at the end."""
 
 import fcntl
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from recstore.errors import RecstoreError
+from recstore.errors import InvalidInput, RecstoreError, ReportNotWritten
+
+SHOWN_CHARACTERS = 200
+"""Characters of a path that an error message shows."""
 
 
 @contextmanager
-def written_beside(path: Path, refused: type[RecstoreError]) -> Iterator[Path]:
-    """A name beside `path`, or beside what it is a link to, to write to, renamed in the end, so that nobody reads half a file
-    and a failure leaves the former one. Its mode is that of the former one from the first byte, writable for its owner. What a
-    process left that was killed is taken away. Raises `refused` with path and reason instead of OSError."""
-    there = Path(os.path.realpath(path))  # which no circle of links troubles
-    beside = there.with_name(f".{there.name}.{os.getpid()}.part")
+def replacing(path: Path, refused: type[RecstoreError] = ReportNotWritten) -> Iterator[Path]:
+    """Yield a temporary file to write to, and rename it to `path` (or to what `path` links to) on success.
+
+    A reader sees the former file or the complete new one; a failure leaves the former file. The new file has the former
+    one's mode from its first byte and stays writable for its owner. Temporary files of killed processes are removed.
+
+    Raises:
+        RecstoreError: of class `refused`, with path and reason, in place of OSError.
+    """
+    target = Path(os.path.realpath(path))  # resolves loops of links without an error
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        _take_away_dead(there)
-        if there.exists():
-            if not there.is_file():  # a device, whose place a file would take
+        _remove_abandoned(target)
+        if target.exists():
+            if not target.is_file():  # renaming over a device would replace it
                 raise refused(
-                    path=str(path), reason="that is a folder" if there.is_dir() else "that is no ordinary file"
+                    path=str(path), reason="that is a folder" if target.is_dir() else "that is no ordinary file"
                 )
-            beside.touch(mode=0o600)
-            beside.chmod(there.stat().st_mode & 0o777 | 0o600)
-        with beside.open("ab") as held:
-            with suppress(OSError):  # a file system without locks, where nothing is taken away either
+            temporary.touch(mode=0o600)
+            temporary.chmod(target.stat().st_mode & 0o777 | 0o600)
+        with temporary.open("ab") as held:
+            with suppress(OSError):  # a file system without locks; nothing is removed there either
                 fcntl.flock(held, fcntl.LOCK_EX)
-            yield beside
-        beside.replace(there)
+            yield temporary
+        temporary.replace(target)
     except OSError as error:
         raise refused(path=str(path), reason=error.strerror or str(error)) from error
     finally:
         with suppress(OSError):
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
-def _take_away_dead(path: Path) -> None:
-    """The lock of a process that is gone is gone with it; its number may be another's by now, or in another container."""
-    part = re.compile(rf"\.{re.escape(path.name)}\.\d+\.part")
+def _remove_abandoned(target: Path) -> None:
+    """Remove temporary files that no process locks; their number cannot tell, it may be in use by another process now."""
+    part = re.compile(rf"\.{re.escape(target.name)}\.\d+\.part")
     with suppress(OSError):
-        for name in filter(part.fullmatch, os.listdir(path.parent)):  # noqa: PTH208
-            with suppress(OSError), (path.parent / name).open("rb") as left:
+        for name in filter(part.fullmatch, os.listdir(target.parent)):  # noqa: PTH208
+            with suppress(OSError), (target.parent / name).open("rb") as left:
                 fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                (path.parent / name).unlink()
+                (target.parent / name).unlink()
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write the whole file. Raises ReportNotWritten."""
+    check_place(path)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def check_report(report: Path | None, pictures: Path | None) -> None:
+    """Check, before anything is computed, that a report and its pictures can be written.
+
+    Raises InvalidInput, ReportNotWritten.
+    """
+    if report is not None:
+        check_place(report)
+    if pictures is not None:
+        if report is None:
+            raise InvalidInput("--pictures go with a report: add --report FILE.html.")
+        check_folder(pictures)
+
+
+def check_place(path: Path) -> None:
+    """Raise ReportNotWritten if a file cannot be written at `path`."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        check_folder(path.parent)
+        return
+    except OSError as error:
+        raise ReportNotWritten(path=shortened(path), reason=error.strerror or str(error)) from None
+    if not stat.S_ISREG(mode):  # renaming over a device would replace it
+        what = "a folder" if stat.S_ISDIR(mode) else "no ordinary file"
+        raise ReportNotWritten(path=str(path), reason=f"that is {what}")
+    check_folder(path.parent)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ReportNotWritten if files cannot be created in `folder`."""
+    if not os.path.isdir(folder):  # noqa: PTH112 - accepts a name that is too long
+        reason = "that is not a folder" if os.path.exists(folder) else "there is no such folder"  # noqa: PTH110
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        reason = "this user may not write there"
+    else:
+        return
+    raise ReportNotWritten(path=shortened(folder), reason=reason)
+
+
+def shortened(path: Path) -> str:
+    """Return a path at a length that fits a sentence."""
+    text = str(path)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]} .. ({len(text):,} characters)"

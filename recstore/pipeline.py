@@ -21,16 +21,15 @@ from recstore.evaluation.gate import Verdict
 from recstore.model import confidence, filters, held_out, trainers, vectors, warm_start
 from recstore.model.held_out import HeldOut
 from recstore.model.interactions import Interactions, SourceReport
+from recstore.model.trained import Stored
 from recstore.model.trainers import Factors, FoldIn, Matrix, Trainer
 from recstore.operations import jobs
 from recstore.operations.jobs import Outcome
 from recstore.publication import building, generations, stored
-from recstore.publication.stored import Stored
 from recstore.runs import Reporter, Run
-from recstore.source import inspect as sources
-from recstore.source import read as pulling
+from recstore.source import inspection, pulling
 from recstore.sql import queries
-from recstore.sql.revision import require_current
+from recstore.sql.schema_revision import require_current
 
 
 def retrain(
@@ -126,8 +125,8 @@ def read_source(run: Run) -> tuple[Interactions, SourceReport, dict[str, Any]]:
             recommender.user_type,
             recommender.item_type,
             application_name=run.application_name,
-            has_last_at=sources.has_last_at(run.connection, run.name),
-            expected=sources.expected_rows(run.connection, run.name),
+            has_last_at=inspection.has_last_at(run.connection, run.name),
+            expected=inspection.expected_rows(run.connection, run.name),
             on_rows=lambda done, total: run.reporter.progress("read", done, total),
         )
         details |= report.as_dict() | snapshot

@@ -2,12 +2,14 @@
 
 import dataclasses
 import re
+from datetime import datetime
 from functools import partial
 from typing import Any
 
 from psycopg import errors as pg
 from psycopg.types.json import Jsonb
 
+from recstore import schedule
 from recstore.config import Settings
 from recstore.definition import DEFAULT_FACTORS, MAX_FACTORS, MAX_VECTOR_DIMENSIONS, Definition, Storage
 from recstore.errors import (
@@ -25,8 +27,7 @@ from recstore.errors import (
 from recstore.postgres.connection import Connection, one_line, plain_errors, with_short_lock
 from recstore.postgres.grants import check_role
 from recstore.postgres.names import quoted
-from recstore.source import candidates, selects
-from recstore.source import inspect as sources
+from recstore.source import candidates, inspection, selects
 from recstore.sql import objects, queries
 from recstore.sql.objects import Registered
 from recstore.types import IdType
@@ -75,10 +76,10 @@ def storage_for(definition: Definition, factors: int | None = None, *, fixed: bo
     return vector_type, dimensions
 
 
-def inspect(connection: Connection, definition: Definition) -> tuple[sources.SourceShape, str]:
+def inspect(connection: Connection, definition: Definition) -> tuple[inspection.SourceShape, str]:
     """What a definition's source looks like, and the SELECT of its candidates (empty: it has none). Raises SourceInvalid,
     CandidatesInvalid, UnsupportedIdType, PermissionDenied, .."""
-    shape = sources.inspect(connection, definition.source)
+    shape = inspection.inspect(connection, definition.source)
     return shape, candidates.inspect(connection, definition, shape.item_type)
 
 
@@ -214,7 +215,7 @@ def check_definition(connection: Connection, recommender: Registered, definition
 
 
 def _source_select(connection: Connection, recommender: Registered, definition: Definition) -> str:
-    shape = sources.inspect(connection, definition.source)
+    shape = inspection.inspect(connection, definition.source)
     if (shape.user_type, shape.item_type) != (recommender.user_type, recommender.item_type):
         raise InvalidInput(
             f"The source's ids are {shape.user_type.value} and {shape.item_type.value}, but {recommender.name!r} has"
@@ -392,3 +393,13 @@ def _not_ours_to_grant(connection: Connection, recommender: Registered, role: st
         for statement in objects.lacking_on(connection, recommender, view, role):
             lacking.append(f"-- still to be run by the owner {whose}: {statement}")
     return list(dict.fromkeys(lacking))
+
+
+def next_retrain(row: dict[str, Any]) -> datetime | None:
+    """Return when the schedule of a row of recstore.status is due, in its zone; in the past if a dispatch is late."""
+    return schedule.next_in_zone(row["schedule"], row["timezone"], row["scheduled_at"])
+
+
+def next_lists(row: dict[str, Any], now: datetime) -> datetime | None:
+    """Return when the lists of a row of recstore.status are written next, in the schedule's zone."""
+    return schedule.next_in_zone(row["lists_schedule"], row["timezone"], now)

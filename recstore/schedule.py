@@ -42,3 +42,9 @@ def next_time(cron: str, timezone: str, after: datetime) -> datetime | None:
 def words(cron: str, timezone: str) -> str:
     """The schedule in English."""
     return f"{CronSim(cron, datetime.now(UTC)).explain()} ({timezone})"
+
+
+def next_in_zone(cron: str | None, timezone: str, after: datetime) -> datetime | None:
+    """Return `next_time` in the schedule's zone; None without a schedule."""
+    due = next_time(cron, timezone, after) if cron else None
+    return due and due.astimezone(ZoneInfo(timezone))

@@ -10,7 +10,7 @@ from recstore.config import load_settings
 from recstore.embedded.servers import database_url
 from recstore.errors import RecstoreError
 from recstore.postgres.connection import connect, plain_errors
-from recstore.sql.revision import require_current, require_extension
+from recstore.sql.schema_revision import require_current, require_extension
 
 from .app import app
 from .listener import Listener

@@ -32,7 +32,7 @@ from recstore.errors import (
 from recstore.experiments.tuning import work
 from recstore.operations import jobs
 from recstore.postgres.connection import connect, plain_errors
-from recstore.sql.revision import require_current
+from recstore.sql.schema_revision import require_current
 
 from .app import app
 from .logs import LogReporter, LogWatch

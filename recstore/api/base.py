@@ -18,7 +18,7 @@ from recstore.embedded.servers import database_url
 from recstore.errors import PublicationOfEverything
 from recstore.operations import recommenders
 from recstore.postgres.connection import Connection
-from recstore.sql import revision
+from recstore.sql import schema_revision
 
 Given = InstanceOf[Definition] | Mapping[str, Any] | None
 """A definition, or some of its sections, as a TOML file has them."""
@@ -46,11 +46,11 @@ class Part:
 
     def _connection(self) -> AbstractContextManager[Connection]:
         """A connection of its own, with errors in plain words."""
-        return revision.opened(self.url)
+        return schema_revision.opened(self.url)
 
     def _current(self) -> AbstractContextManager[Connection]:
         """`_connection`, to a database whose schema is this version's."""
-        return revision.ready(self.url)
+        return schema_revision.ready(self.url)
 
     def _watching(self) -> AbstractContextManager[Connection]:
         """A connection that looks at recstore's views only."""

@@ -6,9 +6,9 @@ from recstore import registry
 from recstore.api import options, toml
 from recstore.api.base import Part
 from recstore.api.rows import Initialized
+from recstore.atomic import write_bytes
 from recstore.definition import Definition
 from recstore.errors import InvalidInput
-from recstore.experiments.report.output import write_bytes
 from recstore.source import discovery
 
 
@@ -30,7 +30,7 @@ class Beginning(Part):
 
     def init(
         self,
-        file: str | Path = "recstore.api.toml",
+        file: str | Path = "recstore.toml",
         *,
         table: str | None = None,
         user: str | None = None,

@@ -13,7 +13,7 @@ from recstore.operations import schema
 from recstore.postgres import grants
 from recstore.requests import Job
 from recstore.runs import Reporter
-from recstore.sql import revision as readiness
+from recstore.sql import schema_revision
 
 
 class Requesting(Part):
@@ -101,25 +101,25 @@ class Schema(Part):
         readers read on. Raises MigrationBlocked, ExtensionMissing, .."""
         with self._connection() as opened:
             done = schema.upgrade(opened, self.url, self.settings)
-            return Upgraded(done, readiness.current(opened))
+            return Upgraded(done, schema_revision.current(opened))
 
     def downgrade(self, revision: str) -> Revision:
         """Goes back to an earlier revision, "base" being none. Refused while there are recommenders; nobody is asked."""
         with self._connection() as opened:
             schema.downgrade(self.url, revision)
-            return Revision(readiness.current(opened), readiness.head())
+            return Revision(schema_revision.current(opened), schema_revision.head())
 
     def current(self) -> Revision:
         """The database's revision and the one this version needs."""
         with self._connection() as opened:
-            return Revision(readiness.current(opened), readiness.head())
+            return Revision(schema_revision.current(opened), schema_revision.head())
 
     def check(self) -> Revision:
         """Raises SchemaMissing, SchemaOutdated, SchemaTooNew or RecstoreError unless the database is as this version declares
         it."""
         with self._current() as opened:
             schema.check(self.url)
-            return Revision(readiness.current(opened), readiness.head())
+            return Revision(schema_revision.current(opened), schema_revision.head())
 
     def grant(self, role: str, *, requests: bool = True) -> Statements:
         """Lets a role watch all recommenders and, with `requests`, ask the workers for jobs. Raises InvalidInput."""

@@ -8,7 +8,7 @@ from recstore.api.base import Given, Part, check_publications, definition_of
 from recstore.api.rows import Created, Described, Dropped, Generation, Listed, Statements
 from recstore.operations import jobs, recommenders
 from recstore.runs import Reporter
-from recstore.source import inspect as sources
+from recstore.source import inspection
 
 D = TypeVar("D", bound=Described)
 Listing = list[Listed]
@@ -39,7 +39,7 @@ class Managing(Part):
         with self._current() as opened:
             check_publications(opened, yes)
             recommender = recommenders.create(opened, self.settings, name, wanted)
-            lookup = sources.check_lookup(opened, name)
+            lookup = inspection.check_lookup(opened, name)
             return _described(Created, recommenders.described(opened, recommender), lookup=lookup)
 
     def list(self) -> Listing:

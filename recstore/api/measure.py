@@ -8,6 +8,7 @@ from recstore import registry
 from recstore.api import options
 from recstore.api.base import Part, check_publications, definition_of
 from recstore.api.rows import Study, Trial, Tuned
+from recstore.atomic import check_report
 from recstore.background import watching
 from recstore.definition import Search as SearchPlan
 from recstore.errors import InvalidInput
@@ -17,7 +18,6 @@ from recstore.evaluation.splits import SEED
 from recstore.experiments import benchmark as benchmarking
 from recstore.experiments import evaluate as evaluating
 from recstore.experiments.measure import Wanted
-from recstore.experiments.report.output import check_report
 from recstore.experiments.tuning import studies as stored
 from recstore.experiments.tuning import taking_up, work
 from recstore.experiments.tuning.results import Search

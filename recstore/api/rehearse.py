@@ -53,7 +53,7 @@ class Rehearsal(Part):
 
     def init(
         self,
-        file: str | Path = "recstore.api.toml",
+        file: str | Path = "recstore.toml",
         *,
         table: str,
         user: str,

@@ -19,7 +19,7 @@ from recstore.postgres.connection import Connection, connect, one_line, plain_er
 from recstore.publication import flipping, generations
 from recstore.runs import LISTS_NAMESPACE, abandon, give_lock, take_lock
 from recstore.sql import queries
-from recstore.sql.revision import require_current
+from recstore.sql.schema_revision import require_current
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from recstore.postgres.connection import Connection, conninfo, one_line, plain_e
 from recstore.postgres.names import quoted
 from recstore.postgres.pooler import cut_off
 from recstore.sql import queries
-from recstore.sql.revision import current, require_current, require_extension
+from recstore.sql.schema_revision import current, require_current, require_extension
 
 PATIENCE = 3
 """Seconds that connecting, and each statement, may take."""

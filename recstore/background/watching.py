@@ -8,11 +8,9 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
-from zoneinfo import ZoneInfo
 
 from psycopg import errors as pg
 
-from recstore import schedule
 from recstore.background.health import longest_silence
 from recstore.config import Settings
 from recstore.errors import (
@@ -23,9 +21,10 @@ from recstore.errors import (
     StudyNotFound,
 )
 from recstore.postgres.connection import Connection
+from recstore.registry import next_lists, next_retrain
 from recstore.runs import Reporter
-from recstore.sql import queries, revision
-from recstore.times import age
+from recstore.sql import queries, schema_revision
+from recstore.wording import age
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -40,9 +39,9 @@ OPEN = ("waiting", "sent", "running")
 @contextmanager
 def watching(url: str) -> Iterator[Connection]:
     """A connection for who looks at views: the schema's revision is checked where the role may see it."""
-    with revision.opened(url) as opened:
+    with schema_revision.opened(url) as opened:
         with suppress(pg.InsufficientPrivilege):
-            revision.require_current(opened)
+            schema_revision.require_current(opened)
         yield opened
 
 
@@ -89,21 +88,6 @@ def check_known(opened: Connection, name: str | None) -> None:
     """Raises RecommenderNotFound, from the views alone."""
     if name is not None and not rows_of(opened, "known_recommender", recommender=name):
         raise RecommenderNotFound(name=name)
-
-
-def next_retrain(row: Row) -> datetime | None:
-    """When the schedule of a row of recstore.status is due, in its zone; in the past where a dispatch is late."""
-    return _next(row["schedule"], row["timezone"], row["scheduled_at"])
-
-
-def next_lists(row: Row, now: datetime) -> datetime | None:
-    """When the lists of a row of `status` are written next by their schedule, in its zone."""
-    return _next(row["lists_schedule"], row["timezone"], now)
-
-
-def _next(cron: str | None, timezone: str, after: datetime) -> datetime | None:
-    due = schedule.next_time(cron, timezone, after) if cron else None
-    return due and due.astimezone(ZoneInfo(timezone))
 
 
 def status(opened: Connection, settings: Settings, name: str | None = None) -> Row:

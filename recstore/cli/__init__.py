@@ -8,6 +8,7 @@ import sys
 import tempfile
 import traceback
 from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 import typer
@@ -16,7 +17,6 @@ from rich.text import Text
 
 from recstore.cli.context import new_application, state
 from recstore.errors import InvalidInput, RecstoreError
-from recstore.version import __version__
 from recstore.wording import what_is_wrong
 
 INTERRUPTED = 130
@@ -142,7 +142,7 @@ def run(arguments: list[str]) -> int:
 def tell_defect(error: Exception) -> int:
     """What is said of an error that nothing knows; its traceback goes to a file. Returns the exit code."""
     with tempfile.NamedTemporaryFile("w", prefix="recstore-", suffix=".txt", delete=False) as report:
-        report.write(f"recstore {__version__}, Python {sys.version}\n")
+        report.write(f"recstore {version('recstore')}, Python {sys.version}\n")
         report.writelines(traceback.format_exception(error))
     _complain(
         f"recstore has a defect: {type(error).__name__}: {error}. What was live stays live. To have it mended, report it with"

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from recstore.api.options import merge
+from recstore.atomic import check_report
 from recstore.cli.context import Json, Yes, current, say, settings, show, show_rows
 from recstore.cli.definitions import definition_options
 from recstore.cli.manage import warn_of_publications
@@ -31,7 +32,6 @@ from recstore.errors import InvalidInput
 from recstore.evaluation.splits import SEED
 from recstore.experiments import benchmark as benchmarking
 from recstore.experiments.measure import Wanted
-from recstore.experiments.report.output import check_report
 from recstore.experiments.tuning.search import Options
 
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
@@ -21,8 +22,7 @@ from recstore.config import Settings, load_settings
 from recstore.embedded.servers import database_url
 from recstore.errors import InvalidInput
 from recstore.postgres.connection import Connection
-from recstore.sql import revision
-from recstore.version import __version__
+from recstore.sql import schema_revision
 
 
 @dataclass
@@ -55,7 +55,7 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
 
 def _version(value: bool) -> None:
     if value:
-        state.output.print(f"recstore {__version__}")
+        state.output.print(f"recstore {version('recstore')}")
         raise typer.Exit
 
 
@@ -97,7 +97,7 @@ def connection() -> Iterator[tuple[Connection, str, Settings]]:
     """A connection to the configured database, its URL and the settings, with errors in plain words."""
     given = settings()
     url = database_url(given)
-    with revision.opened(url) as opened:
+    with schema_revision.opened(url) as opened:
         yield opened, url, given
 
 
@@ -106,7 +106,7 @@ def current() -> Iterator[tuple[Connection, str, Settings]]:
     """`connection`, to a database whose schema is this version's."""
     given = settings()
     url = database_url(given)
-    with revision.ready(url) as opened:
+    with schema_revision.ready(url) as opened:
         yield opened, url, given
 
 

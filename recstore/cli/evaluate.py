@@ -8,6 +8,7 @@ import typer
 from recstore import registry
 from recstore.api.options import merge
 from recstore.api.progress import StageReporter
+from recstore.atomic import check_report
 from recstore.cli import completion
 from recstore.cli.context import Json, Name, Yes, current, settings, show, state
 from recstore.cli.definitions import definition_options
@@ -33,7 +34,6 @@ from recstore.errors import InvalidInput
 from recstore.evaluation.splits import SEED, SplitChoice
 from recstore.experiments import evaluate as evaluating
 from recstore.experiments.measure import Wanted
-from recstore.experiments.report.output import check_report
 
 
 def register(app: typer.Typer) -> None:

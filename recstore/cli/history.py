@@ -13,7 +13,7 @@ from recstore.cli import completion
 from recstore.cli.context import Json, say, show, state
 from recstore.cli.follow import followed, watching, where
 from recstore.cli.screen import STYLES, Column, print_table, stamp, when
-from recstore.times import duration
+from recstore.wording import duration
 
 GONE = "The process of this run ended without finishing it."
 """Of one that nobody has noticed yet, and whose row says no error."""

@@ -9,14 +9,14 @@ import typer
 from recstore import registry
 from recstore.api import toml
 from recstore.api.options import merge
+from recstore.atomic import check_place, write_bytes
 from recstore.cli import completion
 from recstore.cli.context import Json, Yes, at_terminal, confirm_replacing, connection, say, show
 from recstore.errors import InvalidInput
-from recstore.experiments.report.output import check_place, write_bytes
 from recstore.postgres.names import quoted
 from recstore.source import discovery
 from recstore.source.discovery import Candidate, Table
-from recstore.sql import revision
+from recstore.sql import schema_revision
 
 SHOWN = 12
 """Tables that are listed at a terminal; any other can be named."""
@@ -31,7 +31,7 @@ def _columns(help: str, metavar: str = "COLUMN") -> Any:
 
 
 def init(
-    file: Annotated[Path, typer.Argument(help="The file that is written.")] = Path("recstore.api.toml"),
+    file: Annotated[Path, typer.Argument(help="The file that is written.")] = Path("recstore.toml"),
     table: Annotated[
         str | None,
         typer.Option(
@@ -98,7 +98,7 @@ def init(
         sections: dict[str, dict[str, Any]] = {"source": _set(given), "candidates": _set(limits)}
         definition = merge({}, sections, titles)
         registry.inspect(opened, definition)  # refused here as create would refuse it
-        installed = revision.current(opened) is not None
+        installed = schema_revision.current(opened) is not None
     text = toml.settings_file(definition, file.name)
     if dry:
         show({"toml": text}) if json else say(text)

@@ -31,7 +31,7 @@ from recstore.config import Settings
 from recstore.definition import Definition
 from recstore.operations import dry_run, jobs, recommenders
 from recstore.postgres.connection import Connection
-from recstore.source import inspect as sources
+from recstore.source import inspection
 from recstore.source.plans import index_statement
 from recstore.sql import objects
 
@@ -77,7 +77,7 @@ def create(
             return
         warn_of_publications(opened, yes)
         recommender = recommenders.create(opened, settings, name, definition)
-        lookup = sources.check_lookup(opened, name)
+        lookup = inspection.check_lookup(opened, name)
         if json:
             show(recommenders.described(opened, recommender) | {"lookup": dataclasses.asdict(lookup)})
             return
@@ -94,7 +94,7 @@ def create(
 
 
 def _offer_seen_table(
-    opened: Connection, settings: Settings, recommender: objects.Registered, lookup: sources.Lookup
+    opened: Connection, settings: Settings, recommender: objects.Registered, lookup: inspection.Lookup
 ) -> None:
     if lookup.problem:
         say(f"Reading it failed: {lookup.problem}. Mend the source before the first retrain.")
@@ -119,7 +119,8 @@ def warn_of_publications(opened: Connection, yes: bool) -> None:
     """A publication FOR ALL TABLES carries every new generation to its subscribers, and stops where they lack it."""
     if names := ", ".join(recommenders.publications_of_everything(opened)):
         confirm(
-            f"The publication {names} is FOR ALL TABLES: {recommenders.SUBSCRIBERS_LACK_THEM}. Create the recommender all the same?",
+            f"The publication {names} is FOR ALL TABLES: {recommenders.SUBSCRIBERS_LACK_THEM}."
+            " Create the recommender all the same?",
             yes,
         )
 

@@ -17,7 +17,7 @@ from recstore.cli.follow import polled, watching
 from recstore.cli.generations import READY
 from recstore.errors import InvalidInput, RequestFailed, StillOpen, WaitingInterrupted
 from recstore.postgres.connection import Connection
-from recstore.times import duration
+from recstore.wording import duration
 
 group = typer.Typer(help="Ask the workers for a job, or take that back.", no_args_is_help=True)
 

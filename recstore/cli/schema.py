@@ -11,8 +11,7 @@ from recstore.cli.context import current as connected
 from recstore.errors import RecstoreError
 from recstore.operations import dry_run, schema
 from recstore.postgres import grants
-from recstore.sql import objects
-from recstore.sql import revision as readiness
+from recstore.sql import objects, schema_revision
 
 group = typer.Typer(
     help="recstore's own schema in the database: upgrade, downgrade, check, grant.", no_args_is_help=True
@@ -35,8 +34,8 @@ def upgrade(dry: DryRun = False, json: Json = False) -> None:
             return
         done = schema.upgrade(opened, url, given)
         if json:
-            show({"done": done, "revision": readiness.current(opened)})
-        for sentence in done or [f"already at revision {readiness.current(opened)}"]:
+            show({"done": done, "revision": schema_revision.current(opened)})
+        for sentence in done or [f"already at revision {schema_revision.current(opened)}"]:
             say(sentence)
         lacking = [each.name for each in registry.all_registered(opened) if objects.missing(opened, each)]
         if lacking:
@@ -69,7 +68,7 @@ def downgrade(
         confirm(f"Downgrade recstore's schema to {revision}?", yes)
         schema.downgrade(url, revision)
         if json:
-            show({"revision": readiness.current(opened)})
+            show({"revision": schema_revision.current(opened)})
         say(f"downgraded to {revision}")
 
 
@@ -80,7 +79,7 @@ def current(json: Json = False) -> None:
     Example: recstore db current
     """
     with connection() as (opened, _, _settings):
-        found, needed = readiness.current(opened), readiness.head()
+        found, needed = schema_revision.current(opened), schema_revision.head()
         if json:
             show({"revision": found, "needed": needed})
         say(f"{found or 'no revision'} (this version needs {needed})")
@@ -93,10 +92,10 @@ def check(json: Json = False) -> None:
     Example: recstore db check
     """
     with connection() as (opened, url, _):
-        readiness.require_current(opened)
+        schema_revision.require_current(opened)
         schema.check(url)
         if json:
-            show({"checked": True, "revision": readiness.current(opened)})
+            show({"checked": True, "revision": schema_revision.current(opened)})
         say("the database is as this version declares it")
 
 

@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from recstore import schedule
-from recstore.background.watching import next_retrain
 from recstore.cli.context import say, state, told
-from recstore.times import age
+from recstore.registry import next_retrain
+from recstore.wording import age
 
 STYLES = {
     "running": "cyan",

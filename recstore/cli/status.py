@@ -19,7 +19,7 @@ from recstore.cli import completion
 from recstore.cli.context import Json, say, settings, show, state
 from recstore.cli.follow import polled, share_of, watching, where
 from recstore.cli.screen import STYLES, ago, one_line, planned, planned_lists, stamp
-from recstore.times import age, duration
+from recstore.wording import age, duration
 
 SHOWN_REQUESTS = 4
 """Of one recommender; more are counted."""

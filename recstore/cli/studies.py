@@ -21,7 +21,7 @@ from recstore.experiments.tuning.space import Parameters, words
 from recstore.experiments.tuning.stages import Plan
 from recstore.experiments.tuning.trials import best
 from recstore.postgres.connection import Connection
-from recstore.times import duration
+from recstore.wording import duration
 
 
 def register(app: typer.Typer) -> None:

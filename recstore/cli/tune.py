@@ -9,6 +9,7 @@ import typer
 from recstore import registry
 from recstore.api.options import parsed
 from recstore.api.progress import StageReporter
+from recstore.atomic import check_report
 from recstore.background import watching
 from recstore.cli import completion
 from recstore.cli.context import Json, Name, current, say, settings, show, state
@@ -27,7 +28,6 @@ from recstore.config import Settings
 from recstore.embedded.servers import database_url
 from recstore.errors import InvalidInput, TuningInterrupted
 from recstore.evaluation.splits import SEED
-from recstore.experiments.report.output import check_report
 from recstore.experiments.tuning import studies as stored
 from recstore.experiments.tuning import taking_up, work
 from recstore.experiments.tuning.search import Options

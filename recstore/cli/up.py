@@ -13,7 +13,7 @@ from recstore.cli.context import current, say, settings, state, use_json
 from recstore.config import Settings
 from recstore.embedded.servers import celery, celery_environment, celery_worker
 from recstore.operations import schema
-from recstore.sql import revision
+from recstore.sql import schema_revision
 
 COLOURS = {"postgres": "blue", "redis": "red", "train": "green", "worker": "cyan", "beat": "magenta"}
 """Of the names before the lines at a terminal."""
@@ -64,7 +64,7 @@ def _database(given: Settings, processes: embedded.Foreground) -> str:
         with current():
             return given.database_url
     url = processes.postgres().url
-    with revision.opened(url) as opened:
+    with schema_revision.opened(url) as opened:
         for sentence in schema.upgrade(opened, url, given):
             say(sentence)
     return url

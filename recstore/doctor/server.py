@@ -9,7 +9,7 @@ from recstore.doctor.findings import Finding, error, note, ok, warning
 from recstore.doctor.subject import Subject
 from recstore.errors import RecstoreError
 from recstore.postgres.connection import MINIMUM_SERVER, one_line
-from recstore.sql import objects, revision
+from recstore.sql import objects, schema_revision
 
 NEWEST_TESTED = 18
 
@@ -63,12 +63,16 @@ def pgvector(subject: Subject) -> Iterator[Finding]:
             )
         return  # `create-extension` tries the rest
     found, schema = subject.extension["version"], subject.extension["schema"]
-    needed = ".".join(map(str, revision.MINIMUM_PGVECTOR))
-    if _version(found) < revision.MINIMUM_PGVECTOR:
+    needed = ".".join(map(str, schema_revision.MINIMUM_PGVECTOR))
+    if _version(found) < schema_revision.MINIMUM_PGVECTOR:
         yield error(
             f"pgvector is {found}",
             f"recstore needs {needed} or newer, for scans that go on until k rows have passed the filters."
-            + ("" if newest and _version(newest) >= revision.MINIMUM_PGVECTOR else " Install it on the server first."),
+            + (
+                ""
+                if newest and _version(newest) >= schema_revision.MINIMUM_PGVECTOR
+                else " Install it on the server first."
+            ),
             "ALTER EXTENSION vector UPDATE;",
         )
     elif newest and _version(newest) > _version(found):
@@ -159,7 +163,7 @@ def own_schema(subject: Subject) -> Iterator[Finding]:
         )
         return
     try:
-        revision.require_current(subject.connection)
+        schema_revision.require_current(subject.connection)
     except RecstoreError as problem:
         remedies = (UPGRADE,) if "Run: recstore db upgrade" in problem.message else ()
         yield error(

@@ -10,8 +10,7 @@ from recstore.doctor.checks import check
 from recstore.doctor.findings import Finding, error, ok, warning
 from recstore.doctor.subject import Subject
 from recstore.postgres.connection import one_line
-from recstore.source import candidates
-from recstore.source import inspect as sources
+from recstore.source import candidates, inspection
 from recstore.source.plans import index_statement
 
 PATIENCE = 2.0
@@ -77,7 +76,7 @@ def source_readable(subject: Subject, name: str) -> Iterator[Finding]:
             "The next training fails; what is live stays live.",
         )
     else:
-        yield ok(f"readable, about {sources.expected_rows(subject.connection, name):,} rows")
+        yield ok(f"readable, about {inspection.expected_rows(subject.connection, name):,} rows")
 
 
 @check("source-row-security", "source", "recommender", own=True)
@@ -102,7 +101,7 @@ def source_row_security(subject: Subject, name: str) -> Iterator[Finding]:
 @check("source-lookup", "source", "recommender", own=True, transaction="its own")
 def source_lookup(subject: Subject, name: str) -> Iterator[Finding]:
     source = subject.registered[name].definition.source
-    lookup = sources.check_lookup(subject.connection, name, PATIENCE)
+    lookup = inspection.check_lookup(subject.connection, name, PATIENCE)
     if lookup.problem:
         there = subject.rows("column_type", schema=name, view="interactions", column="user_id")
         if there and not unreadable(subject, name, "interactions", subject.role):  # else other checks tell

@@ -12,8 +12,7 @@ from recstore.experiments import scratch
 from recstore.postgres import grants
 from recstore.postgres.connection import Connection, one_line
 from recstore.postgres.names import readable
-from recstore.sql import queries
-from recstore.sql import revision as readiness
+from recstore.sql import queries, schema_revision
 from recstore.sql.objects import Registered
 
 
@@ -82,14 +81,14 @@ def look_around(
         role=self["role"],
         database=self["database"],
         extension=extension and extension | {"usable": self["vector_usable"]},
-        revision=readiness.current(connection) if self["readable"] else None,
+        revision=schema_revision.current(connection) if self["readable"] else None,
         private=self["private"],
         own=False,
         problem=None,
         keywords=frozenset(row["word"] for row in connection.execute(queries.query("keywords")).fetchall()),
         names=[row["name"] for row in connection.execute(queries.query("doctor_recommender_schemas")).fetchall()],
     )
-    if subject.revision == readiness.head() and self["readable"]:
+    if subject.revision == schema_revision.head() and self["readable"]:
         try:
             with connection.transaction():
                 subject.registered = {found.name: found for found in registry.all_registered(connection)}

@@ -19,8 +19,8 @@ from recstore.evaluation.scorers import FactorScorer, Popularity, Scorer
 from recstore.model import trainers
 from recstore.model.held_out import MIN_USERS, PAIRS_BELOW, HeldOut, user_hashes
 from recstore.model.interactions import IdMap, Interactions
+from recstore.model.trained import Stored
 from recstore.model.trainers import FoldIn, Matrix, Trainer
-from recstore.publication.stored import Stored
 
 K = 20
 METRIC = f"ndcg@{K}"

@@ -24,7 +24,7 @@ from recstore.experiments.tuning.space import words
 from recstore.model import trainers
 from recstore.postgres.connection import connect, plain_errors
 from recstore.runs import Reporter, Silent
-from recstore.sql.revision import require_current
+from recstore.sql.schema_revision import require_current
 
 UNTRIED = ("source", "candidates", "filters", "publication", "gate", "schedule", "lists")
 """Sections of a definition that a benchmark has no use for."""

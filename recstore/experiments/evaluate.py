@@ -27,11 +27,9 @@ from recstore.model.interactions import Interactions
 from recstore.operations import questions
 from recstore.postgres.connection import Connection, connect, one_line, plain_errors
 from recstore.runs import Reporter, Silent
-from recstore.source import inspect as sources
-from recstore.source import read as pulling
-from recstore.source import selects
+from recstore.source import inspection, pulling, selects
 from recstore.sql.objects import Registered
-from recstore.sql.revision import require_current
+from recstore.sql.schema_revision import require_current
 
 UNTRIED = ("source", "candidates", "storage", "publication", "gate", "schedule", "lists")
 """Sections of a definition that are not tried by an evaluation."""
@@ -125,9 +123,9 @@ def interactions_of(
             recommender.user_type,
             recommender.item_type,
             application_name="recstore:evaluate",
-            has_last_at=sources.has_last_at(connection, name),
+            has_last_at=inspection.has_last_at(connection, name),
             with_times=True,
-            expected=sources.expected_rows(connection, name),
+            expected=inspection.expected_rows(connection, name),
             on_rows=lambda done, total: steps.reporter.progress("read", done, total),
         )
         details |= report.as_dict()
@@ -172,7 +170,7 @@ def _given(connection: Connection, settings: Settings, recommender: Registered, 
     query = choice.query.strip().rstrip(";")
     try:
         selects.columns_of(connection, query, SourceInvalid, "what it reads")
-        shape = sources.inspect(
+        shape = inspection.inspect(
             connection,
             Source(query=f"SELECT t.user_id, t.item_id, 1 AS value FROM (\n{query}\n) t"),  # noqa: S608
         )

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from recstore import registry, times
+from recstore import registry
 from recstore.config import Settings
 from recstore.errors import InvalidInput
 from recstore.lists import output, reading, shapes, tables
@@ -25,8 +25,8 @@ from recstore.lists.tables import ListTable
 from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.runs import ListsRun, Reporter
 from recstore.sql.objects import Registered
-from recstore.sql.revision import require_current
-from recstore.wording import counted
+from recstore.sql.schema_revision import require_current
+from recstore.wording import counted, duration
 
 MIN_USERS = 3
 """As similar_items() has it."""
@@ -264,7 +264,7 @@ def _score(run: ListsRun, snapshot: Snapshot, wanted: _Wanted, items: Items, add
 def _left(done: int, total: int, seconds: float) -> str:
     """How fast, and for how long still."""
     speed = done / max(seconds, 1e-3)
-    left = f", {times.duration((total - done) / speed)} left" if speed and total > done else ""
+    left = f", {duration((total - done) / speed)} left" if speed and total > done else ""
     return f"{speed:,.0f} lists a second{left}"
 
 

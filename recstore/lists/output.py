@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import csv, parquet
 
-from recstore.atomic import written_beside
+from recstore.atomic import replacing
 from recstore.errors import ListsNotWritten
 
 ENDINGS = (".csv", ".csv.gz", ".parquet")
@@ -48,7 +48,7 @@ def check_place(into: str) -> Path:
 def writing(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.RecordBatch], None]]:
     """A context within which batches are written beside `path`; at its end the file takes that name. An error leaves what was
     there. Raises ListsNotWritten."""
-    with written_beside(path, ListsNotWritten) as beside, _writer(path, beside, schema) as write:
+    with replacing(path, ListsNotWritten) as beside, _writer(path, beside, schema) as write:
         yield write
 
 

@@ -21,10 +21,11 @@ from recstore.lists.blocks import Block, Items
 from recstore.model.interactions import IdMap, plain
 from recstore.postgres.arrow import Reading, reading
 from recstore.postgres.connection import Connection, one_line
+from recstore.postgres.names import quoted
 from recstore.publication import generations
 from recstore.source.plans import planned
 from recstore.source.selects import stripped, syntax_error
-from recstore.sql.objects import Registered, quoted
+from recstore.sql.objects import Registered
 
 Matrix = NDArray[np.float32]
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from recstore.lists.blocks import REASONS, Block, Items, Lists
 from recstore.publication.loading import Column, Ids, Scalars
-from recstore.source.inspect import SourceShape
+from recstore.source.inspection import SourceShape
 from recstore.sql.objects import Registered
 from recstore.types import IdType
 

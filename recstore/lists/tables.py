@@ -16,10 +16,11 @@ from recstore.config import Settings
 from recstore.errors import InvalidInput, ListTableRefused, PermissionDenied
 from recstore.lists.shapes import Shape
 from recstore.postgres.connection import Connection, connect, plain_errors, with_short_lock
+from recstore.postgres.names import quoted
 from recstore.publication import loading
 from recstore.runs import wal
 from recstore.sql import objects, queries
-from recstore.sql.objects import Registered, quoted
+from recstore.sql.objects import Registered
 
 MARK = "Made by recstore: {command} of {name},"
 """How the comment begins of a table that may be replaced by the same lists anew."""

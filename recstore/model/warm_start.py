@@ -9,8 +9,8 @@ import numpy as np
 from recstore.definition import Definition
 from recstore.model.held_out import HeldOut
 from recstore.model.interactions import IdMap
+from recstore.model.trained import Stored
 from recstore.model.trainers import Matrix
-from recstore.publication.stored import Stored
 
 LEAST_KNOWN = 0.5
 """Share of the items that the live generation has to know."""

@@ -15,8 +15,7 @@ from recstore.operations.rehearsal import Rehearsal, rehearsing
 from recstore.postgres.connection import Connection, plain_errors
 from recstore.publication import flipping, generations
 from recstore.runs import lock_keys
-from recstore.sql import queries
-from recstore.sql import revision as readiness
+from recstore.sql import queries, schema_revision
 from recstore.sql.objects import OUTER_VIEWS, Registered
 
 Statements = list[str]
@@ -140,7 +139,7 @@ def upgrade(connection: Connection, settings: Settings) -> Statements:
         script = schema.statements(connection, "head")
         statements += [script] if script else []
         try:
-            recommenders = registry.all_registered(connection) if readiness.current(connection) else []
+            recommenders = registry.all_registered(connection) if schema_revision.current(connection) else []
         except pg.UndefinedColumn:
             return [*statements, "-- then the functions and views of each recommender, where this version's differ"]
         for recommender in recommenders:

@@ -15,7 +15,7 @@ from recstore.publication.barriers import Blocker
 from recstore.runs import LISTS_NAMESPACE, LOCK_NAMESPACE, Reporter, Run, give_lock, take_lock
 from recstore.source import candidates
 from recstore.sql.objects import Registered
-from recstore.sql.revision import require_current
+from recstore.sql.schema_revision import require_current
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,14 @@ import dataclasses
 from typing import Any
 
 from recstore import registry
-from recstore.background.watching import next_retrain
 from recstore.config import Settings
 from recstore.definition import Definition, Lists
 from recstore.errors import InvalidInput
 from recstore.operations import jobs
 from recstore.postgres.connection import Connection
+from recstore.registry import next_retrain
 from recstore.runs import Reporter
-from recstore.source import candidates
-from recstore.source import inspect as sources
+from recstore.source import candidates, inspection
 from recstore.source.plans import index_statement
 from recstore.sql.objects import Registered
 
@@ -77,7 +76,7 @@ def check_lists(opened: Connection, name: str, definition: Definition, before: R
         return
     from recstore.lists import shapes, tables  # with all that computes
 
-    typed = before or sources.inspect(opened, definition.source)
+    typed = before or inspection.inspect(opened, definition.source)
     for into, was, shape in (
         (named.recommend_into, known.recommend_into, shapes.recommended(typed)),
         (named.similar_into, known.similar_into, shapes.similar(typed)),

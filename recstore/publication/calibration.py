@@ -20,7 +20,7 @@ from recstore.publication import generations, indexes
 from recstore.publication.indexes import DENSER, Graph
 from recstore.runs import Run
 from recstore.source import candidates
-from recstore.sql import queries as sqlfile
+from recstore.sql.queries import query as named
 
 SAMPLE = 200
 """Users, and items, whose exact lists a calibration compares with."""
@@ -247,6 +247,6 @@ def store(connection: Connection, generation: int, calibrated: Sequence[Calibrat
         f"{kind}_ef": by_kind[kind].chosen.ef if kind in by_kind else None for kind in ("recommend", "similar", "users")
     }
     connection.execute(
-        sqlfile.query("store_calibration"),
+        named("store_calibration"),
         efs | {"generation": generation, "calibration": Jsonb({k: r.as_dict() for k, r in by_kind.items()})},
     )

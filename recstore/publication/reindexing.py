@@ -16,7 +16,7 @@ from recstore.publication.barriers import Blocker
 from recstore.publication.calibration import SEARCHED, Kind, Query, recommending
 from recstore.publication.indexes import DENSER, Graph
 from recstore.runs import Run
-from recstore.sql import queries as sqlfile
+from recstore.sql.queries import query
 
 
 def reindex(run: Run, generation: int) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def reindex(run: Run, generation: int) -> dict[str, Any]:
         _wait_for_older(run, generation)
         details["generation"] = generation
     with run.stage("index") as details:
-        rows = run.connection.execute(sqlfile.query("generation_size"), {"generation": generation}).fetchone()
+        rows = run.connection.execute(query("generation_size"), {"generation": generation}).fetchone()
         assert rows is not None
         found = [row for row in indexes.of_generation(run, generation) if row["valid"]]
         with _bounded(run, generation):

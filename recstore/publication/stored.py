@@ -1,6 +1,5 @@
 """A published generation read back: the items it was trained on, and what folding users in against them takes."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,29 +9,14 @@ from numpy.typing import NDArray
 
 from recstore.definition import Definition
 from recstore.model import confidence, vectors
-from recstore.model.confidence import ConfidenceModel
 from recstore.model.interactions import IdMap, plain
+from recstore.model.trained import Stored
 from recstore.model.trainers import FoldIn
 from recstore.postgres.arrow import reading
 from recstore.postgres.connection import Connection
 from recstore.publication import generations
 from recstore.sql import queries
 from recstore.sql.objects import Registered
-
-
-@dataclass(frozen=True, eq=False)
-class Stored:
-    """Item i of `fold_in` is the item of `items` at that position. A collapsed item's factors are zeros."""
-
-    generation: int
-    items: IdMap
-    item_users: Any  # int64 (items,), with the pairs that were held out
-    fold_in: FoldIn
-    confidence: ConfidenceModel
-    alpha: float
-    trainer: str
-    definition: Definition
-    held_out: dict[str, Any] | None  # see `recstore.held_out.HeldOut.stored`
 
 
 def read(

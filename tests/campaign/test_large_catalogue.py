@@ -18,7 +18,7 @@ from recstore.model.interactions import IdMap
 from recstore.model.trainers.als import ALS
 from recstore.publication import building, flipping, generations
 from recstore.runs import Run
-from recstore.source import read as pulling
+from recstore.source import pulling
 
 COPIES = 25
 

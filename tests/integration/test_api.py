@@ -318,7 +318,7 @@ def test_the_database_and_the_settings_are_found_as_by_the_commands(
 
 
 def test_the_first_file_of_settings(shop: Database, tmp_path: Path) -> None:
-    store, file = store_of(shop), tmp_path / "recstore.api.toml"
+    store, file = store_of(shop), tmp_path / "recstore.toml"
     assert store.init().candidates[0]["table"] == "shop.views"
     given = {"table": "shop.views", "user": "user_id", "item": "product_id", "value": "view_count"}
     text = store.dry_run.init(file, **given)

@@ -17,7 +17,7 @@ from recstore.embedded import Server
 from recstore.model import confidence
 from recstore.operations import jobs
 from recstore.postgres.connection import Connection
-from recstore.source import read as pulling
+from recstore.source import pulling
 from recstore.types import IdType
 
 pytestmark = pytest.mark.usefixtures("calibrated")

@@ -30,7 +30,7 @@ from recstore.errors import RecommenderNotFound
 from recstore.model.trainers import als
 from recstore.postgres.pooler import Observed, kind_of
 from recstore.runs import LISTS_NAMESPACE, LOCK_NAMESPACE
-from recstore.source import inspect as sources
+from recstore.source import inspection
 from recstore.source.plans import compared, index_statement
 
 
@@ -439,8 +439,8 @@ def test_a_generation_that_was_rolled_back_is_no_warning(good: Database, kept: l
 
 
 def test_a_lookup_that_fails_is_told(good: Database, kept: list[Database], monkeypatch: pytest.MonkeyPatch) -> None:
-    failed = sources.Lookup(indexed=False, milliseconds=None, problem="division by zero")
-    monkeypatch.setattr(sources, "check_lookup", lambda *_: failed)
+    failed = inspection.Lookup(indexed=False, milliseconds=None, problem="division by zero")
+    monkeypatch.setattr(inspection, "check_lookup", lambda *_: failed)
     found = examined(good)
     assert worse_than_ok(found) == USUAL | {"source-lookup": "warning"}
     kept.append(good)
@@ -555,14 +555,14 @@ def test_the_index_that_a_source_lacks(application: psycopg.Connection[dict[str,
         application.execute(f"CREATE SCHEMA source_{number}")  # type: ignore[call-overload]
         application.execute(f"CREATE VIEW source_{number}.interactions AS {query}")  # type: ignore[call-overload]
         application.execute("ANALYZE shop.big, shop.parted")
-        assert not sources.check_lookup(application, f"source_{number}").indexed
+        assert not inspection.check_lookup(application, f"source_{number}").indexed
         found = index_statement(application, f"source_{number}", "interactions", "user_id")
         concurrently = "CONCURRENTLY " if table == "big" else ""
         assert found == (f"CREATE INDEX {concurrently}ON shop.{table} {columns};" if table else None)
         if found:
             application.execute(found)  # type: ignore[call-overload]
             application.execute("ANALYZE shop.big, shop.parted")
-            assert sources.check_lookup(application, f"source_{number}").indexed
+            assert inspection.check_lookup(application, f"source_{number}").indexed
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from recstore.evaluation.results import Evaluation
 from recstore.experiments import scratch, through_sql
 from recstore.model.interactions import Interactions
 from recstore.runs import Silent
-from recstore.source import read as pulling
+from recstore.source import pulling
 from recstore.types import IdType
 
 pytestmark = pytest.mark.usefixtures("calibrated")

@@ -14,7 +14,7 @@ from recstore.model import confidence, held_out, trainers
 from recstore.model.confidence import fit
 from recstore.model.interactions import Interactions
 from recstore.publication import stored
-from recstore.source.read import read
+from recstore.source.pulling import read
 
 GIVEN = Hyperparameters(factors=8, iterations=6, regularization=5, alpha=60)
 

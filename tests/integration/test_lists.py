@@ -21,7 +21,7 @@ from support import Hook, look, until
 from support_sql import Rows, as_template, copy_of, rows, value
 
 from recstore import errors, lists, pipeline, registry
-from recstore.atomic import written_beside
+from recstore.atomic import replacing
 from recstore.background import dispatch
 from recstore.definition import Candidates, Lists, Source, Storage
 from recstore.embedded import Server
@@ -423,7 +423,7 @@ def test_what_a_killed_process_left_goes_and_a_link_stays(tmp_path: Path) -> Non
     with others[0].open() as at_work:
         fcntl.flock(at_work, fcntl.LOCK_EX)
         for path in (link, target):  # which is not there, and is
-            with written_beside(path, errors.ListsNotWritten) as beside:
+            with replacing(path, errors.ListsNotWritten) as beside:
                 beside.write_text(path.name)
             assert (link.readlink(), target.read_text()) == (Path(target.name), path.name)
     assert set(tmp_path.iterdir()) == {target, link, *others}

@@ -7,7 +7,7 @@ from support_sql import make_clicks, set_step, value
 
 from recstore.definition import Source
 from recstore.postgres.connection import Connection
-from recstore.source import inspect as sources
+from recstore.source import inspection
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_check_lookup_tells_whether_a_user_s_rows_are_found_by_an_index(
                 application.execute(f"CREATE INDEX by ON {history} {index}")
         application.execute(f"ANALYZE {history}")
         shop.create(f"case{number}", source=Source(query=query))
-        found = sources.check_lookup(connection, f"case{number}")
+        found = inspection.check_lookup(connection, f"case{number}")
         assert found.indexed is indexed, (index, query)
         assert found.milliseconds is not None
 
@@ -85,22 +85,22 @@ def test_check_lookup_tells_whether_a_user_s_rows_are_found_by_an_index(
 def test_check_lookup_of_nothing_and_of_little_is_content(shop: Database, application: Connection) -> None:
     make_clicks(application, "user_id int, item_id int", "(1, 1)")
     shop.create(source=Source(table="shop.clicks"))
-    assert sources.check_lookup(shop.connect(), "retail").indexed
+    assert inspection.check_lookup(shop.connect(), "retail").indexed
     application.execute("TRUNCATE shop.clicks")
-    found = sources.check_lookup(shop.connect(), "retail")
-    assert found == sources.Lookup(indexed=True, milliseconds=None)
+    found = inspection.check_lookup(shop.connect(), "retail")
+    assert found == inspection.Lookup(indexed=True, milliseconds=None)
 
 
 def test_check_lookup_gives_up_on_a_source_that_takes_too_long(shop: Database, stepping: Connection) -> None:
     set_step(stepping, "PERFORM pg_sleep(1000);")
     shop.create(source=Source(table="shop.live", value="value"))
-    found = sources.check_lookup(shop.connect(), "retail", seconds=0.2)
+    found = inspection.check_lookup(shop.connect(), "retail", seconds=0.2)
     assert not found.indexed
     connection = shop.connect()
     set_step(stepping, "IF current_query() LIKE 'EXECUTE%' THEN PERFORM pg_sleep(1000); END IF;")
-    assert not sources.check_lookup(connection, "retail", seconds=0.2).indexed  # users are found
+    assert not inspection.check_lookup(connection, "retail", seconds=0.2).indexed  # users are found
     set_step(stepping, "")
-    assert sources.check_lookup(connection, "retail").problem is None
+    assert inspection.check_lookup(connection, "retail").problem is None
     assert value(connection, "SHOW statement_timeout") == "0"
     with pytest.raises(psycopg.Error):
         connection.execute("SELECT 1/0")

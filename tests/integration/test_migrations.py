@@ -18,8 +18,7 @@ from recstore.definition import Hyperparameters, Source
 from recstore.embedded import Server
 from recstore.operations import schema
 from recstore.postgres.connection import Connection
-from recstore.sql import objects
-from recstore.sql import revision as readiness
+from recstore.sql import objects, schema_revision
 
 SMALL = Hyperparameters(factors=8, iterations=2)
 
@@ -39,12 +38,12 @@ def upgrade(database: Database, **settings: Any) -> list[str]:
 
 @pytest.mark.contract
 def test_from_nothing_and_again(empty: Database) -> None:
-    assert upgrade(empty) == [f"schema upgraded from nothing to {readiness.head()}"]
+    assert upgrade(empty) == [f"schema upgraded from nothing to {schema_revision.head()}"]
     connection = empty.connect()
     found = rows(connection, TABLES), rows(connection, "SELECT oid, xmin::text FROM pg_class ORDER BY oid")
     assert upgrade(empty) == []
     assert (rows(connection, TABLES), rows(connection, "SELECT oid, xmin::text FROM pg_class ORDER BY oid")) == found
-    readiness.require_current(connection)
+    schema_revision.require_current(connection)
     schema.check(empty.url)
 
 
@@ -73,7 +72,7 @@ def test_five_at_once(bare: Database) -> None:
     with ThreadPoolExecutor(5) as pool:
         assert len(list(pool.map(run, range(5)))) == 5
     connection = bare.connect("postgres")
-    assert column(connection, "SELECT version_num FROM recstore_private.alembic_version") == [readiness.head()]
+    assert column(connection, "SELECT version_num FROM recstore_private.alembic_version") == [schema_revision.head()]
     assert column(connection, "SELECT extname FROM pg_extension WHERE extname = 'vector'") == ["vector"]
     schema.check(url)
 
@@ -86,7 +85,7 @@ def test_down_is_refused_while_there_are_recommenders(shop: Database) -> None:
     with pytest.raises(errors.RecstoreError, match=r"there are recommenders: books, retail\. Drop them first"):
         schema.downgrade(shop.url, "base")
     assert rows(connection, TABLES) == before
-    readiness.require_current(connection)
+    schema_revision.require_current(connection)
     for recommender in (first, second):
         registry.drop(connection, shop.settings, recommender)
     # an application's own view is not taken along
@@ -101,8 +100,8 @@ def test_down_is_refused_while_there_are_recommenders(shop: Database) -> None:
     assert value(connection, "SELECT to_regnamespace('recstore')") is None
     assert column(connection, TABLES) == ["recstore_private.alembic_version", "recstore_private.alembic_version_pkc"]
     with pytest.raises(errors.SchemaMissing):
-        readiness.require_current(connection)
-    assert upgrade(shop) == [f"schema upgraded from nothing to {readiness.head()}"]
+        schema_revision.require_current(connection)
+    assert upgrade(shop) == [f"schema upgraded from nothing to {schema_revision.head()}"]
     assert rows(connection, TABLES) == before
     shop.create(hyperparameters=SMALL)
     assert shop.retrain().live
@@ -132,8 +131,8 @@ DRIFT = {
 def test_the_revision_needed_is_alembic_s_head() -> None:
     """It is read from the names of the files, without Alembic."""
     script = ScriptDirectory.from_config(schema._config())
-    assert readiness.head() == script.get_current_head()
-    assert readiness.known() == sorted(revision.revision for revision in script.walk_revisions())
+    assert schema_revision.head() == script.get_current_head()
+    assert schema_revision.known() == sorted(revision.revision for revision in script.walk_revisions())
 
 
 def test_check_finds_what_was_changed_by_hand(shop: Database) -> None:
@@ -181,7 +180,7 @@ def test_background_work_comes_and_goes_with_its_revision(shop: Database) -> Non
         assert value(connection, "SELECT count(*) FROM recstore.status") == 1
         assert value(connection, "SELECT to_regclass('recstore.requests')") is None
         with pytest.raises(errors.SchemaOutdated):
-            readiness.require_current(connection)
+            schema_revision.require_current(connection)
     upgrade(shop)
     schema.check(shop.url)
     with shop.connect() as connection:
@@ -200,7 +199,7 @@ def test_a_migration_waits_for_nobody_for_long_and_says_for_whom(
         reader.execute("SELECT FROM recstore.status")
         with pytest.raises(errors.MigrationBlocked, match=f"Nothing was changed.*process {reader.info.backend_pid} "):
             upgrade(shop)
-        assert readiness.current(shop.connect()) == "0001"
+        assert schema_revision.current(shop.connect()) == "0001"
         reader.execute("COMMIT")
     upgrade(shop)
     schema.check(shop.url)
@@ -211,7 +210,7 @@ def test_the_database_s_revision_is_compared_with_the_code_s(
     empty: Database, shop: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(errors.SchemaMissing, match="recstore db upgrade"):
-        readiness.require_current(empty.connect())
+        schema_revision.require_current(empty.connect())
     with pytest.raises(errors.SchemaMissing):
         schema.check(empty.url)
     assert column(empty.connect(), TABLES) == []
@@ -220,22 +219,22 @@ def test_the_database_s_revision_is_compared_with_the_code_s(
     with pytest.raises(errors.SchemaMissing):
         empty.create()
 
-    connection, head = shop.connect(), readiness.head()
+    connection, head = shop.connect(), schema_revision.head()
     shop.create(hyperparameters=SMALL)
     with monkeypatch.context() as patch:
-        patch.setattr(readiness, "known", lambda: [head, "9998"])
+        patch.setattr(schema_revision, "known", lambda: [head, "9998"])
         with pytest.raises(errors.SchemaOutdated, match=f"at revision {head}, this recstore needs 9998"):
-            readiness.require_current(connection)
+            schema_revision.require_current(connection)
     connection.execute("UPDATE recstore_private.alembic_version SET version_num = '9999'")
     for attempt in (
-        lambda: readiness.require_current(connection),
+        lambda: schema_revision.require_current(connection),
         lambda: schema.upgrade(connection, shop.url, shop.settings),
         lambda: schema.check(shop.url),
         lambda: pipeline.retrain(shop.url, shop.settings, "retail"),
     ):
         with pytest.raises(errors.SchemaTooNew, match="at revision 9999"):
             attempt()
-    connection.execute(f"UPDATE recstore_private.alembic_version SET version_num = '{readiness.head()}'")
+    connection.execute(f"UPDATE recstore_private.alembic_version SET version_num = '{schema_revision.head()}'")
     connection.execute("UPDATE recstore_private.recommenders SET objects_version = 99")
     with pytest.raises(errors.SchemaTooNew, match="objects 99 of 'retail'"):
         upgrade(shop)

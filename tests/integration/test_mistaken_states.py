@@ -17,7 +17,7 @@ from recstore import registry, runs
 from recstore.background.broker import queue_lengths
 from recstore.definition import Titles
 from recstore.errors import BrokerUnreachable
-from recstore.sql.revision import head
+from recstore.sql.schema_revision import head
 
 FULL = """
     CREATE FUNCTION public.full_disk() RETURNS event_trigger LANGUAGE plpgsql AS

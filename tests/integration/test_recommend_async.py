@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from recstore import AsyncRecommender, Recommender
 from recstore.embedded import Server
-from recstore.selectables import Selectables
+from recstore.recommend import Selectables
 from recstore.sql import queries
 
 ASKED: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [

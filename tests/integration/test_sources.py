@@ -24,8 +24,7 @@ from recstore.errors import (
 from recstore.model.interactions import NO_TIME, Interactions, SourceReport
 from recstore.operations.rehearsal import rehearsing
 from recstore.postgres.connection import Connection
-from recstore.source import inspect as sources
-from recstore.source import read as pulling
+from recstore.source import inspection, pulling
 from recstore.types import IdType
 
 
@@ -41,7 +40,7 @@ def read_again(
 ) -> tuple[Interactions, SourceReport]:
     with shop.connect() as connection:
         recommender = registry.get(connection, name)
-        has_last_at = sources.inspect(connection, recommender.definition.source).has_last_at
+        has_last_at = inspection.inspect(connection, recommender.definition.source).has_last_at
     interactions, report, _ = pulling.read(
         shop.url,
         shop.settings.model_copy(update=settings),
@@ -278,7 +277,7 @@ def test_what_create_refuses_names_the_culprit(shop: Database, application: Conn
         PermissionDenied, table="closed.views"
     )
     with rehearsing(shop.connect()) as (stand_in, _), pytest.raises(PermissionDenied, match="ON SCHEMA closed"):
-        sources.inspect(stand_in, Source(table="closed.views"))
+        inspection.inspect(stand_in, Source(table="closed.views"))
     both = message(SourceInvalid, table="shop.odd", user="item_id", item="item_id")
     assert "the column 'item_id' can not be both the user's id and the item's" in both
     select = "SELECT user_id, item_id, value FROM shop.odd"

@@ -19,7 +19,7 @@ from recstore.definition import Hyperparameters
 from recstore.evaluation.splits import SplitChoice
 from recstore.experiments.tuning import search, studies, trial, work
 from recstore.experiments.tuning.search import Options
-from recstore.source import read as pulling
+from recstore.source import pulling
 
 SMALL = Options(trials=6, max_factors=16, most_iterations=6)
 LINE = "tune retail --trials 6 --max-factors 16 --max-iterations 6"

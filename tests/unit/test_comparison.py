@@ -11,8 +11,8 @@ from recstore.definition import Confidence, Definition, Hyperparameters, Source
 from recstore.evaluation import gate
 from recstore.model import confidence, held_out
 from recstore.model.interactions import IdMap, Interactions
+from recstore.model.trained import Stored
 from recstore.model.trainers import trainer
-from recstore.publication.stored import Stored
 
 KEY = UUID(int=3)
 GIVEN = Hyperparameters(factors=8, iterations=8, regularization=10, alpha=60)

@@ -12,11 +12,11 @@ import pytest
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
+from recstore.atomic import write_bytes
 from recstore.errors import ReportNotWritten
 from recstore.evaluation.results import CurvePoint, Evaluation, Example, ModelResult
 from recstore.experiments.report import canvas, plots, tables, words
 from recstore.experiments.report import page as report
-from recstore.experiments.report.output import write_bytes
 from recstore.experiments.tuning.results import Search, TrialResult
 
 EVIL = '<script>alert("x")</script> & <b>'

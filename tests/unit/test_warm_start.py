@@ -13,8 +13,8 @@ from recstore.evaluation.splits import by_share
 from recstore.model import held_out
 from recstore.model.confidence import fit
 from recstore.model.interactions import IdMap, Interactions
+from recstore.model.trained import Stored
 from recstore.model.warm_start import initial_items
-from recstore.publication.stored import Stored
 
 KEY = UUID(int=3)
 GIVEN = Hyperparameters(factors=12, iterations=15, alpha=5)

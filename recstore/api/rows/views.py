@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any, Self
 
-from recstore.source.inspect import Lookup
+from recstore.source.inspection import Lookup
 
 Json = dict[str, Any]
 

@@ -21,7 +21,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 
-from recstore.experiments.report.output import write_bytes
+from recstore.atomic import write_bytes
 
 THEME = {
     "ink": ("#1c2127", "#e8ebef"),

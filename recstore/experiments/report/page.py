@@ -12,10 +12,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from recstore.atomic import check_folder, check_place, write_bytes
 from recstore.evaluation.results import Evaluation
 from recstore.experiments.report import canvas, curve_plots, searches, tables, trial_rows, words
 from recstore.experiments.report.canvas import THEME, WIDTH, Panel
-from recstore.experiments.report.output import check_folder, check_place, write_bytes
 from recstore.experiments.tuning.results import Search
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -46,7 +46,7 @@ from recstore.requests import CHANNEL
 from recstore.runs import Reporter, Silent
 from recstore.sql import queries
 from recstore.sql.objects import Registered
-from recstore.sql.revision import require_current
+from recstore.sql.schema_revision import require_current
 
 NEWS = 2.0
 """Seconds after which who waits for others' trials looks again, whether it was told of an end or not."""

@@ -13,10 +13,10 @@ from recstore.evaluation import gate
 from recstore.files.archive.adapting import Fitted
 from recstore.model import confidence, filters, held_out, trainers, vectors
 from recstore.model.interactions import Interactions
+from recstore.model.trained import Stored
 from recstore.model.trainers import FoldIn
 from recstore.postgres.connection import Connection
 from recstore.publication import generations, stored
-from recstore.publication.stored import Stored
 from recstore.runs import Run
 from recstore.sql import queries
 from recstore.sql.objects import Registered

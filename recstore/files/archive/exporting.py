@@ -11,8 +11,8 @@ import pyarrow as pa
 from psycopg import errors as pg
 
 from recstore import registry
+from recstore.atomic import check_place, replacing
 from recstore.errors import GenerationNotFound, NotTrained
-from recstore.experiments.report.output import check_place, written_beside
 from recstore.files.archive.container import Archive
 from recstore.files.archive.contents import About, id_arrays, key_digest
 from recstore.model.interactions import plain
@@ -22,7 +22,7 @@ from recstore.publication import generations, stored
 from recstore.runs import Reporter, Silent
 from recstore.sql import queries
 from recstore.sql.objects import Registered
-from recstore.sql.revision import require_current
+from recstore.sql.schema_revision import require_current
 from recstore.types import IdType
 
 APPLICATION = "recstore:export"
@@ -67,7 +67,7 @@ def export(
                 assert snapshot is not None
                 doing = f"reading generation {row['generation']} of {name!r}"
                 with (
-                    written_beside(path) as beside,
+                    replacing(path) as beside,
                     reading(url, APPLICATION, doing, snapshot=snapshot["snapshot"]) as transaction,
                 ):
                     writing = _Writing(transaction, recommender, row, rows, reporter or Silent(), users)

@@ -35,7 +35,7 @@ from recstore.postgres.connection import Connection, connect, one_line, plain_er
 from recstore.publication import building, generations
 from recstore.runs import Reporter, Run, Silent, take_lock
 from recstore.sql.objects import Registered
-from recstore.sql.revision import require_current
+from recstore.sql.schema_revision import require_current
 from recstore.types import IdType
 
 

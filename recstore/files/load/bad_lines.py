@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from recstore.atomic import written_beside
+from recstore.atomic import replacing
 from recstore.errors import InvalidInput, ReportNotWritten
 
 MOST = 100_000
@@ -81,7 +81,7 @@ class BadLines:
 
     def write(self, path: Path) -> None:
         """As CSV: line, reason, text; whole or not at all. Raises ReportNotWritten."""
-        with written_beside(path, ReportNotWritten) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        with replacing(path, ReportNotWritten) as beside, beside.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["line", "reason", "text"])
             for line in self.lines().tolist():

@@ -4,6 +4,7 @@ every command and run, so without Alembic, which takes longer to load than the a
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
+from importlib.metadata import version
 
 from recstore.errors import (
     ExtensionTooOld,
@@ -16,7 +17,6 @@ from recstore.errors import (
 from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.postgres.names import quoted
 from recstore.sql import queries
-from recstore.version import __version__
 
 MINIMUM_PGVECTOR = (0, 8)
 
@@ -48,7 +48,7 @@ def require_current(connection: Connection) -> None:
     if found == head():
         return
     if found not in known():
-        raise SchemaTooNew(found=found, version=__version__)
+        raise SchemaTooNew(found=found, version=version("recstore"))
     raise SchemaOutdated(found=found, needed=head())
 
 
