@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from recstore import errors
-    from recstore.api import Recstore, rows
+    from recstore.api import rows
+    from recstore.api.store import Recstore
     from recstore.config import Settings
     from recstore.definition import Definition
     from recstore.errors import RecstoreError
@@ -44,7 +45,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "api": ("Recstore",),
+    "api.store": ("Recstore",),
     "config": ("Settings",),
     "definition": ("Definition",),
     "errors": ("RecstoreError",),

@@ -21,4 +21,4 @@ class Stored:
     alpha: float
     trainer: str
     definition: Definition
-    held_out: dict[str, Any] | None  # see `recstore.held_out.HeldOut.stored`
+    held_out: dict[str, Any] | None  # see `recstore.model.held_out.HeldOut.stored`

@@ -619,10 +619,10 @@ def test_a_full_disk_leaves_the_former_page(tmp_path, monkeypatch):
 
 def test_the_command_line_does_not_wait_for_matplotlib():
     program = (
-        "import sys, recstore.cli, recstore.reporting.files\n"
+        "import sys, recstore.cli, recstore.atomic\n"
         "slow = {'matplotlib', 'jinja2'} & set(sys.modules)\n"
         "assert not slow, slow\n"
-        "import recstore.reporting.report\n"
+        "import recstore.experiments.report.page\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -10,7 +10,7 @@ from recstore.model.trainers import Factors, trainer, trainer_names
 
 PACKAGE = '''
 import numpy as np
-from recstore.training import Factors, FoldIn, item_users
+from recstore.model.trainers import Factors, FoldIn, item_users
 
 class Popularity:
     """One factor: the share of the users, to a power."""

@@ -106,9 +106,9 @@ def item_users(matrix: sparse.csr_matrix) -> NDArray[np.int64]:
 
 
 _BUILT_IN = {
-    "als": EntryPoint("als", "recstore.training.als:ALS", GROUP),
-    "hybrid": EntryPoint("hybrid", "recstore.training.hybrid:Hybrid", GROUP),
-    "spectral": EntryPoint("spectral", "recstore.training.spectral:Spectral", GROUP),
+    "als": EntryPoint("als", "recstore.model.trainers.als:ALS", GROUP),
+    "hybrid": EntryPoint("hybrid", "recstore.model.trainers.hybrid:Hybrid", GROUP),
+    "spectral": EntryPoint("spectral", "recstore.model.trainers.spectral:Spectral", GROUP),
 }
 
 

@@ -49,7 +49,7 @@ BLOCK_BYTES = 1 << 25
 
 
 class ALS:
-    """The trainer named "als"; see `recstore.training.Trainer`."""
+    """The trainer named "als"; see `recstore.model.trainers.Trainer`."""
 
     def train(
         self,

@@ -34,7 +34,7 @@ _PARTS: dict[str, Trainer] = {"als": ALS(), "spectral": Spectral()}
 
 
 class Hybrid:
-    """The trainer named "hybrid"; see `recstore.training.Trainer`.
+    """The trainer named "hybrid"; see `recstore.model.trainers.Trainer`.
 
     The constants of its fold-in are {"parts": [..]} in the order of their factors, each part {"trainer": its name,
     "factors": how many, "weight": a number, "constants": the trainer's}: a user's factors of a part are what that trainer's

@@ -37,7 +37,7 @@ ROUNDING = 1e-5
 
 
 class Spectral:
-    """The trainer named "spectral"; see `recstore.training.Trainer`.
+    """The trainer named "spectral"; see `recstore.model.trainers.Trainer`.
 
     Only where the matrix has pairs matters, not their confidence. The constants of its fold-in are {"item_exponent": b,
     "scales": a number per factor}: x_u = scales * sum over the user's items of d_i^(-1/2 - b) y_i, elementwise, d_i being
