@@ -20,10 +20,10 @@ from recstore.definition import Definition, Source
 from recstore.evaluation import split_files, splits
 from recstore.evaluation.splits import Split
 from recstore.experiments.steps import Steps
-from recstore.experiments.tuning.results import TrialResult
 from recstore.experiments.tuning.search import PRESENT, Nobody, Options, conclude, search
 from recstore.experiments.tuning.space import words
 from recstore.experiments.tuning.stages import Plan
+from recstore.experiments.tuning.trials import TrialResult
 from recstore.model.interactions import IdMap, Interactions
 from recstore.runs import Silent
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from recstore.api.progress import sentence
 from recstore.evaluation.curves import CurvePoint
-from recstore.experiments.tuning.results import TrialResult
 from recstore.experiments.tuning.space import Parameters, words
 from recstore.experiments.tuning.stages import Plan
+from recstore.experiments.tuning.trials import TrialResult
 
 
 class LogReporter:

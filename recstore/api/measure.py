@@ -20,8 +20,8 @@ from recstore.experiments import evaluate as evaluating
 from recstore.experiments.measure import Wanted
 from recstore.experiments.tuning import studies as stored
 from recstore.experiments.tuning import taking_up, work
-from recstore.experiments.tuning.results import Search
 from recstore.experiments.tuning.search import Options, Watch
+from recstore.experiments.tuning.trials import SearchResult
 from recstore.runs import Reporter
 
 By = Literal["time", "user", "share"]
@@ -235,7 +235,7 @@ def _path(file: File | None) -> Path | None:
     return None if file is None else Path(file)
 
 
-def _write(found: Evaluation | Search, report: File | None, pictures: File | None) -> None:
+def _write(found: Evaluation | SearchResult, report: File | None, pictures: File | None) -> None:
     if report is not None:
         from recstore.experiments.report import page  # matplotlib takes a second
 

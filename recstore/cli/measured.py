@@ -11,7 +11,7 @@ from recstore.cli import completion
 from recstore.cli.context import say, show_rows, state
 from recstore.errors import InvalidInput
 from recstore.evaluation.results import CurvePoint, Evaluation, ModelResult
-from recstore.experiments.tuning.results import Search
+from recstore.experiments.tuning.trials import SearchResult
 
 METRICS = """\
 Metrics, means over the users who have both a training and a test pair, of lists of k: precision = hits / k; recall = hits /
@@ -74,7 +74,7 @@ def parsed_users(text: str | None) -> int | float | None:
     raise InvalidInput(f"--users is {text!r}: write how many, for instance 1000, or a share of them, for instance 10%.")
 
 
-def write_report(evaluation: Evaluation | Search, report: Path | None, pictures: Path | None) -> None:
+def write_report(evaluation: Evaluation | SearchResult, report: Path | None, pictures: Path | None) -> None:
     """The page and the pictures that were asked for."""
     if report is not None:
         from recstore.experiments.report import page  # matplotlib takes a second

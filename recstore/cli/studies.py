@@ -16,10 +16,9 @@ from recstore.cli.follow import watching
 from recstore.cli.history import Newest, OfOne
 from recstore.cli.screen import Column, print_table, when
 from recstore.evaluation.curves import CurvePoint
-from recstore.experiments.tuning.results import TrialResult
 from recstore.experiments.tuning.space import Parameters, words
 from recstore.experiments.tuning.stages import Plan
-from recstore.experiments.tuning.trials import best
+from recstore.experiments.tuning.trials import TrialResult, best
 from recstore.postgres.connection import Connection
 from recstore.wording import duration
 

@@ -17,7 +17,7 @@ from recstore.errors import ReportNotWritten
 from recstore.evaluation.results import CurvePoint, Evaluation, Example, ModelResult
 from recstore.experiments.report import canvas, plots, tables, words
 from recstore.experiments.report import page as report
-from recstore.experiments.tuning.results import Search, TrialResult
+from recstore.experiments.tuning.trials import SearchResult, TrialResult
 
 EVIL = '<script>alert("x")</script> & <b>'
 
@@ -69,7 +69,7 @@ def trial(number, value, state="complete", points=(), iterations=5, **parameters
 def search(trials, kind="optuna", metric="ndcg@20", best=None, evaluation=None, **scales):
     if best is None:
         best = max((t for t in trials if t.state == "complete"), key=lambda t: t.value).number
-    return Search(7, "retail", metric, "2 items of each user", kind, scales, trials, best, evaluation)
+    return SearchResult(7, "retail", metric, "2 items of each user", kind, scales, trials, best, evaluation)
 
 
 MIXED = search(

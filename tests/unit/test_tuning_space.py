@@ -15,9 +15,9 @@ from recstore.evaluation.curves import CurvePoint
 from recstore.evaluation.fitted import weigh
 from recstore.experiments.tuning import pruning, sampling, snapshot, space, stages, trials
 from recstore.experiments.tuning.noise import PART, Noise, noise_of
-from recstore.experiments.tuning.results import TrialResult
 from recstore.experiments.tuning.space import BOUNDS, Choices, Parameters, Range, Space
 from recstore.experiments.tuning.trial import Course
+from recstore.experiments.tuning.trials import TrialResult
 from recstore.model import trainers
 from recstore.model.interactions import IdMap, Interactions
 from recstore.model.trainers import regularization_for

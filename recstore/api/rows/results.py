@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from recstore.experiments.tuning.results import Search, TrialResult
+from recstore.experiments.tuning.trials import SearchResult, TrialResult
 
 Json = dict[str, Any]
 Id = Any
@@ -129,7 +129,7 @@ class Tuned:
     state: str
     outcome: str | None
     adopted: bool
-    found: Search | None
+    found: SearchResult | None
 
     @property
     def winner(self) -> TrialResult | None:

@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullForm
 from recstore.experiments.report.canvas import BLUE, INK, MUTED, ORANGE, PAPER
 from recstore.experiments.report.trial_rows import limits, scale, tried
 from recstore.experiments.report.words import finite, setting
-from recstore.experiments.tuning.results import Search
+from recstore.experiments.tuning.trials import SearchResult
 
 FEW_VALUES = 7
 """Up to this many distinct values each has its tick, if these are far enough apart."""
@@ -28,7 +28,7 @@ LONG = 34
 Place = Callable[[Any], float]
 
 
-def metric_axis(axes: Axes, search: Search, values: list[float]) -> Callable[[float], float]:
+def metric_axis(axes: Axes, search: SearchResult, values: list[float]) -> Callable[[float], float]:
     """Limits and ticks of y; returns what brings a value within them (a point that is far worse stands on the edge)."""
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=STEPS))
     found = limits(search.metric, values)
@@ -42,7 +42,7 @@ def metric_axis(axes: Axes, search: Search, values: list[float]) -> Callable[[fl
     return lambda value: min(max(value, low + edge), high - edge)
 
 
-def parameter_axis(axes: Axes, search: Search, parameter: str) -> Place:
+def parameter_axis(axes: Axes, search: SearchResult, parameter: str) -> Place:
     """Scale and ticks of x; returns where a value stands."""
     values, kind = tried(search, parameter), scale(search, parameter)
     axes.set_xlabel(f"{parameter} (log scale)" if kind == "log" else parameter)

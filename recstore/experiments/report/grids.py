@@ -24,7 +24,7 @@ from recstore.experiments.report.trial_rows import (
     winner,
 )
 from recstore.experiments.report.words import better, metric_name, score, setting
-from recstore.experiments.tuning.results import Search, TrialResult
+from recstore.experiments.tuning.trials import SearchResult, TrialResult
 
 CELL_WIDTH, CELL_HEIGHT = 0.62, 0.32
 """Inches of a cell of the heat map, wide enough for its number."""
@@ -33,14 +33,14 @@ WIDEST = 12
 """Columns up to which the cells have their numbers."""
 
 
-def panels(search: Search) -> list[Panel]:
+def panels(search: SearchResult) -> list[Panel]:
     """The heat map of the two most telling axes, if there are two, and the lines over each axis with several values."""
     pair = most_telling(search)
     found = [] if pair is None else [heat_map(search, *pair)]
     return found + [lines(search, name) for name in varied(search) or parameters(search)]
 
 
-def lines(search: Search, name: str) -> Panel:
+def lines(search: SearchResult, name: str) -> Panel:
     """The metric over one axis: a line for each combination of the others, the winner's bold."""
     best = winner(search)
     others = [other for other in varied(search) if other != name]
@@ -82,7 +82,7 @@ def lines(search: Search, name: str) -> Panel:
     return Panel(f"grid-{canvas.slug(name)}", f"{metric_name(search.metric)} by {name}", text, draw)
 
 
-def heat_map(search: Search, rows: str, columns: str) -> Panel:
+def heat_map(search: SearchResult, rows: str, columns: str) -> Panel:
     """The metric over two axes, the best over all others in each cell; the winner's cell framed."""
     cells = best_by(search, rows, columns)
     row_values, column_values = tried(search, rows), tried(search, columns)

@@ -16,7 +16,7 @@ from recstore.atomic import check_folder, check_place, write_bytes
 from recstore.evaluation.results import Evaluation
 from recstore.experiments.report import canvas, curve_plots, searches, tables, trial_rows, words
 from recstore.experiments.report.canvas import THEME, WIDTH, Panel
-from recstore.experiments.tuning.results import Search
+from recstore.experiments.tuning.trials import SearchResult
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -32,7 +32,7 @@ class Picture:
     svg: Markup
 
 
-def write(path: Path, result: Evaluation | Search, pictures: Path | None = None) -> list[Path]:
+def write(path: Path, result: Evaluation | SearchResult, pictures: Path | None = None) -> list[Path]:
     """Writes the page to `path`, and PNG files of its pictures into the folder `pictures`, named after the page; returns
     the files. Each is there whole or not at all; the same result gives the same bytes. Raises ReportNotWritten, before
     anything is drawn where a folder is missing."""
@@ -49,10 +49,10 @@ def write(path: Path, result: Evaluation | Search, pictures: Path | None = None)
     return list(files)
 
 
-def html(result: Evaluation | Search) -> str:
+def html(result: Evaluation | SearchResult) -> str:
     """The page as text."""
-    search = result if isinstance(result, Search) else None
-    evaluation = result.evaluation if isinstance(result, Search) else result
+    search = result if isinstance(result, SearchResult) else None
+    evaluation = result.evaluation if isinstance(result, SearchResult) else result
     context: dict[str, Any] = {
         "recommender": result.recommender,
         "theme": THEME,
@@ -62,9 +62,9 @@ def html(result: Evaluation | Search) -> str:
     return _environment().get_template("report.html").render(context)
 
 
-def _sheets(result: Evaluation | Search) -> dict[str, list[Panel]]:
+def _sheets(result: Evaluation | SearchResult) -> dict[str, list[Panel]]:
     """The PNG files: by name, the panels in each."""
-    if isinstance(result, Search):
+    if isinstance(result, SearchResult):
         own = {"search": searches.panels(result)}
         return own if result.evaluation is None else own | _sheets(result.evaluation)
     return {"learning-curves": _curve_panels(result)}
@@ -119,7 +119,7 @@ def _curve_panels(evaluation: Evaluation) -> list[Panel]:
     return [panel for name, panel in made.items() if name.partition("@")[2] in ("", k)] or list(made.values())
 
 
-def _search(search: Search) -> dict[str, Any]:
+def _search(search: SearchResult) -> dict[str, Any]:
     """What the template shows of a search."""
     best = trial_rows.winner(search)
     heads, rows = tables.trials(search)

@@ -9,7 +9,7 @@ from recstore.experiments.report.axes import STEPS, marks, metric_axis, paramete
 from recstore.experiments.report.canvas import BLUE, INK, MUTED, ORANGE, PAPER, Panel
 from recstore.experiments.report.trial_rows import best_of, complete, measured, parameters, scale, tried, winner
 from recstore.experiments.report.words import finite, metric_name, score, setting
-from recstore.experiments.tuning.results import Search
+from recstore.experiments.tuning.trials import SearchResult
 
 CROWD = 60
 """Trials above which their marks are smaller."""
@@ -18,7 +18,7 @@ SPREAD = 0.5  # of the distance between two
 """Width over which the points of one category are spread, so that they do not hide one another."""
 
 
-def panels(search: Search) -> list[Panel]:
+def panels(search: SearchResult) -> list[Panel]:
     """Everything there is to see of a search, the most telling first. A grid has its axes; a search of other kind the
     best so far and each parameter; both the trials' learning curves, where they were kept."""
     if search.kind == "grid":
@@ -30,7 +30,7 @@ def panels(search: Search) -> list[Panel]:
     return found
 
 
-def best_so_far(search: Search) -> Panel:
+def best_so_far(search: SearchResult) -> Panel:
     """Every trial's value in order, and the best until then."""
     metric, best = metric_name(search.metric), winner(search)
     steps: list[tuple[int, float]] = []
@@ -57,7 +57,7 @@ def best_so_far(search: Search) -> Panel:
     return Panel("best-so-far", f"{metric}: best so far", text, draw)
 
 
-def parameter(search: Search, name: str) -> Panel:
+def parameter(search: SearchResult, name: str) -> Panel:
     """Every trial's value against one of its parameters."""
     values = tried(search, name)
     kind = scale(search, name)
@@ -83,7 +83,7 @@ def parameter(search: Search, name: str) -> Panel:
     return Panel(f"parameter-{canvas.slug(name)}", f"{metric_name(search.metric)} by {name}", text, draw)
 
 
-def trial_curves(search: Search) -> Panel:
+def trial_curves(search: SearchResult) -> Panel:
     """The validation curves of all trials in one picture: where pruned ones ended, and the best one's."""
     best = winner(search)
     ended_early = sum(trial.state == "pruned" for trial in search.trials)
@@ -124,7 +124,7 @@ def trial_curves(search: Search) -> Panel:
     return Panel("trial-curves", f"{metric_name(search.metric)} of the trials by iterations", text, draw)
 
 
-def _marks(axes: Axes, search: Search, places: dict[int, float]) -> None:
+def _marks(axes: Axes, search: SearchResult, places: dict[int, float]) -> None:
     """A mark for each trial that has a place on x: full circles ran to their end, hollow triangles were pruned (at what
     they had reached), crosses on the lower edge failed, the star is the best. A trial far worse than most, or without a
     value, stands on the edge."""

@@ -10,7 +10,7 @@ from recstore.evaluation.curves import METRIC
 from recstore.evaluation.results import ModelResult
 from recstore.experiments.report.trial_rows import measured, parameters, scale, tried, winner
 from recstore.experiments.report.words import better, change, duration, finite, metric_name, score, setting, settings
-from recstore.experiments.tuning.results import Search, TrialResult
+from recstore.experiments.tuning.trials import SearchResult, TrialResult
 
 EDGE = 0.02
 """Share of a range at its ends: a best value there may have a better one beyond."""
@@ -86,7 +86,7 @@ class Searched:
     at_end: bool
 
 
-def searched(search: Search) -> list[Searched]:
+def searched(search: SearchResult) -> list[Searched]:
     """Every parameter that a trial had."""
     best = winner(search)
     rows = []
@@ -113,7 +113,7 @@ def _at_end(number: float, values: Sequence[float], kind: str) -> bool:
     return number <= low + room or number >= high - room
 
 
-def trials(search: Search) -> tuple[list[str], list[list[str]]]:
+def trials(search: SearchResult) -> tuple[list[str], list[list[str]]]:
     """The heads of the columns and a row for each trial: the best first, those without a value last."""
     names = [name for name in parameters(search) if tried(search, name)]
     staged = any(getattr(trial, "stage", "") for trial in search.trials)
@@ -134,7 +134,7 @@ def trials(search: Search) -> tuple[list[str], list[list[str]]]:
     return heads + (["stage"] if staged else []), rows
 
 
-def counted(search: Search) -> str:
+def counted(search: SearchResult) -> str:
     """How many trials there were and how they ended: `200 (61 complete, 135 pruned, 4 failed)`."""
     states = Counter(str(trial.state) for trial in search.trials)
     parts = [f"{states[state]} {state}" for state in _STATES if states[state]]

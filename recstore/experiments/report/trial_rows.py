@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any
 
 from recstore.experiments.report.words import better, finite, setting
-from recstore.experiments.tuning.results import Search, TrialResult
+from recstore.experiments.tuning.trials import SearchResult, TrialResult
 
 FEW = 10
 """With fewer trials measured than this all of them are shown, however far apart."""
@@ -14,12 +14,12 @@ FEW = 10
 REACH = 2.5
 
 
-def winner(search: Search) -> TrialResult | None:
+def winner(search: SearchResult) -> TrialResult | None:
     """The trial that the search calls its best; None where it is not among the trials."""
     return next((trial for trial in search.trials if trial.number == search.best), None)
 
 
-def measured(search: Search, trial: TrialResult) -> float | None:
+def measured(search: SearchResult, trial: TrialResult) -> float | None:
     """What the trial reached on the validation part: its value, or where it has none (a pruned one) the last point of
     its learning curve; None for a failed one."""
     if trial.state == "failed":
@@ -30,7 +30,7 @@ def measured(search: Search, trial: TrialResult) -> float | None:
     return value
 
 
-def complete(search: Search) -> list[tuple[TrialResult, float]]:
+def complete(search: SearchResult) -> list[tuple[TrialResult, float]]:
     """The trials that ran to their end, with what they reached, in order of their numbers."""
     return [
         (trial, value)
@@ -61,7 +61,7 @@ def limits(metric: str, values: Sequence[float]) -> tuple[float, float] | None:
     return low - margin, high + margin
 
 
-def scale(search: Search, parameter: str) -> str:
+def scale(search: SearchResult, parameter: str) -> str:
     """log, linear or categorical: as the search says, unless the values tried do not allow it."""
     values = [trial.parameters[parameter] for trial in search.trials if parameter in trial.parameters]
     said = search.scales.get(parameter, "linear")
@@ -72,7 +72,7 @@ def scale(search: Search, parameter: str) -> str:
     return "linear"
 
 
-def parameters(search: Search) -> list[str]:
+def parameters(search: SearchResult) -> list[str]:
     """Every parameter that a trial has, in the search's order."""
     return list(dict.fromkeys([*search.scales, *(name for trial in search.trials for name in trial.parameters)]))
 
@@ -83,17 +83,17 @@ def ordered(values: Sequence[Any]) -> list[Any]:
     return sorted(distinct, key=lambda value: (finite(value) is None, finite(value) or 0.0, setting(value)))
 
 
-def varied(search: Search) -> list[str]:
+def varied(search: SearchResult) -> list[str]:
     """The parameters with more than one value."""
     return [name for name in parameters(search) if len(tried(search, name)) > 1]
 
 
-def tried(search: Search, parameter: str) -> list[Any]:
+def tried(search: SearchResult, parameter: str) -> list[Any]:
     """The distinct values of a parameter over all trials, in order."""
     return ordered([trial.parameters[parameter] for trial in search.trials if parameter in trial.parameters])
 
 
-def most_telling(search: Search) -> tuple[str, str] | None:
+def most_telling(search: SearchResult) -> tuple[str, str] | None:
     """The two varied parameters whose choice moves the best that can be reached the most, the one with more values
     first; None where fewer than two were varied."""
 
@@ -117,7 +117,7 @@ def most_telling(search: Search) -> tuple[str, str] | None:
     return first, second
 
 
-def best_by(search: Search, first: str, second: str) -> dict[tuple[str, str], TrialResult]:
+def best_by(search: SearchResult, first: str, second: str) -> dict[tuple[str, str], TrialResult]:
     """The best trial of each combination of two parameters' values (as written), over all others: of those that ran to
     their end, else of the pruned ones."""
     cells: dict[tuple[str, str], TrialResult] = {}

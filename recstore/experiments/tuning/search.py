@@ -20,7 +20,6 @@ from recstore.experiments.steps import Steps
 from recstore.experiments.tuning import space as spaces
 from recstore.experiments.tuning import trial as trials_
 from recstore.experiments.tuning.noise import noise_of
-from recstore.experiments.tuning.results import Search, TrialResult
 from recstore.experiments.tuning.space import (
     BOUNDS,
     EVERYTHING,
@@ -33,7 +32,7 @@ from recstore.experiments.tuning.space import (
 )
 from recstore.experiments.tuning.stages import Plan
 from recstore.experiments.tuning.trial import Course
-from recstore.experiments.tuning.trials import best
+from recstore.experiments.tuning.trials import SearchResult, TrialResult, best
 from recstore.model import confidence
 from recstore.model import trainers as training
 
@@ -164,7 +163,7 @@ def search(
     settings: Settings,
     *,
     watch: Watch | None = None,
-) -> Search:
+) -> SearchResult:
     """The trials, on a split with a validation part; the test part is not looked at. Raises NothingFound, InvalidInput,
     DeviceUnavailable."""
     plan, course, watch = options.plan(split, definition), options.course, watch or Nobody()
@@ -188,7 +187,7 @@ def search(
         watch.ends(done, plan, found)
     winner = winner_of(found)
     kind, scales = "grid" if plan.points else "optuna", options.scales(plan)
-    return Search(0, "", options.metric, split.how, kind, scales, found, winner.number, None)  # type: ignore[arg-type]
+    return SearchResult(0, "", options.metric, split.how, kind, scales, found, winner.number, None)  # type: ignore[arg-type]
 
 
 def winner_of(trials: Sequence[TrialResult]) -> TrialResult:

@@ -17,9 +17,8 @@ from dataclasses import dataclass
 
 from recstore.experiments.tuning.choosing import Chooser
 from recstore.experiments.tuning.noise import Noise
-from recstore.experiments.tuning.results import TrialResult
 from recstore.experiments.tuning.space import Parameters, Space, present_in
-from recstore.experiments.tuning.trials import Trials, best, guess, levels, of_trainer, seconds_of
+from recstore.experiments.tuning.trials import TrialResult, Trials, best, guess, levels, of_trainer, seconds_of
 
 FACTORS = 64
 """To explore with."""

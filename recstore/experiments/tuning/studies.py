@@ -17,9 +17,9 @@ from recstore.definition import Definition
 from recstore.errors import StudyNotFound
 from recstore.evaluation.curves import CurvePoint
 from recstore.evaluation.results import Evaluation
-from recstore.experiments.tuning.results import Kind, Search, TrialResult
 from recstore.experiments.tuning.space import Parameters
 from recstore.experiments.tuning.stages import Proposal
+from recstore.experiments.tuning.trials import Kind, SearchResult, TrialResult
 from recstore.postgres.connection import Connection
 from recstore.requests import notify
 from recstore.sql import queries
@@ -158,10 +158,10 @@ def trials(connection: Connection, study: int) -> list[TrialResult]:
     ]
 
 
-def search_of(connection: Connection, study: Study, best: int) -> Search:
+def search_of(connection: Connection, study: Study, best: int) -> SearchResult:
     """A study and its finished trials as one result."""
     finished = [trial for trial in trials(connection, study.study) if trial.finished]
-    return Search(
+    return SearchResult(
         study.study,
         study.recommender,
         study.metric,

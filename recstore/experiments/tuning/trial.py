@@ -16,8 +16,8 @@ from recstore.evaluation.curves import CurvePoint, LearningCurve, Patience, best
 from recstore.evaluation.fitted import fit
 from recstore.evaluation.splits import Split
 from recstore.experiments.tuning import pruning
-from recstore.experiments.tuning.results import TrialResult
 from recstore.experiments.tuning.space import Parameters, applied
+from recstore.experiments.tuning.trials import TrialResult
 from recstore.model.trainers import Device
 
 METRICS = ("ndcg", "recall", "precision", "map", "hit_rate")

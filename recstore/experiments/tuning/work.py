@@ -34,12 +34,11 @@ from recstore.experiments.measure import Wanted
 from recstore.experiments.steps import Steps
 from recstore.experiments.tuning import snapshot, studies
 from recstore.experiments.tuning import trial as trials_
-from recstore.experiments.tuning.results import Search, TrialResult
 from recstore.experiments.tuning.search import PRESENT, Nobody, Options, Watch, conclude, tuned, winner_of
 from recstore.experiments.tuning.stages import Plan
 from recstore.experiments.tuning.studies import Claim, Study
 from recstore.experiments.tuning.trial import Stopped
-from recstore.experiments.tuning.trials import best
+from recstore.experiments.tuning.trials import SearchResult, TrialResult, best
 from recstore.operations import jobs
 from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.requests import CHANNEL
@@ -303,7 +302,7 @@ def stop(connection: Connection, study: int) -> bool:
     return studies.finish(connection, study, "stopped", "Stopped.", best=found.number if found else None)
 
 
-def result(connection: Connection, study: int) -> Search:
+def result(connection: Connection, study: int) -> SearchResult:
     """What a study has found so far, or at its end. Raises StudyNotFound, StudyEmpty."""
     known = studies.get(connection, study)
     found = best(studies.trials(connection, study))
