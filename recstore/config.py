@@ -61,6 +61,9 @@ class Settings(BaseSettings):
         1024, ge=16, le=2_097_151, description="most megabytes of maintenance_work_mem for an index build"
     )
     index_workers: int = Field(2, ge=0, le=1024, description="parallel workers of an index build")
+    calibration_questions: int = Field(
+        200, ge=1, description="users, and items, whose exact lists a calibration compares with"
+    )
     dispatch_interval: float = Field(60, gt=0, le=LONGEST, description="seconds between two dispatches by beat")
     resend: float = Field(
         300, gt=0, le=LONGEST, description="seconds after which a message that no worker has begun is sent again"

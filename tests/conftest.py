@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,9 @@ from recstore.definition import Definition, Hyperparameters, Publication, Source
 from recstore.embedded import Server, temporary_server
 from recstore.operations import jobs, schema
 from recstore.postgres.connection import Connection, connect
-from recstore.publication import calibration
 from recstore.sql.objects import Registered
 
-QUESTIONS, calibration.SAMPLE = (
-    calibration.SAMPLE,
-    2,
-)  # few tests look at calibration, which takes most of a small training
+os.environ["RECSTORE_CALIBRATION_QUESTIONS"] = "2"  # the real number takes most of a small training
 VERSION = int(os.environ.get("RECSTORE_TEST_POSTGRES", "18"))
 _numbers = count(1)
 
@@ -97,33 +94,42 @@ def server() -> Iterator[Server]:
                 patch.setattr(tempfile, "tempdir", str(memory))
             settings = {"max_connections": "60", "max_wal_size": "512MB"}
             server = stack.enter_context(temporary_server(VERSION, settings))
-        with superuser(server) as connection:
-            connection.execute("CREATE ROLE worker LOGIN")
-            connection.execute("CREATE ROLE application LOGIN")
+        administration(server).execute("CREATE ROLE worker LOGIN; CREATE ROLE application LOGIN")
         yield server
+        administration(server).close()
+
+
+@cache
+def administration(server: Server) -> psycopg.Connection[tuple[object, ...]]:
+    """One connection of the superuser for all that is created and dropped."""
+    return superuser(server)
 
 
 def make_database(server: Server, template: str) -> Database:
     name = f"test_{next(_numbers)}"
-    with superuser(server) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
-        connection.execute(f"GRANT CREATE ON DATABASE {name} TO worker")
-        connection.execute(f"GRANT CREATE ON DATABASE {name} TO application")
+    connection = administration(server)
+    connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+    connection.execute(f"GRANT CREATE ON DATABASE {name} TO worker, application")
     return Database(server, name)
 
 
 def drop_database(database: Database) -> None:
     for connection in database.opened:
         connection.close()
-    with superuser(database.server) as connection:
-        connection.execute(f"DROP DATABASE {database.name} WITH (FORCE)")
+    administration(database.server).execute(f"DROP DATABASE {database.name} WITH (FORCE)")
+
+
+def make_template(database: Database, name: str) -> str:
+    for connection in database.opened:
+        connection.close()
+    administration(database.server).execute(f"ALTER DATABASE {database.name} RENAME TO {name}")
+    return name
 
 
 @pytest.fixture(scope="session")
 def empty_template(server: Server) -> str:
     """pgvector, and nothing else."""
-    with superuser(server) as connection:
-        connection.execute("CREATE DATABASE template_empty")
+    administration(server).execute("CREATE DATABASE template_empty")
     with superuser(server, "template_empty") as connection:
         connection.execute("CREATE EXTENSION vector")
     return "template_empty"
@@ -137,11 +143,16 @@ def shop_template(server: Server, empty_template: str) -> str:
         schema.upgrade(connection, database.url, database.settings)
     with database.connect("application") as connection:
         make_shop(connection)
-    for connection in database.opened:
-        connection.close()
-    with superuser(server) as connection:
-        connection.execute(f"ALTER DATABASE {database.name} RENAME TO template_shop")
-    return "template_shop"
+    return make_template(database, "template_shop")
+
+
+@pytest.fixture(scope="session")
+def trained_template(server: Server, shop_template: str) -> str:
+    """The small shop with the recommender `retail`, whose first generation is live."""
+    database = make_database(server, shop_template)
+    database.create()
+    assert database.retrain().live
+    return make_template(database, "template_trained")
 
 
 def planted_views(users: int = 240, items: int = 120, clusters: int = 6, seed: int = 7) -> np.ndarray:
@@ -186,10 +197,10 @@ def make_views(connection: Connection) -> None:
 
 @pytest.fixture(scope="module")
 def calibrated() -> Iterator[None]:
-    """Calibration asks as many questions as it does for a user."""
-    calibration.SAMPLE = QUESTIONS
-    yield
-    calibration.SAMPLE = 2
+    """Calibration asks its default number of questions."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RECSTORE_CALIBRATION_QUESTIONS")
+        yield
 
 
 @pytest.fixture
@@ -204,6 +215,14 @@ def empty(server: Server, empty_template: str) -> Iterator[Database]:
 def shop(server: Server, shop_template: str) -> Iterator[Database]:
     """A migrated database with the small shop and no recommender yet."""
     database = make_database(server, shop_template)
+    yield database
+    drop_database(database)
+
+
+@pytest.fixture
+def trained(server: Server, trained_template: str) -> Iterator[Database]:
+    """The small shop with the recommender `retail`, whose first generation is live: quicker than training one."""
+    database = make_database(server, trained_template)
     yield database
     drop_database(database)
 

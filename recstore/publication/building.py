@@ -209,8 +209,9 @@ def _calibrate(run: Run, generation: int, content: Content) -> dict[str, Any]:
     publication = run.recommender.definition.publication
     random = np.random.default_rng(generation)
     population, items, users = content.population, content.items, content.users
-    sampled_users = _sample(random, users.published)
-    sampled_items = _sample(random, items.published)
+    questions = run.settings.calibration_questions
+    sampled_users = _sample(random, users.published, questions)
+    sampled_items = _sample(random, items.published, questions)
     seen = population.seen(sampled_users)
     kinds = [
         recommending(int(items.published.sum()), _queries(users.preference[sampled_users], seen)),
@@ -225,9 +226,9 @@ def _calibrate(run: Run, generation: int, content: Content) -> dict[str, Any]:
     return calibration.calibrate_all(run, generation, kinds)
 
 
-def _sample(random: np.random.Generator, published: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _sample(random: np.random.Generator, published: NDArray[np.bool_], size: int) -> NDArray[np.int64]:
     candidates = np.flatnonzero(published)
-    return np.sort(random.choice(candidates, min(calibration.SAMPLE, len(candidates)), replace=False))
+    return np.sort(random.choice(candidates, min(size, len(candidates)), replace=False))
 
 
 def _queries(vectors: NDArray[np.float32], excluded: Sequence[list[Any]]) -> list[Query]:

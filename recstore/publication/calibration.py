@@ -22,9 +22,6 @@ from recstore.runs import Run
 from recstore.source import candidates
 from recstore.sql.queries import query as named
 
-SAMPLE = 200
-"""Users, and items, whose exact lists a calibration compares with."""
-
 LADDER = (40, 100, 200, 400, 800)
 K = 10
 FEW = 10

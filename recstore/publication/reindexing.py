@@ -120,5 +120,5 @@ def _sample(run: Run, table: str, identifier: str, column: str) -> list[dict[str
     return run.connection.execute(
         f"SELECT v.{identifier} AS id, v.{column}::text AS vector FROM {table} v WHERE v.{column} IS NOT NULL"  # noqa: S608
         f" ORDER BY hashtextextended(v.{identifier}::text, %s), v.{identifier} LIMIT %s",
-        [run.number, calibration.SAMPLE],
+        [run.number, run.settings.calibration_questions],
     ).fetchall()

@@ -315,10 +315,7 @@ KILLED = """if True:
     from pathlib import Path
     from recstore import pipeline
     from recstore.config import Settings
-    from recstore.publication import building, calibration
-    import recstore.training.als, recstore.sources
-
-    calibration.SAMPLE = 2
+    import recstore.model.trainers.als, recstore.publication.building, recstore.source.pulling
 
     class Stops:
         def __init__(self, at):

@@ -160,11 +160,9 @@ def broker() -> Iterator[Broker]:
 
 
 @pytest.fixture
-def workers(shop: Database, broker: Broker, tmp_path: Path) -> Iterator[Workers]:
+def workers(trained: Database, broker: Broker, tmp_path: Path) -> Iterator[Workers]:
     """A shop with the recommender `retail`, whose first generation is live, and nothing that works on it yet."""
-    shop.create()
-    assert shop.retrain().live
-    workers = Workers(shop, broker, tmp_path)
+    workers = Workers(trained, broker, tmp_path)
     yield workers
     for process in workers.started:
         if process.popen.poll() is None:

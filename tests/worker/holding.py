@@ -1,8 +1,7 @@
 """Loaded into a worker by `celery worker -I holding`: lets a test stop a run at a place, as long as a file exists there.
 
-The place is the end of a stage ("train"), within one ("in train"), or within a trial of a study ("in trial"). Calibration is
-made short: it is tested elsewhere. The worker looks twice a second, not every 100 seconds, for messages past their
-visibility timeout.
+The place is the end of a stage ("train"), within one ("in train"), or within a trial of a study ("in trial"). The worker
+looks twice a second, not every 100 seconds, for messages past their visibility timeout.
 """
 
 import os
@@ -13,11 +12,8 @@ from typing import Any
 from recstore.worker import app
 from recstore.worker.logs import LogReporter, LogWatch
 
-from recstore.publication import calibration
-
 FOLDER = Path(os.environ["RECSTORE_TEST_HOLD"])
 
-calibration.SAMPLE = 2
 app.conf.broker_transport_options |= {"unacked_restore_interval": 0.5, "unacked_restore_throttle": 1}
 
 

@@ -2,7 +2,7 @@
 a clear state, no lost request, and nobody held up."""
 
 import pytest
-from conftest import superuser
+from conftest import administration, superuser
 from support import look, until
 
 from recstore.definition import Hyperparameters, Schedule, Source
@@ -59,6 +59,8 @@ def test_postgres_restarted(workers: Workers) -> None:
     request = workers.request("retrain")
     workers.held("train")
     server = database.server
+    administration(server).close()
+    administration.cache_clear()
     outcome = run([*pg_ctl(server.version, server.data), "-m", "fast", "restart", "-l", "log"], server.data.parent)
     assert outcome.returncode == 0, outcome.stderr
     assert live(database) == 1
