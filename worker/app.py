@@ -6,7 +6,7 @@ from celery import Celery
 from kombu.entity import Exchange, Queue
 
 from recstore.config import Settings, load_settings
-from recstore.embedded.servers import broker_url
+from recstore.embedded.configured import broker_url
 from recstore.errors import RecstoreError
 
 MARGIN = 60

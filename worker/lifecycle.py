@@ -7,7 +7,7 @@ from typing import Any
 from celery import signals
 
 from recstore.config import load_settings
-from recstore.embedded.servers import database_url
+from recstore.embedded.configured import database_url
 from recstore.errors import RecstoreError
 from recstore.postgres.connection import connect, plain_errors
 from recstore.sql.schema_revision import require_current, require_extension

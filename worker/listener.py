@@ -8,7 +8,7 @@ import psycopg
 from recstore import requests
 from recstore.background import dispatch
 from recstore.config import Settings
-from recstore.embedded.servers import database_url
+from recstore.embedded.configured import database_url
 from recstore.errors import RecstoreError
 from recstore.postgres.connection import connect
 

@@ -22,7 +22,7 @@ from recstore.background import health
 from recstore.background.broker import queue_lengths
 from recstore.background.prometheus import DatabaseCollector
 from recstore.config import Settings
-from recstore.embedded.servers import database_url
+from recstore.embedded.configured import database_url
 from recstore.errors import BrokerUnreachable, RecstoreError
 
 from .app import app

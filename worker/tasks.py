@@ -20,7 +20,7 @@ from recstore import lists as batch_lists
 from recstore import pipeline, requests
 from recstore.background import dispatch as dispatcher
 from recstore.config import Settings, load_settings
-from recstore.embedded.servers import database_url
+from recstore.embedded.configured import database_url
 from recstore.errors import (
     BrokerUnreachable,
     ConnectionFailed,

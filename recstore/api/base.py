@@ -14,7 +14,7 @@ from recstore.api.arguments import checked
 from recstore.background.watching import watching
 from recstore.config import Settings, load_settings
 from recstore.definition import Definition
-from recstore.embedded.servers import database_url
+from recstore.embedded.configured import database_url
 from recstore.errors import PublicationOfEverything
 from recstore.operations import recommenders
 from recstore.postgres.connection import Connection

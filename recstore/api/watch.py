@@ -7,7 +7,7 @@ from recstore.api.rows import Dispatch, Request, Run, RunStory, Status, Watched
 from recstore.background import health, watching
 from recstore.background.watching import NoConnection, Replay
 from recstore.doctor import Finding, examine
-from recstore.embedded.servers import broker_url
+from recstore.embedded.configured import broker_url
 from recstore.runs import Reporter
 
 

@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from recstore import requests
 from recstore.background import health
 from recstore.config import Settings
-from recstore.embedded.servers import database_url
+from recstore.embedded.configured import database_url
 from recstore.errors import RecstoreError
 from recstore.sql import queries
 

@@ -13,7 +13,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
 from recstore.config import load_settings
-from recstore.embedded.servers import database_url
+from recstore.embedded.configured import database_url
 from recstore.postgres.connection import conninfo
 from recstore.sql import queries
 

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from recstore.cli import completion
 from recstore.config import Settings, load_settings
-from recstore.embedded.servers import database_url
+from recstore.embedded.configured import database_url
 from recstore.errors import InvalidInput
 from recstore.postgres.connection import Connection
 from recstore.sql import schema_revision

@@ -9,7 +9,7 @@ from recstore.api.progress import StageReporter
 from recstore.atomic import check_place
 from recstore.cli.context import Json, Name, Yes, confirm_replacing, current, say, settings, show, state
 from recstore.cli.generations import READY
-from recstore.embedded.servers import database_url
+from recstore.embedded.configured import database_url
 from recstore.files.archive.exporting import export as export_generation
 from recstore.files.archive.importing import Plan, import_generation, look
 from recstore.registry import overview_of

@@ -8,7 +8,7 @@ from recstore.background import watching as watched
 from recstore.background.watching import NoConnection, progress_of
 from recstore.cli.context import settings
 from recstore.config import Settings
-from recstore.embedded.servers import database_url
+from recstore.embedded.configured import database_url
 from recstore.postgres.connection import Connection
 
 T = TypeVar("T")

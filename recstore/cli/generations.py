@@ -21,7 +21,7 @@ from recstore.cli.context import (
     show_statements,
     state,
 )
-from recstore.embedded.servers import database_url
+from recstore.embedded.configured import database_url
 from recstore.operations import dry_run, jobs, recommenders
 
 READY = 4

@@ -6,7 +6,7 @@ import typer
 
 from recstore.background import health as checks
 from recstore.cli.context import Json, say, settings, show
-from recstore.embedded.servers import broker_url, database_url
+from recstore.embedded.configured import broker_url, database_url
 
 
 def register(app: typer.Typer) -> None:

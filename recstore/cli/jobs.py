@@ -9,7 +9,7 @@ from recstore.api.progress import StageReporter
 from recstore.cli.context import Force, Json, Name, say, settings, show, state
 from recstore.cli.generations import tell_outcome
 from recstore.cli.measured import Device
-from recstore.embedded.servers import database_url
+from recstore.embedded.configured import database_url
 from recstore.operations import jobs
 
 

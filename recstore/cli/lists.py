@@ -10,7 +10,7 @@ from recstore import lists as batch
 from recstore.api.progress import StageReporter
 from recstore.cli.context import DryRun, Json, Name, Yes, confirm_replacing, say, settings, show, state
 from recstore.config import Settings
-from recstore.embedded.servers import database_url
+from recstore.embedded.configured import database_url
 from recstore.lists import Made, Plan, output
 from recstore.wording import counted
 

@@ -66,7 +66,7 @@ def psql(context: typer.Context) -> None:
             raise InvalidInput(f"No embedded server was ever started in {given.home.absolute()}. Run: recstore start")
         url = embedded.start(given.home, embedded.version_in(given.home)).url
     try:
-        program = str(embedded.psql_path())
+        program = str(embedded.tool_path(18, "psql"))
     except EmbeddedUnavailable:
         found = shutil.which("psql")
         if found is None:

@@ -25,7 +25,7 @@ from recstore.cli.measured import (
 )
 from recstore.cli.studies import TuneReporter
 from recstore.config import Settings
-from recstore.embedded.servers import database_url
+from recstore.embedded.configured import database_url
 from recstore.errors import InvalidInput, TuningInterrupted
 from recstore.evaluation.splits import SEED
 from recstore.experiments.tuning import studies as stored

@@ -11,7 +11,7 @@ from rich.text import Text
 from recstore import embedded
 from recstore.cli.context import current, say, settings, state, use_json
 from recstore.config import Settings
-from recstore.embedded.servers import celery, celery_environment, celery_worker
+from recstore.embedded.configured import celery, celery_environment, celery_worker
 from recstore.operations import schema
 from recstore.sql import schema_revision
 
@@ -49,10 +49,9 @@ def up(
             _print("recstore", line) if json else say(line)
         # on a broker of our own also what applications send to Celery's default queue; elsewhere that may be somebody's
         queues = "default" if given.broker_url else "default,celery"
-        warm = embedded.warm(grace)
-        processes.start("train", celery_worker("train", "train", 1), known, warm)
+        processes.start("train", celery_worker("train", "train", 1), known, grace)
         known["RECSTORE_METRICS_PORT"] = str(second_port)
-        processes.start("worker", celery_worker("default", queues, 2), known, warm)
+        processes.start("worker", celery_worker("default", queues, 2), known, grace)
         processes.start("beat", celery("beat"), known)
         processes.wait()
     say("stopped")
@@ -75,7 +74,7 @@ def _banner(given: Settings, processes: embedded.Foreground, database: str, brok
         return f"; metrics: http://{given.metrics_host}:{port}" if port else ""
 
     log = "" if given.database_url else f"\n          its log: {processes.home / 'postgres.log'}"
-    if processes.postgres_lives and not processes.postgres_is_ours:
+    if processes.postgres_is_ours is False:
         log += "; it ran before, and stays"
     return [
         "recstore runs here until Ctrl-C:",

@@ -16,7 +16,7 @@ from recstore.config import Settings
 from recstore.definition import Definition, Hyperparameters, Publication, Schedule, Source, Titles
 from recstore.demo.story import Story
 from recstore.demo.traffic import Arrivals, Reader
-from recstore.embedded.servers import celery, celery_environment, celery_worker
+from recstore.embedded.configured import celery, celery_environment, celery_worker
 from recstore.errors import RecstoreError
 from recstore.operations import jobs, schema
 from recstore.postgres.connection import Connection, connect, plain_errors

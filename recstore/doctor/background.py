@@ -7,7 +7,7 @@ from recstore.config import Settings
 from recstore.doctor.checks import check
 from recstore.doctor.findings import Finding, error, note, ok, warning
 from recstore.doctor.subject import Subject
-from recstore.embedded import servers
+from recstore.embedded import configured
 from recstore.errors import BrokerUnreachable, DispatchMissing
 
 
@@ -16,7 +16,7 @@ def broker(settings: Settings) -> Iterator[Finding]:
     from recstore.background import broker  # redis-py, which only this check needs
 
     try:
-        waiting = broker.queue_lengths(servers.broker_url(settings), ["train", "default"])
+        waiting = broker.queue_lengths(configured.broker_url(settings), ["train", "default"])
     except BrokerUnreachable as problem:
         if settings.broker_url:
             yield error(

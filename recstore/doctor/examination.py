@@ -29,7 +29,7 @@ from recstore.doctor import (
 from recstore.doctor.checks import CHECKS, Check, Transaction
 from recstore.doctor.findings import Finding, error, warning
 from recstore.doctor.subject import Subject, look_around
-from recstore.embedded import servers
+from recstore.embedded import configured
 from recstore.errors import ConnectionFailed, RecstoreError
 from recstore.postgres.connection import Connection, conninfo, one_line, why_not
 from recstore.postgres.names import quoted
@@ -96,7 +96,7 @@ def _listed(check: Check, *arguments: object) -> list[Finding]:
 def _connect(settings: Settings) -> Connection:
     """Sets nothing in the session, which behind a pooler would be another's, too. Raises Unreachable."""
     try:
-        url = servers.database_url(settings)
+        url = configured.database_url(settings)
         return psycopg.connect(
             conninfo(url, APPLICATION_NAME),
             connect_timeout=PATIENCE,
@@ -136,7 +136,7 @@ def _of_database(
     try:
         connection = _connect(settings)
         with _looking(connection):
-            subject = look_around(connection, servers.database_url(settings), settings, name, readers)
+            subject = look_around(connection, configured.database_url(settings), settings, name, readers)
         for check in checks:
             for recommender, reader in _whom(subject, check):
                 if connection.closed:

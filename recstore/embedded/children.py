@@ -1,8 +1,8 @@
-"""Processes in the foreground: started by this one, heard line by line, and ended with it, in order.
+"""Processes in the foreground: started by this one, their output read line by line, and stopped with it, in order.
 
-Each child leads a session of its own, so a terminal's Ctrl-C reaches this process alone. A keeper ends them all where
-this process can not do it itself, after `kill -9` for instance: it learns each child's number before that child is let
-go, and holds the home's lock until it has ended them.
+Each child leads a session of its own, so a terminal's Ctrl-C reaches this process alone. A keeper ends the children where
+this process cannot, after `kill -9` for instance: it learns each child's pid before that child begins, and holds the
+home's lock until it has ended them.
 """
 
 import fcntl
@@ -20,33 +20,23 @@ from itertools import groupby
 from pathlib import Path
 from typing import NoReturn
 
-from recstore.embedded.broker import RECORD, UP_LOCK, broker_command, socket_in, url_of, wait_for
 from recstore.embedded.daemon import LOCK, running, start, stop, version_in
-from recstore.embedded.locks import lock, locked
-from recstore.embedded.programs import ENVIRONMENT, plain_errors
-from recstore.embedded.server import Server, short_directory
-from recstore.embedded.supervisor import supervised
+from recstore.embedded.instance import Server, lock, locked, short_directory
+from recstore.embedded.programs import ENVIRONMENT, plain_errors, supervised
+from recstore.embedded.valkey import RECORD, SCHEME, SOCKET, UP_LOCK, broker_command, wait_for
 from recstore.errors import RecstoreError
 
-Steps = tuple[tuple[signal.Signals, float], ...]
-"""How a child is ended: a signal, the seconds it has then, the next signal, .. SIGKILL is always the last."""
-
-QUICK: Steps = ((signal.SIGTERM, 5),)
-
-
-def warm(seconds: float) -> Steps:
-    """For a Celery worker, which finishes its tasks on SIGTERM and gives them back to the broker on SIGQUIT."""
-    return (signal.SIGTERM, seconds), (signal.SIGQUIT, 5)
-
+QUICK = 5.0
+"""Seconds that a child has to end on its last signal before SIGKILL."""
 
 KEPT_LINES = 12
-"""Last lines of a child that are told when it ends by itself."""
+"""Last lines of a child that the error quotes when it ends by itself."""
 
 PATIENCE = 30
-"""Seconds that an earlier one may take to be put away."""
+"""Seconds that an earlier `recstore up` may take to be cleaned up."""
 
 HELD_BACK = 'read -r _ && exec "$@" </dev/null'
-"""A child begins when it is told to, and never when this process has ended before."""
+"""Shell command of a child: it begins at a line of input, and never when this process has ended before."""
 
 KEEP = """
 trap '' INT TERM HUP
@@ -68,17 +58,19 @@ done
 [ -z "$postgres" ] || "$@"
 rm -rf "$directory" "$record"
 """
-"""The keeper: reads the children's numbers; then ends them by SIGTERM, which has 10 s, and their groups by SIGKILL."""
+"""The keeper: reads the children's pids; then ends them by SIGTERM, which has 10 s, and their groups by SIGKILL."""
 
 STOP_POSTGRES = "import pathlib, sys; from recstore import embedded; embedded.stop(pathlib.Path(sys.argv[1]))"
 
 
 @dataclass
 class Child:
-    """A process and what it said last."""
+    """A process and its last lines of output."""
 
     name: str
-    steps: Steps
+    grace: float | None
+    """Seconds to finish after SIGTERM, before SIGQUIT: a Celery worker then gives its tasks back. None: no SIGQUIT."""
+
     process: subprocess.Popen[bytes]
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
     listener: threading.Thread | None = None
@@ -87,7 +79,7 @@ class Child:
         return self.process.poll() is None
 
     def bury(self) -> None:
-        """Kills what is left of it and hears it out."""
+        """Kill what is left of it and read the rest of its output."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -97,39 +89,44 @@ class Child:
 
 @dataclass
 class Foreground:
-    """What `foreground` gives: start the processes, then wait. `tell` prints a line of one of them."""
+    """The processes of one home: start them, then wait."""
 
     home: Path
     directory: Path
-    tell: Callable[[str, str], None]
+    show: Callable[[str, str], None]
+    """Prints a line of the process that it names."""
+
     keeper: subprocess.Popen[bytes]
     children: list[Child] = field(default_factory=list)
-    postgres_lives: bool = False
-    postgres_is_ours: bool = False
+    postgres_is_ours: bool | None = None
+    """Whether the embedded PostgreSQL was started here; None where it is not used."""
+
     starting: bool = True
     interrupts: int = 0
 
     def postgres(self) -> Server:
-        """PostgreSQL of the home: the one that runs there already, and stays, or one that ends with this process."""
+        """Return the PostgreSQL of the home; one that was running before stays, one started here ends with this process."""
         server = running(self.home)
+        self.postgres_is_ours = server is None
         if server is None:
-            self._say("starting PostgreSQL")
+            self._show("starting PostgreSQL")
             self._keep("postgres")
-            self.postgres_is_ours = True
             server = start(self.home, version_in(self.home))
-        self.postgres_lives = True
         return server
 
     def broker(self) -> str:
-        """URL of a new broker, as a child; `broker_url` tells it to others."""
-        path = socket_in(self.directory)
+        """Start a broker as a child and return its URL, which `broker_url` finds from now on."""
+        path = self.directory / SOCKET
         child = self.start("redis", broker_command(self.directory), ENVIRONMENT)
         wait_for(path, lambda: "\n".join(child.lines), child.lives)
-        (self.home / RECORD).write_text(url_of(path) + "\n")
-        return url_of(path)
+        url = SCHEME + str(path)
+        (self.home / RECORD).write_text(url + "\n")
+        return url
 
-    def start(self, name: str, command: Sequence[str], environment: Mapping[str, str], steps: Steps = QUICK) -> Child:
-        """Starts a child. Those with equal `steps`, started one after the other, are ended at once."""
+    def start(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], grace: float | None = None
+    ) -> Child:
+        """Start a child. Consecutive children with equal `grace` are stopped together."""
         process = subprocess.Popen(
             ["/bin/sh", "-c", HELD_BACK, name, *command],
             stdin=subprocess.PIPE,
@@ -138,7 +135,7 @@ class Foreground:
             env=environment,
             start_new_session=True,
         )
-        child = Child(name, steps, process)
+        child = Child(name, grace, process)
         self.children.append(child)
         self._keep(str(process.pid))
         child.listener = threading.Thread(target=self._listen, args=[child], name=name, daemon=True)
@@ -149,47 +146,50 @@ class Foreground:
         return child
 
     def wait(self) -> None:
-        """Returns when a signal asks for the end. Raises RecstoreError when a child, or PostgreSQL, ends before."""
+        """Return at the first interrupt. Raises RecstoreError when a child, or PostgreSQL, ends before."""
         self.starting = False
         while not self.interrupts:
             for child in self.children:
                 if not child.lives():
                     _ended(child)
-            if self.postgres_lives and not locked(self.home / LOCK):
+            if self.postgres_is_ours is not None and not locked(self.home / LOCK):
                 log = self.home / "postgres.log"
                 last = "\n".join(log.read_text(errors="replace").splitlines()[-KEPT_LINES:])
                 raise RecstoreError(f"PostgreSQL ended; everything else was stopped. Its log, {log}, ends:\n{last}")
             time.sleep(0.1)
 
     def interrupt(self, *_: object) -> None:
-        """What SIGINT and SIGTERM do: ask for the end; while children are being ended, for the next step at once."""
+        """Handle SIGINT or SIGTERM: stop everything; when already stopping, go on to the next signal at once."""
         self.interrupts += 1
         if self.starting:
             self.starting = False
             raise KeyboardInterrupt
 
     def close(self) -> None:
-        """Ends the children, the latest first, then PostgreSQL if it was started here. Raises EmbeddedFailed."""
+        """Stop the children, the latest first, then PostgreSQL if it was started here. Raises EmbeddedFailed."""
         self.starting = False
         self.interrupts = max(self.interrupts, 1)
-        for steps, children in groupby(reversed(self.children), key=lambda child: child.steps):
-            self._end(list(children), steps)
+        for grace, children in groupby(reversed(self.children), key=lambda child: child.grace):
+            self._stop(list(children), grace)
         if self.postgres_is_ours:
-            self._say("stopping PostgreSQL")
+            self._show("stopping PostgreSQL")
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # pg_ctl inherits it
             stop(self.home)
         self._keep("over")
 
-    def _end(self, children: list[Child], steps: Steps) -> None:
-        for step, (number, seconds) in enumerate(steps, start=1):
+    def _stop(self, children: list[Child], grace: float | None) -> None:
+        signals = [(signal.SIGTERM, QUICK)] if grace is None else [(signal.SIGTERM, grace), (signal.SIGQUIT, QUICK)]
+        for step, (number, seconds) in enumerate(signals, start=1):
             living = [child for child in children if child.lives()]
             if not living or self.interrupts > step:
                 continue
-            who = " and ".join(child.name for child in reversed(living))
-            if number == signal.SIGTERM and len(steps) > 1:
-                self._say(f"stopping {who}, which have {seconds:g} s to finish what they do (Ctrl-C again: at once)")
+            names = " and ".join(child.name for child in reversed(living))
+            if number == signal.SIGQUIT:
+                self._show(f"stopping {names} at once")
+            elif grace is not None:
+                self._show(f"stopping {names}, which have {grace:g} s to finish (Ctrl-C again: at once)")
             else:
-                self._say(f"stopping {who}" + (" at once" if number == signal.SIGQUIT else ""))
+                self._show(f"stopping {names}")
             for child in living:
                 child.process.send_signal(number)
             deadline = time.monotonic() + seconds
@@ -199,7 +199,7 @@ class Foreground:
                 time.sleep(0.02)
         for child in children:
             if child.lives():
-                self._say(f"killing {child.name}")
+                self._show(f"killing {child.name}")
             child.bury()
 
     def _listen(self, child: Child) -> None:
@@ -208,26 +208,26 @@ class Foreground:
             for line in lines:
                 text = line.decode(errors="replace").rstrip()
                 child.lines.append(text)
-                self._say(text, child.name)
+                self._show(text, child.name)
 
-    def _say(self, line: str, name: str = "up") -> None:
+    def _show(self, line: str, name: str = "up") -> None:
         try:
-            self.tell(name, line)
-        except (OSError, SystemExit):  # nobody reads it any more: rich exits then
+            self.show(name, line)
+        except (OSError, SystemExit):  # its reader is gone; rich then exits
             self.interrupts = max(self.interrupts, 1)
 
     def _keep(self, line: str) -> None:
         assert self.keeper.stdin
-        with suppress(BrokenPipeError):  # somebody killed it: all goes well as long as nobody kills this process, too
+        with suppress(BrokenPipeError):  # the keeper was killed: needed only if this process is killed, too
             self.keeper.stdin.write(f"{line}\n".encode())
 
 
 @contextmanager
-def foreground(home: Path, tell: Callable[[str, str], None]) -> Iterator[Foreground]:
-    """The only one of a home; at the end of the block, or of this process, all that was started has ended.
+def foreground(home: Path, show: Callable[[str, str], None]) -> Iterator[Foreground]:
+    """Yield the only `Foreground` of a home. At the end of the block, or of this process, all it started has ended.
 
-    SIGINT, SIGTERM and SIGHUP interrupt the block with KeyboardInterrupt until `wait`, which they end. Raises
-    RecstoreError where the home has one already.
+    SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt in the block, and end `wait`. Raises RecstoreError where another
+    process has the home.
     """
     home = home.absolute()
     with ExitStack() as stack:
@@ -237,7 +237,7 @@ def foreground(home: Path, tell: Callable[[str, str], None]) -> Iterator[Foregro
         keeper = stack.enter_context(
             supervised(KEEP, *arguments, folder=None, environment=os.environ, inherited=(held,))
         )
-        processes = Foreground(home, directory, tell, keeper)
+        processes = Foreground(home, directory, show, keeper)
         stack.enter_context(_signals(processes.interrupt))
         stack.callback(processes.close)
         yield processes
@@ -245,7 +245,7 @@ def foreground(home: Path, tell: Callable[[str, str], None]) -> Iterator[Foregro
 
 @contextmanager
 def _alone(home: Path) -> Iterator[int]:
-    """The home's lock, as an open file; waits for what a killed one has left to be put away."""
+    """Yield the home's lock as an open file, once a killed `recstore up` has been cleaned up."""
     file = home / UP_LOCK
     with plain_errors(home):
         home.mkdir(parents=True, exist_ok=True)
@@ -266,7 +266,7 @@ def _alone(home: Path) -> Iterator[int]:
             )
         if time.monotonic() > deadline:
             raise RecstoreError(
-                f"What an earlier `recstore up` left in {home} has not ended yet. Try again in a moment."
+                f"Processes of an earlier `recstore up` in {home} have not ended yet. Try again in a moment."
             )
         time.sleep(0.05)
 
@@ -298,8 +298,8 @@ def _ended(child: Child) -> NoReturn:
     child.bury()
     code = child.process.returncode
     how = f"with exit code {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
-    said = "\n".join(child.lines).strip()
+    output = "\n".join(child.lines).strip()
     raise RecstoreError(
         f"The process {child.name} ended {how}; everything else was stopped. "
-        + (f"It ended saying:\n{said}" if said else "It said nothing.")
+        + (f"Its last output:\n{output}" if output else "It printed nothing.")
     )

