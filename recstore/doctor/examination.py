@@ -1,11 +1,10 @@
-"""Runs the checks, each by itself: what goes wrong with one is a finding, and holds up no other."""
+"""Run the checks, each on its own: a check that fails is a finding, and the others still run."""
 
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from functools import partial
 
 import psycopg
 from psycopg import errors as pg
@@ -13,21 +12,17 @@ from psycopg.rows import dict_row
 
 from recstore.config import Settings
 from recstore.doctor import (
-    background,
-    build,
-    gpu,
-    leftovers,
-    lists,
-    pooler,
-    publications,
-    readers,
-    rights,
-    server,
-    sessions,
-    source,
+    check_background,
+    check_gpu,
+    check_leftovers,
+    check_load,
+    check_readers,
+    check_rights,
+    check_server,
+    check_sessions,
+    check_source,
 )
-from recstore.doctor.checks import CHECKS, Check, Transaction
-from recstore.doctor.findings import Finding, error, warning
+from recstore.doctor.findings import CHECKS, Check, Finding, Transaction, error, ok, warning
 from recstore.doctor.subject import Subject, look_around
 from recstore.embedded import configured
 from recstore.errors import ConnectionFailed, RecstoreError
@@ -35,11 +30,20 @@ from recstore.postgres.connection import Connection, conninfo, one_line, why_not
 from recstore.postgres.names import quoted
 from recstore.postgres.pooler import cut_off
 
-MODULES = (server, rights, source, lists, readers, build, publications, pooler, sessions, leftovers, background, gpu)
-"""Importing them puts their checks into the list."""
+MODULES = (
+    check_server,
+    check_rights,
+    check_source,
+    check_readers,
+    check_load,
+    check_sessions,
+    check_leftovers,
+    check_background,
+    check_gpu,
+)
+"""The groups in the order of their findings; importing a module puts its checks into the list."""
 
-GROUPS = ("server", "rights", "source", "readers", "load", "sessions", "leftovers", "background", "gpu")
-"""In the order in which they are looked at and told."""
+GROUPS = [module.__name__.rpartition(".check_")[2] for module in MODULES]
 
 PATIENCE = 5
 """Seconds that connecting may take."""
@@ -48,137 +52,122 @@ STATEMENT = 5.0
 """Seconds that each statement of a check may take."""
 
 CUT_OFF = 30.0
-"""Seconds after which the connection is cut off under a check whose server does not even notice that its time is up."""
+"""Seconds after which the connection of a check is cut off: a frozen server does not notice its own timeouts."""
 
 APPLICATION_NAME = "recstore:doctor"
-
-CONNECTION = "connection"
-"""The check whose failure is that of them all."""
-
-
-class Unreachable(Exception):
-    """No connection could be had; the finding says why."""
-
-    def __init__(self, finding: Finding) -> None:
-        self.finding = finding
-        super().__init__(finding.found)
 
 
 def examine(
     settings: Settings,
     name: str | None = None,
     readers: Sequence[str] = (),
-    on_check: Callable[[str], None] | None = None,
+    on_check: Callable[[str], None] = lambda _: None,
 ) -> list[Finding]:
-    """Every check, of recommender `name` or of all; changes nothing. `readers` are the roles to look at as applications',
-    otherwise those that were granted something on a recommender's schema. `on_check` is told the name of each check as it
-    begins. A database that can not be reached is a finding named "connection". Raises RecommenderNotFound, InvalidInput."""
+    """Run every check, of recommender `name` or of all, and change nothing.
+
+    `readers` are the application roles to check; by default those with grants on a recommender's schema. `on_check` gets
+    the name of each check as it begins. A database that cannot be reached is a finding of the check "connection". Raises
+    RecommenderNotFound, InvalidInput.
+    """
     checks = sorted(CHECKS, key=lambda check: GROUPS.index(check.group))
-
-    def told(check: Check) -> None:
-        if on_check:
-            on_check(check.name)
-
-    findings = _of_database(
-        [check for check in checks if check.scope != "process"], settings, name, tuple(readers), told
-    )
+    findings = _in_database(checks, settings, name, readers, on_check)
     for check in checks:
         if check.scope == "process":
-            told(check)
-            findings += [_filled(check, finding) for finding in _guarded(partial(_listed, check, settings))]
+            findings += _run(check, on_check, settings)
     return sorted(findings, key=lambda finding: GROUPS.index(finding.group))
 
 
-def _listed(check: Check, *arguments: object) -> list[Finding]:
-    return list(check.look(*arguments))
-
-
-def _connect(settings: Settings) -> Connection:
-    """Sets nothing in the session, which behind a pooler would be another's, too. Raises Unreachable."""
-    try:
-        url = configured.database_url(settings)
-        return psycopg.connect(
-            conninfo(url, APPLICATION_NAME),
-            connect_timeout=PATIENCE,
-            autocommit=True,
-            prepare_threshold=None,
-            row_factory=dict_row,
-        )
-    except ConnectionFailed as problem:
-        reason = str(problem.reason)
-    except psycopg.Error as problem:
-        reason = why_not(problem)
-    raise Unreachable(_not_reached(f"the database could not be reached: {reason}"))
-
-
-def _not_reached(found: str) -> Finding:
-    means = (
-        "Nothing in the database could be looked at. See that the server runs, that this machine may reach its port, and that"
-        " role, password and database are right. Without a database of your own, `recstore start` runs one."
-    )
-    remedy = "RECSTORE_DATABASE_URL=postgresql://ROLE:PASSWORD@HOST:5432/DATABASE"
-    if unknown := re.search(r'role "(.+)" does not exist', found):
-        means = "Nothing in the database could be looked at. As an administrator, make the role that the URL names:"
-        remedy = f"CREATE ROLE {quoted(unknown[1])} LOGIN PASSWORD '...';"
-    return replace(error(found, means, remedy), check=CONNECTION, group="server")
-
-
-def _of_database(
-    checks: Sequence[Check],
+def _in_database(
+    checks: Iterable[Check],
     settings: Settings,
     name: str | None,
-    readers: tuple[str, ...],
-    told: Callable[[Check], None],
+    readers: Sequence[str],
+    on_check: Callable[[str], None],
 ) -> list[Finding]:
     findings: list[Finding] = []
-    subject: Subject | None = None
     connection: Connection | None = None
     try:
         connection = _connect(settings)
         with _looking(connection):
             subject = look_around(connection, configured.database_url(settings), settings, name, readers)
         for check in checks:
-            for recommender, reader in _whom(subject, check):
+            for whom in _whom(subject, check):
                 if connection.closed:
                     connection = subject.connection = _connect(settings)
-                told(check)
-                whom = [part for part in (recommender, reader) if part is not None]
-                for finding in _guarded(partial(_looked, subject, check, whom)):
-                    findings.append(replace(_filled(check, finding), recommender=recommender, reader=reader))
-    except Unreachable as unreachable:
-        findings.append(unreachable.finding)
+                findings += _run(check, on_check, subject, *whom)
+    except ConnectionFailed as problem:
+        findings.append(_unreachable(f"the database could not be reached: {problem.reason}"))
     except psycopg.Error as problem:
-        findings.append(_not_reached(f"the database refused to be looked at: {one_line(problem)}"))
+        findings.append(_unreachable(f"the database could not be examined: {one_line(problem)}"))
     finally:
         if connection:
             connection.close()
     return findings
 
 
-def _looked(subject: Subject, check: Check, whom: list[str]) -> list[Finding]:
-    with _looking(subject.connection, check.transaction):
-        return _listed(check, subject, *whom)
+def _connect(settings: Settings) -> Connection:
+    """Connect, and set nothing in the session, which behind a pooler is shared. Raises ConnectionFailed."""
+    try:
+        return psycopg.connect(
+            conninfo(configured.database_url(settings), APPLICATION_NAME),
+            connect_timeout=PATIENCE,
+            autocommit=True,
+            prepare_threshold=None,
+            row_factory=dict_row,
+        )
+    except psycopg.Error as problem:
+        raise ConnectionFailed(reason=why_not(problem)) from None
 
 
-def _whom(subject: Subject, check: Check) -> Iterator[tuple[str | None, str | None]]:
-    """(recommender, reader) of each time that a check is run."""
-    if check.scope == "process" or (check.own and not subject.own):
-        return
-    if check.scope == "database":
-        yield None, None
-        return
-    for name in subject.names:
-        if check.scope == "recommender":
-            yield name, None
-        else:
-            for reader, _ in subject.readers[name]:
-                yield name, reader
+def _unreachable(found: str) -> Finding:
+    means = (
+        "No check of the database could run. Check that the server runs, that this machine may reach its port, and that the"
+        " role, password and database are right. Without a database of your own, `recstore start` runs one."
+    )
+    remedy = "RECSTORE_DATABASE_URL=postgresql://ROLE:PASSWORD@HOST:5432/DATABASE"
+    if unknown := re.search(r'role "(.+)" does not exist', found):
+        means = "No check of the database could run. As an administrator, create the role that the URL names:"
+        remedy = f"CREATE ROLE {quoted(unknown[1])} LOGIN PASSWORD '...';"
+    return replace(error(found, means, remedy), check="connection", group="server")
+
+
+def _whom(subject: Subject, check: Check) -> Iterator[tuple[str, ...]]:
+    """Yield the recommender and the reader, as the scope has them, of each time that a check runs."""
+    match check.scope:
+        case "database":
+            yield ()
+        case "registry" if subject.own:
+            yield ()
+        case "recommender" if subject.own:
+            yield from ((name,) for name in subject.names)
+        case "reader":
+            yield from ((name, reader) for name in subject.names for reader, _ in subject.readers[name])
+
+
+def _run(check: Check, on_check: Callable[[str], None], of: Settings | Subject, *whom: str) -> list[Finding]:
+    """Return what a check finds, or that it could not run."""
+    on_check(check.name)
+    try:
+        with _looking(of.connection, check.transaction) if isinstance(of, Subject) else nullcontext():
+            found = list(check.look(of, *whom)) or ([ok(check.well)] if check.well else [])
+    except Exception as problem:
+        match problem:
+            case pg.QueryCanceled():
+                reason = f"it took longer than {STATEMENT:g} s, or waited for another session's lock"
+            case RecstoreError():
+                reason = problem.message
+            case psycopg.Error():
+                reason = one_line(problem)
+            case _:
+                reason = f"{type(problem).__name__}: {problem}"
+        found = [warning(f"this check could not run: {reason}", "The state of what it checks is unknown.")]
+    recommender, reader = (*whom, None, None)[:2]
+    return [replace(one, check=check.name, group=check.group, recommender=recommender, reader=reader) for one in found]
 
 
 @contextmanager
 def _looking(connection: Connection, transaction: Transaction = "read only") -> Iterator[None]:
-    """The transaction of a check, in which no statement takes long and nothing is waited for. A server that is frozen is cut
-    off."""
+    """Run a check in its transaction, in which no statement takes long or waits long for a lock."""
     cut = threading.Timer(CUT_OFF, cut_off, [connection])
     cut.daemon = True
     cut.start()
@@ -194,22 +183,3 @@ def _looking(connection: Connection, transaction: Transaction = "read only") -> 
             yield
     finally:
         cut.cancel()
-
-
-def _guarded(run: Callable[[], list[Finding]]) -> list[Finding]:
-    """What a check finds, or that it could not be made."""
-    try:
-        return run()
-    except pg.QueryCanceled:
-        reason = f"it took longer than {STATEMENT:g} s, or waited for somebody's lock"
-    except RecstoreError as problem:
-        reason = problem.message
-    except psycopg.Error as problem:
-        reason = one_line(problem)
-    except Exception as problem:
-        reason = f"{type(problem).__name__}: {problem}"
-    return [warning(f"this check could not be made: {reason}", "So nothing is known of what it looks at.")]
-
-
-def _filled(check: Check, finding: Finding) -> Finding:
-    return replace(finding, check=check.name, group=check.group)

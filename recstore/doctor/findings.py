@@ -1,6 +1,10 @@
-"""What a check finds: how bad it is, what it means, and what mends it."""
+"""What a check reports, and the list of all checks.
 
-from collections.abc import Iterable
+A new check is a function with `@check(...)` in the module of its group, and a line in docs/doctor.md. Its name is the
+function's, with hyphens.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,11 +13,18 @@ Level = Literal["ok", "note", "warning", "error"]
 LEVELS: tuple[Level, ...] = ("ok", "note", "warning", "error")
 """From best to worst."""
 
+Scope = Literal["process", "database", "registry", "recommender", "reader"]
+"""How often a check runs: once without a database; once in any database; once, or once for each recommender, where
+recstore's own tables can be read; once for each reader of each recommender."""
+
+Transaction = Literal["read only", "rolled back", "its own"]
+"""The transaction of a check: READ ONLY; one that it may write in; none, because the function that it calls begins READ ONLY
+transactions with timeouts itself."""
+
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. A check makes it by `ok`, `note`, `warning` or `error`; whose it is (check, group,
-    recommender, reader) is filled in by whoever ran the check."""
+    """One finding. A check makes it by `ok`, `note`, `warning` or `error`; the runner adds the last four fields."""
 
     level: Level
     found: str
@@ -32,19 +43,55 @@ def ok(found: str) -> Finding:
 
 
 def note(found: str, means: str, *remedies: str) -> Finding:
-    """Worth knowing; nothing needs to be done."""
+    """Report something worth knowing that needs no action."""
     return Finding("note", found, means, remedies)
 
 
 def warning(found: str, means: str, *remedies: str) -> Finding:
-    """Something is slower, less, or later than it need be, or will fail when something else happens."""
+    """Report something that is slower, less or later than necessary, or that will fail in another event."""
     return Finding("warning", found, means, remedies)
 
 
 def error(found: str, means: str, *remedies: str) -> Finding:
-    """recstore, or an application's query, fails as it is."""
+    """Report something with which recstore, or an application's query, fails."""
     return Finding("error", found, means, remedies)
 
 
 def worst(findings: Iterable[Finding]) -> Level:
     return max((finding.level for finding in findings), key=LEVELS.index, default="ok")
+
+
+Look = Callable[..., Iterator[Finding]]
+"""Yields findings. Called with the settings for the scope "process", otherwise with the subject; then with the recommender's
+name and the reader's role, as the scope has them."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check as the runner knows it."""
+
+    name: str
+    group: str
+    scope: Scope
+    look: Look
+    well: str = ""
+    """What to report as `ok` when the check yields nothing; empty: nothing."""
+
+    transaction: Transaction = "read only"
+
+
+CHECKS: list[Check] = []
+"""Within a group, in the order in which they run."""
+
+
+def check(
+    scope: Scope = "database", *, well: str = "", transaction: Transaction = "read only"
+) -> Callable[[Look], Look]:
+    """Add the function to the list."""
+
+    def register(look: Look) -> Look:
+        group = look.__module__.rpartition(".check_")[2]
+        CHECKS.append(Check(look.__name__.replace("_", "-"), group, scope, look, well, transaction))
+        return look
+
+    return register

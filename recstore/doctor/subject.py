@@ -1,6 +1,8 @@
-"""What the checks are run on: a connection, whose role it is, and which recommenders and readers there are."""
+"""What the checks examine: a database as one role sees it, with its recommenders and their readers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import psycopg
@@ -29,51 +31,63 @@ class Subject:
     """pgvector's schema, version, and whether the role may use that schema; None where it is not installed."""
 
     revision: str | None
-    """Of recstore's schema; None where there is none, or the role may not see it."""
+    """Revision of recstore's schema; None where it is missing, or hidden from the role."""
 
     private: bool
-    """Whether there is a schema recstore_private."""
-
-    own: bool
-    """Whether recstore's own tables are those of this version, and this role's to read."""
-
-    problem: str | None
-    """Why they could not be read, although they are."""
+    """Whether the schema recstore_private exists."""
 
     keywords: frozenset[str]
-    """Words that have to be quoted."""
+    """Words that SQL requires to be quoted."""
 
     names: list[str]
-    """The recommenders to look at."""
+    """Recommenders to examine."""
+
+    own: bool = False
+    """Whether recstore's own tables are those of this version and can be read."""
+
+    problem: str | None = None
+    """Why reading them failed."""
 
     registered: dict[str, Registered] = field(default_factory=dict)
-    """Those of them whose row can be read."""
+    """Recommenders whose row can be read."""
 
     readers: dict[str, list[tuple[str, bool]]] = field(default_factory=dict)
-    """Of each recommender the roles to look at, and whether recommend() should work for them."""
+    """Roles to examine for each recommender, and whether recommend() should work for them."""
 
     def rows(self, query: str, **parameters: Any) -> list[dict[str, Any]]:
-        """The rows of a named query."""
+        """Return the rows of a named query."""
         return self.connection.execute(queries.query(query), parameters).fetchall()
 
     def row(self, query: str, **parameters: Any) -> dict[str, Any]:
-        """The only row of a named query."""
+        """Return the only row of a named query."""
         (row,) = self.rows(query, **parameters)
         return row
 
+    @cached_property
+    def server(self) -> dict[str, Any]:
+        """Version and parameters of the server."""
+        return self.row("doctor_server")
+
+    def live(self, name: str) -> dict[str, Any]:
+        """Return the live generation of a recommender, and the warnings of its newest retrain or reindex."""
+        return self.row("doctor_live", recommender_id=self.registered[name].id)
+
     def quoted(self, *names: str) -> str:
-        """As SQL writes the name of an object, with quotes where it takes them: a person reads it."""
+        """Return the name of an object as a person writes it in SQL: quoted only where necessary."""
         return ".".join(readable(name, self.keywords) for name in names)
 
 
 def look_around(
-    connection: Connection, url: str, settings: Settings, name: str | None, readers: tuple[str, ...]
+    connection: Connection, url: str, settings: Settings, name: str | None, readers: Sequence[str]
 ) -> Subject:
-    """The subject of all checks of recommender `name`, or of all; reads only. Raises RecommenderNotFound, InvalidInput for a
-    reader that is no role."""
-    self = connection.execute(queries.query("doctor_self"), {}).fetchone()
-    assert self is not None
-    extension = connection.execute(queries.query("vector_extension")).fetchone()
+    """Return the subject of all checks of recommender `name`, or of all. Raises RecommenderNotFound, and InvalidInput for a
+    reader that is not a role."""
+
+    def rows(query: str, **parameters: Any) -> list[dict[str, Any]]:
+        return connection.execute(queries.query(query), parameters).fetchall()
+
+    (self,) = rows("doctor_self")
+    extension = next(iter(rows("vector_extension")), None)
     subject = Subject(
         connection=connection,
         url=url,
@@ -83,35 +97,31 @@ def look_around(
         extension=extension and extension | {"usable": self["vector_usable"]},
         revision=schema_revision.current(connection) if self["readable"] else None,
         private=self["private"],
-        own=False,
-        problem=None,
-        keywords=frozenset(row["word"] for row in connection.execute(queries.query("keywords")).fetchall()),
-        names=[row["name"] for row in connection.execute(queries.query("doctor_recommender_schemas")).fetchall()],
+        keywords=frozenset(row["word"] for row in rows("keywords")),
+        names=[row["name"] for row in rows("doctor_recommender_schemas")],
     )
-    if subject.revision == schema_revision.head() and self["readable"]:
+    if subject.revision == schema_revision.head():
         try:
             with connection.transaction():
                 subject.registered = {found.name: found for found in registry.all_registered(connection)}
-            subject.own = True
-            subject.names = list(subject.registered)
+            subject.own, subject.names = True, list(subject.registered)
         except psycopg.DatabaseError as problem:
             if connection.closed:
                 raise
             subject.problem = one_line(problem)
-        except (RecstoreError, ValueError) as problem:  # a definition that this version does not understand
+        except (RecstoreError, ValueError) as problem:  # a definition of another version of recstore
             subject.problem = " ".join(str(problem).split())
     if name is not None:
         if name not in subject.names and subject.private:
             raise RecommenderNotFound(name=name)
         subject.names = [known for known in subject.names if known == name]
     else:
-        passing = connection.execute(queries.query("scratch_schemas"), {"mark": scratch.MARK}).fetchall()
+        passing = rows("scratch_schemas", mark=scratch.MARK)
         subject.names = [known for known in subject.names if {"name": known} not in passing]
     for role in readers:
         grants.check_role(connection, role)
     for known in subject.names:
         subject.readers[known] = [(role, True) for role in readers] or [
-            (row["role"], row["people"])
-            for row in connection.execute(queries.query("doctor_readers"), {"schema": known}).fetchall()
+            (row["role"], row["people"]) for row in rows("doctor_readers", schema=known)
         ]
     return subject

@@ -21,9 +21,8 @@ from recstore import cli, doctor, registry
 from recstore.config import Settings
 from recstore.definition import Candidates, Lists
 from recstore.doctor import examination
-from recstore.doctor.checks import CHECKS, Check
-from recstore.doctor.findings import Finding, ok
-from recstore.doctor.sessions import noticed_after
+from recstore.doctor.check_sessions import noticed_after
+from recstore.doctor.findings import CHECKS, Check, Finding, ok
 from recstore.doctor.subject import Subject
 from recstore.embedded import Server
 from recstore.errors import RecommenderNotFound
@@ -481,8 +480,8 @@ def test_a_check_that_fails_hangs_or_writes_is_a_finding(
         "hangs": "SELECT pg_sleep(60)",
         "dies": "SELECT pg_terminate_backend(pg_backend_pid())",
     }
-    extra = [Check(name, "server", "database", asking(text), False, "read only") for name, text in statements.items()]
-    extra.append(Check("freezes", "server", "database", freezing, False, "read only"))
+    extra = [Check(name, "server", "database", asking(text)) for name, text in statements.items()]
+    extra.append(Check("freezes", "server", "database", freezing))
     monkeypatch.setattr(examination, "CHECKS", [*extra, *CHECKS])
     monkeypatch.setattr(examination, "STATEMENT", 0.5)
     monkeypatch.setattr(examination, "CUT_OFF", 1.5)
@@ -491,12 +490,12 @@ def test_a_check_that_fails_hangs_or_writes_is_a_finding(
     finally:
         for process in frozen:
             os.kill(process, signal.SIGCONT)
-    words = {f.check: f.found.removeprefix("this check could not be made: ") for f in found[:5]}
+    words = {f.check: f.found.removeprefix("this check could not run: ") for f in found[:5]}
     assert "closed the connection" in words.pop("freezes")
     assert words == {
         "writes": "cannot execute CREATE TABLE in a read-only transaction",
         "fails": "division by zero",
-        "hangs": "it took longer than 0.5 s, or waited for somebody's lock",
+        "hangs": "it took longer than 0.5 s, or waited for another session's lock",
         "dies": "terminating connection due to administrator command",
     }
     assert worse_than_ok(found[5:]) == USUAL
@@ -511,10 +510,10 @@ def test_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         for device in ("cpu", "auto", "gpu"):
             levels[problem, device] = [f.level for f in check.look(Settings(device=device))]
     assert levels == {
-        (None, "cpu"): ["ok"],
+        (None, "cpu"): [],  # `well` says so
         (None, "auto"): ["ok"],
         (None, "gpu"): ["ok"],
-        ("there is none", "cpu"): ["ok"],
+        ("there is none", "cpu"): [],
         ("there is none", "auto"): ["note"],
         ("there is none", "gpu"): ["error"],
     }

@@ -1,11 +1,10 @@
-"""What an application's role needs: for similar_items(), and with people for recommend()."""
+"""Checks of an application's role: what it needs for similar_items(), and with people for recommend()."""
 
 import shlex
 from collections.abc import Iterator
 
-from recstore.doctor.checks import check
-from recstore.doctor.findings import Finding, error, note, ok, warning
-from recstore.doctor.source import relations, unreadable
+from recstore.doctor.check_source import relations, unreadable
+from recstore.doctor.findings import Finding, check, error, note, ok, warning
 from recstore.doctor.subject import Subject
 
 
@@ -13,23 +12,22 @@ def _people(subject: Subject, name: str, reader: str) -> bool:
     return dict(subject.readers[name])[reader]
 
 
-@check("reader-objects", "readers", "reader")
+@check("reader")
 def reader_objects(subject: Subject, name: str, reader: str) -> Iterator[Finding]:
     people = _people(subject, name, reader)
-    lacking = [row["object"] for row in subject.rows("doctor_lacking", schema=name, role=reader, people=people)]
+    missing = [row["object"] for row in subject.rows("doctor_lacking", schema=name, role=reader, people=people)]
     functions = "recommend() and similar_items()" if people else "similar_items()"
-    if not lacking:
+    if not missing:
         yield ok(f"may read and call all of the recommender's objects that {functions} need")
         return
-    told = ", ".join(lacking[:6]) + (f" and {len(lacking) - 6} more" if len(lacking) > 6 else "")
     yield error(
-        f"may not use: {told}",
+        f"may not use: {', '.join(missing[:6])}" + (f" and {len(missing) - 6} more" if len(missing) > 6 else ""),
         f"{functions} fail for this role with 'permission denied'.",
         f"recstore grant {name} {shlex.quote(reader)}" + " --people" * people,
     )
 
 
-@check("reader-pgvector", "readers", "reader")
+@check("reader")
 def reader_pgvector(subject: Subject, name: str, reader: str) -> Iterator[Finding]:
     del name
     if subject.extension is None:
@@ -40,13 +38,13 @@ def reader_pgvector(subject: Subject, name: str, reader: str) -> Iterator[Findin
     else:
         yield error(
             f"may not use pgvector's schema {schema}",
-            "Every function that compares vectors fails for it, for recstore's functions run with the caller's rights.",
+            "Every function that compares vectors fails for it: recstore's functions run with the caller's rights.",
             f"GRANT USAGE ON SCHEMA {subject.quoted(schema)} TO {subject.quoted(reader)};",
         )
 
 
 def _views(subject: Subject, name: str, reader: str) -> dict[str, str]:
-    """Views whose relations are read with the reader's rights -> what needs them."""
+    """Return the views whose relations are read with the reader's rights -> what needs them."""
     registered = subject.registered.get(name)
     live = registered is None or registered.definition.source.seen == "live"
     views = {"candidates": "Every list of items"}
@@ -55,43 +53,35 @@ def _views(subject: Subject, name: str, reader: str) -> dict[str, str]:
     return views
 
 
-@check("reader-source", "readers", "reader")
+@check("reader", well="may read what the views read in the application's tables")
 def reader_source(subject: Subject, name: str, reader: str) -> Iterator[Finding]:
-    lacking = False
-    for view, what in _views(subject, name, reader).items():
+    for view, needs in _views(subject, name, reader).items():
         for relation, owner, grants in unreadable(subject, name, view, reader):
-            lacking = True
             yield error(
                 f"may not read {relation}, which the view {view} reads",
-                f"{what} fails for this role. Have the owner, {owner}, run:",
+                f"{needs} fails for this role. Have the owner, {owner}, run:",
                 *grants,
             )
-    if not lacking:
-        yield ok("may read what the views read in the application's tables")
 
 
-@check("reader-row-security", "readers", "reader")
+@check("reader", well="no row-level security hides rows from it")
 def reader_row_security(subject: Subject, name: str, reader: str) -> Iterator[Finding]:
-    quiet = True
     for view in _views(subject, name, reader):
         for row in relations(subject, name, view, reader):
             if not row["row_security"] or row["sees_all"]:
                 continue
-            quiet = False
-            relation = subject.quoted(row["schema"], row["name"])
-            lost = "leaves out nothing of what it hides" if view == "interactions" else "may return nothing"
+            relation, actor = subject.quoted(row["schema"], row["name"]), row["actor"]
+            effect = "may contain hidden items that the user has seen" if view == "interactions" else "may be empty"
             if row["policies"]:
                 yield note(
-                    f"row-level security of {relation} decides what {row['actor']} sees there",
-                    f"What policies hide from it, the view {view} does not show: a list for a user whose rows are hidden {lost}.",
+                    f"row-level security of {relation} decides what {actor} sees there",
+                    f"The view {view} does not show the rows that policies hide, so a list {effect}.",
                 )
             else:
                 yield warning(
-                    f"row-level security is on for {relation}, and no policy lets {row['actor']} see a row",
-                    f"The view {view} is empty for it, so a list {lost}. Have the owner, {row['owner']}, add a policy of your"
-                    " own, or this one, which shows all:",
-                    f"CREATE POLICY {subject.quoted('recstore_' + row['actor'])} ON {relation} FOR SELECT"
-                    f" TO {subject.quoted(row['actor'])} USING (true);",
+                    f"row-level security is on for {relation}, and no policy lets {actor} see a row",
+                    f"The view {view} is empty for it, so a list {effect}. Have the owner, {row['owner']}, add a policy of"
+                    " your own, or this one, which shows all:",
+                    f"CREATE POLICY {subject.quoted('recstore_' + actor)} ON {relation} FOR SELECT"
+                    f" TO {subject.quoted(actor)} USING (true);",
                 )
-    if quiet:
-        yield ok("no row-level security hides rows from it")

@@ -1,0 +1,156 @@
+"""Checks for what dead runs left and what is waiting. A later run cleans it all up, but an operator should know."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from recstore.doctor.findings import Finding, check, error, note, ok, warning
+from recstore.doctor.subject import Subject
+from recstore.experiments import scratch as experiments
+from recstore.publication import barriers
+from recstore.publication import indexes as publication_indexes
+from recstore.runs import LISTS_NAMESPACE, LOCK_NAMESPACE
+
+
+@check("recommender", well="no run was abandoned, and no dead session holds the lock")
+def runs(subject: Subject, name: str) -> Iterator[Finding]:
+    keys = {"recommender_id": subject.registered[name].id}
+    for row in subject.rows("doctor_dead_runs", **keys):
+        if row["abandoned"]:
+            yield warning(
+                f"run {row['run']} ({row['job']}, begun {row['started_at']:%Y-%m-%d %H:%M:%S %Z}) ended without finishing",
+                "Its process or its connection was lost. The live generation is untouched. A worker's dispatch, or the next run,"
+                " cleans up what it left; this does it now:",
+                f"recstore prune {name}",
+            )
+        else:
+            yield warning(
+                f"run {row['run']} ({row['job']}) is past its deadline, and still holds the recommender's lock",
+                "Its process hangs or sleeps. A worker's dispatch ends its session a minute past the deadline; this does it now:",
+                *([f"SELECT pg_terminate_backend({row['pid']});"] if row["pid"] else []),
+            )
+    for row in subject.rows("doctor_lock_without_run", **keys, trainings=LOCK_NAMESPACE, lists=LISTS_NAMESPACE):
+        lock, others = ("lock of its lists", "No lists") if row["lists"] else ("lock", "No other run")
+        yield warning(
+            f"the session {row['pid']} of {row['application_name']} holds the recommender's {lock}, but no run is in progress",
+            f"{others} can begin until that session ends. It belongs to a process that is gone or hangs, or to a pooler:",
+            f"SELECT pg_terminate_backend({row['pid']});",
+        )
+
+
+@check("recommender", well="no generation is half built, or waits to go live or to be removed")
+def generations(subject: Subject, name: str) -> Iterator[Finding]:
+    keys = {"recommender_id": subject.registered[name].id}
+    rows = subject.rows("doctor_generations", **keys)
+    for row in rows:
+        if row["idle"]:
+            yield from _waiting(subject, name, row)
+    pruning = {row["generation"] for row in rows if row["state"] == "pruning"}
+    for row in subject.rows("doctor_pending_detaches", schema=name, **keys):
+        parent, partition = subject.quoted(name, row["parent"]), subject.quoted(name, row["partition"])
+        yield warning(
+            f"the detaching of {row['partition']} from {row['parent']} was interrupted",
+            "The removal of its generation finishes it. Until then no other generation can be detached from there.",
+            f"recstore prune {name}"
+            if int(row["partition"].rpartition("_")[2]) in pruning
+            else f"ALTER TABLE {parent} DETACH PARTITION {partition} FINALIZE;",
+        )
+    for row in subject.rows("doctor_stray_tables", schema=name, **keys):
+        yield note(
+            f"the table {row['name']} belongs to a generation that no longer exists",
+            "Nothing reads it, and nothing will remove it.",
+            f"DROP TABLE {subject.quoted(name, row['name'])};",
+        )
+
+
+def _waiting(subject: Subject, name: str, row: dict[str, Any]) -> Iterator[Finding]:
+    """Report a generation that no run is working on, unless it is where it should be."""
+    number = row["generation"]
+    blockers = "; ".join(map(str, barriers.still_open(subject.connection, row["transactions"] or [])))
+    if row["state"] == "ready" and row["newer"] and row["passed_over"]:
+        yield note(
+            f"generation {number} is complete and not live: it was passed over by a rollback",
+            "No worker publishes it, and the next training makes a newer one. If it should go live all the same:",
+            f"recstore publish {name}",
+        )
+    elif row["state"] == "ready" and row["newer"]:
+        waits = f"It waits for {blockers}." if blockers else "Nothing blocks it any more."
+        yield warning(
+            f"generation {number} is complete and not live",
+            f"The previous one still serves. {waits} A worker's dispatch publishes it when it can; so does:",
+            f"recstore publish {name}",
+        )
+    elif row["state"] == "building":
+        yield warning(
+            f"generation {number} is half built, and no run is working on it",
+            "A run died. No query sees that generation, but it takes up space:",
+            f"recstore prune {name}",
+        )
+    elif row["state"] == "pruning":
+        waits = f"It waits for {blockers}." if blockers else "No session that this role can see blocks it any more."
+        yield note(
+            f"generation {number} waits to be removed",
+            f"{waits} No query sees it, but it takes up space. A later run removes it; so does:",
+            f"recstore prune {name}",
+        )
+
+
+@check("recommender")
+def indexes(subject: Subject, name: str) -> Iterator[Finding]:
+    recommender, live = subject.registered[name], subject.live(name)
+    invalid = subject.rows("doctor_invalid_indexes", schema=name, recommender_id=recommender.id)
+    for row in invalid:
+        yield warning(
+            f"the index {row['name']} on {row['table']} is not valid",
+            "A build of it was interrupted. Queries ignore it, but each change of the table updates it, and it takes up space.",
+            f"DROP INDEX CONCURRENTLY {subject.quoted(name, row['name'])};",
+        )
+    number = live["generation"]
+    if number is None:
+        yield ok("no live generation yet, so no missing index")
+        return
+    planned = (
+        ("items", "preference", "recommend_ef"),
+        ("items", "embedding", "similar_ef"),
+        ("users", "preference", "users_ef"),
+    )
+    hnsw = [(side, column) for side, column, ef in planned if live[ef] is not None]
+    wanted = publication_indexes.names(number, seen=live["seen_published"], hnsw=hnsw)
+    missing = [row["name"] for row in subject.rows("lacking_indexes", quoted=recommender.schema, names=wanted)]
+    if missing:
+        lookups = publication_indexes.lookups(recommender, number, seen=live["seen_published"], concurrently=True)
+        made = [f"{lookups[one]};" for one in missing if one in lookups]
+        yield error(
+            f"indexes of the live generation {number} are missing: {', '.join(missing)}",
+            "Answers are right, but slow: each reads a whole table. This builds the missing ones while readers go on:",
+            *made,
+            *([f"recstore reindex {name}"] if len(made) < len(missing) else []),
+        )
+    elif not invalid:
+        yield ok(f"the live generation {number} has all {len(wanted)} of its indexes")
+
+
+@check("registry", well="no evaluation left a scratch recommender")
+def scratch(subject: Subject) -> Iterator[Finding]:
+    for row in subject.rows("scratch_schemas", mark=experiments.MARK):
+        name = row["name"]
+        if subject.row("doctor_scratch_held", namespace=experiments.LOCK_NAMESPACE, number=int(name[-8:], 16))["yes"]:
+            continue
+        yield note(
+            f"the scratch recommender {name} was left by an evaluation that was killed",
+            "The next `recstore evaluate --sql` removes it; so does:",
+            *([f"recstore drop {name} --yes"] if name in subject.registered else []),
+            f"DROP SCHEMA {subject.quoted(name + '_data')} CASCADE;",
+        )
+
+
+@check("recommender", well="no request waits that a worker should have begun")
+def requests(subject: Subject, name: str) -> Iterator[Finding]:
+    """Find requests that wait longer than a worker's own dispatch would leave them."""
+    patience = max(subject.settings.resend, 3 * subject.settings.dispatch_interval)
+    for row in subject.rows("doctor_waiting_requests", recommender=name, seconds=patience):
+        yield warning(
+            f"request {row['request']} ({row['job']}) has waited {row['seconds']:.0f} s, and no run has begun it",
+            "No worker takes it, or all of them are busy with other recommenders. Start one of the queue"
+            f" `{'train' if row['job'] == 'retrain' else 'default'}`, and run `recstore health`; on one machine:",
+            "recstore up",
+        )

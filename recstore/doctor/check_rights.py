@@ -1,0 +1,84 @@
+"""Checks of the privileges and settings of recstore's own role.
+
+Privileges are tested one by one with has_*_privilege, which includes inherited ones. Only CREATE EXTENSION has to be tried:
+see `check_server`.
+"""
+
+from collections.abc import Iterator
+
+from recstore.doctor.findings import Finding, check, error, note, ok, warning
+from recstore.doctor.subject import Subject
+from recstore.postgres.connection import LIFTED
+
+
+@check(well="the role may create schemas, as each new recommender needs")
+def create_schemas(subject: Subject) -> Iterator[Finding]:
+    if subject.row("doctor_rights")["create_schemas"]:
+        return
+    level, means = (
+        note,
+        "Existing recommenders keep working, but `recstore create` and `recstore evaluate --sql` will fail.",
+    )
+    if not subject.private:
+        level, means = error, "The first upgrade creates recstore's own schema, and each recommender has one."
+    elif subject.revision is not None:
+        level = warning
+    yield level(
+        f"the role {subject.role} may not create schemas in {subject.database}",
+        f"{means} Have an administrator run:",
+        f"GRANT CREATE ON DATABASE {subject.quoted(subject.database)} TO {subject.quoted(subject.role)};",
+    )
+
+
+@check()
+def owner(subject: Subject) -> Iterator[Finding]:
+    if not subject.private:
+        return
+    found = subject.row("doctor_owner")
+    if found["ours"]:
+        yield ok(f"recstore's schemas belong to {found['owner']}, whose rights this role has")
+    elif subject.revision is not None:
+        yield error(
+            f"recstore's schemas belong to {found['owner']}, and {subject.role} does not have that role's rights",
+            "Trainings create and drop tables there, which only the owner may. Connect as the owner, or run:",
+            f"GRANT {subject.quoted(found['owner'])} TO {subject.quoted(subject.role)};",
+        )
+    else:
+        yield note(
+            f"recstore works here as {found['owner']}; this connection is {subject.role}'s",
+            "For all checks, run doctor as that role.",
+        )
+
+
+@check(well="the role sees which sessions block a flip (pg_read_all_stats)")
+def read_all_stats(subject: Subject) -> Iterator[Finding]:
+    if not subject.row("doctor_rights")["read_all_stats"]:
+        yield note(
+            f"the role {subject.role} does not have pg_read_all_stats",
+            "When a transaction blocks a flip or a removal, recstore reports its process, but neither role and application"
+            " nor the time since when. A session that it may not see counts as a blocker of a removal.",
+            f"GRANT pg_read_all_stats TO {subject.quoted(subject.role)};",
+        )
+
+
+@check()
+def role_settings(subject: Subject) -> Iterator[Finding]:
+    rows = subject.rows("doctor_settings_of_role", names=[*LIFTED, "lock_timeout", "temp_file_limit"])
+    found = {row["name"]: row["value"] for row in rows if row["is_set"] or row["value"] == "on"}
+    alter = f"ALTER ROLE {subject.quoted(subject.role)} IN DATABASE {subject.quoted(subject.database)} SET"
+    temp_files, lock_timeout = found.pop("temp_file_limit", None), found.pop("lock_timeout", None)
+    if temp_files:
+        yield note(
+            f"temp_file_limit is {int(temp_files) / 1024:g} MB for this role",
+            "Sorts and index builds that need more on disk are cancelled. Only a superuser may raise it:",
+            f"{alter} temp_file_limit = -1;",
+        )
+    if lock_timeout:
+        yield note(
+            f"lock_timeout is {int(lock_timeout) / 1000:g} s for this role",
+            "recstore sets its own where readers could wait; its other statements fail when they wait longer than this:",
+            f"{alter} lock_timeout = 0;",
+        )
+    if not temp_files and not lock_timeout:
+        lifted = f"; set, but lifted in recstore's sessions: {', '.join(sorted(found))}" if found else ""
+        yield ok(f"no timeout or limit of the role interrupts a long job{lifted}")

@@ -1,0 +1,203 @@
+"""Checks of a recommender's source, candidates and tables of lists: readable, complete, and found by an index."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from psycopg import errors as pg
+from psycopg import sql
+
+from recstore.doctor.findings import Finding, check, error, ok, warning
+from recstore.doctor.subject import Subject
+from recstore.errors import RecstoreError
+from recstore.postgres.connection import one_line
+from recstore.source import candidates as eligibility
+from recstore.source import inspection
+from recstore.source.plans import index_statement
+
+PATIENCE = 2.0
+"""Seconds that the lookup of one user may take here."""
+
+SLOW = 50.0
+"""Milliseconds from which an indexed lookup is reported as slow; every recommend() pays them."""
+
+FAILS = "The next training fails; the live generation stays."
+
+NOT_SINCE = "but it does not know the interactions since"
+
+
+def relations(subject: Subject, name: str, view: str, role: str) -> list[dict[str, Any]]:
+    """Return the relations that a view of the recommender reads, with the rights there of `role`, or of the owner of a view
+    in between."""
+    return subject.rows("doctor_relations_read", schema=name, view=view, role=role)
+
+
+def unreadable(subject: Subject, name: str, view: str, role: str) -> list[tuple[str, str, list[str]]]:
+    """Return (relation, owner, missing grants) of those that a view reads with the rights of `role`, which may not."""
+    found = []
+    for row in relations(subject, name, view, role):
+        if not row["direct"] or (row["usage"] and row["selectable"]):
+            continue
+        relation, to = subject.quoted(row["schema"], row["name"]), subject.quoted(role)
+        grants = [] if row["usage"] else [f"GRANT USAGE ON SCHEMA {subject.quoted(row['schema'])} TO {to};"]
+        grants += [] if row["selectable"] else [f"GRANT SELECT ON {relation} TO {to};"]
+        found.append((relation, row["owner"], grants))
+    return found
+
+
+@check("recommender")
+def source_readable(subject: Subject, name: str) -> Iterator[Finding]:
+    """Read a row of the view, which needs every right that a training needs."""
+    missing = unreadable(subject, name, "interactions", subject.role)
+    for relation, owner, grants in missing:
+        yield error(
+            f"the role {subject.role} may not read {relation}", f"{FAILS} Have the owner, {owner}, run:", *grants
+        )
+    if missing:
+        return
+    view = sql.Identifier(name, "interactions")
+    try:
+        with subject.connection.transaction():
+            found = subject.connection.execute(sql.SQL("SELECT FROM {} LIMIT 1").format(view)).fetchone()
+    except pg.UndefinedTable:
+        return  # `objects` reports it
+    except pg.QueryCanceled:
+        yield ok("the source takes longer than this check to return its first row")
+        return
+    except pg.Error as problem:
+        if subject.connection.closed:
+            raise
+        yield error(
+            f"reading the source fails: {one_line(problem)}",
+            f"{FAILS} Fix the source, or give the recommender another one with `recstore alter`.",
+        )
+        return
+    if found is None:
+        yield error("the source has no rows, or none that this role sees", FAILS)
+    else:
+        yield ok(f"readable, about {inspection.expected_rows(subject.connection, name):,} rows")
+
+
+@check("recommender", well="no row-level security hides rows from a training")
+def source_row_security(subject: Subject, name: str) -> Iterator[Finding]:
+    for row in relations(subject, name, "interactions", subject.role):
+        if not row["row_security"] or row["sees_all"]:
+            continue
+        relation, role = subject.quoted(row["schema"], row["name"]), subject.quoted(row["actor"])
+        policy = subject.quoted("recstore_" + row["actor"])
+        bypass = f"ALTER ROLE {role} BYPASSRLS;"
+        yield warning(
+            f"row-level security is on for {relation}, and {row['actor']} sees only what its policies show",
+            "Trainings do not see the other rows and cannot notice. If they should, have the owner,"
+            f" {row['owner']}, add a policy for it, or a superuser run {bypass}",
+            bypass if row["restricted"] else f"CREATE POLICY {policy} ON {relation} FOR SELECT TO {role} USING (true);",
+        )
+
+
+@check("recommender", transaction="its own")
+def source_lookup(subject: Subject, name: str) -> Iterator[Finding]:
+    source = subject.registered[name].definition.source
+    lookup = inspection.check_lookup(subject.connection, name, PATIENCE)
+    if lookup.problem:
+        exists = subject.rows("column_type", schema=name, view="interactions", column="user_id")
+        if exists and not unreadable(subject, name, "interactions", subject.role):  # otherwise other checks report it
+            yield warning(
+                f"the lookup of one user's rows could not be examined: {lookup.problem}",
+                "Every recommend() looks up what its user has seen, at an unknown cost.",
+            )
+        return
+    if lookup.milliseconds is None:
+        yield ok("no rows to look up")
+        return
+    cost = f"{lookup.milliseconds:.1f} ms for a user of the first few"
+    publish = f"recstore alter {name} --seen published"
+    if source.seen == "published":
+        yield ok(f"recommend() reads seen items from a table of each generation, not from the source ({cost} there)")
+    elif not lookup.indexed:
+        statement = index_statement(subject.connection, name, "interactions", "user_id")
+        means = "Every recommend() looks up what its user has seen, and reads far more than those rows."
+        if statement:
+            means += (
+                " The table's owner can create an index. Or each generation publishes a table"
+                f" ({publish}, from the next training on), {NOT_SINCE}."
+            )
+        else:
+            means += (
+                " The source's query keeps the user's id from reaching an index (a window function, a materialized CTE,"
+                " an expression that no index can have). A table that each generation publishes needs none, from the next"
+                f" training on, {NOT_SINCE}:"
+            )
+        yield warning(f"finding one user's rows uses no index: {cost}", means, statement or publish)
+    elif lookup.milliseconds > SLOW:
+        yield warning(
+            f"finding one user's rows takes {cost}, although by an index",
+            "Every recommend() pays that. Simplify the source's query, or publish a table of seen items with each"
+            f" generation, {NOT_SINCE}:",
+            publish,
+        )
+    else:
+        yield ok(f"one user's rows are found by an index: {cost}")
+
+
+@check("recommender")
+def candidates(subject: Subject, name: str) -> Iterator[Finding]:
+    """Check the view that every function that lists items queries for each item it considers."""
+    recommender = subject.registered[name]
+    if not recommender.definition.candidates.given:
+        return
+    missing = unreadable(subject, name, "candidates", subject.role)
+    for relation, owner, grants in missing:
+        yield error(
+            f"the role {subject.role} may not read {relation}, which the candidates are selected from",
+            f"The next training cannot calibrate and fails; the live generation stays. Have the owner, {owner}, run:",
+            *grants,
+        )
+    if missing:
+        return
+    try:
+        indexed = eligibility.looked_up_by_index(subject.connection, recommender)
+    except pg.UndefinedTable:
+        return  # `objects` reports it
+    if not indexed:
+        statement = index_statement(subject.connection, name, "candidates", "item_id")
+        yield warning(
+            "finding whether one item is a candidate uses no index",
+            "Each list of items looks up hundreds of items. Create an index on the column of item ids, or simplify the query.",
+            *([statement] if statement else []),
+        )
+    found = eligibility.eligible(subject.connection, recommender, recommender.relation("item_vectors"))
+    if found.items and not found.eligible:
+        yield warning(
+            f"none of the live generation's {found.items:,} items is a candidate now",
+            f"Every list of items is empty. Check that the condition says what you mean: recstore show {name}",
+        )
+    else:
+        yield ok(f"{found.eligible:,} of the live generation's {found.items:,} items are candidates")
+
+
+@check("recommender")
+def list_tables(subject: Subject, name: str) -> Iterator[Finding]:
+    """Make the same test that the workers make before they write lists."""
+    recommender = subject.registered[name]
+    defined = recommender.definition.lists
+    if not (defined.recommend_into or defined.similar_into):
+        return
+    from recstore.lists import shapes, tables  # imports what computes, which no other check needs
+
+    for option, into, shape in (
+        ("--recommend-into", defined.recommend_into, shapes.recommended(recommender)),
+        ("--similar-into", defined.similar_into, shapes.similar(recommender)),
+    ):
+        if into is None:
+            continue
+        try:
+            tables.look_at(subject.connection, name, into, shape)
+        except RecstoreError as refused:
+            statement = str(getattr(refused, "remedy", "")).rpartition("run: ")[2]
+            remedy = statement if statement.endswith(";") else f"recstore alter {name} {option} none"
+            reason = getattr(refused, "reason", "")
+            means = f"{reason[:1].upper()}{reason[1:]}. The workers' next lists fail; existing lists stay."
+            yield error(
+                f"{shape.command} cannot write its lists to {into}", means if reason else refused.message, remedy
+            )
+        else:
+            yield ok(f"{shape.command} can write its lists to {into}")
