@@ -1,8 +1,7 @@
-"""The background worker: a Celery app over `recstore`'s jobs. `celery -A worker worker` in a checkout, `celery -A
-recstore.worker worker` where it is installed; `beat` likewise.
+"""The background worker: a Celery app over recstore's jobs, run by `celery -A recstore.worker worker`, or `beat`.
 
-The queue itself is the table of requests in Postgres; messages on Redis only wake a worker, and one that is lost, doubled
-or late does no harm.
+The queue itself is the table of requests in Postgres. Messages on Redis only wake a worker, so a message that is lost,
+delivered twice or late is harmless.
 """
 
 from .app import app

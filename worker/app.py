@@ -10,18 +10,18 @@ from recstore.embedded.configured import broker_url
 from recstore.errors import RecstoreError
 
 MARGIN = 60
-"""Seconds between the limit that ends a run with a sentence and the one that kills its process."""
+"""Seconds between the limit that ends a run with an error and the one that kills its process."""
 
 
 def configure(settings: Settings) -> dict[str, object]:
-    """Celery's settings: JSON only; a message is acknowledged when its run has ended, one at a time is taken."""
+    """Return Celery's settings: JSON only, one message at a time, acknowledged when its run has ended."""
     broker = broker_url(settings)
     return {
         "broker_url": broker,
-        "broker_read_url": broker,  # with these, CELERY_BROKER_URL, perhaps another application's, does not come first
+        "broker_read_url": broker,  # otherwise CELERY_BROKER_URL, perhaps another application's, comes first
         "broker_write_url": broker,
         "broker_connection_retry_on_startup": True,
-        "broker_connection_max_retries": None,  # a training goes on without a broker; the worker waits for it
+        "broker_connection_max_retries": None,  # a training continues without a broker
         "broker_transport_options": {"visibility_timeout": settings.visibility_timeout},
         "accept_content": ["json"],
         "task_serializer": "json",
@@ -30,22 +30,22 @@ def configure(settings: Settings) -> dict[str, object]:
         "task_default_queue": "default",
         "task_routes": {f"recstore.{task}": {"queue": "train"} for task in ("retrain", "trial")},
         "task_acks_late": True,
-        "task_reject_on_worker_lost": False,  # the dispatcher sees to what a lost process left, and counts the attempts
+        "task_reject_on_worker_lost": False,  # the dispatcher cleans up, and counts the attempts
         "task_soft_time_limit": settings.time_limit,
         "task_time_limit": settings.time_limit + MARGIN,
         "worker_prefetch_multiplier": 1,
-        "worker_cancel_long_running_tasks_on_connection_loss": False,  # the run needs no broker; doubled, it does nothing
+        "worker_cancel_long_running_tasks_on_connection_loss": False,  # the run needs no broker; a second one does nothing
         "worker_hijack_root_logger": True,
         "worker_redirect_stdouts": False,
         "worker_log_format": "%(asctime)s %(levelname)s %(message)s",
         "worker_task_log_format": "%(asctime)s %(levelname)s %(message)s",
-        "beat_scheduler": "celery.beat:Scheduler",  # one entry, kept in memory: no file to be left behind
+        "beat_scheduler": "celery.beat:Scheduler",  # keeps its one entry in memory, not in a file
         "beat_max_loop_interval": settings.dispatch_interval,
         "beat_schedule": {
             "dispatch": {
                 "task": "recstore.dispatch",
                 "schedule": settings.dispatch_interval,
-                # on the worker's clock; long enough for clocks that differ a little, short enough not to pile up
+                # seconds by the worker's clock: tolerates small differences, keeps messages from piling up
                 "options": {"queue": "default", "expires": max(2 * settings.dispatch_interval, 120)},
             }
         },
@@ -54,7 +54,7 @@ def configure(settings: Settings) -> dict[str, object]:
 
 
 def _settings() -> Settings:
-    """A wrong setting ends the process with its sentence, and not with Celery's account of an import that failed."""
+    """Load the settings, or end the process with the error alone, not with Celery's report of a failed import."""
     try:
         return load_settings()
     except RecstoreError as error:

@@ -1,4 +1,4 @@
-"""What a worker's main process does beside Celery: checks the database at the start, listens for requests, serves metrics."""
+"""The worker's main process in addition to Celery: check the database at the start, listen for requests, serve metrics."""
 
 import logging
 import sys
@@ -22,7 +22,7 @@ _listener: Listener | None = None
 
 
 def connect_signals() -> None:
-    """Called once, when the app is made."""
+    """Connect the functions below; called once, when the app is created."""
     app.steps["consumer"].add(Pulse)
     signals.worker_init.connect(check, weak=False)
     signals.worker_ready.connect(begin, weak=False)
@@ -30,7 +30,7 @@ def connect_signals() -> None:
 
 
 def check(**_: Any) -> None:
-    """Refuses to start, with a sentence and an exit code, on a database that is not as this version needs it."""
+    """Exit with an error unless the database is as this version needs it."""
     settings = load_settings()
     try:
         with connect(database_url(settings)) as connection, plain_errors("starting the worker", connection):
@@ -42,7 +42,7 @@ def check(**_: Any) -> None:
     if settings.visibility_timeout <= settings.time_limit:
         log.warning(
             "RECSTORE_VISIBILITY_TIMEOUT (%g s) is not above RECSTORE_TIME_LIMIT (%g s): Redis will deliver the message of"
-            " a long run again. That does no harm, but is in vain.",
+            " a long run again. Harmless: the second delivery finds nothing to do.",
             settings.visibility_timeout,
             settings.time_limit,
         )
@@ -54,10 +54,10 @@ def begin(**_: Any) -> None:
     _listener = Listener(settings)
     _listener.start()
     serve(settings)
-    app.send_task("recstore.dispatch", expires=settings.dispatch_interval)  # what is due need not wait for beat
+    app.send_task("recstore.dispatch", expires=settings.dispatch_interval)  # without waiting for beat
 
 
 def end(**_: Any) -> None:
-    """At SIGTERM. Metrics and health checks go on while the jobs end."""
+    """Stop listening at SIGTERM. Metrics and health checks continue while the jobs end."""
     if _listener:
         _listener.stop()

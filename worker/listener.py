@@ -1,4 +1,4 @@
-"""Wakes at a NOTIFY, and sends what is due at once. Beat's dispatch does the same later, should this be dead."""
+"""Send what is due at once on a NOTIFY. If this thread fails, beat's dispatch does the same later."""
 
 import logging
 import threading
@@ -12,15 +12,15 @@ from recstore.embedded.configured import database_url
 from recstore.errors import RecstoreError
 from recstore.postgres.connection import connect
 
-from .tasks import send, tell
+from .tasks import report, send
 
 log = logging.getLogger(__name__)
 
 PAUSE = 5.0
-"""Seconds before a lost connection is tried again."""
+"""Seconds before reconnecting."""
 
 ALIVE_EVERY = 30.0
-"""Seconds after which a silent connection is asked whether it is still there."""
+"""Seconds after which a silent connection is tested."""
 
 
 class Listener(threading.Thread):
@@ -39,13 +39,13 @@ class Listener(threading.Thread):
             try:
                 self._listen()
             except (RecstoreError, psycopg.Error) as error:
-                log.warning("not listening for requests for the moment: %s", " ".join(str(error).split()))
+                log.warning("not listening for requests at the moment: %s", " ".join(str(error).split()))
                 self.stopped.wait(PAUSE)
 
     def _listen(self) -> None:
         with connect(database_url(self.settings), "recstore:listen") as connection:
             connection.execute(f"LISTEN {requests.CHANNEL}")
-            while not self.stopped.is_set():  # first what was asked for while nobody listened
-                tell(dispatch.send_due(connection, self.settings, send))
+            while not self.stopped.is_set():  # first what was requested before LISTEN
+                report(dispatch.send_due(connection, self.settings, send))
                 for _ in connection.notifies(timeout=ALIVE_EVERY, stop_after=1):
                     pass

@@ -1,4 +1,4 @@
-"""What a worker's log says of a run: a line per stage and warning."""
+"""A worker's log of a run: a line for each stage, warning and trial."""
 
 import logging
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from recstore.experiments.tuning.trials import TrialResult
 
 
 class LogReporter:
-    """A `runs.Reporter` for a log."""
+    """Implements `runs.Reporter` with a log."""
 
     def __init__(self, log: logging.Logger, job: str, name: str) -> None:
         self.log, self.what = log, f"{job} {name}"
@@ -27,7 +27,7 @@ class LogReporter:
 
 
 class LogWatch:
-    """A `search.Watch` for a log: a line as a trial begins, one as it ends."""
+    """Implements the watch of a tuning with a log: a line when a trial begins, and one when it ends."""
 
     def __init__(self, log: logging.Logger, what: str) -> None:
         self.log, self.what = log, what

@@ -1,6 +1,6 @@
-"""What a worker tells over HTTP: /metrics for Prometheus, /live and /ready for whoever starts and stops it.
+"""A worker's HTTP endpoints: /metrics for Prometheus, /live and /ready for what starts and stops it.
 
-In threads of the worker's main process, which only hands work on: a training in a child of its pool holds up no answer.
+They run in threads of the worker's main process, which only dispatches: a training in a child of its pool delays no answer.
 """
 
 import logging
@@ -19,7 +19,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from recstore.background import health
-from recstore.background.broker import queue_lengths
+from recstore.background.messages import queue_lengths
 from recstore.background.prometheus import DatabaseCollector
 from recstore.config import Settings
 from recstore.embedded.configured import database_url
@@ -33,21 +33,20 @@ BEAT = 5.0
 """Seconds between two beats of the main loop's pulse."""
 
 SILENCE = 60.0
-"""Seconds without one after which the worker is taken for dead."""
+"""Seconds without a beat after which the worker counts as dead."""
 
 QUEUES = ("default", "train", "celery")
-"""Those that workers take from; `celery` is where an application sends that names no queue."""
+"""Queues that workers take from; Celery's default, `celery`, is where applications send that name none."""
 
 Start = Callable[..., Any]
 
 
 class Pulse(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Shows that the main loop turns. From stop to start it does not, and need not: the worker waits for its broker to come
-    back, or for its jobs to end."""
+    """Beats while the main loop turns. Between stop and start it need not: the worker waits for its broker or its jobs."""
 
     requires = ("celery.worker.consumer.connection:Connection",)
     last: float | None = None
-    """When it last beat (time.monotonic); None while it need not."""
+    """Time of the last beat (time.monotonic); None while it need not beat."""
 
     def start(self, consumer: Any) -> None:
         Pulse.beat()
@@ -62,17 +61,17 @@ class Pulse(bootsteps.StartStopStep):  # type: ignore[misc]
 
 
 class BrokerCollector(Collector):
-    """The broker that this worker takes its messages from. Never raises, and ends within seconds."""
+    """Metrics of the broker that this worker takes its messages from. Never raises, and ends within seconds."""
 
     def describe(self) -> Iterator[Metric]:
-        """Every metric, without asking anything."""
+        """Yield every metric without samples."""
         return self._metrics(0, {})
 
     def collect(self) -> Iterator[Metric]:
         try:
             return self._metrics(1, queue_lengths(app.conf.broker_url, QUEUES))
         except BrokerUnreachable as error:
-            log.warning("no metrics of the broker for the moment: %s", error.message)
+            log.warning("no metrics of the broker at the moment: %s", error.message)
             return self._metrics(0, {})
 
     def _metrics(self, up: int, lengths: dict[str, int]) -> Iterator[Metric]:
@@ -85,30 +84,32 @@ class BrokerCollector(Collector):
         yield messages
 
 
-def not_alive(_settings: Settings) -> str | None:
-    """Why whoever watches should start this worker anew; asks nobody, since that would not mend a database or a broker."""
+def not_alive() -> str | None:
+    """Return why this worker should be restarted. Checks no server: a restart would fix neither database nor broker."""
     silence = 0.0 if Pulse.last is None else time.monotonic() - Pulse.last
     return f"The worker's main loop has not turned for {silence:.0f} s." if silence > SILENCE else None
 
 
 def not_ready(settings: Settings) -> str | None:
-    """Why this worker can not do any work at the moment."""
+    """Return why this worker cannot work at the moment."""
     try:
         with health.asking(database_url(settings), "recstore:ready") as connection:
             health.check_database(connection)
         queue_lengths(app.conf.broker_url)
     except RecstoreError as error:
         return error.message
-    return "The worker takes no messages: it waits for its broker, or is being stopped." if Pulse.last is None else None
+    if Pulse.last is None:
+        return "The worker takes no messages: it waits for its broker, or is being stopped."
+    return None
 
 
 _asking = threading.Lock()
-"""Held while a request asks a server. A fork waits for it: a child that began in the midst would inherit locks of OpenSSL's
-and of the resolver's that nobody in it ever gives back."""
+"""Held while a request queries a server. A fork waits for it: otherwise the child could inherit locks of OpenSSL and of the
+resolver that no thread in it ever releases."""
 
 
 def application(settings: Settings) -> Callable[[dict[str, Any], Start], Iterable[bytes]]:
-    """The WSGI application."""
+    """Return the WSGI application."""
     registry = CollectorRegistry()
     registry.register(DatabaseCollector(settings))
     registry.register(BrokerCollector())
@@ -122,7 +123,7 @@ def application(settings: Settings) -> Callable[[dict[str, Any], Start], Iterabl
                     found: Iterable[bytes] = metrics(environ, start)
                     return found
             case "/live":
-                problem = not_alive(settings)
+                problem = not_alive()
             case "/ready":
                 with _asking:
                     problem = not_ready(settings)
@@ -139,31 +140,31 @@ def application(settings: Settings) -> Callable[[dict[str, Any], Start], Iterabl
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
-    allow_reuse_port = False  # of two workers on one port the second shall hear of it
+    allow_reuse_port = False  # the second of two workers on one port gets an error
 
     def __init__(self, host: str, port: int) -> None:
         self.address_family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         super().__init__(address[:2], _Handler)  # type: ignore[arg-type]
 
     def server_bind(self) -> None:
-        """Without HTTPServer's look-up of the host's own name, which can take long."""
+        """Bind without HTTPServer's look-up of the host's own name, which can take long."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
         self.setup_environ()
 
     def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002
-        log.debug("a request for metrics or health was cut off", exc_info=True)
+        log.debug("a request for metrics or health was interrupted", exc_info=True)
 
 
 class _Handler(WSGIRequestHandler):
-    timeout = 10  # of a client that connects and says nothing
+    timeout = 10  # seconds for a client that sends nothing
 
     def log_message(self, *_: object) -> None:
-        """Nothing: it is asked every few seconds."""
+        """Log nothing: requests come every few seconds."""
 
 
 def serve(settings: Settings) -> None:
-    """Serves until the process ends. A port that can not be had is a warning: the work goes on without."""
+    """Serve in a thread until the process ends. An unavailable port is a warning: the worker works without."""
     host, port = settings.metrics_host, settings.metrics_port
     if not port:
         return
@@ -171,7 +172,7 @@ def serve(settings: Settings) -> None:
         server = _Server(host, port)
     except OSError as error:
         log.warning(
-            "no metrics and no health checks from this worker: port %s of %s can not be had (%s). Every worker of a machine"
+            "no metrics and no health checks from this worker: port %s of %s is not available (%s). Every worker of a machine"
             " needs its own RECSTORE_METRICS_PORT; 0 means none.",
             port,
             host,
@@ -180,6 +181,6 @@ def serve(settings: Settings) -> None:
         return
     server.set_app(application(settings))
     os.register_at_fork(before=_asking.acquire, after_in_parent=_asking.release, after_in_child=_asking.release)
-    os.register_at_fork(after_in_child=server.socket.close)  # or the port would be in use as long as the child
+    os.register_at_fork(after_in_child=server.socket.close)  # otherwise the child would keep the port in use
     threading.Thread(target=server.serve_forever, name="recstore-monitoring", daemon=True).start()
     log.info("metrics and health checks: http://%s:%s/metrics, /live, /ready", host, port)

@@ -1,8 +1,8 @@
-"""The tasks, under names that any application may send: `recstore.retrain`, `recstore.reindex`, `recstore.prune` and
-`recstore.lists` with a recommender's name, beat's `recstore.dispatch`, and `recstore.trial`, which only the dispatcher sends.
+"""The Celery tasks: `recstore.retrain`, `recstore.reindex`, `recstore.prune` and `recstore.lists` with a recommender's
+name, which any application may send; beat's `recstore.dispatch`; and `recstore.trial`, which only the dispatcher sends.
 
-An application's message becomes a request; the dispatcher's own (`requested`) wakes a worker to serve what is asked for.
-So a message that comes twice, late, or to the wrong queue does no harm: what it asks for is in the database.
+An application's message becomes a request; the dispatcher's own (`requested`) wakes a worker that serves requests. So a
+message that comes twice, late, or to the wrong queue is harmless: the database knows what is requested.
 """
 
 import signal
@@ -48,7 +48,7 @@ JOBS: dict[requests.Job, Callable[..., Any]] = {
 
 
 class Job(Task):  # type: ignore[misc]
-    """Tries again, with growing pauses, while the database can not be reached; nothing else is tried again here."""
+    """Retries with growing pauses while the database cannot be reached, and in no other case."""
 
     autoretry_for = (ConnectionFailed, ConnectionLost)
     max_retries = None
@@ -56,35 +56,24 @@ class Job(Task):  # type: ignore[misc]
     retry_backoff_max = 300
 
 
-@app.task(name="recstore.retrain", base=Job, bind=True)
-def retrain(self: Task, name: object = None, requested: bool = False) -> None:
-    """Pulls, trains and publishes a recommender. Queue `train`."""
-    _work(self, "retrain", name, requested)
+def _task(job: requests.Job) -> Task:
+    """Return the task `recstore.<job>`, which takes a recommender's name."""
+
+    @app.task(name=f"recstore.{job}", base=Job, bind=True)
+    def work(self: Task, name: object = None, requested: bool = False) -> None:
+        _work(self, job, name, requested)
+
+    return work
 
 
-@app.task(name="recstore.reindex", base=Job, bind=True)
-def reindex(self: Task, name: object = None, requested: bool = False) -> None:
-    """Rebuilds and calibrates the indexes of a recommender's live generation."""
-    _work(self, "reindex", name, requested)
-
-
-@app.task(name="recstore.prune", base=Job, bind=True)
-def prune(self: Task, name: object = None, requested: bool = False) -> None:
-    """Removes a recommender's old generations and what dead runs left."""
-    _work(self, "prune", name, requested)
-
-
-@app.task(name="recstore.lists", base=Job, bind=True)
-def lists(self: Task, name: object = None, requested: bool = False) -> None:
-    """Writes the tables of lists that a recommender's definition names."""
-    _work(self, "lists", name, requested)
+TASKS = {job: _task(job) for job in JOBS}
 
 
 @app.task(name="recstore.trial", base=Job)
 def trial(study: object = None, requested: bool = False) -> None:  # noqa: ARG001
-    """One trial of a study, or the measurement of its winner. Queue `train`."""
+    """Run one trial of a study, or measure its winner."""
     if not isinstance(study, str) or not study.isdecimal():
-        log.error("a message of recstore.trial names no study; recstore tune NAME --background makes one")
+        log.error("a message of recstore.trial names no study; recstore tune NAME --background starts one")
         return
     settings = load_settings()
     _limit()
@@ -102,27 +91,27 @@ def trial(study: object = None, requested: bool = False) -> None:  # noqa: ARG00
 
 @app.task(name="recstore.dispatch", ignore_result=True)
 def dispatch() -> None:
-    """Looks at everything that is due; beat sends it every RECSTORE_DISPATCH_INTERVAL seconds."""
+    """Dispatch everything that is due; beat sends this task every RECSTORE_DISPATCH_INTERVAL seconds."""
     settings = load_settings()
     try:
         done = dispatcher.dispatch(database_url(settings), settings, send)
     except RecstoreError as error:
         log.error("dispatch: %s", error.message)
         return
-    tell(done)
+    report(done)
 
 
 def send(job: dispatcher.Errand, name: str) -> None:
-    """Wakes a worker for a job of a recommender, or for a trial of a study. A message that nobody has taken when the next is
-    due is dropped. Raises BrokerUnreachable."""
+    """Wake a worker for a job of a recommender, or for a trial of a study. A message that no worker has taken when the next
+    is due expires. Raises BrokerUnreachable."""
     try:
         app.send_task(f"recstore.{job}", [name], {"requested": True}, expires=load_settings().resend)
     except kombu.exceptions.OperationalError as error:
         raise BrokerUnreachable(reason=str(error)) from error
 
 
-def tell(done: dispatcher.Dispatched) -> None:
-    """A line for each thing that a dispatch did."""
+def report(done: dispatcher.Dispatched) -> None:
+    """Log a line for each action of a dispatch."""
     for name in done.scheduled:
         log.info("%s is due by its schedule", name)
     for errand, name in done.sent:
@@ -132,7 +121,7 @@ def tell(done: dispatcher.Dispatched) -> None:
     for name in done.published:
         log.info("%s: the generation that was ready is live", name)
     for name in done.tidied:
-        log.info("%s: what a run left behind is removed", name)
+        log.info("%s: the leftovers of a run are removed", name)
     for sentence in done.problems:
         log.error("%s", sentence)
 
@@ -161,21 +150,21 @@ def _work(task: Task, job: requests.Job, name: object, requested: bool) -> None:
     except ConnectionFailed:  # it had not begun
         raise
     except KeyboardInterrupt:
-        log.error("%s %s: interrupted by its time limit, before it began or after it ended", job, name)
+        log.error("%s %s: interrupted by its time limit, before the run began or after it ended", job, name)
     except RecstoreError as error:
         log.error("%s %s: %s", job, name, error.message)
         with suppress(RecstoreError, psycopg.Error), connect(url) as connection:
-            requests.unsend(connection, name, job, f"Waits: {error.message}")  # those that it did not even begin
+            requests.unsend(connection, name, job, f"Waits: {error.message}")  # those that it did not begin
 
 
 def _register(url: str, settings: Settings, job: requests.Job, name: str, task_id: str) -> None:
-    """An application's message becomes a request, once, which is sent on to the right queue."""
+    """Turn an application's message into a request, once, and send it on to the right queue."""
     try:
         with connect(url) as connection, plain_errors(f"taking a message for {name!r}", connection):
             require_current(connection)
             new = requests.register(connection, name, job, task_id)
-            log.info("%s %s: %s", job, name, "asked for by a message" if new else "this message came before")
-            tell(dispatcher.send_due(connection, settings, send))
+            log.info("%s %s: %s", job, name, "requested by a message" if new else "this message came before")
+            report(dispatcher.send_due(connection, settings, send))
     except RecstoreError as error:
         log.error("%s %s: %s", job, name, error.message)
         if error.passing:
@@ -183,6 +172,6 @@ def _register(url: str, settings: Settings, job: requests.Job, name: str, task_i
 
 
 def _limit() -> None:
-    """Celery's soft time limit interrupts the run, which says why it ended; psycopg cancels its query then."""
+    """Let Celery's soft time limit interrupt the run, which then reports why it ended; psycopg cancels its query."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGUSR1, signal.default_int_handler)

@@ -17,7 +17,7 @@ from recstore.worker import monitoring
 from support import until
 
 from recstore import cli
-from recstore.background.broker import queue_lengths
+from recstore.background.messages import queue_lengths
 from recstore.background.prometheus import DatabaseCollector
 from recstore.config import Settings
 from recstore.embedded import Broker
@@ -121,16 +121,15 @@ def test_a_port_in_use_is_a_warning(port: int, caplog: pytest.LogCaptureFixture)
         monitoring.serve(Settings(metrics_port=port))
     (told,) = caplog.records
     assert told.levelname == "WARNING"
-    assert f"port {port} of 127.0.0.1 can not be had (Address already in use)" in told.message
+    assert f"port {port} of 127.0.0.1 is not available (Address already in use)" in told.message
     assert "RECSTORE_METRICS_PORT" in told.message
 
 
 def test_a_main_loop_that_stands_still_is_not_alive(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = Settings()
     for ago, alive in ((0, True), (59, True), (75, False)):
         monkeypatch.setattr(monitoring.Pulse, "last", time.monotonic() - ago)
-        assert (monitoring.not_alive(settings) is None) == alive
-    assert monitoring.not_alive(settings) == "The worker's main loop has not turned for 75 s."
+        assert (monitoring.not_alive() is None) == alive
+    assert monitoring.not_alive() == "The worker's main loop has not turned for 75 s."
 
 
 def test_health_is_an_exit_code_and_a_sentence(
@@ -191,5 +190,5 @@ def test_the_page_of_the_metrics_is_complete() -> None:
             known.add(name)
             labels = ", ".join(f"`{label}`" for label in metric._labelnames)  # type: ignore[attr-defined]
             row = f"| `{name}` | {labels} | {metric.documentation} |"
-            assert row in page, f"docs/monitoring.md lacks: {row}"
+            assert row in page, f"missing in docs/monitoring.md: {row}"
     assert set(re.findall(r"\brecstore_(?!job\b)[a-z_]+", page)) == known
