@@ -1,7 +1,7 @@
-"""One look at what is due: schedules become requests, requests become messages, and what dead or waiting runs left is seen to.
+"""Dispatch due work: turn schedules into requests and requests into Celery messages, and clean up after dead runs.
 
-Called by the workers, every minute or so and whenever a request comes in; several at once do each thing once. Nothing here
-takes long or waits for anybody, and what goes wrong with one recommender holds up no other.
+The workers call it every minute or so, and whenever a request comes in; of several at once each thing is done once. Nothing
+here takes long or waits for a lock, and a problem with one recommender does not hold up the others.
 """
 
 import logging
@@ -26,18 +26,17 @@ log = logging.getLogger(__name__)
 APPLICATION_NAME = "recstore:dispatch"
 
 GRACE = 60.0
-"""Seconds past its deadline after which a run's session is ended: by then the worker's own limit has failed to."""
+"""Seconds past its deadline after which a run's session is terminated, because the worker's own limit has failed to."""
 
 Errand = requests.Job | Literal["trial"]
 
 Send = Callable[[Errand, str], None]
-"""Sends the message that wakes a worker for a job of a recommender, or for a trial of a study. Raises RecstoreError when it
-can not."""
+"""Sends the message that wakes a worker for a job of a recommender, or for a trial of a study. Raises RecstoreError."""
 
 
 @dataclass
 class Dispatched:
-    """What a dispatch did."""
+    """The actions of a dispatch."""
 
     scheduled: list[str] = field(default_factory=list)
     sent: list[tuple[Errand, str]] = field(default_factory=list)
@@ -47,27 +46,30 @@ class Dispatched:
     problems: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON, without what is empty."""
+        """Return the actions for JSON, without empty lists."""
         return {name: value for name, value in vars(self).items() if value}
 
 
 def dispatch(url: str, settings: Settings, send: Send) -> Dispatched:
-    """Everything that is due. Raises RecstoreError only where nothing could be looked at: no connection, wrong schema."""
+    """Dispatch everything that is due. Raises RecstoreError only for a missing connection or a wrong schema."""
     done = Dispatched()
-    # nobody is waited for here: what can not be done now is done by a later dispatch
+    # a later dispatch does what would have to wait now
     impatient = settings.model_copy(update={"lock_attempts": 2, "flip_wait": 0, "prune_wait": 0})
     with connect(url, APPLICATION_NAME) as connection, plain_errors("dispatching", connection):
+
+        def each(query: str, act: Callable[[dict[str, Any]], None]) -> None:
+            for row in connection.execute(queries.query(query)).fetchall():
+                _guard(connection, done, row["name"], partial(act, row))
+
         require_current(connection)
         connection.execute(queries.query("note_dispatch"), {"host": socket.gethostname()})
-        for row in connection.execute(queries.query("scheduled_recommenders")).fetchall():
-            _each(connection, done, row["name"], partial(_schedule, connection, row, done))
+        each("scheduled_recommenders", lambda row: _schedule(connection, row, done))
         send_due(connection, settings, send, done)
-        _end_overdue(connection, done)
-        for row in connection.execute(queries.query("abandoned_lists")).fetchall():
-            _each(connection, done, row["name"], partial(_abandon_lists, connection, settings, row["name"]))
-        untidy = connection.execute(queries.query("untidy_recommenders")).fetchall()
-        for row in untidy:
-            _each(connection, done, row["name"], partial(_tidy, url, connection, impatient, row, done))
+        for row in connection.execute(queries.query("overdue_backends"), {"grace": GRACE}).fetchall():
+            connection.execute("SELECT pg_terminate_backend(%s, 5000)", [row["pid"]])
+            done.ended.append(row["run"])
+        each("abandoned_lists", lambda row: _abandon_lists(connection, settings, row["name"]))
+        each("untidy_recommenders", lambda row: _tidy(url, connection, impatient, row, done))
         connection.execute(queries.query("forgotten_requests"))
         requests.settle_ready(connection)
         for query in ("forget_requests", "forget_runs", "forget_dispatches", "forget_studies"):
@@ -76,8 +78,7 @@ def dispatch(url: str, settings: Settings, send: Send) -> Dispatched:
 
 
 def send_due(connection: Connection, settings: Settings, send: Send, done: Dispatched | None = None) -> Dispatched:
-    """Sends a message for whatever is asked for and due, and for trials of studies. What can not be sent waits for the next
-    dispatch."""
+    """Send a message for each due request, and for missing trials of studies. A later dispatch retries what fails."""
     done = done or Dispatched()
     for row in requests.take_due(connection, settings):
         job, name = row["job"], row["recommender"]
@@ -87,12 +88,6 @@ def send_due(connection: Connection, settings: Settings, send: Send, done: Dispa
         except RecstoreError as error:
             requests.unsend(connection, name, job)
             done.problems.append(f"{name}: {error.message}")
-    _send_trials(connection, settings, send, done)
-    return done
-
-
-def _send_trials(connection: Connection, settings: Settings, send: Send, done: Dispatched) -> None:
-    """As many messages as studies lack trials at work."""
     for row in connection.execute(queries.query("take_due_trials"), {"resend": settings.resend}).fetchall():
         study = row["study"]
         for sent in range(row["messages"]):
@@ -100,27 +95,29 @@ def _send_trials(connection: Connection, settings: Settings, send: Send, done: D
                 send("trial", str(study))
                 done.sent.append(("trial", str(study)))
             except RecstoreError as error:
-                left = {"study": study, "messages": row["messages"] - sent}
-                connection.execute(queries.query("unsend_trials"), left)
+                unsent = {"study": study, "messages": row["messages"] - sent}
+                connection.execute(queries.query("unsend_trials"), unsent)
                 done.problems.append(f"study {study}: {error.message}")
                 break
+    return done
 
 
-def _each(connection: Connection, done: Dispatched, name: str, look: Callable[[], None]) -> None:
+def _guard(connection: Connection, done: Dispatched, name: str, act: Callable[[], None]) -> None:
+    """Act on one recommender, and note an error instead of raising it."""
     try:
-        look()
-    except RunInProgress:  # it looks after itself
+        act()
+    except RunInProgress:  # that run does it itself
         pass
     except Exception as error:
         if connection.closed:
             raise
         done.problems.append(f"{name}: {error.message if isinstance(error, RecstoreError) else one_line(error)}")
-        log.debug("while looking after %s", name, exc_info=True)
+        log.debug("dispatching %s", name, exc_info=True)
 
 
 def _schedule(connection: Connection, row: dict[str, Any], done: Dispatched) -> None:
-    """A request for a recommender whose time has come, once for however many times were missed."""
-    ahead = row["scheduled_at"] > row["now"]  # of a clock that was wrong: or the schedule would stand still until then
+    """Insert a request for a recommender that is due: one, however many times were missed."""
+    ahead = row["scheduled_at"] > row["now"]  # set by a wrong clock; without this the schedule would stop until then
     due = schedule.next_time(row["cron"], row["timezone"], row["scheduled_at"])
     if not ahead and (due is None or due > row["now"]):
         return
@@ -128,21 +125,14 @@ def _schedule(connection: Connection, row: dict[str, Any], done: Dispatched) -> 
         advance = "advance_schedule" if row["job"] == "retrain" else "advance_lists"
         if connection.execute(queries.query(advance), row).fetchone() is None or ahead:
             return
-        asked = {"recommender": row["name"], "job": row["job"]}
-        if connection.execute(queries.query("schedule_waits"), asked).fetchone() is None:
+        key = {"recommender": row["name"], "job": row["job"]}
+        if connection.execute(queries.query("schedule_waits"), key).fetchone() is None:
             requests.insert(connection, row["name"], row["job"], "schedule")
             done.scheduled.append(row["name"])
 
 
-def _end_overdue(connection: Connection, done: Dispatched) -> None:
-    """Ends the sessions of runs that are long past their deadline: their process hangs, and would hold the lock for ever."""
-    for row in connection.execute(queries.query("overdue_backends"), {"grace": GRACE}).fetchall():
-        connection.execute("SELECT pg_terminate_backend(%s, 5000)", [row["pid"]])
-        done.ended.append(row["run"])
-
-
 def _abandon_lists(connection: Connection, settings: Settings, name: str) -> None:
-    """Ends the row of a run whose process is gone; its requests wait for another. It left nothing else behind."""
+    """Close the row of a lists run whose process is gone; it left nothing else. Its requests wait for another run."""
     recommender = registry.get(connection, name)
     take_lock(connection, recommender, LISTS_NAMESPACE)
     try:
@@ -154,7 +144,7 @@ def _abandon_lists(connection: Connection, settings: Settings, name: str) -> Non
 
 
 def _tidy(url: str, connection: Connection, settings: Settings, row: dict[str, Any], done: Dispatched) -> None:
-    """Waits that other transactions held up go on, and end in a flip or a removal where nobody holds them up any more."""
+    """Advance what other transactions held up: publish or remove a generation that nothing blocks any more."""
     recommender = registry.get(connection, row["name"])
     if row["blocked"]:
         generations.advance_attached(connection, recommender)

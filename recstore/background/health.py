@@ -1,6 +1,6 @@
-"""Whether what recstore needs answers. Short questions that never hang; each fails with the error that says what to do.
+"""Health checks of what recstore needs: short queries that never hang, each failing with an error that says what to do.
 
-Asked by `recstore health` and by a worker's /ready; its metrics come over the same kind of connection.
+Used by `recstore health` and by a worker's /ready; metrics use the same kind of connection.
 """
 
 import threading
@@ -22,18 +22,17 @@ from recstore.sql.schema_revision import current, require_current, require_exten
 PATIENCE = 3
 """Seconds that connecting, and each statement, may take."""
 
-MISSED = 3
-"""Dispatches that may be missed, and GRACE seconds more, before somebody should look."""
-GRACE = 10.0
+MISSED, GRACE = 3, 10.0
+"""Dispatches that may be missed, and seconds in addition, before their absence is reported."""
 
 
 @contextmanager
-def asking(url: str, who: str) -> Iterator[Connection]:
-    """A connection that is gone within seconds whatever the server does: statement_timeout is for one that still works, and
-    one that is frozen is cut off. Raises ConnectionFailed, ConnectionLost."""
+def asking(url: str, application_name: str) -> Iterator[Connection]:
+    """Yield a connection that ends within seconds: by statement_timeout, or cut off where the server is frozen. Raises
+    ConnectionFailed, ConnectionLost."""
     try:
         connection = psycopg.connect(
-            conninfo(url, who), connect_timeout=PATIENCE, autocommit=True, row_factory=dict_row
+            conninfo(url, application_name), connect_timeout=PATIENCE, autocommit=True, row_factory=dict_row
         )
     except psycopg.Error as error:
         raise ConnectionFailed(reason=one_line(error)) from None
@@ -41,7 +40,7 @@ def asking(url: str, who: str) -> Iterator[Connection]:
     cut.daemon = True
     cut.start()
     try:
-        with plain_errors("asking how it is", connection):
+        with plain_errors("checking its health", connection):
             connection.execute(f"SET statement_timeout = '{PATIENCE}s'")
             yield connection
     finally:
@@ -50,7 +49,7 @@ def asking(url: str, who: str) -> Iterator[Connection]:
 
 
 def check_database(connection: Connection) -> None:
-    """Raises unless the schema is this version's and pgvector, which may be lost in an upgrade of the server, loads."""
+    """Raise unless the schema is this version's and pgvector's library, which a server upgrade may lose, loads."""
     require_current(connection)
     require_extension(connection)
     found = connection.execute(queries.query("vector_extension")).fetchone()
@@ -59,7 +58,7 @@ def check_database(connection: Connection) -> None:
 
 
 def last_dispatch(connection: Connection) -> float | None:
-    """Seconds since some host's workers last looked for due work; None: none ever has."""
+    """Return the seconds since the last dispatch of any host; None before the first."""
     row = connection.execute(queries.query("last_dispatch")).fetchone()
     assert row is not None
     seconds: float | None = row["seconds"]
@@ -67,12 +66,12 @@ def last_dispatch(connection: Connection) -> float | None:
 
 
 def longest_silence(settings: Settings) -> float:
-    """Seconds between two dispatches after which nobody seems to look for due work."""
+    """Return the seconds between two dispatches after which no worker seems to dispatch."""
     return MISSED * settings.dispatch_interval + GRACE
 
 
 def check_dispatch(settings: Settings, seconds: float | None) -> float:
-    """The seconds, unless the last dispatch was longer ago than a few intervals. Raises DispatchMissing."""
+    """Return the seconds since the last dispatch. Raises DispatchMissing if they are too many or None."""
     limit = longest_silence(settings)
     if seconds is None or seconds > limit:
         when = "No dispatch has been made yet" if seconds is None else f"The last dispatch was {seconds:.0f} s ago"
@@ -82,7 +81,7 @@ def check_dispatch(settings: Settings, seconds: float | None) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Health:
-    """All is well: the database's revision, and how long ago the workers last looked for due work."""
+    """Everything works: the database's revision, and the seconds since the last dispatch."""
 
     healthy: bool = True
     revision: str
@@ -90,8 +89,8 @@ class Health:
 
 
 def check(database: str, broker: str, settings: Settings) -> Health:
-    """Asks the database, the broker and the last dispatch, in this order. Raises what is wrong, with what to do about it."""
-    from recstore.background.broker import queue_lengths  # redis-py, which no other command needs
+    """Check the database, the broker and the last dispatch, in this order. Raises the first problem."""
+    from recstore.background.messages import queue_lengths  # imports redis-py, which no other command needs
 
     with asking(database, "recstore:health") as connection:
         check_database(connection)

@@ -1,5 +1,6 @@
-"""What can be watched from outside: recommenders, runs, requests and dispatches, from recstore's views alone, so that a role
-with `recstore db grant` sees all of it. The command line and Python show these rows.
+"""Read recommenders, runs, requests and dispatches from recstore's views alone, as a role with `recstore db grant` may.
+
+The command line and Python show these rows.
 """
 
 import time
@@ -13,13 +14,7 @@ from psycopg import errors as pg
 
 from recstore.background.health import longest_silence
 from recstore.config import Settings
-from recstore.errors import (
-    ConnectionFailed,
-    ConnectionLost,
-    RecommenderNotFound,
-    RunNotFound,
-    StudyNotFound,
-)
+from recstore.errors import ConnectionFailed, ConnectionLost, RecommenderNotFound, RunNotFound, StudyNotFound
 from recstore.postgres.connection import Connection
 from recstore.registry import next_lists, next_retrain
 from recstore.runs import Reporter
@@ -30,7 +25,7 @@ T = TypeVar("T")
 Row = dict[str, Any]
 
 EVERY = 0.5
-"""Seconds between two looks at a run that is followed."""
+"""Seconds between two queries about a run that is followed."""
 
 OPEN = ("waiting", "sent", "running")
 """States of a request that has not ended."""
@@ -38,7 +33,7 @@ OPEN = ("waiting", "sent", "running")
 
 @contextmanager
 def watching(url: str) -> Iterator[Connection]:
-    """A connection for who looks at views: the schema's revision is checked where the role may see it."""
+    """Yield a connection for the views; check the schema's revision where the role may see it."""
     with schema_revision.opened(url) as opened:
         with suppress(pg.InsufficientPrivilege):
             schema_revision.require_current(opened)
@@ -47,7 +42,7 @@ def watching(url: str) -> Iterator[Connection]:
 
 @dataclass(frozen=True)
 class NoConnection:
-    """Instead of what a look would have seen."""
+    """Yielded by `polled` while the connection is lost."""
 
     reason: str
 
@@ -58,7 +53,7 @@ class NoConnection:
 def polled(
     opening: Callable[[], AbstractContextManager[Connection]], look: Callable[[Connection], T], every: float = EVERY
 ) -> Iterator[T | NoConnection]:
-    """What `look` sees, again and again. Raises what the first look raises; later only what is no lost connection."""
+    """Yield what `look` returns, again and again. Raises what it raises, but a lost connection only the first time."""
     seen = False
     while True:
         try:
@@ -75,59 +70,62 @@ def polled(
 
 
 def rows_of(opened: Connection, query: str, **keys: Any) -> list[Row]:
-    """The rows of a named query."""
+    """Return the rows of a named query."""
     return opened.execute(queries.query(query), keys).fetchall()
 
 
 def clock(opened: Connection) -> datetime:
-    """The server's, by which every time that it told was taken."""
+    """Return the time of the server, by whose clock all its times are."""
     return rows_of(opened, "clock")[0]["now"]  # type: ignore[no-any-return]
 
 
 def check_known(opened: Connection, name: str | None) -> None:
-    """Raises RecommenderNotFound, from the views alone."""
+    """Raise RecommenderNotFound unless the views have this recommender."""
     if name is not None and not rows_of(opened, "known_recommender", recommender=name):
         raise RecommenderNotFound(name=name)
 
 
 def status(opened: Connection, settings: Settings, name: str | None = None) -> Row:
-    """Each recommender with what runs, what waits and what comes next; who dispatches; a sentence where nobody does. Raises
-    RecommenderNotFound."""
+    """Return each recommender with its run, requests and next times; the dispatches; and a warning if they have stopped.
+    Raises RecommenderNotFound."""
     check_known(opened, name)
     rows = rows_of(opened, "watch_status", recommender=name)
-    asked = rows_of(opened, "watch_requests", recommender=name, open=True, limit=None)[::-1]
+    waiting = rows_of(opened, "watch_requests", recommender=name, open=True, limit=None)[::-1]
     now = clock(opened)
     for row in rows:
         row["next_retrain"], row["next_lists"] = next_retrain(row), next_lists(row, now)
-        row["open_requests"] = [request for request in asked if request["recommender"] == row["recommender"]]
-    sentence = nobody_dispatches(opened, settings)
-    dispatches = rows_of(opened, "watch_dispatches")
-    return {"now": now, "recommenders": rows, "dispatches": dispatches, "warning": sentence}
+        row["open_requests"] = [request for request in waiting if request["recommender"] == row["recommender"]]
+    return {
+        "now": now,
+        "recommenders": rows,
+        "dispatches": rows_of(opened, "watch_dispatches"),
+        "warning": nobody_dispatches(opened, settings),
+    }
 
 
 def nobody_dispatches(opened: Connection, settings: Settings) -> str | None:
-    """A sentence where no dispatch was seen for so long that no worker, or no beat, seems to be up."""
+    """Return a warning if the last dispatch is so long ago that no worker, or no beat, seems to be running."""
     newest = next(iter(rows_of(opened, "watch_dispatches")), None)
     if newest is None:
-        return "Nobody has looked for due work here yet: no worker or no beat is up. Start them with: recstore up"
+        return "No worker has dispatched work here yet: no worker or no beat is running. Start them with: recstore up"
     if newest["age"].total_seconds() <= longest_silence(settings):
         return None
     return (
-        f"Nobody has looked for due work for {age(newest['age'])} (the last was {newest['host']}): no worker or no"
-        " beat seems to be up. Start them with: recstore up"
+        f"No worker has dispatched work for {age(newest['age'])} (the last was {newest['host']}): no worker or no beat"
+        " seems to be running. Start them with: recstore up"
     )
 
 
 def runs(
     opened: Connection, name: str | None = None, *, n: int, job: str | None = None, state: str | None = None
 ) -> list[Row]:
-    """The newest n runs, the newest last. Raises RecommenderNotFound."""
+    """Return the newest n runs, the newest last. Raises RecommenderNotFound."""
     check_known(opened, name)
     return rows_of(opened, "watch_runs", recommender=name, job=job, state=state, limit=n)[::-1]
 
 
 def run(opened: Connection, number: int) -> Row:
-    """A run with the `requests` that it serves. Raises RunNotFound."""
+    """Return a run with the `requests` that it serves. Raises RunNotFound."""
     rows = rows_of(opened, "watch_run", run=number)
     if not rows:
         raise RunNotFound(run=number)
@@ -135,7 +133,7 @@ def run(opened: Connection, number: int) -> Row:
 
 
 def followed(opening: Callable[[], AbstractContextManager[Connection]], number: int) -> Iterator[Row | NoConnection]:
-    """The row of a run, again and again until it has ended. Raises RunNotFound."""
+    """Yield the row of a run, again and again until it has ended. Raises RunNotFound."""
     for seen in polled(opening, lambda opened: run(opened, number)):
         yield seen
         if not isinstance(seen, NoConnection) and seen["state"] != "running":
@@ -143,25 +141,25 @@ def followed(opening: Callable[[], AbstractContextManager[Connection]], number: 
 
 
 def newest_run(opened: Connection, name: str | None) -> int | None:
-    """Number of the newest run, of this recommender or of all. Raises RecommenderNotFound."""
+    """Return the number of the newest run, of this recommender or of all. Raises RecommenderNotFound."""
     rows = runs(opened, name, n=1)
     return rows[0]["run"] if rows else None
 
 
 def asked(opened: Connection, name: str | None = None, *, n: int, open: bool = False) -> list[Row]:
-    """The newest n requests, the newest last; with `open` only those that have not ended. Raises RecommenderNotFound."""
+    """Return the newest n requests, the newest last; with `open` only those that have not ended. Raises RecommenderNotFound."""
     check_known(opened, name)
     return rows_of(opened, "watch_requests", recommender=name, open=open, limit=n)[::-1]
 
 
 def studies(opened: Connection, name: str | None = None, *, n: int) -> list[Row]:
-    """The newest n studies, the newest last. Raises RecommenderNotFound."""
+    """Return the newest n studies, the newest last. Raises RecommenderNotFound."""
     check_known(opened, name)
     return rows_of(opened, "watch_studies", recommender=name, limit=n)[::-1]
 
 
 def study(opened: Connection, name: str | None, number: int) -> tuple[Row, list[Row]]:
-    """A study of this recommender, and its trials. Raises RecommenderNotFound, StudyNotFound."""
+    """Return a study of this recommender, and its trials. Raises RecommenderNotFound, StudyNotFound."""
     check_known(opened, name)
     known = rows_of(opened, "watch_study", study=number)
     if not known or known[0]["recommender"] != name:
@@ -170,7 +168,7 @@ def study(opened: Connection, name: str | None, number: int) -> tuple[Row, list[
 
 
 class Replay:
-    """Shows a run through a reporter from its row, looked at again and again: what is new since the last time."""
+    """Replays a run to a reporter from its row: each time what is new since the last."""
 
     def __init__(self, reporter: Reporter) -> None:
         self.reporter, self.stages, self.warnings = reporter, 0, 0
@@ -189,11 +187,11 @@ class Replay:
 
 
 def at_work(run: Row) -> str | None:
-    """The stage that a run has begun and not ended."""
+    """Return the stage that a run has begun and not ended."""
     last = run["stages"][-1] if run["stages"] else {"seconds": 0}
     return None if "seconds" in last else str(last["stage"])
 
 
 def progress_of(stage: str | None, progress: Row | None) -> Row | None:
-    """How far the stage at work is; None where that is not told, or what is told is an earlier stage's."""
+    """Return the progress of this stage; None where it reports none, or an earlier stage did."""
     return progress if progress and progress["stage"] == stage else None

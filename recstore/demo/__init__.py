@@ -1,4 +1,4 @@
-"""The demo: the main job on the Online Retail data, told step by step. Runs twice as well as once."""
+"""The demo: the main job on the Online Retail data, printed step by step. It can be repeated."""
 
 import gzip
 import time
@@ -53,31 +53,26 @@ $$;
 GRANT USAGE ON SCHEMA shop TO webapp;
 GRANT SELECT ON ALL TABLES IN SCHEMA shop TO webapp;
 """
-"""The roles of the application and of who watches, for `recstore grant` and `recstore db grant`."""
+"""Roles of an application and of an operator, for `recstore grant` and `recstore db grant`."""
 
 
 def run(settings: Settings, console: Console, program: str = "recstore") -> dict[str, Any]:
-    """Does the main job in the embedded server of `settings.home` and tells it; `program` is how the reader calls
-    recstore. Returns the server's URL, what went live, and the answers. Raises RecstoreError."""
+    """Do the main job in the embedded server of `settings.home`, and print it; `program` is how the reader calls recstore.
+
+    Returns the server's URL, the live generation and the answers. Raises RecstoreError.
+    """
     began = time.perf_counter()
-
-    @contextmanager
-    def step(name: str) -> Iterator[list[str]]:
-        start, told = time.perf_counter(), [""]
-        yield told
-        console.print(f"{name:<12} {time.perf_counter() - start:7.2f} s   {told[0]}", markup=False)
-
-    with step("start") as told:
+    with step(console, "start") as done:
         server = embedded.start(settings.home, embedded.version_in(settings.home))
-        told[0] = f"PostgreSQL {server.version} with pgvector, data in {settings.home.absolute()}"
+        done.append(f"PostgreSQL {server.version} with pgvector, data in {settings.home.absolute()}")
     with connect(server.url) as connection, plain_errors("running the demo", connection):
-        with step("migrate") as told:
-            told[0] = "; ".join(schema.upgrade(connection, server.url, settings)) or "recstore's schema is up to date"
-        with step("shop") as told:
-            told[0] = load_shop(connection)
+        with step(console, "migrate") as done:
+            done += schema.upgrade(connection, server.url, settings) or ["recstore's schema is up to date"]
+        with step(console, "shop") as done:
+            done.append(load_shop(connection))
             connection.execute(ROLES)
-        with step("create") as told:
-            told[0] = _create(connection, settings)
+        with step(console, "create") as done:
+            done.append(_create(connection, settings))
         with StageReporter(console).showing() as reporter:
             outcome = pipeline.retrain(server.url, settings, NAME, reporter=reporter)
         seconds = time.perf_counter() - began
@@ -93,8 +88,16 @@ def run(settings: Settings, console: Console, program: str = "recstore") -> dict
     }
 
 
+@contextmanager
+def step(console: Console, name: str) -> Iterator[list[str]]:
+    """Print the name of a step, its seconds, and the sentences that the block appends."""
+    began, done = time.perf_counter(), list[str]()
+    yield done
+    console.print(f"{name:<12} {time.perf_counter() - began:7.2f} s   {'; '.join(done)}", markup=False)
+
+
 def load_shop(connection: Connection) -> str:
-    """The application's own tables, as it would have them; filled if they are empty."""
+    """Create the application's own tables, and fill them if they are empty."""
     data = resources.files(__package__).joinpath("data")
     with connection.transaction():
         connection.execute(SHOP)
@@ -127,7 +130,7 @@ def _create(connection: Connection, settings: Settings) -> str:
 
 
 def show_answers(console: Console, connection: Connection, recommender: Registered) -> list[dict[str, Any]]:
-    """Similar products and recommendations, each under the SQL that gave it."""
+    """Print similar products and recommendations, each under its SQL."""
     asked = [
         (f"Similar to {_title(connection, product)}", questions.similar(recommender, product, 5))
         for product in PRODUCTS

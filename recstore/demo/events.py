@@ -1,10 +1,9 @@
-"""The demo of background work: a shop's year arrives in a minute, beat has a worker retrain on it, a reader asks all the
-while, and what each publication changed is told. On embedded servers of its own; all that it starts ends with it."""
+"""The demo of background work: a shop's year arrives in a minute, beat has a worker retrain on it, a reader queries
+meanwhile, and the changes of each publication are printed. It has embedded servers of its own, which end with it."""
 
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import datetime
 from threading import Event
 from typing import Any
@@ -14,6 +13,7 @@ from rich.console import Console
 from recstore import embedded
 from recstore.config import Settings
 from recstore.definition import Definition, Hyperparameters, Publication, Schedule, Source, Titles
+from recstore.demo import step
 from recstore.demo.story import Story
 from recstore.demo.traffic import Arrivals, Reader
 from recstore.embedded.configured import celery, celery_environment, celery_worker
@@ -22,16 +22,16 @@ from recstore.operations import jobs, schema
 from recstore.postgres.connection import Connection, connect, plain_errors
 
 HOME = "worker-demo"
-"""Folder of its servers, within that of the others."""
+"""Folder of its servers within the home."""
 
 HISTORY = datetime(2010, 2, 1)
-"""What was before is there when the shop opens."""
+"""Time of the opening: earlier events are there from the beginning."""
 
 TRAININGS = 7.5
-"""How many fit into the replay, about."""
+"""Number of trainings that fit into the replay, about."""
 
 PATIENCE = 120
-"""Seconds without a run after which something must be wrong."""
+"""Seconds without a run after which the demo fails."""
 
 QUERY = """SELECT user_id, product_id AS item_id, count(*) AS value, max(viewed_at) AS last_at
 FROM shop.events
@@ -48,7 +48,7 @@ ORDER BY u.run
 
 
 def run(settings: Settings, console: Console, seconds: float, program: str = "recstore") -> dict[str, Any]:
-    """Runs the demo, whose events arrive within `seconds`, and tells it; `program` is how the reader calls recstore.
+    """Run the demo, whose events arrive within `seconds`, and print it; `program` is how the reader calls recstore.
     Returns the sums. Raises RecstoreError."""
     home, began = settings.home / HOME, time.monotonic()
     log = home / "processes.log"
@@ -60,25 +60,25 @@ def run(settings: Settings, console: Console, seconds: float, program: str = "re
     with embedded.foreground(home, keep) as processes:
         log.unlink(missing_ok=True)
         console.print(f"A year of an online shop in {seconds:g} s; its recommendations follow.\n", style="bold")
-        with _step(console, "start") as told:
+        with step(console, "start") as done:
             server = processes.postgres()
             url = _fresh_database(server, settings)
-            told.append(f"PostgreSQL {server.version} with pgvector, its data in {home}")
+            done.append(f"PostgreSQL {server.version} with pgvector, its data in {home}")
         with connect(url, "recstore:demo") as connection, plain_errors("running the demo", connection):
-            with _step(console, "shop") as told:
+            with step(console, "shop") as done:
                 arrivals = Arrivals()
                 arrivals.open_shop(connection, HISTORY)
-                told.append(f"{arrivals.arrived:,} events of an online shop, all before {HISTORY:%B %Y}")
-            with _step(console, "create") as told:
-                told.append(_create(connection, settings, seconds))
-            with _step(console, "work") as told:
+                done.append(f"{arrivals.arrived:,} events of an online shop, all before {HISTORY:%B %Y}")
+            with step(console, "create") as done:
+                done.append(_create(connection, settings, seconds))
+            with step(console, "work") as done:
                 _start_workers(processes, url)
                 connection.execute("SELECT recstore.request_retrain('retail')")
-                told.append("Redis, a Celery worker, beat; the first training is asked for in SQL")
+                done.append("Redis, a Celery worker, beat; the first training is requested in SQL")
             story = Story(console, connection, arrivals, Reader.of(connection, arrivals))
             _follow(story, processes, url, seconds)
             sums = story.end(time.monotonic() - began)
-    console.print(f"\nAll processes have ended. What they said: {log}\nTo look around:", markup=False)
+    console.print(f"\nAll processes have ended. Their output: {log}\nTo look around:", markup=False)
     for command in "psql", "stop":
         console.print(f"  RECSTORE_HOME={home} {program} {command}", markup=False)
     if story.reader.errors:
@@ -87,14 +87,14 @@ def run(settings: Settings, console: Console, seconds: float, program: str = "re
 
 
 def _follow(story: Story, processes: embedded.Foreground, url: str, seconds: float) -> None:
-    """Tells of each run until all events have arrived and are trained, and a scheduled run found nothing new."""
+    """Print each run until all events have arrived and are trained, and a scheduled run has found nothing new."""
     stop, working = Event(), list[Future[None]]()
     with ThreadPoolExecutor() as threads:
         try:
             for run in _ended(story, processes, working):
                 if run["state"] == "failed":
                     raise RecstoreError(f"Run {run['run']} failed: {run['outcome']}")
-                story.tell(run)
+                story.show(run)
                 if run["state"] == "skipped" and story.complete:
                     break
                 if not working:
@@ -106,12 +106,12 @@ def _follow(story: Story, processes: embedded.Foreground, url: str, seconds: flo
 
 
 def _ended(story: Story, processes: embedded.Foreground, working: list[Future[None]]) -> Iterator[dict[str, Any]]:
-    """The runs, each once it has ended. Raises what ended a process or a thread."""
+    """Yield each run once it has ended. Raises the error that ended a process or a thread."""
     latest, heard = 0, time.monotonic()
     with story.console.status("") as status:
         while time.monotonic() < heard + PATIENCE:
             if not all(child.lives() for child in processes.children):
-                processes.wait()  # raises, with what it said last
+                processes.wait()  # raises, with its last output
             for thread in working:
                 if thread.done():
                     thread.result()
@@ -133,12 +133,12 @@ def _fresh_database(server: embedded.Server, settings: Settings) -> str:
 
 
 def _create(connection: Connection, settings: Settings, seconds: float) -> str:
-    """The recommender, with a schedule that suits the replay."""
+    """Create the recommender, with a schedule that suits the replay."""
     every = next(n for n in (2, 3, 4, 5, 6, 10, 12, 15, 20, 30) if n >= seconds / TRAININGS or n == 30)
     definition = Definition(
         source=Source(query=QUERY),
         titles=Titles(table="shop.products", item="product_id", title="title"),
-        # two cores do all of it: fewer factors than usual, and no index, which so few products hardly need
+        # two cores do everything: fewer factors than usual, and no index, which so few products hardly need
         hyperparameters=Hyperparameters(factors=64),
         publication=Publication(search="exact"),
         schedule=Schedule(cron=f"*/{every} * * * * *"),
@@ -158,10 +158,3 @@ def _start_workers(processes: embedded.Foreground, url: str) -> None:
     )
     processes.start("worker", celery_worker("demo", "train,default", 2), known)
     processes.start("beat", celery("beat"), known)
-
-
-@contextmanager
-def _step(console: Console, name: str) -> Iterator[list[str]]:
-    began, told = time.perf_counter(), list[str]()
-    yield told
-    console.print(f"{name:<12} {time.perf_counter() - began:7.2f} s   {'; '.join(told)}", markup=False)

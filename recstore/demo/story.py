@@ -1,4 +1,5 @@
-"""What the demo of background work tells of each run: what the generation knows, whose lists changed, how reading went."""
+"""The output of the demo of background work for each run: what the generation was trained on, which lists changed, and the
+reads."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -16,10 +17,10 @@ from recstore.demo.traffic import Arrivals, K, Read, Reader
 from recstore.postgres.connection import Connection
 
 CUSTOMER = 42
-"""Whose list is shown."""
+"""Customer whose list is shown."""
 
 WATCHED = 100
-"""Customers whose lists are compared."""
+"""Number of customers whose lists are compared."""
 
 INDENT, WIDTH = 15, 100
 
@@ -29,7 +30,7 @@ ASKED = (
     "SELECT p.title FROM shop.products p JOIN retail.item_vectors v ON v.item_id = p.product_id",
     "WHERE p.title LIKE '%BAG%' ORDER BY v.preference <#> (SELECT retail.user_vector(42)) LIMIT 10;",
 )
-"""What the reader asks, of many customers and products."""
+"""Queries of the reader, for many customers and products."""
 
 LISTS = f"""
 SELECT c.user_id, r.item_id
@@ -41,12 +42,12 @@ ORDER BY c.user_id, r.score DESC, r.item_id
 SEEN = "SELECT i.user_id, i.item_id FROM retail.interactions i WHERE i.user_id = ANY (%s)"
 
 READ, TRAINED = ("prepare", "read", "filter", "weigh"), ("train", "solve users", "vectors")
-"""Stages of a run; the others publish."""
+"""Stages that read, and that train; the others publish."""
 
 
 @dataclass
 class Generation:
-    """What a generation knew, and what it said."""
+    """A generation's training data and lists."""
 
     number: int
     events: int
@@ -58,7 +59,7 @@ class Generation:
 
 @dataclass
 class Story:
-    """Told to a console; remembers the generation before."""
+    """Prints each run, compared with the generation before."""
 
     console: Console
     connection: Connection
@@ -78,27 +79,27 @@ class Story:
 
     @property
     def complete(self) -> bool:
-        """Whether the live generation knows every event there is."""
+        """Whether the live generation was trained on every event."""
         return self.live is not None and self.live.events == len(self.arrivals.lines)
 
     def open(self, since: datetime, seconds: float) -> None:
-        """Before the events arrive."""
+        """Print the heading before the events arrive."""
         self._heading(
-            "Now the rest of the year comes in,",
-            f"from {since:%B} on, within {seconds:g} s. A reader asks all the while:",
+            "Now the rest of the year arrives,",
+            f"from {since:%B} on, within {seconds:g} s. A reader queries meanwhile:",
         )
         for question in ASKED:
             self.console.print(f"  {question}", style="cyan", markup=False)
 
     def now(self) -> str:
-        """A line for the time between."""
+        """Return the status line between two runs."""
         until = self.arrivals.at(self.arrivals.arrived)
         return f"{until:%d %B %Y}: {self.arrivals.arrived:,} events, {len(self.reader.reads):,} reads"
 
-    def tell(self, run: dict[str, Any]) -> None:
-        """Of a run that has ended."""
+    def show(self, run: dict[str, Any]) -> None:
+        """Print a run that has ended."""
         self.runs[run["state"]] += 1
-        why = "asked for in SQL" if "sql" in run["origins"] else "by its schedule"
+        why = "requested in SQL" if "sql" in run["origins"] else "by its schedule"
         if run["state"] != "succeeded":
             self._heading(f"run {run['run']}", f"({why}, {run['seconds']:.1f} s)")
             self._wrapped("", run["outcome"])
@@ -117,7 +118,7 @@ class Story:
         self.listed.update(*self.live.lists.values())
 
     def end(self, seconds: float) -> dict[str, Any]:
-        """The sums, told and returned."""
+        """Print the sums and return them."""
         reads = self.reader.reads
         self._heading("All in all", f"{seconds:.0f} s")
         self._line("runs", f"{self.runs['succeeded']} publications, {self.runs['skipped']} skipped")
@@ -163,7 +164,7 @@ class Story:
         self._line("", ", ".join(counts))
 
     def _lists(self, now: Generation, before: Generation) -> None:
-        """Of the customers that are watched: what stays, what is new, what they bought of it; and one of them in full."""
+        """Print how the watched customers' lists changed, what they bought of them, and one customer's changes in full."""
         former = [(customer, item) for customer, items in before.lists.items() for item in items]
         seen = {(row["user_id"], row["item_id"]) for row in self.connection.execute(SEEN, [self.watched])}
         stay = sum(item in now.lists[customer] for customer, item in former)
@@ -182,14 +183,14 @@ class Story:
         self._products("", "gone", [item for item in was if item not in ours], bought_by_ours)
 
     def _shown(self, words: str) -> None:
-        """The whole list of one customer."""
+        """Print the whole list of one customer."""
         assert self.live
         self._wrapped(
             f"customer {CUSTOMER}", words + "; ".join(self.titles[item] for item in self.live.lists[CUSTOMER])
         )
 
     def _reading(self) -> None:
-        """Since it was last told."""
+        """Print the reads since the last report."""
         reads = self.reader.reads[self.reads :]
         self.reads += len(reads)
         each = ", then ".join(
@@ -214,7 +215,7 @@ class Story:
             self._line("" if place else label, line)
 
     def _products(self, label: str, what: str, items: Sequence[int], bought: Collection[int] = ()) -> None:
-        """As many titles as there is room for."""
+        """Print as many titles as fit."""
         text = f"{what}: "
         for place, item in enumerate(items):
             longer = text + "; " * bool(place) + self.titles[item] + " (bought)" * (item in bought)

@@ -1,6 +1,6 @@
 """The shop of the demo of background work: its dated events, which arrive fast, and the pages that it shows meanwhile.
 
-The application's side alone: its own tables, its own connections, plain SQL on what the recommender publishes.
+It is the application's side alone: its own tables and connections, and plain SQL on the published vectors.
 """
 
 import gzip
@@ -30,10 +30,10 @@ ARRIVE_EVERY = 0.1
 """Seconds between two batches of events."""
 
 PAUSE = 0.005
-"""Seconds from one answer to the next question: the training needs the processors, too."""
+"""Seconds between two queries: the training needs the processors, too."""
 
 K = 10
-"""Products of a list."""
+"""Products in a list."""
 
 RECOMMEND = f"SELECT retail.generation(), r.item_id FROM retail.recommend(%s, {K}) r"  # noqa: S608
 SIMILAR = f"SELECT retail.generation(), r.item_id FROM retail.similar_items(%s, {K}) r"  # noqa: S608
@@ -50,7 +50,7 @@ SEARCHED = ("%BAG%", "%CAKE%", "%HEART%", "%CHRISTMAS%")
 
 
 class Arrivals:
-    """The events in order of time: lines of CSV, which begin with it."""
+    """The events as lines of CSV, which begin with their time, in its order."""
 
     def __init__(self) -> None:
         _, *self.lines = _data("online_retail_2010_events.csv.gz").splitlines(keepends=True)
@@ -58,7 +58,7 @@ class Arrivals:
         self.arrived = 0
 
     def open_shop(self, connection: Connection, until: datetime) -> None:
-        """Makes the application's tables, with the events before `until`."""
+        """Create the application's tables, with the events before `until`."""
         connection.execute(SHOP)
         with connection.cursor().copy("COPY shop.products FROM STDIN (FORMAT csv, HEADER)") as copy:
             copy.write(_data("online_retail_2010.resources.csv.gz"))
@@ -66,26 +66,26 @@ class Arrivals:
         connection.execute("ANALYZE shop.products, shop.events")
 
     def replay(self, url: str, since: datetime, seconds: float, stop: Event) -> None:
-        """Lets the later events come in, all of them in so many seconds, at the pace of their dates."""
-        began, all_of_it = time.monotonic(), self.at(len(self.lines)) + timedelta(seconds=1) - since
+        """Insert the later events within so many seconds, at the pace of their dates."""
+        began, duration = time.monotonic(), self.at(len(self.lines)) + timedelta(seconds=1) - since
         with connect(url, "shop: events") as connection:
             while self.arrived < len(self.lines) and not stop.wait(ARRIVE_EVERY):
-                self._arrive(connection, since + min(1, (time.monotonic() - began) / seconds) * all_of_it)
+                self._arrive(connection, since + min(1, (time.monotonic() - began) / seconds) * duration)
 
     def at(self, count: int) -> datetime:
-        """When the last of the first `count` events was."""
+        """Return the time of the last of the first `count` events."""
         return datetime.fromisoformat(self.lines[count - 1][:19].decode())
 
     def _arrive(self, connection: Connection, until: datetime) -> None:
-        there = bisect_left(self.lines, str(until).encode())
+        end = bisect_left(self.lines, str(until).encode())
         with connection.cursor().copy("COPY shop.events FROM STDIN (FORMAT csv)") as copy:
-            copy.write(b"".join(self.lines[self.arrived : there]))
-        self.arrived = there
+            copy.write(b"".join(self.lines[self.arrived : end]))
+        self.arrived = end
 
 
 @dataclass(frozen=True)
 class Read:
-    """A list that somebody asked for."""
+    """One query for a list."""
 
     milliseconds: float
     generation: int | None
@@ -94,10 +94,10 @@ class Read:
 
 @dataclass
 class Reader:
-    """The shop's pages: recommendations, similar products and a customer's searches, one after the other until the end."""
+    """Queries the shop's pages until the end: recommendations, similar products, and a customer's searches."""
 
     customers: list[int]
-    """Who may come; whoever the live generation does not know gets popular products."""
+    """Customers who may come; those missing in the live generation get popular products."""
 
     products: list[int]
     reads: list[Read] = field(default_factory=list)
@@ -105,7 +105,7 @@ class Reader:
 
     @classmethod
     def of(cls, connection: Connection, arrivals: Arrivals) -> "Reader":
-        """Of all customers that ever come, and the products that have similar ones from the beginning."""
+        """Return a reader for all customers, and for the products that have similar ones from the beginning."""
         known = "SELECT product_id FROM shop.events GROUP BY product_id HAVING count(DISTINCT user_id) >= 3 ORDER BY 1"
         return cls(arrivals.customers, [row["product_id"] for row in connection.execute(known)])
 

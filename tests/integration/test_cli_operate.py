@@ -102,8 +102,8 @@ def test_a_schedule_that_is_late_and_a_dispatcher_that_is_gone(recstore: Command
         connection.execute("INSERT INTO recstore_private.dispatches VALUES ('lathe', now() - interval '3 h')")
     out = recstore("status").out
     assert re.search(r"\(Europe/Madrid\), due now \(since \w{3} \d\d \w{3} \d\d:\d[05] CES?T\)", out)
-    assert "Nobody has looked for due work for 3 h (the last was lathe): no worker or no beat seems to be up" in out
-    assert "Nobody has looked" in recstore("request retrain retail").err
+    assert "No worker has dispatched work for 3 h (the last was lathe)" in out
+    assert "No worker has dispatched" in recstore("request retrain retail").err
     look(shop, "UPDATE recstore_private.dispatches SET dispatched_at = now() RETURNING host")
     assert recstore("request retrain retail").err == ""
 

@@ -14,7 +14,7 @@ from conftest import Database, drop_database, superuser
 from support_mistakes import Shop, sentence_of, trained_shop
 
 from recstore import registry, runs
-from recstore.background.broker import queue_lengths
+from recstore.background.messages import queue_lengths
 from recstore.definition import Titles
 from recstore.errors import BrokerUnreachable
 from recstore.sql.schema_revision import head
