@@ -1,2 +1,1 @@
-"""Alembic migrations of recstore's own schemas; the SQL of each is frozen in `sql/`. Nothing here imports recstore's code
-but `env`, which reads the table definitions to compare them."""
+"""Alembic migrations of recstore's own schemas. Their SQL is frozen in `sql/`; they import nothing of recstore's code."""

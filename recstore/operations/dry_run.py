@@ -1,32 +1,102 @@
-"""What a change would do, as SQL, and nothing of it done: for each change of recommenders and of recstore's own schema.
+"""Dry runs: return what a change would execute, as SQL that is ready to run, and leave the database as it was.
 
-Every function returns statements in the order in which they would be executed, with BEGIN and COMMIT where several belong
-together; a line that begins with -- is a remark. Nobody waits for any of this, and nothing is changed (see `rehearsal`). Raises
-what the change itself would raise, as far as it can be known. Not shown is what a run writes about itself in recstore.runs.
+The code of the change itself runs in a transaction that is rolled back, on a stand-in for the connection that records its
+statements. What is removed is listed and not executed: that would lock out readers, and can take long. Statements come in the
+order of execution, with BEGIN and COMMIT; a line that begins with -- is a remark. What a run writes about itself is not shown.
 """
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import psycopg
 from psycopg import errors as pg
+from psycopg import sql
 
 from recstore import registry
 from recstore.config import Settings
 from recstore.definition import Definition
 from recstore.operations import schema
-from recstore.operations.rehearsal import Rehearsal, rehearsing
 from recstore.postgres.connection import Connection, plain_errors
 from recstore.publication import flipping, generations
 from recstore.runs import lock_keys
 from recstore.sql import queries, schema_revision
-from recstore.sql.objects import OUTER_VIEWS, Registered
+from recstore.sql.objects import Registered
 
 Statements = list[str]
 
+LOCK_TIMEOUT = 500
+"""Milliseconds to wait for a lock, where the change itself sets no limit."""
+
+SEQUENCES = ("recommenders_id_seq", "generations_generation_seq", "flips_flip_seq")
+
+_READ = re.compile(r"SELECT|SHOW|EXPLAIN")
+"""Command tags of statements that change nothing."""
+
+_REMOVAL = re.compile(r"(?:\s|--[^\n]*\n)*(?:DELETE |DROP (?:TABLE|SCHEMA) |ALTER TABLE \S+ DETACH )")
+
+
+class Recorder:
+    """Take the place of a `Connection`: execute statements, and record those that change something."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.statements: Statements = []
+        self._depth = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.connection, name)
+
+    @contextmanager
+    def transaction(self, *, force_rollback: bool = False) -> Iterator[None]:
+        """Open a savepoint, recorded as a transaction if it is the outermost; forget what is rolled back."""
+        begun = len(self.statements)
+        self._depth += 1
+        try:
+            with self.connection.transaction(force_rollback=force_rollback):
+                yield
+        except BaseException:
+            del self.statements[begun:]
+            raise
+        finally:
+            self._depth -= 1
+        if force_rollback:
+            del self.statements[begun:]
+        elif self._depth == 0 and len(self.statements) > begun:
+            self.statements[begun:] = ["BEGIN;", *self.statements[begun:], "COMMIT;"]
+
+    def execute(self, query: str | sql.Composable, params: Any = None, **options: Any) -> Any:
+        """Execute a statement unless it removes something. Raises what the server raises."""
+        text = query if isinstance(query, str) else query.as_string(self.connection)
+        if _REMOVAL.match(text):
+            cursor = self.connection.cursor()
+        else:
+            cursor = self.connection.execute(text, params, **options)
+            if _READ.match(cursor.statusmessage or "") or text.startswith("SET TRANSACTION"):
+                return cursor
+        plain = text if params is None else psycopg.ClientCursor(self.connection).mogrify(text, params)
+        self.statements.append(plain.strip().removesuffix(";") + ";")
+        return cursor
+
+
+@contextmanager
+def rehearsing(connection: Connection) -> Iterator[tuple[Connection, Statements]]:
+    """Yield a stand-in for the connection and the list that its statements go to; nothing done on it lasts."""
+    with connection.transaction(force_rollback=True):
+        connection.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT}")
+        for sequence in SEQUENCES:  # a sequence that was altered in this transaction is rolled back with it
+            connection.execute(f"ALTER SEQUENCE recstore_private.{sequence} INCREMENT BY 1")
+        recorder = Recorder(connection)
+        yield cast(Connection, recorder), recorder.statements
+
 
 def create(connection: Connection, settings: Settings, name: str, definition: Definition) -> Statements:
-    """Of making a recommender with its first, empty generation."""
-    with rehearsing(connection) as (stand_in, noted):
+    """Return the SQL that makes a recommender with its first, empty generation."""
+    with rehearsing(connection) as (stand_in, statements):
         recommender = registry.create(stand_in, name, definition)
         generations.attach(stand_in, _once(settings), recommender)
-        return noted.statements
+        return statements
 
 
 def alter(
@@ -37,32 +107,23 @@ def alter(
     *,
     readers_may_fail: bool = False,
 ) -> Statements:
-    """Of storing another definition; of a resize before that, where it has more factors than there is room for."""
+    """Return the SQL that stores another definition, after a resize if it has more factors than there is room for."""
+    settings = _once(settings)
     factors = definition.hyperparameters.factors or 0
-    with rehearsing(connection) as (stand_in, noted):
+    with rehearsing(connection) as (stand_in, statements):
         if factors > recommender.dimensions:
             registry.check_definition(stand_in, recommender, definition)
-            recommender = _resize(stand_in, noted, settings, recommender, factors)
-        registry.alter(stand_in, _once(settings), recommender, definition, readers_may_fail=readers_may_fail)
-        return noted.statements
-
-
-def resize(connection: Connection, settings: Settings, recommender: Registered, factors: int) -> Statements:
-    """Of making room for more factors than the dimensions fixed at creation. Raises ResizeUnfinished."""
-    with rehearsing(connection) as (stand_in, noted):
-        _resize(stand_in, noted, settings, recommender, factors)
-        return noted.statements
+            recommender = _resize(stand_in, statements, settings, recommender, factors)
+        registry.alter(stand_in, settings, recommender, definition, readers_may_fail=readers_may_fail)
+        return statements
 
 
 def _resize(
-    stand_in: Connection, noted: Rehearsal, settings: Settings, recommender: Registered, factors: int
+    stand_in: Connection, statements: Statements, settings: Settings, recommender: Registered, factors: int
 ) -> Registered:
-    settings = _once(settings)
     _clean(stand_in, recommender)
-    _prune(stand_in, noted, settings, recommender, recommender.definition.publication.keep)
+    _prune(stand_in, statements, settings, recommender, recommender.definition.publication.keep)
     vector_type, dimensions = registry.storage_for(recommender.definition, factors, fixed=False)
-    for name in OUTER_VIEWS if vector_type != recommender.vector_type else ():
-        noted.expect_unfit(recommender.relation(name))
     generations.resize(stand_in, settings, recommender, vector_type, dimensions)
     resized = registry.get(stand_in, recommender.name)
     generations.next_of(stand_in, settings, resized)
@@ -70,68 +131,71 @@ def _resize(
 
 
 def drop(connection: Connection, settings: Settings, recommender: Registered, *, cascade: bool = False) -> Statements:
-    """Of removing a recommender. Raises DependentObjects as the removal would."""
-    with rehearsing(connection) as (stand_in, noted):
-        registry.drop(stand_in, _once(settings), recommender, cascade=cascade)
-        return _running(connection, recommender) + noted.statements
+    """Return the SQL that removes a recommender, with a remark for each object outside that goes along."""
+    with rehearsing(connection) as (stand_in, statements):
+        along = registry.drop(stand_in, _once(settings), recommender, cascade=cascade)
+        return [*_running(connection, recommender), *(f"-- drops {what} too" for what in along), *statements]
 
 
 def grant_reader(connection: Connection, recommender: Registered, role: str, *, people: bool = False) -> Statements:
-    """Of letting a role read."""
+    """Return the SQL that lets a role read."""
     with rehearsing(connection) as (stand_in, _):
         return registry.grant_reader(stand_in, recommender, role, people=people)
 
 
 def roll_back(connection: Connection, recommender: Registered, to: int | None = None) -> Statements:
-    """Of making an earlier generation live again."""
-    with rehearsing(connection) as (stand_in, noted), plain_errors(f"rolling back {recommender.name!r}"):
+    """Return the SQL that makes an earlier generation live again."""
+    with rehearsing(connection) as (stand_in, statements), plain_errors(f"rolling back {recommender.name!r}"):
         flipping.roll_back(stand_in, recommender, to)
-        return noted.statements
+        return statements
 
 
 def publish(connection: Connection, settings: Settings, recommender: Registered, *, now: bool = False) -> Statements:
-    """Of making the generation live that is ready, of attaching the next and removing old ones; only remarks where sessions
-    hold it up and `now` is not said."""
+    """Return the SQL that makes the ready generation live, attaches the next and removes old ones.
+
+    Without `now`, only remarks if sessions hold it up.
+    """
     settings = _once(settings)
-    with rehearsing(connection) as (stand_in, noted), plain_errors(f"publishing {recommender.name!r}"):
+    with rehearsing(connection) as (stand_in, statements), plain_errors(f"publishing {recommender.name!r}"):
         generation = flipping.ready_generation(stand_in, recommender)
         waits = [f"-- generation {generation} waits for {who}" for who in flipping.look_again(stand_in, recommender)]
         if waits and not now:
             return waits
         flipping.flip(stand_in, recommender, generation, "publish", None)
         generations.next_of(stand_in, settings, recommender)
-        _prune(stand_in, noted, settings, recommender, recommender.definition.publication.keep)
-        return _running(connection, recommender) + waits + noted.statements
+        _prune(stand_in, statements, settings, recommender, recommender.definition.publication.keep)
+        return _running(connection, recommender) + waits + statements
 
 
 def prune(connection: Connection, settings: Settings, recommender: Registered, keep: int | None = None) -> Statements:
-    """Of removing old generations, with a remark for each that stays for now."""
+    """Return the SQL that removes old generations, with a remark for each that stays for now."""
     keep = keep or recommender.definition.publication.keep
     running = _running(connection, recommender)
-    with rehearsing(connection) as (stand_in, noted), plain_errors(f"pruning {recommender.name!r}"):
+    with rehearsing(connection) as (stand_in, statements), plain_errors(f"pruning {recommender.name!r}"):
         if not running:
             _clean(stand_in, recommender)
-        _prune(stand_in, noted, _once(settings), recommender, keep)
-        return running + noted.statements
+        _prune(stand_in, statements, _once(settings), recommender, keep)
+        return running + statements
 
 
 def _clean(stand_in: Connection, recommender: Registered) -> None:
-    """As a run begins: what dead runs left half built is removed with what is old."""
     for row in generations.all_of(stand_in, recommender):
         if row["state"] == "building":
             generations.mark_pruning(stand_in, recommender, row["generation"], f"run {row['run']} did not finish it")
 
 
-def _prune(stand_in: Connection, noted: Rehearsal, settings: Settings, recommender: Registered, keep: int) -> None:
+def _prune(
+    stand_in: Connection, statements: Statements, settings: Settings, recommender: Registered, keep: int
+) -> None:
     done = generations.prune(stand_in, settings, recommender, keep, 0)
     for generation, blockers in done.postponed.items():
-        noted.note(f"-- generation {generation} stays until {'; '.join(map(str, blockers))} has ended")
+        statements.append(f"-- generation {generation} stays until {'; '.join(map(str, blockers))} has ended")
     for generation, seconds in done.retained.items():
-        noted.note(f"-- generation {generation} stays {seconds:.0f} s more (RECSTORE_RETENTION)")
+        statements.append(f"-- generation {generation} stays {seconds:.0f} s more (RECSTORE_RETENTION)")
 
 
 def upgrade(connection: Connection, settings: Settings) -> Statements:
-    """Of bringing the database to this version: the migrations, then each recommender's functions and views."""
+    """Return the SQL that brings the database to this version: the migrations, then each recommender's objects."""
     with plain_errors("upgrading", connection):
         statements = []
         if connection.execute(queries.query("vector_extension")).fetchone() is None:
@@ -143,26 +207,26 @@ def upgrade(connection: Connection, settings: Settings) -> Statements:
         except pg.UndefinedColumn:
             return [*statements, "-- then the functions and views of each recommender, where this version's differ"]
         for recommender in recommenders:
-            with rehearsing(connection) as (stand_in, noted):
+            with rehearsing(connection) as (stand_in, changes):
                 schema.upgrade_objects(stand_in, _once(settings), recommender)
-                statements += noted.statements
+                statements += changes
         return statements
 
 
 def downgrade(connection: Connection, revision: str) -> Statements:
-    """Of going back to an earlier revision of recstore's own schema."""
+    """Return the SQL that goes back to an earlier revision of recstore's own schema."""
     with plain_errors("downgrading", connection):
         script = schema.statements(connection, revision, down=True)
         return [script] if script else []
 
 
 def _once(settings: Settings) -> Settings:
-    """Who holds a lock is told at once."""
+    """Report who holds a lock after one attempt."""
     return settings.model_copy(update={"lock_attempts": 1})
 
 
 def _running(connection: Connection, recommender: Registered) -> Statements:
-    """A remark where a run is in progress, which would refuse the change for now."""
+    """Return a remark if a run is in progress, which would refuse the change for now."""
     holder = connection.execute(queries.query("lock_holder"), lock_keys(recommender)).fetchone()
     if holder is None:
         return []

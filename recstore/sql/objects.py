@@ -252,8 +252,7 @@ def replace(connection: Connection, recommender: Registered, rendered: dict[str,
 
 def _present(connection: Connection, recommender: Registered) -> set[str]:
     found = connection.execute(queries.query("installed_objects"), {"quoted": recommender.schema}).fetchall()
-    noted: frozenset[str] = getattr(connection, "dropped", frozenset())  # what a dry run has dropped in words alone
-    return {row["name"] for row in found} - noted
+    return {row["name"] for row in found}
 
 
 def missing(connection: Connection, recommender: Registered) -> list[str]:

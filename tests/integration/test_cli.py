@@ -255,10 +255,10 @@ def test_a_source_that_was_dropped_and_made_again(shop: Database, recstore: Comm
     )
     assert "lacks the view interactions" in recstore("db check").err
     upgraded = recstore("db upgrade")
-    assert (upgraded.code, "is gone and can not be made anew" in upgraded.out) == (1, True)
+    assert (upgraded.code, "cannot be recreated" in upgraded.out) == (1, True)
     assert "Not everything of retail could be made anew" in upgraded.err
     application.execute("ALTER TABLE shop.kept RENAME TO views; GRANT SELECT ON shop.views TO worker")
-    assert "made the view interactions anew" in recstore("db upgrade").out
+    assert "recreated the view interactions" in recstore("db upgrade").out
     assert recstore("db check").code == 0
     assert len(application.execute("SELECT * FROM retail.recommend(1, 3)").fetchall()) == 3
     application.execute("DROP TABLE shop.views CASCADE")

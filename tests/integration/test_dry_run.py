@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from conftest import Command, Database, drop_database, make_database, superuser
@@ -9,7 +10,7 @@ from support import Generations, look, states
 
 from recstore import registry
 from recstore.embedded import Server
-from recstore.operations.rehearsal import Rehearsal
+from recstore.operations.dry_run import Recorder
 from recstore.runs import take_lock
 
 CREATE = "create retail --table shop.views --item product_id --value view_count --factors 16 --search exact"
@@ -141,15 +142,16 @@ def test_nobody_waits_for_a_dry_run_and_what_would_hold_it_up_is_said(
         " JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_stat_activity a ON a.pid = l.pid"
         " WHERE n.nspname IN ('retail', 'shop') AND l.mode <> 'AccessShareLock' AND a.backend_type = 'client backend'"
     )
-    note, seen = Rehearsal.note, []
+    execute, seen = Recorder.execute, []
 
-    def noted(self: Rehearsal, text: str) -> None:
-        note(self, text)
+    def executed(self: Recorder, *arguments: Any) -> Any:
+        cursor = execute(self, *arguments)
         seen.append(look(shop, strong))
+        return cursor
 
     with monkeypatch.context() as patched:
-        patched.setattr(Rehearsal, "note", noted)
-        for line in ("drop retail", "alter retail --alpha 3", "rollback retail --to 2", "prune retail --keep 1 --yes"):
+        patched.setattr(Recorder, "execute", executed)
+        for line in ("drop retail", "rollback retail --to 2", "prune retail --keep 1 --yes"):
             assert recstore(line + " --dry-run").out.startswith("BEGIN;")
     assert len(seen) > 12
     assert not any(seen)
@@ -175,8 +177,8 @@ def test_nobody_waits_for_a_dry_run_and_what_would_hold_it_up_is_said(
 
 def test_who_holds_a_lock_is_told_at_once(recstore: Command, shop: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     recstore(CREATE)
-    with shop.connect() as other, monkeypatch.context() as patched:
-        patched.setattr("recstore.operations.rehearsal.LOCK_TIMEOUT", 10)
+    monkeypatch.setenv("RECSTORE_LOCK_TIMEOUT", "0.01")
+    with shop.connect() as other:
         other.execute("BEGIN; SELECT FROM recstore_private.recommenders FOR UPDATE")
         assert "in 1 attempts" in recstore("alter retail --alpha 3 --dry-run").err
 

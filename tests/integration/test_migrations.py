@@ -8,8 +8,9 @@ from threading import Barrier, Event
 from typing import Any
 
 import pytest
+import schema_dump
 from alembic.script import ScriptDirectory
-from conftest import Database, drop_database, superuser
+from conftest import VERSION, Database, drop_database, superuser
 from recstore.migrations import frozen
 from support_sql import column, rows, value
 
@@ -111,6 +112,8 @@ def test_down_is_refused_while_there_are_recommenders(shop: Database) -> None:
 
 RUNS, GENERATIONS = "ALTER TABLE recstore_private.runs", "ALTER TABLE recstore_private.generations"
 RECOMMENDERS, POINTERS = "ALTER TABLE recstore_private.recommenders", "ALTER TABLE recstore_private.pointers"
+VIEW = "CREATE OR REPLACE VIEW recstore.dispatches AS SELECT d.host, d.dispatched_at,"
+OF_VIEW = "FROM recstore_private.dispatches d"
 DRIFT = {
     f"{RUNS} ADD COLUMN more integer": f"{RUNS} DROP COLUMN more",
     f"{GENERATIONS} DROP COLUMN barrier": f"{GENERATIONS} ADD COLUMN barrier text",
@@ -124,6 +127,9 @@ DRIFT = {
     " (recommender_id, run)",
     f"{RUNS} ALTER started_at DROP DEFAULT": f"{RUNS} ALTER started_at SET DEFAULT now()",
     "CREATE TABLE recstore_private.more (id integer)": "DROP TABLE recstore_private.more",
+    f"{VIEW} now() - d.dispatched_at AS age {OF_VIEW}": f"{VIEW} clock_timestamp() - d.dispatched_at AS age {OF_VIEW}",
+    "ALTER FUNCTION recstore.request_lists STABLE": "ALTER FUNCTION recstore.request_lists VOLATILE",
+    "ALTER FUNCTION recstore.request_lists RENAME TO ask": "ALTER FUNCTION recstore.ask RENAME TO request_lists",
 }
 """A change by hand -> what takes it back."""
 
@@ -133,6 +139,11 @@ def test_the_revision_needed_is_alembic_s_head() -> None:
     script = ScriptDirectory.from_config(schema._config())
     assert schema_revision.head() == script.get_current_head()
     assert schema_revision.known() == sorted(revision.revision for revision in script.walk_revisions())
+
+
+@pytest.mark.skipif(VERSION != schema_dump.VERSION, reason="other versions write a dump differently")
+def test_the_migrations_make_the_golden_schema(shop: Database) -> None:
+    assert schema_dump.dump(shop.url) == schema_dump.GOLDEN.read_text(), "Review the difference, then run: make schema"
 
 
 def test_check_finds_what_was_changed_by_hand(shop: Database) -> None:

@@ -22,7 +22,7 @@ from recstore.errors import (
     UnsupportedValueType,
 )
 from recstore.model.interactions import NO_TIME, Interactions, SourceReport
-from recstore.operations.rehearsal import rehearsing
+from recstore.operations.dry_run import rehearsing
 from recstore.postgres.connection import Connection
 from recstore.source import inspection, pulling
 from recstore.types import IdType
