@@ -1,23 +1,44 @@
-"""The demo as a newcomer runs it: twice, from a folder of its own, and every SQL it prints gives what it printed."""
+"""The demo as a newcomer runs it: twice, from a folder of its own, and every SQL it prints gives the rows it printed."""
 
 import json
 import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
+import pytest
 
-def test_the_demo_runs_twice_and_its_sql_is_ready_to_paste(tmp_path: Path) -> None:
+from recstore import cli, demo
+from recstore.definition import Definition, Hyperparameters
+
+
+@pytest.mark.parametrize("commands", [False, pytest.param(True, marks=pytest.mark.campaign)])
+def test_the_demo_runs_twice_and_its_sql_is_ready_to_paste(
+    commands: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """By the commands, or in this process with few factors; psql is a command in either case."""
     folder = tmp_path / "a folder"
     folder.mkdir()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RECSTORE_")}
+    monkeypatch.chdir(folder)
+    for name in os.environ:
+        if name.startswith("RECSTORE_") and (commands or name != "RECSTORE_CALIBRATION_QUESTIONS"):
+            monkeypatch.delenv(name)
+    few = Hyperparameters(factors=8, iterations=2)
+    monkeypatch.setattr(demo, "Definition", partial(Definition, hyperparameters=few))
 
-    def recstore(*arguments: str) -> str:
-        command = [sys.executable, "-m", "recstore", *arguments]
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    def command(*arguments: str) -> str:
+        done = subprocess.run([sys.executable, "-m", "recstore", *arguments], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    def recstore(*arguments: str) -> str:
+        if commands:
+            return command(*arguments)
+        capfd.readouterr()
+        assert cli.run([*arguments]) == 0
+        return capfd.readouterr().out
 
     try:
         first, second = json.loads(recstore("demo", "--json")), recstore("demo")
@@ -28,7 +49,7 @@ def test_the_demo_runs_twice_and_its_sql_is_ready_to_paste(tmp_path: Path) -> No
         statements = re.findall(r"^SELECT .*?;$", second, re.DOTALL | re.MULTILINE)
         assert statements == [answer["sql"] for answer in first["answers"]]
         script = [word for statement in statements for word in ("-c", statement, "-c", "\\echo --")]
-        answers = recstore("psql", "-At", *script).split("--\n")
+        answers = command("psql", "-At", *script).split("--\n")
         for statement, answer in zip(statements, answers, strict=False):
             printed = second.partition(statement + "\n")[2].partition("\n\n")[0].splitlines()
             pasted = answer.splitlines()
@@ -36,5 +57,5 @@ def test_the_demo_runs_twice_and_its_sql_is_ready_to_paste(tmp_path: Path) -> No
             assert len(pasted) == 5
     finally:
         recstore("stop")
-    assert recstore("psql", "-At", "-c", "SELECT count(*) FROM retail.item_vectors") == "4006\n"
+    assert command("psql", "-At", "-c", "SELECT count(*) FROM retail.item_vectors") == "4006\n"
     recstore("stop")

@@ -1,5 +1,4 @@
-"""The package as it is published: a wheel, in an empty environment that holds its locked dependencies, outside the
-checkout, does the main job; and nothing else lands in site-packages."""
+"""The package as it is published: a wheel, installed outside the checkout, does the main job; and it installs nothing else."""
 
 import os
 import subprocess
@@ -37,28 +36,6 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("*.whl"))
 
 
-def run_a_worker(celery: Path, ask: list[object], database: Database, folder: Path) -> None:
-    """A worker of the installed package serves a request."""
-    with temporary_broker() as broker:
-        servers = {
-            "RECSTORE_DATABASE_URL": database.url,
-            "RECSTORE_BROKER_URL": broker.url,
-            "RECSTORE_METRICS_PORT": "0",
-        }
-        worker = subprocess.Popen(
-            [celery, "-A", "recstore.worker", "worker", "--concurrency", "1"],
-            cwd=folder,
-            env=dict(os.environ) | servers,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            run(*ask, "request", "reindex", "retail", "--wait", "--timeout", "60", cwd=folder)
-        finally:
-            worker.terminate()
-            assert worker.wait(60) == 0
-
-
 def test_only_the_package_is_in_the_wheel(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {"recstore", "recstore-0.1.0.dist-info"}
@@ -75,14 +52,28 @@ def test_only_the_package_is_in_the_wheel(wheel: Path) -> None:
         assert needed in names
 
 
-def test_an_installed_wheel_does_the_main_job(wheel: Path, tmp_path: Path, empty: Database) -> None:
+MAIN_JOB = """
+import sys
+from recstore import cli
+for line in sys.stdin.read().splitlines():
+    assert cli.run([*sys.argv[1:], *line.split()]) == 0, line
+"""
+"""Runs command lines of the installed package, one after the other, in one process."""
+
+
+@pytest.mark.parametrize("packages", ["at hand", pytest.param("locked", marks=pytest.mark.campaign)])
+def test_an_installed_wheel_does_the_main_job(packages: str, wheel: Path, tmp_path: Path, empty: Database) -> None:
+    """On the packages of this environment, or on the locked ones of an installation without extras."""
     run(sys.executable, "-m", "venv", "--without-pip", "env", cwd=tmp_path)
-    # by uv, which is quicker; `make` itself installs by plain pip
-    install = [sys.executable, "-m", "uv", "pip", "install", "-q", "--python", "env/bin/python"]
-    run(*install, "--require-hashes", "-r", ROOT / "requirements/core.txt", cwd=tmp_path)
+    python, recstore = tmp_path / "env/bin/python", tmp_path / "env/bin/recstore"
+    install = [sys.executable, "-m", "uv", "pip", "install", "-q", "--python", python]
+    if packages == "locked":
+        run(*install, "--require-hashes", "-r", ROOT / "requirements/core.txt", cwd=tmp_path)
+    else:
+        (site,) = tmp_path.glob("env/lib/python*/site-packages")
+        (site / "at_hand.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")) + "\n")
     run(*install, "--no-deps", wheel, cwd=tmp_path)
-    recstore = tmp_path / "env/bin/recstore"
-    where = run(tmp_path / "env/bin/python", "-c", "import recstore; print(recstore.__file__)", cwd=tmp_path)
+    where = run(python, "-c", "import recstore; print(recstore.__file__)", cwd=tmp_path)
     assert where.startswith(str(tmp_path))
     application = empty.connect("application")
     application.execute(
@@ -90,16 +81,32 @@ def test_an_installed_wheel_does_the_main_job(wheel: Path, tmp_path: Path, empty
         " FROM generate_series(1, 60) u, generate_series(1, 8) n;"
         " GRANT USAGE ON SCHEMA shop TO worker; GRANT SELECT ON shop.views TO worker"
     )
-    ask = [recstore, "--database", empty.url]
-    run(*ask, "db", "upgrade", cwd=tmp_path)
-    run(*ask, "db", "check", cwd=tmp_path)
-    run(*ask, "create", "retail", "--table", "shop.views", "--value", "value", "--factors", "8", cwd=tmp_path)
-    run(*ask, "retrain", "retail", cwd=tmp_path)
-    assert "trained" in run(*ask, "recommend", "retail", "1", "-k", "3", cwd=tmp_path)
-    run_a_worker(tmp_path / "env/bin/celery", ask, empty, tmp_path)
-    run(*ask, "drop", "retail", "--yes", cwd=tmp_path)
-    run(*ask, "db", "downgrade", "base", "--yes", cwd=tmp_path)
-    # the core installs without the embedded servers, and says so when they are asked for
-    started = subprocess.run([recstore, "start"], cwd=tmp_path, capture_output=True, text=True)
-    assert started.returncode == 1
-    assert "pip install 'recstore[embedded]'" in started.stderr
+
+    def job(*lines: str) -> str:
+        command = [python, "-c", MAIN_JOB, "--database", empty.url]
+        done = subprocess.run(command, cwd=tmp_path, input="\n".join(lines), capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run(recstore, "--database", empty.url, "db", "upgrade", cwd=tmp_path)
+    create = "create retail --table shop.views --value value --factors 8"
+    assert "trained" in job("db check", create, "retrain retail", "recommend retail 1 -k 3")
+    with temporary_broker() as broker:
+        servers = {"DATABASE_URL": empty.url, "BROKER_URL": broker.url, "METRICS_PORT": "0"}
+        worker = subprocess.Popen(
+            [python, "-W", "ignore", "-m", "celery", "-A", "recstore.worker", "worker", "--concurrency", "1"],
+            cwd=tmp_path,
+            env=dict(os.environ) | {f"RECSTORE_{name}": value for name, value in servers.items()},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            job("request reindex retail --wait --timeout 60")
+        finally:
+            worker.terminate()
+            assert worker.wait(60) == 0
+    job("drop retail --yes", "db downgrade base --yes")
+    if packages == "locked":  # without the embedded servers
+        started = subprocess.run([recstore, "start"], cwd=tmp_path, capture_output=True, text=True)
+        assert started.returncode == 1
+        assert "pip install 'recstore[embedded]'" in started.stderr

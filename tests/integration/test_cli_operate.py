@@ -58,7 +58,7 @@ def test_where_there_is_nothing_yet(recstore: Command) -> None:
     answers = {line: recstore(line) for line in ("status", "runs", "requests", "requests --open", "logs")}
     assert {answer.code for answer in answers.values()} == {0}
     assert answers["status"].out.startswith("There is no recommender yet. Make one with: recstore create")
-    assert "no worker or no beat is up. Start them with: recstore up" in answers["status"].out
+    assert "no worker or no beat is running" in answers["status"].out
     assert answers["runs"].out == "There is no run yet.\n"
     assert answers["requests"].out == "Nothing was asked of the workers yet.\n"
     assert answers["requests --open"].out == "Nothing is asked for.\n"

@@ -1,5 +1,5 @@
-"""Real workers: the command `celery -A recstore.worker worker` on an embedded broker, with a hook that stops a run where a
-test wants it. A hook is a file's name: `train` stops at the end of that stage, `in train` within it, until the file goes.
+"""Real workers: the command `celery -A recstore.worker worker` on an embedded broker, with a hook that holds a run where a
+test needs it. A hook is a file's name: `train` holds at the end of that stage, `in train` within it, until the file is removed.
 """
 
 import os
@@ -8,14 +8,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import Database
-from support import look, until
+from conftest import Database, drop_database, make_database
+from support import look, states, until
 
-from recstore.embedded import Broker, temporary_broker
+from recstore.embedded import Broker, Server, temporary_broker
 
 HERE = Path(__file__).parent
 
@@ -28,37 +30,48 @@ class Process:
     log: Path
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def says(self, text: str) -> None:
-        """Waits until the log has this text."""
+    def logs(self, text: str) -> None:
+        """Wait until the log has this text."""
 
         def found() -> bool:
-            assert self.popen.poll() is None or text in self.said, self.said
-            return text in self.said
+            assert self.popen.poll() is None or text in self.output, self.output
+            return text in self.output
 
         until(found, 60)
 
     def signal(self, number: int) -> None:
-        """To every process of it, as `kill -9 -PGID` or a stopped container would be."""
+        """Send a signal to every process of it, as `kill -9 -PGID` or the end of a container does."""
         os.killpg(self.popen.pid, number)
 
-    def stop(self) -> int:
-        """A warm stop: SIGTERM to the main process, which finishes what it does."""
-        self.popen.send_signal(signal.SIGTERM)
-        return self.popen.wait(60)
+    def kill(self) -> None:
+        if self.popen.poll() is None:
+            self.signal(signal.SIGCONT)
+            self.signal(signal.SIGKILL)
+        self.popen.wait()
 
 
 @dataclass
 class Workers:
-    """Starts workers and beats on one database and broker."""
+    """Starts workers and beats on one database and broker, and queries what became of it."""
 
     database: Database
     broker: Broker
     folder: Path
     settings: dict[str, object] = field(default_factory=dict)
     started: list[Process] = field(default_factory=list)
+    since: tuple[int, int] = (0, 0)
+    """Newest run and request before this test."""
+
+    def begin(self) -> None:
+        (row,) = look(
+            self.database,
+            "SELECT (SELECT coalesce(max(run), 0) FROM recstore.runs) AS run,"
+            " (SELECT coalesce(max(request), 0) FROM recstore.requests) AS request",
+        )
+        self.since = row["run"], row["request"]
 
     def environment(self, **settings: object) -> dict[str, str]:
         given: dict[str, object] = {
@@ -78,11 +91,11 @@ class Workers:
     def start(
         self, *, queues: str = "train,default", concurrency: int = 1, wait: bool = True, **settings: object
     ) -> Process:
-        """A worker; with `wait` it is ready when this returns."""
+        """Start a worker; with `wait`, return when it is ready."""
         arguments = ["worker", "-I", "holding", "-Q", queues, "-c", str(concurrency), "-n", f"{len(self.started)}@%h"]
         worker = self._start([*arguments, "--loglevel", "INFO", "--without-gossip", "--without-mingle"], settings)
         if wait:
-            worker.says(" ready.")
+            worker.logs(" ready.")
         return worker
 
     def beat(self, **settings: object) -> Process:
@@ -104,17 +117,17 @@ class Workers:
         return process
 
     def hold(self, place: str) -> Path:
-        """From now on a run stops at this place; returns the file that holds it."""
+        """Hold runs at this place from now on; return the file that holds them."""
         file = self.folder / f"hold {place}"
         file.touch()
         return file
 
     def held(self, place: str) -> int:
-        """Waits until a run has stopped at this place; returns the process that it is in."""
+        """Wait until a run is held at this place; return the process that it is in."""
         at = self.folder / f"held {place}"
 
         def there() -> int:
-            assert any(process.popen.poll() is None for process in self.started), self.started[-1].said
+            assert any(process.popen.poll() is None for process in self.started), self.started[-1].output
             return int(at.read_text() or 0) if at.exists() else 0
 
         return until(there, 60)
@@ -124,7 +137,7 @@ class Workers:
         (self.folder / f"held {place}").unlink(missing_ok=True)
 
     def send(self, task: str, *arguments: str, task_id: str | None = None, queue: str = "default") -> None:
-        """As any application sends a message that knows nothing of recstore."""
+        """Send a message as an application does that does not import recstore."""
         from celery import Celery
 
         with Celery(broker=self.broker.url, set_as_current=False) as app:
@@ -134,38 +147,95 @@ class Workers:
         row = look(self.database, f"SELECT recstore.request_{job}(%s) AS request", name)[0]
         return int(row["request"])
 
+    def one(self, request: int) -> dict[str, Any]:
+        return look(self.database, "SELECT * FROM recstore.requests WHERE request = %s", request)[0]
+
     def state(self, request: int) -> str:
-        rows = look(self.database, "SELECT state FROM recstore.requests WHERE request = %s", request)
-        return str(rows[0]["state"])
+        return str(self.one(request)["state"])
 
-    def ends(self, request: int, *states: str, seconds: float = 60) -> str:
-        """Waits until a request has ended; returns its state, which must be one of `states` (default: succeeded)."""
+    def requests(self) -> list[dict[str, Any]]:
+        """The requests of this test."""
+        return look(self.database, "SELECT * FROM recstore.requests WHERE request > %s ORDER BY request", self.since[1])
 
-        def ended() -> str:
-            state = self.state(request)
-            return state if state not in ("waiting", "sent", "running") else ""
+    def runs(self) -> list[tuple[str, str]]:
+        """Job and state of the runs of this test."""
+        rows = look(self.database, "SELECT job, state FROM recstore.runs WHERE run > %s ORDER BY run", self.since[0])
+        return [(row["job"], row["state"]) for row in rows]
 
+    def retrains(self) -> list[str]:
+        return [state for job, state in self.runs() if job == "retrain"]
+
+    def live(self) -> int:
+        """The live generation, which answers completely."""
+        rows = look(self.database, "SELECT retail.generation() AS g FROM retail.recommend(1, 10)")
+        assert len(rows) == 10
+        return int(rows[0]["g"])
+
+    def ends(self, request: int, *expected: str, seconds: float = 60) -> None:
+        """Wait until a request has ended in one of the `expected` states (default: succeeded)."""
         deadline = time.monotonic() + seconds
-        while not (state := ended()):
-            assert time.monotonic() < deadline, "\n".join([self.state(request), *(p.said for p in self.started)])
+        while (state := self.state(request)) in ("waiting", "sent", "running"):
+            assert time.monotonic() < deadline, "\n".join([state, *(p.output for p in self.started)])
             time.sleep(0.05)
-        assert state in (states or ("succeeded",)), look(self.database, "SELECT * FROM recstore.requests")
-        return state
+        assert state in (expected or ("succeeded",)), self.one(request)
+
+    def nothing_left(self, name: str = "retail") -> None:
+        """Assert that no run, lock, table or generation is left over; the sessions of a living worker's listener may be."""
+        database = self.database
+        until(lambda: set(states(database, name).values()) <= {"live", "previous", "next"})
+        assert look(database, "SELECT FROM pg_inherits WHERE inhdetachpending") == []
+        open_runs = "SELECT FROM recstore.runs WHERE state = 'running' OR (state = 'abandoned' AND error IS NULL)"
+        assert look(database, open_runs) == []
+        locks = "SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.database WHERE locktype = 'advisory' AND d.datname = %s"
+        until(lambda: look(database, locks, database.name) == [])
+        tables = "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace(%s) AND relkind = 'r'"
+        numbers = {int(row["relname"].rsplit("_", 1)[1]) for row in look(database, tables, name)}
+        assert numbers == set(states(database, name))
+
+
+@contextmanager
+def _workers(server: Server, template: str, folder: Path) -> Iterator[Workers]:
+    database = make_database(server, template)
+    with temporary_broker() as broker:
+        workers = Workers(database, broker, folder)
+        workers.begin()
+        yield workers
+        for process in workers.started:
+            process.kill()
+    drop_database(database)
+
+
+@pytest.fixture
+def workers(server: Server, trained_template: str, tmp_path: Path) -> Iterator[Workers]:
+    """A copy of the template, a broker, and no worker yet."""
+    with _workers(server, trained_template, tmp_path) as workers:
+        yield workers
+
+
+@pytest.fixture(scope="module")
+def crew(
+    server: Server, trained_template: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Workers]:
+    """One worker of every queue, with the module's SETTINGS, for all its tests that do not stop it."""
+    with _workers(server, trained_template, tmp_path_factory.mktemp("crew")) as workers:
+        workers.settings = request.module.SETTINGS
+        workers.start(queues="train,default,celery")
+        yield workers
+
+
+@pytest.fixture(scope="module")
+def beat(crew: Workers) -> Process:
+    """Beat for that worker, from the first test on that uses it."""
+    return crew.beat()
+
+
+@pytest.fixture
+def shared(crew: Workers) -> Workers:
+    crew.begin()
+    return crew
 
 
 @pytest.fixture
 def broker() -> Iterator[Broker]:
     with temporary_broker() as broker:
         yield broker
-
-
-@pytest.fixture
-def workers(trained: Database, broker: Broker, tmp_path: Path) -> Iterator[Workers]:
-    """A shop with the recommender `retail`, whose first generation is live, and nothing that works on it yet."""
-    workers = Workers(trained, broker, tmp_path)
-    yield workers
-    for process in workers.started:
-        if process.popen.poll() is None:
-            process.signal(signal.SIGCONT)
-            process.signal(signal.SIGKILL)
-        process.popen.wait()

@@ -1,5 +1,5 @@
-"""Servers that restart, refuse or fill up, messages that come twice, readers in the way, one recommender that always fails:
-a clear state, no lost request, and nobody held up."""
+"""Servers that restart, refuse or fill up, messages that come twice, readers that block, one recommender that always fails:
+a clear state, no lost request, and no other recommender delayed."""
 
 import pytest
 from conftest import administration, superuser
@@ -8,12 +8,13 @@ from support import look, until
 from recstore.definition import Hyperparameters, Schedule, Source
 from recstore.embedded.programs import pg_ctl, run
 
-from .conftest import Workers
-from .looking import live, nothing_left, one, runs
+from .conftest import Process, Workers
+
+SETTINGS = {"resend": 3, "flip_wait": 2}
+"""Settings of the shared worker."""
 
 
 def test_a_message_delivered_again_during_the_run_publishes_once(workers: Workers) -> None:
-    database = workers.database
     short = {"visibility_timeout": 1, "resend": 1000}
     for _ in range(2):
         workers.start(**short)
@@ -22,73 +23,68 @@ def test_a_message_delivered_again_during_the_run_publishes_once(workers: Worker
     workers.held("train")
     again = "SELECT count(*) AS n FROM pg_stat_activity WHERE application_name LIKE 'recstore:run:%%'"
     until(
-        lambda: any("retrain retail waits: Another run" in p.said or "done already" in p.said for p in workers.started),
+        lambda: any(
+            "retrain retail waits: Another run" in p.output or "done already" in p.output for p in workers.started
+        ),
         60,
     )
-    assert look(database, again)[0]["n"] == 1
+    assert look(workers.database, again)[0]["n"] == 1
     workers.release("train")
     workers.ends(request)
-    assert runs(database) == ["succeeded"]
-    assert live(database) == 2
-    nothing_left(database)
+    assert workers.retrains() == ["succeeded"]
+    assert workers.live() == 2
+    workers.nothing_left()
 
 
-def test_redis_restarted(workers: Workers) -> None:
-    workers.start()
-    workers.beat()
-    workers.hold("train")
-    first = workers.request("retrain")
-    workers.held("train")
-    workers.broker.stop()
-    while_down = workers.request("reindex")
-    workers.release("train")
-    workers.ends(first)
-    workers.broker.start()
-    workers.ends(while_down)
-    after = workers.request("retrain")
-    workers.ends(after)
-    assert runs(workers.database) == ["succeeded", "succeeded"]
-    nothing_left(workers.database)
+def test_redis_restarted(shared: Workers, beat: Process) -> None:  # noqa: ARG001
+    shared.hold("train")
+    first = shared.request("retrain")
+    shared.held("train")
+    shared.broker.stop()
+    while_down = shared.request("reindex")
+    shared.release("train")
+    shared.ends(first)
+    shared.broker.start()
+    shared.ends(while_down)
+    shared.ends(shared.request("retrain"))
+    assert shared.retrains() == ["succeeded", "succeeded"]
+    shared.nothing_left()
 
 
-def test_postgres_restarted(workers: Workers) -> None:
-    database = workers.database
-    workers.start()
-    workers.beat()
-    workers.hold("train")
-    request = workers.request("retrain")
-    workers.held("train")
-    server = database.server
+def test_postgres_restarted(shared: Workers, beat: Process) -> None:  # noqa: ARG001
+    before, server = shared.live(), shared.database.server
+    shared.hold("train")
+    request = shared.request("retrain")
+    shared.held("train")
     administration(server).close()
     administration.cache_clear()
     outcome = run([*pg_ctl(server.version, server.data), "-m", "fast", "restart", "-l", "log"], server.data.parent)
     assert outcome.returncode == 0, outcome.stderr
-    assert live(database) == 1
-    workers.release("train")
-    workers.ends(request)
-    assert one(database, request)["attempts"] == 1
-    until(lambda: live(database) == 2)
-    later = workers.request("retrain")
-    workers.ends(later)
-    nothing_left(database)
+    assert shared.live() == before
+    shared.release("train")
+    shared.ends(request)
+    assert shared.one(request)["attempts"] == 1
+    until(lambda: shared.live() == before + 1)
+    shared.ends(shared.request("retrain"))
+    shared.nothing_left()
 
 
-def test_postgres_out_of_connections(workers: Workers) -> None:
-    database = workers.database
-    workers.start()
-    workers.beat()
-    with superuser(database.server) as connection:
-        connection.execute("ALTER ROLE worker CONNECTION LIMIT 0")  # the listener has its connection, and nobody else
+def test_postgres_out_of_connections(shared: Workers, beat: Process) -> None:  # noqa: ARG001
+    before, printed = shared.live(), len(shared.started[0].output)
+    with superuser(shared.database.server) as connection:
+        connection.execute(
+            "ALTER ROLE worker CONNECTION LIMIT 0"
+        )  # the listener has its connection, and no other gets one
         try:
-            request = workers.request("retrain")
-            workers.started[0].says("too many connections for role")
-            assert workers.state(request) in ("sent", "waiting")
+            request = shared.request("retrain")
+            shared.started[0].logs("too many connections for role")
+            assert shared.state(request) in ("sent", "waiting")
         finally:
             connection.execute("ALTER ROLE worker CONNECTION LIMIT -1")
-    workers.ends(request)
-    assert "Traceback" not in workers.started[0].said
-    assert live(database) == 2
-    nothing_left(database)
+    shared.ends(request)
+    assert "Traceback" not in shared.started[0].output[printed:]
+    assert shared.live() == before + 1
+    shared.nothing_left()
 
 
 FULL_DISK = """
@@ -98,43 +94,42 @@ FULL_DISK = """
 """
 
 
-def test_an_index_build_without_disk_fails_plainly_and_the_next_succeeds(workers: Workers) -> None:
-    database = workers.database
-    workers.start()
-    with superuser(database.server, database.name) as connection:
+def test_an_index_build_without_disk_fails_plainly_and_the_next_succeeds(shared: Workers) -> None:
+    before = shared.live()
+    with superuser(shared.database.server, shared.database.name) as connection:
         connection.execute(FULL_DISK)
-        request = workers.request("retrain")
-        workers.ends(request, "failed")
-        assert "No space left on device" in one(database, request)["outcome"]
-        assert one(database, request)["attempts"] == 0
-        assert live(database) == 1
-        connection.execute("DROP EVENT TRIGGER full_disk")
-    request = workers.request("retrain")
-    workers.ends(request)
-    nothing_left(database)
+        try:
+            request = shared.request("retrain")
+            shared.ends(request, "failed")
+        finally:
+            connection.execute("DROP EVENT TRIGGER full_disk")
+    failed = shared.one(request)
+    assert "No space left on device" in failed["outcome"]
+    assert failed["attempts"] == 0
+    assert shared.live() == before
+    shared.ends(shared.request("retrain"))
+    shared.nothing_left()
 
 
-def test_a_ready_generation_is_flipped_by_a_later_dispatch(workers: Workers) -> None:
-    database = workers.database
-    workers.start(flip_wait=0)
-    workers.beat()
-    with database.connect("worker") as reader:
+def test_a_ready_generation_is_flipped_by_a_later_dispatch(shared: Workers, beat: Process) -> None:  # noqa: ARG001
+    before = shared.live()
+    with shared.database.connect("worker") as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM retail.item_vectors")
-        first = workers.request("retrain")
-        workers.ends(first)  # 2 was attached before the reader came; 3 waits for it
-        second = workers.request("retrain")
-        until(lambda: workers.state(second) == "ready")
-        assert f"process {reader.info.backend_pid}" in one(database, second)["outcome"]
-        status = look(database, "SELECT * FROM recstore.status")[0]
-        assert (status["live_generation"], status["ready_generation"], status["running"]) == (2, 3, None)
+        shared.ends(shared.request("retrain"))  # attached before the reader came; the next one waits for it
+        second = shared.request("retrain")
+        until(lambda: shared.state(second) == "ready")
+        assert f"process {reader.info.backend_pid}" in shared.one(second)["outcome"]
+        (status,) = look(shared.database, "SELECT * FROM recstore.status")
+        generations = status["live_generation"], status["ready_generation"], status["running"]
+        assert generations == (before + 1, before + 2, None)
         reader.execute("COMMIT")
-    until(lambda: workers.state(second) == "succeeded")
-    assert live(database) == 3
-    nothing_left(database)
+    until(lambda: shared.state(second) == "succeeded")
+    assert shared.live() == before + 2
+    shared.nothing_left()
 
 
-@pytest.mark.parametrize(("recommenders", "rounds"), [(8, 2), pytest.param(20, 6, marks=pytest.mark.campaign)])
+@pytest.mark.parametrize(("recommenders", "rounds"), [(5, 2), pytest.param(20, 6, marks=pytest.mark.campaign)])
 def test_many_recommenders_and_one_that_always_fails(workers: Workers, recommenders: int, rounds: int) -> None:
     """Due at the same time, again and again: each runs once a round."""
     database = workers.database
@@ -172,4 +167,4 @@ def test_many_recommenders_and_one_that_always_fails(workers: Workers, recommend
     assert counted() == expected
     assert look(database, "SELECT count(*) AS n FROM recstore.requests")[0]["n"] == (recommenders + 1) * rounds
     for name in names:
-        nothing_left(database, name)
+        workers.nothing_left(name)
