@@ -76,9 +76,10 @@ def doctor(
 
 
 def _tell(findings: "Sequence[Finding]", everything: bool) -> None:
-    """By group. A group where all is well is one line, unless everything is to be told."""
-    for group in dict.fromkeys(finding.group for finding in findings):
-        members = [finding for finding in findings if finding.group == group]
+    """Print the groups, the worst first. A group without problems is one line, unless `everything` is printed."""
+    ranked = sorted(findings, key=lambda finding: list(EXIT_CODES).index(finding.level), reverse=True)
+    for group in dict.fromkeys(finding.group for finding in ranked):
+        members = [finding for finding in ranked if finding.group == group]
         well = sum(finding.level == "ok" for finding in members)
         state.output.print(Text(group, style="bold"))
         for finding in members:

@@ -1,4 +1,4 @@
--- What a dispatch looks at.
+-- Queries of a dispatch.
 
 -- name: scheduled_recommenders
 SELECT r.id AS recommender_id, r.name, s.job, s.cron, r.definition -> 'schedule' ->> 'timezone' AS timezone,
@@ -13,20 +13,20 @@ WHERE s.cron IS NOT NULL
 ORDER BY r.name, s.job DESC;
 
 -- name: schedule_waits
--- The schedule has asked already, and nobody has begun.
+-- A request of the schedule that no run has begun.
 SELECT FROM recstore_private.requests q
 WHERE q.recommender = %(recommender)s AND q.job = %(job)s AND q.origin = 'schedule' AND q.state IN ('waiting', 'sent')
 LIMIT 1;
 
 -- name: advance_schedule
--- Of two dispatches that find the same time due, one advances it.
+-- Only one of several dispatches that find the same time due advances it.
 UPDATE recstore_private.recommenders SET scheduled_at = %(now)s
 WHERE id = %(recommender_id)s AND scheduled_at = %(scheduled_at)s
     AND definition -> 'schedule' ->> 'cron' = %(cron)s
 RETURNING id;
 
 -- name: advance_lists
--- The same of the lists' own times.
+-- The same for the times of lists.
 UPDATE recstore_private.recommenders SET lists_at = %(now)s
 WHERE id = %(recommender_id)s AND lists_at = %(scheduled_at)s
     AND definition -> 'lists' ->> 'cron' = %(cron)s
@@ -51,15 +51,15 @@ WHERE u.state = 'running' AND u.deadline < clock_timestamp() - make_interval(sec
     AND a.usename = current_user AND a.datname = current_database();
 
 -- name: untidy_recommenders
--- Of those that nobody works on, the ones with something to look after: a run that is gone, a generation half built, being pruned, waiting to go live or
--- whose barrier is not cleared.
+-- Idle recommenders with an abandoned run, or with a generation that is half built, being pruned, waiting to go live, or whose
+-- barrier is not cleared.
 SELECT
     r.name,
     EXISTS (
         SELECT FROM recstore_private.runs u WHERE u.recommender_id = r.id AND u.state = 'running' AND u.job <> 'lists'
     ) AS abandoned,
     EXISTS (SELECT FROM recstore_private.generations g WHERE g.recommender_id = r.id AND g.state IN ('building', 'pruning'))
-        -- what could not be removed just now is not tried each minute
+        -- a removal that failed is not retried each minute
         AND NOT EXISTS (
             SELECT
             FROM recstore_private.runs u
@@ -69,7 +69,7 @@ SELECT
         SELECT FROM recstore_private.generations g
         JOIN recstore_private.pointers p ON p.recommender_id = r.id
         WHERE g.recommender_id = r.id AND g.state = 'ready' AND g.generation > coalesce(p.generation, 0)
-            -- a rollback since then is the operator's word
+            -- not after a rollback: that was an operator's decision
             AND NOT EXISTS (
                 SELECT
                 FROM recstore_private.flips f
@@ -85,7 +85,7 @@ WHERE NOT EXISTS (SELECT FROM recstore_private.locked_recommenders l WHERE l.rec
 ORDER BY r.name;
 
 -- name: abandoned_lists
--- Of whom a run that wrote lists is gone.
+-- Recommenders with an abandoned run of lists.
 SELECT DISTINCT r.name
 FROM recstore_private.recommenders r
 JOIN recstore_private.current_runs u ON u.recommender_id = r.id
@@ -93,7 +93,7 @@ WHERE u.job = 'lists' AND u.state = 'running' AND u.current_state = 'abandoned'
 ORDER BY r.name;
 
 -- name: latest_trained
--- The newest generation that was trained to its end, whatever became of it.
+-- The newest generation that was trained to its end, in any state.
 SELECT g.generation, g.snapshot, g.definition, g.ready_at, p.generation AS live
 FROM recstore_private.generations g
 JOIN recstore_private.pointers p ON p.recommender_id = g.recommender_id
@@ -110,7 +110,7 @@ DELETE FROM recstore_private.requests
 WHERE finished_at < clock_timestamp() - make_interval(secs => 86400 * %(days)s);
 
 -- name: forget_runs
--- But the newest training of each recommender, and what a generation that is still there was made by.
+-- Except the newest run of each job, and the runs of generations that still exist.
 DELETE FROM recstore_private.runs u
 WHERE u.finished_at < clock_timestamp() - make_interval(secs => 86400 * %(days)s)
     AND NOT EXISTS (SELECT FROM recstore_private.generations g WHERE g.run = u.run AND g.state <> 'pruned')
@@ -118,5 +118,3 @@ WHERE u.finished_at < clock_timestamp() - make_interval(secs => 86400 * %(days)s
         SELECT FROM recstore_private.runs n
         WHERE n.recommender_id = u.recommender_id AND n.job = u.job AND n.run > u.run
     );
-
--- What operators look at, from the views alone: a role that may only watch can run these.

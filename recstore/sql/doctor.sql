@@ -1,7 +1,7 @@
--- What `recstore doctor` looks at. Nothing here changes anything.
+-- Queries of `recstore doctor`. They change nothing.
 
 -- name: doctor_self
--- Who asks, and what of recstore's own there is to read.
+-- The current role, and which of recstore's own tables it can read.
 SELECT
     current_user::text AS role,
     current_database()::text AS database,
@@ -30,7 +30,7 @@ WHERE EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid AND c.relname 
 ORDER BY n.nspname;
 
 -- name: doctor_readers
--- Roles that were granted something in a recommender's schema, and whether that shows people.
+-- Roles with grants in a recommender's schema, and whether these show people.
 WITH granted AS (
     SELECT a.grantee, false AS people
     FROM pg_namespace n
@@ -63,17 +63,17 @@ SELECT
     current_setting('max_locks_per_transaction')::integer AS locks_per_transaction;
 
 -- name: doctor_vector_versions
--- Versions of pgvector that the server could install, and whether this role could.
-SELECT v.version, v.installed, v.trusted
+-- Versions of pgvector that the server could install.
+SELECT v.version
 FROM pg_available_extension_versions v
 WHERE v.name = 'vector';
 
 -- name: doctor_search_path
--- Whether an unqualified type or operator of this schema is found.
+-- Is an unqualified type or operator of this schema found?
 SELECT %(schema)s = ANY (current_schemas(true)::text[]) AS found, current_setting('search_path') AS search_path;
 
 -- name: doctor_owner
--- Whose recstore's own schema is, and what of it this role has.
+-- The owner of recstore's own schema, and whether this role has its rights.
 SELECT
     pg_get_userbyid(n.nspowner)::text AS owner,
     pg_has_role(n.nspowner, 'USAGE') AS ours
@@ -86,14 +86,14 @@ SELECT
     pg_has_role('pg_read_all_stats', 'USAGE') AS read_all_stats;
 
 -- name: doctor_settings_of_role
--- What a host, or somebody, set for every role or for this one, of what a long job may meet.
-SELECT s.name, s.reset_val AS value, s.unit, s.vartype, s.source, s.reset_val NOT IN ('0', '-1', 'off', 'on') AS is_set
+-- Settings of all roles or of this one that may interrupt a long job.
+SELECT s.name, s.reset_val AS value, s.reset_val NOT IN ('0', '-1', 'off', 'on') AS is_set
 FROM pg_settings s
 WHERE s.name = ANY (%(names)s);
 
 -- name: doctor_relations_read
--- Every relation outside the recommender's schema that a view of it reads, through other views too, and with whose rights:
--- `reader` NULL stands for whoever asks.
+-- Every relation outside the recommender's schema that a view of it reads, also through other views, and the role with whose
+-- rights it is read: `reader` NULL stands for the caller.
 WITH RECURSIVE reads AS (
     SELECT c.oid AS relation, NULL::oid AS reader
     FROM pg_class c
@@ -157,8 +157,8 @@ CROSS JOIN LATERAL (
 WHERE NOT (n.nspname = %(schema)s AND c.relname = %(view)s)
 ORDER BY 1, 2, 3 DESC;
 
--- name: doctor_lacking
--- What a role may not read or call of a recommender's own objects; `people`: also what recommend() reads of users.
+-- name: doctor_missing_privileges
+-- A recommender's own objects that a role may not read or call; `people`: also the objects of users that recommend() reads.
 SELECT 'schema ' || n.nspname AS object
 FROM pg_namespace n
 WHERE n.nspname = %(schema)s AND NOT has_schema_privilege(%(role)s, n.oid, 'USAGE')
@@ -173,7 +173,7 @@ WHERE n.nspname = %(schema)s AND c.relkind IN ('v', 'r', 'p')
         OR %(people)s AND (c.relname IN ('user_vectors', 'interactions') OR c.relname ~ '^_(users|seen)(_old)?(_[0-9]+)?$')
     )
     AND (
-        c.relname !~ '^_(items|users|seen)(_old)?_[0-9]+$'  -- those of generations, as long as these are attached
+        c.relname !~ '^_(items|users|seen)(_old)?_[0-9]+$'  -- tables of generations that are attached
         OR EXISTS (
             SELECT
             FROM pg_inherits i
@@ -194,7 +194,7 @@ ORDER BY 1;
 SELECT has_schema_privilege(%(role)s, %(schema)s, 'USAGE') AS yes;
 
 -- name: publications_of_schemas
--- Those that carry what is in these schemas to subscribers, by the schema or by one of its tables.
+-- Publications of these schemas or of their tables.
 SELECT p.pubname AS publication, n.nspname AS schema, NULL AS relation
 FROM pg_publication p
 JOIN pg_publication_namespace pn ON pn.pnpubid = p.oid
@@ -210,7 +210,7 @@ WHERE n.nspname = ANY (%(schemas)s)
 ORDER BY 1, 2, 3;
 
 -- name: doctor_publication_options
--- Of a publication, as CREATE PUBLICATION takes them; PostgreSQL 18 has those of generated columns.
+-- Options of a publication, as in CREATE PUBLICATION; PostgreSQL 18 has one for generated columns.
 SELECT concat_ws(
     ', ',
     'publish = ' || quote_literal(
@@ -229,7 +229,7 @@ FROM pg_publication p
 WHERE p.pubname = %(name)s;
 
 -- name: application_schemas
--- Schemas with tables that are neither the server's, nor an extension's, nor one of these.
+-- Schemas with tables of neither the server nor an extension, without these schemas.
 SELECT n.nspname AS name
 FROM pg_namespace n
 WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND n.nspname <> ALL (%(without)s)
@@ -241,7 +241,7 @@ WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND n.nspname <>
 ORDER BY n.nspname;
 
 -- name: doctor_live
--- What is known of the live generation, and of the newest retrain's warnings.
+-- The live generation, and the warnings of the newest retrain or reindex.
 SELECT
     p.generation,
     g.items,
@@ -265,7 +265,7 @@ LEFT JOIN LATERAL (
 WHERE p.recommender_id = %(recommender_id)s;
 
 -- name: doctor_long_transactions
--- Transactions, not recstore's own, that are open in this database for longer than so many seconds, as far as this role may see.
+-- Transactions in this database, except recstore's own, that are older than so many seconds, as far as this role may see.
 SELECT a.pid, a.usename::text AS role, coalesce(a.application_name, '') AS application_name, a.state, a.xact_start AS since,
     extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS seconds
 FROM pg_stat_activity a
@@ -275,7 +275,7 @@ WHERE a.datname = current_database() AND a.pid <> pg_backend_pid()
 ORDER BY a.xact_start;
 
 -- name: doctor_hidden_transactions
--- Sessions in a transaction of which this role may not see since when.
+-- Sessions in a transaction whose start this role may not see.
 SELECT count(DISTINCT l.pid) AS sessions
 FROM pg_locks l
 JOIN pg_stat_activity a ON a.pid = l.pid
@@ -290,8 +290,8 @@ WHERE p.database = current_database()
 ORDER BY p.prepared;
 
 -- name: doctor_flip_holders
--- Whom the next flip waits for, and since when that transaction is open, as far as this role may see: who holds a lock on the
--- parents, but of a generation whose barrier is cleared nobody, and once the plans are made anew those noted then.
+-- Sessions that the next flip waits for, and the start of their transaction as far as this role may see: those with a lock on
+-- the parents. If the barrier is cleared, none; if it is invalidated, only the transactions noted then.
 SELECT l.pid, a.usename::text AS role, coalesce(a.application_name, '') AS application_name, a.xact_start AS since,
     extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS seconds
 FROM pg_locks l
@@ -301,7 +301,7 @@ WHERE l.locktype = 'relation' AND l.granted AND l.pid IS DISTINCT FROM pg_backen
     AND l.relation IN (SELECT to_regclass(p.name) FROM unnest(%(parents)s::text[]) p (name))
     AND coalesce(a.backend_type, '') NOT IN ('autovacuum worker', 'parallel worker')
     AND (
-        NOT EXISTS (  -- the next one is not attached yet
+        NOT EXISTS (  -- the next generation is not attached yet
             SELECT FROM recstore_private.generations g
             WHERE g.recommender_id = %(recommender_id)s AND g.state IN ('attached', 'building')
         )
@@ -322,8 +322,8 @@ GROUP BY l.pid, a.usename, a.application_name, a.xact_start
 ORDER BY l.pid;
 
 -- name: doctor_slots
--- Replication slots that keep old rows from being removed, or old WAL, though nobody reads them.
-SELECT s.slot_name::text AS name, s.slot_type AS type, s.active, s.xmin IS NOT NULL AS holds_rows
+-- Replication slots that are not in use, and keep old rows or old WAL.
+SELECT s.slot_name::text AS name, s.slot_type AS type, s.xmin IS NOT NULL AS holds_rows
 FROM pg_replication_slots s
 WHERE NOT s.active
 ORDER BY s.slot_name;
@@ -341,7 +341,7 @@ WHERE u.recommender_id = %(recommender_id)s AND u.state = 'running'
 ORDER BY u.run;
 
 -- name: doctor_lock_without_run
--- Sessions that hold a recommender's lock, that of trainings or that of lists, and are idle, and no run is at work.
+-- Idle sessions that hold a recommender's lock of trainings or of lists, without a run in progress.
 SELECT l.pid, a.application_name, l.classid = %(lists)s AS lists
 FROM pg_locks l
 JOIN pg_stat_activity a ON a.pid = l.pid
@@ -371,7 +371,7 @@ WHERE g.recommender_id = %(recommender_id)s AND g.state IN ('building', 'pruning
 ORDER BY g.generation;
 
 -- name: doctor_invalid_indexes
--- Of a schema, while nobody builds them.
+-- Invalid indexes of a schema that no session is building.
 SELECT i.relname AS name, t.relname AS table
 FROM pg_index x
 JOIN pg_class i ON i.oid = x.indexrelid
@@ -393,7 +393,7 @@ WHERE n.nspname = %(schema)s AND i.inhdetachpending
 ORDER BY c.relname;
 
 -- name: doctor_stray_tables
--- Tables of generations that are not there any more.
+-- Tables of generations that no longer exist.
 SELECT c.relname AS name
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -407,8 +407,8 @@ WHERE n.nspname = %(schema)s AND c.relkind = 'r' AND c.relname ~ '^_(items|users
 ORDER BY c.relname;
 
 -- name: doctor_waiting_requests
--- Requests that were due so many seconds ago and that nobody has begun, while their recommender is idle.
-SELECT q.request, q.recommender, q.job, q.state, q.outcome,
+-- Requests that were due so many seconds ago and that no run has begun, although their recommender is idle.
+SELECT q.request, q.job,
     extract(epoch FROM clock_timestamp() - greatest(q.requested_at, q.not_before))::float8 AS seconds
 FROM recstore_private.requests q
 JOIN recstore_private.recommenders r ON r.name = q.recommender
@@ -418,13 +418,13 @@ WHERE q.recommender = %(recommender)s AND q.state IN ('waiting', 'sent')
 ORDER BY q.request;
 
 -- name: doctor_background
--- Whether anything needs a worker, and whether one was ever there.
+-- Recommenders and requests that need a worker.
 SELECT
     (SELECT count(*) FROM recstore_private.recommenders r WHERE r.definition -> 'schedule' ->> 'cron' IS NOT NULL) AS scheduled,
     (SELECT count(*) FROM recstore_private.requests q WHERE q.state IN ('waiting', 'sent')) AS waiting;
 
 -- name: doctor_scratch_held
--- Whether somebody works with a scratch recommender: its two-key session lock.
+-- Does a session hold the two-key lock of a scratch recommender?
 SELECT EXISTS (
     SELECT FROM pg_locks l
     WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.classid = %(namespace)s AND l.objid = %(number)s

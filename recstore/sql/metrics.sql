@@ -1,4 +1,5 @@
--- What Prometheus is told.
+-- Metrics for Prometheus, from the views where possible: a column per metric or label. The label of a run's job is recstore_job,
+-- because Prometheus adds a label `job` of its own.
 
 -- name: metrics_recommenders
 SELECT
@@ -25,7 +26,7 @@ CROSS JOIN LATERAL (
 ) w;
 
 -- name: metrics_queries
--- Of each live generation, as calibrated.
+-- Calibration of each live generation.
 SELECT
     g.recommender,
     c.key AS query,
@@ -36,7 +37,7 @@ JOIN recstore.generations g ON g.generation = r.live_generation
 CROSS JOIN jsonb_each(g.calibration) c;
 
 -- name: metrics_held_out
--- Of each live generation, when it was trained.
+-- Quality of each live generation when it was trained.
 SELECT g.recommender, m.model, m.ndcg
 FROM recstore.recommenders r
 JOIN recstore.generations g ON g.generation = r.live_generation
@@ -48,7 +49,7 @@ CROSS JOIN LATERAL (
 WHERE m.ndcg IS NOT NULL;
 
 -- name: metrics_stages
--- Of each recommender's last retrain that trained to its end.
+-- Stages of each recommender's last retrain that trained to its end.
 SELECT r.name AS recommender, t ->> 'stage' AS stage, sum((t ->> 'seconds')::float8) AS seconds
 FROM recstore_private.recommenders r
 CROSS JOIN LATERAL (
@@ -73,7 +74,7 @@ WHERE u.state <> 'running'
 ORDER BY u.recommender, u.job, u.run DESC;
 
 -- name: metrics_runs
--- Of today in UTC, which history is never deleted from; with zeros, so that the first of a kind counts as an increase.
+-- Runs of today in UTC, whose history is never deleted; with zeros, so that the first of a kind counts as an increase.
 SELECT r.name AS recommender, j.job AS recstore_job, s.state, count(u.run) AS runs
 FROM recstore.recommenders r
 CROSS JOIN unnest(%(jobs)s::text[] || '{publish}') AS j (job)
@@ -95,7 +96,7 @@ LEFT JOIN recstore.requests q ON q.recommender = r.name AND q.job = j.job AND q.
 GROUP BY 1, 2;
 
 -- name: metrics_dispatches
--- Of the hosts of the last day, and the last of all: names of containers come and go.
+-- Hosts of the last day, and the newest of all: containers change their names.
 SELECT d.host, extract(epoch FROM d.age)::float8 AS age
 FROM recstore.dispatches d
 WHERE d.age < interval '1 day' OR d.dispatched_at = (SELECT max(m.dispatched_at) FROM recstore.dispatches m);

@@ -1,4 +1,4 @@
--- What the command line shows of runs and requests.
+-- Runs and requests for the command line, from the views alone: a role that may only watch can run these queries.
 
 -- name: clock
 SELECT clock_timestamp() AS now;
@@ -7,7 +7,7 @@ SELECT clock_timestamp() AS now;
 SELECT r.name FROM recstore.recommenders r WHERE r.name = %(recommender)s;
 
 -- name: watch_status
--- `ended_..`: of the training before the one that runs.
+-- The columns ended_* describe the training before the one in progress.
 SELECT
     s.*,
     v.started_at AS running_since,
@@ -30,11 +30,11 @@ WHERE %(recommender)s::text IS NULL OR s.recommender = %(recommender)s
 ORDER BY s.recommender;
 
 -- name: watch_dispatches
--- The newest first.
+-- Newest first.
 SELECT d.host, d.dispatched_at, d.age FROM recstore.dispatches d ORDER BY d.dispatched_at DESC;
 
 -- name: watch_requests
--- The newest ones, newest first; `limit` NULL: all.
+-- The newest requests, newest first; `limit` NULL: all.
 SELECT q.*
 FROM recstore.requests q
 WHERE (%(recommender)s::text IS NULL OR q.recommender = %(recommender)s)
@@ -60,8 +60,6 @@ SELECT u.* FROM recstore.runs u WHERE u.run = %(run)s;
 -- name: requests_of_run
 SELECT q.request, q.origin, q.requested_by FROM recstore.requests q WHERE q.run = %(run)s ORDER BY q.request;
 
--- How recstore is (recstore.health), and what Prometheus is told (recstore.metrics): from the views, a column per metric or
--- label. `job` is called recstore_job there, because Prometheus puts a label `job` of its own on everything.
-
 -- name: last_dispatch
+-- Seconds since the newest dispatch of any host.
 SELECT extract(epoch FROM min(d.age))::float8 AS seconds FROM recstore.dispatches d;
