@@ -15,7 +15,9 @@ def _people(subject: Subject, name: str, reader: str) -> bool:
 @check("reader")
 def reader_objects(subject: Subject, name: str, reader: str) -> Iterator[Finding]:
     people = _people(subject, name, reader)
-    missing = [row["object"] for row in subject.rows("doctor_missing_privileges", schema=name, role=reader, people=people)]
+    missing = [
+        row["object"] for row in subject.rows("doctor_missing_privileges", schema=name, role=reader, people=people)
+    ]
     functions = "recommend() and similar_items()" if people else "similar_items()"
     if not missing:
         yield ok(f"may read and call all of the recommender's objects that {functions} need")
