@@ -1,4 +1,4 @@
-"""The demo of background work: a shop's year arrives in a minute, beat has a worker retrain on it, a reader queries
+"""The demo of background work: a shop's year arrives in a minute, beat has a worker retrain on it, a visitor queries
 meanwhile, and the changes of each publication are printed. It has embedded servers of its own, which end with it."""
 
 import time
@@ -15,7 +15,7 @@ from recstore.config import Settings
 from recstore.definition import Definition, Hyperparameters, Publication, Schedule, Source, Titles
 from recstore.demo import step
 from recstore.demo.story import Story
-from recstore.demo.traffic import Arrivals, Reader
+from recstore.demo.traffic import Arrivals, Visitor
 from recstore.embedded.configured import celery, celery_environment, celery_worker
 from recstore.errors import RecstoreError
 from recstore.operations import jobs, schema
@@ -75,14 +75,14 @@ def run(settings: Settings, console: Console, seconds: float, program: str = "re
                 _start_workers(processes, url)
                 connection.execute("SELECT recstore.request_retrain('retail')")
                 done.append("Redis, a Celery worker, beat; the first training is requested in SQL")
-            story = Story(console, connection, arrivals, Reader.of(connection, arrivals))
+            story = Story(console, connection, arrivals, Visitor.of(connection, arrivals))
             _follow(story, processes, url, seconds)
             sums = story.end(time.monotonic() - began)
     console.print(f"\nAll processes have ended. Their output: {log}\nTo look around:", markup=False)
     for command in "psql", "stop":
         console.print(f"  RECSTORE_HOME={home} {program} {command}", markup=False)
-    if story.reader.errors:
-        raise RecstoreError(f"{len(story.reader.errors)} reads failed, the first with: {story.reader.errors[0]}.")
+    if story.visitor.errors:
+        raise RecstoreError(f"{len(story.visitor.errors)} reads failed, the first with: {story.visitor.errors[0]}.")
     return sums | {"log": str(log)}
 
 
@@ -100,7 +100,7 @@ def _follow(story: Story, processes: embedded.Foreground, url: str, seconds: flo
                 if not working:
                     story.open(HISTORY, seconds)
                     working.append(threads.submit(story.arrivals.replay, url, HISTORY, seconds, stop))
-                    working.append(threads.submit(story.reader.read, url, stop))
+                    working.append(threads.submit(story.visitor.read, url, stop))
         finally:
             stop.set()
 

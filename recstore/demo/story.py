@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from recstore.demo.traffic import Arrivals, K, Read, Reader
+from recstore.demo.traffic import Arrivals, K, Read, Visitor
 from recstore.postgres.connection import Connection
 
 CUSTOMER = 42
@@ -30,7 +30,7 @@ ASKED = (
     "SELECT p.title FROM shop.products p JOIN retail.item_vectors v ON v.item_id = p.product_id",
     "WHERE p.title LIKE '%BAG%' ORDER BY v.preference <#> (SELECT retail.user_vector(42)) LIMIT 10;",
 )
-"""Queries of the reader, for many customers and products."""
+"""Queries of the visitor, for many customers and products."""
 
 LISTS = f"""
 SELECT c.user_id, r.item_id
@@ -46,7 +46,7 @@ READ, TRAINED = ("prepare", "read", "filter", "weigh"), ("train", "solve users",
 
 
 @dataclass
-class Generation:
+class Trained:
     """A generation's training data and lists."""
 
     number: int
@@ -64,8 +64,8 @@ class Story:
     console: Console
     connection: Connection
     arrivals: Arrivals
-    reader: Reader
-    live: Generation | None = None
+    visitor: Visitor
+    live: Trained | None = None
     listed: set[int] = field(default_factory=set)
     runs: Counter[str] = field(default_factory=Counter)
     reads: int = 0
@@ -79,14 +79,14 @@ class Story:
 
     @property
     def complete(self) -> bool:
-        """Whether the live generation was trained on every event."""
+        """True once the live generation was trained on every event."""
         return self.live is not None and self.live.events == len(self.arrivals.lines)
 
     def open(self, since: datetime, seconds: float) -> None:
         """Print the heading before the events arrive."""
         self._heading(
             "Now the rest of the year arrives,",
-            f"from {since:%B} on, within {seconds:g} s. A reader queries meanwhile:",
+            f"from {since:%B} on, within {seconds:g} s. A visitor queries meanwhile:",
         )
         for question in ASKED:
             self.console.print(f"  {question}", style="cyan", markup=False)
@@ -94,7 +94,7 @@ class Story:
     def now(self) -> str:
         """Return the status line between two runs."""
         until = self.arrivals.at(self.arrivals.arrived)
-        return f"{until:%d %B %Y}: {self.arrivals.arrived:,} events, {len(self.reader.reads):,} reads"
+        return f"{until:%d %B %Y}: {self.arrivals.arrived:,} events, {len(self.visitor.reads):,} reads"
 
     def show(self, run: dict[str, Any]) -> None:
         """Print a run that has ended."""
@@ -119,7 +119,7 @@ class Story:
 
     def end(self, seconds: float) -> dict[str, Any]:
         """Print the sums and return them."""
-        reads = self.reader.reads
+        reads = self.visitor.reads
         self._heading("All in all", f"{seconds:.0f} s")
         self._line("runs", f"{self.runs['succeeded']} publications, {self.runs['skipped']} skipped")
         self._line("reads", f"{len(reads):,}: {self._whole(reads)}")
@@ -130,18 +130,18 @@ class Story:
             "publications": self.runs["succeeded"],
             "skipped": self.runs["skipped"],
             "reads": len(reads),
-            "errors": len(self.reader.errors),
+            "errors": len(self.visitor.errors),
             "short_lists": sum(read.products < K for read in reads),
             "milliseconds": _percentiles(reads),
         }
 
-    def _generation(self, run: dict[str, Any]) -> Generation:
+    def _generation(self, run: dict[str, Any]) -> Trained:
         filtered = next(stage for stage in run["stages"] if stage["stage"] == "filter")
         items = self.connection.execute("SELECT item_id, views FROM retail.item_vectors").fetchall()
         lists: dict[int, list[int]] = {customer: [] for customer in self.watched}
         for row in self.connection.execute(LISTS, [self.watched]):
             lists[row["user_id"]].append(row["item_id"])
-        return Generation(
+        return Trained(
             number=run["generation"],
             events=int(sum(row["views"] for row in items)),
             users=filtered["users"],
@@ -150,8 +150,8 @@ class Story:
             lists=lists,
         )
 
-    def _knows(self, now: Generation, before: Generation | None) -> None:
-        def grown(what: str, count: Callable[[Generation], int]) -> str:
+    def _knows(self, now: Trained, before: Trained | None) -> None:
+        def grown(what: str, count: Callable[[Trained], int]) -> str:
             return f"{count(now):,} {what}" + (f" (+{count(now) - count(before):,})" if before else "")
 
         until = f"{self.arrivals.at(now.events):%d %B %Y}".lstrip("0")
@@ -163,7 +163,7 @@ class Story:
         )
         self._line("", ", ".join(counts))
 
-    def _lists(self, now: Generation, before: Generation) -> None:
+    def _lists(self, now: Trained, before: Trained) -> None:
         """Print how the watched customers' lists changed, what they bought of them, and one customer's changes in full."""
         former = [(customer, item) for customer, items in before.lists.items() for item in items]
         seen = {(row["user_id"], row["item_id"]) for row in self.connection.execute(SEEN, [self.watched])}
@@ -191,7 +191,7 @@ class Story:
 
     def _reading(self) -> None:
         """Print the reads since the last report."""
-        reads = self.reader.reads[self.reads :]
+        reads = self.visitor.reads[self.reads :]
         self.reads += len(reads)
         each = ", then ".join(
             f"{len(list(some)):,} from generation {number}"
@@ -202,7 +202,7 @@ class Story:
 
     def _whole(self, reads: Sequence[Read]) -> str:
         short = sum(read.products < K for read in reads)
-        return f"{len(self.reader.errors)} errors, {short} short lists"
+        return f"{len(self.visitor.errors)} errors, {short} short lists"
 
     def _heading(self, what: str, more: str) -> None:
         self.console.print(Text.assemble("\n", (what, "bold"), " ", more))

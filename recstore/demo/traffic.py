@@ -93,7 +93,7 @@ class Read:
 
 
 @dataclass
-class Reader:
+class Visitor:
     """Queries the shop's pages until the end: recommendations, similar products, and a customer's searches."""
 
     customers: list[int]
@@ -104,15 +104,15 @@ class Reader:
     errors: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, connection: Connection, arrivals: Arrivals) -> "Reader":
-        """Return a reader for all customers, and for the products that have similar ones from the beginning."""
+    def of(cls, connection: Connection, arrivals: Arrivals) -> "Visitor":
+        """Return a visitor for all customers, and for the products that have similar ones from the beginning."""
         known = "SELECT product_id FROM shop.events GROUP BY product_id HAVING count(DISTINCT user_id) >= 3 ORDER BY 1"
         return cls(arrivals.customers, [row["product_id"] for row in connection.execute(known)])
 
     def read(self, url: str, stop: Event) -> None:
         while not stop.is_set():
             try:
-                with connect(url, "shop: reader") as connection:
+                with connect(url, "shop: visitor") as connection:
                     self._read(connection, stop)
             except (psycopg.Error, RecstoreError) as error:
                 self.errors.append(one_line(error))

@@ -8,13 +8,9 @@ from recstore.doctor.findings import Finding, check, error, note, ok, warning
 from recstore.doctor.subject import Subject
 
 
-def _people(subject: Subject, name: str, reader: str) -> bool:
-    return dict(subject.readers[name])[reader]
-
-
 @check("reader")
 def reader_objects(subject: Subject, name: str, reader: str) -> Iterator[Finding]:
-    people = _people(subject, name, reader)
+    people = subject.readers[name][reader]
     missing = [
         row["object"] for row in subject.rows("doctor_missing_privileges", schema=name, role=reader, people=people)
     ]
@@ -50,7 +46,7 @@ def _views(subject: Subject, name: str, reader: str) -> dict[str, str]:
     registered = subject.registered.get(name)
     live = registered is None or registered.definition.source.seen == "live"
     views = {"candidates": "Every list of items"}
-    if live and _people(subject, name, reader):
+    if live and subject.readers[name][reader]:
         views["interactions"] = "recommend(), which looks up what its user has seen,"
     return views
 

@@ -96,7 +96,7 @@ def _version(text: str) -> tuple[int, ...]:
 
 @check(transaction="rolled back")
 def create_extension(subject: Subject) -> Iterator[Finding]:
-    """Try CREATE EXTENSION and roll it back: no privilege tells whether a role may (trusted extensions, hosts' own rules)."""
+    """Try CREATE EXTENSION and roll it back: no privilege answers for trusted extensions and the rules of hosts."""
     if subject.extension is not None:
         yield ok("pgvector is installed here")
         return

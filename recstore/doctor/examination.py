@@ -141,7 +141,7 @@ def _whom(subject: Subject, check: Check) -> Iterator[tuple[str, ...]]:
         case "recommender" if subject.own:
             yield from ((name,) for name in subject.names)
         case "reader":
-            yield from ((name, reader) for name in subject.names for reader, _ in subject.readers[name])
+            yield from ((name, reader) for name in subject.names for reader in subject.readers[name])
 
 
 def _run(check: Check, on_check: Callable[[str], None], of: Settings | Subject, *whom: str) -> list[Finding]:

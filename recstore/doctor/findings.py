@@ -1,4 +1,4 @@
-"""What a check reports, and the list of all checks.
+"""The findings of a check, and the list of all checks.
 
 A new check is a function with `@check(...)` in the module of its group, and a line in docs/doctor.md. Its name is the
 function's, with hyphens.
@@ -75,7 +75,7 @@ class Check:
     scope: Scope
     look: Look
     well: str = ""
-    """What to report as `ok` when the check yields nothing; empty: nothing."""
+    """Text of the `ok` finding when the check yields nothing; empty: none."""
 
     transaction: Transaction = "read only"
 

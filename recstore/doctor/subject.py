@@ -1,4 +1,4 @@
-"""What the checks examine: a database as one role sees it, with its recommenders and their readers."""
+"""The subject of the checks: a database as one role sees it, with its recommenders and their readers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ class Subject:
     """Revision of recstore's schema; None where it is missing, or hidden from the role."""
 
     private: bool
-    """Whether the schema recstore_private exists."""
+    """True if the schema recstore_private exists."""
 
     keywords: frozenset[str]
     """Words that SQL requires to be quoted."""
@@ -43,7 +43,7 @@ class Subject:
     """Recommenders to examine."""
 
     own: bool = False
-    """Whether recstore's own tables are those of this version and can be read."""
+    """True if recstore's own tables are those of this version and can be read."""
 
     problem: str | None = None
     """Why reading them failed."""
@@ -51,7 +51,7 @@ class Subject:
     registered: dict[str, Registered] = field(default_factory=dict)
     """Recommenders whose row can be read."""
 
-    readers: dict[str, list[tuple[str, bool]]] = field(default_factory=dict)
+    readers: dict[str, dict[str, bool]] = field(default_factory=dict)
     """Roles to examine for each recommender, and whether recommend() should work for them."""
 
     def rows(self, query: str, **parameters: Any) -> list[dict[str, Any]]:
@@ -121,7 +121,7 @@ def look_around(
     for role in readers:
         grants.check_role(connection, role)
     for known in subject.names:
-        subject.readers[known] = [(role, True) for role in readers] or [
-            (row["role"], row["people"]) for row in rows("doctor_readers", schema=known)
-        ]
+        subject.readers[known] = dict.fromkeys(readers, True) or {
+            row["role"]: row["people"] for row in rows("doctor_readers", schema=known)
+        }
     return subject

@@ -99,7 +99,7 @@ class Foreground:
     keeper: subprocess.Popen[bytes]
     children: list[Child] = field(default_factory=list)
     postgres_is_ours: bool | None = None
-    """Whether the embedded PostgreSQL was started here; None where it is not used."""
+    """True if the embedded PostgreSQL was started here, False if it was running; None where it is not used."""
 
     starting: bool = True
     interrupts: int = 0

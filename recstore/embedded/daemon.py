@@ -1,7 +1,7 @@
 """The server of a home directory, which keeps running until it is stopped.
 
 The home has a cluster `postgres18` (or 16), the log `postgres.log` and `postgres.lock`. Every process of the server
-inherits the lock, so the lock tells whether any of them lives, whatever pid files say after a crash, a reboot or a copy of
+inherits the lock, so the lock shows whether any of them lives, whatever pid files say after a crash, a reboot or a copy of
 the home. The pid and the socket's directory are read from PostgreSQL's own pid file in the cluster.
 """
 

@@ -1,4 +1,4 @@
-"""One PostgreSQL server as its data directory shows it, its socket, and the file locks that tell whether it lives."""
+"""One PostgreSQL server as its data directory shows it, its socket, and the file locks that show whether it lives."""
 
 import fcntl
 import os

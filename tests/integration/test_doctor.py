@@ -1,4 +1,4 @@
-"""What doctor finds in a database in good order, and when something was put in the way: exactly that, with what mends it."""
+"""Doctor in a database in good order, and with one problem: it finds exactly that, and its remedies fix it."""
 
 import os
 import shlex
@@ -67,16 +67,28 @@ def template(server: Server, shop_template: str) -> str:
 
 @pytest.fixture(scope="module")
 def kept() -> list[Database]:
-    """A database that the last test left in good order: most put something in the way, and mend it."""
+    """The database that the last test left in good order."""
     return []
 
 
 @pytest.fixture
-def good(server: Server, template: str, kept: list[Database]) -> Iterator[Database]:
+def good(server: Server, template: str, kept: list[Database], request: pytest.FixtureRequest) -> Iterator[Database]:
+    """For a test that puts something in the way and removes it: if it passes, the next one gets the same database."""
     database = kept.pop() if kept else copy_of(server, template)
+    failed = request.session.testsfailed
     yield database
-    if database not in kept:
+    if request.session.testsfailed == failed:
+        kept.append(database)
+    else:
         drop_database(database)
+
+
+@pytest.fixture
+def spoiled(server: Server, template: str) -> Iterator[Database]:
+    """For a test that leaves something behind."""
+    database = copy_of(server, template)
+    yield database
+    drop_database(database)
 
 
 def settings_of(database: Database, role: str = "worker", **more: Any) -> Settings:
@@ -97,8 +109,8 @@ class Problem:
     settings: dict[str, Any] = field(default_factory=dict)
     undo: str = ""
     """Where no remedy can be carried out here, or it leaves something."""
-    mend: bool = True
-    mended: dict[str, str] = field(default_factory=dict)
+    fix: bool = True
+    fixed: dict[str, str] = field(default_factory=dict)
     """What is found after the remedies, besides the usual."""
 
 
@@ -126,7 +138,7 @@ PROBLEMS = {
     "much older pgvector": Problem(
         "UPDATE pg_extension SET extversion = '0.7.4' WHERE extname = 'vector'",
         {"pgvector": "error"},
-        mend=False,
+        fix=False,
         undo="UPDATE pg_extension SET extversion = '0.8.5' WHERE extname = 'vector'",
     ),
     "older objects": Problem("UPDATE recstore_private.recommenders SET objects_version = 1", {"objects": "error"}),
@@ -159,7 +171,7 @@ PROBLEMS = {
     "no candidates": Problem(
         "UPDATE shop.products SET visible = false",
         {"candidates": "warning"},
-        mend=False,
+        fix=False,
         undo="UPDATE shop.products SET visible = true",
     ),
     "lists in a schema that is closed": Problem("REVOKE CREATE ON SCHEMA made FROM worker", {"list-tables": "error"}),
@@ -188,18 +200,18 @@ PROBLEMS = {
         """ UPDATE recstore_private.recommenders SET definition = jsonb_set(definition, '{{publication,search}}', '"auto"')""",
         {"index-memory": "warning"},
         settings={"index_memory": 64},
-        mended={"shared-memory": "note"},
+        fixed={"shared-memory": "note"},
         undo="UPDATE recstore_private.generations SET items = 120 WHERE generation = 1;"
         """ UPDATE recstore_private.recommenders SET definition = jsonb_set(definition, '{{publication,search}}', '"exact"')""",
     ),
-    "too few parallel workers": Problem("", {"parallel-workers": "note"}, settings={"index_workers": 100}, mend=False),
+    "too few parallel workers": Problem("", {"parallel-workers": "note"}, settings={"index_workers": 100}, fix=False),
     "an abandoned run": Problem(
         "UPDATE recstore_private.runs SET state = 'running' WHERE run = 1", {"runs": "warning"}
     ),
     "a generation that waits": Problem(
         "UPDATE recstore_private.generations SET state = 'ready', ready_at = now() WHERE state = 'attached'",
         {"generations": "warning"},
-        mend=False,
+        fix=False,
         undo="UPDATE recstore_private.generations SET state = 'attached', ready_at = NULL WHERE state = 'ready'",
     ),
     "a half-built generation": Problem(
@@ -209,7 +221,7 @@ PROBLEMS = {
     "a definition of another version": Problem(
         """UPDATE recstore_private.recommenders SET definition = definition || '{{"moods": 1}}'""",
         {"schema": "error", "dispatch": "ok"},  # which is not asked then
-        mend=False,
+        fix=False,
         undo="UPDATE recstore_private.recommenders SET definition = definition - 'moods'",
     ),
     "a slot that nobody reads": Problem(
@@ -242,25 +254,25 @@ PROBLEMS = {
         "INSERT INTO recstore_private.requests (recommender, job, origin, requested_at)"
         " VALUES ('retail', 'retrain', 'sql', now() - interval '1 hour')",
         {"requests": "warning", "dispatch": "warning"},
-        mend=False,
+        fix=False,
         undo="DELETE FROM recstore_private.requests",
     ),
     "no dispatch": Problem(
         "INSERT INTO recstore_private.dispatches VALUES ('gone', now() - interval '1 day')",
         {"dispatch": "warning"},
-        mend=False,
+        fix=False,
         undo="DELETE FROM recstore_private.dispatches",
     ),
     "visibility below the time limit": Problem(
         "", {"worker-settings": "warning"}, settings={"visibility_timeout": 100}
     ),
-    "broker down": Problem("", {"broker": "error"}, settings={"broker_url": "redis://127.0.0.1:1/0"}, mend=False),
+    "broker down": Problem("", {"broker": "error"}, settings={"broker_url": "redis://127.0.0.1:1/0"}, fix=False),
 }
 
 
 @pytest.mark.parametrize("what", PROBLEMS)
-def test_each_problem_is_found_and_its_remedy_mends_it(
-    what: str, good: Database, kept: list[Database], capsys: pytest.CaptureFixture[str]
+def test_each_problem_is_found_and_its_remedy_fixes_it(
+    what: str, good: Database, capsys: pytest.CaptureFixture[str]
 ) -> None:
     problem = PROBLEMS[what]
 
@@ -273,7 +285,7 @@ def test_each_problem_is_found_and_its_remedy_mends_it(
     expected = USUAL | problem.found
     assert worse_than_ok(found) == {check: level for check, level in expected.items() if level != "ok"}
     settings = dict(problem.settings)
-    for finding in found if problem.mend else ():
+    for finding in found if problem.fix else ():
         if finding.level == "ok" or finding.check not in problem.found:
             continue
         assert finding.remedies, finding
@@ -285,11 +297,10 @@ def test_each_problem_is_found_and_its_remedy_mends_it(
                 settings[name.removeprefix("RECSTORE_").lower()] = value
             else:
                 as_superuser(good, remedy)
-    if problem.mend:
-        assert worse_than_ok(examined(good, **settings)) == USUAL | problem.mended
+    if problem.fix:
+        assert worse_than_ok(examined(good, **settings)) == USUAL | problem.fixed
     run(problem.undo)
     assert all(finding.means for finding in found if finding.level != "ok")
-    kept.append(good)
 
 
 def as_superuser(database: Database, statement: str) -> None:
@@ -297,13 +308,12 @@ def as_superuser(database: Database, statement: str) -> None:
         connection.execute(statement)  # type: ignore[call-overload]
 
 
-def test_a_good_database_has_nothing_worse_than_notes(good: Database, kept: list[Database]) -> None:
+def test_a_good_database_has_nothing_worse_than_notes(good: Database) -> None:
     found = examined(good)
     assert worse_than_ok(found) == USUAL
     assert {finding.reader for finding in found} == {None, "shopper"}
     told = {finding.check for finding in found}
     assert {check.name for check in CHECKS} - told == {"gpu-room"}  # asked of a GPU only
-    kept.append(good)
 
 
 def test_a_database_without_schema(empty: Database, recstore: Command) -> None:
@@ -327,7 +337,7 @@ def test_a_database_without_pgvector(server: Server) -> None:
         drop_database(bare)
 
 
-def test_no_connection_is_a_finding(good: Database, kept: list[Database], recstore: Command) -> None:
+def test_no_connection_is_a_finding(good: Database, recstore: Command) -> None:
     gone = f"postgresql://worker@/no_such_database?host={good.server.sockets}"
     answer = recstore("doctor", url=gone)
     assert answer.code == 3
@@ -340,10 +350,9 @@ def test_no_connection_is_a_finding(good: Database, kept: list[Database], recsto
     nobody = recstore("doctor", url=good.url_of("nobody"))
     assert (nobody.code, """\n        CREATE ROLE "nobody" LOGIN PASSWORD '...';\n""" in nobody.out) == (3, True)
     assert recstore("doctor", url="mysql://localhost/x").code == 3
-    kept.append(good)
 
 
-def test_a_role_that_may_nothing(good: Database, kept: list[Database]) -> None:
+def test_a_role_that_may_nothing(good: Database) -> None:
     """It sees what the catalogs tell anybody, and how it is with itself."""
     found = examined(good, "shopper")
     assert worse_than_ok(found) == {
@@ -354,12 +363,9 @@ def test_a_role_that_may_nothing(good: Database, kept: list[Database]) -> None:
         "broker": "note",
     }
     assert {finding.level for finding in found if finding.check.startswith("reader-")} == {"ok"}
-    kept.append(good)
 
 
-def test_readers_are_those_asked_for_or_those_with_grants(
-    good: Database, kept: list[Database], recstore: Command
-) -> None:
+def test_readers_are_those_asked_for_or_those_with_grants(good: Database, recstore: Command) -> None:
     as_superuser(good, "GRANT USAGE ON SCHEMA retail TO application")  # nothing of people, so not asked of it
     found = {(f.reader, f.check): f for f in examined(good) if f.reader}
     assert found["shopper", "reader-source"].level == "ok"
@@ -374,27 +380,26 @@ def test_readers_are_those_asked_for_or_those_with_grants(
     assert recstore("doctor nothing", url=good.url).code == 2
     with pytest.raises(RecommenderNotFound):
         examined(good, name="nothing")
-    kept.append(good)
 
 
-def test_who_holds_a_flip_is_named(good: Database) -> None:
-    good.retrain()  # so that the next generation is attached
-    reading = good.connect("shopper")
+def test_who_holds_a_flip_is_named(spoiled: Database) -> None:
+    spoiled.retrain()  # so that the next generation is attached
+    reading = spoiled.connect("shopper")
     reading.execute("BEGIN")
     reading.execute("SELECT FROM retail.item_vectors LIMIT 1")
     barrier = "UPDATE recstore_private.generations SET barrier = {}, barrier_transactions = {} WHERE state = 'attached'"
     for stands in (("'cleared'", "'[]'"), ("'invalidated'", "'[\"99/99\"]'")):  # it came when nobody waited any more
-        as_superuser(good, barrier.format(*stands))
-        assert "flip-holders" not in worse_than_ok(examined(good, "postgres", flip_wait=0))
-    as_superuser(good, barrier.format("'attached'", "NULL"))
-    found = [f for f in examined(good, "postgres", flip_wait=0) if f.level == "warning"]
+        as_superuser(spoiled, barrier.format(*stands))
+        assert "flip-holders" not in worse_than_ok(examined(spoiled, "postgres", flip_wait=0))
+    as_superuser(spoiled, barrier.format("'attached'", "NULL"))
+    found = [f for f in examined(spoiled, "postgres", flip_wait=0) if f.level == "warning"]
     assert [f.check for f in found] == ["flip-holders"]
     assert f"process {reading.info.backend_pid} (test, role shopper), in a transaction since 20" in found[0].found
-    unseen = {f.check: f for f in examined(good, flip_wait=0) if f.level != "ok"}
+    unseen = {f.check: f for f in examined(spoiled, flip_wait=0) if f.level != "ok"}
     assert "not see" in unseen["flip-holders"].means  # as the worker, which has not pg_read_all_stats
     assert unseen["flip-holders"].level == "note"
-    as_superuser(good, found[0].remedies[0])
-    assert "flip-holders" not in worse_than_ok(examined(good, flip_wait=0))
+    as_superuser(spoiled, found[0].remedies[0])
+    assert "flip-holders" not in worse_than_ok(examined(spoiled, flip_wait=0))
 
 
 def test_recstore_s_own_long_transactions_are_its_own_business(good: Database) -> None:
@@ -403,7 +408,7 @@ def test_recstore_s_own_long_transactions_are_its_own_business(good: Database) -
         assert worse_than_ok(examined(good, flip_wait=0)) == USUAL
 
 
-def test_a_publication_keeps_its_options(good: Database, kept: list[Database]) -> None:
+def test_a_publication_keeps_its_options(good: Database) -> None:
     options = "publish = 'insert, delete', publish_via_partition_root = true"
     options += ", publish_generated_columns = stored" if VERSION >= 18 else ""
     as_superuser(good, f"CREATE PUBLICATION everything FOR ALL TABLES WITH ({options})")
@@ -414,10 +419,9 @@ def test_a_publication_keeps_its_options(good: Database, kept: list[Database]) -
         as_superuser(good, remedy)
     assert look(good, kinds) == before
     as_superuser(good, "DROP PUBLICATION everything")
-    kept.append(good)
 
 
-def test_a_generation_that_was_rolled_back_is_no_warning(good: Database, kept: list[Database]) -> None:
+def test_a_generation_that_was_rolled_back_is_no_warning(good: Database) -> None:
     as_superuser(
         good,
         "UPDATE recstore_private.generations SET state = 'ready', ready_at = now() - interval '1 s' WHERE state = 'attached'",
@@ -434,15 +438,13 @@ def test_a_generation_that_was_rolled_back_is_no_warning(good: Database, kept: l
     as_superuser(
         good, "UPDATE recstore_private.generations SET state = 'attached', ready_at = NULL WHERE state = 'ready'"
     )
-    kept.append(good)
 
 
-def test_a_lookup_that_fails_is_told(good: Database, kept: list[Database], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lookup_that_fails_is_told(good: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     failed = inspection.Lookup(indexed=False, milliseconds=None, problem="division by zero")
     monkeypatch.setattr(inspection, "check_lookup", lambda *_: failed)
     found = examined(good)
     assert worse_than_ok(found) == USUAL | {"source-lookup": "warning"}
-    kept.append(good)
 
 
 @pytest.mark.parametrize("namespace", [LOCK_NAMESPACE, LISTS_NAMESPACE])
@@ -456,9 +458,7 @@ def test_a_dead_session_that_holds_a_lock_is_named(namespace: int, good: Databas
     assert worse_than_ok(examined(good)) == USUAL
 
 
-def test_a_check_that_fails_hangs_or_writes_is_a_finding(
-    good: Database, kept: list[Database], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_check_that_fails_hangs_or_writes_is_a_finding(good: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     def asking(statement: str) -> Callable[[Subject], Iterator[Finding]]:
         def look(subject: Subject) -> Iterator[Finding]:
             subject.connection.execute(statement)  # type: ignore[call-overload]
@@ -499,7 +499,6 @@ def test_a_check_that_fails_hangs_or_writes_is_a_finding(
         "dies": "terminating connection due to administrator command",
     }
     assert worse_than_ok(found[5:]) == USUAL
-    kept.append(good)
 
 
 def test_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -607,9 +606,7 @@ def test_kinds_of_poolers(observed: Observed, kind: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["transaction", "session", "statement"])
-def test_pgbouncer_is_recognized(
-    mode: str, good: Database, kept: list[Database], tmp_path: Path, unused_port: int
-) -> None:
+def test_pgbouncer_is_recognized(mode: str, good: Database, tmp_path: Path, unused_port: int) -> None:
     """Debian's package pgbouncer, in front of the test server."""
     program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
@@ -639,7 +636,6 @@ def test_pgbouncer_is_recognized(
     assert not look(good, "SELECT FROM pg_locks WHERE locktype = 'advisory'")
     if mode == "statement":
         assert "statement pooling" in found[0].found
-    kept.append(good)
 
 
 @pytest.fixture

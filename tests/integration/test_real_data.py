@@ -1,9 +1,7 @@
 """The demo's real data with the default definition but fewer factors, which are trained sooner: the ANN recall that calibration
 promises, by function and by query."""
 
-import gzip
 from collections.abc import Iterator
-from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -12,6 +10,7 @@ from conftest import Database, drop_database, make_database
 from support_sql import Factors, column, read_factors, rows, unit
 
 from recstore.definition import Hyperparameters, Publication
+from recstore.demo import load_shop
 from recstore.embedded import Server
 from recstore.operations import schema
 
@@ -24,18 +23,7 @@ def retail(server: Server, empty_template: str) -> Iterator[Database]:
     with database.connect() as worker:
         schema.upgrade(worker, database.url, database.settings)
     application = database.connect("application")
-    application.execute("CREATE SCHEMA shop")
-    application.execute(
-        "CREATE TABLE shop.products (product_id integer PRIMARY KEY, stock_code text, title text, visible boolean DEFAULT true)"
-    )
-    application.execute(
-        "CREATE TABLE shop.views (user_id bigint, product_id integer, view_count integer,"
-        " PRIMARY KEY (user_id, product_id))"
-    )
-    for table, file in (("products (product_id, stock_code, title)", "resources"), ("views", "views")):
-        packed = resources.files("recstore.demo").joinpath(f"data/online_retail_2010.{file}.csv.gz").read_bytes()
-        with application.cursor().copy(f"COPY shop.{table} FROM STDIN (FORMAT csv, HEADER)") as copy:
-            copy.write(gzip.decompress(packed))
+    load_shop(application)
     application.execute("UPDATE shop.products SET visible = product_id % 3 > 0")
     application.execute("GRANT USAGE ON SCHEMA shop TO worker")
     application.execute("GRANT SELECT ON ALL TABLES IN SCHEMA shop TO worker")

@@ -1,4 +1,4 @@
-"""What a worker tells over HTTP, and `recstore health` over the command line."""
+"""A worker's HTTP endpoints, and `recstore health` on the command line."""
 
 import json
 import os
@@ -53,7 +53,7 @@ def children(worker: Process) -> set[int]:
 
 
 def listens(pid: int, port: int) -> bool:
-    """Whether the process has the open socket that listens on this port."""
+    """Return whether the process has the open socket that listens on this port."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
     ours = {f"socket:[{row[9]}]" for row in rows if row[1] == f"0100007F:{port:04X}" and row[3] == "0A"}
     assert ours
@@ -119,10 +119,10 @@ def test_a_worker_answers_whatever_becomes_of_its_broker_and_its_children(worker
 def test_a_port_in_use_is_a_warning(port: int, caplog: pytest.LogCaptureFixture) -> None:
     with socket.create_server(("127.0.0.1", port)):
         monitoring.serve(Settings(metrics_port=port))
-    (told,) = caplog.records
-    assert told.levelname == "WARNING"
-    assert f"port {port} of 127.0.0.1 is not available (Address already in use)" in told.message
-    assert "RECSTORE_METRICS_PORT" in told.message
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert f"port {port} of 127.0.0.1 is not available (Address already in use)" in record.message
+    assert "RECSTORE_METRICS_PORT" in record.message
 
 
 def test_a_main_loop_that_stands_still_is_not_alive(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,9 +151,9 @@ def test_health_is_an_exit_code_and_a_sentence(
         code, text = healthy()
         assert code == 0
         assert re.search(r"^healthy: .* revision \d{4}, the broker answers, the last dispatch was 0 s ago\n$", text)
-        told = json.loads(healthy("--json")[1])
-        assert told["healthy"] is True
-        assert told["last_dispatch_seconds"] < 100
+        answer = json.loads(healthy("--json")[1])
+        assert answer["healthy"] is True
+        assert answer["last_dispatch_seconds"] < 100
         connection.execute("UPDATE recstore_private.dispatches SET dispatched_at = now() - interval '101 seconds'")
         code, text = healthy("--json")
         assert code == 1
