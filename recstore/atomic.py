@@ -74,7 +74,7 @@ def check_report(report: Path | None, pictures: Path | None) -> None:
     if pictures is not None:
         if report is None:
             raise InvalidInput("--pictures go with a report: add --report FILE.html.")
-        check_folder(pictures)
+        check_folder(next((place for place in (pictures, *pictures.parents) if place.exists()), pictures))
 
 
 def check_place(path: Path) -> None:
@@ -101,6 +101,15 @@ def check_folder(folder: Path) -> None:
     else:
         return
     raise ReportNotWritten(path=shortened(folder), reason=reason)
+
+
+def make_folder(folder: Path) -> None:
+    """Create `folder`, with its parents, if it does not exist. Raises ReportNotWritten."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ReportNotWritten(path=shortened(folder), reason=error.strerror or str(error)) from None
+    check_folder(folder)
 
 
 def shortened(path: Path) -> str:

@@ -1,6 +1,5 @@
-"""From results to pictures and pages: what people look at after an evaluation or a search.
+"""Turn results into pictures and pages, for people who read them after an evaluation or a search.
 
-`plots` draws them (matplotlib, no pyplot, nothing kept between calls), `report` writes the page with everything in it.
-Knows the results' data and nothing of how they came about: no database, no trainer. Nothing is imported here, so
-that a command line which only might write a report does not wait for matplotlib.
+`page` writes HTML with everything in it, `curve_plots` and `search_plots` draw with matplotlib, without pyplot. Knows
+the results' data, not how they were measured: no database, no trainer. Importing this package imports no matplotlib.
 """

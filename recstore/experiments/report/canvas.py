@@ -1,9 +1,7 @@
-"""What all pictures have in common: colours, fonts, sizes, panels, and their two forms: PNG, and SVG for a page.
+"""Draw panels: alone as SVG within a page, several on a sheet as PNG; colours, fonts and sizes of every picture.
 
-Matplotlib's objects alone, never pyplot; its settings are the package's own for the time of a call, whatever a user's
-matplotlibrc says. Colours are those of Okabe and Ito (Color Universal Design, 2008), told apart with any colour
-vision, and every kind of mark differs in shape as well. Inside an SVG each colour is a CSS variable, so the page
-chooses between light and dark.
+Matplotlib's settings are the package's own during a call, whatever a user's matplotlibrc says. Colours are those of
+Okabe and Ito (Color Universal Design, 2008), which any colour vision distinguishes. Each kind of mark has its own shape.
 """
 
 import io
@@ -12,16 +10,12 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from xml.etree import ElementTree
+from typing import Any
 
-import matplotlib
 import matplotlib.style
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
-
-from recstore.atomic import write_bytes
 
 THEME = {
     "ink": ("#1c2127", "#e8ebef"),
@@ -36,56 +30,41 @@ THEME = {
 INK, MUTED, LINE, PAPER, BLUE, ORANGE = (light for light, _ in THEME.values())
 
 WIDTH, HEIGHT = 3.9, 2.7
-"""Of one panel in inches: across a phone its letters are as large as small print."""
+"""Inches of a panel; across a phone its letters are as large as small print."""
 
-_STYLE = {
+_STYLE: dict[str, Any] = {
     "font.family": ["DejaVu Sans"],  # comes with matplotlib
     "font.size": 9.0,
-    "axes.titlesize": 9.0,
     "figure.titlesize": 10.0,
     "figure.titleweight": "bold",
-    "text.color": INK,
     "text.parse_math": False,  # a dollar sign in a value is a dollar sign
-    "figure.facecolor": PAPER,
-    "savefig.facecolor": PAPER,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), INK),
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), MUTED),
+    **dict.fromkeys(("figure.facecolor", "savefig.facecolor"), PAPER),
     "axes.facecolor": "none",
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "axes.linewidth": 0.8,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.color": LINE,
-    "grid.linewidth": 0.6,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "lines.linewidth": 1.6,
+    "lines.markersize": 4.5,
     "legend.frameon": False,
     "legend.fontsize": 8.5,
     "legend.handlelength": 1.4,
     "legend.columnspacing": 1.0,
-    "legend.handletextpad": 0.5,
-    "legend.borderpad": 0.1,
     "svg.fonttype": "path",
     "svg.hashsalt": "recstore",
-    "svg.image_inline": True,
 }
 
-_SVG, _XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
-_VARIABLES = {light: f"var(--{name})" for name, (light, _) in THEME.items()}
-_LONG_NUMBERS = re.compile(r"(\.\d\d)\d+")  # hundredths of a point are enough
-_COLOURS = re.compile("|".join(_VARIABLES))
+_LEFT_OUT = re.compile(
+    r'\A.*?(?=<svg)|<!--.*?-->|<style.*?</style>|\s+xmlns(:xlink)?="[^"]*"|xlink:(?=href)', re.DOTALL
+)
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture: its name (for files and ids: letters, digits, hyphens), its title, what can be read from it in
-    words, how it is drawn into a figure, and its size in inches."""
+    """One picture: a title, a description in words, and the function that draws it into a figure."""
 
-    name: str
     title: str
     description: str
     draw: Callable[[FigureBase], None]
@@ -94,92 +73,70 @@ class Panel:
 
 
 @contextmanager
-def style() -> Iterator[None]:
-    """Matplotlib's own defaults with these settings, for the time of the block."""
+def _style() -> Iterator[None]:
     with matplotlib.style.context(["default", _STYLE]):
         yield
 
 
-def figure(panel: Panel, titled: bool = True) -> Figure:
-    """The panel alone, with its title or without."""
-    with style():
+def figure(panel: Panel) -> Figure:
+    """Return the panel alone, without its title."""
+    with _style():
         made = Figure((panel.width, panel.height), layout="constrained")
-        _draw(panel, made, titled)
+        panel.draw(made)
     return made
 
 
 def sheet(panels: Sequence[Panel]) -> Figure:
-    """Panels side by side in rows of three at most, as few empty places as possible; at least one panel."""
+    """Return panels with their titles, in rows of at most three; at least one panel."""
     rows = math.ceil(len(panels) / 3)
     columns = math.ceil(len(panels) / rows)
-    with style():
-        width = sum(max(panel.width for panel in panels[column::columns]) for column in range(columns))
-        height = sum(max(panel.height for panel in panels[row * columns : (row + 1) * columns]) for row in range(rows))
+    width = sum(max(panel.width for panel in panels[column::columns]) for column in range(columns))
+    height = sum(max(panel.height for panel in panels[row * columns : (row + 1) * columns]) for row in range(rows))
+    with _style():
         made = Figure((width, height), layout="constrained")
         parts = made.subfigures(rows, columns, squeeze=False, wspace=0.03, hspace=0.03)
         for panel, part in zip(panels, parts.flat, strict=False):
-            _draw(panel, part, titled=True)
+            part.suptitle(shown(panel.title, 40), x=0.01, ha="left")
+            panel.draw(part)
     return made
 
 
-def _draw(panel: Panel, figure: FigureBase, titled: bool) -> None:
-    if titled:
-        figure.suptitle(panel.title, x=0.01, ha="left")
-    panel.draw(figure)
+def png(figure: Figure) -> bytes:
+    """Return the picture as PNG; the same figure gives the same bytes."""
+    file = io.BytesIO()
+    with _style():
+        figure.savefig(file, format="png", dpi=160, metadata={"Software": None})
+    return file.getvalue()
 
 
-def legend(figure: FigureBase, axes: Sequence[Axes]) -> None:
-    """Below the axes, where it covers nothing; each label once, none where nothing has a label."""
+def svg(panel: Panel, name: str) -> Markup:
+    """Return the panel as an SVG element for a page, as wide as its place.
+
+    It has no style sheet, address or text. Its ids begin with `name`, its colours are CSS variables, and the element of
+    id `name`-caption describes it.
+    """
+    file = io.StringIO()
+    made = figure(panel)
+    with _style():
+        made.savefig(
+            file, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        )
+    text = _LEFT_OUT.sub("", file.getvalue())
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
+    text = re.sub(r'(?<=[ "])(-?\d+\.\d\d)\d+', r"\1", text)  # hundredths of a point are enough, but not of a scale
+    for colour, (light, _) in THEME.items():
+        text = text.replace(light, f"var(--{colour})")
+    return Markup(text.replace("<svg", f'<svg class="plot" role="img" aria-labelledby="{name}-caption"', 1))
+
+
+def legend(figure: FigureBase, *axes: Axes) -> None:
+    """Add a legend below the axes, each label once."""
     entries = {label: handle for one in axes for handle, label in zip(*one.get_legend_handles_labels(), strict=True)}
     if entries:
         figure.legend(list(entries.values()), list(entries), loc="outside lower left", ncols=min(4, len(entries)))
 
 
-def slug(text: str) -> str:
-    """The text as part of a file's name or an id: `ndcg@20` as ndcg-20."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "it"
-
-
-def png(figure: Figure) -> bytes:
-    """The same bytes for the same figure: no time, no version inside."""
-    file = io.BytesIO()
-    with style():
-        figure.savefig(file, format="png", dpi=160, metadata={"Software": None})
-    return file.getvalue()
-
-
-def save_png(figure: Figure, path: Path) -> None:
-    """Writes the picture, whole or not at all. Raises ReportNotWritten."""
-    write_bytes(path, png(figure))
-
-
-def svg(figure: Figure, name: str, labelled_by: str) -> Markup:
-    """The picture as an element to stand within HTML, as wide as its place: no style sheet, no address and no text
-    inside, ids that begin with `name`, colours as CSS variables; its label is the element of id `labelled_by`."""
-    file = io.StringIO()
-    with style():
-        figure.savefig(file, format="svg", transparent=True)
-    root = ElementTree.fromstring(file.getvalue())  # drops comments and the document type
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if child.tag in (f"{_SVG}metadata", f"{_SVG}style"):
-                parent.remove(child)
-    for element in root.iter():
-        element.tag = element.tag.removeprefix(_SVG)
-        element.text = element.tail = None
-        element.attrib = {key.removeprefix(_XLINK): _themed(key, value, name) for key, value in element.attrib.items()}
-    for attribute in ("width", "height", "version"):
-        root.attrib.pop(attribute, None)
-    root.attrib |= {"role": "img", "aria-labelledby": labelled_by, "class": "plot"}
-    return Markup(ElementTree.tostring(root, encoding="unicode"))
-
-
-def _themed(attribute: str, value: str, name: str) -> str:
-    if attribute == "id":
-        return f"{name}-{value}"
-    if value.startswith("#"):
-        return f"#{name}-{value[1:]}"
-    value = value.replace("url(#", f"url(#{name}-").replace("\n", "")
-    if attribute in ("d", "x", "y"):
-        return _LONG_NUMBERS.sub(r"\1", value)
-    return _COLOURS.sub(lambda found: _VARIABLES[found[0]], value)
+def shown(text: str, most: int) -> str:
+    """Return a text as a picture can show it: shortened, with a question mark for a letter the font may not have."""
+    text = text.encode("latin-1", "replace").decode("latin-1")
+    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -1,27 +1,80 @@
-"""What a search's trials say, before anything is drawn: which one won, what each measured, what was varied."""
+"""Read a search's trials before anything is drawn: which one won, what each measured, which parameters were tried."""
 
-from collections.abc import Sequence
-from itertools import combinations
+import math
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from recstore.experiments.report.words import better, finite, setting
+from recstore.experiments.report.words import best_of, finite, setting
 from recstore.experiments.tuning.trials import SearchResult, TrialResult
 
 FEW = 10
-"""With fewer trials measured than this all of them are shown, however far apart."""
+"""Measured trials below which a picture's axis covers all of them."""
 
 REACH = 2.5
+"""Distance from the best to the end of an axis, in distances from the best to the median."""
+
+EDGE = 0.02
+"""Share of a range at its ends: a best value there may have a better one beyond."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a search: its scale, its distinct values (numbers by size, then text), the best trial's value."""
+
+    name: str
+    scale: str  # log, linear or categorical
+    values: list[Any]
+    best: Any | None
+
+    @property
+    def tried(self) -> str:
+        """Return the values as text; many numbers as their range."""
+        if self.scale != "categorical" and len(self.values) > 8:
+            return f"{setting(self.values[0])} to {setting(self.values[-1])}"
+        return ", ".join(map(setting, self.values))
+
+    @property
+    def at_end(self) -> bool:
+        """Return true if the best value is at an end of what was tried."""
+        if self.scale == "categorical" or self.best is None or len(self.values) < 3:
+            return False
+        numbers = (self.best, self.values[0], self.values[-1])
+        best, low, high = map(math.log, numbers) if self.scale == "log" else numbers
+        return bool(min(best - low, high - best) <= EDGE * (high - low))
+
+
+def parameters(search: SearchResult) -> list[Parameter]:
+    """Return every parameter that a trial has, in the search's order.
+
+    Its scale is the search's, unless a value does not allow it.
+    """
+    best = winner(search)
+    found = []
+    for name in dict.fromkeys([*search.scales, *(name for trial in search.trials for name in trial.parameters)]):
+        values = [trial.parameters[name] for trial in search.trials if name in trial.parameters]
+        values = list({setting(value): value for value in values}.values())
+        values.sort(key=lambda value: (finite(value) is None, finite(value) or 0.0, setting(value)))
+        scale = search.scales.get(name, "linear")
+        if any(finite(value) is None for value in values):
+            scale = "categorical"
+        elif values and scale == "log" and values[0] <= 0:
+            scale = "linear"
+        if values:
+            found.append(Parameter(name, scale, values, best and best.parameters.get(name)))
+    return found
 
 
 def winner(search: SearchResult) -> TrialResult | None:
-    """The trial that the search calls its best; None where it is not among the trials."""
+    """Return the best trial; None if the search has none yet."""
     return next((trial for trial in search.trials if trial.number == search.best), None)
 
 
 def measured(search: SearchResult, trial: TrialResult) -> float | None:
-    """What the trial reached on the validation part: its value, or where it has none (a pruned one) the last point of
-    its learning curve; None for a failed one."""
+    """Return what the trial reached on the validation part; None if it failed.
+
+    A pruned trial without a value has the last point of its learning curve.
+    """
     if trial.state == "failed":
         return None
     value = finite(trial.value)
@@ -31,103 +84,38 @@ def measured(search: SearchResult, trial: TrialResult) -> float | None:
 
 
 def complete(search: SearchResult) -> list[tuple[TrialResult, float]]:
-    """The trials that ran to their end, with what they reached, in order of their numbers."""
-    return [
-        (trial, value)
-        for trial in sorted(search.trials, key=lambda trial: trial.number)
-        if trial.state == "complete" and (value := measured(search, trial)) is not None
-    ]
+    """Return the complete trials by number, each with its value."""
+    trials = sorted(search.trials, key=lambda trial: trial.number)
+    pairs = [(trial, measured(search, trial)) for trial in trials if trial.state == "complete"]
+    return [(trial, value) for trial, value in pairs if value is not None]
 
 
-def best_of(metric: str, values: Sequence[float]) -> float:
-    """The greatest, or the least for an error; of one value at least."""
-    return min(values) if better(metric) == "lower" else max(values)
+def limits(search: SearchResult) -> tuple[float, float]:
+    """Return a range of the metric that separates the good trials.
 
-
-def limits(metric: str, values: Sequence[float]) -> tuple[float, float] | None:
-    """The range of a value axis on which the good trials can be told apart: from the best to REACH times as far from
-    it as the median, if there are worse ones and many trials; with a margin. None without a value."""
-    if not values:
-        return None
+    With FEW trials or more it ends REACH times as far from the best as the median, if there are worse ones.
+    """
+    values = [value for trial in search.trials if (value := measured(search, trial)) is not None] or [0.0]
     low, high = min(values), max(values)
     if len(values) >= FEW:
-        top = best_of(metric, values)
-        reach = REACH * abs(top - median(values))
-        if reach and better(metric) == "lower":
-            high = min(high, top + reach)
-        elif reach:
-            low = max(low, top - reach)
+        top = best_of(search.metric, values)
+        reach = REACH * abs(top - median(values)) or high - low
+        low, high = max(low, top - reach), min(high, top + reach)
     margin = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
     return low - margin, high + margin
 
 
-def scale(search: SearchResult, parameter: str) -> str:
-    """log, linear or categorical: as the search says, unless the values tried do not allow it."""
-    values = [trial.parameters[parameter] for trial in search.trials if parameter in trial.parameters]
-    said = search.scales.get(parameter, "linear")
-    if said == "categorical" or any(finite(value) is None for value in values):
-        return "categorical"
-    if said == "log" and all(float(value) > 0 for value in values):
-        return "log"
-    return "linear"
+def far_worse(search: SearchResult) -> list[int]:
+    """Return the numbers of the trials beyond the limits."""
+    low, high = limits(search)
+    values = {trial.number: measured(search, trial) for trial in search.trials}
+    return [number for number, value in values.items() if value is not None and not low <= value <= high]
 
 
-def parameters(search: SearchResult) -> list[str]:
-    """Every parameter that a trial has, in the search's order."""
-    return list(dict.fromkeys([*search.scales, *(name for trial in search.trials for name in trial.parameters)]))
-
-
-def ordered(values: Sequence[Any]) -> list[Any]:
-    """The distinct values, numbers by size and then the rest by name."""
-    distinct = {setting(value): value for value in values}.values()
-    return sorted(distinct, key=lambda value: (finite(value) is None, finite(value) or 0.0, setting(value)))
-
-
-def varied(search: SearchResult) -> list[str]:
-    """The parameters with more than one value."""
-    return [name for name in parameters(search) if len(tried(search, name)) > 1]
-
-
-def tried(search: SearchResult, parameter: str) -> list[Any]:
-    """The distinct values of a parameter over all trials, in order."""
-    return ordered([trial.parameters[parameter] for trial in search.trials if parameter in trial.parameters])
-
-
-def most_telling(search: SearchResult) -> tuple[str, str] | None:
-    """The two varied parameters whose choice moves the best that can be reached the most, the one with more values
-    first; None where fewer than two were varied."""
-
-    def span(pair: tuple[str, str]) -> tuple[float, int]:
-        cells = best_by(search, *pair)
-        moved = 0.0
-        for place in (0, 1):
-            best: dict[str, float] = {}
-            for key, trial in cells.items():
-                value = measured(search, trial) or 0.0
-                best[key[place]] = best_of(search.metric, [value, best.get(key[place], value)])
-            moved += max(best.values(), default=0.0) - min(best.values(), default=0.0)
-        return moved, len(cells)
-
-    pairs = list(combinations(varied(search), 2))
-    if not pairs:
-        return None
-    first, second = max(pairs, key=span)
-    if len(tried(search, second)) > len(tried(search, first)):
-        first, second = second, first
-    return first, second
-
-
-def best_by(search: SearchResult, first: str, second: str) -> dict[tuple[str, str], TrialResult]:
-    """The best trial of each combination of two parameters' values (as written), over all others: of those that ran to
-    their end, else of the pruned ones."""
-    cells: dict[tuple[str, str], TrialResult] = {}
-    sign = -1 if better(search.metric) == "lower" else 1
-
-    def rank(trial: TrialResult) -> tuple[bool, float]:
-        return trial.state == "complete", sign * (measured(search, trial) or 0.0)
-
-    for trial in search.trials:
-        if measured(search, trial) is not None and first in trial.parameters and second in trial.parameters:
-            key = setting(trial.parameters[first]), setting(trial.parameters[second])
-            cells[key] = max(cells.get(key, trial), trial, key=rank)
+def best_by(search: SearchResult, *parameters: Parameter) -> dict[tuple[str, ...], float]:
+    """Return the best value of the complete trials for each combination of these parameters, as text."""
+    cells: dict[tuple[str, ...], float] = {}
+    for trial, value in complete(search):
+        key = tuple(setting(trial.parameters.get(parameter.name)) for parameter in parameters)
+        cells[key] = best_of(search.metric, [value, cells.get(key, value)])
     return cells

@@ -1,4 +1,4 @@
-"""Numbers and names as people read them: digits that mean something, what a metric is, which of two is better."""
+"""Write numbers and names for people: digits that mean something, what a metric is, which of two values is better."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -7,8 +7,7 @@ from numbers import Integral, Real
 from typing import Any, Literal
 
 from recstore.evaluation.curves import LOWER_IS_BETTER
-
-Better = Literal["higher", "lower"]
+from recstore.wording import duration
 
 _NAMES = {
     "ndcg": "NDCG",
@@ -19,75 +18,45 @@ _NAMES = {
     "mean_popularity": "mean popularity",
 }
 
-_DEFINITIONS = {
-    "precision": "hits among the first k, divided by k",
-    "recall": "hits among the first k, divided by the user's held-out items",
-    "ndcg": "hits among the first k, each worth 1 / log2(place + 1), divided by what min(k, held-out items) hits at "
-    "the first places are worth",
-    "map": "precision at the place of each hit among the first k, summed, divided by min(k, held-out items)",
-    "hit_rate": "share of users with at least one hit among the first k",
-    "coverage": "share of all items that stand among the first k of at least one user",
-    "mean_popularity": "users whom the first k have in the training part, on average; neither high nor low is better",
-    "auc": "how often a held-out item stands above an item that the user never saw, a tie counting half",
-    "mse": "mean squared difference of score and preference (1 for the user's items, else 0) over all items; low is better",
-}
-
-_TIMES = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
-
 
 def metric_name(metric: str) -> str:
-    """`ndcg@20` as NDCG@20; a metric that is not known here keeps its name."""
+    """Return `ndcg@20` as NDCG@20; an unknown metric keeps its name."""
     base, at, k = metric.partition("@")
     return _NAMES.get(base, base) + at + k
 
 
-def definitions(metrics: Iterable[str]) -> list[tuple[str, str]]:
-    """Names and one line each that says what the metric is, several k of one metric together; without those that are
-    not known here."""
-    names: dict[str, list[str]] = {}
-    for metric in dict.fromkeys(metrics):
-        names.setdefault(metric.partition("@")[0], []).append(metric_name(metric))
-    return [(", ".join(same), _DEFINITIONS[base]) for base, same in names.items() if base in _DEFINITIONS]
-
-
-def better(metric: str) -> Better | None:
-    """Which way is better; None where neither is."""
+def better(metric: str) -> Literal["higher", "lower"] | None:
+    """Return which way is better; None if neither is."""
     base = metric.partition("@")[0]
     if base == "mean_popularity":
         return None
     return "lower" if base in LOWER_IS_BETTER else "higher"
 
 
+def best_of(metric: str, values: Iterable[float]) -> float:
+    """Return the greatest value, or the least of an error."""
+    return min(values) if better(metric) == "lower" else max(values)
+
+
 def finite(value: Any) -> float | None:
-    """The value as a float; None for what is no finite number (and for a truth value)."""
-    if isinstance(value, bool) or not isinstance(value, Real):
+    """Return the value as a float; None if it is not a finite number."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         return None
-    number = float(value)
-    return number if math.isfinite(number) else None
+    return float(value)
 
 
 def score(value: float | None) -> str:
-    """A metric or a score: four decimals below 1 as in published tables, three significant digits below 0.01, and no
-    digits below the fourth that means something above."""
+    """Return a metric or a score: four decimals below 1 as in published tables, at least four digits above."""
     value = finite(value)
     if value is None:
         return "–"
     size = abs(value)
-    if size == 0:
-        text = "0"
-    elif size < 0.001:
-        text = f"{value:.2e}"
-    elif size < 0.01:
-        text = f"{value:.5f}"
-    elif size < 1:
-        text = f"{value:.4f}"
-    else:
-        text = f"{value:,.{max(0, 3 - int(math.log10(size)))}f}"
+    text = f"{value:.3g}" if size < 0.01 else f"{value:,.{4 if size < 1 else max(0, 3 - int(math.log10(size)))}f}"
     return text.replace("-", "−")
 
 
 def change(value: float | None, reference: float | None) -> str | None:
-    """The difference to a reference in percent, or as a multiple from tenfold on; None where there is no such thing."""
+    """Return the difference to a reference in percent, or as a multiple from tenfold; None without a positive one."""
     value, reference = finite(value), finite(reference)
     if value is None or reference is None or reference <= 0 or value < 0:
         return None
@@ -99,24 +68,13 @@ def change(value: float | None, reference: float | None) -> str | None:
     return "±0 %" if float(text) == 0 else text.replace("-", "−") + " %"
 
 
-def duration(seconds: float | None) -> str:
-    """0.24 s, 12 s, 3 min 20 s, 2 h 5 min."""
-    seconds = finite(seconds)
-    if seconds is None:
-        return "–"
-    if seconds < 10:
-        return f"{seconds:.2g} s"
-    rest = float(round(seconds))
-    parts = []
-    for size, unit in _TIMES:
-        count, rest = divmod(rest, size)
-        if count:
-            parts.append(f"{count:.0f} {unit}")
-    return " ".join(parts[:2])
+def elapsed(seconds: float | None) -> str:
+    """Return a duration; a dash for none."""
+    return "–" if seconds is None else duration(seconds)
 
 
 def moment(text: str) -> str:
-    """A time in ISO 8601 to the minute in UTC; what is none stays as it is."""
+    """Return an ISO 8601 time to the minute in UTC; any other text stays as it is."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
@@ -125,14 +83,12 @@ def moment(text: str) -> str:
 
 
 def setting(value: Any) -> str:
-    """A hyperparameter's value: numbers without digits that say nothing, everything else as it is."""
+    """Return a hyperparameter's value as text, a number with four digits at most."""
     if value is None:
         return "unset"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, Integral):
-        return str(int(value))
-    if isinstance(value, Real):
+    if isinstance(value, Real) and not isinstance(value, Integral):
         return f"{float(value):.4g}"
     if isinstance(value, list | tuple):
         return ", ".join(setting(part) for part in value)
@@ -140,7 +96,7 @@ def setting(value: Any) -> str:
 
 
 def settings(parameters: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Names and values in their order; a table within has its name before each of its own: `confidence.function`."""
+    """Return names and values in their order; those of a nested table as `confidence.function`."""
     flat = []
     for name, value in parameters.items():
         if isinstance(value, Mapping):
