@@ -219,7 +219,7 @@ def _parameter_axis(axes: Axes, parameter: Parameter) -> Callable[[Any], float]:
     places = np.log(numbers) if parameter.scale == "log" else numbers
     if len(numbers) <= FEW_TICKS and np.all(np.diff(places) >= APART * np.ptp(places)):
         axes.xaxis.set_major_locator(FixedLocator(numbers.tolist()))
-    elif parameter.scale == "log":
+    elif parameter.scale == "log" and numbers[-1] > 5 * numbers[0]:
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if numbers[-1] < 300 * numbers[0] else (1,)))
     else:
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=bool(np.all(numbers % 1 == 0))))
