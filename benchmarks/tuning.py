@@ -1,5 +1,5 @@
-"""How near the default budget of a search comes to one ten times as long: on generated interactions of two densities, and on
-files of a split. Prints both winners, what the test part says of each, and the ratio; 0.97 is the least that is wanted.
+"""Compare the default budget of a search with one ten times as long, on generated interactions of two densities and on
+files of a split. Prints both winners, their metrics on the test part, and the ratio, which must be at least 0.97.
 
     python benchmarks/tuning.py sparse dense
     python benchmarks/tuning.py train.csv:test.csv --metric recall@20 --only default
@@ -19,24 +19,25 @@ from recstore.config import Settings
 from recstore.definition import Definition, Source
 from recstore.evaluation import split_files, splits
 from recstore.evaluation.splits import Split
-from recstore.experiments.steps import Steps
-from recstore.experiments.tuning.search import PRESENT, Nobody, Options, conclude, search
+from recstore.experiments.experiment import Experiment
+from recstore.experiments.tuning.options import Options
+from recstore.experiments.tuning.search import PRESENT, Watch, conclude, search, winner_of
 from recstore.experiments.tuning.space import words
 from recstore.experiments.tuning.stages import Plan
 from recstore.experiments.tuning.trials import TrialResult
 from recstore.model.interactions import IdMap, Interactions
-from recstore.runs import Silent
 
 LEAST = 0.97
-"""Of what the long search reaches."""
+"""Least part of what the long search reaches."""
 
 SHAPES = {"sparse": (8_000, 6_000, 16, 80), "dense": (1_500, 600, 60, 12)}
 """Users, items, items per user, tastes."""
 
 
 def generated(users: int, items: int, per_user: int, tastes: int, seed: int = 1) -> Interactions:
-    """Every item belongs to a few tastes and every user has a few, both drawn from a Dirichlet distribution; within a taste
-    popularity falls with an item's rank r as 1 / r; a fifth of the views is of anything popular. Counts are geometric."""
+    """Generate interactions: every item belongs to a few tastes and every user has a few, both drawn from a Dirichlet
+    distribution. Within a taste popularity falls with an item's rank r as 1 / r; a fifth of the views is of anything
+    popular. Counts are geometric."""
     random = np.random.default_rng(seed)
     belongs = random.dirichlet(np.full(tastes, 0.05), items).T  # (tastes, items)
     belongs *= 1 / (1 + random.permutation(items))
@@ -62,7 +63,7 @@ def generated(users: int, items: int, per_user: int, tastes: int, seed: int = 1)
 
 
 def split_of(name: str) -> Split:
-    """A generated shape, or TRAIN:TEST of two files."""
+    """Return the split of a generated shape, or of two files TRAIN:TEST."""
     if name in SHAPES:
         return splits.by_user(generated(*SHAPES[name]), validation=True)
     train, _, test = name.partition(":")
@@ -70,8 +71,8 @@ def split_of(name: str) -> Split:
     return splits.given(found.train, found.test, validation=True)
 
 
-class Watch(Nobody):
-    """A line for each trial."""
+class Lines(Watch):
+    """Prints a line for each trial."""
 
     def ends(self, trial: TrialResult, _plan: Plan, _trials: Sequence[TrialResult]) -> None:
         value = "" if trial.value is None else f"{trial.value:.5f}"
@@ -104,14 +105,13 @@ def main() -> int:
             if given.only not in (None, budget):
                 continue
             began = time.perf_counter()
-            found = search(split, definition, options, settings, watch=Watch())
+            found = search(split, definition, options, settings, watch=Lines())
             took = time.perf_counter() - began
-            evaluation, _ = conclude(split, definition, found.winner, options, settings, Steps(Silent()), name=name)
+            winner = winner_of(found)
+            evaluation = conclude(Experiment(settings), split, definition, winner, options, name=name).evaluation
             reached[budget] = evaluation.results[0].metrics[given.metric] or 0.0
-            print(
-                f"{budget}: {len(found.trials)} trials in {took:.0f} s: {words(found.winner.parameters, found.winner.iterations)}"
-            )
-            print(f"  validation {given.metric} {found.winner.value:.5f}")
+            print(f"{budget}: {len(found)} trials in {took:.0f} s: {words(winner.parameters, winner.iterations)}")
+            print(f"  validation {given.metric} {winner.value:.5f}")
             for result in evaluation.results:
                 shown = ", ".join(f"{key} {result.metrics[key]:.4f}" for key in ("recall@20", "ndcg@20"))
                 print(f"  test: {'default settings' if result.name == PRESENT else result.name}: {shown}")

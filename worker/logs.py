@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from recstore.api.progress import sentence
-from recstore.evaluation.curves import CurvePoint
-from recstore.experiments.tuning.space import Parameters, words
+from recstore.experiments.tuning.search import Watch
+from recstore.experiments.tuning.space import words
 from recstore.experiments.tuning.stages import Plan
 from recstore.experiments.tuning.trials import TrialResult
 
@@ -26,19 +26,15 @@ class LogReporter:
         self.log.warning("%s: %s", self.what, sentence)
 
 
-class LogWatch:
+class LogWatch(Watch):
     """Implements the watch of a tuning with a log: a line when a trial begins, and one when it ends."""
 
     def __init__(self, log: logging.Logger, what: str) -> None:
         self.log, self.what = log, what
 
-    def begins(
-        self, number: int, stage: str, parameters: Parameters, _plan: Plan, _trials: Sequence[TrialResult]
-    ) -> None:
-        self.log.info("%s: trial %s (%s): %s", self.what, number, stage, words(parameters))
+    def begins(self, trial: TrialResult, plan: Plan, trials: Sequence[TrialResult]) -> None:  # noqa: ARG002
+        self.log.info("%s: trial %s (%s): %s", self.what, trial.number, trial.stage, words(trial.parameters))
 
-    def point(self, number: int, point: CurvePoint) -> None: ...
-
-    def ends(self, trial: TrialResult, _plan: Plan, _trials: Sequence[TrialResult]) -> None:
+    def ends(self, trial: TrialResult, plan: Plan, trials: Sequence[TrialResult]) -> None:  # noqa: ARG002
         value = "" if trial.value is None else f" {trial.value:.5f}"
         self.log.info("%s: trial %s %s%s after %.1f s", self.what, trial.number, trial.state, value, trial.seconds or 0)

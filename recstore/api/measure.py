@@ -19,8 +19,9 @@ from recstore.experiments import benchmark as benchmarking
 from recstore.experiments import evaluate as evaluating
 from recstore.experiments.measure import Wanted
 from recstore.experiments.tuning import studies as stored
-from recstore.experiments.tuning import taking_up, work
-from recstore.experiments.tuning.search import Options, Watch
+from recstore.experiments.tuning import work
+from recstore.experiments.tuning.options import Options
+from recstore.experiments.tuning.search import Watch
 from recstore.experiments.tuning.trials import SearchResult
 from recstore.runs import Reporter
 
@@ -111,7 +112,7 @@ class Measuring(Part):
         with the same it goes on where it was. `space` narrows the search, `grid` has lists of values instead; with
         `background` the workers do it, and it returns at once. `watch` is told of each trial. Raises StudyEmpty,
         StudyNotFound, NothingToResume, InvalidInput, .."""
-        taking_up.check(
+        work.check(
             resume=resume, new=new, study=study, background=background, parallel=parallel, adopt=adopt, resize=resize,
             report=report is not None,
         )  # fmt: skip
@@ -132,7 +133,7 @@ class Measuring(Part):
         choice = evaluating.chosen_part(split, share, items, seed, test_query, _path(test_file))
         with self._current() as opened:
             recommender = registry.get(opened, name)
-            number = taking_up.take_up(opened, recommender, asked, choice, resume=resume, new=new, study=study).study
+            number = work.resumed(opened, recommender, asked, choice, resume=resume, new=new, study=study).study
             if number is not None and background:
                 stored.set_parallel(opened, number, parallel or 1)
         if number is None:
@@ -159,7 +160,7 @@ class Measuring(Part):
     def stop_tuning(self, name: str, study: int | None = None) -> list[int]:
         """Ends this study, or the recommender's unfinished ones, with the best so far; returns those it ended."""
         with self._current() as opened:
-            return taking_up.stop(opened, registry.get(opened, name), study)
+            return work.stop_all(opened, registry.get(opened, name), study)
 
     @overload
     def studies(self, name: str | None = None, *, n: int = 20) -> list[Study]: ...

@@ -32,7 +32,7 @@ from recstore.errors import InvalidInput
 from recstore.evaluation.splits import SEED
 from recstore.experiments import benchmark as benchmarking
 from recstore.experiments.measure import Wanted
-from recstore.experiments.tuning.search import Options
+from recstore.experiments.tuning.options import Options
 
 
 def register(app: typer.Typer) -> None:

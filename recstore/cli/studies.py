@@ -16,7 +16,8 @@ from recstore.cli.follow import watching
 from recstore.cli.history import Newest, OfOne
 from recstore.cli.screen import Column, print_table, when
 from recstore.evaluation.curves import CurvePoint
-from recstore.experiments.tuning.space import Parameters, words
+from recstore.experiments.tuning.search import Watch
+from recstore.experiments.tuning.space import words
 from recstore.experiments.tuning.stages import Plan
 from recstore.experiments.tuning.trials import TrialResult, best
 from recstore.postgres.connection import Connection
@@ -27,7 +28,7 @@ def register(app: typer.Typer) -> None:
     app.command()(studies)
 
 
-class TuneReporter(StageReporter):
+class TuneReporter(StageReporter, Watch):
     """Shows a search: a line for each trial that ended, and at a terminal a bar with the trial at work, the best so far and
     the time left. A `search.Watch` and a `runs.Reporter`."""
 
@@ -47,15 +48,14 @@ class TuneReporter(StageReporter):
         self.trials: Sequence[TrialResult] = ()
         self.words = ""
 
-    def begins(
-        self, number: int, stage: str, parameters: Parameters, plan: Plan, trials: Sequence[TrialResult]
-    ) -> None:
+    def begins(self, trial: TrialResult, plan: Plan, trials: Sequence[TrialResult]) -> None:
         self.plan, self.trials = plan, trials
-        factors = f" {parameters['factors']}" if parameters.get("factors") else ""
-        self.words = f"trial {number} ({stage}): {parameters.get('trainer', '')}{factors}".rstrip(": ")
+        factors = f" {trial.parameters['factors']}" if trial.parameters.get("factors") else ""
+        trainer = trial.parameters.get("trainer", "")
+        self.words = f"trial {trial.number} ({trial.stage}): {trainer}{factors}".rstrip(": ")
         self._show(self.words)
 
-    def point(self, _number: int, point: CurvePoint) -> None:
+    def point(self, number: int, point: CurvePoint) -> None:  # noqa: ARG002
         values = ", ".join(f"{value:.4f}" for name, value in point.validation.items() if name == self.metric)
         self._show(f"{self.words}, iteration {point.iteration}" + (f": {values}" if values else ""))
 

@@ -29,10 +29,10 @@ from recstore.embedded.configured import database_url
 from recstore.errors import InvalidInput, TuningInterrupted
 from recstore.evaluation.splits import SEED
 from recstore.experiments.tuning import studies as stored
-from recstore.experiments.tuning import taking_up, work
-from recstore.experiments.tuning.search import Options
+from recstore.experiments.tuning import work
+from recstore.experiments.tuning.options import Options
 from recstore.experiments.tuning.space import words
-from recstore.experiments.tuning.taking_up import TakenUp
+from recstore.experiments.tuning.work import Resumed
 from recstore.postgres.connection import Connection
 from recstore.sql.objects import Registered
 
@@ -134,7 +134,7 @@ def tune(
     Ctrl-C stops it, the same command goes on. Retrains go on meanwhile. Example: recstore tune retail --adopt
     """
     check_report(report, pictures)
-    taking_up.check(
+    work.check(
         resume=resume,
         new=new,
         study=study,
@@ -165,7 +165,7 @@ def tune(
         if stop:
             _stop(opened, recommender, study)
             return
-        found = taking_up.take_up(opened, recommender, options, choice, resume=resume, new=new, study=study)
+        found = work.resumed(opened, recommender, options, choice, resume=resume, new=new, study=study)
         number = _found(name, found)
         reporter = TuneReporter(metric if number is None else stored.get(opened, number).metric)
     with reporter.showing():
@@ -197,7 +197,7 @@ def _lists(texts: Sequence[str]) -> dict[str, list[str]]:
     return lists
 
 
-def _found(name: str, found: TakenUp) -> int | None:
+def _found(name: str, found: Resumed) -> int | None:
     """The study that is taken up, which is told; None where a new one begins."""
     if found.stopped is not None:
         say(f"study {found.stopped}, which asked for the same, is stopped")
@@ -207,7 +207,7 @@ def _found(name: str, found: TakenUp) -> int | None:
 
 
 def _stop(opened: Connection, recommender: Registered, study: int | None) -> None:
-    stopped = taking_up.stop(opened, recommender, study)
+    stopped = work.stop_all(opened, recommender, study)
     if state.json:
         show({"stopped": stopped})
     for number in stopped:

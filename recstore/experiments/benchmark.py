@@ -1,12 +1,11 @@
-"""A published split, as files: the composition root of `recstore benchmark`.
+"""Measure a published split, given as files.
 
     files -> split -> (a search) -> measure, through NumPy and through a scratch recommender
 
-What is printed is comparable with a published table of the same split, k and treatment of training items.
+The printed metrics are comparable with a published table of the same split, k and treatment of training items.
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,10 +15,11 @@ from recstore.errors import InvalidInput
 from recstore.evaluation import split_files, splits
 from recstore.evaluation.pair_files import Format
 from recstore.evaluation.results import Evaluation
-from recstore.experiments.measure import Store, Wanted, described, measure
-from recstore.experiments.scratch import check_name
-from recstore.experiments.steps import Steps
-from recstore.experiments.tuning.search import Options, Watch, search, tuned, winner_of
+from recstore.experiments.experiment import Experiment
+from recstore.experiments.measure import Wanted, measure
+from recstore.experiments.scratch import Store, check_name
+from recstore.experiments.tuning.options import Options
+from recstore.experiments.tuning.search import Watch, search, tuned, winner_of
 from recstore.experiments.tuning.space import words
 from recstore.model import trainers
 from recstore.postgres.connection import connect, plain_errors
@@ -27,12 +27,12 @@ from recstore.runs import Reporter, Silent
 from recstore.sql.schema_revision import require_current
 
 UNTRIED = ("source", "candidates", "filters", "publication", "gate", "schedule", "lists")
-"""Sections of a definition that a benchmark has no use for."""
+"""Sections of a definition that a benchmark does not use."""
 
 
 @dataclass(frozen=True)
 class Files:
-    """Where the split is: see `split_files.read_split`."""
+    """The files of a split; see `split_files.read_split`."""
 
     train: Path
     test: Path
@@ -47,13 +47,13 @@ class Files:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What came out, and what each step took: its name, `seconds`, and what it did."""
+    """The evaluation, and each step with its name, its `seconds` and its details."""
 
     evaluation: Evaluation
     steps: list[dict[str, Any]]
 
     def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """Return it ready for JSON."""
         return self.evaluation.as_dict() | {"steps": self.steps}
 
 
@@ -69,25 +69,25 @@ def benchmark(
     keep: str | None = None,
     reporter: Reporter | None = None,
 ) -> Benchmark:
-    """Reads a split, trains on its training part with the definition's confidence and hyperparameters, or with those that
-    a search finds from there (`tune`, on a validation part of the training part; `watch` looks on), and measures its test
-    part.
+    """Read a split, train on its training part, and measure its test part.
 
-    Users without a training pair are not measured, test pairs that are training pairs too are dropped (both are told);
-    items that only the test part has count as held out and can not be found. With `wanted.through_sql` a scratch
-    recommender is made in the database at `url`, and removed unless it is to `keep` a name. Raises RecstoreError.
+    Trains with the definition's confidence and hyperparameters, or with those that a search finds from there (`tune`, on a
+    validation part of the training part; `watch` follows it). Users without a training pair are not measured, and test
+    pairs that are training pairs too are dropped; warnings count both. Items that only the test part has count as held out
+    and cannot be found. With `wanted.through_sql` a scratch recommender is made in the database at `url`, and removed
+    unless it is to `keep` a name. Raises RecstoreError.
     """
     if keep is not None and not wanted.through_sql:
         raise InvalidInput("--keep needs the store: leave out --no-sql.")
-    steps = Steps(reporter or Silent())
-    taken_at = datetime.now(UTC).isoformat(timespec="seconds")
-    trainers.trainer(definition.hyperparameters.trainer)  # a wrong name is said before anything is read
+    experiment = Experiment(settings, reporter or Silent())
+    trainers.trainer(definition.hyperparameters.trainer)  # a wrong name is reported before anything is read
     if wanted.through_sql:
         assert url is not None
         with connect(url, "recstore:benchmark") as connection, plain_errors("looking at the database", connection):
-            require_current(connection)  # all that can be wrong there is said before an hour of training
-            check_name(connection, keep)
-    with steps.step("read") as details:
+            require_current(connection)  # what can be wrong there is reported before an hour of training
+            if keep is not None:
+                check_name(connection, keep)
+    with experiment.step("read") as details:
         found = split_files.read_split(
             files.train, files.test, files.negatives, format=files.format, values=files.values
         )
@@ -96,24 +96,21 @@ def benchmark(
         if found.negatives is not None:
             ids = split.train.users, split.train.items
             negatives = split_files.matrix(found.negatives, *ids, found.user_type, found.item_type)
-        details |= {
-            "files": list(found.sentences),
-            "told": f"{len(split.train):,} training and {len(split.test):,} test pairs",
-        }
+        told = f"{len(split.train):,} training and {len(split.test):,} test pairs"
+        details |= {"files": list(found.sentences), "told": told}
     if tune is not None:
-        with steps.step("tune") as details:
-            winner = winner_of(search(split, definition, tune, settings, watch=watch).trials)
+        with experiment.step("tune") as details:
+            winner = winner_of(search(split, definition, tune, settings, watch=watch))
             definition = tuned(definition, winner)
             details |= {"parameters": winner.parameters, "told": words(winner.parameters, winner.iterations)}
     measured = measure(
+        experiment,
         split,
         definition,
         wanted,
-        steps,
-        settings,
-        name=definition.hyperparameters.trainer,
+        name=keep or files.train.name.split(".")[0],
+        model=definition.hyperparameters.trainer,
         negatives=negatives,
         store=Store(url, found.user_type, found.item_type, keep=keep) if url else None,
     )
-    name = keep or files.train.name.split(".")[0]
-    return Benchmark(described(name, split, wanted, measured, [], taken_at), steps.taken)
+    return Benchmark(measured.evaluation, experiment.steps)

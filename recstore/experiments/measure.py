@@ -1,12 +1,13 @@
-"""A split, a definition, and what came of it: training on the training part, metrics of the test part, beside baselines,
-by a curve, and through the store. What `evaluate` and `benchmark` have in common.
+"""Measure a definition on a split: `evaluate`, `benchmark` and the end of a search share this.
 
     split -> training -> metrics -> popularity, item-kNN -> a scratch recommender -> the metrics of what SQL returns
+
+Knows no source and no stored recommender; what it publishes is a scratch recommender that it removes.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
@@ -14,22 +15,21 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recstore import pipeline
-from recstore.config import Settings
-from recstore.definition import Definition, Hyperparameters, Publication, Search, Storage
+from recstore.definition import Definition, Publication, Search, Storage
 from recstore.errors import InvalidInput, RecstoreError
 from recstore.evaluation import metrics, scorers, splits
 from recstore.evaluation.curves import METRIC, LearningCurve, sample
-from recstore.evaluation.fitted import FittedModel, fit
+from recstore.evaluation.fitted import FittedModel
 from recstore.evaluation.metrics import Metrics
 from recstore.evaluation.negatives import sampled_negatives
-from recstore.evaluation.results import CurvePoint, Evaluation, Example, ModelResult
+from recstore.evaluation.results import CurvePoint, Evaluation, ModelResult
 from recstore.evaluation.scorers import FactorScorer, Scorer
 from recstore.evaluation.splits import SEED, Split
 from recstore.experiments import through_sql
-from recstore.experiments.scratch import scratch
-from recstore.experiments.steps import Steps, Within
+from recstore.experiments.experiment import Experiment
+from recstore.experiments.scratch import Store, scratch
 from recstore.postgres.connection import connect
-from recstore.types import IdType
+from recstore.runs import Silent
 
 TOO_FEW = 100
 """Measured users below which a metric says little: its standard error is about a twentieth."""
@@ -37,8 +37,8 @@ TOO_FEW = 100
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is measured, and on whom. `users`: so many of those that can be measured (a whole number), or a share of them;
-    None: all. `negatives`: sampled ones per user, 0: the full ranking. `curve`: a point every so many iterations, 0: none."""
+    """The measurement that is asked for. `users`: a whole number of those that can be measured, or a share of them; None:
+    all. `negatives`: sampled ones per user, 0: the full ranking. `curve`: iterations between two points, 0: no curve."""
 
     ks: tuple[int, ...] = (10, 20)
     users: int | float | None = None
@@ -63,120 +63,118 @@ class Wanted:
                 "Neither the number of sampled negatives nor the iterations between two points can be below 0."
             )
 
-
-@dataclass(frozen=True)
-class Store:
-    """Where a scratch recommender is made, of what id types, with what room for factors; `keep`: under this name, to stay."""
-
-    url: str
-    user_type: IdType
-    item_type: IdType
-    dimensions: int | None = None
-    keep: str | None = None
+    def sample(self, users: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Return the users to measure among those that can be measured. Raises InvalidInput where there is none."""
+        if not len(users):
+            raise InvalidInput("No user has both a training pair and a test pair, so nothing can be measured.")
+        if self.users is None:
+            return users
+        number = self.users if isinstance(self.users, int) else max(1, round(self.users * len(users)))
+        return sample(users, number, self.seed)
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What `measure` found: results in the order of `results.Evaluation`, the model, and the users measured (indices)."""
+    """An evaluation without examples, the split that was trained on, and the model's factors of the split's items: zeros
+    for an item without a training pair."""
 
-    results: list[ModelResult]
-    curve: list[CurvePoint]
-    item_factors: NDArray[np.float32]  # (items of the split, factors); zeros without a training pair
-    users: NDArray[np.intp]
-    warnings: list[str]
+    evaluation: Evaluation
+    split: Split
+    item_factors: NDArray[np.float32]
 
 
 def measure(
+    experiment: Experiment,
     split: Split,
     definition: Definition,
     wanted: Wanted,
-    steps: Steps,
-    settings: Settings,
     *,
     name: str,
-    most_factors: int | None = None,
+    model: str | None = None,
     negatives: sparse.csr_matrix | None = None,
     store: Store | None = None,
     others: Mapping[str, Definition] | None = None,
 ) -> Measured:
-    """Trains on all but the test part of `split`, with the definition's confidence and hyperparameters, and measures the
-    test part, once for each model. A curve is drawn before that, from the validation part, which the split must have then.
+    """Train on all but the test part of `split` and measure the test part, once for each model.
 
-    `negatives` (users x items) are ranked against the test items, where they are given; else `wanted` may ask for sampled
-    ones. `others`, by name, are trained and measured last, in the same way. Raises RecstoreError.
+    A curve needs a split with a validation part, and is drawn first. `name` is the evaluation's, `model` the model's if
+    that is another one. Given `negatives` (users x items) are ranked against the test items, instead of sampled ones.
+    `others`, by name, are trained and measured last, in the same way. Raises RecstoreError.
     """
-    curve = _curve(split, definition, wanted, steps, settings, most_factors) if wanted.curve else []
-    split = split.refit()
-    users = _users(split, wanted)
-    warnings = split.remarks()
-    if len(users) < TOO_FEW:
-        warnings.append(f"Only {len(users)} users are measured, so the metrics are rough.")
-    if negatives is None and wanted.negatives:
-        negatives = sampled_negatives(split, users, wanted.negatives, wanted.seed)
-
-    with steps.step("train") as details:
-        fitted, scorer = _fit(split, definition, settings, most_factors, steps, name)
-        hyperparameters = fitted.hyperparameters
-        warnings.extend(fitted.factors.warnings)
-        details |= {"seconds of training": round(fitted.seconds, 4)}
-        details["told"] = _trained(fitted)
-    test = _Test(split, users, wanted, negatives, settings.threads, steps)
-    result = ModelResult(name, test.measure(scorer).values, fitted.seconds, _described(definition, hyperparameters))
-    results = [result, *test.baselines()]
+    curve = _curve(experiment, split, definition, wanted) if wanted.curve else []
+    test = _Test(experiment, split.refit(), wanted, negatives)
+    warnings = split.refit().remarks()
+    if len(test.users) < TOO_FEW:
+        warnings.append(f"Only {len(test.users)} users are measured, so the metrics are rough.")
+    fitted, scorer, own = test.trained(model or name, definition, first=True)
+    warnings += fitted.factors.warnings
+    results = [own, *test.baselines()]
     if store is not None and wanted.through_sql:
-        exact = definition.model_copy(update={"hyperparameters": hyperparameters})
-        results.append(_through_store(split, exact, wanted, test, store, settings, result, warnings))
-    for other, its in (others or {}).items():
-        with steps.step("train") as details:
-            trained, of_other = _fit(split, its, settings, most_factors, steps, other)
-            details["told"] = f"{other}: {_trained(trained)}"
-        told = _described(its, trained.hyperparameters)
-        results.append(ModelResult(other, test.measure(of_other).values, trained.seconds, told))
-    warnings += _worse(results)
-    return Measured(results, curve, scorer.item_factors, users, warnings)
-
-
-def described(
-    name: str, split: Split, wanted: Wanted, measured: Measured, shown: list[Example], taken_at: str
-) -> Evaluation:
-    """All of it as one result."""
-    split = split.refit()
-    return Evaluation(
+        exact = definition.model_copy(update={"hyperparameters": fitted.hyperparameters})
+        results.append(test.through_store(exact, store, own, warnings))
+    results += [test.trained(other, its)[2] for other, its in (others or {}).items()]
+    evaluation = Evaluation(
         recommender=name,
-        split=split.how,
+        split=test.split.how,
         seed=wanted.seed,
-        users=len(split.train.users),
-        items=len(split.train.items),
-        train_pairs=len(split.train),
-        test_pairs=len(split.test),
-        evaluated_users=len(measured.users),
-        results=measured.results,
-        taken_at=taken_at,
-        curve=measured.curve,
-        examples=shown,
-        warnings=measured.warnings,
+        users=len(test.split.train.users),
+        items=len(test.split.train.items),
+        train_pairs=len(test.split.train),
+        test_pairs=len(test.split.test),
+        evaluated_users=len(test.users),
+        results=results,
+        taken_at=experiment.began,
+        curve=curve,
+        warnings=warnings + _worse(results),
     )
+    return Measured(evaluation, test.split, scorer.item_factors)
 
 
-@dataclass(frozen=True, eq=False)
 class _Test:
-    """What every model is measured on, in the same way."""
+    """The test part, on which every model is measured in the same way."""
 
-    split: Split
-    users: NDArray[np.intp]
-    wanted: Wanted
-    negatives: sparse.csr_matrix | None
-    threads: int
-    steps: Steps
-    train: sparse.csr_matrix = field(init=False)
-    test: sparse.csr_matrix = field(init=False)
+    def __init__(
+        self, experiment: Experiment, split: Split, wanted: Wanted, negatives: sparse.csr_matrix | None
+    ) -> None:
+        self.experiment, self.split, self.wanted = experiment, split, wanted
+        self.users = wanted.sample(split.users())
+        self.negatives = negatives
+        if negatives is None and wanted.negatives:
+            self.negatives = sampled_negatives(split, self.users, wanted.negatives, wanted.seed)
+        self.train, self.test = splits.count_matrix(split.train), splits.count_matrix(split.test)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "train", splits.count_matrix(self.split.train))
-        object.__setattr__(self, "test", splits.count_matrix(self.split.test))
+    def trained(
+        self, name: str, definition: Definition, *, first: bool = False
+    ) -> tuple[FittedModel, FactorScorer, ModelResult]:
+        """Train by a definition and measure that."""
+        with self.experiment.step("train") as details:
+            fitted, scorer = self._fit(name, definition)
+            used = fitted.hyperparameters
+            if first:
+                details["seconds of training"] = round(fitted.seconds, 4)
+            details["told"] = (
+                f"{'' if first else f'{name}: '}{used.trainer}: {used.factors} factors, {used.iterations} iterations on"
+                f" {fitted.matrix.nnz:,} pairs, on the {fitted.factors.device.upper()}"
+            )
+        settings = used.model_dump() | {"confidence": definition.confidence.model_dump()}
+        return fitted, scorer, ModelResult(name, self.measure(scorer).values, fitted.seconds, settings)
+
+    def _fit(self, name: str, definition: Definition) -> tuple[FittedModel, FactorScorer]:
+        """Train as if the ids without a training pair did not exist, as a retrain on the training part would; the scorer
+        has the split's indices again."""
+        train, iterations = self.split.train, definition.hyperparameters.iterations
+        progress = self.experiment.progress("train")
+        fitted = self.experiment.fit(
+            train.subset(np.ones(len(train), dtype=np.bool_)),
+            definition,
+            on_iteration=lambda number, _s, _l: progress(number + 1, iterations),
+        )
+        users = _placed(fitted.user_factors, train.user_index, len(train.users))
+        items = _placed(fitted.factors.item_factors, train.item_index, len(train.items))
+        return fitted, FactorScorer(name, users, items)
 
     def measure(self, scorer: Scorer) -> Metrics:
-        with self.steps.step("measure") as details:
+        with self.experiment.step("measure") as details:
             found = metrics.evaluate(
                 scorer,
                 self.train,
@@ -185,8 +183,8 @@ class _Test:
                 exclude_train=not self.wanted.include_seen,
                 users=self.users,
                 negatives=self.negatives,
-                threads=self.threads,
-                on_users=lambda done, total: self.steps.reporter.progress("measure", done, total),
+                threads=self.experiment.settings.threads,
+                on_users=self.experiment.progress("measure"),
             )
             details["told"] = f"{scorer.name}: {found.users:,} users"
         return found
@@ -198,138 +196,95 @@ class _Test:
             seconds = time.perf_counter() - began
             yield ModelResult(scorer.name, self.measure(scorer).values, seconds)
 
-    def candidates(self) -> sparse.csr_matrix:
-        """What is ranked for each user where there are negatives."""
-        assert self.negatives is not None
+    def candidates(self) -> sparse.csr_matrix | None:
+        """Return what is ranked for each user; None: all items."""
+        if self.negatives is None:
+            return None
         wanted, train = (self.negatives + self.test).astype(np.bool_), self.train.astype(np.bool_)
         return wanted.tocsr() if self.wanted.include_seen else sparse.csr_matrix(wanted > wanted.multiply(train))
 
-    def of_lists(self, lists: NDArray[np.int32]) -> Metrics:
-        return metrics.evaluate_lists(lists, self.users, self.train, self.test, ks=self.wanted.ks)
+    def through_store(self, definition: Definition, store: Store, own: ModelResult, warnings: list[str]) -> ModelResult:
+        """Publish a generation of the training part by the ordinary pipeline, and measure what its functions return."""
+        experiment, settings = self.experiment, self.experiment.settings
+        room = store.dimensions if (store.dimensions or 0) >= (definition.hyperparameters.factors or 0) else None
+        storage = Storage(vector_type=definition.storage.vector_type, dimensions=room)
+        publication = Publication(search=self.wanted.search, ann_recall=definition.publication.ann_recall)
+        definition = definition.model_copy(update={"storage": storage, "publication": publication})
+        with scratch(store, settings, self.split.train, definition, experiment.reporter) as recommender:
+            with experiment.step("store") as details:
+                within = _Within(experiment)
+                at_once = settings.model_copy(update={"retention": 0.0})
+                outcome = pipeline.retrain(store.url, at_once, recommender.name, reporter=within)
+                if not outcome.live:
+                    raise RecstoreError(f"The scratch recommender could not go live; it waits for {outcome.blockers}.")
+                warnings += [sentence for sentence in within.warnings if sentence not in warnings]
+                seconds = sum(within.seconds[stage] for stage in ("weigh", "train", "solve users"))
+                told = ", ".join(f"{stage} {taken:.1f} s" for stage, taken in within.seconds.items() if taken >= 0.05)
+                how = _searched(store.url, recommender.relation("_generation"))
+                details |= {"stages": within.seconds, "told": told}
+            with experiment.step("ask") as details:
+                began, k = time.perf_counter(), max(self.wanted.ks)
+                lists = through_sql.recommended(
+                    store.url,
+                    recommender,
+                    self.split.train,
+                    self.users,
+                    k,
+                    exclude_seen=not self.wanted.include_seen,
+                    candidates=self.candidates(),
+                    threads=settings.threads,
+                    on_users=experiment.progress("ask"),
+                )
+                each = 1000 * (time.perf_counter() - began) / len(self.users)
+                details["told"] = f"{len(self.users):,} lists of {k} by SQL, {how}, {each:.1f} ms each"
+        found = metrics.evaluate_lists(lists, self.users, self.train, self.test, ks=self.wanted.ks)
+        values = dict.fromkeys(own.metrics) | found.values
+        return ModelResult(f"{own.name} through SQL, {how}", values, seconds, own.hyperparameters)
 
 
-def _curve(
-    split: Split, definition: Definition, wanted: Wanted, steps: Steps, settings: Settings, most_factors: int | None
-) -> list[CurvePoint]:
+class _Within(Silent):
+    """The reporter of a retrain that is one step of an experiment: passes its progress on, keeps its seconds and warnings."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.reporter = experiment.reporter
+        self.seconds: dict[str, float] = {}
+        self.warnings: list[str] = []
+
+    def stage(self, name: str, seconds: float, details: dict[str, Any]) -> None:  # noqa: ARG002
+        self.seconds[name] = round(seconds, 4)
+
+    def progress(self, name: str, done: int, total: int, note: str = "") -> None:
+        self.reporter.progress("store", done, total, f"{name} {note}".strip())
+
+    def warn(self, sentence: str) -> None:
+        self.warnings.append(sentence)
+
+
+def _curve(experiment: Experiment, split: Split, definition: Definition, wanted: Wanted) -> list[CurvePoint]:
     iterations = definition.hyperparameters.iterations
-    with steps.step("curve") as details:
+    with experiment.step("curve") as details:
         watch = LearningCurve(
             split,
             every=wanted.curve,
             ks=wanted.ks if 20 in wanted.ks else (*wanted.ks, 20),
             seed=wanted.seed,
-            threads=settings.threads,
-            on_point=lambda point: steps.reporter.progress(
+            threads=experiment.settings.threads,
+            on_point=lambda point: experiment.reporter.progress(
                 "curve", point.iteration, iterations, f"{METRIC} {point.validation[METRIC]:.4f}"
             ),
         )
-        fit(
-            split.train,
-            definition.confidence,
-            definition.hyperparameters,
-            most_factors=most_factors,
-            device=settings.device,
-            threads=settings.threads,
-            watch=watch,
-            users=watch.users,
-        )
+        experiment.fit(split.train, definition, watch=watch, users=watch.users)
         details["told"] = f"{len(watch.points)} points on {len(watch.users):,} users"
     return watch.points
 
 
-def _users(split: Split, wanted: Wanted) -> NDArray[np.intp]:
-    users = split.users()
-    if not len(users):
-        raise InvalidInput("No user has both a training pair and a test pair, so nothing can be measured.")
-    if wanted.users is None:
-        return users
-    number = wanted.users if isinstance(wanted.users, int) else max(1, round(wanted.users * len(users)))
-    return sample(users, number, wanted.seed)
-
-
-def _fit(
-    split: Split, definition: Definition, settings: Settings, most_factors: int | None, steps: Steps, name: str
-) -> tuple[FittedModel, FactorScorer]:
-    """Trained as if the ids without a training pair did not exist, as a retrain on the training part would be; the scorer
-    has the split's indices again, with zeros for them."""
-    train = split.train
-    iterations = definition.hyperparameters.iterations
-    fitted = fit(
-        train.subset(np.ones(len(train), dtype=np.bool_)),
-        definition.confidence,
-        definition.hyperparameters,
-        most_factors=most_factors,
-        device=settings.device,
-        threads=settings.threads,
-        on_iteration=lambda number, _s, _l: steps.reporter.progress("train", number + 1, iterations),
-    )
-    users = _placed(fitted.user_factors, train.user_index, len(train.users))
-    items = _placed(fitted.factors.item_factors, train.item_index, len(train.items))
-    return fitted, FactorScorer(name, users, items)
-
-
 def _placed(factors: NDArray[np.float32], index: NDArray[np.int32], size: int) -> NDArray[np.float32]:
-    """Rows of the ids that occur in `index`, in their order, at their positions among `size`."""
+    """Return `size` rows: the factors, in their order, at the positions that occur in `index`, and zeros elsewhere."""
     if len(factors) == size:
         return factors
     placed = np.zeros((size, factors.shape[1]), dtype=np.float32)
     placed[np.unique(index)] = factors
     return placed
-
-
-def _through_store(
-    split: Split,
-    definition: Definition,
-    wanted: Wanted,
-    test: _Test,
-    store: Store,
-    settings: Settings,
-    through_numpy: ModelResult,
-    warnings: list[str],
-) -> ModelResult:
-    """A generation of the training part by the ordinary pipeline, and the metrics of what its functions return."""
-    factors = definition.hyperparameters.factors or 0
-    room = store.dimensions if store.dimensions and store.dimensions >= factors else None
-    definition = definition.model_copy(
-        update={
-            "storage": Storage(vector_type=definition.storage.vector_type, dimensions=room),
-            "publication": Publication(search=wanted.search, ann_recall=definition.publication.ann_recall),
-        }
-    )
-    steps, train = test.steps, split.train
-    types = store.user_type, store.item_type
-    with scratch(
-        store.url, settings, train, *types, definition, keep=store.keep, reporter=steps.reporter
-    ) as recommender:
-        with steps.step("store") as details:
-            within = Within(steps.reporter, "store")
-            own = settings.model_copy(update={"retention": 0.0})
-            outcome = pipeline.retrain(store.url, own, recommender.name, reporter=within)
-            if not outcome.live:
-                raise RecstoreError(f"The scratch recommender could not go live; it waits for {outcome.blockers}.")
-            warnings += [sentence for sentence in within.warnings if sentence not in warnings]
-            seconds = sum(within.seconds[stage] for stage in ("weigh", "train", "solve users"))
-            told = ", ".join(f"{stage} {taken:.1f} s" for stage, taken in within.seconds.items() if taken >= 0.05)
-            how = _searched(store.url, recommender.relation("_generation"))
-            details |= {"stages": within.seconds, "told": told}
-        with steps.step("ask") as details:
-            began = time.perf_counter()
-            asked = store.url, recommender, train.users, train.items, test.users
-
-            def on_users(done: int, total: int) -> None:
-                steps.reporter.progress("ask", done, total)
-
-            k, threads = max(wanted.ks), settings.threads
-            if test.negatives is None:
-                lists = through_sql.recommended(
-                    *asked, k, exclude_seen=not wanted.include_seen, threads=threads, on_users=on_users
-                )
-            else:
-                lists = through_sql.ranked(*asked, test.candidates(), k, threads=threads, on_users=on_users)
-            each = 1000 * (time.perf_counter() - began) / len(test.users)
-            details["told"] = f"{len(test.users):,} lists of {k} by SQL, {how}, {each:.1f} ms each"
-    values = dict.fromkeys(through_numpy.metrics) | test.of_lists(lists).values
-    return ModelResult(f"{through_numpy.name} through SQL, {how}", values, seconds, through_numpy.hyperparameters)
 
 
 def _searched(url: str, relation: str) -> str:
@@ -338,28 +293,14 @@ def _searched(url: str, relation: str) -> str:
     return "exact scan" if row is None or row["recommend_ef"] is None else f"HNSW at ef_search {row['recommend_ef']}"
 
 
-def _trained(fitted: FittedModel) -> str:
-    used = fitted.hyperparameters
-    pairs = fitted.matrix.nnz
-    return (
-        f"{used.trainer}: {used.factors} factors, {used.iterations} iterations on {pairs:,} pairs,"
-        f" on the {fitted.factors.device.upper()}"
-    )
-
-
-def _described(definition: Definition, hyperparameters: Hyperparameters) -> dict[str, Any]:
-    return hyperparameters.model_dump() | {"confidence": definition.confidence.model_dump()}
-
-
-def _worse(results: Sequence[ModelResult]) -> list[str]:
-    """A sentence for each baseline that is better than the model."""
-    own, *others = results
-    name = next((name for name in own.metrics if name.startswith("ndcg@")), None)
+def _worse(results: list[ModelResult]) -> list[str]:
+    """Return a sentence for each baseline that is better than the model."""
+    own, *baselines = results[:3]
+    name = next((name for name in own.metrics if name.startswith("ndcg@")), "")
     sentences = []
-    for other in others[:2]:
-        mine, its = own.metrics.get(name or ""), other.metrics.get(name or "")
+    for other in baselines:
+        mine, its = own.metrics.get(name), other.metrics.get(name)
         if mine is not None and its is not None and its > mine:
-            sentences.append(
-                f"{other.name} is better than {own.name}: {(name or '').replace('ndcg', 'NDCG')} {its:.4f} against {mine:.4f}."
-            )
+            metric = name.replace("ndcg", "NDCG")
+            sentences.append(f"{other.name} is better than {own.name}: {metric} {its:.4f} against {mine:.4f}.")
     return sentences

@@ -1,13 +1,14 @@
-"""A recommender over a table of its own, made to be measured and taken away again.
+"""Make a recommender over a table of its own, to be measured and removed again.
 
 What the published functions return for a part of the interactions can only be asked of a recommender that was trained on
-that part. Its name has a random part, so several live side by side; a session lock shows that somebody is at work on it, and
-whoever makes the next one removes those whose lock is free.
+that part. Its name has a random part, so several can exist at once. A session lock shows that it is in use; making the next
+one removes those whose lock is free.
 """
 
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 import psycopg
 
@@ -20,13 +21,13 @@ from recstore.operations import jobs
 from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.postgres.names import quoted
 from recstore.publication import loading
-from recstore.runs import Reporter, Silent
+from recstore.runs import Reporter
 from recstore.sql import queries
 from recstore.sql.objects import Registered
 from recstore.types import IdType
 
 LOCK_NAMESPACE = 0x72656378
-"""First key of the session lock of whoever works with a scratch recommender; the second is the name's random part."""
+"""First key of the session lock of a scratch recommender in use; the second is the name's random part."""
 
 MARK = (
     "Scratch data of recstore: safe to drop, along with the recommender of this name, when no recstore works with it."
@@ -34,59 +35,58 @@ MARK = (
 """The comment on its schema; nothing without it is ever removed."""
 
 
+@dataclass(frozen=True)
+class Store:
+    """The place of a scratch recommender: the database, its id types, its room for factors; `keep`: a name to stay under."""
+
+    url: str
+    user_type: IdType
+    item_type: IdType
+    dimensions: int | None = None
+    keep: str | None = None
+
+
 @contextmanager
 def scratch(
-    url: str,
-    settings: Settings,
-    interactions: Interactions,
-    user_type: IdType,
-    item_type: IdType,
-    definition: Definition,
-    *,
-    keep: str | None = None,
-    reporter: Reporter | None = None,
+    store: Store, settings: Settings, interactions: Interactions, definition: Definition, reporter: Reporter
 ) -> Iterator[Registered]:
-    """A recommender, not yet trained, whose source is exactly `interactions`; removed when the context ends, however that
-    is. With `keep` it has that name, and stays unless an error ends the context.
+    """Make an untrained recommender whose source is exactly `interactions`; remove it when the context ends, however it
+    ends. A kept one stays, unless an error ends the context.
 
-    Of `definition` hold the confidence, the hyperparameters, the storage, how searches are answered and where seen items are
-    looked up; there are no candidates, no filters, no gate and no schedule. Raises PermissionDenied, RecommenderExists, ..
+    Takes the confidence, the hyperparameters, the storage, the way searches are answered and the table of seen items from
+    `definition`; it has no candidates, filters, gate or schedule. Raises PermissionDenied, RecommenderExists and others.
     """
-    reporter = reporter or Silent()
     with plain_errors("making a scratch recommender"):
-        guard = connect(url, "recstore:scratch")
-    with guard:  # and with its end the lock is free
+        guard = connect(store.url, "recstore:scratch")
+    with guard:  # closing it frees the lock
         for left in remove_leftovers(guard, settings):
-            reporter.warn(f"Removed {left}, which an evaluation left that was killed.")
-        name = keep or f"scratch_{secrets.token_hex(4)}"
+            reporter.warn(f"Removed {left}, which a killed evaluation left.")
+        name = store.keep or f"scratch_{secrets.token_hex(4)}"
         check_name(guard, name)
-        if not keep:
+        if not store.keep:
             guard.execute("SELECT pg_advisory_lock(%s, %s)", _lock(name))
         try:
             with plain_errors(f"making {name!r}", guard):
-                table = _load(guard, name, interactions, user_type, item_type, kept=keep is not None)
-            recommender = jobs.create(guard, settings, name, _definition(definition, table))
-            yield recommender
+                table = _load(guard, name, interactions, store)
+            yield jobs.create(guard, settings, name, _definition(definition, table))
         except BaseException:
-            _take_away(url, settings, name, reporter)
+            _take_away(store.url, settings, name, reporter)
             raise
-        if not keep:
-            _take_away(url, settings, name, reporter)
+        if not store.keep:
+            _take_away(store.url, settings, name, reporter)
 
 
-def check_name(connection: Connection, keep: str | None) -> None:
-    """Raises InvalidName, RecommenderExists or SchemaNameTaken unless a recommender may be kept under this name, with its
-    data beside it."""
-    if keep is None:
-        return
-    registry.check_name(connection, keep)
-    taken = connection.execute("SELECT FROM pg_namespace n WHERE n.nspname = %s", [f"{keep}_data"]).fetchone()
+def check_name(connection: Connection, name: str) -> None:
+    """Raise InvalidName, RecommenderExists or SchemaNameTaken unless a recommender can have this name, and its data the
+    schema NAME_data."""
+    registry.check_name(connection, name)
+    taken = connection.execute("SELECT FROM pg_namespace n WHERE n.nspname = %s", [f"{name}_data"]).fetchone()
     if taken is not None:
-        raise SchemaNameTaken(name=f"{keep}_data")
+        raise SchemaNameTaken(name=f"{name}_data")
 
 
 def remove_leftovers(connection: Connection, settings: Settings) -> list[str]:
-    """Removes the scratch recommenders that nobody works with any more; returns their names."""
+    """Remove the scratch recommenders that are no longer in use; return their names."""
     removed = []
     for row in connection.execute(queries.query("scratch_schemas"), {"mark": MARK}).fetchall():
         name = row["name"]
@@ -94,7 +94,7 @@ def remove_leftovers(connection: Connection, settings: Settings) -> list[str]:
         if not (locked and locked["locked"]):
             continue
         try:
-            with suppress(RecstoreError):  # a run of it ends yet, or a reader holds it: the next one removes it
+            with suppress(RecstoreError):  # a run of it has yet to end, or a reader holds it: the next one removes it
                 _remove(connection, settings, name)
                 removed.append(name)
         finally:
@@ -103,11 +103,10 @@ def remove_leftovers(connection: Connection, settings: Settings) -> list[str]:
 
 
 def _definition(definition: Definition, table: str) -> Definition:
-    source = Source(table=table, value="value", seen=definition.source.seen)
     searches = definition.publication.model_dump(include={"search", "ann_recall"})
     return definition.model_copy(
         update={
-            "source": source,
+            "source": Source(table=table, value="value", seen=definition.source.seen),
             "candidates": Candidates(),
             "filters": Filters(),
             "publication": Publication(keep=1, **searches),
@@ -118,23 +117,21 @@ def _definition(definition: Definition, table: str) -> Definition:
     )
 
 
-def _load(
-    connection: Connection, name: str, interactions: Interactions, user_type: IdType, item_type: IdType, *, kept: bool
-) -> str:
-    """Makes the table that is the source, and returns its name."""
-    schema = f"{name}_data"
-    table, kind = f"{quoted(schema)}.pairs", "" if kept else "UNLOGGED"
+def _load(connection: Connection, name: str, interactions: Interactions, store: Store) -> str:
+    """Make the table that is the source, and return its name."""
+    schema = quoted(f"{name}_data")
+    table = f"{schema}.pairs"
     with connection.transaction():
-        connection.execute(f"CREATE SCHEMA {quoted(schema)}")
-        if not kept:
-            connection.execute(f"COMMENT ON SCHEMA {quoted(schema)} IS '{MARK}'")
+        connection.execute(f"CREATE SCHEMA {schema}")
+        if not store.keep:
+            connection.execute(f"COMMENT ON SCHEMA {schema} IS '{MARK}'")
         connection.execute(
-            f"CREATE {kind} TABLE {table} (user_id {user_type.value} NOT NULL, item_id {item_type.value} NOT NULL,"
-            " value double precision NOT NULL)"
+            f"CREATE {'' if store.keep else 'UNLOGGED'} TABLE {table} (user_id {store.user_type.value} NOT NULL,"
+            f" item_id {store.item_type.value} NOT NULL, value double precision NOT NULL)"
         )
         columns: dict[str, loading.Column] = {
-            "user_id": loading.Ids(interactions.users.ids, user_type, interactions.user_index),
-            "item_id": loading.Ids(interactions.items.ids, item_type, interactions.item_index),
+            "user_id": loading.Ids(interactions.users.ids, store.user_type, interactions.user_index),
+            "item_id": loading.Ids(interactions.items.ids, store.item_type, interactions.item_index),
             "value": loading.Scalars(interactions.values, ">f8"),
         }
         loading.copy(connection, table, columns, len(interactions))
@@ -144,12 +141,12 @@ def _load(
 
 
 def _take_away(url: str, settings: Settings, name: str, reporter: Reporter) -> None:
-    """On a connection of its own: the caller's may be what broke. What can not be removed now, the next one removes."""
+    """Remove it on a connection of its own, since the caller's may be broken. The next one removes what this cannot."""
     try:
         with connect(url, "recstore:scratch") as connection:
             _remove(connection, settings, name)
     except (RecstoreError, psycopg.Error) as error:
-        reporter.warn(f"{name} could not be removed; the next evaluation does it: {error}")
+        reporter.warn(f"{name} could not be removed; the next evaluation removes it: {error}")
 
 
 def _remove(connection: Connection, settings: Settings, name: str) -> None:

@@ -1,10 +1,10 @@
-"""The lists that the published functions return, for many users: what metrics through the store are computed from.
+"""Ask the published functions for the lists of many users: metrics through the store are computed from these.
 
-The other end of `recstore.evaluation`, whose lists come from NumPy. Asks exactly what an application asks.
+Asks exactly what an application asks; `recstore.evaluation` makes the same lists by NumPy.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import chain
@@ -16,17 +16,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recstore.model.interactions import IdMap, Index
+from recstore.model.interactions import Index, Interactions
 from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.postgres.names import quoted
 from recstore.sql.objects import Registered
 from recstore.types import IdType
 
 BATCH = 200
-"""Users per statement: a second or so of work, so that progress is seen and Ctrl-C heard."""
+"""Users per statement: about a second of work, so that progress shows and Ctrl-C takes effect."""
 
 MOST_CONNECTIONS = 8
-"""At once, on a server that serves others, too."""
+"""Connections at once, on a server that has other work, too."""
 
 OnUsers = Callable[[int, int], None]
 """Called with (users answered so far, users asked for)."""
@@ -40,7 +40,7 @@ GROUP BY u.place
 ORDER BY u.place
 """
 
-# the query of one's own that README shows, for many users at once and given items
+# the direct query of the documentation, for many users at once and given items
 RANK = """
 WITH asked AS MATERIALIZED (
     SELECT u.place, {schema}.user_vector(u.user_id) AS vector
@@ -58,102 +58,61 @@ ORDER BY a.place
 def recommended(
     url: str,
     recommender: Registered,
-    users: IdMap,
-    items: IdMap,
-    chosen: NDArray[np.intp],
+    known: Interactions,
+    users: NDArray[np.intp],
     k: int,
     *,
     exclude_seen: bool = True,
+    candidates: sparse.csr_matrix | None = None,
     threads: int = 0,
     on_users: OnUsers | None = None,
 ) -> Index:
-    """What `NAME.recommend(user, k, exclude_seen)` returns for each of `chosen` (positions in `users`): (len(chosen), k)
-    int32 positions in `items`, best first, -1 where a list is shorter. Threads 0: a connection per core.
-    Raises RecstoreError."""
-    return _asked(
-        url,
-        recommender,
-        RECOMMEND,
-        chosen,
-        lambda block: {"users": _ids(users, block), "k": k, "exclude_seen": exclude_seen},
-        items,
-        k,
-        threads,
-        on_users,
-    )
+    """Return the lists of these users: (users, k) int32 item positions, best first, -1 where a list is shorter.
 
-
-def ranked(
-    url: str,
-    recommender: Registered,
-    users: IdMap,
-    items: IdMap,
-    chosen: NDArray[np.intp],
-    candidates: sparse.csr_matrix,
-    k: int,
-    *,
-    threads: int = 0,
-    on_users: OnUsers | None = None,
-) -> Index:
-    """As `recommended`, among each user's candidates only (users x items, whatever is stored): the direct query on
-    `item_vectors` by `user_vector`."""
-
-    def values(block: NDArray[np.intp]) -> dict[str, Any]:
-        rows = candidates[block]
-        owners = np.repeat(np.arange(1, len(block) + 1), np.diff(rows.indptr))
-        return {"users": _ids(users, block), "owners": owners.tolist(), "items": _ids(items, rows.indices)}
-
-    return _asked(url, recommender, RANK, chosen, values, items, k, threads, on_users)
-
-
-def _asked(
-    url: str,
-    recommender: Registered,
-    statement: str,
-    chosen: NDArray[np.intp],
-    values: Callable[[NDArray[np.intp]], dict[str, Any]],
-    items: IdMap,
-    k: int,
-    threads: int,
-    on_users: OnUsers | None,
-) -> Index:
-    text = statement.format(
+    Positions are those of the id maps of `known`. Asks `NAME.recommend(user, k, exclude_seen)`; with `candidates` (users x
+    items, whatever is stored) the direct query on `item_vectors`, among each user's candidates only. Threads 0: a
+    connection per core. Raises RecstoreError.
+    """
+    text = (RECOMMEND if candidates is None else RANK).format(
         schema=recommender.schema,
         extension=quoted(recommender.vector_schema),
         user=recommender.user_type.parameter_sql,
         item=recommender.item_type.value,
         collate=' COLLATE "C"' if recommender.item_type is IdType.TEXT else "",
     )
-    lists = np.full((len(chosen), k), -1, dtype=np.int32)
-    done = 0
 
-    def ask(connection: Connection, start: int) -> int:
-        block = chosen[start : start + BATCH]
-        rows = connection.execute(text, values(block)).fetchall()
-        found = [[item for item in row["items"] or [] if item is not None][:k] for row in rows]
-        lengths = np.array([len(answer) for answer in found])
-        listed = np.arange(k) < lengths[:, None]
-        ids = list(chain.from_iterable(found))
-        lists[start : start + len(block)][listed] = items.lookup(_arrow(ids, recommender.item_type))
-        return len(block)
+    def values(block: NDArray[np.intp]) -> dict[str, Any]:
+        asked = {"users": [known.users.to_python(int(n)) for n in block]}
+        if candidates is None:
+            return asked | {"k": k, "exclude_seen": exclude_seen}
+        rows = candidates[block]
+        owners = np.repeat(np.arange(1, len(block) + 1), np.diff(rows.indptr)).tolist()
+        return asked | {"owners": owners, "items": [known.items.to_python(int(n)) for n in rows.indices]}
 
-    starts = range(0, len(chosen), BATCH)
+    lists, starts, done = np.full((len(users), k), -1, dtype=np.int32), range(0, len(users), BATCH), 0
     with _connections(url, min(threads or os.cpu_count() or 1, MOST_CONNECTIONS, max(len(starts), 1))) as opened:
         free = list(opened)
 
-        def job(start: int) -> int:
-            connection = free.pop()
+        def ask(start: int) -> int:
+            block, connection = users[start : start + BATCH], free.pop()
             try:
-                return ask(connection, start)
+                rows = connection.execute(text, values(block)).fetchall()
             finally:
                 free.append(connection)
+            found = [[item for item in row["items"] or [] if item is not None][:k] for row in rows]
+            ids = list(chain.from_iterable(found))
+            if recommender.item_type is IdType.UUID:
+                ids = [item.bytes for item in ids]
+            listed = np.arange(k) < np.array([len(answer) for answer in found])[:, None]
+            lists[start : start + len(block)][listed] = known.items.lookup(pa.array(ids, recommender.item_type.arrow))
+            return len(block)
 
         pool = ThreadPoolExecutor(len(opened))
         try:
-            for answered in pool.map(job, starts):
+            for answered in pool.map(ask, starts):
                 done += answered
                 if on_users:
-                    on_users(done, len(chosen))
+                    on_users(done, len(users))
         except BaseException:
             for connection in opened:
                 with suppress(psycopg.Error):
@@ -171,20 +130,9 @@ def _connections(url: str, number: int) -> Iterator[list[Connection]]:
         with plain_errors("asking for recommendations"):
             for _ in range(number):
                 opened.append(connect(url, "recstore:evaluate"))
-                # dear functions, few rows: a compiler gains nothing
+                # expensive functions, few rows: a compiler gains nothing
                 opened[-1].execute("SET jit = off")
             yield opened
     finally:
         for connection in opened:
             connection.close()
-
-
-def _ids(ids: IdMap, index: NDArray[Any]) -> list[Any]:
-    taken = ids.take(index)
-    if isinstance(taken, pa.FixedSizeBinaryArray):
-        return [ids.to_python(int(n)) for n in index]
-    return list(taken.to_pylist())
-
-
-def _arrow(found: Sequence[Any], kind: IdType) -> pa.Array:
-    return pa.array([item.bytes for item in found] if kind is IdType.UUID else found, kind.arrow)

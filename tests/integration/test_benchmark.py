@@ -13,11 +13,11 @@ from recstore.evaluation.results import Evaluation
 pytestmark = pytest.mark.usefixtures("calibrated")
 
 SMALL = "--factors 12 --iterations 4 --regularization 20 --alpha 60"
-"""Said in full, so that defaults which suit larger data may change."""
+"""Complete settings, since the defaults suit larger data and may change."""
 
 
 def planted(folder: Path, users: int, items: int, clusters: int, text: bool = False) -> tuple[Path, Path]:
-    """Files of a split in lists: each user's items are mostly those of a cluster."""
+    """Write files of a split in lists: each user's items are mostly those of a cluster."""
     random = np.random.default_rng(5)
     size, name = items // clusters, "item-{}" if text else "{}"
     lines: dict[str, list[str]] = {"train": [], "test": []}
@@ -33,7 +33,7 @@ def planted(folder: Path, users: int, items: int, clusters: int, text: bool = Fa
 
 
 def metrics(answer: Answer) -> dict[str, dict[str, float]]:
-    """Model -> metrics of lists."""
+    """Return the metrics of lists by model."""
     assert answer.code == 0, answer.err
     found = Evaluation.from_dict({name: value for name, value in answer.json.items() if name != "steps"})
     return {
@@ -60,9 +60,8 @@ def test_a_split_through_numpy_and_through_sql(recstore: Command, shop: Database
     assert steps == ["read", "train", "measure", "measure", "measure", "store", "ask"]
     assert all(step["seconds"] >= 0 for step in answer.json["steps"])
     shown = recstore(line)
-    assert "lines of a user and items" in shown.out
-    assert "at 5" in shown.out
-    assert "als through SQL, exact scan" in shown.out
+    for words in ("at 5", "als through SQL, exact scan"):
+        assert words in shown.out
 
 
 def test_hnsw_is_within_a_hundredth(recstore: Command, tmp_path: Path) -> None:
@@ -109,44 +108,43 @@ def test_a_recommender_can_be_kept(recstore: Command, shop: Database, tmp_path: 
     assert answer.code == 0
     assert "recstore drop movies" in answer.out
     assert len(recstore("recommend movies 1 -k 3 --json").json) == 3
-    assert recstore(line).code == 2
-    assert "movies' exists already" in recstore(line).err
+    taken = recstore(line)
+    assert (taken.code, "'movies'" in taken.err) == (2, True)
     recstore("drop movies --yes")
-    assert "schema named 'movies_data' exists already" in recstore(line).err
+    assert "'movies_data'" in recstore(line).err
     assert look(shop, "SELECT count(*) AS n FROM movies_data.pairs")[0]["n"] > 300
 
 
-def test_what_no_model_can_know_is_told(recstore: Command, tmp_path: Path) -> None:
+def test_what_no_model_can_know_is_a_warning(recstore: Command, tmp_path: Path) -> None:
     train, test = planted(tmp_path, 60, 40, 4)
     first = train.read_text().split()[1]
     test.write_text(f"0 {first} 9999\n" + "\n".join(test.read_text().splitlines()[1:]) + "\n777 1 2\n")
     answer = recstore(f"benchmark --train {train} --test {test} {SMALL} --json --search exact")
-    told = " ".join(answer.json["warnings"])
-    assert "1 of 240 test pairs are training pairs too and were dropped" in told
-    assert "1 of the test part's 61 users have no training pair and are not measured" in told
-    assert "no model can find them" in told
+    warnings = " ".join(answer.json["warnings"])
+    for counted in ("1 of 240 test pairs", "1 of the test part's 61 users", "no model can find them"):
+        assert counted in warnings
     found = metrics(answer)
     assert found["als"] == found["als through SQL"]
 
 
-def test_what_is_wrong_is_said(recstore: Command, shop: Database, tmp_path: Path) -> None:
+def test_a_mistake_is_reported(recstore: Command, shop: Database, tmp_path: Path) -> None:
     train, test = planted(tmp_path, 60, 40, 4)
     bad = tmp_path / "bad.csv"
     bad.write_text("user,item,count\n1,2,3\n1,2\n")
     files = f"--train {train} --test {test}"
     before = schemas(shop)
     for line, sentence in [
-        (f"--train {train}", "Missing option '--test'"),
-        (f"--train {train} --test none.txt", "There is no file none.txt"),
-        (f"--train {bad} --test {test}", f"{bad}, line 3: it has 2 fields"),
-        (f"--train {train} --test {train}", "every test pair is a training pair too"),
-        (f"{files} --format xml", "choose one of auto, pairs, lists"),
+        (f"--train {train}", "--test"),
+        (f"--train {train} --test none.txt", "none.txt"),
+        (f"--train {bad} --test {test}", f"{bad}, line 3"),
+        (f"--train {train} --test {train}", "every test pair"),
+        (f"{files} --format xml", "auto, pairs, lists"),
         (f"{files} --format pairs", "train.txt, line"),
-        (f"{files} --negatives none.txt", "There is no file none.txt"),
-        (f"{files} --keep Movies", "'Movies' can not name a recommender"),
-        (f"{files} --keep movies --no-sql", "--keep needs the store"),
+        (f"{files} --negatives none.txt", "none.txt"),
+        (f"{files} --keep Movies", "'Movies'"),
+        (f"{files} --keep movies --no-sql", "--keep"),
         (f"{files} --alpha -1", "--alpha"),
-        (f"{files} --factors 5000", "5000 factors"),
+        (f"{files} --factors 5000", "5000"),
     ]:
         answer = recstore(f"benchmark {line}")
         assert answer.code != 0, line

@@ -1,6 +1,7 @@
 """The search without its trainings: bounds, the order of trials, pruning, the snapshot."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,10 +14,10 @@ from recstore.errors import InvalidInput
 from recstore.evaluation import splits
 from recstore.evaluation.curves import CurvePoint
 from recstore.evaluation.fitted import weigh
-from recstore.experiments.tuning import pruning, sampling, snapshot, space, stages, trials
+from recstore.experiments.tuning import sampling, snapshot, space, stages, trial, trials
 from recstore.experiments.tuning.noise import PART, Noise, noise_of
+from recstore.experiments.tuning.options import Options
 from recstore.experiments.tuning.space import BOUNDS, Choices, Parameters, Range, Space
-from recstore.experiments.tuning.trial import Course
 from recstore.experiments.tuning.trials import TrialResult
 from recstore.model import trainers
 from recstore.model.interactions import IdMap, Interactions
@@ -24,6 +25,8 @@ from recstore.model.trainers import regularization_for
 
 DEFINITION = Definition(source=Source(table="views"))
 WHOLE = Space(("als", "spectral", "hybrid"), (8, 1024), BOUNDS)
+FUNCTIONS = ("bm25", "log", "linear", "binary", "share")
+NOISE = Noise(100_000, 0.02, 20.0, dict.fromkeys(FUNCTIONS, (100000.0, 150000.0)))
 
 
 def interactions(values: float | None = None) -> Interactions:
@@ -34,16 +37,9 @@ def interactions(values: float | None = None) -> Interactions:
     return Interactions(ids, ids, pairs[:, 0], pairs[:, 1], counts)
 
 
-def start(**more: Any) -> Parameters:
-    return space.present(DEFINITION, space.NAMES) | {"factors": 128, "regularization": 100.0, "alpha": 60.0} | more
-
-
-FUNCTIONS = ("bm25", "log", "linear", "binary", "share")
-NOISE = Noise(100_000, 0.02, 20.0, dict.fromkeys(FUNCTIONS, (100000.0, 150000.0)))
-
-
 def plan(trials: int = 80, seconds: float = 1e9, within: Space = WHOLE, **more: Any) -> stages.Plan:
-    return stages.Plan(within, start(regularization=100.0, alpha=60.0), trials, seconds, 42, NOISE, **more)
+    start = space.present(DEFINITION) | {"factors": 128, "regularization": 100.0, "alpha": 60.0}
+    return stages.Plan(within, start, trials, seconds, 42, NOISE, **more)
 
 
 # bounds
@@ -51,13 +47,12 @@ def plan(trials: int = 80, seconds: float = 1e9, within: Space = WHOLE, **more: 
 
 def test_equal_values_leave_one_of_the_functions_that_they_make_the_same() -> None:
     assert space.default_space(interactions()).bounds["confidence"] == BOUNDS["confidence"]
-    confidence = space.default_space(interactions(values=1)).bounds["confidence"]
-    assert confidence == Choices(("bm25", "binary", "share"))
+    assert space.default_space(interactions(values=1)).bounds["confidence"] == Choices(("bm25", "binary", "share"))
     assert space.default_space(interactions()).factors == (8, 49)
 
 
 def test_a_space_is_narrowed_by_values_lists_and_ranges() -> None:
-    given = {
+    changes = {
         "trainer": "als",
         "factors": {"high": 256},
         "alpha": 40,
@@ -65,7 +60,7 @@ def test_a_space_is_narrowed_by_values_lists_and_ranges() -> None:
         "regularization": {"low": 1, "high": 50},
         "item_exponent": {"low": 0.1, "high": 0.9},
     }
-    made = space.narrowed(WHOLE, given)
+    made = space.narrowed(WHOLE, changes)
     assert made.trainers == ("als",)
     assert made.factors == (8, 256)
     assert made.of("als") == {
@@ -74,30 +69,29 @@ def test_a_space_is_narrowed_by_values_lists_and_ranges() -> None:
         "regularization": Range(1.0, 50.0, log=True),
     }
     assert made.bounds["item_exponent"] == Range(0.1, 0.9, log=False)
-    assert space.narrowed(WHOLE, made.as_dict()) == made
     assert space.narrowed(WHOLE, {"k1": [10, 100]}).of("als")["k1"] == Choices((10, 100))
     assert space.narrowed(WHOLE, {"factors": 64}).factors == (64, 64)
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("changes", "says"),
     [
-        ({"trainer": "nobody"}, "no trainer named 'nobody'; choose among: als, hybrid, spectral"),
-        ({"iterations": 5}, "read off each training's learning curve"),
-        ({"lambda": 5}, "'lambda' is nothing that can be tuned"),
-        ({"alpha": {"low": 5, "high": 1}}, "a high above it"),
-        ({"alpha": {"low": 0, "high": 1}}, "of numbers above 0"),
-        ({"alpha": {"least": 1}}, "a range has a low"),
-        ({"alpha": -1}, "alpha = -1: it must be above 0"),
+        ({"trainer": "nobody"}, "nobody"),
+        ({"iterations": 5}, "learning curve"),
+        ({"lambda": 5}, "lambda"),
+        ({"alpha": {"low": 5, "high": 1}}, "alpha = "),
+        ({"alpha": {"low": 0, "high": 1}}, "alpha = "),
+        ({"alpha": {"least": 1}}, "alpha = "),
+        ({"alpha": -1}, "alpha = -1"),
         ({"alpha": {"low": 1, "high": 1e9}}, "alpha = "),
         ({"confidence": ["tfidf"]}, "confidence = 'tfidf'"),
-        ({"factors": 4000}, "1984 are the most"),
-        ({"factors": {"low": 9, "high": 3}}, "the least"),
+        ({"factors": 4000}, "1984"),
+        ({"factors": {"low": 9, "high": 3}}, "factors = "),
     ],
 )
-def test_what_can_not_be_tuned_is_said(given: dict[str, Any], says: str) -> None:
+def test_what_cannot_be_tuned_is_refused(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidInput, match=says):
-        space.narrowed(WHOLE, given)
+        space.narrowed(WHOLE, changes)
 
 
 def test_a_grid_is_the_product_of_its_lists_with_values_of_their_types() -> None:
@@ -119,6 +113,12 @@ def test_parameters_become_a_definition_and_are_read_back() -> None:
     assert space.words(parameters, 7) == "als, 32 factors, alpha 5, confidence log, eps 2, 7 iterations"
 
 
+@pytest.mark.parametrize("metric", ["mse", "ndcg", "ndcg@0", "coverage@20", "ndcg@x"])
+def test_a_metric_that_cannot_be_searched_by_is_refused(metric: str) -> None:
+    with pytest.raises(InvalidInput, match="ndcg@20, recall@20"):
+        Options(metric).check()
+
+
 # the sampler
 
 
@@ -128,7 +128,7 @@ def test_a_suggestion_is_repeatable_within_bounds_and_learns() -> None:
     for seed in range(40):
         asked = sampling.suggest(bounds, seen, seed)
         assert asked == sampling.suggest(bounds, seen, seed)
-        assert all(space.within(asked[name], bound) for name, bound in bounds.items())
+        assert all(bound.allows(asked[name]) for name, bound in bounds.items())
         good = -abs(math.log10(asked["regularization"]) - 1) - (asked["confidence"] == "log")
         seen.append((asked, good))
     latest = [parameters for parameters, _ in seen[-10:]]
@@ -136,7 +136,7 @@ def test_a_suggestion_is_repeatable_within_bounds_and_learns() -> None:
     assert sum(parameters["confidence"] == "bm25" for parameters in latest) >= 7
 
 
-def test_who_asks_meanwhile_is_told_something_else() -> None:
+def test_a_trial_at_work_gives_the_next_another_suggestion() -> None:
     bounds = {"alpha": Range(0.1, 500, log=True)}
     seen: list[tuple[Parameters, float | None]] = [({"alpha": 10.0**n}, -abs(n - 1.0)) for n in (-1, 0, 1, 2)] * 3
     first = sampling.suggest(bounds, seen, 1)
@@ -152,8 +152,7 @@ def test_the_noise_is_what_a_training_takes_for_its_default() -> None:
     assert noise.pairs == len(train)
     for function in FUNCTIONS:
         for alpha in (0.5, 40.0):
-            weighting = Confidence(function=function)
-            matrix = weigh(train, weighting, alpha)[1]
+            matrix = weigh(train, Confidence(function=function), alpha)[1]
             edge = noise.edge({"alpha": alpha, "confidence": function})
             default = regularization_for(matrix, Hyperparameters(alpha=alpha), 128)
             assert default <= 1.01 * trainers.NOISE * edge
@@ -178,8 +177,8 @@ def test_a_regularization_is_searched_as_a_part_of_the_noise_and_given_as_it_is(
 
 
 def value_of(parameters: Parameters, *, pays: float = 0.1, peak: int = 1024) -> float:
-    """Made up: als is best at regularization 20, alpha 5; spectral at other exponents; a hybrid is better than both, and
-    more factors pay up to `peak`."""
+    """Simulate a search's landscape: als is best at regularization 20, alpha 5, spectral at other exponents; a hybrid is
+    better than both, and more factors pay up to `peak`."""
 
     def of_als() -> float:
         away = math.log10(parameters["regularization"] / 20) ** 2 + math.log10(parameters["alpha"] / 5) ** 2
@@ -201,17 +200,25 @@ def value_of(parameters: Parameters, *, pays: float = 0.1, peak: int = 1024) -> 
             return more * mixed * (of_als() + of_spectral()) / 2
 
 
-def played(plan: stages.Plan, found: list[TrialResult] | None = None, **objective: Any) -> list[TrialResult]:
-    """The trials of a search whose values are made up, and whose seconds grow with the factors."""
+def played(
+    plan: stages.Plan, found: list[TrialResult] | None = None, value: Callable[[Parameters], float] = value_of
+) -> list[TrialResult]:
+    """Play a search whose values are simulated, and whose seconds grow with the factors."""
     found = list(found or [])
     while proposal := plan.next(found):
-        found.append(ended(len(found), proposal, value_of(proposal.parameters, **objective)))
+        found.append(ended(len(found), proposal, value(proposal.parameters)))
     return found
 
 
 def ended(number: int, proposal: stages.Proposal, value: float) -> TrialResult:
-    seconds = (proposal.parameters["factors"] / 64) ** 1.4
+    seconds = (proposal.parameters.get("factors", 64) / 64) ** 1.4
     return TrialResult(number, "complete", proposal.parameters, value, 9, [], seconds, proposal.stage)
+
+
+def top_of(found: list[TrialResult]) -> TrialResult:
+    top = trials.best(found)
+    assert top
+    return top
 
 
 def test_the_default_budget_comes_near_the_best_there_is() -> None:
@@ -219,10 +226,8 @@ def test_the_default_budget_comes_near_the_best_there_is() -> None:
     assert len(found) == 80
     assert found[0].stage == "start"
     assert found[0].parameters["factors"] == 128
-    top = trials.best(found)
-    assert top
-    assert top.parameters["trainer"] == "hybrid"
-    assert top.parameters["factors"] == 1024
+    top = top_of(found)
+    assert (top.parameters["trainer"], top.parameters["factors"]) == ("hybrid", 1024)
     optimum = 1.4 * 1.03 * (0.1 + 0.095) / 2
     assert (top.value or 0) > 0.97 * optimum
     explored = [trial for trial in found if trial.stage == "explore"]
@@ -230,35 +235,25 @@ def test_the_default_budget_comes_near_the_best_there_is() -> None:
     assert {trial.parameters["trainer"] for trial in explored} == {"als", "spectral", "hybrid"}
 
 
-def test_factors_grow_only_as_long_as_that_pays() -> None:
-    top = trials.best(played(plan(trials=40), peak=256))
-    assert top
-    assert top.parameters["factors"] == 256
-    found = played(plan(trials=40), pays=0.001)
-    assert max(trial.parameters["factors"] for trial in found) <= 128
-    few = played(plan(trials=40), pays=-0.1)
-    top = trials.best(few)
-    assert top
-    assert top.parameters["factors"] <= 64
+def test_factors_grow_or_shrink_only_as_long_as_that_pays() -> None:
+    def of(**landscape: Any) -> list[TrialResult]:
+        return played(plan(trials=40), value=lambda parameters: value_of(parameters, **landscape))
 
+    assert top_of(of(peak=256)).parameters["factors"] == 256
+    assert max(trial.parameters["factors"] for trial in of(pays=0.001)) <= 128
+    assert top_of(of(pays=-0.1)).parameters["factors"] <= 64
 
-def test_fewer_factors_are_tried_where_more_do_not_pay() -> None:
     def flat(parameters: Parameters) -> float:
         return value_of(parameters | {"factors": 64}) * (1 if parameters["factors"] <= 32 else 0.9)
 
-    search, found = plan(trials=40), []
-    while proposal := search.next(found):
-        found.append(ended(len(found), proposal, flat(proposal.parameters)))
-    top = trials.best(found)
-    assert top
-    assert top.parameters["factors"] <= 32
+    assert top_of(played(plan(trials=40), value=flat)).parameters["factors"] <= 32
 
 
 def test_a_trainer_far_behind_is_not_grown() -> None:
-    search, found = plan(trials=40), []
-    while proposal := search.next(found):
-        worse = 0.5 if proposal.parameters["trainer"] == "spectral" else 1.0
-        found.append(ended(len(found), proposal, worse * value_of(proposal.parameters)))
+    def behind(parameters: Parameters) -> float:
+        return (0.5 if parameters["trainer"] == "spectral" else 1.0) * value_of(parameters)
+
+    found = played(plan(trials=40), value=behind)
     grown = {trial.parameters["trainer"] for trial in found if trial.stage == "grow"}
     assert "spectral" not in grown
     assert "als" in grown
@@ -266,13 +261,11 @@ def test_a_trainer_far_behind_is_not_grown() -> None:
 
 def test_the_budget_is_kept() -> None:
     assert len(played(plan(trials=7))) == 7
-    found = played(plan(seconds=60))
-    assert trials.seconds_of(found) < 1.5 * 60
-    assert trials.seconds_of(found) > 0.8 * 60
+    assert 0.8 * 60 < trials.seconds_of(played(plan(seconds=60))) < 1.5 * 60
     assert len(played(plan(trials=1))) == 1
 
 
-def test_whoever_has_the_trials_goes_on_in_the_same_way() -> None:
+def test_the_same_trials_are_continued_in_the_same_way() -> None:
     whole = played(plan(trials=40))
     assert played(plan(trials=40), whole[:23]) == whole
 
@@ -281,24 +274,21 @@ def test_several_at_work_try_different_things() -> None:
     found: list[TrialResult] = []
     search = plan()
     for _ in range(12):  # four at a time
-        begun = []
+        begun: list[TrialResult] = []
         for _ in range(4):
             proposal = search.next([*found, *begun])
             assert proposal
-            begun.append(
-                replace(ended(len(found) + len(begun), proposal, 0.0), state="running", value=None, seconds=None)
-            )
+            begun.append(trial.begun(len(found) + len(begun), proposal.stage, proposal.parameters))
         found += [replace(t, state="complete", value=value_of(t.parameters), seconds=1.0) for t in begun]
     tried = [tuple(sorted(trial.parameters.items())) for trial in found]
     assert len(set(tried)) == len(tried)
     assert {"explore", "grow", "refine"} <= {trial.stage for trial in found}
 
 
-def test_failed_trials_are_no_end() -> None:
+def test_failed_trials_do_not_end_a_search() -> None:
     search, found = plan(trials=20), []
     while proposal := search.next(found):
-        done = ended(len(found), proposal, 0.0)
-        found.append(replace(done, state="failed", value=None, error="it diverged"))
+        found.append(replace(ended(len(found), proposal, 0.0), state="failed", value=None, error="it diverged"))
     assert len(found) == 20
     assert trials.best(found) is None
 
@@ -315,60 +305,55 @@ def test_present_settings_outside_the_space_are_not_tried() -> None:
 
 def test_a_grid_tries_each_point_once() -> None:
     points = tuple(space.grid({"alpha": ["1", "2"], "regularization": ["5", "6"]}))
-    search, found = plan(trials=4, points=points), []
-    while proposal := search.next(found):
-        found.append(TrialResult(len(found), "complete", proposal.parameters, 0.5, 3, [], 1.0, proposal.stage))
+    found = played(plan(trials=4, points=points), value=lambda _: 0.5)
     assert [trial.parameters for trial in found] == list(points)
 
 
-def test_time_left_is_told_from_the_latest_trials() -> None:
+def test_the_time_left_is_estimated_from_the_latest_trials() -> None:
     search = plan(trials=10, seconds=100)
     assert search.left([]) is None
-    proposal = stages.Proposal("explore", {"trainer": "als", "factors": 64})
-    found = [ended(n, proposal, 0.1) for n in range(4)]
+    found = [ended(n, stages.Proposal("explore", {"trainer": "als", "factors": 64}), 0.1) for n in range(4)]
     assert search.left(found) == pytest.approx(6.0)
     assert search.share(found) == pytest.approx(0.4)
     assert plan(trials=10, seconds=5).left(found) == pytest.approx(1.0)
 
 
-# pruning
+# pruning and the data
 
 
 def curve(*values: float) -> list[CurvePoint]:
     return [CurvePoint(3 * (n + 1), {}, {"ndcg@20": value}, 0.0) for n, value in enumerate(values)]
 
 
-def test_a_trial_below_the_median_of_the_others_is_pruned() -> None:
-    others = [curve(0.1, 0.2, 0.3), curve(0.2, 0.1), curve(0.1, 0.3), curve(0.05, 0.15)]
-    assert pruning.hopeless(curve(0.1, 0.12), others, "ndcg@20")
-    assert not pruning.hopeless(curve(0.1, 0.25), others, "ndcg@20")
-    assert not pruning.hopeless(curve(0.01), others, "ndcg@20"), "the first point is no verdict"
-    alike = [curve(0.1, 0.2)] * 3
-    assert not pruning.hopeless(curve(0.1, 0.19), alike, "ndcg@20"), "too few to compare with"
-    assert pruning.hopeless(curve(0.1, 0.19), alike + alike, "ndcg@20")
-    assert pruning.hopeless(curve(0.1, 0.12), alike[:1], "ndcg@20"), "far below the only one"
-    assert not pruning.hopeless(curve(0.1, 0.12), [], "ndcg@20")
-    assert not pruning.hopeless(curve(0.25, 0.1), others, "ndcg@20"), "its best counts"
+OTHERS = [curve(0.1, 0.2, 0.3), curve(0.2, 0.1), curve(0.1, 0.3), curve(0.05, 0.15)]
+ALIKE = [curve(0.1, 0.2)] * 3
 
 
-# the course and the data
+@pytest.mark.parametrize(
+    ("own", "others", "pruned"),
+    [
+        (curve(0.1, 0.12), OTHERS, True),
+        (curve(0.1, 0.25), OTHERS, False),
+        pytest.param(curve(0.01), OTHERS, False, id="the first point is no verdict"),
+        pytest.param(curve(0.1, 0.19), ALIKE, False, id="too few to compare with"),
+        (curve(0.1, 0.19), ALIKE * 2, True),
+        pytest.param(curve(0.1, 0.12), ALIKE[:1], True, id="far below the only one"),
+        (curve(0.1, 0.12), [], False),
+        pytest.param(curve(0.25, 0.1), OTHERS, False, id="its best counts"),
+    ],
+)
+def test_a_trial_below_the_median_of_the_others_is_pruned(own: Any, others: Any, pruned: bool) -> None:
+    assert trial.hopeless(own, others, "ndcg@20") is pruned
 
 
-@pytest.mark.parametrize("metric", ["mse", "ndcg", "ndcg@0", "coverage@20", "ndcg@x"])
-def test_a_metric_that_can_not_be_searched_by_is_refused(metric: str) -> None:
-    with pytest.raises(InvalidInput, match="nothing to search by; choose one of ndcg@20, recall@20"):
-        Course(metric)
-
-
-def test_a_snapshot_is_the_same_split() -> None:
-    for validation in (True, False):
-        split = splits.by_user(interactions(), 1, validation=validation)
-        again = snapshot.unpack(snapshot.pack(split))
-        assert again.how == split.how
-        assert again.notes == split.notes
-        assert again.train.digest() == split.train.digest()
-        assert again.test.digest() == split.test.digest()
-        assert (again.validation is None) == (not validation)
-        if split.validation is not None and again.validation is not None:
-            assert again.validation.digest() == split.validation.digest()
-            assert again.refit().train.digest() == split.refit().train.digest()
+@pytest.mark.parametrize("validation", [True, False])
+def test_a_snapshot_is_the_same_split(validation: bool) -> None:
+    split = splits.by_user(interactions(), 1, validation=validation)
+    again = snapshot.unpack(snapshot.pack(split))
+    assert (again.how, again.notes) == (split.how, split.notes)
+    assert again.train.digest() == split.train.digest()
+    assert again.test.digest() == split.test.digest()
+    assert (again.validation is None) == (not validation)
+    if split.validation is not None and again.validation is not None:
+        assert again.validation.digest() == split.validation.digest()
+        assert again.refit().train.digest() == split.refit().train.digest()

@@ -1,5 +1,7 @@
-"""The search for good hyperparameters.
+"""Search for good hyperparameters.
 
-`space`, `sampling`, `stages`, `pruning`, `trial` and `search` are pure: they know interactions, trainers and metrics, no
-database. `studies` and `work` store a search in Postgres, so that it survives a kill and several workers share it.
+    space, noise, sampling -> stages: the next trial -> trial -> search, in memory
+                                                             -> studies, work: in Postgres, shared and resumed
+
+All but `studies` and `work` know interactions, trainers and metrics, and no database.
 """

@@ -1,9 +1,9 @@
-"""How strong a regularization is beside the noise in the data. Pure.
+"""Relate a regularization to the noise in the data. Pure.
 
-What regularization is good depends on the confidences: with alpha it rises and falls. As a part of the largest singular
-value that a random matrix of the same size and sum of squares would have (`training.regularization_for`, which says where
-that comes from), the best one is nearly the same for every alpha and function: on a retailer's purchases 0.4 to 0.8 for
-alphas from 0.5 to 50. So that part is what is searched over; a trial and a definition have the number itself.
+The regularization that works best depends on the confidences: it rises and falls with alpha. As a part of the largest
+singular value that a random matrix of the same size and sum of squares would have (see `trainers.regularization_for`), the
+best one is nearly the same for every alpha and function: on a retailer's purchases 0.4 to 0.8 for alphas from 0.5 to 50. So
+that part is the coordinate of the search; a trial and a definition have the number itself.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,16 +18,16 @@ from recstore.model.confidence import alpha_for
 from recstore.model.interactions import Interactions
 
 PART = "part_of_noise"
-"""Name of the coordinate that stands for the regularization."""
+"""Name of the coordinate that replaces the regularization."""
 
 PARTS = Range(1e-3, 2.0, log=True)
-"""From twice the noise on nothing of the data is left."""
+"""Bounds of the part: at twice the noise nothing of the data is left."""
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Of a set of interactions: `pairs`, `spread` = 1 / sqrt(users) + 1 / sqrt(items), the alpha that a definition takes
-    which does not say any, and for each function w the sums of w and of its squares over the pairs."""
+    """The noise of a set of interactions: `pairs`, `spread` = 1 / sqrt(users) + 1 / sqrt(items), the default alpha, and for
+    each function w the sums of w and of its squares over the pairs."""
 
     pairs: int
     spread: float
@@ -35,46 +35,43 @@ class Noise:
     sums: Mapping[str, tuple[float, float]]
 
     def edge(self, parameters: Parameters) -> float:
-        """The largest singular value that a random matrix would have with these parameters' confidences 1 + alpha w."""
+        """Return the largest singular value of a random matrix with these parameters' confidences 1 + alpha w."""
         alpha = float(parameters["alpha"])
         once, squared = self.sums[parameters["confidence"]]
         return float(np.sqrt(self.pairs + 2 * alpha * once + alpha**2 * squared)) * self.spread
 
     def bounds(self, bounds: Mapping[str, Bounds]) -> dict[str, Bounds]:
-        """Bounds with the part instead of the regularization, where that is a range and the noise can be told."""
-        if not self._tells(bounds):
+        """Return the bounds with the part instead of the regularization, where that is a range and the noise is known."""
+        functions = bounds.get("confidence")
+        known = isinstance(functions, Choices) and all(function in self.sums for function in functions.values)
+        if not (known and "alpha" in bounds and isinstance(bounds.get("regularization"), Range)):
             return dict(bounds)
         return {PART if name == "regularization" else name: bound for name, bound in bounds.items()} | {PART: PARTS}
 
     def to(self, parameters: Parameters, bounds: Mapping[str, Bounds]) -> Parameters:
-        """Parameters with the part instead of the regularization."""
-        if not self._tells(bounds) or "regularization" not in parameters:
+        """Return the parameters with the part instead of the regularization, where the bounds have that."""
+        if PART not in self.bounds(bounds) or "regularization" not in parameters:
             return parameters
-        part = PARTS.clipped(parameters["regularization"] / self.edge(parameters))
-        return {
-            PART if n == "regularization" else n: part if n == "regularization" else v for n, v in parameters.items()
-        }
+        part = PARTS.nearest(parameters["regularization"] / self.edge(parameters))
+        return _renamed(parameters, "regularization", PART, part)
 
     def back(self, parameters: Parameters, bounds: Mapping[str, Bounds]) -> Parameters:
-        """Parameters with the regularization instead of the part, three digits, within its bounds."""
+        """Return the parameters with the regularization instead of the part: three digits, within its bounds."""
         if PART not in parameters:
             return parameters
-        allowed = bounds["regularization"]
-        assert isinstance(allowed, Range)
-        value = allowed.clipped(float(f"{parameters[PART] * self.edge(parameters):.3g}"))
-        return {"regularization" if n == PART else n: value if n == PART else v for n, v in parameters.items()}
-
-    def _tells(self, bounds: Mapping[str, Bounds]) -> bool:
-        functions = bounds.get("confidence")
-        known = isinstance(functions, Choices) and all(function in self.sums for function in functions.values)
-        return known and "alpha" in bounds and isinstance(bounds.get("regularization"), Range)
+        value = float(f"{parameters[PART] * self.edge(parameters):.3g}")
+        return _renamed(parameters, PART, "regularization", bounds["regularization"].nearest(value))
 
 
 def noise_of(train: Interactions, confidence: Confidence, functions: Iterable[str]) -> Noise:
-    """Of the training part, with the constants of `confidence`."""
+    """Return the noise of the training part, with the constants of `confidence`."""
     users, items = (len(np.unique(index)) for index in (train.user_index, train.item_index))
     sums = {}
     for function in functions:
         weights = weigh(train, confidence.model_copy(update={"function": function}), 1.0)[1].data.astype(np.float64) - 1
         sums[function] = float(weights.sum()), float((weights**2).sum())
     return Noise(len(train), users**-0.5 + items**-0.5, alpha_for(train, None), sums)
+
+
+def _renamed(parameters: Parameters, old: str, new: str, value: float) -> Parameters:
+    return {new if name == old else name: value if name == old else kept for name, kept in parameters.items()}

@@ -1,4 +1,4 @@
-"""What may be tuned and within which bounds; and from a trial's parameters to a definition. Pure."""
+"""The settings that can be tuned and their bounds; and from a trial's parameters to a definition. Pure."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,14 +26,22 @@ class Range:
     low: float
     high: float
     log: bool = False
+    numeric = True
 
-    def clipped(self, value: float) -> float:
-        """The nearest number in it."""
+    @property
+    def limits(self) -> tuple[float, ...]:
+        return self.low, self.high
+
+    def allows(self, value: Any) -> bool:
+        return _is_number(value) and bool(self.low <= value <= self.high)
+
+    def nearest(self, value: float) -> float:
+        """Return the allowed number that is nearest."""
         return min(max(value, self.low), self.high)
 
     def around(self, centre: float, spread: float) -> "Range":
-        """The part of it within `spread` of its width on either side of `centre`."""
-        centre = self.clipped(centre)
+        """Return the part within `spread` of the width on either side of `centre`."""
+        centre = self.nearest(centre)
         if self.log:
             factor = (self.high / self.low) ** spread
             return replace(self, low=max(self.low, centre / factor), high=min(self.high, centre * factor))
@@ -43,9 +51,28 @@ class Range:
 
 @dataclass(frozen=True)
 class Choices:
-    """One of these values; of a single one it is fixed."""
+    """One of these values; a single one is fixed."""
 
     values: tuple[Any, ...]
+    log = False
+
+    @property
+    def numeric(self) -> bool:
+        return all(map(_is_number, self.values))
+
+    @property
+    def limits(self) -> tuple[Any, ...]:
+        return self.values
+
+    def allows(self, value: Any) -> bool:
+        return value in self.values
+
+    def nearest(self, value: Any) -> Any:
+        """Return the value if it is allowed, else the first choice."""
+        return value if value in self.values else self.values[0]
+
+    def around(self, centre: Any, spread: float) -> "Choices":  # noqa: ARG002
+        return self
 
 
 Bounds = Range | Choices
@@ -57,7 +84,7 @@ OWN = {
     "spectral": _SPECTRAL,
     "hybrid": (*_WEIGHTED, *_SPECTRAL, "spectral_share", "spectral_weight"),
 }
-"""The settings that each trainer heeds; one that another package brings is taken to heed what als does."""
+"""The settings that each trainer uses; a trainer of another package is assumed to use those of als."""
 
 BOUNDS: dict[str, Bounds] = {
     "regularization": Range(0.01, 10_000, log=True),
@@ -68,63 +95,53 @@ BOUNDS: dict[str, Bounds] = {
     "spectral_share": Choices((0.25, 0.5, 0.75)),
     "spectral_weight": Range(0.05, 0.95),
 }
-"""Where the search looks by default."""
+"""The default bounds of a search."""
 
 EVERYTHING = "als", "spectral", "hybrid"
-"""Trainers that are searched over by default."""
+"""The trainers of a search by default."""
 
 EQUAL = 0.01
-"""Of the values may differ from the others without making a difference."""
+"""Largest share of values that may differ from the median and still count as all equal."""
 
 _CONFIDENCE = {"confidence": "function"} | {name: name for name in ("scale", "eps", "k1", "b")}
 _NOT_TUNED = ("iterations", "warm_iterations", "seed", "options")
-_HYPERPARAMETERS = tuple(name for name in Hyperparameters.model_fields if name not in _NOT_TUNED)
-NAMES = (*_HYPERPARAMETERS, *_CONFIDENCE)
-"""Every setting that can be searched or gridded over."""
+NAMES = (*(name for name in Hyperparameters.model_fields if name not in _NOT_TUNED), *_CONFIDENCE)
+"""Every setting that a search or a grid can vary."""
 
 
 @dataclass(frozen=True)
 class Space:
-    """Which trainers, how many factors, and the bounds of every other setting."""
+    """The trainers, the least and the most factors, and the bounds of every other setting of a search."""
 
     trainers: tuple[str, ...]
-    factors: tuple[int, int]  # the least and the most
+    factors: tuple[int, int]
     bounds: Mapping[str, Bounds]
 
     def of(self, trainer: str) -> dict[str, Bounds]:
-        """The bounds of what a trainer heeds, and of what was asked for beyond that."""
+        """Return the bounds of the settings that a trainer uses, and of those asked for beyond the default ones."""
         own = OWN.get(trainer, _WEIGHTED)
-        heeded = {name for names in OWN.values() for name in names}
-        return {name: bounds for name, bounds in self.bounds.items() if name in own or name not in heeded}
+        used = {name for names in OWN.values() for name in names}
+        return {name: bounds for name, bounds in self.bounds.items() if name in own or name not in used}
 
     def scales(self) -> dict[str, str]:
-        """Parameter -> "log", "linear" or "categorical", as a plot has them."""
+        """Return "log", "linear" or "categorical" by parameter, for a plot."""
         scales = {"trainer": "categorical", "factors": "log"}
         for trainer in self.trainers:
             for name, bounds in self.of(trainer).items():
-                numbers = isinstance(bounds, Range) or all(_is_number(value) for value in bounds.values)
-                log = isinstance(bounds, Range) and bounds.log
-                scales[name] = ("log" if log else "linear") if numbers else "categorical"
+                scales[name] = "log" if bounds.log else "linear" if bounds.numeric else "categorical"
         return scales
 
-    def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON; `narrowed` reads it."""
-
-        def plain(bounds: Bounds) -> Any:
-            if isinstance(bounds, Choices):
-                return list(bounds.values)
-            return {"low": bounds.low, "high": bounds.high, "scale": "log" if bounds.log else "linear"}
-
-        return {
-            "trainer": list(self.trainers),
-            "factors": {"low": self.factors[0], "high": self.factors[1]},
-            **{name: plain(bounds) for name, bounds in self.bounds.items()},
-        }
+    def has(self, parameters: Parameters) -> bool:
+        """Return whether these parameters of one of the trainers are within the bounds."""
+        low, high = self.factors
+        if parameters["trainer"] not in self.trainers or not low <= parameters["factors"] <= high:
+            return False
+        return all(bounds.allows(parameters[name]) for name, bounds in self.of(parameters["trainer"]).items())
 
 
 def default_space(train: Interactions) -> Space:
-    """Everything, as far as these interactions can tell it apart: where nearly all values are equal, so are the functions
-    linear, log and binary."""
+    """Return the default bounds, without the functions that these interactions cannot tell apart: where nearly all values
+    are equal, linear, log and binary are the same."""
     bounds = dict(BOUNDS)
     if np.count_nonzero(train.values != np.median(train.values)) <= EQUAL * len(train):
         bounds["confidence"] = Choices(("bm25", "binary", "share"))
@@ -132,41 +149,38 @@ def default_space(train: Interactions) -> Space:
     return Space(EVERYTHING, (min(8, most), most), bounds)
 
 
-def narrowed(space: Space, given: Mapping[str, Any]) -> Space:
-    """`space` with other bounds for some settings: a value fixes it, a list offers choices, a table {low, high, scale}
-    gives a range (scale: "log" or "linear"; unset: as it was, else linear). Raises InvalidInput."""
+def narrowed(space: Space, changes: Mapping[str, Any]) -> Space:
+    """Return `space` with other bounds for some settings: a value fixes a setting, a list offers choices, and a table
+    {low, high, scale} gives a range (scale: "log" or "linear"; unset: as before, else linear). Raises InvalidInput."""
     bounds = dict(space.bounds)
     trainers, factors = space.trainers, space.factors
-    for name, wanted in given.items():
-        match name:
-            case "trainer":
-                trainers = tuple(map(str, wanted if isinstance(wanted, list) else [wanted]))
-            case "factors":
-                factors = _factors(wanted, factors)
-            case _:
-                check_name(name)
-                bounds[name] = _bounds(name, wanted, bounds.get(name))
+    for name, wanted in changes.items():
+        if name == "trainer":
+            trainers = tuple(dict.fromkeys(map(str, wanted if isinstance(wanted, list) else [wanted])))
+        elif name == "factors":
+            factors = _factors(wanted, factors)
+        else:
+            check_name(name)
+            bounds[name] = _bounds(name, wanted, bounds.get(name))
+            for value in bounds[name].limits:  # what a definition refuses would fail in every trial
+                settled({name: value})
     for trainer in trainers:
         if trainer not in trainer_names():
             raise InvalidInput(f"There is no trainer named {trainer!r}; choose among: {', '.join(trainer_names())}.")
-    made = Space(tuple(dict.fromkeys(trainers)), factors, bounds)
     if not trainers:
         raise InvalidInput("No trainer is left to choose from.")
-    for name, limits in made.bounds.items():  # what a definition refuses would fail in every trial
-        for value in (limits.low, limits.high) if isinstance(limits, Range) else limits.values:
-            settled({name: value})
-    return made
+    return Space(trainers, factors, bounds)
 
 
 def check_name(name: str) -> None:
-    """Raises InvalidInput unless this is a setting that can be searched over."""
+    """Raise InvalidInput unless this setting can be varied."""
     if name == "iterations":
         raise InvalidInput(
-            "The number of iterations is not searched for: it is read off each training's learning curve. --max-iterations"
-            " says where that ends."
+            "The number of iterations is not searched for: it is read off each training's learning curve."
+            " --max-iterations is where that ends."
         )
     if name not in NAMES:
-        raise InvalidInput(f"{name!r} is nothing that can be tuned; there are {', '.join(NAMES)}.")
+        raise InvalidInput(f"{name!r} cannot be tuned; choose among: {', '.join(NAMES)}.")
 
 
 def _factors(wanted: Any, before: tuple[int, int]) -> tuple[int, int]:
@@ -178,23 +192,20 @@ def _factors(wanted: Any, before: tuple[int, int]) -> tuple[int, int]:
         unknown, low, high = set(), values[0], values[-1]
     if unknown or not all(isinstance(value, int) and value >= 1 for value in (low, high)) or low > high:
         raise InvalidInput(f"factors = {wanted!r}: give a number, or a table with the least (low) and the most (high).")
-    if high > MAX_FACTORS:
-        raise InvalidInput(f"factors = {wanted!r}: {MAX_FACTORS} are the most there can be.")
+    settled({"factors": high})
     return min(low, before[1]), min(high, before[1])
 
 
 def _bounds(name: str, wanted: Any, before: Bounds | None) -> Bounds:
-    if isinstance(wanted, list) and wanted:
-        return Choices(tuple(wanted))
     if not isinstance(wanted, Mapping):
-        return Choices((wanted,))
+        return Choices(tuple(wanted) if isinstance(wanted, list) and wanted else (wanted,))
     low, high = wanted.get("low", math.nan), wanted.get("high", math.nan)
-    scale = wanted.get("scale", "log" if isinstance(before, Range) and before.log else "linear")
+    scale = wanted.get("scale", "log" if before and before.log else "linear")
     known = not wanted.keys() - {"low", "high", "scale"} and scale in ("log", "linear")
     if not (known and _is_number(low) and _is_number(high) and low < high and (low > 0 or scale == "linear")):
         raise InvalidInput(
-            f"{name} = {dict(wanted)!r}: a range has a low, a high above it and perhaps a scale, log (of numbers above 0) or"
-            " linear."
+            f"{name} = {dict(wanted)!r}: a range has a low, a high above it and optionally a scale: linear, or log for"
+            " numbers above 0."
         )
     return Range(float(low), float(high), scale == "log")
 
@@ -204,16 +215,15 @@ def _is_number(value: Any) -> bool:
 
 
 def grid(lists: Mapping[str, Sequence[str]]) -> list[Parameters]:
-    """The product of lists of values, as texts; the last one varies fastest. Raises InvalidInput."""
+    """Return the product of lists of values, given as texts; the last one varies fastest. Raises InvalidInput."""
     for name in lists:
         check_name(name)
-    combinations = [dict(zip(lists, values, strict=True)) for values in product(*lists.values())]
-    points = [settled(combination) for combination in combinations]
+    points = [settled(dict(zip(lists, values, strict=True))) for values in product(*lists.values())]
     return [point for n, point in enumerate(points) if point not in points[:n]]
 
 
 def settled(parameters: Mapping[str, Any]) -> Parameters:
-    """The same with values of their types, as a definition takes them. Raises InvalidInput naming the wrong one."""
+    """Return the parameters with values of their types, as a definition takes them. Raises InvalidInput."""
     made: Parameters = {}
     for name, value in parameters.items():
         model, field = (Confidence, _CONFIDENCE[name]) if name in _CONFIDENCE else (Hyperparameters, name)
@@ -222,12 +232,12 @@ def settled(parameters: Mapping[str, Any]) -> Parameters:
         except ValidationError as error:
             raise InvalidInput(f"{name} = {value!r}: {what_is_wrong(error.errors()[0])}.") from None
         if name == "factors" and made[name] is not None and made[name] > MAX_FACTORS:
-            raise InvalidInput(f"factors = {value!r}: {MAX_FACTORS} are the most there can be.")
+            raise InvalidInput(f"factors = {value!r}: {MAX_FACTORS} is the maximum.")
     return made
 
 
 def applied(definition: Definition, parameters: Parameters, iterations: int | None = None) -> Definition:
-    """The definition with these settings, and this number of iterations."""
+    """Return the definition with these settings, and this number of iterations."""
     weighting = {_CONFIDENCE[name]: value for name, value in parameters.items() if name in _CONFIDENCE}
     training = {name: value for name, value in parameters.items() if name not in _CONFIDENCE}
     if iterations is not None:
@@ -240,52 +250,21 @@ def applied(definition: Definition, parameters: Parameters, iterations: int | No
     )
 
 
-def present(definition: Definition, names: Iterable[str]) -> Parameters:
-    """The definition's own values of these settings."""
+def present(definition: Definition, names: Iterable[str] = NAMES) -> Parameters:
+    """Return the definition's own values of these settings."""
+    weighting, training = definition.confidence, definition.hyperparameters
     return {
-        name: getattr(definition.confidence, _CONFIDENCE[name])
-        if name in _CONFIDENCE
-        else getattr(definition.hyperparameters, name)
+        name: getattr(weighting, _CONFIDENCE[name]) if name in _CONFIDENCE else getattr(training, name)
         for name in names
     }
 
 
-def within(value: Any, bounds: Bounds) -> bool:
-    """Whether the bounds allow this value."""
-    if isinstance(bounds, Choices):
-        return value in bounds.values
-    return _is_number(value) and bounds.low <= value <= bounds.high
-
-
-def inside(value: Any, bounds: Bounds) -> Any:
-    """The value, or if the bounds do not allow it the nearest number, or the first choice."""
-    if within(value, bounds):
-        return value
-    return bounds.values[0] if isinstance(bounds, Choices) else bounds.clipped(value)
-
-
-def narrow(bounds: Bounds, centre: Any, spread: float, *, keep_choice: bool = False) -> Bounds:
-    """The part of a range within `spread` of its width on either side of `centre`; all of the choices, or with
-    `keep_choice` only the one."""
-    if isinstance(bounds, Range):
-        return bounds.around(centre, spread)
-    return Choices((centre,)) if keep_choice else bounds
-
-
-def present_in(space: Space, parameters: Parameters) -> bool:
-    """Whether the space has these parameters of one of its trainers."""
-    low, high = space.factors
-    if parameters["trainer"] not in space.trainers or not low <= parameters["factors"] <= high:
-        return False
-    return all(within(parameters[name], bounds) for name, bounds in space.of(parameters["trainer"]).items())
-
-
 def words(parameters: Parameters, iterations: int | None = None) -> str:
-    """The parameters for people: "als, 128 factors, regularization 31.2, alpha 40, confidence bm25, 15 iterations"."""
-    told = [str(parameters["trainer"])] if "trainer" in parameters else []
-    told += [f"{parameters['factors']} factors"] if parameters.get("factors") else []
+    """Return the parameters for people: "als, 128 factors, alpha 40, confidence bm25, 15 iterations"."""
+    parts = [str(parameters["trainer"])] if "trainer" in parameters else []
+    parts += [f"{parameters['factors']} factors"] if parameters.get("factors") else []
     for name, value in parameters.items():
         if name not in ("trainer", "factors"):
-            told.append(f"{name.replace('_', ' ')} {f'{value:g}' if isinstance(value, float) else value}")
-    told += [f"{iterations} iterations"] if iterations else []
-    return ", ".join(told)
+            parts.append(f"{name.replace('_', ' ')} {f'{value:g}' if isinstance(value, float) else value}")
+    parts += [f"{iterations} iterations"] if iterations else []
+    return ", ".join(parts)

@@ -1,51 +1,51 @@
-"""Which trial comes next: the search in stages, decided from the trials there are and nothing else. Pure.
+"""Decide which trial comes next: the search in stages, from the trials so far and nothing else. Pure.
 
-A training with 1024 factors costs a hundred times one with 64, and what is learned from few factors about the rest
-(regularization, alpha, confidence, exponents) nearly holds for many. So:
+A training with 1024 factors costs a hundred times one with 64, and what few factors show of the rest (regularization,
+alpha, confidence, exponents) nearly holds for many. So:
 
 1. *start*: the recommender's present settings, as they are
 2. *explore*: each trainer with few factors, from its starting points and then by the sampler; then hybrids of the best als
    and the best spectral
-3. *grow*: the best of each trainer with doubled and redoubled factors, as long as that pays
+3. *grow*: the best of each trainer with twice and four times the factors, as long as that pays
 4. *refine*: around the best of all, until the budget is used up
 
-Whoever has the trials gets the same answer, so a search can be left and taken up anywhere, and by several at once.
+The same trials give the same answer, so a search can be interrupted and resumed anywhere, and shared by several processes.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from recstore.experiments.tuning.choosing import Chooser
 from recstore.experiments.tuning.noise import Noise
-from recstore.experiments.tuning.space import Parameters, Space, present_in
+from recstore.experiments.tuning.sampling import Sampler
+from recstore.experiments.tuning.space import Parameters, Space
 from recstore.experiments.tuning.trials import TrialResult, Trials, best, guess, levels, of_trainer, seconds_of
 
 FACTORS = 64
-"""To explore with."""
+"""Factors to explore with."""
 
 EXPLORE_TRIALS, EXPLORE_SECONDS = 0.4, 0.3
 """Largest shares of the budget that exploring may take."""
 
 SHARES = {"als": 3.0, "spectral": 1.0, "hybrid": 1.5}
-"""How the explored trials are divided; a trainer that another package brings counts as als."""
+"""Proportions of the explored trials; a trainer of another package counts as als."""
 
 PAYS = 1.005
-"""More factors pay from this ratio of the values on: half a percent for twice the memory and time."""
+"""Least ratio of the values for which more factors pay: half a percent for twice the memory and time."""
 
 BEHIND = 0.8
-"""A trainer that reaches less than this part of what another reaches with no more factors is followed no further."""
+"""Part of another trainer's value, with no more factors, below which a trainer is given up."""
 
 ENOUGH = 5
 """Trials of a trainer that are explored in any case."""
 
 RIVAL = 0.98
-"""Another trainer within this part of the best is refined, too: every third time."""
+"""Part of the best value from which another trainer is refined, too: every third time."""
 
 WORTH = 1.002
-"""What is better by this ratio with fewer factors is worth a trial with all of them."""
+"""Least ratio of a better value with fewer factors that is worth a trial with all of them."""
 
 LATEST = 5
-"""Trials that tell how long the next ones take."""
+"""Latest trials, from which the time of the next ones is estimated."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a search is to do. `start` are the present settings; the budget is `most_trials` trials, or `most_seconds` of
-    all trials together, whichever is used up first. With `points` it is a grid of these and nothing else."""
+    """The plan of a search. `start` are the present settings; the budget is `most_trials` trials, or `most_seconds` of all
+    trials together, whichever is used up first. With `points` it is a grid of these and nothing else."""
 
     space: Space
     start: Parameters
@@ -69,14 +69,10 @@ class Plan:
     noise: Noise
     points: tuple[Parameters, ...] = ()
 
-    def spent(self, trials: Trials) -> bool:
-        """Whether the budget is used up."""
-        return len(trials) >= self.most_trials or seconds_of(trials) >= self.most_seconds
-
     def next(self, trials: Trials) -> Proposal | None:
-        """The next trial, the same for the same trials; None when there is nothing left to try, or to wait for first.
+        """Return the next trial, the same for the same trials; None when nothing is left, or others have to end first.
         `trials` are all there are, in order of their numbers."""
-        if self.spent(trials):
+        if self.share(trials) >= 1:
             return None
         if self.points:
             return Proposal("grid", self.points[len(trials)]) if len(trials) < len(self.points) else None
@@ -86,11 +82,11 @@ class Plan:
         return None
 
     def share(self, trials: Trials) -> float:
-        """How much of the budget is used up, 0 to 1."""
+        """Return the part of the budget that is used up, 0 to 1."""
         return min(1.0, max(len(trials) / self.most_trials, seconds_of(trials) / self.most_seconds))
 
     def left(self, trials: Trials) -> float | None:
-        """The seconds that the rest will take about, by those that have ended; None before the first."""
+        """Estimate the seconds that the rest will take; None before the first trial has ended."""
         ended = [trial for trial in trials if trial.finished and trial.seconds]
         if not ended:
             return None
@@ -99,17 +95,17 @@ class Plan:
         return max(0.0, min(rest, self.most_seconds - seconds_of(trials)))
 
     @property
-    def _chooser(self) -> Chooser:
-        return Chooser(self.space, self.noise, self.seed)
+    def _sampler(self) -> Sampler:
+        return Sampler(self.space, self.noise, self.seed)
 
     @property
     def base(self) -> int:
-        """The number of factors to explore with."""
+        """Return the number of factors to explore with."""
         low, high = self.space.factors
         return max(low, min(FACTORS, high))
 
     def _start(self, trials: Trials) -> Proposal | None:
-        if trials or not present_in(self.space, self.start):
+        if trials or not self.space.has(self.start):
             return None
         own = self.space.of(self.start["trainer"])
         return Proposal("start", {name: self.start[name] for name in ("trainer", "factors", *own)})
@@ -126,24 +122,23 @@ class Plan:
             trainer = "hybrid"  # last, since it is made of the others
         else:
             return None
-        return Proposal("explore", self._chooser.explored(trainer, self.base, trials))
+        return Proposal("explore", self._sampler.explored(trainer, self.base, trials))
 
     def _quotas(self, trials: Trials) -> dict[str, float]:
-        """How many trials each trainer explores with: at least one, whatever the time."""
+        """Return how many trials each trainer explores with: at least one, whatever the time."""
         shares = {trainer: SHARES.get(trainer, SHARES["als"]) for trainer in self.space.trainers}
         late = seconds_of(trials) >= EXPLORE_SECONDS * self.most_seconds
         whole = 0.0 if late else EXPLORE_TRIALS * self.most_trials / sum(shares.values())
         return {trainer: max(1.0, whole * share) for trainer, share in shares.items()}
 
     def _lost(self, trainer: str, trials: Trials) -> bool:
-        """Whether enough was seen of a trainer to leave it there."""
-        own = [trial for trial in of_trainer(trials, trainer) if trial.stage == "explore"]
-        return len(own) >= ENOUGH and self._behind(trainer, self.base, trials)
+        """Return whether a trainer was explored enough to give it up."""
+        return _count(trials, "explore", trainer) >= ENOUGH and self._behind(trainer, self.base, trials)
 
     # grow
 
     def _grow(self, trials: Trials) -> Proposal | None:
-        """Of the trainers that still grow, the one with the fewest factors first."""
+        """Return the proposal with the fewest factors among the trainers that still grow."""
         found = [proposal for trainer in self.space.trainers if (proposal := self._grown(trainer, trials))]
         return min(found, key=lambda proposal: int(proposal.parameters["factors"]), default=None)
 
@@ -151,7 +146,7 @@ class Plan:
         own = [trial for trial in of_trainer(trials, trainer) if trial.stage != "start"]
         low, high = self.space.factors
         level, factors = _climb(own, self.base, lambda now: min(2 * now, high), PAYS)
-        if factors is None and level == self.base and best(trials) in own:  # fewer may do as well, or better
+        if factors is None and level == self.base and best(trials) in own:  # fewer may be as good, or better
             level, factors = _climb(own, self.base, lambda now: max(now // 2, low), 1.0)
         if factors is None or self._behind(trainer, level, trials):
             return None
@@ -160,7 +155,7 @@ class Plan:
         return Proposal("grow", levels(own)[level].parameters | {"factors": factors})
 
     def _behind(self, trainer: str, factors: int, trials: Trials) -> bool:
-        """Whether another trainer reaches far more with no more factors."""
+        """Return whether another trainer reaches far more with no more factors."""
 
         def reached(among: Sequence[TrialResult]) -> float:
             return max((top.value or 0.0 for level, top in levels(among).items() if level <= factors), default=0.0)
@@ -170,11 +165,11 @@ class Plan:
     # refine
 
     def _refine(self, trials: Trials) -> Proposal | None:
-        """Three of four times with fewer factors than the best has, which cost little and tell nearly as much; what is better
-        there is tried with all of them."""
+        """Propose something near the best; three of four times with fewer factors, which cost little and show nearly as much.
+        What is better there is tried with all of them."""
         centre = self._centre(trials)
         if centre is None:
-            return Proposal("refine", self._chooser.explored(self.space.trainers[0], self.base, trials))
+            return Proposal("refine", self._sampler.explored(self.space.trainers[0], self.base, trials))
         trainer, factors = centre.parameters["trainer"], centre.parameters["factors"]
         known = [level for level in levels(of_trainer(trials, trainer)) if self.base <= level <= factors // 4]
         fewer = max(known, default=min(self.base, factors))
@@ -182,15 +177,15 @@ class Plan:
         parameters = self._promoted(trainer, fewer, factors, trials)
         if parameters is None:
             here = factors if done % 4 == 3 else fewer
-            parameters = self._chooser.near(centre.parameters, trials) | {"factors": here}
+            parameters = self._sampler.near(centre.parameters, trials) | {"factors": here}
         if self._affordable(trainer, parameters["factors"], trials):
             return Proposal("refine", parameters)
         if self._affordable(trainer, factors, trials):
-            return Proposal("refine", self._chooser.near(centre.parameters, trials))
+            return Proposal("refine", self._sampler.near(centre.parameters, trials))
         return None
 
     def _centre(self, trials: Trials) -> TrialResult | None:
-        """The best trial, or every third time that of another trainer which comes close to it."""
+        """Return the best trial, or every third time that of another trainer that comes close to it."""
         tops = [top for trainer in self.space.trainers if (top := best(of_trainer(trials, trainer)))]
         tops.sort(key=lambda trial: -(trial.value or 0.0))
         refined = sum(trial.stage == "refine" for trial in trials)
@@ -198,7 +193,7 @@ class Plan:
         return tops[1] if rival and refined % 3 == 2 else next(iter(tops), None)
 
     def _promoted(self, trainer: str, fewer: int, factors: int, trials: Trials) -> Parameters | None:
-        """What is best with fewer factors, and better there than all that was tried with as many as the best has."""
+        """Return the best parameters with fewer factors, if they are better there than all that were tried with more."""
         own = of_trainer(trials, trainer)
         top = levels(own).get(fewer)
         if top is None or fewer == factors:
@@ -214,8 +209,8 @@ class Plan:
 
 
 def _climb(own: Trials, base: int, step: Callable[[int], int], pays: float) -> tuple[int, int | None]:
-    """From `base` factors on as long as the next number of factors pays: the last that did, and the next to try; None where
-    that was tried, is being tried, or there is no next."""
+    """Follow the numbers of factors from `base` as long as the next one pays. Return the last that did and the next to try:
+    None where that was tried, is being tried, or does not exist."""
     tops, level = levels(own), base
     while level in tops:
         after = step(level)

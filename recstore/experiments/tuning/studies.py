@@ -1,13 +1,13 @@
-"""Studies in Postgres: a search's options and data, its trials, who is at work on what.
+"""Store studies in Postgres: a search's options and data, its trials, and the sessions at work on them.
 
-A trial that runs holds a session lock, so it is known when its process is gone; whoever decides on the next trial holds the
-study's row for that moment. Every function commits. Trials and metrics are computed elsewhere, without a transaction.
+A trial that runs holds a session lock, so the end of its process is noticed. Deciding on the next trial takes the study's
+row for that moment. Every function commits; trials and metrics are computed elsewhere, without a transaction.
 """
 
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import psycopg
@@ -15,10 +15,10 @@ from psycopg.types.json import Jsonb
 
 from recstore.definition import Definition
 from recstore.errors import StudyNotFound
-from recstore.evaluation.curves import CurvePoint
-from recstore.evaluation.results import Evaluation
-from recstore.experiments.tuning.space import Parameters
+from recstore.evaluation.definitions import OF_LISTS
+from recstore.evaluation.results import CurvePoint, Evaluation
 from recstore.experiments.tuning.stages import Proposal
+from recstore.experiments.tuning.trial import begun
 from recstore.experiments.tuning.trials import Kind, SearchResult, TrialResult
 from recstore.postgres.connection import Connection
 from recstore.requests import notify
@@ -28,10 +28,10 @@ TRIAL_NAMESPACE = 0x72656375
 """First key of the lock that a trial's process holds; the second is the trial's id."""
 
 MEASURE_NAMESPACE = 0x72656376
-"""First key of the lock of who measures the winner; the second is the study's number."""
+"""First key of the lock that measuring the winner holds; the second is the study's number."""
 
 ATTEMPTS = 3
-"""At one trial, and at measuring the winner: whatever ends a process every time is not tried for ever."""
+"""Most attempts at one trial, and at measuring the winner."""
 
 CHUNK = 4 << 20
 """Bytes of a study's data in a row."""
@@ -39,7 +39,7 @@ CHUNK = 4 << 20
 
 @dataclass(frozen=True)
 class Study:
-    """A study as its row says."""
+    """A study as its row has it."""
 
     study: int
     recommender: str
@@ -57,48 +57,18 @@ class Study:
 
 @dataclass(frozen=True)
 class Claim:
-    """A trial to run now: its number in the study, and the token without which its result is not taken."""
+    """A trial for this session to run, its row's key, and the attempt, which fences off earlier ones."""
 
-    trial: int
-    number: int
-    stage: str
-    parameters: Parameters
+    trial: TrialResult
+    key: int
     attempts: int
 
 
-Next = Callable[[Sequence[TrialResult]], Proposal | None]
-
-
-def create(
-    connection: Connection,
-    recommender_id: int,
-    *,
-    kind: Kind,
-    metric: str,
-    options: dict[str, Any],
-    definition: Definition,
-    split: str,
-    snapshot: dict[str, Any],
-    scales: dict[str, str],
-    parallel: int,
-    content: bytes,
-) -> int:
-    """A study with its data; returns its number."""
-    row = {
-        "recommender_id": recommender_id,
-        "kind": kind,
-        "metric": metric,
-        "options": Jsonb(options),
-        "definition": Jsonb(definition.model_dump(mode="json")),
-        "split": split,
-        "snapshot": Jsonb(snapshot),
-        "scales": Jsonb(scales),
-        "parallel": parallel,
-    }
+def create(connection: Connection, row: Mapping[str, Any], content: bytes) -> int:
+    """Create a study from the columns of its row and its data; return its number."""
     with connection.transaction():
-        made = connection.execute(queries.query("insert_study"), row).fetchone()
-        assert made is not None
-        study = int(made["study"])
+        values = {name: Jsonb(value) if isinstance(value, dict) else value for name, value in row.items()}
+        study: int = _row(connection, "insert_study", values)["study"]
         for chunk, start in enumerate(range(0, len(content), CHUNK)):
             part = {"study": study, "chunk": chunk, "content": content[start : start + CHUNK]}
             connection.execute(queries.query("insert_study_data"), part)
@@ -106,84 +76,68 @@ def create(
     return study
 
 
-def get(connection: Connection, study: int) -> Study:
-    """Raises StudyNotFound."""
+def get(connection: Connection, study: int, recommender: str | None = None) -> Study:
+    """Read a study, of this recommender if it is named. Raises StudyNotFound."""
     row = connection.execute(queries.query("select_study"), {"study": study}).fetchone()
-    if row is None:
-        raise StudyNotFound(study=study)
-    known = {name: row[name] for name in Study.__dataclass_fields__}
-    evaluation = row["evaluation"]
-    return Study(
-        **known
-        | {
-            "definition": Definition.model_validate(row["definition"]),
-            "evaluation": Evaluation.from_dict(evaluation) if evaluation else None,
-        }
-    )
+    if row is None or recommender not in (None, row["recommender"]):
+        raise StudyNotFound(study=f"{study} of {recommender!r}" if row else study)
+    row["definition"] = Definition.model_validate(row["definition"])
+    if stored := row["evaluation"]:
+        for result in stored["results"]:
+            result["metrics"] = dict(sorted(result["metrics"].items(), key=_place))
+        row["evaluation"] = Evaluation.from_dict(stored)
+    return Study(**{column.name: row[column.name] for column in fields(Study)})
+
+
+def _place(metric: tuple[str, float | None]) -> tuple[int, int, int]:
+    """Return the place of a metric in the order of `metrics.evaluate`, which jsonb does not keep."""
+    name, at, k = metric[0].partition("@")
+    names = (*OF_LISTS, "auc", "mse", "coverage")
+    return (2 if name == "coverage" else 0 if at else 1), int(k or 0), names.index(name)
 
 
 def data(connection: Connection, study: int) -> bytes:
-    """What `create` was given; empty once the study has ended."""
+    """Return the data that the study was created with; nothing once it has ended."""
     rows = connection.execute(queries.query("study_data"), {"study": study}, binary=True)
     return b"".join(row["content"] for row in rows)
 
 
 def unfinished(connection: Connection, recommender_id: int) -> list[dict[str, Any]]:
-    """{study, options, definition, parallel, created_at} of each that has not ended, the newest first."""
+    """Return {study, options, definition, parallel, created_at} of each that has not ended, the newest first."""
     return connection.execute(queries.query("unfinished_studies"), {"recommender_id": recommender_id}).fetchall()
 
 
-def newest(connection: Connection, recommender_id: int) -> int | None:
-    """The newest that has a complete trial."""
-    row = connection.execute(queries.query("newest_study"), {"recommender_id": recommender_id}).fetchone()
-    return row["study"] if row else None
-
-
 def trials(connection: Connection, study: int) -> list[TrialResult]:
-    """In order of their numbers, with those at work."""
+    """Return the trials in order of their numbers, with those at work."""
     rows = connection.execute(queries.query("select_trials"), {"study": study}).fetchall()
     return [
-        TrialResult(
-            row["number"],
-            row["state"],
-            row["parameters"],
-            row["value"],
-            row["iterations"],
-            [CurvePoint(**point) for point in row["curve"]],
-            row["seconds"],
-            row["stage"],
-            row["error"],
-        )
+        TrialResult(**{column.name: row[column.name] for column in fields(TrialResult)} | {"curve": curve})
         for row in rows
+        for curve in [[CurvePoint(**point) for point in row["curve"]]]
     ]
 
 
 def search_of(connection: Connection, study: Study, best: int) -> SearchResult:
-    """A study and its finished trials as one result."""
+    """Return a study and its finished trials as one result."""
+    own = {name: getattr(study, name) for name in ("study", "recommender", "metric", "split", "kind", "scales")}
     finished = [trial for trial in trials(connection, study.study) if trial.finished]
-    return SearchResult(
-        study.study,
-        study.recommender,
-        study.metric,
-        study.split,
-        study.kind,
-        study.scales,
-        finished,
-        best,
-        study.evaluation,
-    )
+    return SearchResult(**own, trials=finished, best=best, evaluation=study.evaluation)
 
 
 def set_parallel(connection: Connection, study: int, parallel: int) -> None:
-    """How many trials the workers shall have at work at once."""
+    """Set how many trials the workers should run at once."""
     connection.execute(queries.query("update_study_parallel"), {"study": study, "parallel": parallel})
     notify(connection)
 
 
-def claim(connection: Connection, study: int, next_: Next) -> tuple[Claim | None, bool]:
-    """A trial for this session to run, and whether any is at work elsewhere: one whose process is gone, with the same
-    parameters, else the next. (None, False): nothing is left to try. The caller gives the lock back by `finish_trial` or
-    `release`, or by closing the connection."""
+def claim(
+    connection: Connection, study: int, next_: Callable[[Sequence[TrialResult]], Proposal | None]
+) -> tuple[Claim | None, bool]:
+    """Take a trial for this session to run; return it, and whether any is at work elsewhere.
+
+    A trial whose process has ended comes first, with the same parameters, then the next one. (None, False): nothing is left
+    to try. The caller gives the lock back by `finish_trial` or `release`, or by closing the connection.
+    """
     with connection.transaction():
         row = connection.execute(queries.query("lock_study"), {"study": study}).fetchone()
         if row is None or row["state"] != "running":
@@ -193,67 +147,49 @@ def claim(connection: Connection, study: int, next_: Next) -> tuple[Claim | None
                 return _taken(connection, "take_trial_again", {"trial": left["trial"]}), True
             _give_up(connection, left)
         found = trials(connection, study)
-        at_work = any(not trial.finished for trial in found)
         proposal = next_(found)
         if proposal is None:
-            return None, at_work
-        values = {
-            "study": study,
-            "number": len(found),
-            "stage": proposal.stage,
-            "parameters": Jsonb(proposal.parameters),
-        }
+            return None, any(not trial.finished for trial in found)
+        stage, parameters = proposal.stage, Jsonb(proposal.parameters)
+        values = {"study": study, "number": len(found), "stage": stage, "parameters": parameters}
         return _taken(connection, "insert_trial", values), True
 
 
-def _taken(connection: Connection, query: str, values: dict[str, Any]) -> Claim:
-    row = connection.execute(queries.query(query), values | {"host": socket.gethostname()}).fetchone()
-    assert row is not None
-    _lock(connection, TRIAL_NAMESPACE, row["trial"])  # nobody else's: the study's row is ours at the moment
-    return Claim(**row)
+def _taken(connection: Connection, query: str, values: Mapping[str, Any]) -> Claim:
+    row = _row(connection, query, {**values, "host": socket.gethostname()})
+    _lock(connection, TRIAL_NAMESPACE, row["trial"])  # free: this session holds the study's row
+    return Claim(begun(row["number"], row["stage"], row["parameters"]), row["trial"], row["attempts"])
 
 
 def _give_up(connection: Connection, left: dict[str, Any]) -> None:
-    error = (
-        f"The process that worked on it ended without finishing it, {left['attempts']} times; perhaps memory ran out."
-    )
-    values = dict.fromkeys(("value", "iterations", "seconds"))
-    keys = {"trial": left["trial"], "attempts": left["attempts"], "state": "failed", "curve": Jsonb([]), "error": error}
-    connection.execute(queries.query("finish_trial"), values | keys)
+    trial = begun(left["number"], left["stage"], left["parameters"])
+    error = f"Its process ended without finishing it, {left['attempts']} times; perhaps memory ran out."
+    failed = asdict(trial) | {"state": "failed", "error": error}
+    _update(connection, "finish_trial", Claim(trial, left["trial"], left["attempts"]), failed)
 
 
 def note_curve(connection: Connection, claim: Claim, curve: Sequence[CurvePoint]) -> bool:
-    """How far the trial is; False where it is not wanted any more: the study was stopped, or somebody else has the trial."""
-    keys = {"trial": claim.trial, "attempts": claim.attempts, "curve": Jsonb([asdict(point) for point in curve])}
-    return connection.execute(queries.query("update_trial_curve"), keys).fetchone() is not None
+    """Store the curve so far. Return False where the trial is no longer wanted: the study was stopped, or another session
+    has the trial."""
+    return _update(connection, "update_trial_curve", claim, {"curve": [asdict(point) for point in curve]})
 
 
-def finish_trial(connection: Connection, claim: Claim, done: TrialResult) -> bool:
-    """Stores the result and gives the lock back; False where it is not wanted any more."""
-    keys = {
-        "trial": claim.trial,
-        "attempts": claim.attempts,
-        "state": done.state,
-        "value": done.value,
-        "iterations": done.iterations,
-        "seconds": done.seconds,
-        "curve": Jsonb([asdict(point) for point in done.curve]),
-        "error": done.error,
-    }
-    stored = connection.execute(queries.query("finish_trial"), keys).fetchone() is not None
+def finish_trial(connection: Connection, claim: Claim, ended: TrialResult) -> bool:
+    """Store the result and give the lock back. Return False where it is no longer wanted."""
+    stored = _update(connection, "finish_trial", claim, asdict(ended))
     release(connection, claim)
     return stored
 
 
 def release(connection: Connection, claim: Claim) -> None:
-    """Gives the trial's lock back, and tells who waits for that."""
-    _unlock(connection, TRIAL_NAMESPACE, claim.trial)
+    """Give the trial's lock back, and notify the sessions that wait for it."""
+    _unlock(connection, TRIAL_NAMESPACE, claim.key)
     notify(connection)
 
 
 @contextmanager
 def measuring(connection: Connection, study: int) -> Iterator[int]:
-    """Whoever gets in measures the winner, alone: the number of this attempt, or 0 where somebody else does or did."""
+    """Let one session at a time measure the winner: yield the number of its attempt, or 0 to all others."""
     if not _lock(connection, MEASURE_NAMESPACE, study):
         yield 0
         return
@@ -272,17 +208,12 @@ def finish(
     state: str,
     outcome: str,
     *,
-    best: int | None,
+    best: int | None = None,
     evaluation: Evaluation | None = None,
 ) -> bool:
-    """Ends the study: its data go, trials at work are not wanted any more. False where it had ended before."""
-    values = {
-        "study": study,
-        "state": state,
-        "outcome": outcome,
-        "best": best,
-        "evaluation": Jsonb(evaluation.as_dict()) if evaluation else None,
-    }
+    """End the study: remove its data and give up the trials at work. Return False where it had ended before."""
+    stored = Jsonb(evaluation.as_dict()) if evaluation else None
+    values = {"study": study, "state": state, "outcome": outcome, "best": best, "evaluation": stored}
     with connection.transaction():
         connection.execute(queries.query("lock_study"), {"study": study})
         ended = connection.execute(queries.query("finish_study"), values).fetchone() is not None
@@ -293,14 +224,19 @@ def finish(
     return ended
 
 
-def note_adopted(connection: Connection, study: int, best: int) -> None:
-    """The recommender has the settings of trial `best` now."""
-    connection.execute(queries.query("note_adopted"), {"study": study, "best": best})
+def _update(connection: Connection, query: str, claim: Claim, values: Mapping[str, Any]) -> bool:
+    keys = {"trial": claim.key, "attempts": claim.attempts, "curve": Jsonb(values["curve"])}
+    return connection.execute(queries.query(query), {**values, **keys}).fetchone() is not None
+
+
+def _row(connection: Connection, query: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    row = connection.execute(queries.query(query), values).fetchone()
+    assert row is not None
+    return row
 
 
 def _lock(connection: Connection, namespace: int, key: int) -> bool:
-    row = connection.execute(queries.query("lock_trial"), {"namespace": namespace, "key": key}).fetchone()
-    return bool(row and row["locked"])
+    return bool(_row(connection, "lock_trial", {"namespace": namespace, "key": key})["locked"])
 
 
 def _unlock(connection: Connection, namespace: int, key: int) -> None:

@@ -1,66 +1,49 @@
-"""One trial: a training on the training part, watched on the validation part, ended when it gains nothing more. Pure.
+"""Run one trial: train on the training part, follow the validation part, stop when it gains nothing more. Pure.
 
-The number of iterations is no parameter: it is where the learning curve was best.
+The number of iterations is no parameter: it is where the learning curve was best. A trial is pruned by the median stopping
+rule (Golovin et al., "Google Vizier", KDD 2017).
 """
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from statistics import median
 
 from recstore.definition import Definition
 from recstore.errors import DeviceUnavailable, InvalidInput, RecstoreError
-from recstore.evaluation.curves import CurvePoint, LearningCurve, Patience, best, sample
-from recstore.evaluation.fitted import fit
+from recstore.evaluation.curves import CurvePoint, LearningCurve, Patience, best
 from recstore.evaluation.splits import Split
-from recstore.experiments.tuning import pruning
+from recstore.experiments.experiment import Experiment
+from recstore.experiments.tuning.options import Options
 from recstore.experiments.tuning.space import Parameters, applied
-from recstore.experiments.tuning.trials import TrialResult
-from recstore.model.trainers import Device
+from recstore.experiments.tuning.trials import TrialResult, Trials
 
-METRICS = ("ndcg", "recall", "precision", "map", "hit_rate")
-"""What can be searched for, each with its k."""
-
-OnPoint = Callable[[CurvePoint], None]
-"""Told of each point of a trial's curve; what it raises ends the trial."""
-
-
-@dataclass(frozen=True)
-class Course:
-    """How every trial of a search is trained and measured: on `users` users of the validation part at most, the same in
-    every trial, after every `every`-th iteration, until `patience` points were no better, or `most_iterations`."""
-
-    metric: str = "ndcg@20"
-    most_iterations: int = 30
-    every: int = 3
-    patience: int = 2
-    users: int = 4000
-    seed: int = 42
-
-    def __post_init__(self) -> None:
-        name, _, k = self.metric.partition("@")
-        if name not in METRICS or not k.isdecimal() or int(k) < 1:
-            known = ", ".join(f"{metric}@20" for metric in METRICS)
-            raise InvalidInput(f"{self.metric!r} is nothing to search by; choose one of {known}, or another k.")
-
-    @property
-    def k(self) -> int:
-        return int(self.metric.partition("@")[2])
-
-    def measured(self, split: Split) -> NDArray[np.intp]:
-        """The users that every trial is measured on, ascending. Raises InvalidInput where there is none."""
-        users = sample(split.users(split.validation), self.users, self.seed)
-        if not len(users):
-            raise InvalidInput(
-                "No user has both a training pair and a validation pair, so nothing can be chosen by these data."
-            )
-        return users
-
+PATIENCE = 2
+"""Points in a row without a gain after which a trial ends."""
 
 GAIN = 1.002
-"""A point is better from this ratio on: a curve that only creeps has said what it has to say."""
+"""Least ratio of a point to the last gain that counts as a gain: a curve that only creeps has shown what it will reach."""
+
+LEAST_CURVES = 4
+"""Other trials that a median needs."""
+
+FAR = 0.8
+"""Part of the best value of the others below which a trial is pruned, however few they are: of the most expensive trials
+there are few."""
+
+LEAST_POINTS = 2
+"""Points of a trial before which it is not pruned: a strong regularization starts slowly and may end well."""
+
+OnPoint = Callable[[CurvePoint], None]
+"""Called with each point of a trial's curve; an exception ends the trial."""
+
+
+class Stopped(Exception):
+    """The trial is no longer wanted."""
+
+
+class _Pruned(Exception):
+    """The trial is not worth its remaining iterations."""
 
 
 class _Enough(Patience):
@@ -75,102 +58,82 @@ class _Enough(Patience):
         return since >= self.points
 
 
-class Stopped(Exception):
-    """Raised by who is told of a trial's points: the trial is not wanted any more."""
-
-
-class _Pruned(Exception):
-    """The trial is not worth its remaining iterations."""
-
-
 def run(
-    number: int,
-    stage: str,
-    parameters: Parameters,
+    experiment: Experiment,
     split: Split,
     definition: Definition,
-    course: Course,
-    others: Sequence[TrialResult] = (),
-    *,
-    most_factors: int | None = None,
-    device: Device = "auto",
-    threads: int = 0,
-    on_point: OnPoint | None = None,
+    options: Options,
+    trial: TrialResult,
+    others: Trials,
+    on_point: OnPoint,
 ) -> TrialResult:
-    """Trains `definition` with these parameters and says how good it became. The test part is not looked at.
+    """Train `definition` with the parameters of `trial` and return the finished trial. Does not look at the test part.
 
-    `most_factors` holds where neither the parameters nor the definition say how many. The trial is pruned by the curves of
-    those among `others` that have its trainer and its number of factors; without `others` never. What the data or the
-    parameters make impossible (factors that diverge or collapse, too little memory) is a failed trial; a device that can not
-    be had, or a setting that is wrong whatever the parameters, is raised.
+    Prunes it by the curves of `others` with its trainer and its number of factors; without `others` never. A trial fails
+    where the data or the parameters make a training impossible: factors diverge or collapse, or memory runs out. An
+    unavailable device, or a setting that is wrong whatever the parameters, is raised.
     """
-    curves = [other.curve for other in others if other.curve and _alike(other.parameters, parameters)]
-    began = time.perf_counter()
+    kind = [trial.parameters.get(name) for name in ("trainer", "factors")]
+    alike = [t for t in others if [t.parameters.get(name) for name in ("trainer", "factors")] == kind]
+    curves = [other.curve for other in alike if other.curve]
 
-    def watch_point(point: CurvePoint) -> None:
-        if on_point is not None:
-            on_point(point)
-        if pruning.hopeless(curve.points, curves, course.metric):
+    def judge(point: CurvePoint) -> None:
+        on_point(point)
+        if hopeless(curve.points, curves, options.metric):
             raise _Pruned
 
     curve = LearningCurve(
         split,
-        every=course.every,
-        ks=(course.k,),
-        users=course.measured(split),
+        every=options.every,
+        ks=(options.k,),
+        users=options.measured(split),
         on_train=False,
-        patience=_Enough(course.metric, course.patience),
-        on_point=watch_point,
-        threads=threads,
+        patience=_Enough(options.metric, PATIENCE),
+        on_point=judge,
+        threads=experiment.settings.threads,
     )
-    tried = applied(definition, parameters, course.most_iterations)
-    state, error = "complete", None
+    tried = applied(definition, trial.parameters, options.most_iterations)
+    began = time.perf_counter()
+    ended = replace(trial, state="complete")
     try:
-        fit(
-            split.train,
-            tried.confidence,
-            tried.hyperparameters,
-            most_factors=most_factors,
-            device=device,
-            threads=threads,
-            watch=curve,
-            users=curve.users[:1],
-        )
+        experiment.fit(split.train, tried, watch=curve, users=curve.users[:1])
     except _Pruned:
-        state = "pruned"
+        ended = replace(trial, state="pruned")
     except (DeviceUnavailable, InvalidInput):
         raise
     except MemoryError:
-        state, error = "failed", "There was not enough memory."
-    except RecstoreError as raised:
-        state, error = "failed", raised.message
-    seconds = round(time.perf_counter() - began, 3)
-    points = [_told(point) for point in curve.points]
-    if state == "failed" or not points:
-        return TrialResult(number, "failed", parameters, None, None, points, seconds, stage, error)
-    top = best(points, course.metric)
-    one_step = len(points) == 1 and points[0].iteration == course.most_iterations > course.every
-    return TrialResult(
-        number,
-        "pruned" if state == "pruned" else "complete",
-        parameters,
-        top.validation[course.metric],
-        None if one_step else top.iteration,
-        points,
-        seconds,
-        stage,
-    )
+        ended = replace(trial, state="failed", error="There was not enough memory.")
+    except RecstoreError as error:
+        ended = replace(trial, state="failed", error=error.message)
+    ended = replace(ended, seconds=round(time.perf_counter() - began, 3), curve=list(map(_rounded, curve.points)))
+    if ended.state == "failed" or not ended.curve:
+        return replace(ended, state="failed")
+    top = best(ended.curve, options.metric)
+    one_step = len(ended.curve) == 1 and top.iteration == options.most_iterations > options.every
+    return replace(ended, value=top.validation[options.metric], iterations=None if one_step else top.iteration)
 
 
-def _alike(one: Parameters, other: Parameters) -> bool:
-    return all(one.get(name) == other.get(name) for name in ("trainer", "factors"))
+def hopeless(curve: list[CurvePoint], others: Iterable[list[CurvePoint]], metric: str) -> bool:
+    """Return whether the trial with this curve should end: its best value is below the median of the best values that the
+    others had by the same iteration, or far below the best of them. A pruned trial counts with what it had reached."""
+    if len(curve) < LEAST_POINTS:
+        return False
+
+    def reached(points: list[CurvePoint]) -> float:
+        known = (point.validation[metric] for point in points if point.iteration <= curve[-1].iteration)
+        return max(known, default=-1.0)
+
+    rivals = [value for other in others if (value := reached(other)) >= 0]
+    mine = reached(curve)
+    return bool(rivals) and (mine < FAR * max(rivals) or (len(rivals) >= LEAST_CURVES and mine < median(rivals)))
 
 
-def _told(point: CurvePoint) -> CurvePoint:
-    """What is kept of a point."""
-    return CurvePoint(
-        point.iteration,
-        {},
-        {name: round(value, 6) for name, value in point.validation.items()},
-        round(point.seconds, 3),
-    )
+def _rounded(point: CurvePoint) -> CurvePoint:
+    """Return the part of a point that is kept."""
+    validation = {name: round(value, 6) for name, value in point.validation.items()}
+    return CurvePoint(point.iteration, {}, validation, round(point.seconds, 3))
+
+
+def begun(number: int, stage: str, parameters: Parameters) -> TrialResult:
+    """Return a trial at work."""
+    return TrialResult(number, "running", parameters, None, None, [], None, stage)

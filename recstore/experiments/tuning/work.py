@@ -1,8 +1,8 @@
-"""A search in Postgres: begun, worked on by whoever has time, ended, adopted. The command line and the workers call these.
+"""Begin, resume, work on, stop and adopt a search in Postgres. The command line and the workers call this.
 
     source -> interactions -> filters -> split -> study; then trial after trial; then the winner on the test part
 
-The source is read once, when the study begins. A tuning takes no lock of the recommender: retrains go on.
+The source is read once, when the study begins. A search takes no lock of the recommender: retrains go on.
 """
 
 from collections.abc import Mapping
@@ -22,22 +22,21 @@ from recstore.errors import (
     DeviceUnavailable,
     InvalidInput,
     NothingFound,
+    NothingToResume,
     RecstoreError,
     StudyEmpty,
 )
-from recstore.evaluation.curves import CurvePoint
-from recstore.evaluation.results import Evaluation
+from recstore.evaluation.results import CurvePoint, Evaluation
 from recstore.evaluation.splits import Split, SplitChoice
-from recstore.experiments import evaluate
-from recstore.experiments.evaluate import TestPairs
+from recstore.experiments.evaluate import TestPairs, read_split, with_examples
+from recstore.experiments.experiment import Experiment
 from recstore.experiments.measure import Wanted
-from recstore.experiments.steps import Steps
 from recstore.experiments.tuning import snapshot, studies
-from recstore.experiments.tuning import trial as trials_
-from recstore.experiments.tuning.search import PRESENT, Nobody, Options, Watch, conclude, tuned, winner_of
+from recstore.experiments.tuning import trial as trial_
+from recstore.experiments.tuning.options import Options
+from recstore.experiments.tuning.search import PRESENT, Watch, conclude, tuned, winner_of
 from recstore.experiments.tuning.stages import Plan
 from recstore.experiments.tuning.studies import Claim, Study
-from recstore.experiments.tuning.trial import Stopped
 from recstore.experiments.tuning.trials import SearchResult, TrialResult, best
 from recstore.operations import jobs
 from recstore.postgres.connection import Connection, connect, plain_errors
@@ -47,16 +46,58 @@ from recstore.sql import queries
 from recstore.sql.objects import Registered
 from recstore.sql.schema_revision import require_current
 
-NEWS = 2.0
-"""Seconds after which who waits for others' trials looks again, whether it was told of an end or not."""
+TUNED = ("source", "filters", "confidence", "hyperparameters")
+"""Sections of a definition that a search depends on."""
+
+POLL = 2.0
+"""Most seconds between two looks while others work on what is left."""
 
 
-class Did(Enum):
-    """What a look at a study came to."""
+class Step(Enum):
+    """The result of one step of a study."""
 
-    TRIED = "a trial was run"
-    WAITS = "others are at work on what is left"
-    OVER = "the study has ended"
+    TRIAL_RUN = "a trial was run"
+    WAITING = "others are at work on what is left"
+    FINISHED = "the study has ended"
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """The study to work on, None where a new one has to begin; its finished trials, where it was found by its options; the
+    study that was stopped instead."""
+
+    study: int | None
+    trials: int | None = None
+    stopped: int | None = None
+
+
+def check(
+    *,
+    resume: bool = False,
+    new: bool = False,
+    study: int | None = None,
+    stop: bool = False,
+    background: bool = False,
+    parallel: int | None = None,
+    adopt: bool = False,
+    resize: bool = False,
+    report: bool = False,
+) -> None:
+    """Raise InvalidInput for options that contradict each other."""
+    if sum((resume, new, study is not None)) > 1:
+        raise InvalidInput("Give one of --resume, --new and --study.")
+    if parallel is not None and not background:
+        raise InvalidInput(
+            "--parallel is the number of trials that the workers run at once: it goes with --background."
+        )
+    if background and (adopt or report):
+        raise InvalidInput(
+            "Adopt and report when it has ended: recstore tune NAME --study N --adopt --report FILE.html"
+        )
+    if resize and not adopt:
+        raise InvalidInput("--resize makes room for what is adopted: it goes with --adopt.")
+    if stop and (resume or new or background):
+        raise InvalidInput("--stop goes with no other option but --study.")
 
 
 def begin(
@@ -69,37 +110,34 @@ def begin(
     parallel: int = 0,
     reporter: Reporter | None = None,
 ) -> int:
-    """Reads the source of recommender `name`, filters and splits it, and makes a study of that; returns its number. With
-    `parallel` the workers take it up. Raises RecstoreError."""
-    steps = Steps(reporter or Silent())
+    """Read the source of recommender `name`, filter and split it, and make a study of that; return its number. With
+    `parallel` the workers run its trials. Raises RecstoreError."""
+    experiment = Experiment(settings, reporter or Silent())
     with connect(url, "recstore:tune") as connection, plain_errors(f"beginning to tune {name!r}", connection):
         require_current(connection)
         recommender = registry.get(connection, name)
         definition = recommender.definition
         options.check()
-        course = options.course
-        interactions = evaluate.interactions_of(url, settings, connection, recommender, definition, steps)
         wanted = Wanted(curve=1, seed=options.seed)
-        split = evaluate.parts_of(connection, settings, recommender, interactions, choice, wanted, steps)
-        course.measured(split)
+        split = read_split(url, connection, experiment, recommender, definition, choice, wanted)
+        options.measured(split)
         plan = options.plan(split, definition, recommender.dimensions)
-        return studies.create(
-            connection,
-            recommender.id,
-            kind="grid" if plan.points else "optuna",
-            metric=options.metric,
-            options=asked(options, choice) | {"dimensions": recommender.dimensions},
-            definition=definition,
-            split=split.how,
-            snapshot=next(step for step in steps.taken if step["step"] == "read"),
-            scales=options.scales(plan),
-            parallel=parallel,
-            content=snapshot.pack(split),
-        )
+        row = {
+            "recommender_id": recommender.id,
+            "kind": "grid" if plan.points else "optuna",
+            "metric": options.metric,
+            "options": asked(options, choice) | {"dimensions": recommender.dimensions},
+            "definition": definition.model_dump(mode="json"),
+            "split": split.how,
+            "snapshot": next(step for step in experiment.steps if step["step"] == "read"),
+            "scales": options.scales(plan),
+            "parallel": parallel,
+        }
+        return studies.create(connection, row, snapshot.pack(split))
 
 
 def asked(options: Options, choice: SplitChoice | TestPairs) -> dict[str, Any]:
-    """What a study was asked for, ready for JSON: equal for what gives equal searches on equal data."""
+    """Return what a study is asked for, ready for JSON: equal for equal searches on equal data."""
     if isinstance(choice, SplitChoice):
         split: dict[str, Any] = choice.as_dict()
     else:
@@ -110,51 +148,38 @@ def asked(options: Options, choice: SplitChoice | TestPairs) -> dict[str, Any]:
 def unfinished(
     connection: Connection, recommender: Registered, like: Mapping[str, Any] | None = None
 ) -> dict[str, Any] | None:
-    """The newest study that has not ended: any, or one that was asked for `like` that, of the definition there is now."""
+    """Return the newest study that has not ended: any, or one that was asked for `like` that, of the present definition."""
     definition = recommender.definition.model_dump(mode="json")
     for row in studies.unfinished(connection, recommender.id):
-        same = row["options"] | dict(like or {}) == row["options"]
-        if like is None or (same and _tunable(row["definition"]) == _tunable(definition)):
+        same = all(row["definition"][section] == definition[section] for section in TUNED)
+        if like is None or (same and row["options"] | like == row["options"]):
             return row
     return None
 
 
-def _tunable(definition: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a definition a search depends on."""
-    return {name: definition[name] for name in ("source", "filters", "confidence", "hyperparameters")}
-
-
-def work_on(
-    url: str,
-    settings: Settings,
-    study: int,
+def resumed(
+    connection: Connection,
+    recommender: Registered,
+    options: Options,
+    choice: SplitChoice | TestPairs,
     *,
-    watch: Watch | None = None,
-    reporter: Reporter | None = None,
-    message: bool = False,
-) -> Did:
-    """One step of a study: a trial, or when none is left and none at work elsewhere, the measurement of the winner.
-
-    Whoever calls it takes part; what was stored by others is counted, what a dead process left is taken up again. With
-    `message`, on behalf of a worker's message. Raises StudyNotFound, DeviceUnavailable, ConnectionLost, ..
-    """
-    with connect(url, f"recstore:study:{study}") as connection, plain_errors(f"working on study {study}", connection):
-        require_current(connection)
-        if message:
-            connection.execute(queries.query("begin_message"), {"study": study})
-        known = studies.get(connection, study)
-        if known.state != "running":
-            return Did.OVER
-        loaded = _load(url, connection, known)
-        if loaded is None:  # it ended this moment
-            return Did.OVER
-        claim, at_work = studies.claim(connection, study, loaded.plan.next)
-        if claim is not None:
-            return _try(url, settings, connection, loaded, claim, watch or Nobody())
-        if at_work:
-            return Did.WAITS
-        with studies.measuring(connection, study) as attempt:
-            return _end(settings, connection, loaded, attempt, reporter or Silent()) if attempt else Did.WAITS
+    resume: bool = False,
+    new: bool = False,
+    study: int | None = None,
+) -> Resumed:
+    """Find the study that a call means: `study`, if given; else the newest unfinished one that was asked for the same, or
+    with `resume` for anything. With `new` that one is stopped. Raises StudyNotFound, NothingToResume."""
+    if study is not None:
+        return Resumed(studies.get(connection, study, recommender.name).study)
+    row = unfinished(connection, recommender, None if resume else asked(options, choice))
+    if row is None:
+        if resume:
+            raise NothingToResume(name=recommender.name)
+        return Resumed(None)
+    number = int(row["study"])
+    if new:
+        return Resumed(None, stopped=number if stop(connection, number) else None)
+    return Resumed(number, sum(trial.finished for trial in studies.trials(connection, number)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +194,7 @@ class _Loaded:
 
 
 _newest: dict[tuple[str, int], _Loaded] = {}
-"""The study that this process worked on last: a worker's child does many trials of one."""
+"""The study that this process worked on last: a worker's child runs many trials of one."""
 
 
 def _load(url: str, connection: Connection, study: Study) -> _Loaded | None:
@@ -180,130 +205,150 @@ def _load(url: str, connection: Connection, study: Study) -> _Loaded | None:
             return None
         split, options = snapshot.unpack(content), Options(**study.options["search"])
         dimensions = study.options["dimensions"]
-        plan = options.plan(split, study.definition, dimensions)
-        found = _Loaded(study, split, options, plan, dimensions)
+        found = _Loaded(study, split, options, options.plan(split, study.definition, dimensions), dimensions)
         _newest.clear()
         _newest[url, study.study] = found
     return found
 
 
-def _try(url: str, settings: Settings, connection: Connection, loaded: _Loaded, claim: Claim, watch: Watch) -> Did:
+def work(
+    url: str, settings: Settings, study: int, *, watch: Watch | None = None, reporter: Reporter | None = None
+) -> None:
+    """Take part in a study until it has ended."""
+    while (step := work_on(url, settings, study, watch=watch, reporter=reporter)) is not Step.FINISHED:
+        if step is Step.WAITING:
+            with connect(url, f"recstore:study:{study}") as connection, plain_errors("waiting for other trials"):
+                connection.execute(f"LISTEN {CHANNEL}")
+                for _ in connection.notifies(timeout=POLL, stop_after=1):
+                    pass
+
+
+def work_on(
+    url: str,
+    settings: Settings,
+    study: int,
+    *,
+    watch: Watch | None = None,
+    reporter: Reporter | None = None,
+    message: bool = False,
+) -> Step:
+    """Take one step of a study: a trial, or when none is left and none at work elsewhere, the measurement of the winner.
+
+    Counts the trials that others stored, and repeats those that a dead process left. With `message`, on behalf of a
+    worker's message. Raises StudyNotFound, DeviceUnavailable, ConnectionLost and others.
+    """
+    experiment = Experiment(settings, reporter or Silent())
+    with connect(url, f"recstore:study:{study}") as connection, plain_errors(f"working on study {study}", connection):
+        require_current(connection)
+        if message:
+            connection.execute(queries.query("begin_message"), {"study": study})
+        known = studies.get(connection, study)
+        loaded = _load(url, connection, known) if known.state == "running" else None
+        if loaded is None:
+            return Step.FINISHED
+        experiment.most_factors = loaded.dimensions
+        claim, at_work = studies.claim(connection, study, loaded.plan.next)
+        if claim is not None:
+            _try(url, connection, experiment, loaded, claim, watch or Watch())
+            return Step.TRIAL_RUN
+        if not at_work:
+            with studies.measuring(connection, study) as attempt:
+                if attempt:
+                    _end(connection, experiment, loaded, attempt)
+                    return Step.FINISHED
+        return Step.WAITING
+
+
+def _try(url: str, connection: Connection, experiment: Experiment, loaded: _Loaded, claim: Claim, watch: Watch) -> None:
+    """Run a trial and store its curve and its result, unless they are no longer wanted."""
     number, plan = loaded.study.study, loaded.plan
-    others = [trial for trial in studies.trials(connection, number) if trial.number != claim.number]
-    watch.begins(claim.number, claim.stage, claim.parameters, plan, others)
+    others = [trial for trial in studies.trials(connection, number) if trial.number != claim.trial.number]
+    watch.begins(claim.trial, plan, others)
     curve: list[CurvePoint] = []
 
     def on_point(point: CurvePoint) -> None:
-        if point.iteration <= (curve[-1].iteration if curve else 0):  # the CPU started over
+        if curve and point.iteration <= curve[-1].iteration:  # the CPU started over
             curve.clear()
         curve.append(replace(point, train={}))
-        watch.point(claim.number, point)
+        watch.point(claim.trial.number, point)
         wanted = True
-        with suppress(psycopg.Error):  # the result is stored on another connection, if nobody has taken the trial up
+        with suppress(
+            psycopg.Error
+        ):  # the result is stored on another connection, if the trial is still this process's
             wanted = studies.note_curve(connection, claim, curve)
         if not wanted:
-            raise Stopped
+            raise trial_.Stopped
 
+    finished = [] if plan.points else [trial for trial in others if trial.finished]
+    definition, options = loaded.study.definition, loaded.options
     try:
-        done = trials_.run(
-            claim.number,
-            claim.stage,
-            claim.parameters,
-            loaded.split,
-            loaded.study.definition,
-            loaded.options.course,
-            [] if plan.points else [trial for trial in others if trial.finished],
-            most_factors=loaded.dimensions,
-            device=settings.device,
-            threads=settings.threads,
-            on_point=on_point,
-        )
-    except Stopped:
-        return Did.TRIED
+        ended = trial_.run(experiment, loaded.split, definition, options, claim.trial, finished, on_point)
+    except trial_.Stopped:
+        return
     try:
-        stored = studies.finish_trial(connection, claim, done)
+        stored = studies.finish_trial(connection, claim, ended)
     except psycopg.Error:
         with connect(url, f"recstore:study:{number}") as again:
-            stored = studies.finish_trial(again, claim, done)
+            stored = studies.finish_trial(again, claim, ended)
     if stored:
-        watch.ends(done, plan, [*others, done])
-    return Did.TRIED
+        watch.ends(ended, plan, [*others, ended])
 
 
-def _end(settings: Settings, connection: Connection, loaded: _Loaded, attempt: int, reporter: Reporter) -> Did:
-    """Refits the winner, measures it, and ends the study."""
-    study, found = loaded.study, studies.trials(connection, loaded.study.study)
-    number = study.study
+def _end(connection: Connection, experiment: Experiment, loaded: _Loaded, attempt: int) -> None:
+    """Refit the winner, measure it, and end the study."""
+    study, number = loaded.study, loaded.study.study
     try:
-        winner = winner_of(found)
+        winner = winner_of(studies.trials(connection, number))
     except NothingFound as error:
-        studies.finish(connection, number, "failed", error.message, best=None)
-        return Did.OVER
-    if attempt > studies.ATTEMPTS:
-        sentence = (
-            "The process that measured the winner ended without finishing that, several times; perhaps memory ran out."
-        )
-        studies.finish(connection, number, "failed", sentence, best=winner.number)
-        return Did.OVER
+        studies.finish(connection, number, "failed", error.message)
+        return
     try:
-        evaluation, measured = conclude(
-            loaded.split,
-            study.definition,
-            winner,
-            loaded.options,
-            settings,
-            Steps(reporter),
-            name=study.recommender,
-            most_factors=loaded.dimensions,
-        )
+        if attempt > studies.ATTEMPTS:
+            raise RecstoreError("its process ended without finishing that, several times; perhaps memory ran out.")
+        measured = conclude(experiment, loaded.split, study.definition, winner, loaded.options, name=study.recommender)
         recommender = registry.get(connection, study.recommender)
-        shown = evaluate.examples_of(connection, recommender, loaded.split.refit(), measured, reporter)
+        evaluation = with_examples(connection, recommender, measured, experiment.reporter)
     except (ConnectionFailed, ConnectionLost, DeviceUnavailable):
         raise
     except RecstoreError as error:
         sentence = f"The winner, trial {winner.number}, could not be measured: {error.message}"
         studies.finish(connection, number, "failed", sentence, best=winner.number)
-        return Did.OVER
-    evaluation = replace(evaluation, examples=shown)
+        return
     sentence = outcome(winner, evaluation, loaded.options.metric)
     studies.finish(connection, number, "ended", sentence, best=winner.number, evaluation=evaluation)
-    return Did.OVER
 
 
 def outcome(winner: TrialResult, evaluation: Evaluation, metric: str) -> str:
-    """How it ended, in a sentence."""
+    """Return the end of a search in a sentence."""
     own, *others = evaluation.results
-    told = [f"{other.name} {value:.4f}" for other in others if (value := other.metrics.get(metric)) is not None]
+    compared = [f"{other.name} {value:.4f}" for other in others if (value := other.metrics.get(metric)) is not None]
     reached = own.metrics.get(metric)
     words = f"Trial {winner.number} won: {metric} {winner.value:.4f} on the validation part"
     words += f", {reached:.4f} on the test part" if reached is not None else ""
     if not any(other.name == PRESENT for other in others):
         words += ", with the settings that the recommender has"
-    return f"{words} ({', '.join(told)})." if told else f"{words}."
-
-
-def work(
-    url: str, settings: Settings, study: int, *, watch: Watch | None = None, reporter: Reporter | None = None
-) -> None:
-    """Takes part in a study until it has ended."""
-    while (did := work_on(url, settings, study, watch=watch, reporter=reporter)) is not Did.OVER:
-        if did is Did.WAITS:
-            with connect(url, f"recstore:study:{study}") as connection, plain_errors("waiting for other trials"):
-                connection.execute(f"LISTEN {CHANNEL}")
-                for _ in connection.notifies(timeout=NEWS, stop_after=1):
-                    pass
+    return f"{words} ({', '.join(compared)})." if compared else f"{words}."
 
 
 def stop(connection: Connection, study: int) -> bool:
-    """Ends a study at once with the best trial so far, unmeasured; who is at work on it stops at the next point of its
-    curve. False where it had ended before. Raises StudyNotFound."""
+    """End a study at once with the best trial so far, unmeasured; trials at work stop at the next point of their curve.
+    Return False where it had ended before. Raises StudyNotFound."""
     studies.get(connection, study)
     found = best(studies.trials(connection, study))
     return studies.finish(connection, study, "stopped", "Stopped.", best=found.number if found else None)
 
 
+def stop_all(connection: Connection, recommender: Registered, study: int | None = None) -> list[int]:
+    """End this study, or the recommender's unfinished ones; return those it ended. Raises StudyNotFound."""
+    if study is None:
+        numbers = [row["study"] for row in studies.unfinished(connection, recommender.id)]
+    else:
+        numbers = [studies.get(connection, study, recommender.name).study]
+    return [number for number in numbers if stop(connection, number)]
+
+
 def result(connection: Connection, study: int) -> SearchResult:
-    """What a study has found so far, or at its end. Raises StudyNotFound, StudyEmpty."""
+    """Return what a study has found so far, or at its end. Raises StudyNotFound, StudyEmpty."""
     known = studies.get(connection, study)
     found = best(studies.trials(connection, study))
     number = known.best if known.best is not None else found.number if found else None
@@ -316,16 +361,16 @@ def result(connection: Connection, study: int) -> SearchResult:
 def adopt(
     url: str, settings: Settings, study: int, *, resize: bool = False, reporter: Reporter | None = None
 ) -> tuple[Definition, bool]:
-    """Writes the winner's settings into the recommender; the next training uses them. Returns its definition, and whether
-    that is another than before. More factors than there is room for are refused, or with `resize` made room for. Raises
-    StudyEmpty, InvalidInput, AlteredMeanwhile, .."""
+    """Write the winner's settings into the recommender; the next training uses them. Return its definition, and whether it
+    changed. More factors than there is room for are refused, or with `resize` given room. Raises StudyEmpty, InvalidInput,
+    AlteredMeanwhile and others."""
     with connect(url, "recstore:tune") as connection, plain_errors(f"adopting study {study}", connection):
         require_current(connection)
         found = result(connection, study)
         name = found.recommender
         recommender = registry.get(connection, name)
         better = recommender.definition
-        if found.winner.stage != "start":  # else what it says already won
+        if found.winner.stage != "start":  # else its own settings won
             better = Definition.model_validate(tuned(better, found.winner).model_dump())
         factors = better.hyperparameters.factors or 0
         if factors > recommender.dimensions:
@@ -341,5 +386,6 @@ def adopt(
         changed = better != recommender.definition
         if changed:
             registry.alter(connection, settings, recommender, better)
-        studies.note_adopted(connection, study, found.best)
+        values = {"study": study, "best": found.best}
+        connection.execute(queries.query("note_adopted"), values)
     return better, changed
