@@ -205,14 +205,14 @@ def played(
 ) -> list[TrialResult]:
     """Play a search whose values are simulated, and whose seconds grow with the factors."""
     found = list(found or [])
-    while proposal := plan.next(found):
-        found.append(ended(len(found), proposal, value(proposal.parameters)))
+    while begun := plan.next(found):
+        found.append(ended(begun, value(begun.parameters)))
     return found
 
 
-def ended(number: int, proposal: stages.Proposal, value: float) -> TrialResult:
-    seconds = (proposal.parameters.get("factors", 64) / 64) ** 1.4
-    return TrialResult(number, "complete", proposal.parameters, value, 9, [], seconds, proposal.stage)
+def ended(begun: TrialResult, value: float) -> TrialResult:
+    seconds = (begun.parameters.get("factors", 64) / 64) ** 1.4
+    return replace(begun, state="complete", value=value, iterations=9, seconds=seconds)
 
 
 def top_of(found: list[TrialResult]) -> TrialResult:
@@ -276,9 +276,9 @@ def test_several_at_work_try_different_things() -> None:
     for _ in range(12):  # four at a time
         begun: list[TrialResult] = []
         for _ in range(4):
-            proposal = search.next([*found, *begun])
-            assert proposal
-            begun.append(trial.begun(len(found) + len(begun), proposal.stage, proposal.parameters))
+            following = search.next([*found, *begun])
+            assert following
+            begun.append(following)
         found += [replace(t, state="complete", value=value_of(t.parameters), seconds=1.0) for t in begun]
     tried = [tuple(sorted(trial.parameters.items())) for trial in found]
     assert len(set(tried)) == len(tried)
@@ -287,8 +287,8 @@ def test_several_at_work_try_different_things() -> None:
 
 def test_failed_trials_do_not_end_a_search() -> None:
     search, found = plan(trials=20), []
-    while proposal := search.next(found):
-        found.append(replace(ended(len(found), proposal, 0.0), state="failed", value=None, error="it diverged"))
+    while begun := search.next(found):
+        found.append(replace(begun, state="failed", error="it diverged", seconds=1.0))
     assert len(found) == 20
     assert trials.best(found) is None
 
@@ -312,7 +312,7 @@ def test_a_grid_tries_each_point_once() -> None:
 def test_the_time_left_is_estimated_from_the_latest_trials() -> None:
     search = plan(trials=10, seconds=100)
     assert search.left([]) is None
-    found = [ended(n, stages.Proposal("explore", {"trainer": "als", "factors": 64}), 0.1) for n in range(4)]
+    found = [ended(trials.begun(n, "explore", {"trainer": "als", "factors": 64}), 0.1) for n in range(4)]
     assert search.left(found) == pytest.approx(6.0)
     assert search.share(found) == pytest.approx(0.4)
     assert plan(trials=10, seconds=5).left(found) == pytest.approx(1.0)

@@ -46,11 +46,9 @@ def search(
     options.check()
     plan, experiment, watch = options.plan(split, definition), Experiment(settings), watch or Watch()
     found: list[TrialResult] = []
-    while proposal := plan.next(found):
-        number = len(found)
-        begun = trial_.begun(number, proposal.stage, proposal.parameters)
+    while begun := plan.next(found):
         watch.begins(begun, plan, found)
-        others = [] if plan.points else found
+        others, number = [] if plan.points else found, begun.number
         ended = trial_.run(
             experiment,
             split,

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from recstore.experiments.tuning.noise import Noise
 from recstore.experiments.tuning.sampling import Sampler
 from recstore.experiments.tuning.space import Parameters, Space
-from recstore.experiments.tuning.trials import TrialResult, Trials, best, guess, levels, of_trainer, seconds_of
+from recstore.experiments.tuning.trials import TrialResult, Trials, begun, best, guess, levels, of_trainer, seconds_of
 
 FACTORS = 64
 """Factors to explore with."""
@@ -49,14 +49,6 @@ LATEST = 5
 
 
 @dataclass(frozen=True)
-class Proposal:
-    """A trial to run, and the stage that wants it."""
-
-    stage: str
-    parameters: Parameters
-
-
-@dataclass(frozen=True)
 class Plan:
     """The plan of a search. `start` are the present settings; the budget is `most_trials` trials, or `most_seconds` of all
     trials together, whichever is used up first. With `points` it is a grid of these and nothing else."""
@@ -69,16 +61,15 @@ class Plan:
     noise: Noise
     points: tuple[Parameters, ...] = ()
 
-    def next(self, trials: Trials) -> Proposal | None:
+    def next(self, trials: Trials) -> TrialResult | None:
         """Return the next trial, the same for the same trials; None when nothing is left, or others have to end first.
         `trials` are all there are, in order of their numbers."""
         if self.share(trials) >= 1:
             return None
-        if self.points:
-            return Proposal("grid", self.points[len(trials)]) if len(trials) < len(self.points) else None
-        for stage in (self._start, self._explore, self._grow, self._refine):
-            if proposal := stage(trials):
-                return proposal
+        stages = {"start": self._start, "explore": self._explore, "grow": self._grow, "refine": self._refine}
+        for stage, choose in ({"grid": self._grid} if self.points else stages).items():
+            if parameters := choose(trials):
+                return begun(len(trials), stage, parameters)
         return None
 
     def share(self, trials: Trials) -> float:
@@ -104,15 +95,18 @@ class Plan:
         low, high = self.space.factors
         return max(low, min(FACTORS, high))
 
-    def _start(self, trials: Trials) -> Proposal | None:
+    def _grid(self, trials: Trials) -> Parameters | None:
+        return self.points[len(trials)] if len(trials) < len(self.points) else None
+
+    def _start(self, trials: Trials) -> Parameters | None:
         if trials or not self.space.has(self.start):
             return None
         own = self.space.of(self.start["trainer"])
-        return Proposal("start", {name: self.start[name] for name in ("trainer", "factors", *own)})
+        return {name: self.start[name] for name in ("trainer", "factors", *own)}
 
     # explore
 
-    def _explore(self, trials: Trials) -> Proposal | None:
+    def _explore(self, trials: Trials) -> Parameters | None:
         done = {trainer: _count(trials, "explore", trainer) for trainer in self.space.trainers}
         quota = {trainer: share for trainer, share in self._quotas(trials).items() if not self._lost(trainer, trials)}
         first = [trainer for trainer in quota if trainer != "hybrid" and done[trainer] < quota[trainer]]
@@ -122,7 +116,7 @@ class Plan:
             trainer = "hybrid"  # last, since it is made of the others
         else:
             return None
-        return Proposal("explore", self._sampler.explored(trainer, self.base, trials))
+        return self._sampler.explored(trainer, self.base, trials)
 
     def _quotas(self, trials: Trials) -> dict[str, float]:
         """Return how many trials each trainer explores with: at least one, whatever the time."""
@@ -137,12 +131,12 @@ class Plan:
 
     # grow
 
-    def _grow(self, trials: Trials) -> Proposal | None:
-        """Return the proposal with the fewest factors among the trainers that still grow."""
-        found = [proposal for trainer in self.space.trainers if (proposal := self._grown(trainer, trials))]
-        return min(found, key=lambda proposal: int(proposal.parameters["factors"]), default=None)
+    def _grow(self, trials: Trials) -> Parameters | None:
+        """Return those with the fewest factors among the trainers that still grow."""
+        found = [parameters for trainer in self.space.trainers if (parameters := self._grown(trainer, trials))]
+        return min(found, key=lambda parameters: int(parameters["factors"]), default=None)
 
-    def _grown(self, trainer: str, trials: Trials) -> Proposal | None:
+    def _grown(self, trainer: str, trials: Trials) -> Parameters | None:
         own = [trial for trial in of_trainer(trials, trainer) if trial.stage != "start"]
         low, high = self.space.factors
         level, factors = _climb(own, self.base, lambda now: min(2 * now, high), PAYS)
@@ -152,7 +146,7 @@ class Plan:
             return None
         if not self._affordable(trainer, factors, trials):
             return None
-        return Proposal("grow", levels(own)[level].parameters | {"factors": factors})
+        return levels(own)[level].parameters | {"factors": factors}
 
     def _behind(self, trainer: str, factors: int, trials: Trials) -> bool:
         """Return whether another trainer reaches far more with no more factors."""
@@ -164,12 +158,12 @@ class Plan:
 
     # refine
 
-    def _refine(self, trials: Trials) -> Proposal | None:
-        """Propose something near the best; three of four times with fewer factors, which cost little and show nearly as much.
+    def _refine(self, trials: Trials) -> Parameters | None:
+        """Return something near the best; three of four times with fewer factors, which cost little and show nearly as much.
         What is better there is tried with all of them."""
         centre = self._centre(trials)
         if centre is None:
-            return Proposal("refine", self._sampler.explored(self.space.trainers[0], self.base, trials))
+            return self._sampler.explored(self.space.trainers[0], self.base, trials)
         trainer, factors = centre.parameters["trainer"], centre.parameters["factors"]
         known = [level for level in levels(of_trainer(trials, trainer)) if self.base <= level <= factors // 4]
         fewer = max(known, default=min(self.base, factors))
@@ -179,9 +173,9 @@ class Plan:
             here = factors if done % 4 == 3 else fewer
             parameters = self._sampler.near(centre.parameters, trials) | {"factors": here}
         if self._affordable(trainer, parameters["factors"], trials):
-            return Proposal("refine", parameters)
+            return parameters
         if self._affordable(trainer, factors, trials):
-            return Proposal("refine", self._sampler.near(centre.parameters, trials))
+            return self._sampler.near(centre.parameters, trials)
         return None
 
     def _centre(self, trials: Trials) -> TrialResult | None:

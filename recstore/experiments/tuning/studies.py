@@ -17,9 +17,7 @@ from recstore.definition import Definition
 from recstore.errors import StudyNotFound
 from recstore.evaluation.definitions import OF_LISTS
 from recstore.evaluation.results import CurvePoint, Evaluation
-from recstore.experiments.tuning.stages import Proposal
-from recstore.experiments.tuning.trial import begun
-from recstore.experiments.tuning.trials import Kind, SearchResult, TrialResult
+from recstore.experiments.tuning.trials import Kind, SearchResult, TrialResult, Trials, begun
 from recstore.postgres.connection import Connection
 from recstore.requests import notify
 from recstore.sql import queries
@@ -131,7 +129,7 @@ def set_parallel(connection: Connection, study: int, parallel: int) -> None:
 
 
 def claim(
-    connection: Connection, study: int, next_: Callable[[Sequence[TrialResult]], Proposal | None]
+    connection: Connection, study: int, next_: Callable[[Trials], TrialResult | None]
 ) -> tuple[Claim | None, bool]:
     """Take a trial for this session to run; return it, and whether any is at work elsewhere.
 
@@ -147,11 +145,10 @@ def claim(
                 return _taken(connection, "take_trial_again", {"trial": left["trial"]}), True
             _give_up(connection, left)
         found = trials(connection, study)
-        proposal = next_(found)
-        if proposal is None:
+        trial = next_(found)
+        if trial is None:
             return None, any(not trial.finished for trial in found)
-        stage, parameters = proposal.stage, Jsonb(proposal.parameters)
-        values = {"study": study, "number": len(found), "stage": stage, "parameters": parameters}
+        values = asdict(trial) | {"study": study, "parameters": Jsonb(trial.parameters)}
         return _taken(connection, "insert_trial", values), True
 
 

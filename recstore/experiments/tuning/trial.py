@@ -15,7 +15,7 @@ from recstore.evaluation.curves import CurvePoint, LearningCurve, Patience, best
 from recstore.evaluation.splits import Split
 from recstore.experiments.experiment import Experiment
 from recstore.experiments.tuning.options import Options
-from recstore.experiments.tuning.space import Parameters, applied
+from recstore.experiments.tuning.space import applied
 from recstore.experiments.tuning.trials import TrialResult, Trials
 
 PATIENCE = 2
@@ -132,8 +132,3 @@ def _rounded(point: CurvePoint) -> CurvePoint:
     """Return the part of a point that is kept."""
     validation = {name: round(value, 6) for name, value in point.validation.items()}
     return CurvePoint(point.iteration, {}, validation, round(point.seconds, 3))
-
-
-def begun(number: int, stage: str, parameters: Parameters) -> TrialResult:
-    """Return a trial at work."""
-    return TrialResult(number, "running", parameters, None, None, [], None, stage)

@@ -39,6 +39,11 @@ class TrialResult:
 Trials = Sequence[TrialResult]
 
 
+def begun(number: int, stage: str, parameters: Parameters) -> TrialResult:
+    """Return a trial at work."""
+    return TrialResult(number, "running", parameters, None, None, [], None, stage)
+
+
 @dataclass(frozen=True)
 class SearchResult:
     """A whole search: `best` is the number of the winning trial, `scales` has parameter -> "log", "linear" or "categorical",
