@@ -24,7 +24,7 @@ JOIN recstore_private.recommenders r ON r.id = s.recommender_id
 WHERE s.study = %(study)s;
 
 -- name: lock_study
--- Whoever decides on the next trial holds this until its transaction ends, milliseconds later.
+-- Deciding on the next trial holds this until the transaction ends, milliseconds later.
 SELECT s.study, s.state FROM recstore_private.studies s WHERE s.study = %(study)s FOR NO KEY UPDATE;
 
 -- name: unfinished_studies
@@ -33,13 +33,6 @@ SELECT s.study, s.options, s.definition, s.parallel, s.created_at
 FROM recstore_private.studies s
 WHERE s.recommender_id = %(recommender_id)s AND s.state = 'running'
 ORDER BY s.study DESC;
-
--- name: newest_study
--- The newest of a recommender that found anything.
-SELECT max(t.study) AS study
-FROM recstore_private.trials t
-JOIN recstore_private.studies s ON s.study = t.study
-WHERE s.recommender_id = %(recommender_id)s AND t.state = 'complete';
 
 -- name: update_study_parallel
 UPDATE recstore_private.studies SET parallel = %(parallel)s WHERE study = %(study)s;
@@ -51,7 +44,7 @@ WHERE t.study = %(study)s
 ORDER BY t.number;
 
 -- name: left_trial
--- One that is marked as running and whose process is gone.
+-- A trial that is marked as running and whose process has ended.
 SELECT t.trial, t.number, t.stage, t.parameters, t.attempts
 FROM recstore_private.trials t
 WHERE t.study = %(study)s AND t.state = 'running'
@@ -77,7 +70,7 @@ SELECT pg_try_advisory_lock(%(namespace)s::integer, %(key)s::integer) AS locked;
 SELECT pg_advisory_unlock(%(namespace)s::integer, %(key)s::integer);
 
 -- name: update_trial_curve
--- No row: the study was stopped, or somebody else has taken the trial up.
+-- No row: the study was stopped, or another session has the trial.
 UPDATE recstore_private.trials
 SET curve = %(curve)s
 WHERE trial = %(trial)s AND attempts = %(attempts)s AND state = 'running'
@@ -95,14 +88,14 @@ RETURNING trial;
 UPDATE recstore_private.studies SET attempts = attempts + 1 WHERE study = %(study)s AND state = 'running' RETURNING attempts;
 
 -- name: finish_study
--- No row: it has ended already.
+-- No row: it had ended before.
 UPDATE recstore_private.studies
 SET state = %(state)s, best = %(best)s, evaluation = %(evaluation)s, outcome = %(outcome)s, finished_at = clock_timestamp()
 WHERE study = %(study)s AND state = 'running'
 RETURNING study;
 
 -- name: abandon_trials
--- Of a study that has been stopped.
+-- The trials at work of a study that was stopped.
 UPDATE recstore_private.trials
 SET state = 'failed', error = 'The study was stopped.', finished_at = clock_timestamp()
 WHERE study = %(study)s AND state = 'running';
@@ -111,8 +104,8 @@ WHERE study = %(study)s AND state = 'running';
 UPDATE recstore_private.studies SET best = %(best)s, adopted_at = clock_timestamp() WHERE study = %(study)s;
 
 -- name: take_due_trials
--- Studies with fewer trials at work than the workers shall have, counting the messages that none has begun yet; marks as many
--- messages as sent as are missing.
+-- Studies with fewer trials at work than the workers should run, counting the messages that no worker has begun yet. Marks as
+-- many messages as sent as are missing.
 WITH counted AS (
     SELECT
         s.study,
@@ -134,11 +127,11 @@ RETURNING s.study, c.parallel - c.at_work - c.outstanding AS messages;
 UPDATE recstore_private.studies SET sent = greatest(sent - 1, 0) WHERE study = %(study)s;
 
 -- name: unsend_trials
--- Their messages could not be sent.
+-- Messages that could not be sent.
 UPDATE recstore_private.studies SET sent = greatest(sent - %(messages)s, 0) WHERE study = %(study)s;
 
 -- name: forget_studies
--- Those that ended, or that nobody has touched, so long ago.
+-- Studies that ended, or had their last trial, so many days ago.
 DELETE FROM recstore_private.studies s
 WHERE greatest(s.created_at, s.finished_at, (SELECT max(t.started_at) FROM recstore_private.trials t WHERE t.study = s.study))
     < now() - make_interval(secs => 86400 * %(days)s);

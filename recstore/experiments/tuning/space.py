@@ -26,11 +26,6 @@ class Range:
     low: float
     high: float
     log: bool = False
-    numeric = True
-
-    @property
-    def limits(self) -> tuple[float, ...]:
-        return self.low, self.high
 
     def allows(self, value: Any) -> bool:
         return _is_number(value) and bool(self.low <= value <= self.high)
@@ -54,15 +49,6 @@ class Choices:
     """One of these values; a single one is fixed."""
 
     values: tuple[Any, ...]
-    log = False
-
-    @property
-    def numeric(self) -> bool:
-        return all(map(_is_number, self.values))
-
-    @property
-    def limits(self) -> tuple[Any, ...]:
-        return self.values
 
     def allows(self, value: Any) -> bool:
         return value in self.values
@@ -128,7 +114,10 @@ class Space:
         scales = {"trainer": "categorical", "factors": "log"}
         for trainer in self.trainers:
             for name, bounds in self.of(trainer).items():
-                scales[name] = "log" if bounds.log else "linear" if bounds.numeric else "categorical"
+                if isinstance(bounds, Range):
+                    scales[name] = "log" if bounds.log else "linear"
+                else:
+                    scales[name] = "linear" if all(map(_is_number, bounds.values)) else "categorical"
         return scales
 
     def has(self, parameters: Parameters) -> bool:
@@ -161,9 +150,9 @@ def narrowed(space: Space, changes: Mapping[str, Any]) -> Space:
             factors = _factors(wanted, factors)
         else:
             check_name(name)
-            bounds[name] = _bounds(name, wanted, bounds.get(name))
-            for value in bounds[name].limits:  # what a definition refuses would fail in every trial
-                settled({name: value})
+            made = bounds[name] = _bounds(name, wanted, bounds.get(name))
+            for value in (made.low, made.high) if isinstance(made, Range) else made.values:
+                settled({name: value})  # what a definition refuses would fail in every trial
     for trainer in trainers:
         if trainer not in trainer_names():
             raise InvalidInput(f"There is no trainer named {trainer!r}; choose among: {', '.join(trainer_names())}.")
@@ -200,7 +189,7 @@ def _bounds(name: str, wanted: Any, before: Bounds | None) -> Bounds:
     if not isinstance(wanted, Mapping):
         return Choices(tuple(wanted) if isinstance(wanted, list) and wanted else (wanted,))
     low, high = wanted.get("low", math.nan), wanted.get("high", math.nan)
-    scale = wanted.get("scale", "log" if before and before.log else "linear")
+    scale = wanted.get("scale", "log" if isinstance(before, Range) and before.log else "linear")
     known = not wanted.keys() - {"low", "high", "scale"} and scale in ("log", "linear")
     if not (known and _is_number(low) and _is_number(high) and low < high and (low > 0 or scale == "linear")):
         raise InvalidInput(
