@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recstore import registry
+from recstore import pipeline, registry
 from recstore.config import Settings
 from recstore.definition import Candidates, Definition, Publication, Source, Storage
 from recstore.embedded import temporary_server
@@ -26,7 +26,7 @@ from recstore.model import vectors
 from recstore.model.interactions import IdMap, Interactions
 from recstore.operations import jobs, schema
 from recstore.postgres.connection import Connection, connect
-from recstore.publication import building, flipping, generations
+from recstore.publication import building
 from recstore.runs import Run
 from recstore.sql.objects import Registered
 
@@ -57,7 +57,7 @@ def publish(
         np.ones(seen.size),
     )
     with Run(url, settings, "retail", "retrain") as run:
-        generation = generations.next_of(run.connection, settings, run.recommender)
+        run.stage("prepare", jobs.prepare, run)
         content = building.Content(
             population=building.Population.of(interactions),
             pulled=None,
@@ -69,8 +69,7 @@ def publish(
             confidence={},
             training={},
         )
-        building.build(run, generation, content)
-        assert flipping.go_live(run, generation, 30) == []
+        assert pipeline.publish(run, content).live
 
 
 def load(

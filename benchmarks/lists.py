@@ -21,7 +21,7 @@ from urllib.parse import quote
 import numpy as np
 import pyarrow as pa
 
-from recstore import registry
+from recstore import pipeline, registry
 from recstore.config import Settings
 from recstore.definition import Definition, Hyperparameters, Publication, Source, Storage
 from recstore.embedded import temporary_server
@@ -29,7 +29,7 @@ from recstore.model import vectors
 from recstore.model.interactions import IdMap, Interactions
 from recstore.operations import jobs, schema
 from recstore.postgres.connection import Connection, connect
-from recstore.publication import barriers, building, generations, loading
+from recstore.publication import building, loading
 from recstore.publication.loading import Scalars
 from recstore.runs import Run
 
@@ -67,8 +67,7 @@ def publish(url: str, settings: Settings, pairs: Interactions, factors: int, ran
     x = random.normal(size=(len(pairs.users), factors)).astype(np.float32)
     y = random.normal(size=(len(pairs.items), factors)).astype(np.float32)
     with Run(url, settings, "retail", "retrain") as run:
-        generation = run.generation = generations.next_of(run.connection, settings, run.recommender)
-        barriers.advance(run.connection, generation, run.recommender.parents())
+        run.stage("prepare", jobs.prepare, run)
         content = building.Content(
             population=building.Population.of(pairs),
             pulled=pairs,
@@ -80,8 +79,7 @@ def publish(url: str, settings: Settings, pairs: Interactions, factors: int, ran
             confidence={},
             training={},
         )
-        building.build(run, generation, content)
-        jobs.finish(run, generation, settings.flip_wait)
+        pipeline.publish(run, content)
 
 
 def bare(users: int, items: int, factors: int, random: np.random.Generator) -> float:

@@ -1,8 +1,8 @@
-"""One attempt at a job: its lock, its row, its fencing token, its stages.
+"""One attempt at a job: its lock, its row, its fencing token, its stages, and what it reports.
 
-The run's connection holds a session advisory lock for as long as the run lives; its number is written to the pointer row
-as the fence. Each stage, and the flip itself, looks at the fence again, so a run that was overtaken (its connection lost,
-its process asleep past everything) stops and can publish nothing.
+The run's connection holds a session advisory lock as long as the run lives, and its number is the fence in the pointer row.
+Each stage, and the flip itself, checks the fence. A run that was overtaken, for example because its connection was lost,
+stops there and cannot publish anything.
 """
 
 import platform
@@ -12,8 +12,9 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import wraps
 from importlib.metadata import version
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, runtime_checkable
 
 import psycopg
 from psycopg.types.json import Jsonb
@@ -23,37 +24,48 @@ from recstore.config import Settings
 from recstore.errors import LostLock, NothingRequested, ObjectsOutdated, RecstoreError, RunInProgress, RunTooLong
 from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.sql import queries
+from recstore.sql.generation import Generation
 from recstore.sql.objects import OBJECTS_VERSION, Registered
+from recstore.sql.schema_revision import require_current
 
 LOCK_NAMESPACE = 0x72656373
 """First key of recstore's advisory locks ("recs"); the second is the recommender's id."""
 
 LISTS_NAMESPACE = 0x7265636C
-"""First key of the locks of runs that only read a recommender and write lists ("recl"): beside whatever else is done to it."""
+"""First key of the locks of runs that write lists ("recl"); they run next to any other job of the recommender."""
 
 BUILD_LOCK = -2
 """Second key of the lock that lets one index build at a time run in a database."""
 
+P = ParamSpec("P")
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
-Check = Callable[[Connection], None] | None
-"""What must hold before a run may write anything; raises otherwise."""
+
+@runtime_checkable
+class Described(Protocol):
+    """A stage's result that describes itself: `details` are stored with the run, `str()` is the sentence for people."""
+
+    def details(self) -> dict[str, Any]:
+        """Return the figures of the stage, ready for JSON."""
 
 
 @runtime_checkable
 class Reporter(Protocol):
-    """What a run tells whoever watches it."""
+    """Receives what a run reports while it works."""
 
     def stage(self, name: str, seconds: float, details: dict[str, Any]) -> None:
-        """A stage ended."""
+        """Receive a stage that ended; `details["summary"]` is a sentence about it."""
 
     def progress(self, name: str, done: int, total: int, note: str = "") -> None:
-        """A long stage moved on."""
+        """Receive how far a long stage is."""
 
-    def warn(self, sentence: str) -> None: ...
+    def warn(self, sentence: str) -> None:
+        """Receive a warning."""
 
 
 class Silent:
-    """A reporter for nobody."""
+    """A reporter that drops everything."""
 
     def stage(self, name: str, seconds: float, details: dict[str, Any]) -> None: ...
 
@@ -63,12 +75,14 @@ class Silent:
 
 
 PROGRESS_EVERY = 1.0
-"""Seconds between two notes of a run's progress in its row."""
+"""Seconds between two updates of the progress in a run's row."""
 
 
 class Recorder:
-    """A reporter that passes on, and notes in the run's row how far it is: from a connection of its own, because the run's
-    is busy with what takes long. Where none is to be had, nothing is noted."""
+    """A reporter that passes everything on and stores the progress in the run's row.
+
+    It writes from a connection of its own, since the run's is busy. Without a connection it stores nothing.
+    """
 
     def __init__(self, url: str, run: int, reporter: Reporter) -> None:
         self.url, self.run, self.reporter = url, run, reporter
@@ -98,7 +112,7 @@ class Recorder:
 
 
 def take_lock(connection: Connection, recommender: Registered, namespace: int = LOCK_NAMESPACE) -> None:
-    """Takes the recommender's session lock. Raises RunInProgress, naming who holds it."""
+    """Take the recommender's session lock. Raises RunInProgress, naming the holder."""
     row = connection.execute(queries.query("lock_run"), lock_keys(recommender, namespace)).fetchone()
     if row and row["locked"]:
         return
@@ -111,7 +125,7 @@ def take_lock(connection: Connection, recommender: Registered, namespace: int = 
 
 
 def give_lock(connection: Connection, recommender: Registered, namespace: int = LOCK_NAMESPACE) -> None:
-    """Gives the session lock back."""
+    """Release the recommender's session lock."""
     connection.execute(queries.query("unlock_run"), lock_keys(recommender, namespace))
 
 
@@ -120,8 +134,10 @@ def lock_keys(recommender: Registered, namespace: int = LOCK_NAMESPACE) -> dict[
 
 
 def abandon(connection: Connection, settings: Settings, recommender: Registered, *, lists: bool = False) -> list[int]:
-    """Ends the rows of runs that say "running" of a process that is gone, and has their requests wait again; with `lists`
-    those that write lists. The caller holds their lock, in a transaction."""
+    """End the rows of dead runs, with `lists` those of list runs, and release their requests; return their numbers.
+
+    The caller holds their lock, in a transaction.
+    """
     keys = {"recommender_id": recommender.id, "lists": lists}
     rows = connection.execute(queries.query("abandon_runs"), keys).fetchall()
     dead = [row["run"] for row in rows]
@@ -131,15 +147,16 @@ def abandon(connection: Connection, settings: Settings, recommender: Registered,
 
 
 class Run:
-    """A context: enters with the lock taken and the row written, leaves with the row finished and the lock given back.
+    """A context manager: takes the lock and writes the run's row, and at the end finishes the row and releases the lock.
 
-    It serves whatever requests ask for its job when it begins, unless `serves` is false. With `requested` it serves these
-    only: raises NothingRequested when there are none. `time_limit` is how many seconds a worker lets it take. Raises
-    RunInProgress when another run of the recommender holds the lock.
+    A run serves the open requests for its job, unless `serves` is false. With `requested` it serves only these, and
+    `time_limit` is the number of seconds that a worker allows. Entering raises RunInProgress while another run of the
+    recommender holds the lock, NothingRequested with `requested` when no request is open, and SchemaOutdated, SchemaMissing
+    or ObjectsOutdated when the database is not at this version.
     """
 
     namespace = LOCK_NAMESPACE
-    """Of the lock that it holds."""
+    """First key of the lock that it holds."""
 
     def __init__(
         self,
@@ -148,7 +165,6 @@ class Run:
         name: str,
         job: str,
         reporter: Reporter | None = None,
-        check: Check = None,
         *,
         requested: bool = False,
         serves: bool = True,
@@ -156,22 +172,41 @@ class Run:
     ) -> None:
         self.url, self.settings, self.name, self.job = url, settings, name, job
         self.requested, self.serves, self.time_limit = requested, serves, time_limit
-        self.given: Reporter = reporter or Silent()
-        self.before = check
+        self.passed_on: Reporter = reporter or Silent()
         self.began = time.monotonic()
         self.number = 0
         self.state = "succeeded"
         self.outcome: str | None = None
         self.requests: list[dict[str, Any]] = []
         self.wal_before: int | None = None
-        self.wal_beside = 0
-        self.generation: int | None = None
+        self.wal_elsewhere = 0
         self.device: str | None = None
         self.stages: list[dict[str, Any]] = []
         self.warnings: list[str] = []
         self.connection: Connection
         self.recommender: Registered
         self.reporter: Recorder
+        self._generation: Generation | None = None
+
+    @property
+    def generation(self) -> Generation:
+        """The generation that this run works on, once a stage has chosen it."""
+        assert self._generation is not None
+        return self._generation
+
+    @generation.setter
+    def generation(self, generation: Generation | None) -> None:
+        self._generation = generation
+
+    @property
+    def scheduled_only(self) -> bool:
+        """Return whether no request but the schedule's asks for this run."""
+        return self.requested and all(request["origin"] == "schedule" for request in self.requests)
+
+    @property
+    def forced(self) -> bool:
+        """Return whether a request asks to publish whatever the gate and the guard say."""
+        return any(request["force"] for request in self.requests)
 
     @property
     def application_name(self) -> str:
@@ -181,8 +216,7 @@ class Run:
         self.connection = connect(self.url)
         try:
             with plain_errors(f"starting a run of {self.name!r}", self.connection):
-                if self.before:
-                    self.before(self.connection)
+                require_current(self.connection)
                 self.recommender = registry.get(self.connection, self.name)
                 if self.recommender.objects_version != OBJECTS_VERSION:
                     found = self.recommender.objects_version
@@ -190,7 +224,7 @@ class Run:
                 take_lock(self.connection, self.recommender, self.namespace)
                 try:
                     self._begin()
-                    # once more: what was altered before the requests were made that this serves
+                    # read again: it may have been altered before the requests that this run serves
                     self.recommender = registry.get(self.connection, self.name)
                 except NothingRequested:
                     give_lock(self.connection, self.recommender, self.namespace)
@@ -220,7 +254,7 @@ class Run:
                 raise NothingRequested(name=self.name, job=self.job)
             self._fence(keys)
         self.connection.execute("SELECT set_config('application_name', %s, false)", [self.application_name])
-        self.reporter = Recorder(self.url, self.number, self.given)
+        self.reporter = Recorder(self.url, self.number, self.passed_on)
         self.wal_before = wal(self.connection)
         if abandoned:
             names = [f"recstore:run:{run}" for run in abandoned]
@@ -231,15 +265,25 @@ class Run:
         self.connection.execute(queries.query("take_fence"), keys | {"run": self.number})
 
     def check(self, stage: str) -> None:
-        """Raises LostLock when a newer run has taken the fence."""
+        """Raise LostLock if a newer run has taken the fence."""
         row = self.connection.execute(queries.query("select_fence"), {"recommender_id": self.recommender.id}).fetchone()
         fence = row["fence"] if row else None
         if fence != self.number:
             raise LostLock(run=self.number, name=self.name, by=fence, stage=stage)
 
+    def stage(self, name: str, step: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+        """Run one step of the job; check the fence before, store and report the time and the result's description after.
+
+        Raises LostLock, and what the step raises.
+        """
+        with self.staged(name) as details:
+            result = step(*arguments, **options)
+            details |= described(result)
+        return result
+
     @contextmanager
-    def stage(self, name: str) -> Iterator[dict[str, Any]]:
-        """One step of the job: fence checked before, time and the details that the caller puts in the dict kept after."""
+    def staged(self, name: str) -> Iterator[dict[str, Any]]:
+        """Do as `stage` for a body that puts its details, and its `summary`, into the dict."""
         details: dict[str, Any] = {}
         with plain_errors(f"in stage {name!r} of {self.name!r}", self.connection):
             self.check(name)
@@ -262,7 +306,7 @@ class Run:
             "stages": Jsonb(self.stages),
             "warnings": Jsonb(self.warnings),
             "device": self.device,
-            "generation": self.generation,
+            "generation": self._generation.number if self._generation else None,
         }
         self.connection.execute(queries.query(query), values | more)
 
@@ -286,24 +330,23 @@ class Run:
             if self.connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
                 raise psycopg.OperationalError("the connection is not usable")
             written = wal(self.connection, since=self.wal_before)
-            self._finish(finish, error, None if written is None else written + self.wal_beside)
-            # closing gives the lock back too, but only once the server has noticed: a run that follows at once would meet it
+            self._finish(finish, error, None if written is None else written + self.wal_elsewhere)
+            # closing would release the lock too, but only when the server notices: a run that follows at once would meet it
             give_lock(self.connection, self.recommender, self.namespace)
             requests.notify(self.connection)
         except psycopg.Error:
-            # the run's own connection is gone: the row is finished on another, if there is a server at all
+            # the run's own connection is lost: finish the row on another one, if the server accepts one
             with suppress(psycopg.Error, RecstoreError):
                 self.connection.close()
                 self.connection = connect(self.url)
                 self._finish(finish, error, None)
         finally:
-            self.connection.close()  # and with it the lock
+            self.connection.close()  # releases the lock
         if too_long:
             raise too_long
 
     def _too_long(self, error: BaseException | None) -> RunTooLong | None:
-        """What an interruption past the time limit is: the limit's doing. (psycopg cancels its query for a KeyboardInterrupt,
-        and for no error of ours.)"""
+        """Return RunTooLong for an interruption after the time limit: psycopg cancels a query for KeyboardInterrupt only."""
         over = self.time_limit is not None and time.monotonic() - self.began >= self.time_limit
         return RunTooLong(seconds=self.time_limit) if over and isinstance(error, KeyboardInterrupt) else None
 
@@ -319,12 +362,12 @@ class Run:
                     interrupted=requests.interrupted(error),
                 )
             else:
-                told = finish["error"] or self.outcome or "Done."
-                requests.finish(self.connection, self.number, finish["state"], told)
+                sentence = finish["error"] or self.outcome or "Done."
+                requests.finish(self.connection, self.number, finish["state"], sentence)
 
 
 class ListsRun(Run):
-    """A run that publishes nothing: it holds up no training and needs no fence, and there is one of a recommender at a time."""
+    """A run that publishes nothing: it needs no fence and delays no training. One per recommender runs at a time."""
 
     namespace = LISTS_NAMESPACE
 
@@ -333,9 +376,62 @@ class ListsRun(Run):
     def check(self, stage: str) -> None: ...
 
 
+def described(result: object) -> dict[str, Any]:
+    """Return what a stage's result says of itself: its details and, as `summary`, its sentence."""
+    details = result.details() if isinstance(result, Described) else {}
+    return details | {"summary": str(result)} if isinstance(result, Described | str) else details
+
+
+class Job(Protocol[T_co]):
+    """A job as callers see it; `arguments` and `options` are its own."""
+
+    def __call__(
+        self,
+        url: str,
+        settings: Settings,
+        name: str,
+        *arguments: Any,
+        reporter: Reporter | None = None,
+        requested: bool = False,
+        time_limit: float | None = None,
+        **options: Any,
+    ) -> T_co: ...
+
+
+def job(kind: type[Run] = Run, **fixed: Any) -> Callable[[Callable[Concatenate[Any, P], T]], Job[T]]:
+    """Make a job of a function that takes a run: a call begins a run of the recommender and works in it.
+
+    The job's name is the function's. `kind` is the class of its runs, `fixed` are options of it.
+    """
+
+    def decorate(function: Callable[Concatenate[Any, P], T]) -> Job[T]:
+        work: Callable[..., T] = function
+
+        @wraps(function)
+        def begin(
+            url: str,
+            settings: Settings,
+            name: str,
+            *arguments: Any,
+            reporter: Reporter | None = None,
+            requested: bool = False,
+            time_limit: float | None = None,
+            **options: Any,
+        ) -> T:
+            limits: dict[str, Any] = {"requested": requested, "time_limit": time_limit}
+            with kind(url, settings, name, function.__name__.rstrip("_"), reporter, **limits, **fixed) as run:
+                return work(run, *arguments, **options)
+
+        return begin
+
+    return decorate
+
+
 def wal(connection: Connection, since: int | None = None) -> int | None:
-    """Bytes of WAL written since: by this session where the server counts that (PostgreSQL 18), else by all; None where
-    it will not tell."""
+    """Return the bytes of WAL written since `since`: by this session from PostgreSQL 18 on, else by the whole server.
+
+    None if this role cannot read the position.
+    """
     own = connection.info.server_version >= 180000
     with suppress(psycopg.DatabaseError):
         if own:

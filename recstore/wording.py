@@ -39,6 +39,19 @@ def what_is_wrong(error: Mapping[str, Any]) -> str:
     return words.format_map(known) if words else error["msg"].removeprefix("Value error, ").rstrip(".")
 
 
+def verdict_words(verdict: Mapping[str, Any]) -> str:
+    """Describe a stored verdict."""
+    words = []
+    if verdict["popularity"]:
+        words.append(f"NDCG@20 {verdict['metrics']['ndcg@20']:.4f}, popularity {verdict['popularity']['of_other']:.4f}")
+    if live := verdict["live"]:
+        words.append(f"{live['other']} {live['of_other']:.4f} against {live['of_new']:.4f}")
+    words.append(f"on {verdict['pairs']:,} held-out pairs of {verdict['users']:,} users")
+    if verdict["unknown"]:
+        words.append(f"not compared: {verdict['unknown']}")
+    return "; ".join(words)
+
+
 def counted(number: int, noun: str) -> str:
     """As in `1 list`, `2,000 lists`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -13,11 +13,12 @@ from conftest import Database, planted_views, superuser
 from numpy.typing import NDArray
 from psycopg.rows import dict_row
 
+from recstore import pipeline
 from recstore.config import Settings
 from recstore.model import vectors
 from recstore.model.interactions import IdMap, Interactions
 from recstore.operations import jobs
-from recstore.publication import barriers, building, generations
+from recstore.publication import building
 from recstore.runs import Reporter, Run
 
 USERS, ITEMS, FACTORS = 240, 120, 16
@@ -89,12 +90,8 @@ class Generations:
         """Everything that a retrain does but reading and training."""
         settings = settings or self.database.settings
         with Run(self.database.url, settings, self.name, "retrain", reporter) as run:
-            with run.stage("prepare"):
-                jobs.clean(run)
-                generation = run.generation = generations.next_of(run.connection, settings, run.recommender)
-                barriers.advance(run.connection, generation, run.recommender.parents())
-            building.build(run, generation, self._content(generation, run.recommender.dimensions))
-            return jobs.finish(run, generation, settings.flip_wait)
+            run.stage("prepare", jobs.prepare, run)
+            return pipeline.publish(run, self._content(run.generation.number, run.recommender.dimensions))
 
     def _content(self, generation: int, dimensions: int) -> building.Content:
         random = np.random.default_rng(generation)

@@ -18,7 +18,7 @@ class LogReporter:
         self.log, self.what = log, f"{job} {name}"
 
     def stage(self, name: str, seconds: float, details: dict[str, Any]) -> None:
-        self.log.info("%s: %s %.2f s  %s", self.what, name, seconds, sentence(name, details))
+        self.log.info("%s: %s %.2f s  %s", self.what, name, seconds, sentence(details))
 
     def progress(self, name: str, done: int, total: int, note: str = "") -> None: ...
 

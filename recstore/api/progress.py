@@ -39,7 +39,7 @@ class StageReporter:
 
     def stage(self, name: str, seconds: float, details: dict[str, Any]) -> None:
         self._close()
-        self.console.print(f"{name:<12} {seconds:7.2f} s   {sentence(name, details)}", markup=False)
+        self.console.print(f"{name:<12} {seconds:7.2f} s   {sentence(details)}", markup=False)
 
     def progress(self, name: str, done: int, total: int, note: str = "") -> None:
         if self.console.is_terminal:
@@ -62,101 +62,7 @@ class StageReporter:
         self.task, self.name = None, ""
 
 
-def sentence(name: str, details: dict[str, Any]) -> str:
-    """What a stage did, from what it stored with the run: this version's, or another's that stored something else."""
-    try:
-        return _sentence(name, details)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
-        return ", ".join(f"{key} {value}" for key, value in details.items())
-
-
-def _sentence(name: str, details: dict[str, Any]) -> str:
-    if "told" in details:
-        return str(details["told"])
-    match name:
-        case "prepare":
-            return f"generation {details['generation']}"
-        case "read":
-            parts = [f"{details['rows']:,} rows: {details['users']:,} users, {details['items']:,} items"]
-            for key, words in (
-                ("nulls", "with NULL or NaN dropped"),
-                ("nonpositive", "zero or negative dropped"),
-                ("duplicates", "duplicates merged"),
-            ):
-                if details[key]:
-                    parts.append(f"{details[key]:,} {words}")
-            return ", ".join(parts)
-        case "filter":
-            left = f"{details['pairs']:,} interactions of {details['users']:,} users with {details['items']:,} items"
-            return "; ".join([*details["dropped"], f"left: {left}"]) if details["dropped"] else left
-        case "weigh":
-            return f"confidence from {details['function']}"
-        case "train":
-            loss = f", loss {details['losses'][-1]:.6g}" if details.get("losses") else ""
-            return (
-                f"{details['trainer']}: {details['factors']} factors, {details['iterations']} iterations"
-                f"{' from the live items' if details.get('warm') else ''} on the {details['device'].upper()}{loss}"
-            )
-        case "hold out" if not details["pairs"]:
-            return "nothing: too few users to compare by, or told not to"
-        case "hold out":
-            return f"{details['pairs']:,} pairs, for the gate"
-        case "gate":
-            return gate_words(details)
-        case "solve users":
-            return f"{details['users']:,} users, exactly"
-        case "vectors":
-            return f"{details['dimensions']} dimensions, {details['type']}"
-        case "load":
-            return f"{details['items']:,} items, {details['users']:,} users"
-        case "index":
-            return f"{len(details['indexes'])} built anew" if "indexes" in details else "ids and popularity"
-        case "calibrate":
-            return "; ".join(f"{kind}: {plan_words(chosen)}" for kind, chosen in details.items())
-        case "check" if "bad" not in details:
-            return f"{details['indexes']} indexes"
-        case "check":
-            return "row counts, lengths, no NaN" + (
-                f", {details['collapsed']} collapsed" if details["collapsed"] else ""
-            )
-        case "resize":
-            return f"room for {details['dimensions']} dimensions, {details['type']}"
-        case "attach":
-            return f"generation {details['generation']} is next"
-        case "flip":
-            return "live" if details["live"] else "not yet live"
-        case "tidy" | "prune":
-            return "; ".join(pruned_words(details))
-        case _:
-            raise KeyError(name)
-
-
-def gate_words(verdict: dict[str, Any]) -> str:
-    """What the held-out pairs said of a generation."""
-    told = [f"NDCG@20 {verdict['metrics']['ndcg@20']:.4f}, popularity {verdict['popularity']['of_other']:.4f}"]
-    live = verdict["live"]
-    told += [f"{live['other']} {live['of_other']:.4f} against {live['of_new']:.4f}"] if live else []
-    told.append(f"on {verdict['pairs']:,} held-out pairs of {verdict['users']:,} users")
-    told += [f"not compared: {verdict['unknown']}"] if verdict["unknown"] else []
-    return "; ".join(told)
-
-
-def plan_words(chosen: dict[str, Any]) -> str:
-    """A calibrated plan in words."""
-    if chosen["ef"] is None:
-        return f"exact scan, {chosen['milliseconds']} ms"
-    return f"HNSW at ef_search {chosen['ef']}, ANN recall@10 {chosen['ann_recall']:.3f}, {chosen['milliseconds']} ms"
-
-
-def pruned_words(done: dict[str, Any]) -> list[str]:
-    """What a prune did and did not, a phrase each."""
-    removed = ", ".join(map(str, done["pruned"]))
-    words = [f"removed {removed}"] if removed else []
-    words += [
-        f"{generation} stays until {'; '.join(who)} has ended" for generation, who in done.get("postponed", {}).items()
-    ]
-    words += [
-        f"{generation} stays {seconds} s more (RECSTORE_RETENTION)"
-        for generation, seconds in done.get("retained", {}).items()
-    ]
-    return words or ["no generation to remove"]
+def sentence(details: dict[str, Any]) -> str:
+    """Return what a stored stage did; `told` is the summary's name in runs of recstore 0.1."""
+    summary = details.get("summary", details.get("told"))
+    return str(summary) if summary is not None else ", ".join(f"{key} {value}" for key, value in details.items())

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from recstore import registry
-from recstore.api.progress import StageReporter, pruned_words
+from recstore.api.progress import StageReporter
 from recstore.cli import completion
 from recstore.cli.context import (
     DryRun,
@@ -23,6 +23,7 @@ from recstore.cli.context import (
 )
 from recstore.embedded.configured import database_url
 from recstore.operations import dry_run, jobs, recommenders
+from recstore.publication.generations import pruned_words
 
 READY = 4
 """Exit code of a training whose generation is complete but could not go live yet."""

@@ -8,7 +8,7 @@ import typer
 
 from recstore import registry, schedule
 from recstore.api.options import laid_over, merge, read_toml
-from recstore.api.progress import StageReporter, gate_words, plan_words
+from recstore.api.progress import StageReporter
 from recstore.background import watching
 from recstore.cli import completion
 from recstore.cli.context import (
@@ -31,9 +31,11 @@ from recstore.config import Settings
 from recstore.definition import Definition
 from recstore.operations import dry_run, jobs, recommenders
 from recstore.postgres.connection import Connection
+from recstore.publication.calibration import plan_words
 from recstore.source import inspection
 from recstore.source.plans import index_statement
 from recstore.sql import objects
+from recstore.wording import verdict_words
 
 File = Annotated[
     Path | None,
@@ -190,7 +192,7 @@ def show_one(name: Name, json: Json = False) -> None:
     if live["collapsed_items"]:
         say(f"  collapsed: {live['collapsed_items']} items have popularity but no vectors")
     if live["metrics"]:
-        say(f"  held out: {gate_words(live['metrics'])}")
+        say(f"  held out: {verdict_words(live['metrics'])}")
     for kind, result in (live["calibration"] or {}).items():
         say(f"  {kind}: {plan_words(result['chosen'])}")
     for row in described["waiting"]:

@@ -9,6 +9,7 @@ from recstore.experiments import scratch as experiments
 from recstore.publication import barriers
 from recstore.publication import indexes as publication_indexes
 from recstore.runs import LISTS_NAMESPACE, LOCK_NAMESPACE
+from recstore.sql.generation import Generation, Side
 
 
 @check("recommender", well="no run was abandoned, and no dead session holds the lock")
@@ -108,16 +109,17 @@ def indexes(subject: Subject, name: str) -> Iterator[Finding]:
     if number is None:
         yield ok("no live generation yet, so no missing index")
         return
-    planned = (
+    planned: tuple[tuple[Side, str, str], ...] = (
         ("items", "preference", "recommend_ef"),
         ("items", "embedding", "similar_ef"),
         ("users", "preference", "users_ef"),
     )
     hnsw = [(side, column) for side, column, ef in planned if live[ef] is not None]
-    wanted = publication_indexes.names(number, seen=live["seen_published"], hnsw=hnsw)
+    generation = Generation(recommender, number)
+    wanted = publication_indexes.names(generation, seen=live["seen_published"], hnsw=hnsw)
     missing = [row["name"] for row in subject.rows("lacking_indexes", quoted=recommender.schema, names=wanted)]
     if missing:
-        lookups = publication_indexes.lookups(recommender, number, seen=live["seen_published"], concurrently=True)
+        lookups = publication_indexes.lookups(generation, seen=live["seen_published"], concurrently=True)
         made = [f"{lookups[one]};" for one in missing if one in lookups]
         yield error(
             f"indexes of the live generation {number} are missing: {', '.join(missing)}",

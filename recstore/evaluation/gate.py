@@ -1,11 +1,11 @@
-"""Whether a new generation may go live: not if it is worse than the live one on what neither was trained on, nor if its source
-lost most of its rows.
+"""Compare a new model with the live one, and its size with the live generation's, before it may go live. Pure.
 
-Between training and the exact users. The pairs of `held_out` were in no solve of items; the users they belong to are folded
-into both generations' items by their other pairs, and whoever ranks the held-out items better on average is better. A
+The step between training and the exact users. No solve of items saw the pairs of `held_out`. The users they belong to are
+folded into both models' items by their other pairs; the model that ranks the held-out items better on average is better. A
 difference counts from a tolerance on, and from two standard errors of the paired difference on.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID
@@ -20,7 +20,7 @@ from recstore.model import trainers
 from recstore.model.held_out import MIN_USERS, PAIRS_BELOW, HeldOut, user_hashes
 from recstore.model.interactions import IdMap, Interactions
 from recstore.model.trained import Stored
-from recstore.model.trainers import FoldIn, Matrix, Trainer
+from recstore.wording import verdict_words
 
 K = 20
 METRIC = f"ndcg@{K}"
@@ -28,7 +28,7 @@ METRIC = f"ndcg@{K}"
 
 @dataclass(frozen=True)
 class Comparison:
-    """Mean NDCG@20 over `users`, of `other` and of the new generation, and the paired difference, new minus other."""
+    """Mean NDCG@20 over `users`, of `other` and of the new model, and the paired difference, new minus other."""
 
     other: str  # "popularity" or "generation 41"
     users: int
@@ -39,7 +39,7 @@ class Comparison:
     standard_error: float
 
     def worse(self, tolerance: float) -> bool:
-        """By more than `tolerance`, a share of the other's, and by more than two standard errors."""
+        """Return whether the new model loses more than `tolerance`, a share of the other's, and two standard errors."""
         return self.difference < -max(tolerance * self.of_other, 2 * self.standard_error)
 
     def __str__(self) -> str:
@@ -52,109 +52,105 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the held-out pairs say; `unknown` tells why nothing was compared with the live generation."""
+    """The metrics of a model on held-out pairs, and its comparisons; `unknown` is why there is none with the live model."""
 
     metrics: dict[str, float]
     users: int
     pairs: int
-    popularity: Comparison
+    popularity: Comparison | None
     live: Comparison | None
     unknown: str | None
+    tolerance: float
+
+    @property
+    def worse(self) -> bool:
+        """Return whether the model is worse than the live one."""
+        return self.live is not None and self.live.worse(self.tolerance)
 
     def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return asdict(self)
+        """Return the verdict as a generation stores it, ready for JSON."""
+        stored = asdict(self)
+        del stored["tolerance"]
+        return stored
+
+    def details(self) -> dict[str, Any]:
+        return self.as_dict() | {"refused": self.worse}
+
+    def __str__(self) -> str:
+        return verdict_words(self.as_dict())
+
+
+def shrunk(now: Mapping[str, int], before: Mapping[str, int], max_fall: float) -> list[str]:
+    """Return, for each count that has fallen by more than `max_fall`, a phrase that names it."""
+    return [
+        f"{count:,} {what} instead of {before[what]:,} ({count / before[what] - 1:+.0%})"
+        for what, count in now.items()
+        if count < (1 - max_fall) * before[what]
+    ]
 
 
 def judge(
     interactions: Interactions,
     held: HeldOut,
     key: UUID,
-    matrix: sparse.csr_matrix,
-    trainer: Trainer,
-    fold_in: FoldIn,
+    new: Stored,
     live: Stored | None,
+    *,
+    tolerance: float = 0.0,
     threads: int = 0,
 ) -> Verdict:
-    """Compares the generation trained on `matrix`, the confidences of `interactions` without the pairs `held`, with
-    popularity and with the live one. Users whose every pair is held out are not counted."""
-    test = _binary(interactions, held.pairs)
-    sample = np.flatnonzero((np.diff(test.indptr) > 0) & (np.diff(matrix.indptr) > 0))
-    seen = _binary(interactions, ~held.pairs)
-    new = _scorer("new", trainer, matrix[sample], fold_in, fold_in.item_factors, threads)
-    measured = _measure(new, seen[sample], test[sample], threads)
-    popularity = _measure(Popularity(seen), seen[sample], test[sample], threads)
+    """Compare a model with popularity and with the live one, on those of the pairs `held` that its training did not see.
 
+    Counts users who have another pair to be folded in by.
+    """
+    known = ~held.pairs
+    unseen = held.pairs & _held_out_of(new, interactions, key)
+    test, seen = _binary(interactions, unseen), _binary(interactions, known)
+    sample = np.flatnonzero((np.diff(test.indptr) > 0) & (np.diff(seen.indptr) > 0))
+    if not len(sample):
+        return Verdict({}, 0, 0, None, None, "no user has a pair that it was not trained on", tolerance)
+    test_rows, seen_rows = test[sample], seen[sample]
+
+    scorer = _scorer("new", new, interactions, known, sample, threads)
+    ours = _measure(scorer, seen_rows, test_rows, threads)
+    popularity = _measure(Popularity(seen), seen_rows, test_rows, threads)
     compared, unknown = None, incomparable(live) if live else "there is no live generation"
     if live is not None and not unknown:
-        fair = held.pairs & _held_out_of(live, interactions, key)
-        both = _binary(interactions, fair)[sample]
+        both = _binary(interactions, unseen & _held_out_of(live, interactions, key))[sample]
         users = int(np.count_nonzero(np.diff(both.indptr)))
         if users < MIN_USERS:
             unknown = f"only {users} users have pairs that generation {live.generation} did not see either"
         else:
             name = f"generation {live.generation}"
-            old = _measure(
-                _live_scorer(name, live, interactions, ~held.pairs, sample, threads), seen[sample], both, threads
-            )
-            compared = _compare(name, both, old, _measure(new, seen[sample], both, threads))
+            theirs = _measure(_scorer(name, live, interactions, known, sample, threads), seen_rows, both, threads)
+            compared = _compare(name, both, theirs, _measure(scorer, seen_rows, both, threads))
     return Verdict(
-        metrics={name: value for name, value in measured.values.items() if value is not None},
-        users=measured.users,
-        pairs=int(test[sample].nnz),
-        popularity=_compare("popularity", test[sample], popularity, measured),
+        metrics={name: value for name, value in ours.values.items() if value is not None},
+        users=ours.users,
+        pairs=int(test_rows.nnz),
+        popularity=_compare("popularity", test_rows, popularity, ours),
         live=compared,
         unknown=None if compared else unknown,
+        tolerance=tolerance,
     )
-
-
-def compare(
-    interactions: Interactions, held: HeldOut, key: UUID, new: Stored, live: Stored, threads: int = 0
-) -> tuple[Comparison | None, str | None]:
-    """Two generations as they are stored, on those of the pairs `held` that neither was trained on; or None, and why nothing
-    can be compared."""
-    unknown = incomparable(live) or incomparable(new)
-    if unknown:
-        return None, unknown
-    fair = held.pairs & _held_out_of(live, interactions, key) & _held_out_of(new, interactions, key)
-    test, seen = _binary(interactions, fair), _binary(interactions, ~held.pairs)
-    sample = np.flatnonzero((np.diff(test.indptr) > 0) & (np.diff(seen.indptr) > 0))
-    if len(sample) < MIN_USERS:
-        return None, f"only {len(sample)} users have pairs that neither generation was trained on"
-    theirs, ours = (
-        _measure(
-            _live_scorer(f"generation {one.generation}", one, interactions, ~held.pairs, sample, threads),
-            seen[sample],
-            test[sample],
-            threads,
-        )
-        for one in (live, new)
-    )
-    return _compare(f"generation {live.generation}", test[sample], theirs, ours), None
 
 
 def incomparable(generation: Stored) -> str | None:
-    """Why a stored generation can be compared with no other, if so."""
+    """Return why a generation cannot be compared with another, or None."""
     if generation.held_out is None:
         return f"generation {generation.generation} was trained on every pair"
     if not generation.held_out["users_below"]:
-        return f"generation {generation.generation} is from a file that does not tell which pairs it was trained on"
+        return f"generation {generation.generation} is from a file that does not say which pairs it was trained on"
     if generation.trainer not in trainers.trainer_names():
         return f"the trainer of generation {generation.generation}, {generation.trainer!r}, is no longer installed"
     return None
 
 
 def _binary(interactions: Interactions, pairs: NDArray[np.bool_]) -> sparse.csr_matrix:
-    """1 for each of these pairs, users x items."""
+    """Return 1 for each of these pairs, (users, items)."""
     user, item = interactions.user_index[pairs], interactions.item_index[pairs]
     shape = len(interactions.users), len(interactions.items)
     return sparse.csr_matrix((np.ones(len(user), dtype=np.float32), (user, item)), shape=shape)
-
-
-def _scorer(
-    name: str, trainer: Trainer, rows: sparse.csr_matrix, fold_in: FoldIn, items: Matrix, threads: int
-) -> FactorScorer:
-    return FactorScorer(name, trainer.solve_users(rows, fold_in, threads), items)
 
 
 def _measure(scorer: Scorer, seen: sparse.csr_matrix, test: sparse.csr_matrix, threads: int) -> Metrics:
@@ -174,36 +170,43 @@ def _compare(other: str, test: sparse.csr_matrix, theirs: Metrics, ours: Metrics
     )
 
 
-def _held_out_of(live: Stored, interactions: Interactions, key: UUID) -> NDArray[np.bool_]:
-    """The pairs that the live generation's training would have held out, had they been there: it saw none of them."""
-    assert live.held_out is not None
-    position = live.items.lookup(interactions.items.ids)
-    users = np.where(position >= 0, live.item_users[position], live.held_out["min_users"])
-    sampled = user_hashes(interactions.users, key) < np.uint64(live.held_out["users_below"])
-    if live.held_out["pairs_below"] < PAIRS_BELOW:  # of a version of recstore that held out fewer
+def _held_out_of(model: Stored, interactions: Interactions, key: UUID) -> NDArray[np.bool_]:
+    """Return the pairs that the model's training holds out or would have held out: it saw none of them."""
+    assert model.held_out is not None
+    position = model.items.lookup(interactions.items.ids)
+    users = np.where(position >= 0, model.item_users[position], model.held_out["min_users"])
+    sampled = user_hashes(interactions.users, key) < np.uint64(model.held_out["users_below"])
+    if model.held_out["pairs_below"] < PAIRS_BELOW:  # a version of recstore that held out fewer pairs
         return np.zeros(len(interactions), dtype=np.bool_)
-    enough = users >= live.held_out["min_users"]
+    enough = users >= model.held_out["min_users"]
     fair: NDArray[np.bool_] = sampled[interactions.user_index] & enough[interactions.item_index]
     return fair
 
 
-def _live_scorer(
-    name: str, live: Stored, interactions: Interactions, seen: NDArray[np.bool_], sample: NDArray[np.intp], threads: int
+def _scorer(
+    name: str,
+    model: Stored,
+    interactions: Interactions,
+    known: NDArray[np.bool_],
+    sample: NDArray[np.intp],
+    threads: int,
 ) -> FactorScorer:
-    """The sampled users folded into the live generation's items; an item that it does not know scores 0 with everybody."""
-    position = live.items.lookup(interactions.items.ids)
+    """Fold the sampled users into a model's items by their `known` pairs; an item it does not know scores 0."""
+    position = model.items.lookup(interactions.items.ids)
     of_sample = np.full(len(interactions.users), -1, dtype=np.int32)
     of_sample[sample] = np.arange(len(sample), dtype=np.int32)
-    kept = seen & (of_sample[interactions.user_index] >= 0) & (position[interactions.item_index] >= 0)
+    kept = known & (of_sample[interactions.user_index] >= 0) & (position[interactions.item_index] >= 0)
     rows = Interactions(
         IdMap(interactions.users.take(sample)),
-        live.items,
+        model.items,
         of_sample[interactions.user_index[kept]],
         position[interactions.item_index[kept]],
         interactions.values[kept],
     )
-    known = position >= 0
-    items = np.zeros((len(position), live.fold_in.item_factors.shape[1]), dtype=np.float32)
-    items[known] = live.fold_in.item_factors[position[known]]
-    trainer = trainers.trainer(live.trainer)
-    return _scorer(name, trainer, live.confidence.matrix(rows, live.alpha), live.fold_in, items, threads)
+    trained = position >= 0
+    items = np.zeros((len(position), model.fold_in.item_factors.shape[1]), dtype=np.float32)
+    items[trained] = model.fold_in.item_factors[position[trained]]
+    users = trainers.trainer(model.trainer).solve_users(
+        model.confidence.matrix(rows, model.alpha), model.fold_in, threads
+    )
+    return FactorScorer(name, users, items)

@@ -24,6 +24,7 @@ from recstore.lists.shapes import Shape
 from recstore.lists.tables import ListTable
 from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.runs import ListsRun, Reporter
+from recstore.sql.generation import Generation
 from recstore.sql.objects import Registered
 from recstore.sql.schema_revision import require_current
 from recstore.wording import counted, duration
@@ -89,7 +90,7 @@ def recommend_all(
     """Writes what `recommend(user, k)` returns, by exact scan, for every user of the live generation, or for those that the
     SELECT `users` names in its first column, whom it need not know. `into` is schema.table, or a file with the ending .csv,
     .csv.gz or .parquet. Raises RecstoreError, and then what was there stays."""
-    with ListsRun(url, settings, name, "lists", reporter, require_current, serves=False) as run:
+    with ListsRun(url, settings, name, "lists", reporter, serves=False) as run:
         return _make(run, _recommending(run.connection, run.recommender, into, k, users))
 
 
@@ -104,7 +105,7 @@ def similar_all(
     reporter: Reporter | None = None,
 ) -> Made:
     """Writes what `similar_items(item, k, min_users)` returns for every item; otherwise as `recommend_all`."""
-    with ListsRun(url, settings, name, "lists", reporter, require_current, serves=False) as run:
+    with ListsRun(url, settings, name, "lists", reporter, serves=False) as run:
         return _make(run, _likening(run.connection, run.recommender, into, k, min_users))
 
 
@@ -119,9 +120,7 @@ def write_defined(
 ) -> list[Made]:
     """Writes the tables that the recommender's definition names. With `requested` on behalf of those who ask for it (see
     `Run`). Raises InvalidInput where it names none."""
-    with ListsRun(
-        url, settings, name, "lists", reporter, require_current, requested=requested, time_limit=time_limit
-    ) as run:
+    with ListsRun(url, settings, name, "lists", reporter, requested=requested, time_limit=time_limit) as run:
         defined = run.recommender.definition.lists
         if not (defined.recommend_into or defined.similar_into):
             raise InvalidInput(
@@ -194,19 +193,20 @@ def _make(run: ListsRun, wanted: _Wanted) -> Made:
         role = run.connection.info.user
         run.recommender = registry.get(run.connection, run.name)  # altered or resized, maybe, since the lists before
         snapshot = reads.enter_context(reading.snapshot(run.url, run.recommender, run.application_name, role))
-        with run.stage("read") as details:
+        with run.staged("read") as details:
             items = _items(snapshot, wanted)
-            generation = run.generation = snapshot.live.generation
+            generation = snapshot.live.generation
+            run.generation = Generation(run.recommender, generation)
             details |= {"generation": generation, "items": len(items.ids)}
-            details["told"] = f"generation {generation}, {len(items.ids):,} items"
+            details["summary"] = f"generation {generation}, {len(items.ids):,} items"
         write = _file if isinstance(wanted.target, Path) else _table
         with write(run, wanted, generation, items) as add:
-            with run.stage(wanted.shape.command) as details:
+            with run.staged(wanted.shape.command) as details:
                 owners, rows = _score(run, snapshot, wanted, items, add)
                 details |= {
                     "lists": owners,
                     "rows": rows,
-                    "told": f"{counted(rows, 'row')} in {counted(owners, 'list')}",
+                    "summary": f"{counted(rows, 'row')} in {counted(owners, 'list')}",
                 }
             reads.close()  # what was read may be pruned from here on; vacuum waits for the new table's own transaction
     run.outcome = f"{counted(owners, 'list')} of generation {generation} in {wanted.into}."
@@ -281,13 +281,13 @@ def _table(run: ListsRun, wanted: _Wanted, generation: int, items: Items) -> Ite
                 write(shape.copied(items, block, lists, generation), len(lists), None)
 
             yield add
-        with run.stage("index") as details:
+        with run.staged("index") as details:
             writer.index(wanted.comment(run.recommender, generation), run.settings.index_memory)
-            details["told"] = f"primary key ({', '.join(shape.key)}), statistics"
-        with run.stage("swap") as details:
+            details["summary"] = f"primary key ({', '.join(shape.key)}), statistics"
+        with run.staged("swap") as details:
             writer.swap(run.settings, run.recommender)
-            details["told"] = f"{wanted.target} is that of generation {generation}"
-    run.wal_beside += writer.wal_bytes
+            details["summary"] = f"{wanted.target} is that of generation {generation}"
+    run.wal_elsewhere += writer.wal_bytes
 
 
 @contextmanager

@@ -22,9 +22,9 @@ from recstore.model.interactions import IdMap, plain
 from recstore.postgres.arrow import Reading, reading
 from recstore.postgres.connection import Connection, one_line
 from recstore.postgres.names import quoted
-from recstore.publication import generations
 from recstore.source.plans import planned
 from recstore.source.selects import stripped, syntax_error
+from recstore.sql.generation import Generation
 from recstore.sql.objects import Registered
 
 Matrix = NDArray[np.float32]
@@ -87,13 +87,13 @@ class Live:
 
 def users_select(recommender: Registered, generation: int, *, seen_published: bool, query: str | None = None) -> str:
     """The SELECT of users with vectors and what they have seen: all of the generation, or those that `query` names."""
-    seen = generations.table(recommender, "seen", generation) if seen_published else None
+    seen = Generation(recommender, generation).seen if seen_published else None
     counts = "true" if seen else "i.item_id IS NOT NULL AND i.value > 0"
     return (USERS if query is None else ASKED).format(
         extension=quoted(recommender.vector_schema),
         vector_type=recommender.vector_type,
         user_type=recommender.user_type.value,
-        users=generations.table(recommender, "users", generation),
+        users=Generation(recommender, generation).users,
         interactions=seen or recommender.relation("interactions"),
         counts=counts,
         query=query,
@@ -156,7 +156,7 @@ class Snapshot:
                 vector_type=recommender.vector_type,
                 column=column,
                 eligible=eligible,
-                items=generations.table(recommender, "items", self.live.generation),
+                items=Generation(recommender, self.live.generation).items,
             )
         )
         table = joined(found)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recstore.definition import Confidence, ConfidenceFunction
+from recstore.definition import Confidence, ConfidenceFunction, Definition
 from recstore.model.interactions import Index, Interactions, Values
 
 SMALLEST, LARGEST = 1e-30, 1e30
@@ -131,3 +131,30 @@ def restore(constants: dict[str, Any], item_users: NDArray[np.int64], users: int
 
 def _idf(item_users: NDArray[np.int64], users: int) -> NDArray[np.float64]:
     return np.log1p((users - item_users + 0.5) / (item_users + 0.5))
+
+
+@dataclass(frozen=True, eq=False)
+class Weighted:
+    """The confidences of the pairs to train on, and what weighs other pairs the same way."""
+
+    model: ConfidenceModel
+    alpha: float
+    matrix: sparse.csr_matrix  # (users, items)
+
+    def of(self, interactions: Interactions) -> sparse.csr_matrix:
+        """Return the confidences of other pairs of the same items, (users, items)."""
+        return self.model.matrix(interactions, self.alpha)
+
+    def details(self) -> dict[str, Any]:
+        scale_factor = round(self.model.scale_factor, 6)
+        return {"function": self.model.function, "alpha": self.alpha, "scale_factor": scale_factor}
+
+    def __str__(self) -> str:
+        return f"confidence from {self.model.function}"
+
+
+def weigh(interactions: Interactions, definition: Definition) -> Weighted:
+    """Return the confidences of the pairs to train on."""
+    model = fit(interactions, definition.confidence)
+    alpha = alpha_for(interactions, definition.hyperparameters.alpha)
+    return Weighted(model, alpha, model.matrix(interactions, alpha))

@@ -5,7 +5,7 @@ The step between interactions and confidence. Pure: no database, no settings but
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,24 @@ class FilterDrop:
         )
 
 
-def apply(interactions: Interactions, filters: Filters) -> tuple[Interactions, list[FilterDrop]]:
+class Filtered(NamedTuple):
+    """The interactions that are left, and what each filter did."""
+
+    interactions: Interactions
+    drops: list[FilterDrop]
+
+    def details(self) -> dict[str, Any]:
+        left = self.interactions
+        counts = {"users": len(left.users), "items": len(left.items), "pairs": len(left)}
+        return counts | {"dropped": [str(drop) for drop in self.drops]}
+
+    def __str__(self) -> str:
+        left = self.interactions
+        words = f"{len(left):,} interactions of {len(left.users):,} users with {len(left.items):,} items"
+        return "; ".join([*map(str, self.drops), f"left: {words}"]) if self.drops else words
+
+
+def apply(interactions: Interactions, filters: Filters) -> Filtered:
     """The interactions that pass every filter, their id maps shrunk, and one FilterDrop per filter that is set.
 
     `max_value` comes first, so totals count capped values; then the filters of items, then those of users, each seeing
@@ -66,7 +83,7 @@ def apply(interactions: Interactions, filters: Filters) -> tuple[Interactions, l
             interactions = left
         if len(interactions) == before or not filters.until_stable:
             break
-    return interactions, list(drops.values())
+    return Filtered(interactions, list(drops.values()))
 
 
 @dataclass(frozen=True)

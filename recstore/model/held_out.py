@@ -46,6 +46,14 @@ class HeldOut:
     def __bool__(self) -> bool:
         return bool(self.pairs.any())
 
+    def details(self) -> dict[str, Any]:
+        return {"pairs": int(self.pairs.sum())}
+
+    def __str__(self) -> str:
+        if not self:
+            return "nothing: too few users to compare by, or switched off"
+        return f"{int(self.pairs.sum()):,} pairs, for the gate"
+
     def stored(self, interactions: Interactions) -> dict[str, Any] | None:
         """Ready for JSON, with what turns the published numbers of users of an item into those of the training; None where
         nothing is held out."""

@@ -3,15 +3,18 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from recstore.definition import Definition
-from recstore.model.confidence import ConfidenceModel
-from recstore.model.interactions import IdMap
+from recstore.model.confidence import ConfidenceModel, Weighted
+from recstore.model.held_out import HeldOut
+from recstore.model.interactions import IdMap, Interactions
 from recstore.model.trainers import FoldIn
 
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """Item i of `fold_in` is the item of `items` at that position. A collapsed item's factors are zeros."""
+    """A model; item i of `fold_in` is the item at position i of `items`. The factors of a collapsed item are zeros."""
 
     generation: int
     items: IdMap
@@ -21,4 +24,29 @@ class Stored:
     alpha: float
     trainer: str
     definition: Definition
-    held_out: dict[str, Any] | None  # see `recstore.model.held_out.HeldOut.stored`
+    held_out: dict[str, Any] | None  # see `held_out.HeldOut.stored`
+
+    def __str__(self) -> str:
+        return f"generation {self.generation}"
+
+
+def of(
+    generation: int,
+    definition: Definition,
+    interactions: Interactions,
+    held: HeldOut,
+    weighted: Weighted,
+    fold_in: FoldIn,
+) -> Stored:
+    """Return a training's model as it will be read back after its publication."""
+    return Stored(
+        generation=generation,
+        items=interactions.items,
+        item_users=np.bincount(interactions.item_index, minlength=len(interactions.items)),
+        fold_in=fold_in,
+        confidence=weighted.model,
+        alpha=weighted.alpha,
+        trainer=definition.hyperparameters.trainer,
+        definition=definition,
+        held_out=held.stored(interactions),
+    )

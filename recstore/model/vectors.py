@@ -7,6 +7,7 @@ x_u . y_i = user preference . item preference * user length * M. Lengths are kep
 """
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,34 @@ class UserVectors:
         what they score with each user, every user counting the same. Zeros without users."""
         mean = self.preference.sum(axis=0, dtype=np.float64) / max(1, np.count_nonzero(self.published))
         return np.asarray(mean, dtype=np.float32)
+
+
+class Storage(NamedTuple):
+    """The type and the number of dimensions of a recommender's vectors."""
+
+    vector_type: str
+    dimensions: int
+
+
+@dataclass(frozen=True, eq=False)
+class PublishedVectors:
+    """The vectors of both sides."""
+
+    items: ItemVectors
+    users: UserVectors
+    storage: Storage
+
+    def details(self) -> dict[str, Any]:
+        return {"dimensions": self.storage.dimensions, "type": self.storage.vector_type}
+
+    def __str__(self) -> str:
+        return f"{self.storage.dimensions} dimensions, {self.storage.vector_type}"
+
+
+def publish(item_factors: Matrix, user_factors: Matrix, storage: Storage) -> PublishedVectors:
+    """Return the vectors of factors (items, factors) and (users, factors). Raises as `item_vectors` does."""
+    dimensions = storage.dimensions
+    return PublishedVectors(item_vectors(item_factors, dimensions), user_vectors(user_factors, dimensions), storage)
 
 
 def item_vectors(item_factors: Matrix, dimensions: int) -> ItemVectors:

@@ -121,7 +121,7 @@ def alter(
 def _resize(
     stand_in: Connection, statements: Statements, settings: Settings, recommender: Registered, factors: int
 ) -> Registered:
-    _clean(stand_in, recommender)
+    generations.abandon_unfinished(stand_in, recommender)
     _prune(stand_in, statements, settings, recommender, recommender.definition.publication.keep)
     vector_type, dimensions = registry.storage_for(recommender.definition, factors, fixed=False)
     generations.resize(stand_in, settings, recommender, vector_type, dimensions)
@@ -158,10 +158,10 @@ def publish(connection: Connection, settings: Settings, recommender: Registered,
     settings = _once(settings)
     with rehearsing(connection) as (stand_in, statements), plain_errors(f"publishing {recommender.name!r}"):
         generation = flipping.ready_generation(stand_in, recommender)
-        waits = [f"-- generation {generation} waits for {who}" for who in flipping.look_again(stand_in, recommender)]
+        waits = [f"-- {generation} waits for {who}" for who in flipping.look_again(stand_in, recommender)]
         if waits and not now:
             return waits
-        flipping.flip(stand_in, recommender, generation, "publish", None)
+        flipping.flip(stand_in, generation, "publish", None)
         generations.next_of(stand_in, settings, recommender)
         _prune(stand_in, statements, settings, recommender, recommender.definition.publication.keep)
         return _running(connection, recommender) + waits + statements
@@ -173,15 +173,9 @@ def prune(connection: Connection, settings: Settings, recommender: Registered, k
     running = _running(connection, recommender)
     with rehearsing(connection) as (stand_in, statements), plain_errors(f"pruning {recommender.name!r}"):
         if not running:
-            _clean(stand_in, recommender)
+            generations.abandon_unfinished(stand_in, recommender)
         _prune(stand_in, statements, _once(settings), recommender, keep)
         return running + statements
-
-
-def _clean(stand_in: Connection, recommender: Registered) -> None:
-    for row in generations.all_of(stand_in, recommender):
-        if row["state"] == "building":
-            generations.mark_pruning(stand_in, recommender, row["generation"], f"run {row['run']} did not finish it")
 
 
 def _prune(

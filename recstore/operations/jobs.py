@@ -1,5 +1,7 @@
-"""What is done to a recommender and its generations without computing one: create, publish, reindex, roll back, prune, make
-room, drop. The CLI and a worker's tasks call these functions, and `pipeline.retrain`, and nothing below them."""
+"""Jobs that compute no model: publish, reindex, roll back, prune, resize; and creating and dropping a recommender.
+
+The command line, Python and the worker's tasks call these functions and `pipeline.retrain`.
+"""
 
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,17 +13,21 @@ from recstore.definition import Definition
 from recstore.errors import LostLock, NotTrained, RecstoreError
 from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.publication import barriers, flipping, generations, reindexing
-from recstore.publication.barriers import Blocker
-from recstore.runs import LISTS_NAMESPACE, LOCK_NAMESPACE, Reporter, Run, give_lock, take_lock
+from recstore.publication.flipping import Flip
+from recstore.publication.generations import Prepared, Pruned
+from recstore.runs import LISTS_NAMESPACE, LOCK_NAMESPACE, Run, give_lock, job, take_lock
 from recstore.source import candidates
+from recstore.sql.generation import Generation
 from recstore.sql.objects import Registered
 from recstore.sql.schema_revision import require_current
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: the generation it made, live or `ready` with those it waits for; or, `skipped`, the newest one there
-    was, because the source has nothing new."""
+    """The end of a run: the generation it made, live or ready, with the sessions it waits for.
+
+    For a skipped run, the newest generation there is.
+    """
 
     run: int
     generation: int
@@ -31,165 +37,163 @@ class Outcome:
     skipped: bool = False
 
 
+@dataclass(frozen=True)
+class Tidied:
+    """The attached next generation, and what the prune did."""
+
+    next: Generation
+    pruned: Pruned
+
+    def details(self) -> dict[str, Any]:
+        return {"next": self.next.number} | self.pruned.details()
+
+    def __str__(self) -> str:
+        return str(self.pruned)
+
+
+@dataclass(frozen=True)
+class Room:
+    """The storage of the generations to come."""
+
+    vector_type: str
+    dimensions: int
+
+    def details(self) -> dict[str, Any]:
+        return {"type": self.vector_type, "dimensions": self.dimensions}
+
+    def __str__(self) -> str:
+        return f"room for {self.dimensions} dimensions, {self.vector_type}"
+
+
 def create(connection: Connection, settings: Settings, name: str, definition: Definition) -> Registered:
-    """Registers recommender `name` and attaches its first, empty generation. Nothing is read or trained yet.
-    Raises InvalidName, SourceInvalid, PermissionDenied, .."""
+    """Register a recommender and attach its first, empty generation; nothing is read or trained.
+
+    Raises InvalidName, SourceInvalid, PermissionDenied and others.
+    """
     recommender = registry.create(connection, name, definition)
     with plain_errors(f"creating {name!r}", connection):
         generations.attach(connection, settings, recommender)
     return recommender
 
 
-def prepare(run: Run) -> int:
-    """What dead runs left is out of the way, the source's view is there; returns the generation to be filled."""
-    with run.stage("prepare") as details:
-        clean(run)
-        _see_to_views(run)
-        generation = run.generation = generations.next_of(run.connection, run.settings, run.recommender)
-        barrier = advance(run, generation)
-        details |= {"generation": generation} | ({"flip_waits_for": barrier} if barrier else {})
-    return generation
+def prepare(run: Run) -> Prepared:
+    """Choose the generation to fill, after cleaning up what dead runs left and checking the views that later stages read.
+
+    Raises SourceInvalid, CandidatesInvalid, PermissionDenied.
+    """
+    generations.abandon_unfinished(run.connection, run.recommender)
+    check_views(run)
+    run.generation = generations.next_of(run.connection, run.settings, run.recommender)
+    return Prepared(run.generation, barriers.advance(run.connection, run.generation))
 
 
-def _see_to_views(run: Run) -> None:
-    """The views that are asked later, in the last stages, are there and may be read. Raises SourceInvalid, CandidatesInvalid,
-    PermissionDenied."""
+def check_views(run: Run) -> None:
+    """Restore dropped views and check that the candidates are readable. Raises as `prepare` does."""
     for view in registry.restore_views(run.connection, run.settings, run.recommender):
-        run.warn(f"The view {run.name}.{view} was gone, perhaps dropped along with what it read; it is made anew.")
+        run.warn(
+            f"The view {run.name}.{view} was missing, perhaps dropped with a relation it reads; it is created again."
+        )
     if run.recommender.definition.candidates.given:
         candidates.check_readable(run.connection, run.recommender)
 
 
-def publish(
-    url: str, settings: Settings, name: str, *, now: bool = False, wait: float = 0.0, reporter: Reporter | None = None
-) -> Outcome:
-    """Makes the generation that is `ready` live, if nobody holds it up any more; with `now`, at the operator's word,
-    even so: the sessions named in `warnings` may then get empty answers from the views until their transactions end.
-    Raises NothingReady."""
-    with Run(url, settings, name, "publish", reporter, require_current) as run:
-        with run.stage("prepare") as details:
-            generation = run.generation = flipping.ready_generation(run.connection, run.recommender)
-            details["generation"] = generation
-        if not now:
-            return finish(run, generation, wait)
-        with run.stage("flip") as details:
-            disturbed = flipping.flip_now(run, generation)
-            details["live"] = True
-        if disturbed:
-            run.warn("Published at once; these sessions may get empty answers from the views: " + _named(disturbed))
-        return finish(run, generation, wait, live=True)
+def advance_barrier(run: Run) -> barriers.Barrier:
+    """Advance the generation's barrier, so that its waiting overlaps the load."""
+    return barriers.Barrier(barriers.advance(run.connection, run.generation))
 
 
-def finish(run: Run, generation: int, wait: float, *, live: bool = False) -> Outcome:
-    """Flip if possible, then what a publication leaves behind it: the next generation attached, old ones pruned."""
-    blockers: list[Blocker] = []
-    if not live:
-        with run.stage("flip") as details:
-            blockers = flipping.go_live(
-                run,
-                generation,
-                wait,
-                lambda found: run.reporter.progress("flip", 0, 1, f"waits for {_named(found)}"),
-            )
-            details["live"] = not blockers
-    if blockers:
-        run.state = "ready"
-        run.outcome = f"Generation {generation} is ready but not live yet: it waits for {_named(blockers)}."
-        run.warn(run.outcome)
-    else:
-        run.outcome = f"Generation {generation} is live."
+def finish(run: Run, flip: Flip) -> Outcome:
+    """Record the flip's outcome, attach the next generation and prune old ones."""
+    number = run.generation.number
+    if flip.live:
+        run.outcome = f"Generation {number} is live."
         requests.settle_ready(run.connection)
+    else:
+        run.state = "ready"
+        run.outcome = f"Generation {number} is ready but not live yet: it waits for {barriers.named(flip.blockers)}."
+        run.warn(run.outcome)
     try:
-        with run.stage("tidy") as details:
-            details["next"] = generations.next_of(run.connection, run.settings, run.recommender)
-            details |= _pruned(run, run.recommender.definition.publication.keep)
+        run.stage("tidy", _tidy, run)
     except LostLock:
         raise
-    except RecstoreError as error:  # the generation is live; what is left undone here is done by the next run
-        run.warn(f"Tidying up was left for the next run: {error.message}")
-    return Outcome(run.number, generation, not blockers, tuple(map(str, blockers)), tuple(run.warnings))
+    except RecstoreError as error:  # the next run tidies up
+        run.warn(f"Tidying up is left to the next run: {error.message}")
+    blockers = () if flip.live else tuple(map(str, flip.blockers))
+    return Outcome(run.number, number, flip.live, blockers, tuple(run.warnings))
 
 
-def _named(blockers: list[Blocker]) -> str:
-    return "; ".join(map(str, blockers))
+def _tidy(run: Run) -> Tidied:
+    following = generations.next_of(run.connection, run.settings, run.recommender)
+    return Tidied(following, _prune(run, run.recommender.definition.publication.keep))
 
 
-def clean(run: Run) -> None:
-    """Takes what dead runs left half-built out of the way; this run holds the lock, so nobody is at work on it."""
-    for row in generations.all_of(run.connection, run.recommender):
-        if row["state"] == "building":
-            generations.mark_pruning(
-                run.connection, run.recommender, row["generation"], f"run {row['run']} did not finish it"
-            )
+def _prune(run: Run, keep: int, wait: float | None = None) -> Pruned:
+    return generations.prune(run.connection, run.settings, run.recommender, keep, wait)
 
 
-def advance(run: Run, generation: int) -> list[str]:
-    """Gets the flip's waiting over with while the training runs."""
-    return [str(blocker) for blocker in barriers.advance(run.connection, generation, run.recommender.parents())]
+@job()
+def publish(run: Run, *, now: bool = False, wait: float = 0.0) -> Outcome:
+    """Make the ready generation live if no session prevents it; with `now`, at the operator's word, in any case.
+
+    The sessions that `now` disturbs are named in a warning. Raises NothingReady.
+    """
+    run.stage("prepare", _take_ready, run)
+    flip = run.stage("flip", flipping.flip_now, run) if now else run.stage("flip", flipping.go_live, run, wait)
+    if flip.disturbed:
+        run.warn(
+            "Published at once. These sessions may get empty answers from the views until their transactions end: "
+            + barriers.named(flip.blockers)
+        )
+    return finish(run, flip)
 
 
-def _pruned(run: Run, keep: int, wait: float | None = None) -> dict[str, Any]:
-    done = generations.prune(run.connection, run.settings, run.recommender, keep, wait)
-    told: dict[str, Any] = {"pruned": done.removed}
-    if done.postponed:
-        told["postponed"] = {generation: [str(b) for b in blockers] for generation, blockers in done.postponed.items()}
-    if done.retained:
-        told["retained"] = {generation: round(seconds) for generation, seconds in done.retained.items()}
-    return told
+def _take_ready(run: Run) -> Prepared:
+    run.generation = flipping.ready_generation(run.connection, run.recommender)
+    return Prepared(run.generation)
 
 
-def prune(
-    url: str,
-    settings: Settings,
-    name: str,
-    *,
-    keep: int | None = None,
-    reporter: Reporter | None = None,
-    requested: bool = False,
-    time_limit: float | None = None,
-) -> dict[str, Any]:
-    """Removes old generations but the live one and the `keep` - 1 newest others (default: as the recommender says), and
-    what dead runs left; returns {"pruned": [..], "postponed": {generation: who may still read it}, "retained": {generation:
-    seconds until it may go}}."""
-    with Run(
-        url, settings, name, "prune", reporter, require_current, requested=requested, time_limit=time_limit
-    ) as run:
-        with run.stage("prune") as details:
-            clean(run)
-            details |= _pruned(run, keep or run.recommender.definition.publication.keep)
-        run.outcome = f"Pruned generations: {', '.join(map(str, details['pruned'])) or 'none'}."
-        return details
+@job()
+def prune(run: Run, *, keep: int | None = None) -> dict[str, Any]:
+    """Remove old generations, except the live one and the `keep` - 1 newest others, and what dead runs left.
+
+    Returns {"pruned": [..], "postponed": {generation: sessions that may read it}, "retained": {generation: seconds left}}.
+    """
+    done = run.stage("prune", _clean_and_prune, run, keep or run.recommender.definition.publication.keep).details()
+    run.outcome = f"Pruned generations: {', '.join(map(str, done['pruned'])) or 'none'}."
+    return done
 
 
-def reindex(
-    url: str,
-    settings: Settings,
-    name: str,
-    *,
-    reporter: Reporter | None = None,
-    requested: bool = False,
-    time_limit: float | None = None,
-) -> Outcome:
-    """Rebuilds the indexes of the live generation and calibrates it again, without retraining; readers go on. `requested` as
-    in `retrain`. Raises NotTrained, ReindexBlocked."""
-    with Run(
-        url, settings, name, "reindex", reporter, require_current, requested=requested, time_limit=time_limit
-    ) as run:
-        live = generations.live(run.connection, run.recommender)
-        if live is None:
-            raise NotTrained(name=name)
-        run.generation = live
-        with plain_errors(f"looking at the views of {name!r}", run.connection):
-            _see_to_views(run)
-        plans = reindexing.reindex(run, live)
-        told = "; ".join(f"{kind}: {'exact scan' if plan['ef'] is None else 'HNSW'}" for kind, plan in plans.items())
-        run.outcome = f"Generation {live} is reindexed and calibrated ({told})."
-        return Outcome(run.number, live, True, (), tuple(run.warnings))
+def _clean_and_prune(run: Run, keep: int, wait: float | None = None) -> Pruned:
+    generations.abandon_unfinished(run.connection, run.recommender)
+    return _prune(run, keep, wait)
+
+
+@job()
+def reindex(run: Run) -> Outcome:
+    """Rebuild the indexes of the live generation and calibrate it again, while readers continue.
+
+    Raises NotTrained, ReindexBlocked.
+    """
+    live = generations.live(run.connection, run.recommender)
+    if live is None:
+        raise NotTrained(name=run.name)
+    run.generation = live
+    with plain_errors(f"looking at the views of {run.name!r}", run.connection):
+        check_views(run)
+    run.stage("prepare", reindexing.prepare, run)
+    rebuilt = run.stage("index", reindexing.rebuild, run)
+    plans = run.stage("calibrate", reindexing.calibrate, run, rebuilt)
+    run.stage("check", reindexing.check, run)
+    chosen = "; ".join(f"{kind}: {'HNSW' if plan.ef else 'exact scan'}" for kind, plan in plans.chosen.items())
+    run.outcome = f"Generation {live.number} is reindexed and calibrated ({chosen})."
+    return Outcome(run.number, live.number, True, (), tuple(run.warnings))
 
 
 def roll_back(url: str, name: str, *, to: int | None = None) -> tuple[int, int]:
-    """Makes an earlier generation live again, at once; returns (was live, is live). Works while a training runs.
-    Raises NothingToRollBack, GenerationNotFound, NotTrained."""
+    """Make an earlier generation live again, at once; return (was live, is live). Works during a training.
+
+    Raises NothingToRollBack, GenerationNotFound, NotTrained.
+    """
     with connect(url) as connection, plain_errors(f"rolling back {name!r}", connection):
         require_current(connection)
         recommender = registry.get(connection, name)
@@ -197,33 +201,40 @@ def roll_back(url: str, name: str, *, to: int | None = None) -> tuple[int, int]:
 
 
 def drop(connection: Connection, settings: Settings, recommender: Registered, *, cascade: bool = False) -> list[str]:
-    """Removes a recommender, unless a run of it is in progress; returns what was dropped along with it.
-    Raises RunInProgress, DependentObjects, LockTimeout."""
+    """Drop a recommender unless a run of it is in progress; return the objects that were dropped with it.
+
+    Raises RunInProgress, DependentObjects, LockTimeout.
+    """
     with ExitStack() as locks:
         for namespace in (LOCK_NAMESPACE, LISTS_NAMESPACE):
             take_lock(connection, recommender, namespace)
-            locks.callback(_give_back, connection, recommender, namespace)
+            locks.callback(_release, connection, recommender, namespace)
         return registry.drop(connection, settings, recommender, cascade=cascade)
 
 
-def _give_back(connection: Connection, recommender: Registered, namespace: int) -> None:
+def _release(connection: Connection, recommender: Registered, namespace: int) -> None:
     if not connection.closed:
         give_lock(connection, recommender, namespace)
 
 
-def resize(
-    url: str, settings: Settings, name: str, factors: int, *, reporter: Reporter | None = None
-) -> tuple[str, int]:
-    """Makes room for more factors than the dimensions fixed at creation; returns (vector type, dimensions). The live
-    generation serves on; the next training uses the room. Readers of the views may wait a moment."""
-    with Run(url, settings, name, "resize", reporter, require_current) as run:
-        with run.stage("resize") as details:
-            clean(run)
-            _pruned(run, run.recommender.definition.publication.keep, 0)
-            vector_type, dimensions = registry.storage_for(run.recommender.definition, factors, fixed=False)
-            generations.resize(run.connection, settings, run.recommender, vector_type, dimensions)
-            details |= {"type": vector_type, "dimensions": dimensions}
-        with run.stage("attach") as details:
-            run.recommender = registry.get(run.connection, name)
-            details["generation"] = generations.next_of(run.connection, settings, run.recommender)
-    return vector_type, dimensions
+@job()
+def resize(run: Run, *, factors: int) -> tuple[str, int]:
+    """Make room for more factors than the dimensions fixed at creation; return (vector type, dimensions).
+
+    The live generation stays and the next training uses the room. Readers of the views may wait for a moment.
+    """
+    run.stage("prune", _clean_and_prune, run, run.recommender.definition.publication.keep, 0)
+    room = run.stage("resize", _resize, run, factors)
+    run.recommender = registry.get(run.connection, run.name)
+    run.stage("attach", _attach, run)
+    return room.vector_type, room.dimensions
+
+
+def _resize(run: Run, factors: int) -> Room:
+    room = Room(*registry.storage_for(run.recommender.definition, factors, fixed=False))
+    generations.resize(run.connection, run.settings, run.recommender, room.vector_type, room.dimensions)
+    return room
+
+
+def _attach(run: Run) -> str:
+    return f"{generations.next_of(run.connection, run.settings, run.recommender)} is next"

@@ -1,27 +1,29 @@
-"""Waiting for transactions: which were open at some point, and which of them still are.
+"""Wait for transactions: which were open at some point, and which of them still are.
 
-A transaction is known by its virtual transaction id, which pg_locks shows whatever the role. Nothing here ever ends or
-cancels anybody's transaction.
+A transaction is identified by its virtual transaction id, which pg_locks shows to every role. Nothing here cancels or ends a
+transaction of another session.
 """
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from psycopg import errors as pg
 from psycopg.types.json import Jsonb
 
 from recstore.postgres.connection import Connection
 from recstore.sql import queries
+from recstore.sql.generation import Generation
 
 LOCK_TIMEOUT = 0.5
-"""Seconds that an invalidation waits for its lock; below deadlock_timeout."""
+"""Seconds to wait for the lock of an invalidation; below deadlock_timeout."""
 
 
 @dataclass(frozen=True)
 class Blocker:
-    """A session that holds something up; role, application and since are None where this role may not see them."""
+    """A session that others wait for; role, application and since are None if this role may not see them."""
 
     pid: int | None
     role: str | None
@@ -38,8 +40,10 @@ class Blocker:
 
 
 def lock_holders(connection: Connection, relations: Sequence[str], *, strong: bool = False) -> list[str]:
-    """Transactions that hold a lock on one of the relations now; with `strong` only a lock stronger than readers and
-    writers take, as maintenance does (ANALYZE, CREATE INDEX)."""
+    """Return the transactions that hold a lock on one of the relations.
+
+    With `strong`, only locks that are stronger than those of readers and writers, as ANALYZE and CREATE INDEX take.
+    """
     rows = connection.execute(
         queries.query("lock_holding_transactions"), {"relations": list(relations), "strong": strong}
     ).fetchall()
@@ -47,12 +51,12 @@ def lock_holders(connection: Connection, relations: Sequence[str], *, strong: bo
 
 
 def open_transactions(connection: Connection) -> list[str]:
-    """Every transaction open in this database now."""
+    """Return every transaction that is open in this database."""
     return [row["virtualtransaction"] for row in connection.execute(queries.query("open_transactions")).fetchall()]
 
 
 def still_open(connection: Connection, transactions: Sequence[str]) -> list[Blocker]:
-    """Which of these transactions have not ended."""
+    """Return the sessions of those transactions that have not ended."""
     if not transactions:
         return []
     rows = connection.execute(queries.query("still_open"), {"transactions": list(transactions)}).fetchall()
@@ -60,26 +64,45 @@ def still_open(connection: Connection, transactions: Sequence[str]) -> list[Bloc
 
 
 def old_snapshots(connection: Connection, xid: str) -> list[Blocker]:
-    """Sessions whose snapshot may be from before transaction `xid`, as far as this role may see."""
+    """Return the sessions whose snapshot may be older than transaction `xid`, as far as this role may see."""
     rows = connection.execute(queries.query("old_snapshots"), {"xid": xid}).fetchall()
     return [Blocker(row["pid"], row["role"], row["application_name"], row["since"]) for row in rows]
 
 
-def advance(connection: Connection, generation: int, parents: Sequence[str]) -> list[Blocker]:
-    """Moves a generation's barrier on as far as other transactions allow; returns who holds it up (none: it may flip).
+@dataclass(frozen=True)
+class Barrier:
+    """The sessions that a generation's flip still waits for."""
 
-    attached -> invalidated -> cleared. A statement planned before the partition was attached can take its snapshot after
-    the flip, and a prepared one that reaches the partitions through an inlined function can miss the attach; so: wait for
-    whoever held a lock on the parents at the attach, invalidate every plan once more, wait again (design: going live
-    without a seam; measured there). Idempotent; safe to call from any process at any time.
+    blockers: list[Blocker]
+
+    def details(self) -> dict[str, Any]:
+        return {"flip_waits_for": [str(blocker) for blocker in self.blockers]} if self.blockers else {}
+
+    def __str__(self) -> str:
+        return f"the flip waits for {named(self.blockers)}" if self.blockers else "the flip waits for no session"
+
+
+def named(blockers: Sequence[Blocker]) -> str:
+    """Return the sessions in a sentence."""
+    return "; ".join(map(str, blockers))
+
+
+def advance(connection: Connection, generation: Generation) -> list[Blocker]:
+    """Advance a generation's barrier as far as other transactions allow; return the sessions that it waits for.
+
+    attached -> invalidated -> cleared; without a blocker the generation may flip. A statement planned before the partition
+    was attached can take its snapshot after the flip, and a prepared one that reaches the partitions through an inlined
+    function can miss the attach. So this waits for the lock holders on the parents at the attach, invalidates every plan,
+    and waits again (measured in design: going live without a seam). Idempotent and safe to call from any process.
     """
-    row = connection.execute(queries.query("select_barrier"), {"generation": generation}).fetchone()
+    parents = generation.recommender.parents()
+    row = connection.execute(queries.query("select_barrier"), {"generation": generation.number}).fetchone()
     assert row is not None
     barrier, transactions = row["barrier"], row["transactions"]
     if barrier == "cleared":
         return []
-    if transactions is None:  # a process died before it noted them; whoever held the lock then holds it still
-        transactions = note(connection, generation, barrier or "attached", lock_holders(connection, parents))
+    if transactions is None:  # a process died before it noted them; a holder of then still holds the lock
+        transactions = note(connection, generation.number, barrier or "attached", lock_holders(connection, parents))
     blockers = still_open(connection, transactions)
     if blockers:
         return blockers
@@ -89,15 +112,17 @@ def advance(connection: Connection, generation: int, parents: Sequence[str]) -> 
         except pg.LockNotAvailable:
             holders = lock_holders(connection, parents, strong=True)
             return still_open(connection, holders) or [Blocker(None, None, "a lock on the parent tables", None)]
-        note(connection, generation, "invalidated", lock_holders(connection, parents))
-        return advance(connection, generation, parents)
-    note(connection, generation, "cleared", [])
+        note(connection, generation.number, "invalidated", lock_holders(connection, parents))
+        return advance(connection, generation)
+    note(connection, generation.number, "cleared", [])
     return []
 
 
 def invalidate(connection: Connection, parents: Sequence[str]) -> None:
-    """Makes every cached plan on the parents be made anew. SHARE UPDATE EXCLUSIVE: blocks no reader. Raises
-    psycopg's LockNotAvailable where someone's maintenance (an ANALYZE, say) holds the same lock for long."""
+    """Invalidate every cached plan on the parents. SHARE UPDATE EXCLUSIVE: blocks no reader.
+
+    Raises psycopg's LockNotAvailable if maintenance, for example ANALYZE, holds the same lock.
+    """
     with connection.transaction():
         connection.execute(f"SET LOCAL lock_timeout = {int(1000 * LOCK_TIMEOUT)}")
         for parent in parents:
@@ -105,7 +130,7 @@ def invalidate(connection: Connection, parents: Sequence[str]) -> None:
 
 
 def note(connection: Connection, generation: int, barrier: str, transactions: list[str]) -> list[str]:
-    """Stores what a generation waits for, so that another process can go on waiting; returns the transactions."""
+    """Store the transactions that a generation waits for, so that another process can continue; return them."""
     connection.execute(
         queries.query("set_barrier"),
         {"generation": generation, "barrier": barrier, "transactions": Jsonb(transactions)},
@@ -116,7 +141,7 @@ def note(connection: Connection, generation: int, barrier: str, transactions: li
 def wait(
     blockers: Callable[[], list[Blocker]], seconds: float, on_wait: Callable[[list[Blocker]], None] | None = None
 ) -> list[Blocker]:
-    """Asks `blockers` again and again until there are none or the time is up; returns the last answer."""
+    """Poll `blockers` until it returns none or `seconds` have passed; return its last answer."""
     deadline = time.monotonic() + seconds
     pause = 0.01
     while (found := blockers()) and time.monotonic() < deadline:

@@ -1,4 +1,7 @@
-"""A generation from its vectors: loaded, indexed, calibrated, checked, ready. What a run does between training and flip."""
+"""Fill a generation: load its vectors, index and calibrate its tables, check them. Each function is a stage of a run.
+
+Each stage works on the run's generation and commits by itself. Knows nothing of training.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -11,27 +14,29 @@ from psycopg.types.json import Jsonb
 from recstore.definition import Definition
 from recstore.model.interactions import IdMap, Interactions
 from recstore.model.vectors import ItemVectors, UserVectors
-from recstore.publication import calibration, checks, generations, indexes, loading
-from recstore.publication.calibration import Kind, Query, recommending
+from recstore.publication import calibration, checks, indexes, loading
+from recstore.publication.calibration import Kind, Plans, Query, recommending
+from recstore.publication.checks import Checked
 from recstore.publication.loading import Ids, Scalars, Vectors
 from recstore.runs import Run
 from recstore.sql import objects, queries
+from recstore.wording import counted
 
 
 @dataclass(frozen=True, eq=False)
 class Population:
-    """Whom and what a generation is about, whatever its vectors: ids, popularity, and what users have seen."""
+    """The ids, the popularity and the seen items of a generation, apart from its vectors."""
 
     users: IdMap
     items: IdMap
     item_users: NDArray[np.int64]  # (items,), distinct users
     item_views: NDArray[np.float64]  # (items,)
     seen: Callable[[NDArray[np.int64]], Sequence[list[Any]]]
-    """The ids of the items that each user at these positions has seen; calibration leaves them out."""
+    """Return the ids of the items that the users at these positions have seen; calibration excludes them."""
 
     @classmethod
     def of(cls, interactions: Interactions) -> Self:
-        """That of a training."""
+        """Return the population of a training."""
         users, items = interactions.users, interactions.items
         starts = np.searchsorted(interactions.user_index, np.arange(len(users) + 1))
 
@@ -49,8 +54,10 @@ class Population:
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """Everything a generation is made of; `pulled` are the interactions before the filters, whose pairs are published where
-    the definition has seen items published."""
+    """Everything a generation stores.
+
+    `pulled` are the interactions before the filters; their pairs are published where the definition publishes seen items.
+    """
 
     population: Population
     pulled: Interactions | None
@@ -65,53 +72,52 @@ class Content:
     held_out: dict[str, Any] | None = None
     metrics: dict[str, Any] | None = None
     definition: Definition | None = None
-    """What it was trained by, where that is not the recommender's."""
+    """The definition it was trained by, if not the recommender's."""
     trained_users: int | None = None
-    """How many it was trained on, where not all of them are in `population`."""
+    """Number of users it was trained on, if not all of them are in `population`."""
     mean_preference: NDArray[np.float32] | None = None
-    """The mean user direction, where it is not that of `users`."""
+    """The mean user direction, if not that of `users`."""
+
+    @property
+    def collapsed(self) -> int:
+        """Number of items without vectors."""
+        return int(np.count_nonzero(~self.items.published))
 
 
-def build(run: Run, generation: int, content: Content) -> None:
-    """Fills the attached generation and makes it `ready`. Each step is a stage that commits by itself."""
-    with run.stage("load") as details:
-        details |= _load(run, generation, content)
-    with run.stage("index") as details:
-        seen = run.recommender.definition.source.seen == "published"
-        indexes.index_lookups(run.connection, run.recommender, generation, seen=seen)
-        _analyze(run, generation)
-        details["tables"] = ["items", "users"] + ["seen"] * seen
-    with run.stage("calibrate") as details:
-        plans = _calibrate(run, generation, content)
-        details |= plans
-    with run.stage("check") as details:
-        details |= checks.check(
-            run.connection,
-            run.recommender,
-            generation,
-            users=len(content.population.users),
-            items=len(content.population.items),
-            collapsed=_collapsed(content),
-            indexes=indexes.names(
-                generation, seen=seen, hnsw=[calibration.SEARCHED[kind] for kind, plan in plans.items() if plan["ef"]]
-            ),
-        )
-        run.connection.execute(queries.query("set_ready"), {"generation": generation})
+@dataclass(frozen=True)
+class Loaded:
+    """Rows copied, and items among them whose factors shrank to nothing."""
+
+    items: int
+    users: int
+    collapsed: int
+
+    def details(self) -> dict[str, Any]:
+        return vars(self)
+
+    def __str__(self) -> str:
+        return f"{self.items:,} items, {self.users:,} users"
 
 
-def _collapsed(content: Content) -> int:
-    return int(np.count_nonzero(~content.items.published))
+@dataclass(frozen=True)
+class Indexed:
+    """Sides whose tables have their lookup indexes and statistics."""
+
+    tables: list[str]
+
+    def details(self) -> dict[str, Any]:
+        return vars(self)
+
+    def __str__(self) -> str:
+        return "ids and popularity"
 
 
-def _load(run: Run, generation: int, content: Content) -> dict[str, Any]:
-    recommender, connection = run.recommender, run.connection
+def load(run: Run, content: Content) -> Loaded:
+    """Copy the rows of a generation and describe it."""
+    recommender, connection, generation = run.recommender, run.connection, run.generation
+    definition = (content.definition or recommender.definition).model_dump(mode="json")
     started = connection.execute(
-        queries.query("start_building"),
-        {
-            "generation": generation,
-            "run": run.number,
-            "definition": Jsonb((content.definition or recommender.definition).model_dump(mode="json")),
-        },
+        queries.query("start_building"), generation.keys | {"run": run.number, "definition": Jsonb(definition)}
     ).fetchone()
     assert started is not None
     population, items, users = content.population, content.items, content.users
@@ -120,11 +126,14 @@ def _load(run: Run, generation: int, content: Content) -> dict[str, Any]:
     def progress(done: int, total: int) -> None:
         run.reporter.progress("load", done, total)
 
+    def number(rows: int) -> Scalars:
+        return Scalars(np.broadcast_to(np.int64(generation.number), rows), ">i8")
+
     copied_items = loading.copy(
         connection,
-        generations.table(recommender, "items", generation),
+        generation.items,
         {
-            "generation": Scalars(np.broadcast_to(np.int64(generation), len(population.items)), ">i8"),
+            "generation": number(len(population.items)),
             "item_id": Ids(population.items.ids, recommender.item_type),
             "embedding": Vectors(items.embedding, items.published, vector_type),
             "preference": Vectors(items.preference, items.published, vector_type),
@@ -137,9 +146,9 @@ def _load(run: Run, generation: int, content: Content) -> dict[str, Any]:
     )
     copied_users = loading.copy(
         connection,
-        generations.table(recommender, "users", generation),
+        generation.users,
         {
-            "generation": Scalars(np.broadcast_to(np.int64(generation), len(population.users)), ">i8"),
+            "generation": number(len(population.users)),
             "user_id": Ids(population.users.ids, recommender.user_type),
             "preference": Vectors(users.preference, users.published, vector_type),
             "length": Scalars(users.length, ">f8"),
@@ -147,14 +156,13 @@ def _load(run: Run, generation: int, content: Content) -> dict[str, Any]:
         len(population.users),
         progress,
     )
-    seen = recommender.definition.source.seen == "published"
-    if seen:
+    if _seen_published(run):
         assert content.pulled is not None
-        _load_seen(run, generation, content.pulled)
+        _load_seen(run, content.pulled)
     connection.execute(
         queries.query("describe_generation"),
         {
-            "generation": generation,
+            "generation": generation.number,
             "snapshot": Jsonb(content.snapshot),
             "filters": Jsonb(content.filters),
             "confidence": Jsonb(content.confidence),
@@ -165,24 +173,27 @@ def _load(run: Run, generation: int, content: Content) -> dict[str, Any]:
             "factors": content.factors,
             "users": len(population.users) if content.trained_users is None else content.trained_users,
             "items": len(population.items),
-            "collapsed_items": _collapsed(content),
+            "collapsed_items": content.collapsed,
             "max_item_length": content.items.longest,
             "mean_preference": (users.mean() if content.mean_preference is None else content.mean_preference).tolist(),
-            "seen_published": seen,
+            "seen_published": _seen_published(run),
         },
     )
-    if _collapsed(content):
+    if content.collapsed:
         run.warn(
-            f"{_collapsed(content)} items have factors that shrank to nothing: they keep their popularity, but have no"
-            " vectors and are in no list of similar or recommended items."
+            f"{counted(content.collapsed, 'item')} collapsed: the factors shrank to zero. They keep their popularity, have no"
+            " vectors, and appear in no list of similar or recommended items."
         )
-    return {"items": copied_items, "users": copied_users, "collapsed": _collapsed(content)}
+    return Loaded(copied_items, copied_users, content.collapsed)
 
 
-def _load_seen(run: Run, generation: int, pulled: Interactions) -> None:
-    """The published table of seen items: every pair with a positive value in the source, also those that the filters dropped."""
-    recommender, connection = run.recommender, run.connection
-    table = generations.table(recommender, "seen", generation)
+def _seen_published(run: Run) -> bool:
+    return run.recommender.definition.source.seen == "published"
+
+
+def _load_seen(run: Run, pulled: Interactions) -> None:
+    """Publish the seen items: every pair with a positive value in the source, including those that the filters drop."""
+    recommender, connection, table = run.recommender, run.connection, run.generation.seen
     connection.execute(
         f"CREATE TABLE {table} (user_id {recommender.user_type.value} NOT NULL, item_id {recommender.item_type.value} NOT NULL)"
     )
@@ -198,16 +209,19 @@ def _load_seen(run: Run, generation: int, pulled: Interactions) -> None:
     )
 
 
-def _analyze(run: Run, generation: int) -> None:
-    for kind in ("items", "users"):
-        run.connection.execute(f"ANALYZE {generations.table(run.recommender, kind, generation)}")
-    if run.recommender.definition.source.seen == "published":
-        run.connection.execute(f"ANALYZE {generations.table(run.recommender, 'seen', generation)}")
+def index(run: Run, _content: Content) -> Indexed:
+    """Build the lookup indexes of the generation and collect its statistics."""
+    generation = run.generation
+    seen = _seen_published(run)
+    indexes.index_lookups(run.connection, generation, seen=seen)
+    for table in [generation.items, generation.users] + [generation.seen] * seen:
+        run.connection.execute(f"ANALYZE {table}")
+    return Indexed(["items", "users"] + ["seen"] * seen)
 
 
-def _calibrate(run: Run, generation: int, content: Content) -> dict[str, Any]:
-    publication = run.recommender.definition.publication
-    random = np.random.default_rng(generation)
+def calibrate(run: Run, content: Content) -> Plans:
+    """Choose the plan of each kind of query on sampled users and items."""
+    random = np.random.default_rng(run.generation.number)
     population, items, users = content.population, content.items, content.users
     questions = run.settings.calibration_questions
     sampled_users = _sample(random, users.published, questions)
@@ -218,12 +232,25 @@ def _calibrate(run: Run, generation: int, content: Content) -> dict[str, Any]:
         Kind("similar", int(items.published.sum()),
              _queries(items.embedding[sampled_items], [_ids(population.items, [item]) for item in sampled_items])),
     ]  # fmt: skip
-    if publication.index_users:
+    if run.recommender.definition.publication.index_users:
         kinds.append(
             Kind("users", int(users.published.sum()),
                  _queries(users.preference[sampled_users], [_ids(population.users, [user]) for user in sampled_users]))
         )  # fmt: skip
-    return calibration.calibrate_all(run, generation, kinds)
+    return calibration.calibrate_all(run, kinds)
+
+
+def check(run: Run, content: Content) -> Checked:
+    """Compare the tables with what was computed. Raises PublicationFailed."""
+    hnsw = calibration.indexed(run.connection, run.generation)
+    return checks.check(
+        run.connection,
+        run.generation,
+        users=len(content.population.users),
+        items=len(content.population.items),
+        collapsed=content.collapsed,
+        indexes=indexes.names(run.generation, seen=_seen_published(run), hnsw=hnsw),
+    )
 
 
 def _sample(random: np.random.Generator, published: NDArray[np.bool_], size: int) -> NDArray[np.int64]:

@@ -1,8 +1,8 @@
-"""Calibration: for each kind of query, the cheapest plan that returns what an exact scan returns.
+"""Choose for each kind of query the cheapest plan that returns what an exact scan returns.
 
 No fixed index setting is right (design: calibration): HNSW on the inner product gives 0.98 of the exact list at one
-ef_search for one catalogue and 0.77 for another. So a sample of real queries is asked both ways, on the generation's own
-tables through the function that will answer them, before it goes live.
+ef_search for one catalogue and 0.77 for another. Before a generation goes live, a sample of real queries is run both ways on
+its own tables, through the function that will answer them.
 """
 
 import statistics
@@ -16,43 +16,48 @@ from psycopg.types.json import Jsonb
 from recstore import registry
 from recstore.definition import Search
 from recstore.postgres.connection import Connection
-from recstore.publication import generations, indexes
+from recstore.publication import indexes
 from recstore.publication.indexes import DENSER, Graph
 from recstore.runs import Run
 from recstore.source import candidates
+from recstore.sql.generation import Generation, Side
 from recstore.sql.queries import query as named
 
 LADDER = (40, 100, 200, 400, 800)
 K = 10
 FEW = 10
-"""Candidates below which a calibration says so."""
+"""Number of candidates below which a calibration warns."""
 
 TIE = 1e-5
-"""Relative difference of distances below which two rows are one place in the list."""
+"""Relative difference of distances below which two rows share a rank."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """One sampled question: the vector as text, and the ids that the answer must not contain."""
+    """A sampled query: the vector as text, and the ids that the answer must not contain."""
 
     vector: str
     excluded: list[Any]
 
 
-SEARCHED = {"recommend": ("items", "preference"), "similar": ("items", "embedding"), "users": ("users", "preference")}
-"""Kind of query -> the side and the column that answer it."""
+SEARCHED: dict[str, tuple[Side, str]] = {
+    "recommend": ("items", "preference"),
+    "similar": ("items", "embedding"),
+    "users": ("users", "preference"),
+}
+"""The side and the column that each kind of query searches."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of query, the rows it searches, and sampled questions."""
+    """A kind of query, the number of rows it searches, and the sampled queries."""
 
     name: str
     rows: int
     queries: Sequence[Query]
 
     @property
-    def side(self) -> str:
+    def side(self) -> Side:
         return SEARCHED[self.name][0]
 
     @property
@@ -61,25 +66,50 @@ class Kind:
 
 
 def recommending(rows: int, queries: Sequence[Query]) -> Kind:
-    """The kind "recommend": each question also with nothing left out, as an application's own query asks it. It can be the
-    harder one, since a scan that leaves rows out goes on for longer."""
+    """Return the kind "recommend", with each query once more without exclusions, as an application's own query runs it.
+
+    That can be the harder one: a scan that skips rows continues for longer.
+    """
     return Kind("recommend", rows, [*queries, *(Query(query.vector, []) for query in queries)])
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What one plan gave: ef None is the exact scan; seconds are the median of one query; ANN recall the lesser one of the
-    questions that leave something out and those that do not."""
+    """The measurement of one plan. `ef` None is the exact scan, `milliseconds` the median of a query, and `ann_recall` the
+    lower one of the queries with and without exclusions."""
 
     ef: int | None
     m: int | None
     ann_recall: float
     milliseconds: float
 
+    def __str__(self) -> str:
+        return plan_words(asdict(self))
+
+
+def plan_words(chosen: dict[str, Any]) -> str:
+    """Describe a stored choice of a plan."""
+    if chosen["ef"] is None:
+        return f"exact scan, {chosen['milliseconds']} ms"
+    return f"HNSW at ef_search {chosen['ef']}, ANN recall@10 {chosen['ann_recall']:.3f}, {chosen['milliseconds']} ms"
+
+
+@dataclass(frozen=True)
+class Plans:
+    """The chosen plan of each kind of query."""
+
+    chosen: dict[str, Trial]
+
+    def details(self) -> dict[str, Any]:
+        return {kind: asdict(trial) for kind, trial in self.chosen.items()}
+
+    def __str__(self) -> str:
+        return "; ".join(f"{kind}: {trial}" for kind, trial in self.chosen.items())
+
 
 @dataclass(frozen=True)
 class Calibrated:
-    """The choice for one kind of query, and what it was chosen from."""
+    """The choice for one kind of query, and the plans it was chosen from."""
 
     kind: str
     chosen: Trial
@@ -94,35 +124,34 @@ OnTrial = Callable[[str, Trial], None]
 
 def calibrate(
     run: Run,
-    generation: int,
     kind: Kind,
     search: Search,
-    ann_recall: float,
     on_trial: OnTrial,
     *,
     built: Graph | None = None,
     live: bool = False,
 ) -> Calibrated:
-    """Chooses the plan of one kind of query, leaving an HNSW index only where the plan uses it.
+    """Choose the plan of one kind of query, keeping an HNSW index only where the plan uses it.
 
-    `search` "exact" builds none; "hnsw" takes the index whenever it reaches `ann_recall`, "auto" where it is faster
-    besides. The index is built anew with a denser graph once before it is given up. `built` is the graph of an index that
-    is there already, `live` says that the generation has readers, whom nothing here makes wait. Questions are asked of every
-    item, candidates or not: how many are eligible changes from one moment to the next, and the function sees to that.
+    `search` "exact" builds none, "hnsw" takes the index if it reaches the wanted ANN recall, "auto" if it is also faster.
+    An index that does not reach it is built once more with a denser graph. `built` is the graph of an existing index;
+    `live` says that the generation has readers, whom no step may block. Queries run over all items, candidates or not: the
+    eligible share changes at any time, and the function handles it.
     """
-    exact, lists = _measure(run, generation, kind, None, None)
+    ann_recall = run.recommender.definition.publication.ann_recall
+    exact, lists = _measure(run, kind, None, None)
     trials = [exact]
     on_trial(kind.name, exact)
     if search == "exact" or kind.rows <= K:
         if built:
-            _drop(run, generation, kind)
+            _drop(run, kind)
         return Calibrated(kind.name, exact, tuple(trials))
     for graph in (built or Graph(), DENSER) if built != DENSER else (DENSER,):
         if graph != built:
-            indexes.build_hnsw(run, generation, kind.side, kind.column, kind.rows, graph, live=live)
+            indexes.build_hnsw(run, kind.side, kind.column, kind.rows, graph, live=live)
         chosen = None
-        for ef in LADDER:  # the first rung that reaches the wanted ANN recall
-            trial, _ = _measure(run, generation, kind, ef, graph, lists)
+        for ef in LADDER:  # the first step that reaches the wanted ANN recall
+            trial, _ = _measure(run, kind, ef, graph, lists)
             trials.append(trial)
             on_trial(kind.name, trial)
             if trial.ann_recall >= ann_recall:
@@ -131,7 +160,7 @@ def calibrate(
         too_slow = search == "auto" and chosen is not None and chosen.milliseconds >= exact.milliseconds
         if chosen is not None and not too_slow:
             return Calibrated(kind.name, chosen, tuple(trials))
-        if not _drop(run, generation, kind) or too_slow:
+        if not _drop(run, kind) or too_slow:
             break  # a denser graph would be slower still
     if search == "hnsw":
         run.warn(f"HNSW did not reach ANN recall@{K} {ann_recall:g} for {kind.name} queries: they use the exact scan.")
@@ -139,12 +168,14 @@ def calibrate(
 
 
 def calibrate_all(
-    run: Run, generation: int, kinds: Sequence[Kind], built: dict[str, Graph] | None = None, *, live: bool = False
-) -> dict[str, Any]:
-    """Calibrates each kind of query and writes the choices where the functions read them; returns kind -> chosen plan.
-    `built` as in `calibrate`, by kind."""
+    run: Run, kinds: Sequence[Kind], built: dict[str, Graph] | None = None, *, live: bool = False
+) -> Plans:
+    """Calibrate each kind of query and store the choices where the functions read them.
+
+    `built` and `live` are those of `calibrate`, `built` by kind.
+    """
     publication = run.recommender.definition.publication
-    items_search = _search_among_candidates(run, generation, publication.search)
+    items_search = _search_among_candidates(run, publication.search)
     results = []
     for number, kind in enumerate(kinds):
         run.reporter.progress("calibrate", number, len(kinds), kind.name)
@@ -156,31 +187,23 @@ def calibrate_all(
             )
 
         run.check("calibrate")
-        results.append(
-            calibrate(
-                run,
-                generation,
-                kind,
-                items_search if kind.side == "items" else publication.search,
-                publication.ann_recall,
-                on_trial,
-                built=(built or {}).get(kind.name),
-                live=live,
-            )
-        )
+        search = items_search if kind.side == "items" else publication.search
+        results.append(calibrate(run, kind, search, on_trial, built=(built or {}).get(kind.name), live=live))
     run.reporter.progress("calibrate", len(kinds), len(kinds))
-    store(run.connection, generation, results)
-    return {result.kind: result.as_dict()["chosen"] for result in results}
+    _store(run, results)
+    return Plans({result.kind: result.chosen for result in results})
 
 
-def _search_among_candidates(run: Run, generation: int, search: Search) -> Search:
-    """Warns where hardly an item is a candidate, and where asking that reaches no index: then no index scan asks it of each
-    row, since one join answers for all. The candidates are those of now: they may have been altered since the run began."""
+def _search_among_candidates(run: Run, search: Search) -> Search:
+    """Warn if few items are candidates, or if no index serves the lookup of one; return the search to use for items.
+
+    Without that index the lists come by exact scan, where one join filters all rows. The definition is read again: the
+    candidates may have been altered since the run began.
+    """
     recommender = registry.get(run.connection, run.name)
     if not recommender.definition.candidates.given:
         return search
-    table = generations.table(recommender, "items", generation)
-    found = candidates.eligible(run.connection, recommender, table)
+    found = candidates.eligible(run.connection, recommender, run.generation.items)
     run.reporter.progress("calibrate", 0, 1, f"{found.eligible} of {found.items} items are candidates")
     if found.eligible < FEW:
         run.warn(f"Of the {found.items:,} items {found.eligible:,} are candidates now; nothing else is recommended.")
@@ -193,24 +216,19 @@ def _search_among_candidates(run: Run, generation: int, search: Search) -> Searc
     return search
 
 
-def _drop(run: Run, generation: int, kind: Kind) -> bool:
-    dropped = indexes.drop_hnsw(run, generation, kind.side, kind.column)
+def _drop(run: Run, kind: Kind) -> bool:
+    dropped = indexes.drop_hnsw(run, kind.side, kind.column)
     if not dropped:
         run.warn(
-            f"The unused index on {kind.column} of generation {generation} is left invalid: a transaction holds its table."
+            f"The unused index on {kind.column} of {run.generation} is left invalid: a transaction holds its table."
         )
     return dropped
 
 
 def _measure(
-    run: Run,
-    generation: int,
-    kind: Kind,
-    ef: int | None,
-    graph: Graph | None,
-    exact: list[list[float]] | None = None,
+    run: Run, kind: Kind, ef: int | None, graph: Graph | None, exact: list[list[float]] | None = None
 ) -> tuple[Trial, list[list[float]]]:
-    """Asks every sampled query with one plan; the part of the exact lists found, by distance so that ties count once."""
+    """Run every sampled query with one plan; ANN recall compares distances, so that ties count once."""
     connection, recommender = run.connection, run.recommender
     one = {"items": recommender.item_type, "users": recommender.user_type}[kind.side].value
     statement = (
@@ -218,10 +236,10 @@ def _measure(
         f" FROM (SELECT {recommender.schema}._nearest_{kind.side}("
         f"%s, %s, %s::{recommender.vector}, {K}, %s::{one}[], NULL, %s, true) AS nearest OFFSET 0) s"
     )
-    times, answers = [], []
+    times, answers, number = [], [], run.generation.number
     for query in kind.queries:
         start = time.perf_counter()
-        row = connection.execute(statement, [generation, kind.column, query.vector, query.excluded, ef]).fetchone()
+        row = connection.execute(statement, [number, kind.column, query.vector, query.excluded, ef]).fetchone()
         times.append(1000 * (time.perf_counter() - start))
         assert row is not None
         answers.append(row["distances"])
@@ -237,13 +255,19 @@ def _measure(
     return Trial(ef, graph.m if graph else None, recall, milliseconds), answers
 
 
-def store(connection: Connection, generation: int, calibrated: Sequence[Calibrated]) -> None:
-    """Writes the choices where the functions read them."""
+def _store(run: Run, calibrated: Sequence[Calibrated]) -> None:
     by_kind = {result.kind: result for result in calibrated}
     efs = {
         f"{kind}_ef": by_kind[kind].chosen.ef if kind in by_kind else None for kind in ("recommend", "similar", "users")
     }
-    connection.execute(
-        named("store_calibration"),
-        efs | {"generation": generation, "calibration": Jsonb({k: r.as_dict() for k, r in by_kind.items()})},
+    stored = Jsonb({kind: result.as_dict() for kind, result in by_kind.items()})
+    run.connection.execute(
+        named("store_calibration"), efs | {"generation": run.generation.number, "calibration": stored}
     )
+
+
+def indexed(connection: Connection, generation: Generation) -> list[tuple[Side, str]]:
+    """Return the (side, column) whose stored plan uses an HNSW index."""
+    row = connection.execute(named("select_calibration"), {"generation": generation.number}).fetchone()
+    assert row is not None
+    return [SEARCHED[kind] for kind in SEARCHED if row[f"{kind}_ef"]]

@@ -1,39 +1,53 @@
-"""What a generation must pass before it may go live, looked at in the tables themselves."""
+"""Check a generation's tables before it may go live."""
+
+from dataclasses import dataclass
+from typing import Any
 
 from recstore.errors import PublicationFailed
 from recstore.postgres.connection import Connection
 from recstore.postgres.names import quoted
-from recstore.publication import generations
 from recstore.sql import queries
-from recstore.sql.objects import Registered
+from recstore.sql.generation import Generation
 
 TOLERANCE = {"vector": 1e-3, "halfvec": 2e-2}
-"""How far a stored vector's length may be from 1; half precision rounds each of up to 1984 elements."""
+"""Largest difference of a stored vector's length from 1; half precision rounds each of up to 1984 elements."""
 
 
-def check_indexes(connection: Connection, recommender: Registered, generation: int, indexes: list[str]) -> None:
-    """Raises PublicationFailed unless each of these indexes is there and valid."""
-    lacking = connection.execute(
-        queries.query("lacking_indexes"), {"quoted": recommender.schema, "names": indexes}
+@dataclass(frozen=True)
+class Checked:
+    """Rows found, collapsed items among them, and rows with a wrong vector."""
+
+    items: int
+    users: int
+    collapsed: int
+    bad: int
+
+    def details(self) -> dict[str, Any]:
+        return vars(self)
+
+    def __str__(self) -> str:
+        return "row counts, lengths, no NaN" + (f", {self.collapsed} collapsed" if self.collapsed else "")
+
+
+def check_indexes(connection: Connection, generation: Generation, indexes: list[str]) -> None:
+    """Raise PublicationFailed unless each of these indexes exists and is valid."""
+    missing = connection.execute(
+        queries.query("lacking_indexes"), {"quoted": generation.recommender.schema, "names": indexes}
     ).fetchall()
-    if lacking:
-        names = ", ".join(row["name"] for row in lacking)
-        raise PublicationFailed(generation=generation, reason=f"the index {names} is missing or not valid")
+    if missing:
+        names = ", ".join(row["name"] for row in missing)
+        raise PublicationFailed(generation=generation.number, reason=f"the index {names} is missing or not valid")
 
 
 def check(
-    connection: Connection,
-    recommender: Registered,
-    generation: int,
-    *,
-    users: int,
-    items: int,
-    collapsed: int,
-    indexes: list[str],
-) -> dict[str, int]:
-    """Raises PublicationFailed unless rows, NULLs and lengths are what was computed and every index is there and valid;
-    returns the counts. A NaN fails the comparison of lengths."""
-    check_indexes(connection, recommender, generation, indexes)
+    connection: Connection, generation: Generation, *, users: int, items: int, collapsed: int, indexes: list[str]
+) -> Checked:
+    """Check rows, NULLs, lengths and indexes against what was computed; NaN fails the comparison of lengths.
+
+    Raises PublicationFailed.
+    """
+    check_indexes(connection, generation, indexes)
+    recommender = generation.recommender
     extension = quoted(recommender.vector_schema)
     norm = f"{extension}.{'vector_norm' if recommender.vector_type == 'vector' else 'l2_norm'}"
     tolerance = TOLERANCE[recommender.vector_type]
@@ -41,8 +55,8 @@ def check(
     row = connection.execute(
         f"""
         SELECT
-            (SELECT count(*) FROM {generations.table(recommender, "items", generation)}) AS items,
-            (SELECT count(*) FROM {generations.table(recommender, "users", generation)}) AS users,
+            (SELECT count(*) FROM {generation.items}) AS items,
+            (SELECT count(*) FROM {generation.users}) AS users,
             i.collapsed, i.bad + u.bad AS bad
         FROM
             (
@@ -53,11 +67,11 @@ def check(
                             OR NOT ({unit.format(column="v.embedding")})
                             OR NOT ({norm}(v.preference) <= {1 + tolerance})
                     ) AS bad
-                FROM {generations.table(recommender, "items", generation)} v
+                FROM {generation.items} v
             ) i,
             (
                 SELECT count(*) FILTER (WHERE NOT ({unit.format(column="v.preference")})) AS bad
-                FROM {generations.table(recommender, "users", generation)} v
+                FROM {generation.users} v
             ) u
         """  # noqa: S608
     ).fetchone()
@@ -68,5 +82,5 @@ def check(
         wrong = ", ".join(
             f"{name} {found[name]} instead of {expected[name]}" for name in expected if found[name] != expected[name]
         )
-        raise PublicationFailed(generation=generation, reason=wrong)
-    return found
+        raise PublicationFailed(generation=generation.number, reason=wrong)
+    return Checked(**found)

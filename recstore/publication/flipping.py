@@ -1,10 +1,11 @@
-"""Making a generation live: wait for whoever planned before it was attached, then update one row.
+"""Make a generation live: wait for statements planned before it was attached, then update one row.
 
-Never flips by timeout. What cannot go live yet is left `ready`, naming whom it waits for.
+It never flips by timeout. A generation that cannot go live yet stays `ready` and names the sessions that it waits for.
 """
 
-from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
 
 from psycopg import errors as pg
 
@@ -14,82 +15,110 @@ from recstore.publication import barriers, generations
 from recstore.publication.barriers import Blocker
 from recstore.runs import Run
 from recstore.sql import queries
+from recstore.sql.generation import Generation
 from recstore.sql.objects import Registered
 
-OnWait = Callable[[list[Blocker]], None]
+
+@dataclass(frozen=True)
+class Flip:
+    """The outcome of a flip: live, or the sessions it waits for; `disturbed` are those an operator's flip did not wait for."""
+
+    live: bool
+    blockers: list[Blocker]
+    disturbed: bool = False
+
+    def details(self) -> dict[str, Any]:
+        return {"live": self.live}
+
+    def __str__(self) -> str:
+        return "live" if self.live else "not yet live"
 
 
-def go_live(run: Run, generation: int, wait: float, on_wait: OnWait | None = None) -> list[Blocker]:
-    """Flips to a ready generation once nobody holds it up; after `wait` seconds returns who does, and nothing flipped."""
-    parents = run.recommender.parents()
-    blockers = barriers.wait(lambda: barriers.advance(run.connection, generation, parents), wait, on_wait)
+def set_ready(run: Run) -> None:
+    """Mark the run's generation, complete and checked, as ready to go live."""
+    run.connection.execute(queries.query("set_ready"), {"generation": run.generation.number})
+
+
+def go_live(run: Run, wait: float) -> Flip:
+    """Flip to the run's ready generation, or after `wait` seconds return the sessions that it waits for."""
+    blockers = barriers.wait(
+        lambda: barriers.advance(run.connection, run.generation),
+        wait,
+        lambda found: run.reporter.progress("flip", 0, 1, f"waits for {barriers.named(found)}"),
+    )
     if blockers:
-        _note(run.connection, generation, blockers)
-        return blockers
-    flip(run.connection, run.recommender, generation, run.job, run.number)
-    return []
+        _note(run.connection, run.generation, blockers)
+    else:
+        flip(run.connection, run.generation, run.job, run.number)
+    return Flip(not blockers, blockers)
+
+
+def publish(run: Run, wait: float) -> Flip:
+    """Mark the run's generation ready and flip to it as `go_live` does."""
+    set_ready(run)
+    return go_live(run, wait)
+
+
+def flip_now(run: Run) -> Flip:
+    """Flip at once; sessions that it should wait for may get empty answers from the views until their transactions end."""
+    found = go_live(run, 0)
+    if found.live:
+        return found
+    flip(run.connection, run.generation, run.job, run.number)
+    with suppress(pg.LockNotAvailable):  # plans that missed the attach would outlive those transactions
+        barriers.invalidate(run.connection, run.recommender.parents())
+    return Flip(True, found.blockers, disturbed=True)
 
 
 def look_again(connection: Connection, recommender: Registered) -> list[Blocker]:
-    """Who still holds up the generation that is ready; notes it, so that operators see it. Raises NothingReady."""
+    """Return the sessions that the ready generation waits for, and store them for operators. Raises NothingReady."""
     generation = ready_generation(connection, recommender)
-    blockers = barriers.advance(connection, generation, recommender.parents())
+    blockers = barriers.advance(connection, generation)
     if blockers:
         _note(connection, generation, blockers)
     return blockers
 
 
-def _note(connection: Connection, generation: int, blockers: list[Blocker]) -> None:
-    reason = "waits for " + "; ".join(map(str, blockers))
-    connection.execute(queries.query("set_reason"), {"generation": generation, "reason": reason})
+def _note(connection: Connection, generation: Generation, blockers: list[Blocker]) -> None:
+    reason = f"waits for {barriers.named(blockers)}"
+    connection.execute(queries.query("set_reason"), {"generation": generation.number, "reason": reason})
 
 
-def flip_now(run: Run, generation: int) -> list[Blocker]:
-    """Flips at the operator's word, whoever holds it up; returns those, who may get empty answers from the views until
-    their transactions end."""
-    disturbed = go_live(run, generation, 0)
-    if disturbed:
-        flip(run.connection, run.recommender, generation, run.job, run.number)
-        with suppress(pg.LockNotAvailable):  # plans that missed the attach would outlive those transactions
-            barriers.invalidate(run.connection, run.recommender.parents())
-    return disturbed
+def flip(connection: Connection, generation: Generation, job: str, run: int | None) -> int | None:
+    """Point at a complete generation and record the flip; return the one that was live. One row changes, no reader waits.
 
-
-def flip(connection: Connection, recommender: Registered, generation: int, job: str, run: int | None) -> int | None:
-    """Points at a complete generation and notes it; returns the one that was live. One row is updated, no reader waits.
-
-    `run` is the fencing token: a newer run's makes this raise LostLock. None (a rollback) passes any fence.
+    `run` is the fencing token; None, for a rollback, passes any fence. Raises GenerationNotFound, and LostLock if a newer
+    run has taken the fence.
     """
-    keys = {"recommender_id": recommender.id, "generation": generation, "run": run}
+    name, keys = generation.recommender.name, generation.keys | {"run": run}
     with connection.transaction():
         state = connection.execute(queries.query("lock_generation"), keys).fetchone()
         if state is None or state["state"] not in ("ready", "published"):
-            raise GenerationNotFound(name=recommender.name, generation=generation)
+            raise GenerationNotFound(name=name, generation=generation.number)
         flipped = connection.execute(queries.query("flip"), keys).fetchone()
         if flipped is None:
             fence = connection.execute(queries.query("select_fence"), keys).fetchone()
-            raise LostLock(run=run, name=recommender.name, by=fence["fence"] if fence else None, stage="the flip")
+            raise LostLock(run=run, name=name, by=fence["fence"] if fence else None, stage="the flip")
         before: int | None = flipped["from_generation"]
         connection.execute(queries.query("set_published"), keys)
         connection.execute(queries.query("insert_flip"), keys | {"from_generation": before, "job": job})
     return before
 
 
-def ready_generation(connection: Connection, recommender: Registered) -> int:
-    """The newest generation that waits to go live; one that is older than the live one has been overtaken. Raises
-    NothingReady."""
+def ready_generation(connection: Connection, recommender: Registered) -> Generation:
+    """Return the newest generation that is ready to go live and newer than the live one. Raises NothingReady."""
     rows = generations.all_of(connection, recommender)
     live = next((row["generation"] for row in rows if row["live"]), 0)
     ready = [row["generation"] for row in rows if row["state"] == "ready" and row["generation"] > live]
     if not ready:
         raise NothingReady(name=recommender.name)
-    return int(max(ready))
+    return Generation(recommender, max(ready))
 
 
 def roll_back(connection: Connection, recommender: Registered, to: int | None = None) -> tuple[int, int]:
-    """Points at an earlier generation (the newest before the live one, or `to`); returns (was live, is live).
+    """Point at an earlier generation, `to` or the newest before the live one; return (was live, is live).
 
-    Takes no run lock, so it works while a training runs. Raises NothingToRollBack, GenerationNotFound, NotTrained.
+    Takes no run lock, so it works during a training. Raises NothingToRollBack, GenerationNotFound, NotTrained.
     """
     rows = generations.all_of(connection, recommender)
     live = next((row["generation"] for row in rows if row["live"]), None)
@@ -103,6 +132,6 @@ def roll_back(connection: Connection, recommender: Registered, to: int | None = 
         to = max(earlier)
     elif to not in published:
         raise GenerationNotFound(name=recommender.name, generation=to)
-    before = flip(connection, recommender, to, "rollback", None)
+    before = flip(connection, Generation(recommender, to), "rollback", None)
     assert before is not None
     return before, to

@@ -1,10 +1,10 @@
-"""The tables of a generation: made and attached empty, listed, and in the end detached and dropped.
+"""Attach, list, detach and drop the tables of generations.
 
-At the same time tables of their own (the functions read them) and partitions (the views read their parents). Nothing
-here takes a lock that a reader of the views waits for, but for the drop of what no reader can see any more.
+A generation's tables are read by the functions and are partitions of the parents that the views read. Nothing here takes a
+lock that a reader of the views waits for, except the drop of a generation that no reader can see.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
@@ -16,49 +16,40 @@ from recstore.postgres.connection import Connection, with_short_lock
 from recstore.publication import barriers
 from recstore.publication.barriers import Blocker
 from recstore.sql import objects, queries
+from recstore.sql.generation import SIDES, Generation
 from recstore.sql.objects import OLD_PARENTS, Registered
 
 
-def table(recommender: Registered, kind: str, generation: int) -> str:
-    """The generation's own table of `kind` (items, users, seen), quoted."""
-    return recommender.relation(f"_{kind}_{generation}")
-
-
 def all_of(connection: Connection, recommender: Registered) -> list[dict[str, Any]]:
-    """The row of every generation that is not pruned, oldest first, with `live` beside it."""
+    """Return the row of every generation that is not pruned, the oldest first; the column `live` marks the live one."""
     return connection.execute(queries.query("select_generations"), {"recommender_id": recommender.id}).fetchall()
 
 
-def live(connection: Connection, recommender: Registered) -> int | None:
-    """The generation pointed at; None before the first."""
+def live(connection: Connection, recommender: Registered) -> Generation | None:
+    """Return the live generation; None before the first publication."""
     row = connection.execute(queries.query("select_pointer"), {"recommender_id": recommender.id}).fetchone()
-    return row["generation"] if row else None
+    return Generation(recommender, row["generation"]) if row and row["generation"] is not None else None
 
 
-def attach(connection: Connection, settings: Settings, recommender: Registered) -> int:
-    """Makes the next generation's empty tables and attaches them; returns its number.
+def attach(connection: Connection, settings: Settings, recommender: Registered) -> Generation:
+    """Create the next generation's empty tables and attach them; return the generation.
 
-    Attached long before the flip, so that whoever planned without the partitions has ended by then.
+    They are attached long before the flip, so that statements planned without the partitions have ended by then.
     """
 
-    def change() -> int:
+    def change() -> Generation:
         connection.execute(queries.query("lock_recommender"), {"recommender_id": recommender.id})
+        storage = {"vector_type": recommender.vector_type, "dimensions": recommender.dimensions}
         row = connection.execute(
-            queries.query("insert_generation"),
-            {
-                "recommender_id": recommender.id,
-                "vector_type": recommender.vector_type,
-                "dimensions": recommender.dimensions,
-            },
+            queries.query("insert_generation"), storage | {"recommender_id": recommender.id}
         ).fetchone()
         assert row is not None
-        generation: int = row["generation"]
-        for kind in ("items", "users"):
-            parent, partition = recommender.relation(f"_{kind}"), table(recommender, kind, generation)
+        made = Generation(recommender, row["generation"])
+        for parent, partition in zip(recommender.parents(), (made.items, made.users), strict=True):
             connection.execute(f"CREATE TABLE {partition} (LIKE {parent} INCLUDING STORAGE)")
             objects.grant(connection, partition, objects.grants_on(connection, parent))
-            connection.execute(f"ALTER TABLE {parent} ATTACH PARTITION {partition} FOR VALUES IN ({generation})")
-        return generation
+            connection.execute(f"ALTER TABLE {parent} ATTACH PARTITION {partition} FOR VALUES IN ({made.number})")
+        return made
 
     generation = with_short_lock(
         connection,
@@ -67,19 +58,19 @@ def attach(connection: Connection, settings: Settings, recommender: Registered) 
         recommender.relation("_items"),
         change,
     )
-    barriers.advance(connection, generation, recommender.parents())
+    barriers.advance(connection, generation)
     return generation
 
 
 def advance_attached(connection: Connection, recommender: Registered) -> None:
-    """Gets the waiting of the next generation over with, as far as other transactions allow."""
+    """Advance the barrier of the next generation as far as other transactions allow."""
     for row in all_of(connection, recommender):
         if row["state"] == "attached":
-            barriers.advance(connection, row["generation"], recommender.parents())
+            barriers.advance(connection, Generation(recommender, row["generation"]))
 
 
 def held_up(connection: Connection, recommender: Registered) -> bool:
-    """Whether all that is left to remove has readers still, or its parents have."""
+    """Return whether transactions still read the parents, or every generation that is left to remove."""
     rows = all_of(connection, recommender)
     if any(row["state"] == "building" for row in rows):
         return False
@@ -88,36 +79,44 @@ def held_up(connection: Connection, recommender: Registered) -> bool:
     return all(_may_see(connection, row["generation"]) for row in rows if row["state"] == "pruning")
 
 
-def next_of(connection: Connection, settings: Settings, recommender: Registered) -> int:
-    """The attached, empty generation that waits for a training; attaches one where there is none that fits."""
+def next_of(connection: Connection, settings: Settings, recommender: Registered) -> Generation:
+    """Return the attached, empty generation; attach one if there is none with the recommender's storage."""
     for row in reversed(all_of(connection, recommender)):
         if row["state"] == "attached":
+            generation = Generation(recommender, row["generation"])
             if (row["vector_type"], row["dimensions"]) == (recommender.vector_type, recommender.dimensions):
-                generation: int = row["generation"]
                 return generation
-            mark_pruning(connection, recommender, row["generation"], "its dimensions are no longer used")
+            mark_pruning(connection, generation, "its dimensions are no longer used")
     return attach(connection, settings, recommender)
 
 
-def mark_pruning(connection: Connection, recommender: Registered, generation: int, reason: str) -> bool:
-    """Takes a generation out of everybody's reach, unless it is live; from now on nobody new can read it."""
+def mark_pruning(connection: Connection, generation: Generation, reason: str) -> bool:
+    """Mark a generation for removal, so that no new statement reads it; return False if it is live."""
     with connection.transaction():
-        keys = {"generation": generation, "recommender_id": recommender.id}
-        connection.execute(queries.query("lock_generation"), keys)
-        pointer = connection.execute(queries.query("select_pointer"), keys).fetchone()
-        if pointer and pointer["generation"] == generation:
+        connection.execute(queries.query("lock_generation"), generation.keys)
+        pointer = connection.execute(queries.query("select_pointer"), generation.keys).fetchone()
+        if pointer and pointer["generation"] == generation.number:
             return False
-        connection.execute(queries.query("set_pruning"), keys | {"reason": reason})
-    transactions = barriers.open_transactions(connection)
-    barriers.note(connection, generation, "pruning", transactions)
+        connection.execute(queries.query("set_pruning"), generation.keys | {"reason": reason})
+    barriers.note(connection, generation.number, "pruning", barriers.open_transactions(connection))
     return True
+
+
+def abandon_unfinished(connection: Connection, recommender: Registered) -> None:
+    """Mark the generations that dead runs left half-built for removal. The caller holds the lock, so no run builds one."""
+    for row in all_of(connection, recommender):
+        if row["state"] == "building":
+            generation = Generation(recommender, row["generation"])
+            mark_pruning(connection, generation, f"run {row['run']} did not finish it")
 
 
 def surplus(
     connection: Connection, settings: Settings, recommender: Registered, keep: int
 ) -> tuple[list[int], dict[int, float]]:
-    """Generations to prune: all but the live one, the `keep - 1` newest that were live before, and the newest that is
-    ready to go live; and, with the seconds left, those that would be but were live less than `retention` ago."""
+    """Return the generations to prune, and the seconds left of those that `retention` still protects.
+
+    Kept are the live one, the `keep - 1` newest that were live before, and the newest that is ready to go live.
+    """
     rows = all_of(connection, recommender)
     live = next((row["generation"] for row in rows if row["live"]), 0)
     ready = [row["generation"] for row in rows if row["state"] == "ready"]
@@ -140,45 +139,81 @@ def surplus(
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """The generation that a run works on, and the sessions that its flip already waits for."""
+
+    generation: Generation
+    blockers: list[Blocker] = field(default_factory=list)
+
+    def details(self) -> dict[str, Any]:
+        waits = {"flip_waits_for": [str(blocker) for blocker in self.blockers]} if self.blockers else {}
+        return {"generation": self.generation.number} | waits
+
+    def __str__(self) -> str:
+        return str(self.generation)
+
+
+@dataclass(frozen=True)
 class Pruned:
-    """What a prune did: generations removed, those that transactions hold up, and those retained for some seconds yet."""
+    """The generations that a prune removed, those that transactions hold up, and those retained, with the seconds left."""
 
     removed: list[int]
     postponed: dict[int, list[Blocker]]
     retained: dict[int, float]
 
+    def details(self) -> dict[str, Any]:
+        details: dict[str, Any] = {"pruned": self.removed}
+        if self.postponed:
+            details["postponed"] = {number: [str(one) for one in found] for number, found in self.postponed.items()}
+        if self.retained:
+            details["retained"] = {number: round(seconds) for number, seconds in self.retained.items()}
+        return details
+
+    def __str__(self) -> str:
+        return "; ".join(pruned_words(self.details()))
+
+
+def pruned_words(done: dict[str, Any]) -> list[str]:
+    """Describe what a prune did and left, a phrase each."""
+    removed = ", ".join(map(str, done["pruned"]))
+    words = [f"removed {removed}"] if removed else []
+    words += [f"{number} stays until {'; '.join(who)} has ended" for number, who in done.get("postponed", {}).items()]
+    words += [f"{number} stays {left} s more (RECSTORE_RETENTION)" for number, left in done.get("retained", {}).items()]
+    return words or ["no generation to remove"]
+
 
 def prune(
     connection: Connection, settings: Settings, recommender: Registered, keep: int, wait: float | None = None
 ) -> Pruned:
-    """Removes surplus generations and leftovers of dead runs.
+    """Remove surplus generations and leftovers of dead runs.
 
-    Never waits longer than `prune_wait` for anybody; what is postponed goes with a later prune.
+    Waits at most `wait` seconds (default: the setting `prune_wait`) for other transactions; a later prune removes the rest.
     """
     wait = settings.prune_wait if wait is None else wait
     found, retained = surplus(connection, settings, recommender, keep)
-    for generation in found:
-        mark_pruning(connection, recommender, generation, "superseded")
+    for number in found:
+        mark_pruning(connection, Generation(recommender, number), "superseded")
     removed: list[int] = []
     postponed: dict[int, list[Blocker]] = {}
     for row in all_of(connection, recommender):
         if row["state"] == "pruning":
-            # who holds up one most likely holds up the others: waited for once
+            # a transaction that holds up one most likely holds up the others: wait for it once
+            generation = Generation(recommender, row["generation"])
             try:
-                blockers = _remove(connection, settings, recommender, row["generation"], 0 if postponed else wait)
+                blockers = _remove(connection, settings, generation, 0 if postponed else wait)
             except pg.DependentObjectsStillExist as error:
-                what = " ".join((error.diag.message_detail or "an object of somebody's").split())
+                what = " ".join((error.diag.message_detail or "an object of another role").split())
                 blockers = [Blocker(None, None, f"what depends on it ({what})", None)]
             if blockers:
-                postponed[row["generation"]] = blockers
+                postponed[generation.number] = blockers
             else:
-                removed.append(row["generation"])
+                removed.append(generation.number)
     _drop_old_parents(connection, settings, recommender)
     return Pruned(removed, postponed, retained)
 
 
 def _may_see(connection: Connection, generation: int) -> list[Blocker]:
-    """Who may still read a generation that is being pruned: transactions open when it was marked, and any older snapshot."""
+    """Return who may still read a generation that is being pruned: transactions open when it was marked, older snapshots."""
     row = connection.execute(queries.query("select_barrier"), {"generation": generation}).fetchone()
     assert row is not None
     transactions = row["transactions"]
@@ -189,39 +224,37 @@ def _may_see(connection: Connection, generation: int) -> list[Blocker]:
     return list(dict.fromkeys(found))
 
 
-def _remove(
-    connection: Connection, settings: Settings, recommender: Registered, generation: int, wait: float
-) -> list[Blocker]:
-    blockers = barriers.wait(lambda: _may_see(connection, generation), wait)
+def _remove(connection: Connection, settings: Settings, generation: Generation, wait: float) -> list[Blocker]:
+    recommender = generation.recommender
+    blockers = barriers.wait(lambda: _may_see(connection, generation.number), wait)
     if blockers:
         return blockers
     for kind in ("items", "users"):
         for parent in (recommender.relation(f"_{kind}"), recommender.relation(OLD_PARENTS[f"_{kind}"])):
-            blockers = _detach(connection, recommender, parent, f"_{kind}_{generation}", wait)
+            blockers = _detach(connection, recommender, parent, f"_{kind}_{generation.number}", wait)
             if blockers:
                 return blockers
-    tables = ", ".join(table(recommender, kind, generation) for kind in ("items", "users", "seen"))
 
     def change() -> None:
-        connection.execute(f"DROP TABLE IF EXISTS {tables}")
-        connection.execute(queries.query("set_pruned"), {"generation": generation})
+        connection.execute(f"DROP TABLE IF EXISTS {', '.join(generation.table(side) for side in SIDES)}")
+        connection.execute(queries.query("set_pruned"), {"generation": generation.number})
 
-    with_short_lock(
-        connection, settings, f"Removing generation {generation}", table(recommender, "items", generation), change
-    )
+    with_short_lock(connection, settings, f"Removing {generation}", generation.items, change)
     return []
 
 
 def _partitions(connection: Connection, parent: str) -> dict[str, bool]:
-    """Partition name -> whether a detach of it is pending."""
+    """Return, for each partition by name, whether its detach is pending."""
     rows = connection.execute(queries.query("partitions_of"), {"parent": parent}).fetchall()
     return {row["name"]: row["detach_pending"] for row in rows}
 
 
 def _detach(connection: Connection, recommender: Registered, parent: str, partition: str, wait: float) -> list[Blocker]:
-    """DETACH CONCURRENTLY, or FINALIZE where an earlier one was cancelled. Both wait for others, the one for every
-    transaction that holds a lock on the parent, the other for every older snapshot; so those who hold a lock are waited
-    for first, without holding anything, and what is left to wait for is cut short by `lock_timeout`."""
+    """Detach a partition concurrently, or finalize a cancelled detach; return the sessions that prevent it.
+
+    DETACH CONCURRENTLY waits for every transaction that holds a lock on the parent, FINALIZE for every older snapshot. So
+    this waits for the lock holders first, without holding a lock, and `lock_timeout` bounds the rest.
+    """
     found = _partitions(connection, parent)
     if partition not in found:
         return []
@@ -253,7 +286,7 @@ def _finalize(connection: Connection, recommender: Registered, parent: str, part
 
 
 def _drop_old_parents(connection: Connection, settings: Settings, recommender: Registered) -> None:
-    """After a resize, when the last generation of the former dimensions is gone: views and parents back to one of each."""
+    """Drop the former parents of a resize once their last generation is pruned, and restore the views over one parent."""
     old = [recommender.relation(name) for name in OLD_PARENTS.values()]
     if not objects.has_old_parents(connection, recommender) or any(_partitions(connection, parent) for parent in old):
         return
@@ -274,11 +307,13 @@ def _drop_old_parents(connection: Connection, settings: Settings, recommender: R
 def resize(
     connection: Connection, settings: Settings, recommender: Registered, vector_type: str, dimensions: int
 ) -> None:
-    """Makes room for other dimensions: new parents beside the old ones, views over both, until the old generations are
-    pruned. The one operation that a reader of the views may wait for, a moment; functions go on undisturbed."""
+    """Add parents with other dimensions, with views over both kinds until the old generations are pruned.
+
+    The only operation that a reader of the views may wait for, for a moment; the functions are not affected.
+    """
 
     def change() -> None:
-        # the views first, as readers lock them before the parents: no deadlock
+        # lock the views first, as readers do: no deadlock
         objects.lock_views(connection, recommender)
         for name, old in OLD_PARENTS.items():
             connection.execute(f"ALTER TABLE {recommender.relation(name)} RENAME TO {old}")

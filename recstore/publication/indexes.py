@@ -1,4 +1,4 @@
-"""The indexes of a generation's tables, built after the load with the memory and the workers that the server allows."""
+"""Build, rebuild and drop the indexes of a generation's tables, within the memory and workers that the server allows."""
 
 import threading
 import time
@@ -14,10 +14,9 @@ from psycopg.errors import Diagnostic
 from recstore.errors import RecstoreError
 from recstore.postgres.connection import Connection, connect, one_line
 from recstore.postgres.names import quoted
-from recstore.publication import generations
 from recstore.runs import BUILD_LOCK, LOCK_NAMESPACE, Run
 from recstore.sql import queries
-from recstore.sql.objects import Registered
+from recstore.sql.generation import SIDES, Generation, Side
 from recstore.types import IdType
 
 
@@ -30,19 +29,19 @@ class Graph:
 
 
 DENSER = Graph(m=32, ef_construction=200)
-"""For vectors whose lengths differ so much that the default graph does not reach the wanted ANN recall."""
+"""The graph for vectors whose lengths differ too much for the default one to reach the wanted ANN recall."""
 
 
-def index_lookups(connection: Connection, recommender: Registered, generation: int, *, seen: bool) -> None:
-    """B-tree indexes: ids to rows (unique), and items by popularity."""
-    for statement in lookups(recommender, generation, seen=seen).values():
+def index_lookups(connection: Connection, generation: Generation, *, seen: bool) -> None:
+    """Build the B-tree indexes: rows by id (unique), and items by popularity."""
+    for statement in lookups(generation, seen=seen).values():
         connection.execute(statement)
 
 
-def lookups(recommender: Registered, generation: int, *, seen: bool, concurrently: bool = False) -> dict[str, str]:
-    """Name of each B-tree index of a generation -> the statement that makes it."""
-    collate = ' COLLATE "C"' if recommender.item_type is IdType.TEXT else ""
-    wanted = [
+def lookups(generation: Generation, *, seen: bool, concurrently: bool = False) -> dict[str, str]:
+    """Return the statement that builds each B-tree index of a generation, by the index's name."""
+    collate = ' COLLATE "C"' if generation.recommender.item_type is IdType.TEXT else ""
+    wanted: list[tuple[str, Side, str, str]] = [
         ("UNIQUE ", "items", "item_id", "(item_id)"),
         ("", "items", "popularity", f"(users DESC, views DESC, item_id{collate})"),
         ("UNIQUE ", "users", "user_id", "(user_id)"),
@@ -50,68 +49,53 @@ def lookups(recommender: Registered, generation: int, *, seen: bool, concurrentl
     if seen:
         wanted.append(("", "seen", "user_id", "(user_id) INCLUDE (item_id)"))
     return {
-        index_name(kind, generation, what): f"CREATE {unique}INDEX {'CONCURRENTLY ' * concurrently}"
-        f"{_name(kind, generation, what)} ON {generations.table(recommender, kind, generation)} {columns}"
-        for unique, kind, what, columns in wanted
+        generation.index(side, what): f"CREATE {unique}INDEX {'CONCURRENTLY ' * concurrently}"
+        f"{quoted(generation.index(side, what))} ON {generation.table(side)} {columns}"
+        for unique, side, what, columns in wanted
     }
 
 
-def index_name(kind: str, generation: int, what: str) -> str:
-    return f"_{kind}_{generation}_{what}"
+def names(generation: Generation, *, seen: bool, hnsw: Sequence[tuple[Side, str]]) -> list[str]:
+    """Return the names of a complete generation's indexes; `hnsw` are the (side, column) whose plan uses the index."""
+    return [*lookups(generation, seen=seen), *(generation.hnsw(side, column) for side, column in hnsw)]
 
 
-def _name(kind: str, generation: int, what: str) -> str:
-    return quoted(index_name(kind, generation, what))
+def build_hnsw(run: Run, side: Side, column: str, rows: int, graph: Graph, *, live: bool = False) -> None:
+    """Build the HNSW index of a vector column (`embedding` for cosine, `preference` for the inner product).
 
-
-def names(generation: int, *, seen: bool, hnsw: Sequence[tuple[str, str]]) -> list[str]:
-    """The indexes that a complete generation has; `hnsw` are the (side, column) whose calibrated plan is the index."""
-    lookups = [("items", "item_id"), ("items", "popularity"), ("users", "user_id")] + [("seen", "user_id")] * seen
-    return [index_name(kind, generation, what) for kind, what in lookups] + [
-        hnsw_name(side, generation, column) for side, column in hnsw
-    ]
-
-
-def hnsw_name(side: str, generation: int, column: str) -> str:
-    return index_name(side, generation, f"{column}_hnsw")
-
-
-def build_hnsw(
-    run: Run, generation: int, side: str, column: str, rows: int, graph: Graph, *, live: bool = False
-) -> None:
-    """Builds the HNSW index of one vector column (`embedding` for cosine, `preference` for the inner product); on a live
-    generation concurrently, so that nobody waits."""
-    recommender = run.recommender
+    On a live generation the build is concurrent and blocks no session.
+    """
+    recommender, generation = run.recommender, run.generation
     operators = {"embedding": "cosine", "preference": "ip"}[column]
     extension = quoted(recommender.vector_schema)
-    concurrently = "CONCURRENTLY " * live
     statement = (
-        f"CREATE INDEX {concurrently}{quoted(hnsw_name(side, generation, column))}"
-        f" ON {generations.table(recommender, side, generation)}"
+        f"CREATE INDEX {'CONCURRENTLY ' * live}{quoted(generation.hnsw(side, column))} ON {generation.table(side)}"
         f" USING hnsw ({column} {extension}.{recommender.vector_type}_{operators}_ops)"
         f" WITH (m = {graph.m}, ef_construction = {graph.ef_construction})"
     )
 
-    def clear() -> None:  # a concurrent build that failed leaves an invalid index behind
+    def clear() -> None:  # a concurrent build that failed leaves an invalid index
         if live:
-            drop_hnsw(run, generation, side, column)
+            drop_hnsw(run, side, column)
 
     wanted = graph_megabytes(rows, recommender.dimensions, recommender.vector_type, graph)
     _build(run, f"index on {column}", statement, wanted, clear, live=live)
 
 
-def rebuild(run: Run, generation: int, name: str, megabytes: int = 0) -> None:
-    """Builds an index of a live generation anew; nobody waits, and the old one serves until the new one does."""
+def rebuild(run: Run, name: str, megabytes: int = 0) -> None:
+    """Rebuild an index of a live generation; no session waits, and the old index serves until the new one is complete."""
     statement = f"REINDEX INDEX CONCURRENTLY {run.recommender.relation(name)}"
-    _build(run, name, statement, megabytes, lambda: drop_leftovers(run, generation), live=True)
+    _build(run, name, statement, megabytes, lambda: drop_leftovers(run), live=True)
 
 
 def _build(
     run: Run, what: str, statement: str, megabytes: int, clear: Callable[[], None], *, live: bool = False
 ) -> None:
-    """Runs a statement that builds an index, one at a time in a database. Out of memory or of shared memory, it is tried
-    again serially with less; `clear` removes what the failed attempt left. On a `live` generation it waits for every older
-    transaction, `flip_wait` seconds for each at most. Raises psycopg's LockNotAvailable."""
+    """Run a statement that builds an index, one at a time in a database.
+
+    If memory or shared memory runs out, retry serially with less; `clear` removes what the failed attempt left. On a `live`
+    generation it waits for every older transaction, at most `flip_wait` seconds for each. Raises psycopg's LockNotAvailable.
+    """
     connection = run.connection
     memory, workers = min(max(megabytes, 64), run.settings.index_memory), run.settings.index_workers
     with _one_build(run, what), _notices(run), _watched(run, what):
@@ -128,12 +112,14 @@ def _build(
                 raise
             except (pg.OutOfMemory, pg.DiskFull, pg.InsufficientResources) as error:
                 clear()
-                lack = one_line(error)
-                disk = isinstance(error, pg.DiskFull) and "shared memory" not in lack  # less memory makes no room there
+                reason = one_line(error)
+                disk = (
+                    isinstance(error, pg.DiskFull) and "shared memory" not in reason
+                )  # less memory frees no disk space
                 if disk or (workers == 0 and memory <= 16):
                     raise
                 memory, workers = max(16, memory // 2), 0
-                run.warn(f"Building the {what} ran out of memory ({lack}): trying again serially with {memory} MB.")
+                run.warn(f"Building the {what} ran out of memory ({reason}): retrying serially with {memory} MB.")
             finally:
                 if not connection.closed:
                     connection.execute("RESET maintenance_work_mem")
@@ -143,28 +129,33 @@ def _build(
 
 
 def graph_megabytes(rows: int, dimensions: int, vector_type: str, graph: Graph) -> int:
-    """Memory that holds the whole graph while it is built: vectors, and neighbours on all layers (16 bytes each, with
-    their candidates' distances), with a tenth to spare."""
+    """Return the memory in MB that holds a graph while it is built: vectors and neighbours on all layers, plus a tenth.
+
+    A neighbour takes 16 bytes with its distance.
+    """
     element = 4 if vector_type == "vector" else 2
     return int(1.1 * rows * (dimensions * element + 2 * graph.m * 16 + 128) / 2**20) + 1
 
 
-def drop_hnsw(run: Run, generation: int, side: str, column: str) -> bool:
-    """Drops an HNSW index without a lock that a reader of the views would wait for. False where a transaction that holds
-    the table kept it from ending in time: then the index is invalid, which the planner ignores, and goes with its table."""
-    return _drop(run, hnsw_name(side, generation, column))
+def drop_hnsw(run: Run, side: Side, column: str) -> bool:
+    """Drop an HNSW index without a lock that a reader of the views would wait for.
+
+    Return False if a transaction that holds the table kept it from ending in time. Then the index is invalid, which the
+    planner ignores, and is dropped with its table.
+    """
+    return _drop(run, run.generation.hnsw(side, column))
 
 
-def drop_leftovers(run: Run, generation: int) -> None:
-    """Drops what builds that failed left on a live generation's tables: invalid indexes, as far as nobody holds them."""
-    for row in of_generation(run, generation):
+def drop_leftovers(run: Run) -> None:
+    """Drop the invalid indexes that failed builds left on the generation's tables, unless a transaction holds them."""
+    for row in existing(run):
         if not row["valid"]:
             _drop(run, row["name"])
 
 
-def of_generation(run: Run, generation: int) -> list[dict[str, Any]]:
-    """The indexes of a generation's tables: name, side, column, valid, and m where it is HNSW."""
-    tables = [generations.table(run.recommender, kind, generation) for kind in ("items", "users", "seen")]
+def existing(run: Run) -> list[dict[str, Any]]:
+    """Return the indexes of the generation's tables: name, side, column, valid, and m for HNSW."""
+    tables = [run.generation.table(side) for side in SIDES]
     return run.connection.execute(queries.query("indexes_of"), {"tables": tables}).fetchall()
 
 
@@ -185,7 +176,7 @@ def _drop(run: Run, name: str) -> bool:
 def _one_build(run: Run, what: str) -> Iterator[None]:
     connection = run.connection
     keys = {"namespace": LOCK_NAMESPACE, "recommender_id": BUILD_LOCK}
-    while True:  # asked again and again, because a waiting statement would hold a snapshot all the while
+    while True:  # polls, because a waiting statement would hold a snapshot
         row = connection.execute(queries.query("lock_run"), keys).fetchone()
         if row and row["locked"]:
             break
@@ -200,12 +191,12 @@ def _one_build(run: Run, what: str) -> Iterator[None]:
 
 @contextmanager
 def _notices(run: Run) -> Iterator[None]:
-    """pgvector tells in a notice when the graph outgrew the memory."""
+    """Turn pgvector's notice that the graph outgrew the memory into a warning."""
 
     def handle(diagnostic: Diagnostic) -> None:
         message = diagnostic.message_primary or ""
         if "no longer fits" in message:
-            run.warn(f"{message}: the build is slower than it need be. Raise RECSTORE_INDEX_MEMORY.")
+            run.warn(f"{message}: the build is slower than necessary. Raise RECSTORE_INDEX_MEMORY.")
 
     run.connection.add_notice_handler(handle)
     try:
@@ -216,8 +207,7 @@ def _notices(run: Run) -> Iterator[None]:
 
 @contextmanager
 def _watched(run: Run, what: str) -> Iterator[None]:
-    """Reports how far a build is, from a second connection: the first is busy with it. Of a build that is quick, or where
-    no connection is to be had, nothing is reported."""
+    """Report the progress of a build from a second connection, if there is one; a quick build reports nothing."""
     ended = threading.Event()
     pid = run.connection.info.backend_pid
 

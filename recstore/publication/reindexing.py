@@ -1,60 +1,108 @@
-"""The indexes of the live generation built anew, and its queries calibrated again, while readers go on.
+"""Rebuild the indexes of the live generation and calibrate its queries again, while readers continue.
 
-Every index is replaced as REINDEX CONCURRENTLY does, so the old one serves until the new one is complete; then each kind of
-query is calibrated with what is there. An index that this takes away, or brings, is dropped and built concurrently too.
+Every index is replaced by REINDEX CONCURRENTLY, so the old one serves until the new one is complete. Then each kind of query
+is calibrated with the existing indexes; an index that this drops or adds is dropped or built concurrently.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from psycopg import errors as pg
 
 from recstore.errors import ReindexBlocked
-from recstore.publication import barriers, calibration, checks, generations, indexes
+from recstore.publication import barriers, calibration, checks, indexes
 from recstore.publication.barriers import Blocker
-from recstore.publication.calibration import SEARCHED, Kind, Query, recommending
+from recstore.publication.calibration import SEARCHED, Kind, Plans, Query, recommending
+from recstore.publication.generations import Prepared
 from recstore.publication.indexes import DENSER, Graph
 from recstore.runs import Run
 from recstore.sql.queries import query
 
 
-def reindex(run: Run, generation: int) -> dict[str, Any]:
-    """Rebuilds, calibrates and checks; returns kind of query -> chosen plan. Each step is a stage that commits by itself.
-    Raises ReindexBlocked where older transactions do not end within `flip_wait`."""
-    with run.stage("prepare") as details:
-        indexes.drop_leftovers(run, generation)
-        _wait_for_older(run, generation)
-        details["generation"] = generation
-    with run.stage("index") as details:
-        rows = run.connection.execute(query("generation_size"), {"generation": generation}).fetchone()
-        assert rows is not None
-        found = [row for row in indexes.of_generation(run, generation) if row["valid"]]
-        with _bounded(run, generation):
-            for number, row in enumerate(found):
-                run.check("index")
-                run.reporter.progress("index", number, len(found), row["name"])
-                side = "items" if row["name"].startswith("_items") else "users"
-                dimensions, vector_type = run.recommender.dimensions, run.recommender.vector_type
-                memory = indexes.graph_megabytes(rows[side], dimensions, vector_type, _graph(row["m"]))
-                indexes.rebuild(run, generation, row["name"], memory if row["hnsw"] else 0)
-        details["indexes"] = [row["name"] for row in found]
-    with run.stage("calibrate") as details:
-        built = {
-            kind: _graph(row["m"])
-            for kind, (side, column) in SEARCHED.items()
-            for row in found
-            if row["name"] == indexes.hnsw_name(side, generation, column)
-        }
-        with _bounded(run, generation):
-            plans = calibration.calibrate_all(run, generation, _kinds(run, generation, rows), built, live=True)
-        details |= plans
-    with run.stage("check") as details:
-        hnsw = [SEARCHED[kind] for kind, plan in plans.items() if plan["ef"]]
-        expected = indexes.names(generation, seen=rows["seen_published"], hnsw=hnsw)
-        checks.check_indexes(run.connection, run.recommender, generation, expected)
-        details["indexes"] = len(expected)
-    return plans
+@dataclass(frozen=True)
+class Rebuilt:
+    """The names of the rebuilt indexes."""
+
+    rows: list[dict[str, Any]]
+
+    def details(self) -> dict[str, Any]:
+        return {"indexes": [row["name"] for row in self.rows]}
+
+    def __str__(self) -> str:
+        return f"{len(self.rows)} rebuilt"
+
+
+@dataclass(frozen=True)
+class Complete:
+    """The number of indexes that exist and are valid."""
+
+    indexes: int
+
+    def details(self) -> dict[str, Any]:
+        return vars(self)
+
+    def __str__(self) -> str:
+        return f"{self.indexes} indexes"
+
+
+def prepare(run: Run) -> Prepared:
+    """Drop what failed builds left, and wait for older transactions: here, because this holds no lock.
+
+    Raises ReindexBlocked if they do not end within `flip_wait`.
+    """
+    indexes.drop_leftovers(run)
+    older = barriers.open_transactions(run.connection)
+    blockers = barriers.wait(
+        lambda: barriers.still_open(run.connection, older),
+        run.settings.flip_wait,
+        lambda found: run.reporter.progress("prepare", 0, 1, f"waits for {barriers.named(found)}"),
+    )
+    if blockers:
+        raise _blocked(run, blockers)
+    return Prepared(run.generation)
+
+
+def rebuild(run: Run) -> Rebuilt:
+    """Rebuild every valid index of the live generation. Raises ReindexBlocked."""
+    rows = _size(run)
+    found = [row for row in indexes.existing(run) if row["valid"]]
+    with _bounded(run):
+        for number, row in enumerate(found):
+            run.check("index")
+            run.reporter.progress("index", number, len(found), row["name"])
+            side = "items" if row["name"].startswith("_items") else "users"
+            dimensions, vector_type = run.recommender.dimensions, run.recommender.vector_type
+            memory = indexes.graph_megabytes(rows[side], dimensions, vector_type, _graph(row["m"]))
+            indexes.rebuild(run, row["name"], memory if row["hnsw"] else 0)
+    return Rebuilt(found)
+
+
+def calibrate(run: Run, rebuilt: Rebuilt) -> Plans:
+    """Calibrate the queries with the rebuilt indexes. Raises ReindexBlocked."""
+    built = {
+        kind: _graph(row["m"])
+        for kind, (side, column) in SEARCHED.items()
+        for row in rebuilt.rows
+        if row["name"] == run.generation.hnsw(side, column)
+    }
+    with _bounded(run):
+        return calibration.calibrate_all(run, _kinds(run, _size(run)), built, live=True)
+
+
+def check(run: Run) -> Complete:
+    """Check that every index that the plans need exists and is valid. Raises PublicationFailed."""
+    hnsw = calibration.indexed(run.connection, run.generation)
+    expected = indexes.names(run.generation, seen=_size(run)["seen_published"], hnsw=hnsw)
+    checks.check_indexes(run.connection, run.generation, expected)
+    return Complete(len(expected))
+
+
+def _size(run: Run) -> dict[str, Any]:
+    row = run.connection.execute(query("generation_size"), {"generation": run.generation.number}).fetchone()
+    assert row is not None
+    return row
 
 
 def _graph(m: int | None) -> Graph:
@@ -62,45 +110,28 @@ def _graph(m: int | None) -> Graph:
 
 
 @contextmanager
-def _bounded(run: Run, generation: int) -> Iterator[None]:
-    """Says for whom a concurrent build waited in vain."""
+def _bounded(run: Run) -> Iterator[None]:
+    """Turn a lock timeout of a concurrent build into ReindexBlocked, naming the blocking sessions."""
     try:
         yield
     except (pg.LockNotAvailable, pg.DeadlockDetected) as error:
-        raise _blocked(generation, _older(run)) from error
+        raise _blocked(run, barriers.still_open(run.connection, barriers.open_transactions(run.connection))) from error
 
 
-def _older(run: Run) -> list[Blocker]:
-    return barriers.still_open(run.connection, barriers.open_transactions(run.connection))
-
-
-def _wait_for_older(run: Run, generation: int) -> None:
-    """A concurrent build waits for every older transaction; waited for here first, because this holds nothing."""
-    older = barriers.open_transactions(run.connection)
-    blockers = barriers.wait(
-        lambda: barriers.still_open(run.connection, older),
-        run.settings.flip_wait,
-        lambda found: run.reporter.progress("prepare", 0, 1, f"waits for {'; '.join(map(str, found))}"),
-    )
-    if blockers:
-        raise _blocked(generation, blockers)
-
-
-def _blocked(generation: int, blockers: list[Blocker]) -> ReindexBlocked:
+def _blocked(run: Run, blockers: list[Blocker]) -> ReindexBlocked:
     return ReindexBlocked(
-        generation=generation, blockers="; ".join(map(str, blockers)) or "a session that has just ended"
+        generation=run.generation.number, blockers=barriers.named(blockers) or "a session that has just ended"
     )
 
 
-def _kinds(run: Run, generation: int, rows: dict[str, Any]) -> list[Kind]:
-    """Sampled questions from the generation's own tables; what a user has seen from the source, as recommend() asks it."""
-    recommender = run.recommender
-    users, items = (generations.table(recommender, side, generation) for side in ("users", "items"))
-    people = _sample(run, users, "user_id", "preference")
-    products = _sample(run, items, "item_id", "embedding")
+def _kinds(run: Run, rows: dict[str, Any]) -> list[Kind]:
+    """Sample queries from the generation's own tables, with the seen items that recommend() would read."""
+    recommender, generation = run.recommender, run.generation
+    people = _sample(run, generation.users, "user_id", "preference")
+    products = _sample(run, generation.items, "item_id", "embedding")
     seen_in = recommender.relation("interactions")
     if rows["seen_published"]:
-        seen_in = generations.table(recommender, "seen", generation)
+        seen_in = generation.seen
     seen = f"SELECT array_agg(s.item_id) AS ids FROM {seen_in} s WHERE s.user_id = %s"  # noqa: S608
     queries = []
     for row in people:

@@ -1,4 +1,4 @@
-"""A published generation read back: the items it was trained on, and what folding users in against them takes."""
+"""Read a published generation back: the items it was trained on, and what folding users in against them takes."""
 
 from typing import Any
 
@@ -15,23 +15,28 @@ from recstore.model.trainers import FoldIn
 from recstore.postgres.arrow import reading
 from recstore.postgres.connection import Connection
 from recstore.publication import generations
+from recstore.runs import Run
 from recstore.sql import queries
-from recstore.sql.objects import Registered
+from recstore.sql.generation import Generation
 
 
-def read(
-    connection: Connection, url: str, recommender: Registered, generation: int, application_name: str
-) -> Stored | None:
-    """None for a generation of an older recstore, which did not keep what a fold-in takes. Raises ConnectionLost."""
-    row = connection.execute(queries.query("stored_generation"), {"generation": generation}).fetchone()
+def live(run: Run) -> Stored | None:
+    """Return the live generation as the next training starts from it and is compared with it; None without one."""
+    generation = generations.live(run.connection, run.recommender)
+    return None if generation is None else read(run.connection, run.url, generation, run.application_name)
+
+
+def read(connection: Connection, url: str, generation: Generation, application_name: str) -> Stored | None:
+    """Return a generation; None if an older recstore published it without the data of a fold-in. Raises ConnectionLost."""
+    row = connection.execute(queries.query("stored_generation"), {"generation": generation.number}).fetchone()
     if row is None or row["fold_in"] is None:
         return None
-    ids, embedding, length, users = _columns(url, recommender, generation, row["factors"], application_name)
+    ids, embedding, length, users = _columns(url, generation, row["factors"], application_name)
     trained_on = users.copy()
     if row["held_out"]:
         trained_on[row["held_out"]["items"]] -= row["held_out"]["counts"]
     return Stored(
-        generation=generation,
+        generation=generation.number,
         items=ids,
         item_users=users,
         fold_in=FoldIn(vectors.factors_from(embedding, length, row["factors"]), trained_on, row["fold_in"]),
@@ -43,12 +48,13 @@ def read(
     )
 
 
-def _columns(url: str, recommender: Registered, generation: int, factors: int, application_name: str) -> Any:
+def _columns(url: str, generation: Generation, factors: int, application_name: str) -> Any:
     select = (
         "SELECT v.item_id, v.embedding::real[] AS embedding, v.length, v.users"  # noqa: S608
-        f" FROM {generations.table(recommender, 'items', generation)} v"
+        f" FROM {generation.items} v"
     )
-    doing = f"reading generation {generation} of {recommender.name!r}"
+    recommender = generation.recommender
+    doing = f"reading {generation} of {recommender.name!r}"
     with reading(url, application_name, doing) as transaction:
         table = transaction.table(select).combine_chunks()
     ids = plain(table["item_id"].combine_chunks()).cast(recommender.item_type.arrow)
@@ -59,7 +65,7 @@ def _columns(url: str, recommender: Registered, generation: int, factors: int, a
 
 
 def block(vectors: pa.Array, factors: int) -> NDArray[np.float32]:
-    """Vectors that were read as real[], without their padding: float32 (rows, factors), zeros for NULL."""
+    """Return vectors that were read as real[], without their padding: float32 (rows, factors), zeros for NULL."""
     rows = np.zeros((len(vectors), factors), dtype=np.float32)
     present = np.asarray(vectors.is_valid())
     if present.any():

@@ -4,7 +4,7 @@ One READ ONLY, REPEATABLE READ transaction with a timeout, over Arrow; nothing h
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from recstore.config import Settings
 from recstore.definition import Source
@@ -15,6 +15,27 @@ from recstore.types import IdType
 
 OnRows = Callable[[int, int], None]
 """Called with (rows read so far, rows the planner expects)."""
+
+
+class Pulled(NamedTuple):
+    """The interactions, the counts of rows, and the snapshot's time, number and digest."""
+
+    interactions: Interactions
+    report: SourceReport
+    snapshot: dict[str, Any]
+
+    def details(self) -> dict[str, Any]:
+        return self.report.as_dict() | self.snapshot
+
+    def __str__(self) -> str:
+        report = self.report
+        dropped = (
+            (report.nulls, "with NULL or NaN dropped"),
+            (report.nonpositive, "zero or negative dropped"),
+            (report.duplicates, "duplicates merged"),
+        )
+        parts = [f"{report.rows:,} rows: {report.users:,} users, {report.items:,} items"]
+        return ", ".join(parts + [f"{count:,} {words}" for count, words in dropped if count])
 
 
 def read(
@@ -30,7 +51,7 @@ def read(
     with_times: bool = False,
     expected: int = 0,
     on_rows: OnRows | None = None,
-) -> tuple[Interactions, SourceReport, dict[str, Any]]:
+) -> Pulled:
     """Reads the whole source of recommender `name` in one snapshot, in bulk; `with_times` with each pair's time, if there is
     a last_at.
 
@@ -69,4 +90,4 @@ def read(
             if on_rows:
                 on_rows(rows, max(rows, expected))
     interactions, report = builder.build()
-    return interactions, report, {"taken_at": taken_at, "snapshot": snapshot, "digest": interactions.digest()}
+    return Pulled(interactions, report, {"taken_at": taken_at, "snapshot": snapshot, "digest": interactions.digest()})

@@ -55,6 +55,9 @@ UPDATE recstore_private.generations
 SET recommend_ef = %(recommend_ef)s, similar_ef = %(similar_ef)s, users_ef = %(users_ef)s, calibration = %(calibration)s
 WHERE generation = %(generation)s;
 
+-- name: select_calibration
+SELECT g.recommend_ef, g.similar_ef, g.users_ef FROM recstore_private.generations g WHERE g.generation = %(generation)s;
+
 -- name: set_ready
 UPDATE recstore_private.generations SET state = 'ready', ready_at = now() WHERE generation = %(generation)s;
 

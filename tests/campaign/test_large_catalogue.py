@@ -11,12 +11,14 @@ import pyarrow as pa
 import pytest
 from conftest import Database
 
+from recstore import pipeline
 from recstore.definition import Confidence, Definition, Hyperparameters, Publication, Source
 from recstore.demo import load_shop
 from recstore.model import confidence, vectors
 from recstore.model.interactions import IdMap
 from recstore.model.trainers.als import ALS
-from recstore.publication import building, flipping, generations
+from recstore.operations import jobs
+from recstore.publication import building
 from recstore.runs import Run
 from recstore.source import pulling
 
@@ -37,7 +39,7 @@ def test_a_large_catalogue_is_calibrated(factors: int, shop: Database) -> None:
         **{name: getattr(definition, name) for name in ("source", "hyperparameters", "publication")}
     )
     with Run(shop.url, shop.settings, "retail", "retrain") as run:
-        generation = generations.next_of(run.connection, shop.settings, recommender)
+        run.stage("prepare", jobs.prepare, run)
         pulled, _, _ = pulling.read(
             shop.url,
             shop.settings,
@@ -66,8 +68,8 @@ def test_a_large_catalogue_is_calibrated(factors: int, shop: Database) -> None:
             confidence={},
             training={},
         )
-        building.build(run, generation, content)
-        assert flipping.go_live(run, generation, 30) == []
+        generation = run.generation.number
+        assert pipeline.publish(run, content).live
     row = (
         shop.connect()
         .execute(

@@ -21,6 +21,7 @@ from recstore.errors import NothingReady
 from recstore.operations import jobs
 from recstore.postgres.connection import Connection
 from recstore.publication import barriers, generations
+from recstore.sql.generation import Generation
 
 FUNCTIONS = "SELECT retail.generation() AS g, r.item_id, r.score FROM retail.recommend(1, 10) r"
 VIEWS = """
@@ -391,7 +392,7 @@ def test_the_pending_detach_of_another_partition_is_not_waited_for_without_end(
     pending("_items_2")
     with shop.connect() as connection:
         recommender = registry.get(connection, "retail")
-        generations.mark_pruning(connection, recommender, 1, "test")
+        generations.mark_pruning(connection, Generation(recommender, 1), "test")
         snapshot = idle(shop, "worker", "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT retail.generation()")
         connection.execute("SELECT pg_current_xact_id()")
         answers = []

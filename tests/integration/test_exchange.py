@@ -28,6 +28,7 @@ from recstore.files.archive.importing import import_generation
 from recstore.operations import jobs
 from recstore.publication import stored
 from recstore.runs import LISTS_NAMESPACE, take_lock
+from recstore.sql.generation import Generation
 
 
 @dataclass
@@ -176,7 +177,7 @@ def test_a_round_trip_gives_the_same_answers(here: Database, recstore: Command, 
     one, other = ({}, {})
     for database, into in ((here, one), (shop, other)):
         connection = database.connect()
-        read = stored.read(connection, database.url, registry.get(connection, "retail"), 1, "test")
+        read = stored.read(connection, database.url, Generation(registry.get(connection, "retail"), 1), "test")
         assert read is not None
         into |= {"items": read.fold_in.item_factors, "users": read.fold_in.item_users, "idf": read.confidence.idf}
         into |= {"alpha": np.array(read.alpha)}
@@ -217,7 +218,7 @@ def test_under_text_ids_and_back(shop: Database, here: Database, file: Path, tmp
     assert answers(here) == before
     connection = here.connect()
     recommender = registry.get(connection, "retail")
-    first, second = (stored.read(connection, here.url, recommender, number, "test") for number in (1, 2))
+    first, second = (stored.read(connection, here.url, Generation(recommender, number), "test") for number in (1, 2))
     assert first is not None
     assert second is not None
     np.testing.assert_array_equal(first.fold_in.item_users, second.fold_in.item_users)
@@ -455,7 +456,9 @@ def test_half_precision_uuids_a_hybrid_and_a_collapsed_item(shop: Database, tmp_
         )
         assert [row | {"generation": 1} for row in second] == first
     recommender = registry.get(connection, "retail")
-    one, two = (stored.read(connection, shop.url, recommender, number, "test") for number in (1, outcome.generation))
+    one, two = (
+        stored.read(connection, shop.url, Generation(recommender, number), "test") for number in (1, outcome.generation)
+    )
     assert one is not None
     assert two is not None
     assert (one.fold_in.constants, one.held_out) == (two.fold_in.constants, two.held_out)

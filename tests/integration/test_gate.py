@@ -15,6 +15,7 @@ from recstore.model.confidence import fit
 from recstore.model.interactions import Interactions
 from recstore.publication import stored
 from recstore.source.pulling import read
+from recstore.sql.generation import Generation
 
 GIVEN = Hyperparameters(factors=8, iterations=6, regularization=5, alpha=60)
 
@@ -50,7 +51,7 @@ def test_the_live_generation_never_saw_the_held_out_pairs(gated: Database) -> No
     interactions, held = pulled(gated)
     with gated.connect() as connection:
         recommender = registry.get(connection, "retail")
-        live = stored.read(connection, gated.url, recommender, 1, "test")
+        live = stored.read(connection, gated.url, Generation(recommender, 1), "test")
     assert live is not None
     assert 0.1 < held.pairs.mean() <= 0.2
     assert (live.held_out or {})["pairs"] == held.pairs.sum()
@@ -129,7 +130,7 @@ def test_another_source_may_be_smaller(recstore: Command) -> None:
     recstore("alter retail --held-out 0 --table none --query", changed)  # so few users, the gate may find fault with
     told = recstore("retrain retail")
     assert told.code == 0
-    assert "The source is another one than that of generation 1, and smaller" in " ".join(told.err.split())
+    assert "The source is not the one of generation 1, and smaller" in " ".join(told.err.split())
 
 
 def test_a_generation_of_before_the_gate_is_not_compared(gated: Database) -> None:

@@ -21,16 +21,19 @@ from recstore.model import trainers
 from recstore.operations import jobs
 from recstore.postgres.connection import Connection
 from recstore.publication import building, flipping
+from recstore.sql.generation import Generation
 
 STAGES = [
     "prepare",
     "read",
     "filter",
     "hold out",
+    "read live",
     "weigh",
     "train",
     "solve users",
     "vectors",
+    "barrier",
     "load",
     "index",
     "calibrate",
@@ -242,7 +245,7 @@ def test_a_flip_updates_one_row_and_locks_nothing_of_the_readers(live: Database)
         rows = "SELECT recommender_id, ctid::text, xmin::text FROM recstore_private.pointers ORDER BY 1"
         before = connection.execute(rows).fetchall()
         with connection.transaction():
-            flipping.flip(connection, recommender, 1, "rollback", None)
+            flipping.flip(connection, Generation(recommender, 1), "rollback", None)
             changes = connection.execute(
                 "SELECT relname, n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_xact_all_tables"
                 " WHERE n_tup_ins + n_tup_upd + n_tup_del > 0"
@@ -273,13 +276,13 @@ def test_a_publication_asks_for_no_lock_that_a_reader_has(
     shop.create(publication=Publication(search=search, index_users=True))
     assert shop.retrain().live
     if truncating:
-        really = building._load
+        really = building.load
 
         def load(run: Any, *arguments: Any) -> Any:
             run.connection.execute("TRUNCATE retail._items_2")
             return really(run, *arguments)
 
-        monkeypatch.setattr(building, "_load", load)
+        monkeypatch.setattr(building, "load", load)
     reader = shop.connect()
 
     def read() -> None:

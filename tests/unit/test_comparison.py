@@ -53,7 +53,7 @@ class Trained:
         return Stored(41, *parts)
 
     def judged(self, live=None):
-        return gate.judge(self.interactions, self.held, KEY, self.matrix, self.trainer, self.fold_in, live)
+        return gate.judge(self.interactions, self.held, KEY, self.stored(), live)
 
 
 def trained(views, given=GIVEN, leak=False):

@@ -1,15 +1,16 @@
-"""What a file must not be, beside the live generation: far smaller or about other items, as the wrong file would be; or worse
-on pairs that neither was trained on."""
+"""Compare a file with the live generation: its size, its items, and its quality on pairs that neither was trained on."""
 
 import uuid
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from scipy import sparse
 
-from recstore.errors import FileRefused, ImportRefused, ImportShrunk, RecstoreError
+from recstore.errors import FileRefused, ImportShrunk, RecstoreError
 from recstore.evaluation import gate
+from recstore.evaluation.gate import Verdict
 from recstore.files.archive.adapting import Fitted
 from recstore.model import confidence, filters, held_out, trainers, vectors
 from recstore.model.interactions import Interactions
@@ -19,6 +20,7 @@ from recstore.postgres.connection import Connection
 from recstore.publication import generations, stored
 from recstore.runs import Run
 from recstore.sql import queries
+from recstore.sql.generation import Generation
 from recstore.sql.objects import Registered
 from recstore.types import IdType
 
@@ -29,37 +31,32 @@ def python_ids(ids: pa.Array, kind: IdType) -> list[Any]:
     return [uuid.UUID(bytes=value) for value in plain] if kind is IdType.UUID else plain
 
 
-def fallen(connection: Connection, recommender: Registered, fitted: Fitted, live: int) -> str | None:
-    """What the file has far less of than the live generation, in words: users, items, or items that both have."""
-    least = 1 - recommender.definition.gate.max_fall
-    row = connection.execute(queries.query("generation_size"), {"generation": live}).fetchone()
-    assert row is not None
+def fallen(connection: Connection, recommender: Registered, fitted: Fitted, live: Generation) -> str | None:
+    """Return what the file has far less of than the live generation, in words: users, items, or items that both have."""
+    max_fall = recommender.definition.gate.max_fall
+    before = connection.execute(queries.query("generation_size"), {"generation": live.number}).fetchone()
+    assert before is not None
+    words = gate.shrunk({"users": len(fitted.users), "items": len(fitted.items)}, before, max_fall)
     kind = recommender.item_type
     known = connection.execute(
-        f"SELECT count(*) AS items FROM {generations.table(recommender, 'items', live)} v"  # noqa: S608
-        f" WHERE v.item_id = ANY (%s::{kind.value}[])",
+        f"SELECT count(*) AS items FROM {live.items} v WHERE v.item_id = ANY (%s::{kind.value}[])",  # noqa: S608
         [python_ids(fitted.items.ids, kind)],
     ).fetchone()
     assert known is not None
-    told = [
-        f"{now:,} {side} instead of {row[side]:,} ({now / row[side] - 1:+.0%})"
-        for side, now in (("users", len(fitted.users)), ("items", len(fitted.items)))
-        if now < least * row[side]
-    ]
-    if not told and known["items"] < least * row["items"]:
-        told.append(f"of the live generation's {row['items']:,} items it has {known['items']:,}")
-    return ", ".join(told) or None
+    if not words and gate.shrunk(known, before, max_fall):
+        words = [f"of the live generation's {before['items']:,} items it has {known['items']:,}"]
+    return ", ".join(words) or None
 
 
 def guard(run: Run, fitted: Fitted, force: bool) -> None:
-    """The wrong file costs nobody the live generation. Raises ImportShrunk."""
+    """Refuse a file that holds far less than the live generation, in case it is the wrong file. Raises ImportShrunk."""
     live = generations.live(run.connection, run.recommender)
-    told = None if live is None else fallen(run.connection, run.recommender, fitted, live)
-    if told and force:
-        run.warn(f"Published by force although it holds far less than the live generation: {told}.")
-    elif told:
+    words = None if live is None else fallen(run.connection, run.recommender, fitted, live)
+    if words and force:
+        run.warn(f"Published by force although it holds far less than the live generation: {words}.")
+    elif words and live:
         most = f"{run.recommender.definition.gate.max_fall:.0%}"
-        raise ImportShrunk(path=fitted.path, name=run.name, fallen=told, most=most, generation=live)
+        raise ImportShrunk(path=fitted.path, name=run.name, fallen=words, most=most, generation=live.number)
 
 
 def as_stored(fitted: Fitted, generation: int, recommender: Registered) -> Stored | None:
@@ -112,43 +109,41 @@ def _fold_in(fitted: Fitted, constants: dict[str, Any]) -> FoldIn:
     return FoldIn(factors, fitted.item_users - fitted.item_held_out, constants)
 
 
-def live_to_compare(run: Run, new: Stored | None) -> Stored | None:
-    """The live generation, if held-out pairs can tell which is better; a stage says why they can not."""
-    if not run.recommender.definition.gate.held_out:
-        return None
-    with run.stage("hold out") as details:
-        number = generations.live(run.connection, run.recommender)
-        live = (
-            stored.read(run.connection, run.url, run.recommender, number, run.application_name)
-            if number is not None
-            else None
-        )
-        unknown = None
-        if live is None:
-            unknown = (
-                "there is no live generation" if number is None else f"generation {number} is of an older recstore"
-            )
-        elif new is None:
-            unknown = "the file lacks what a fold-in takes"
-        else:
-            unknown = gate.incomparable(live) or gate.incomparable(new)
-        details["told"] = f"not compared: {unknown}" if unknown else f"what generation {number} was not trained on"
-    return None if unknown else live
+@dataclass(frozen=True, eq=False)
+class Comparable:
+    """The live generation as the gate compares it with the file's, or why it cannot."""
+
+    live: Stored | None
+    reason: str | None
+
+    def __bool__(self) -> bool:
+        return self.live is not None and self.reason is None
+
+    def details(self) -> dict[str, Any]:
+        return {}
+
+    def __str__(self) -> str:
+        return f"not compared: {self.reason}" if self.reason else f"what {self.live} was not trained on"
 
 
-def judge(run: Run, fitted: Fitted, new: Stored, live: Stored, pulled: Interactions, force: bool) -> None:
-    """Compares the two on what neither was trained on, as a retrain does. Raises ImportRefused where the file's is worse."""
+def comparable(run: Run, new: Stored | None) -> Comparable:
+    """Read the live generation, if held-out pairs can show which one is better."""
+    generation = generations.live(run.connection, run.recommender)
+    if generation is None:
+        return Comparable(None, "there is no live generation")
+    live = stored.live(run)
+    if live is None:
+        return Comparable(None, f"{generation} is of an older recstore")
+    if new is None:
+        return Comparable(live, "the file has no data for a fold-in")
+    return Comparable(live, gate.incomparable(live) or gate.incomparable(new))
+
+
+def judge(run: Run, new: Stored, live: Stored, pulled: Interactions) -> Verdict:
+    """Compare the file's model with the live one on pairs that neither was trained on, as a retrain does."""
     definition, key = run.recommender.definition, run.recommender.held_out_key
-    with run.stage("gate") as details:
-        interactions, _ = filters.apply(pulled, definition.filters)
-        held = held_out.choose(interactions, key, definition.gate.held_out)
-        comparison, unknown = gate.compare(interactions, held, key, new, live, run.settings.threads)
-        refused = comparison is not None and comparison.worse(definition.gate.tolerance)
-        details |= {"told": str(comparison or f"not compared: {unknown}"), "refused": refused and not force}
-    if refused and not force:
-        raise ImportRefused(
-            generation=run.generation, name=run.name, path=fitted.path, comparison=comparison,
-            tolerance=f"{definition.gate.tolerance:.0%}", live=live.generation,
-        )  # fmt: skip
-    if refused:
-        run.warn(f"Published by force although it is worse than the live generation: {comparison}.")
+    interactions, _ = filters.apply(pulled, definition.filters)
+    held = held_out.choose(interactions, key, definition.gate.held_out)
+    return gate.judge(
+        interactions, held, key, new, live, tolerance=definition.gate.tolerance, threads=run.settings.threads
+    )

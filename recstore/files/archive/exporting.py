@@ -21,6 +21,7 @@ from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.publication import generations, stored
 from recstore.runs import Reporter, Silent
 from recstore.sql import queries
+from recstore.sql.generation import Generation, Side
 from recstore.sql.objects import Registered
 from recstore.sql.schema_revision import require_current
 from recstore.types import IdType
@@ -85,7 +86,7 @@ def export(
         bytes=path.stat().st_size,
     )
     told = f"{done.items:,} items, {done.users:,} users, {done.factors} factors, {done.bytes / 1e6:,.1f} MB"
-    (reporter or Silent()).stage("export", time.perf_counter() - start, {"told": told})
+    (reporter or Silent()).stage("export", time.perf_counter() - start, {"summary": told})
     return done
 
 
@@ -93,7 +94,8 @@ def _found(
     connection: Connection, recommender: Registered, wanted: int | None
 ) -> tuple[dict[str, Any], dict[str, int]]:
     """The generation's row, and how many rows its tables have; from here on they can not be dropped."""
-    number = generations.live(connection, recommender) if wanted is None else wanted
+    live = generations.live(connection, recommender)
+    number = wanted if wanted is not None or live is None else live.number
     if number is None:
         raise NotTrained(name=recommender.name)
     keys = {"generation": number, "recommender_id": recommender.id}
@@ -103,7 +105,7 @@ def _found(
     try:
         counts = {
             side: connection.execute(
-                f"SELECT count(*) AS rows FROM {generations.table(recommender, side, number)}"  # noqa: S608
+                f"SELECT count(*) AS rows FROM {Generation(recommender, number).table(side)}"  # noqa: S608
             ).fetchone()
             for side in ("items", "users")
         }
@@ -140,10 +142,10 @@ class _Writing:
             archive.add("user_length", _numbers(found["length"], np.float64))
 
     def _vectors(
-        self, archive: Archive, side: str, identifier: str, kind: IdType, column: str, others: list[str]
+        self, archive: Archive, side: Side, identifier: str, kind: IdType, column: str, others: list[str]
     ) -> dict[str, list[pa.Array]]:
         """Streams one column of vectors into the file, rows in the order of the ids; returns the ids and the other columns."""
-        table = generations.table(self.recommender, side, self.row["generation"])
+        table = Generation(self.recommender, self.row["generation"]).table(side)
         order = f'v.{identifier} COLLATE "C"' if kind is IdType.TEXT else f"v.{identifier}"
         columns = ", ".join(f"v.{name}" for name in [identifier, *others])
         select = f"SELECT v.{column}::real[] AS vector, {columns} FROM {table} v ORDER BY {order}"  # noqa: S608

@@ -17,23 +17,23 @@ from numpy.typing import NDArray
 from recstore import pipeline, registry
 from recstore.config import Settings
 from recstore.definition import Definition
-from recstore.errors import NoRoom, NothingToImportInto, RecommenderNotFound, RecstoreError, SourceEmpty
+from recstore.errors import ImportRefused, NoRoom, NothingToImportInto, RecommenderNotFound, RecstoreError, SourceEmpty
 from recstore.files.archive import reading
 from recstore.files.archive.adapting import Fitted, fit
 from recstore.files.archive.against_live import (
     as_stored,
     check_fold_in,
+    comparable,
     fallen,
     guard,
     judge,
-    live_to_compare,
     python_ids,
 )
 from recstore.model.interactions import IdMap, Interactions
 from recstore.operations import jobs
 from recstore.postgres.connection import Connection, connect, one_line, plain_errors
-from recstore.publication import building, generations
-from recstore.runs import Reporter, Run, Silent, take_lock
+from recstore.publication import admission, building, generations
+from recstore.runs import Reporter, Run, Silent, job, take_lock
 from recstore.sql.objects import Registered
 from recstore.sql.schema_revision import require_current
 from recstore.types import IdType
@@ -75,7 +75,7 @@ def look(url: str, name: str, path: Path, *, create: bool = False) -> Plan:
             factors=about.factors,
             conversions=tuple(fitted.conversions(user_type, item_type)),
             creates=recommender is None,
-            live_generation=live,
+            live_generation=live.number if live else None,
             fallen=told,
         )
 
@@ -98,7 +98,7 @@ def import_generation(
         if recommender is None:
             _create(connection, settings, name, fitted)
     try:
-        return _publish(url, settings, name, fitted, force, reporter)
+        return import_(url, settings, name, reporter=reporter, fitted=fitted, force=force)
     except BaseException:
         if recommender is None:
             _take_back(url, settings, name, reporter or Silent())
@@ -180,7 +180,7 @@ def _take_back(url: str, settings: Settings, name: str, reporter: Reporter) -> N
                 return
         finally:
             connection.close()
-        reason = f"its generation {live} is live."
+        reason = f"its {live} is live."
     except RecommenderNotFound:
         return
     except RecstoreError as error:
@@ -190,50 +190,62 @@ def _take_back(url: str, settings: Settings, name: str, reporter: Reporter) -> N
     reporter.warn(f"The recommender {name!r}, made for this import, stays: {reason} To remove it: recstore drop {name}")
 
 
-def _publish(
-    url: str, settings: Settings, name: str, fitted: Fitted, force: bool, reporter: Reporter | None
-) -> jobs.Outcome:
-    about = fitted.about
-    with Run(url, settings, name, "import", reporter, require_current) as run:
-        recommender = run.recommender
-        _check_room(recommender, fitted.path, about.factors)
-        imported = _origin(fitted)
-        with run.stage("file") as details:
-            details |= imported | {"told": _words(fitted, recommender)}
-            guard(run, fitted, force)
-        if not fitted.has_users:
-            run.warn("The file has no users: recommend() answers everybody with popular items until the next retrain.")
-        generation = jobs.prepare(run)
-        new = as_stored(fitted, generation, recommender)
-        live = live_to_compare(run, new)
-        pulled = _pulled(run) if live is not None or recommender.definition.source.seen == "published" else None
-        if new is not None and live is not None and pulled:
-            judge(run, fitted, new, live, pulled, force)
-        content = building.Content(
-            population=building.Population(
-                users=fitted.users,
-                items=fitted.items,
-                item_users=fitted.item_users,
-                item_views=fitted.item_views,
-                seen=_seen(run, fitted),
-            ),
-            pulled=pulled,
-            items=fitted.item_vectors(recommender.dimensions),
-            users=fitted.user_vectors(recommender.dimensions),
-            factors=about.factors,
-            snapshot=_snapshot(fitted) | {"imported": imported},
-            filters=about.filters,
-            confidence=about.confidence,
-            training=about.training,
-            fold_in=about.fold_in,
-            held_out=fitted.held_out(recommender.user_type, recommender.item_type, recommender.held_out_key),
-            metrics=about.metrics and about.metrics | {"live": None, "unknown": "it is from a file"},
-            definition=_trained_by(recommender.definition, about.definition),
-            trained_users=about.users,
-            mean_preference=fitted.mean(recommender.dimensions),
-        )
-        building.build(run, generation, content)
-        return jobs.finish(run, generation, settings.flip_wait)
+@job()
+def import_(run: Run, *, fitted: Fitted, force: bool) -> jobs.Outcome:
+    """Publish a file's model by the stages of a retrain."""
+    recommender, about = run.recommender, fitted.about
+    _check_room(recommender, fitted.path, about.factors)
+    run.stage("file", lambda: Origin(fitted, recommender))
+    guard(run, fitted, force)
+    if not fitted.has_users:
+        run.warn("The file has no users: until the next retrain recommend() returns popular items for every user.")
+    run.stage("prepare", jobs.prepare, run)
+    new, compared = as_stored(fitted, run.generation.number, recommender), None
+    if recommender.definition.gate.held_out:
+        compared = run.stage("hold out", comparable, run, new)
+    pulled = _pulled(run) if compared or recommender.definition.source.seen == "published" else None
+    if new and compared and compared.live and pulled:
+        verdict = run.stage("gate", judge, run, new, compared.live, pulled)
+        admission.check_verdict(run, verdict, force, ImportRefused, path=fitted.path)
+    imported = _origin(fitted)
+    content = building.Content(
+        population=building.Population(
+            users=fitted.users,
+            items=fitted.items,
+            item_users=fitted.item_users,
+            item_views=fitted.item_views,
+            seen=_seen(run, fitted),
+        ),
+        pulled=pulled,
+        items=fitted.item_vectors(recommender.dimensions),
+        users=fitted.user_vectors(recommender.dimensions),
+        factors=about.factors,
+        snapshot=_snapshot(fitted) | {"imported": imported},
+        filters=about.filters,
+        confidence=about.confidence,
+        training=about.training,
+        fold_in=about.fold_in,
+        held_out=fitted.held_out(recommender.user_type, recommender.item_type, recommender.held_out_key),
+        metrics=about.metrics and about.metrics | {"live": None, "unknown": "it is from a file"},
+        definition=_trained_by(recommender.definition, about.definition),
+        trained_users=about.users,
+        mean_preference=fitted.mean(recommender.dimensions),
+    )
+    return pipeline.publish(run, content)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The file that a generation is imported from."""
+
+    fitted: Fitted
+    recommender: Registered
+
+    def details(self) -> dict[str, Any]:
+        return _origin(self.fitted)
+
+    def __str__(self) -> str:
+        return _words(self.fitted, self.recommender)
 
 
 def _origin(fitted: Fitted) -> dict[str, Any]:
@@ -252,9 +264,9 @@ def _origin(fitted: Fitted) -> dict[str, Any]:
 
 def _words(fitted: Fitted, recommender: Registered) -> str:
     about = fitted.about
-    told = f"generation {about.generation} of {about.recommender!r}: {len(fitted.items):,} items,"
-    told += f" {len(fitted.users):,} users, {about.factors} factors"
-    return "; ".join([told, *fitted.conversions(recommender.user_type, recommender.item_type)])
+    words = f"generation {about.generation} of {about.recommender!r}: {len(fitted.items):,} items,"
+    words += f" {len(fitted.users):,} users, {about.factors} factors"
+    return "; ".join([words, *fitted.conversions(recommender.user_type, recommender.item_type)])
 
 
 def _snapshot(fitted: Fitted) -> dict[str, Any]:
@@ -273,13 +285,12 @@ def _trained_by(own: Definition, file: Definition) -> Definition:
 def _pulled(run: Run) -> Interactions:
     """The source's pairs; none where it has no usable rows yet."""
     try:
-        pulled, _, _ = pipeline.read_source(run)
+        return run.stage("read", pipeline.read_source, run).interactions
     except SourceEmpty:
         recommender = run.recommender
         users, items = (IdMap(pa.array([], kind.arrow)) for kind in (recommender.user_type, recommender.item_type))
         none = np.zeros(0, dtype=np.int32)
         return Interactions(users, items, none, none, np.zeros(0))
-    return pulled
 
 
 def _seen(run: Run, fitted: Fitted) -> Callable[[NDArray[np.int64]], Sequence[list[Any]]]:
