@@ -1,4 +1,4 @@
-"""The SQL of released migrations: read from `sql/`, refused when it differs from the checksum it was released with."""
+"""Read the SQL of released migrations from `sql/`, and refuse it if it differs from its released checksum."""
 
 import hashlib
 from importlib import resources
@@ -13,7 +13,7 @@ def checksum(text: str) -> str:
 
 
 def released_checksums() -> dict[str, str]:
-    """File name -> sha256, as listed in `sql/checksums.txt`."""
+    """Return file name -> sha256, as listed in `sql/checksums.txt`."""
     lines = resources.files(__package__).joinpath("sql", CHECKSUMS).read_text().splitlines()
     return {name: digest for digest, name in (line.split() for line in lines if line.strip())}
 
@@ -28,7 +28,7 @@ def read_sql(name: str) -> str:
 
 
 def execute_sql(name: str) -> None:
-    """Executes a file; or prints it, where Alembic only tells what it would do."""
+    """Execute a file, or print it in Alembic's offline mode."""
     if context.is_offline_mode():
         context.get_context().impl.static_output(read_sql(name).rstrip())
         return

@@ -1,4 +1,4 @@
-"""The recommenders of a database: made, looked up, changed, granted, dropped. Their definitions live in Postgres."""
+"""Create, look up, alter, grant and drop recommenders. Their definitions live in Postgres; knows nothing of training."""
 
 import dataclasses
 import re
@@ -33,11 +33,11 @@ from recstore.sql.objects import Registered
 from recstore.types import IdType
 
 ROOM = 64
-"""Dimensions are the factors rounded up to a multiple of this, so that factors can grow a little later."""
+"""Multiple that dimensions are rounded up to, so that factors can grow a little later."""
 
 
 def check_name(connection: Connection, name: str) -> None:
-    """Raises InvalidName, RecommenderExists or SchemaNameTaken unless a recommender may have this name."""
+    """Raise InvalidName, RecommenderExists or SchemaNameTaken unless a recommender may have this name."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise InvalidName(name=name, reason="it is not a plain identifier")
     if len(name) > 48:
@@ -55,8 +55,8 @@ def check_name(connection: Connection, name: str) -> None:
 
 
 def storage_for(definition: Definition, factors: int | None = None, *, fixed: bool = True) -> tuple[str, int]:
-    """(vector type, dimensions) of a definition; with `fixed` false, as a resize to `factors` would have them, whatever
-    dimensions it was created with. Raises TooManyFactors, InvalidInput."""
+    """Return (vector type, dimensions) of a definition; without `fixed`, those that a resize to `factors` gives it.
+    Raises TooManyFactors, InvalidInput."""
     half = definition.storage.vector_type == "halfvec"
     storage = definition.storage if fixed else Storage(vector_type="halfvec" if half else None)
     default = min(DEFAULT_FACTORS, storage.dimensions or DEFAULT_FACTORS)
@@ -77,16 +77,16 @@ def storage_for(definition: Definition, factors: int | None = None, *, fixed: bo
 
 
 def inspect(connection: Connection, definition: Definition) -> tuple[inspection.SourceShape, str]:
-    """What a definition's source looks like, and the SELECT of its candidates (empty: it has none). Raises SourceInvalid,
-    CandidatesInvalid, UnsupportedIdType, PermissionDenied, .."""
+    """Return the shape of a definition's source, and the SELECT of its candidates (empty without candidates). Raises
+    SourceInvalid, CandidatesInvalid, UnsupportedIdType, PermissionDenied."""
     shape = inspection.inspect(connection, definition.source)
     return shape, candidates.inspect(connection, definition, shape.item_type)
 
 
 def create(connection: Connection, name: str, definition: Definition) -> Registered:
-    """Registers a recommender and makes its schema, in one transaction. The source is looked at, not read.
+    """Register a recommender and create its schema, in one transaction. The source is inspected, not read.
 
-    Raises InvalidName, RecommenderExists, SchemaNameTaken, SourceInvalid, UnsupportedIdType, PermissionDenied, ..
+    Raises InvalidName, RecommenderExists, SchemaNameTaken, SourceInvalid, UnsupportedIdType, PermissionDenied.
     """
     with plain_errors(f"creating {name!r}", connection):
         check_name(connection, name)
@@ -121,22 +121,19 @@ def create(connection: Connection, name: str, definition: Definition) -> Registe
         except pg.DuplicateSchema:
             raise SchemaNameTaken(name=name) from None
         except pg.InsufficientPrivilege as error:
-            role = connection.info.user
+            role, database = connection.info.user, connection.info.dbname
             remedy = "Have its owner grant that."
-            if f"database {connection.info.dbname}" in one_line(error):
-                database = quoted(connection.info.dbname)
-                remedy = f"Have an administrator run: GRANT CREATE ON DATABASE {database} TO {quoted(role)};"
-            elif told := selects.lacking(connection, error):
-                remedy = f"Have its owner run: {told} TO {quoted(role)};"
+            if f"database {database}" in one_line(error):
+                remedy = f"Have an administrator run: GRANT CREATE ON DATABASE {quoted(database)} TO {quoted(role)};"
+            elif grant := selects.missing_grant(connection, error):
+                remedy = f"Have its owner run: {grant} TO {quoted(role)};"
             raise PermissionDenied(role=role, reason=one_line(error), remedy=remedy) from None
         return get(connection, name)
 
 
 def check_names(connection: Connection, definition: Definition) -> None:
-    """Raises InvalidInput unless there is a trainer of that name, and the lookup table of titles with its columns."""
-    from recstore.model.trainers import (
-        trainer,  # NumPy and SciPy: a third of a second that other commands need not wait
-    )
+    """Raise InvalidInput unless the trainer, the table of titles and its columns exist; PermissionDenied for the table."""
+    from recstore.model.trainers import trainer  # with NumPy and SciPy, a third of a second
 
     titles = definition.titles
     trainer(definition.hyperparameters.trainer)
@@ -144,32 +141,24 @@ def check_names(connection: Connection, definition: Definition) -> None:
         return
     try:
         with connection.transaction():
-            row = connection.execute(
-                "SELECT array_agg(a.attname::text) AS columns FROM pg_attribute a"
-                " WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped",
-                [titles.table],
-            ).fetchone()
-            readable = connection.execute(
-                "SELECT has_table_privilege(to_regclass(%s), 'SELECT') AS yes", [titles.table]
-            ).fetchone()
+            row = connection.execute(queries.query("readable_table"), {"table": titles.table}).fetchone()
     except (pg.SyntaxError, pg.InvalidName, pg.InsufficientPrivilege) as error:
-        raise InvalidInput(f"The titles' table {titles.table!r} can not be looked up: {one_line(error)}.") from None
-    columns = row["columns"] if row else None
-    if columns is None:
+        raise InvalidInput(f"The titles' table {titles.table!r} cannot be looked up: {one_line(error)}.") from None
+    if row is None:
         raise InvalidInput(f"The titles' table {titles.table!r} does not exist.")
-    if readable and not readable["yes"]:
+    if not row["readable"]:
         role = connection.info.user
         remedy = f"Have the owner run: GRANT SELECT ON {titles.table} TO {quoted(role)};"
-        raise PermissionDenied(role=role, reason=f"it can not read the titles in {titles.table}", remedy=remedy)
+        raise PermissionDenied(role=role, reason=f"it cannot read the titles in {titles.table}", remedy=remedy)
     for column in (titles.item, titles.title):
-        if column not in columns:
+        if column not in row["columns"]:
             raise InvalidInput(
-                f"{titles.table} has no column {column!r} for titles; it has {', '.join(sorted(columns))}."
+                f"{titles.table} has no column {column!r} for titles; it has {', '.join(sorted(row['columns']))}."
             )
 
 
 def get(connection: Connection, name: str) -> Registered:
-    """The recommender of that name. Raises RecommenderNotFound."""
+    """Return the recommender with this name. Raises RecommenderNotFound."""
     with plain_errors(f"looking up {name!r}", connection):
         row = connection.execute(queries.query("select_recommender"), {"name": name}).fetchone()
     if row is None:
@@ -186,13 +175,13 @@ def all_registered(connection: Connection) -> list[Registered]:
 
 
 def overview(connection: Connection, name: str | None = None) -> list[dict[str, Any]]:
-    """A row per recommender, or that of one: what is live, what waits, how the last run went."""
+    """Return the rows of recstore.status with each definition: of all recommenders, or of one."""
     with plain_errors("listing recommenders"):
         return connection.execute(queries.query("select_recommenders"), {"name": name}).fetchall()
 
 
 def overview_of(connection: Connection, name: str) -> dict[str, Any]:
-    """That row of one recommender. Raises RecommenderNotFound."""
+    """Return that row of one recommender. Raises RecommenderNotFound."""
     rows = overview(connection, name)
     if not rows:
         raise RecommenderNotFound(name=name)
@@ -200,8 +189,7 @@ def overview_of(connection: Connection, name: str) -> dict[str, Any]:
 
 
 def check_definition(connection: Connection, recommender: Registered, definition: Definition) -> tuple[str, str]:
-    """The SELECTs of another definition's source and of its candidates; raises unless the recommender can have that
-    definition."""
+    """Return the SELECTs of another definition's source and candidates. Raises unless the recommender can have it."""
     factors = definition.hyperparameters.factors or 0
     if factors > MAX_FACTORS:
         raise TooManyFactors(factors=factors, limit=MAX_FACTORS)
@@ -233,90 +221,66 @@ def alter(
     *,
     readers_may_fail: bool = False,
 ) -> Registered:
-    """Stores another definition; takes effect at the next training, a changed source at once in view `interactions`, changed
-    candidates at once in every function that returns items: by exact scan, if they are found through no index, until the next
-    calibration.
+    """Store another definition for the next training. A changed source and changed candidates take effect at once.
 
-    Id types, and dimensions beyond the fixed ones, cannot change here (`resize` in publication does the latter). Raises
-    ReadersLackRights where roles that were granted the recommender may not read the new candidates, unless `readers_may_fail`.
+    Lists come by exact scan until the next calibration if no index finds the new candidates. Id types and the fixed dimensions
+    cannot change here. Raises ReadersLackRights unless every role with access may read the new candidates, or
+    `readers_may_fail`; AlteredMeanwhile, InvalidInput, SourceInvalid, CandidatesInvalid, DependentObjects.
     """
     altered = dataclasses.replace(recommender, definition=definition)
     with plain_errors(f"altering {recommender.name!r}", connection):
         selects = check_definition(connection, recommender, definition)
 
         def change() -> None:
-            connection.execute(queries.query("lock_recommender"), {"recommender_id": recommender.id})
-            now = get(connection, recommender.name)
-            if (now.definition, now.vector_type, now.dimensions) != (
-                recommender.definition,
-                recommender.vector_type,
-                recommender.dimensions,
-            ):
+            keys = {"recommender_id": recommender.id, "definition": Jsonb(definition.model_dump(mode="json"))}
+            connection.execute(queries.query("lock_recommender"), keys)
+            found, before = get(connection, recommender.name), recommender.definition
+            if dataclasses.replace(found, objects_version=recommender.objects_version) != recommender:
                 raise AlteredMeanwhile(name=recommender.name)
-            connection.execute(
-                queries.query("update_definition"),
-                {"recommender_id": recommender.id, "definition": Jsonb(definition.model_dump(mode="json"))},
-            )
-            if definition.schedule != recommender.definition.schedule:  # a new schedule has missed nothing
-                connection.execute(queries.query("restart_schedule"), {"recommender_id": recommender.id})
-            if _lists_times(definition) != _lists_times(recommender.definition):
-                connection.execute(queries.query("restart_lists"), {"recommender_id": recommender.id})
+            connection.execute(queries.query("update_definition"), keys)
+            if definition.schedule != before.schedule:  # a new schedule has missed nothing
+                connection.execute(queries.query("restart_schedule"), keys)
+            lists_due = [(each.lists.cron, each.schedule.timezone) for each in (definition, before)]
+            if lists_due[0] != lists_due[1]:
+                connection.execute(queries.query("restart_lists"), keys)
             old_parents = objects.has_old_parents(connection, recommender)
             changed = objects.replace(connection, altered, objects.render(altered, *selects, old_parents=old_parents))
             if selects[1] and "view candidates" in changed:
                 with candidates.tried(connection, altered, selects[1]) as view:
-                    if not readers_may_fail:
-                        _check_readers(connection, recommender, view)
+                    missing = {} if readers_may_fail else candidates.readers_lacking(connection, recommender, view)
                     indexed = candidates.looked_up_by_index(connection, altered, view)
+                if missing:
+                    grants = " ".join(statement for statements in missing.values() for statement in statements)
+                    raise ReadersLackRights(name=recommender.name, readers=", ".join(missing), grants=grants)
                 if not indexed:
-                    connection.execute(queries.query("scan_exactly"), {"recommender_id": recommender.id})
+                    connection.execute(queries.query("scan_exactly"), keys)
 
         relations = [recommender.relation(name) for name in ("interactions", "candidates")]
         with_short_lock(connection, settings, f"Altering {recommender.name!r}", relations, change)
         return get(connection, recommender.name)
 
 
-def _check_readers(connection: Connection, recommender: Registered, view: str) -> None:
-    """Raises ReadersLackRights unless every role that may ask for items may read what that view of candidates reads."""
-    lacking = candidates.readers_lacking(connection, recommender, view)
-    if lacking:
-        grants = [statement for statements in lacking.values() for statement in statements]
-        raise ReadersLackRights(name=recommender.name, readers=", ".join(lacking), grants=" ".join(grants))
-
-
 def restore_views(connection: Connection, settings: Settings, recommender: Registered) -> list[str]:
-    """Makes the views `interactions` and `candidates` anew, with their grants, where they are gone: dropped to migrate what
-    they read, or along with it by CASCADE. Returns the names of those. Raises SourceInvalid, CandidatesInvalid where what
-    they read is gone."""
+    """Recreate the views `interactions` and `candidates` where they are missing, with their grants; return their names.
+
+    They go with CASCADE when what they read is dropped. Raises SourceInvalid, CandidatesInvalid where that is still missing.
+    """
     gone = sorted({"view interactions", "view candidates"} & set(objects.missing(connection, recommender)))
     for name in gone:
-        relation = recommender.relation(name.split()[1])
-        with plain_errors(f"restoring the {name} of {recommender.name!r}", connection):
+        what, definition = f"the {name} of {recommender.name!r}", recommender.definition
+        with plain_errors(f"restoring {what}", connection):
             if name == "view candidates":
-                select = candidates.inspect(connection, recommender.definition, recommender.item_type)
-                view = objects.render(recommender, "", select)[name]
+                select = "", candidates.inspect(connection, definition, recommender.item_type)
             else:
-                view = objects.render(recommender, _source_select(connection, recommender, recommender.definition))[
-                    name
-                ]
-            with_short_lock(
-                connection,
-                settings,
-                f"Restoring the {name} of {recommender.name!r}",
-                relation,
-                partial(objects.replace, connection, recommender, {name: view}),
-            )
+                select = _source_select(connection, recommender, definition), ""
+            view = {name: objects.render(recommender, *select)[name]}
+            change = partial(objects.replace, connection, recommender, view)
+            with_short_lock(connection, settings, f"Restoring {what}", recommender.relation(name.split()[1]), change)
     return [name.split()[1] for name in gone]
 
 
-def _lists_times(definition: Definition) -> tuple[str | None, str]:
-    """What says when lists are written."""
-    return definition.lists.cron, definition.schedule.timezone
-
-
 def dependents(connection: Connection, recommender: Registered) -> list[str]:
-    """What would be lost with the recommender's schema, in words: objects elsewhere that depend on it, and objects in it
-    that recstore did not make."""
+    """Return descriptions of what would be lost with the recommender's schema and is not recstore's."""
     known = [name.split()[1] for name in objects.render(recommender, "")]
     keys = {"quoted": recommender.schema, "known": known}
     rows = connection.execute(queries.query("schema_dependents"), keys).fetchall()
@@ -324,9 +288,9 @@ def dependents(connection: Connection, recommender: Registered) -> list[str]:
 
 
 def drop(connection: Connection, settings: Settings, recommender: Registered, *, cascade: bool = False) -> list[str]:
-    """Removes the schema, its generations and its rows, in one transaction; returns what was dropped along with it.
+    """Remove the schema, its generations and its rows in one transaction; return what else was dropped.
 
-    Raises DependentObjects unless `cascade`, when anything outside the schema depends on it.
+    Raises DependentObjects if anything would be lost that is not recstore's, unless `cascade`.
     """
 
     def change() -> list[str]:
@@ -349,12 +313,14 @@ def drop(connection: Connection, settings: Settings, recommender: Registered, *,
 
 
 def grant_reader(connection: Connection, recommender: Registered, role: str, *, people: bool = False) -> list[str]:
-    """Lets a role read: schema, items and functions; with `people` also user vectors and the view of interactions, for
-    which it needs SELECT on the source besides. Returns the statements it ran, and as comments
-    those that others have to run. Raises InvalidInput for an unknown role."""
+    """Let a role read the items and call the functions; with `people` also read user vectors and interactions.
+
+    Return the statements executed, and as comments those that other owners have to run. Raises InvalidInput for an unknown
+    role.
+    """
     check_role(connection, role)
     with plain_errors(f"granting to {role!r}", connection), connection.transaction():
-        # a generation attached meanwhile copies its grants after this, or is in the list
+        # so that a generation attached at the same time copies the new grants, or is in the list
         connection.execute(queries.query("lock_recommender"), {"recommender_id": recommender.id})
         sides = ["items", "users"] if people else ["items"]
         names = ["_generation", "item_vectors", "candidates"] + (["user_vectors", "interactions"] if people else [])
@@ -376,23 +342,21 @@ def grant_reader(connection: Connection, recommender: Registered, role: str, *, 
 
 
 def _not_ours_to_grant(connection: Connection, recommender: Registered, role: str, people: bool) -> list[str]:
-    """What the role still lacks and its owner has to grant, as SQL comments."""
-    lacking = []
+    """Return what other owners have to grant, as SQL comments."""
+    run = "-- still to be run by the owner"
     usage = connection.execute(
         "SELECT has_schema_privilege(%s, %s, 'USAGE') AS granted", [role, recommender.vector_schema]
     ).fetchone()
+    needed = []
     if usage and not usage["granted"]:
         schema = quoted(recommender.vector_schema)
-        lacking.append(
-            f"-- still to be run by the owner of pgvector's schema: GRANT USAGE ON SCHEMA {schema} TO {quoted(role)};"
-        )
+        needed.append(f"{run} of pgvector's schema: GRANT USAGE ON SCHEMA {schema} TO {quoted(role)};")
     read = {"candidates": "of what the candidates read, for every list of items"}
     if people:
         read["interactions"] = "of the source, for recommend()"
     for view, whose in read.items():
-        for statement in objects.lacking_on(connection, recommender, view, role):
-            lacking.append(f"-- still to be run by the owner {whose}: {statement}")
-    return list(dict.fromkeys(lacking))
+        needed += [f"{run} {whose}: {grant}" for grant in objects.lacking_on(connection, recommender, view, role)]
+    return list(dict.fromkeys(needed))
 
 
 def next_retrain(row: dict[str, Any]) -> datetime | None:

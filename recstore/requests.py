@@ -1,7 +1,7 @@
-"""What is asked of the workers: a row per request, which is the queue itself. Messages only wake a worker.
+"""Requests to the workers: one row each, and these rows are the queue. Messages only wake a worker.
 
-A request waits until a run of its job begins and claims it, along with every other that asks for the same; it ends as the
-run ends. Whoever runs the job serves it: a worker, or a person at the command line.
+A request waits until a run of its job claims it, with every other request for the same job, and ends as that run ends. The run
+may be a worker's, or a command's.
 """
 
 from typing import Any, Literal
@@ -17,16 +17,16 @@ Job = Literal["retrain", "reindex", "prune", "lists"]
 Origin = Literal["command", "task", "schedule"]
 
 CHANNEL = "recstore_requests"
-"""What a listening worker listens to: a request was committed, or a run has ended."""
+"""Channel notified when a request is committed or a run has ended."""
 
 TASK_NAMESPACE = 0x72656374
-"""First key of the lock under which a message is registered; the second is a hash of its id."""
+"""First key of the lock under which a message is registered. The second is a hash of its id."""
 
 
 def insert(
     connection: Connection, name: str, job: Job, origin: Origin, task_id: str | None = None, *, force: bool = False
 ) -> int:
-    """Asks for a job of recommender `name`; returns the request's number. Waits for nobody. Raises RecommenderNotFound."""
+    """Request a job of recommender `name`; return the request's number. Takes no lock. Raises RecommenderNotFound."""
     keys = {"recommender": name, "job": job, "origin": origin, "task_id": task_id, "force": force}
     try:
         row = connection.execute(queries.query("request"), keys).fetchone()
@@ -37,7 +37,7 @@ def insert(
 
 
 def ask(connection: Connection, name: str, job: Job, *, force: bool = False) -> int:
-    """`insert` for a person; also for a role that may ask, by recstore db grant, and not write."""
+    """Request a job from the command line, also as a role that may only execute recstore's functions."""
     try:
         return insert(connection, name, job, "command", force=force)
     except pg.InsufficientPrivilege:
@@ -51,7 +51,7 @@ def ask(connection: Connection, name: str, job: Job, *, force: bool = False) -> 
 
 
 def get(connection: Connection, number: int) -> dict[str, Any]:
-    """Its row of recstore.requests. Raises RequestNotFound."""
+    """Return the row of recstore.requests. Raises RequestNotFound."""
     row = connection.execute(queries.query("watch_request"), {"request": number}).fetchone()
     if row is None:
         raise RequestNotFound(request=number)
@@ -59,7 +59,7 @@ def get(connection: Connection, number: int) -> dict[str, Any]:
 
 
 def cancel(connection: Connection, number: int) -> dict[str, Any]:
-    """Takes a request back that no run has begun; returns its row. Raises RequestNotFound, RequestBegun."""
+    """Cancel a request that no run has begun; return its row. Raises RequestNotFound, RequestBegun."""
     found = connection.execute("SELECT recstore.cancel_request(%s) AS cancelled", [number]).fetchone()
     row = get(connection, number)
     if not (found and found["cancelled"]):
@@ -68,7 +68,7 @@ def cancel(connection: Connection, number: int) -> dict[str, Any]:
 
 
 def register(connection: Connection, name: str, job: Job, task_id: str) -> bool:
-    """Makes a request of an application's message; False where it was delivered before. Raises RecommenderNotFound."""
+    """Turn an application's message into a request; False if it was delivered before. Raises RecommenderNotFound."""
     with connection.transaction():
         connection.execute(queries.query("lock_task"), {"namespace": TASK_NAMESPACE, "task_id": task_id})
         if connection.execute(queries.query("request_of_task"), {"task_id": task_id}).fetchone():
@@ -78,51 +78,53 @@ def register(connection: Connection, name: str, job: Job, task_id: str) -> bool:
 
 
 def take_due(connection: Connection, settings: Settings) -> list[dict[str, Any]]:
-    """Marks those that are due as sent; returns {recommender, job, requests} for each message to send."""
+    """Mark due requests as sent; return {recommender, job, requests} for each message to send."""
     return connection.execute(queries.query("take_due_requests"), {"resend": settings.resend}).fetchall()
 
 
 def unsend(connection: Connection, name: str, job: Job, why: str | None = None) -> None:
-    """Their message came to nothing; they wait for another. `why` is kept where operators see it."""
+    """Let requests wait again whose message was lost. Operators see `why`."""
     connection.execute(queries.query("unsend_requests"), {"recommender": name, "job": job, "why": why})
 
 
 def claim(connection: Connection, name: str, job: str, run: int) -> list[dict[str, Any]]:
-    """Everything that asks for this job is served by this run; returns {request, origin, force} of each."""
+    """Assign every open request for this job to this run; return {request, origin, force} of each."""
     keys = {"recommender": name, "job": job, "run": run}
     return connection.execute(queries.query("claim_requests"), keys).fetchall()
 
 
 def finish(connection: Connection, run: int, state: str, outcome: str) -> None:
-    """What became of the run becomes of the requests that it serves."""
+    """Give the requests that a run serves its state and outcome."""
     connection.execute(queries.query("finish_requests"), {"run": run, "state": state, "outcome": outcome})
 
 
 def settle_ready(connection: Connection) -> None:
-    """Ends the requests whose generation was complete and waited, and now is live or was overtaken."""
+    """End requests in state ready whose generation is live now, or was overtaken."""
     connection.execute(queries.query("settle_ready_requests"))
 
 
 def release(
     connection: Connection, settings: Settings, runs: list[int], outcome: str, *, interrupted: bool = False
 ) -> None:
-    """These runs came to nothing through no fault of their requests: they wait again, longer each time, and fail after
-    `attempts`. One that was interrupted costs no attempt and waits for nothing."""
+    """Retry the requests of runs that did not finish, after a longer wait each time; fail them after `attempts`.
+
+    An interrupted run costs no attempt and no wait.
+    """
     keys = {"runs": runs, "outcome": outcome, "attempt": int(not interrupted)}
     limits = {"attempts": settings.attempts, "backoff": settings.retry_backoff}
     connection.execute(queries.query("release_requests"), keys | limits)
 
 
 def notify(connection: Connection) -> None:
-    """Wakes a listening worker, and who waits for a trial of a study to end."""
+    """Wake listening workers, and sessions that wait for a trial to end."""
     connection.execute(f"NOTIFY {CHANNEL}")
 
 
 def retryable(error: BaseException) -> bool:
-    """Whether the job may succeed when it is simply done again: its connection was lost, or it was interrupted."""
+    """Return True if a retry may succeed: the connection was lost, or the job was interrupted."""
     return interrupted(error) or (isinstance(error, RecstoreError) and error.passing)
 
 
 def interrupted(error: BaseException) -> bool:
-    """Ctrl-C, SIGTERM, a worker's cold stop."""
+    """Return True for Ctrl-C, SIGTERM and a worker's cold shutdown."""
     return not isinstance(error, Exception)

@@ -1,9 +1,8 @@
-"""Questions as people ask them, with titles beside the ids: SQL text that is ready to paste into psql.
+"""Questions to a recommender, with titles next to ids, as SQL text that is ready to paste into psql.
 
-The command line and the demo run exactly the text they show.
+The command line and the demo execute the text they show.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,48 +12,48 @@ from psycopg import sql
 
 from recstore.errors import InvalidInput, NotTrained, RecstoreError
 from recstore.postgres.connection import Connection, one_line
+from recstore.postgres.names import readable
 from recstore.sql import objects
 from recstore.sql.objects import Registered
 
 MOST = 2**31 - 1
-"""Rows of a list: the largest integer of the functions' k."""
+"""Largest number of rows: the largest integer."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """A statement, ready to paste."""
+    """A statement without parameters, and the recommender it asks."""
 
     statement: str
     recommender: Registered
 
     def ask(self, connection: Connection) -> list[dict[str, Any]]:
-        """The rows. Raises RecstoreError where the titles can not be read, or a view is gone."""
+        """Return the rows. Raises RecstoreError if the titles cannot be read, or an object is missing."""
         try:
             return connection.execute(self.statement).fetchall()
         except (pg.UndefinedTable, pg.UndefinedColumn, pg.InsufficientPrivilege) as error:
-            if told := _why_not(connection, self.recommender, one_line(error)):
-                raise RecstoreError(told) from error
+            if sentence := _remedy(connection, self.recommender, one_line(error)):
+                raise RecstoreError(sentence) from error
             raise
 
 
-def _why_not(connection: Connection, recommender: Registered, reason: str) -> str | None:
-    """What to do about it, if the question's own tables are not at fault."""
+def _remedy(connection: Connection, recommender: Registered, reason: str) -> str | None:
+    """Return what is wrong with the titles or the recommender's objects, and what to do; None for other errors."""
     name, titles = recommender.name, recommender.definition.titles
     if titles and any(part in reason for part in (titles.table.rpartition(".")[2].strip('"'), f"t.{titles.title}")):
         return (
-            f"The titles in {titles.table} can not be read: {reason}. Mend that, or do without them: recstore alter {name}"
+            f"The titles in {titles.table} can not be read: {reason}. Fix that, or do without them: recstore alter {name}"
             " --titles none"
         )
-    lacking = objects.missing(connection, recommender)
-    return f"{name!r} lacks the {', the '.join(lacking)}. Run: recstore db upgrade" if lacking else None
+    missing = objects.missing(connection, recommender)
+    return f"{name!r} lacks the {', the '.join(missing)}. Run: recstore db upgrade" if missing else None
 
 
 def require_live(connection: Connection, recommender: Registered, k: int) -> None:
-    """Raises InvalidInput for a k below 1 or above MOST, NotTrained where nothing is live yet."""
-    if k < 1:
-        raise InvalidInput(f"--k is {k}: it is the number of rows wanted and must be at least 1.")
-    if k > MOST:
-        raise InvalidInput(f"--k is {k}: it is the number of rows wanted and must be at most {MOST}.")
+    """Raise InvalidInput for a k below 1 or above MOST, NotTrained if nothing is live yet."""
+    if not 1 <= k <= MOST:
+        limit = "at least 1" if k < 1 else f"at most {MOST}"
+        raise InvalidInput(f"--k is {k}: it is the number of rows wanted and must be {limit}.")
     row = connection.execute(f"SELECT {recommender.relation('generation')}() AS g").fetchone()
     if row is None or row["g"] is None:
         raise NotTrained(name=recommender.name)
@@ -75,7 +74,7 @@ def popular(recommender: Registered, k: int) -> Question:
 
 
 def seen(recommender: Registered, user_id: Any, k: int) -> Question:
-    """What a user viewed most."""
+    """Ask for the items that a user viewed most."""
     columns, join = _titles(recommender, "i")
     return Question(
         f"SELECT i.item_id, {columns}i.value\nFROM {recommender.name}.interactions i\n{join}"
@@ -85,13 +84,13 @@ def seen(recommender: Registered, user_id: Any, k: int) -> Question:
 
 
 def titles_of(connection: Connection, recommender: Registered, ids: Sequence[Any]) -> dict[Any, str]:
-    """The titles of these items, as far as the recommender's lookup table has them."""
+    """Return the titles of these items that the recommender's table of titles has."""
     titles = recommender.definition.titles
     if titles is None or not ids:
         return {}
-    item, kind = _identifier(titles.item), recommender.item_type.value
+    item, kind = readable(titles.item), recommender.item_type.value
     rows = connection.execute(
-        f"SELECT t.{item}::{kind} AS item, t.{_identifier(titles.title)}::text AS title FROM {titles.table} t"  # noqa: S608
+        f"SELECT t.{item}::{kind} AS item, t.{readable(titles.title)}::text AS title FROM {titles.table} t"  # noqa: S608
         f" WHERE t.{item} = ANY (%s::{kind}[])",
         [list(ids)],
     ).fetchall()
@@ -102,30 +101,21 @@ def _listed(recommender: Registered, function: str, arguments: list[Any], output
     columns, join = _titles(recommender, "r")
     order = "r.users DESC, r.views DESC" if function == "popular_items" else "r.score DESC"
     shown = ", ".join(f"r.{name}" for name in outputs)
-    given = ", ".join(map(_literal, arguments))
+    values = ", ".join(map(_literal, arguments))
     return Question(
-        f"SELECT r.item_id, {columns}{shown}\nFROM {recommender.name}.{function}({given}) r\n"
+        f"SELECT r.item_id, {columns}{shown}\nFROM {recommender.name}.{function}({values}) r\n"
         f"{join}ORDER BY {order}, r.item_id;",
         recommender,
     )
 
 
 def _titles(recommender: Registered, alias: str) -> tuple[str, str]:
-    """(column list, JOIN) of the recommender's lookup table, or two empty strings."""
+    """Return (column list, JOIN) of the table of titles, or two empty strings."""
     titles = recommender.definition.titles
     if titles is None:
         return "", ""
-    table, item, title = titles.table, _identifier(titles.item), _identifier(titles.title)
+    table, item, title = titles.table, readable(titles.item), readable(titles.title)
     return f"t.{title}, ", f"LEFT JOIN {table} t ON t.{item} = {alias}.item_id\n"
-
-
-def _identifier(name: str) -> str:
-    return _plain(sql.Identifier(name).as_string(None))
-
-
-def _plain(quoted: str) -> str:
-    """Without quotes where SQL needs none, as a person would write it."""
-    return re.sub(r'"([a-z_][a-z0-9_]*)"', r"\1", quoted)
 
 
 def _literal(value: Any) -> str:

@@ -1,7 +1,7 @@
-"""Reading in bulk, as Arrow: one READ ONLY, REPEATABLE READ transaction, with a session as `database.connect` gives it.
+"""Read in bulk as Arrow, in one READ ONLY, REPEATABLE READ transaction with the session settings of `connection`.
 
-What C waits for, a thread of its own waits for, so that Ctrl-C is heard before the server's rows come. Errors keep the
-server's SQLSTATE: `fetch_record_batch()` of the driver would lose it.
+A separate thread waits for the driver, so that Ctrl-C acts at once. Errors keep the server's SQLSTATE, which the driver's own
+`fetch_record_batch()` loses.
 """
 
 import re
@@ -19,39 +19,39 @@ from recstore.errors import ConnectionLost, RecstoreError
 from recstore.postgres.connection import OWN_SETTINGS, SESSION_GONE, conninfo
 
 Refused = Callable[[str, str], RecstoreError]
-"""The error to raise where the server refused something, given its SQLSTATE and its words."""
+"""Maps the SQLSTATE and message of a server error to the error to raise."""
 
 
 class Reading:
-    """Reads in the transaction of `reading`, one statement after the other."""
+    """Run statements in the transaction of `reading`, one after the other."""
 
     def __init__(self, cursor: Any, thread: ThreadPoolExecutor) -> None:
         self._cursor, self._thread = cursor, thread
 
     def execute(self, statement: str) -> None:
-        """A statement without rows."""
-        self._heard(self._cursor.execute, statement)
+        """Execute a statement without rows."""
+        self._interruptible(self._cursor.execute, statement)
 
     def row(self, select: str) -> tuple[Any, ...] | None:
-        """The first row, None without one."""
+        """Return the first row, or None."""
         self.execute(select)
         row: tuple[Any, ...] | None = self._cursor.fetchone()
         return row
 
     def table(self, select: str) -> pa.Table:
-        """All rows."""
+        """Return all rows."""
         self.execute(select)
-        return self._heard(self._cursor.fetch_arrow_table)
+        return self._interruptible(self._cursor.fetch_arrow_table)
 
     def batches(self, select: str) -> Iterator[pa.RecordBatch]:
-        """The rows as they arrive; a batch or two are in memory."""
+        """Yield the rows as they arrive. One or two batches are in memory."""
         self.execute(select)
-        stream = self._cursor.fetch_arrow()  # its rows are gone when it is
+        stream = self._cursor.fetch_arrow()  # referenced until its rows are read
         batches = iter(AdbcRecordBatchReader._import_from_c(stream.address))
-        while (batch := self._heard(next, batches, None)) is not None:
+        while (batch := self._interruptible(next, batches, None)) is not None:
             yield batch
 
-    def _heard(self, call: Callable[..., Any], *arguments: Any) -> Any:
+    def _interruptible(self, call: Callable[..., Any], *arguments: Any) -> Any:
         future = self._thread.submit(call, *arguments)
         try:
             return future.result()
@@ -72,14 +72,14 @@ def reading(
     batch_bytes: int | None = None,
     snapshot: str | None = None,
 ) -> Iterator[Reading]:
-    """A context: the transaction ends with it. `timeout`: seconds for each statement, 0 for none; `snapshot`: one that another
-    transaction exported. Raises ConnectionLost (`doing` says what, as in "reading ..") and what `refused` returns."""
+    """Open the transaction for the block. `timeout`: seconds for each statement, 0 for none; `snapshot`: the name of an exported
+    snapshot; `doing`: as in "reading the source". Raises ConnectionLost, and the errors that `refused` returns."""
     options = {"adbc.postgresql.batch_size_hint_bytes": str(batch_bytes)} if batch_bytes else None
     try:
         with (
             adbc.connect(conninfo(url, application_name)) as connection,
             connection.cursor(adbc_stmt_kwargs=options) as cursor,
-            ThreadPoolExecutor(1) as thread,  # innermost: what it reads from is closed after it has ended
+            ThreadPoolExecutor(1) as thread,  # innermost: it ends before what it reads from is closed
         ):
             cursor.execute(OWN_SETTINGS)
             cursor.fetchall()

@@ -1,4 +1,4 @@
-"""Connections, and what goes wrong on them, in plain words. Knows nothing of recommenders."""
+"""Connections to PostgreSQL, and their errors in plain words. Knows nothing of recommenders."""
 
 import random
 import re
@@ -30,8 +30,7 @@ MINIMUM_SERVER = 15
 Connection = psycopg.Connection[dict[str, Any]]
 T = TypeVar("T")
 
-# A worker's connection lives long and must notice a dead peer; the server must notice a dead worker even in the middle
-# of a statement, or a killed run's backend would go on holding its lock (measured: 3 s later it still did).
+# Both sides must notice a dead peer: otherwise the backend of a killed run holds its lock for long (3 s and more, measured).
 _KEEPALIVE = {
     "keepalives": "1",
     "keepalives_idle": "30",
@@ -41,7 +40,6 @@ _KEEPALIVE = {
     "connect_timeout": "10",
 }
 
-
 LIFTED = (
     "statement_timeout",
     "transaction_timeout",
@@ -49,7 +47,7 @@ LIFTED = (
     "idle_session_timeout",
     "default_transaction_read_only",
 )
-"""What recstore turns off in its own sessions."""
+"""Settings that recstore turns off in its own sessions."""
 
 OWN_SETTINGS = f"""
     SELECT set_config(s.name, CASE s.vartype WHEN 'bool' THEN 'off' ELSE '0' END, false)
@@ -57,35 +55,31 @@ OWN_SETTINGS = f"""
     WHERE s.name IN {LIFTED}
         AND s.source NOT IN ('default', 'client', 'session') AND s.setting NOT IN ('0', 'off')
 """  # noqa: S608
-"""What a host sets for every role, or for this one, is meant for an application's queries, not for an index build; what the
-URL itself says holds."""
+"""Statement that turns them off where a host set them for roles: they are meant for queries, not for index builds. Those in
+the URL stay."""
 
 SESSION_GONE = ("57P", "08", "25P03", "25P04")
-"""SQLSTATEs, or their beginnings, after which there is no session any more: shutdowns, connections, session timeouts."""
+"""Prefixes of SQLSTATEs that end a session: shutdowns, connection errors, session timeouts."""
 
 
 def conninfo(url: str, application_name: str) -> str:
-    """libpq's connection string for `url` (a URL, SQLAlchemy's kind too, or a connection string), with keepalives.
-
-    Raises ConnectionFailed if it is neither.
-    """
+    """Return libpq's connection string, with keepalives, for a URL (also SQLAlchemy's) or a connection string. Raises
+    ConnectionFailed."""
     scheme, separator, rest = url.partition("://")
     if separator:
         if scheme.split("+")[0] not in ("postgresql", "postgres"):
             raise ConnectionFailed(reason=f"{scheme}://.. is not a postgresql:// URL")
         url = "postgresql://" + rest
     try:
-        given = conninfo_to_dict(url)
-        return make_conninfo(
-            **(_KEEPALIVE | {k: str(v) for k, v in given.items()} | {"application_name": application_name})
-        )
+        parameters = {key: str(value) for key, value in conninfo_to_dict(url).items()}
+        return make_conninfo(**(_KEEPALIVE | parameters | {"application_name": application_name}))
     except psycopg.Error as error:
         raise ConnectionFailed(reason=why_not(error)) from None
 
 
 def connect(url: str, application_name: str = "recstore") -> Connection:
-    """A direct connection in autocommit mode with rows as dicts; the caller closes it. Raises
-    ConnectionFailed, TransactionPooler."""
+    """Open a direct connection in autocommit mode with rows as dicts; the caller closes it. Raises ConnectionFailed,
+    TransactionPooler, ServerTooOld."""
     connection: Connection | None = None
     try:
         target = conninfo(url, application_name)
@@ -93,12 +87,12 @@ def connect(url: str, application_name: str = "recstore") -> Connection:
         if pooler.lends_by_the_transaction(connection, target):
             raise TransactionPooler
         connection.execute(OWN_SETTINGS)
-        with suppress(pg.InvalidParameterValue):  # a server on a platform without the check
+        with suppress(pg.InvalidParameterValue):  # the server's platform has no such check
             connection.execute("SET client_connection_check_interval = '2s'")
     except BaseException as error:
         if connection:
             connection.close()
-        if isinstance(error, psycopg.Error):  # also of a setting in the URL
+        if isinstance(error, psycopg.Error):  # also for a setting in the URL
             raise ConnectionFailed(reason=why_not(error)) from None
         raise
     if connection.info.server_version < MINIMUM_SERVER * 10000:
@@ -109,14 +103,14 @@ def connect(url: str, application_name: str = "recstore") -> Connection:
 
 
 def one_line(error: BaseException) -> str:
-    """The server's primary message, or the exception's text, as one line."""
+    """Return the server's primary message, or the exception's text, as one line."""
     if isinstance(error, psycopg.Error) and error.diag.message_primary:
         return re.sub(r"\s*\n\s*", " ", error.diag.message_primary).rstrip(".")
     return " ".join(str(error).split()).rstrip(".?")
 
 
 def why_not(error: psycopg.Error) -> str:
-    """What libpq says of a connection that failed, once, without its questions, numbers, and the URL with its password."""
+    """Return libpq's reason for a failed connection, without repetitions, questions, error numbers, and the URL."""
     text = str(error).partition("\n\tIs the server")[0]
     text = re.sub(r"^connection (failed|is bad): |\[Errno -?\d+\] |\s+Is the server [^?]*\?", "", text)
     text = re.sub(
@@ -129,8 +123,8 @@ def why_not(error: psycopg.Error) -> str:
 
 @contextmanager
 def plain_errors(doing: str, connection: Connection | None = None) -> Iterator[None]:
-    """Turns what psycopg raises inside into recstore's errors: a lost connection, a missing right, a missing schema.
-    Of `connection` only the role's name is used."""
+    """Translate psycopg's errors into recstore's: a lost connection, a missing privilege, a missing schema, a refusal. Of
+    `connection` only the role's name is used."""
     role = connection.info.user if connection else "of this connection"
     try:
         yield
@@ -139,27 +133,22 @@ def plain_errors(doing: str, connection: Connection | None = None) -> Iterator[N
     except pg.InsufficientPrivilege as error:
         remedy = "Ask the owner to grant it, or connect as a role that may."
         raise PermissionDenied(role=role, reason=one_line(error), remedy=remedy) from error
-    except (pg.UndefinedTable, pg.InvalidSchemaName) as error:
-        if "recstore_private" in str(error):
-            raise SchemaMissing() from error
-        raise RecstoreError(f"The database refused while {doing}: {one_line(error)}.") from error
-    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-        if (
-            isinstance(error, psycopg.InterfaceError)
-            or error.sqlstate is None
-            or error.sqlstate.startswith(SESSION_GONE)
-        ):
-            raise ConnectionLost(doing=doing, reason=one_line(error)) from error
-        raise RecstoreError(f"The database refused while {doing}: {one_line(error)}.") from error
     except psycopg.Error as error:
+        if isinstance(error, (pg.UndefinedTable, pg.InvalidSchemaName)) and "recstore_private" in str(error):
+            raise SchemaMissing() from error
+        gone = isinstance(error, psycopg.OperationalError) and (error.sqlstate or SESSION_GONE[0]).startswith(
+            SESSION_GONE
+        )
+        if gone or isinstance(error, psycopg.InterfaceError):
+            raise ConnectionLost(doing=doing, reason=one_line(error)) from error
         raise RecstoreError(f"The database refused while {doing}: {one_line(error)}.") from error
 
 
 def with_short_lock(
     connection: Connection, settings: Settings, what: str, relation: str | Sequence[str], change: Callable[[], T]
 ) -> T:
-    """Runs `change` in a transaction whose lock waits are short, again and again, so that readers never queue behind it
-    for longer than `lock_timeout`. Commits. Raises LockTimeout, naming who holds `relation` (one, or several)."""
+    """Run `change` in a transaction that waits for locks no longer than `lock_timeout`, so readers queue no longer. Retry
+    `lock_attempts` times. Commits. Raises LockTimeout with the sessions that hold `relation` (one, or several)."""
     for _ in range(settings.lock_attempts):
         try:
             with connection.transaction():

@@ -1,7 +1,7 @@
-"""Whether a connection pooler stands between recstore and its database, and of which kind.
+"""Detect a connection pooler between recstore and its database, and its kind.
 
-A run holds a session's advisory lock and settings for as long as it lives; behind a pooler that gives a server session to
-each transaction, both end up in somebody else's hands.
+A run holds a session's advisory lock and settings until it ends. A pooler that lends server sessions by the transaction would
+pass both on to another client.
 """
 
 import os
@@ -17,37 +17,36 @@ from psycopg import errors as pg
 from psycopg.conninfo import make_conninfo
 
 PATIENCE = 3
-"""Seconds that connecting, and each statement, may take."""
+"""Seconds for connecting, and for each statement."""
 
 
 @dataclass(frozen=True)
 class Observed:
-    """Of two connections, the first of which stays open throughout."""
+    """Server processes of two connections, the first of which stays open throughout."""
 
     announced: int
-    """The server process of the first connection, as it was told at the beginning. A pooler makes a number up."""
+    """Process announced to the first connection when it opened. A pooler invents a number."""
 
     first: tuple[int, ...]
-    """Its server process as each of its transactions saw it."""
+    """Process of each of its transactions."""
 
     second: tuple[int, ...]
-    """The server process of the second connection's transactions, while the first connection was open."""
+    """Process of each transaction of the second connection."""
 
     transactions: bool = True
-    """Whether a transaction could be begun at all."""
+    """False if the pooler refuses transactions."""
 
 
 def kind_of(observed: Observed) -> Literal["none", "session", "transaction"]:
-    """What kind of pooler that is. Two connections that are open at the same time have two server processes, each always
-    the same one, unless processes are lent by the transaction."""
+    """Return the kind of pooler. Unless processes are lent by the transaction, two open connections have two processes, each
+    always the same."""
     if not observed.transactions or len(set(observed.first)) > 1 or set(observed.first) & set(observed.second):
         return "transaction"
     return "session" if observed.announced not in observed.first else "none"
 
 
 def observe(target: str) -> Observed:
-    """Looks at the server processes of two connections by libpq's connection string. Sets nothing in a session: behind a
-    pooler it may be another's."""
+    """Observe the server processes of two connections. Sets nothing in a session, which another client may get next."""
 
     def connected() -> psycopg.Connection[tuple[int]]:
         opened = psycopg.connect(target, connect_timeout=PATIENCE, prepare_threshold=None)
@@ -84,14 +83,13 @@ def observe(target: str) -> Observed:
 
 
 def lends_by_the_transaction(connection: psycopg.Connection[Any], target: str) -> bool:
-    """Whether that connection, by that connection string, has another server process for each transaction. Costs a direct
-    connection one statement."""
+    """Return True behind a pooler that lends server processes by the transaction. Costs a direct connection one statement."""
     answer = connection.execute("SELECT pg_backend_pid()").pgresult
     assert answer is not None
     process = int(answer.get_value(0, 0) or 0)
     if process == connection.info.backend_pid:
         return False
-    return _lends_by_the_transaction(make_conninfo(target, application_name="recstore"))  # asked once, whoever connects
+    return _lends_by_the_transaction(make_conninfo(target, application_name="recstore"))  # cached by this string
 
 
 @cache
@@ -102,6 +100,6 @@ def _lends_by_the_transaction(target: str) -> bool:
 
 
 def cut_off(connection: psycopg.Connection[Any]) -> None:
-    """Ends the connection under whoever waits for it: they read its end."""
+    """Shut the socket down, so that a thread that waits for the connection reads its end."""
     with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as same:
         same.shutdown(socket.SHUT_RDWR)

@@ -1,7 +1,6 @@
-"""Which items may be recommended now: the SELECT behind view `candidates`, and what is found out about it.
+"""Inspect the candidates: the SELECT behind the view `candidates`, of items that may be recommended now.
 
-Looked at like the source: one statement, read only, nothing run but its plan. Knows the recommender's id types, not its
-generations.
+Like the source it is planned and not executed, except for one row. Knows the recommender's id types, not its generations.
 """
 
 from collections.abc import Iterator
@@ -22,15 +21,15 @@ from recstore.sql.objects import Registered
 from recstore.types import IdType, type_of_oid
 
 LOOKUP_COST = 50
-"""In the planner's units: one item's lookup at most, where an index scan asks for each of hundreds of rows."""
+"""Highest cost, in the planner's units, of looking one item up. An index scan does so for each of hundreds of rows."""
 
 FIRST = 1000
-"""Milliseconds that finding a first candidate may take until it is believed that there are some."""
+"""Milliseconds to look for a first candidate. After that the SELECT counts as valid."""
 
 
 @dataclass(frozen=True)
 class Eligible:
-    """Items that there are, and those of them that are candidates."""
+    """Numbers of items, and of those that are candidates."""
 
     items: int
     eligible: int
@@ -40,10 +39,9 @@ _NUMBERS = {IdType.SMALLINT, IdType.INTEGER, IdType.BIGINT}
 
 
 def inspect(connection: Connection, definition: Definition, item_type: IdType) -> str:
-    """The SELECT of view `candidates`, whose one column is item_id; empty where the definition has no candidates.
+    """Return the SELECT of the view `candidates`, whose one column is item_id; empty if the definition has no candidates.
 
-    The column keeps its own type where that compares with the items' through an index. Raises CandidatesInvalid,
-    PermissionDenied.
+    The column keeps its type if an index compares it with the items' type. Raises CandidatesInvalid, PermissionDenied.
     """
     candidates = definition.candidates
     if not candidates.given:
@@ -64,7 +62,7 @@ def inspect(connection: Connection, definition: Definition, item_type: IdType) -
             remedy=f"Select ids of the type {item_type.value}, with a cast if need be.",
         )
     assert found is not None
-    # varchar becomes text and a domain its base type, as in the source; their indexes still serve
+    # as in the source: varchar becomes text and a domain its base type, and their indexes still serve
     return f"SELECT c.item_id::{found.value} AS item_id\nFROM (\n{select}\n) c (item_id)"
 
 
@@ -84,8 +82,8 @@ def _table_select(connection: Connection, definition: Definition) -> str:
 
 @contextmanager
 def tried(connection: Connection, recommender: Registered, select: str) -> Iterator[str]:
-    """The name of a view of that SELECT beside view `candidates`, which nobody else sees, while the block lasts. In a dry run,
-    too. Raises psycopg's errors."""
+    """Create a view of that SELECT for the block, in a transaction that is rolled back; yield its name. Raises psycopg's
+    errors."""
     name = "_candidates_tried"
     with connection.transaction(force_rollback=True):
         connection.execute(f"CREATE VIEW {recommender.relation(name)} AS\n{select}")
@@ -93,8 +91,8 @@ def tried(connection: Connection, recommender: Registered, select: str) -> Itera
 
 
 def ask_first(connection: Connection, recommender: Registered, select: str) -> None:
-    """Asks for one candidate as the functions do, with their search_path, which reaches into functions that the SELECT calls.
-    Raises CandidatesInvalid, PermissionDenied."""
+    """Read one candidate with the functions' search_path, which also applies in functions that the SELECT calls. Raises
+    CandidatesInvalid, PermissionDenied."""
     try:
         with tried(connection, recommender, select) as view:
             connection.execute("SET TRANSACTION READ ONLY")
@@ -117,7 +115,7 @@ def ask_first(connection: Connection, recommender: Registered, select: str) -> N
 
 
 def check_readable(connection: Connection, recommender: Registered) -> None:
-    """Raises PermissionDenied where this role may not read what they are selected from; reads nothing."""
+    """Raise PermissionDenied unless this role may read the candidates; read none."""
     role = connection.info.user
     try:
         connection.execute(f"SELECT c.item_id FROM {recommender.relation('candidates')} c LIMIT 0")  # noqa: S608
@@ -128,8 +126,8 @@ def check_readable(connection: Connection, recommender: Registered) -> None:
 
 
 def looked_up_by_index(connection: Connection, recommender: Registered, view: str = "candidates") -> bool:
-    """Whether it takes an index to tell if one item is a candidate, by EXPLAIN: an index scan that gives the best items in
-    order asks that for each of hundreds of them. Raises psycopg's errors."""
+    """Find out by EXPLAIN whether an index finds one candidate, since an index scan of vectors asks that for each of hundreds
+    of items. Raises psycopg's errors."""
     with connection.transaction(force_rollback=True):
         connection.execute("SET TRANSACTION READ ONLY")
         connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")  # as in the functions
@@ -141,20 +139,14 @@ def looked_up_by_index(connection: Connection, recommender: Registered, view: st
 
 
 def readers_lacking(connection: Connection, recommender: Registered, view: str = "candidates") -> dict[str, list[str]]:
-    """Role -> the statements by which owners would let it read what the candidates read; of the roles that were granted the
-    recommender, those that lack something."""
-    lacking = {}
-    for row in connection.execute(
-        queries.query("readers_of"), {"view": recommender.relation("item_vectors")}
-    ).fetchall():
-        statements = objects.lacking_on(connection, recommender, view, row["role"])
-        if statements:
-            lacking[row["role"]] = statements
-    return lacking
+    """Return role -> GRANTs that are missing to read the candidates, for roles with access to the recommender."""
+    readers = connection.execute(queries.query("readers_of"), {"view": recommender.relation("item_vectors")}).fetchall()
+    found = {row["role"]: objects.lacking_on(connection, recommender, view, row["role"]) for row in readers}
+    return {role: statements for role, statements in found.items() if statements}
 
 
 def eligible(connection: Connection, recommender: Registered, items: str) -> Eligible:
-    """How many rows of `items`, a quoted relation, are candidates now. Raises psycopg's errors."""
+    """Count the rows of `items`, a quoted relation, and those that are candidates now. Raises psycopg's errors."""
     row = connection.execute(
         f"SELECT count(*) AS items, count(c.item_id) AS eligible FROM {items} v"  # noqa: S608
         f" LEFT JOIN (SELECT DISTINCT c.item_id FROM {recommender.relation('candidates')} c) c ON c.item_id = v.item_id"

@@ -1,6 +1,6 @@
-"""Which of an application's tables may hold who viewed what: candidates by their columns and types, the likeliest first.
+"""Find tables that may hold interactions by their columns and types, the likeliest first.
 
-Only the catalogs are read. What is found here is to be shown and asked about, never taken for granted: names are hints.
+Only the catalogs are read. Names are hints: what is found is shown to a person, and not used unasked.
 """
 
 import re
@@ -10,7 +10,7 @@ from math import log10
 from typing import Any
 
 from recstore.postgres.connection import Connection, plain_errors
-from recstore.postgres.names import quoted
+from recstore.postgres.names import readable
 from recstore.sql import queries
 from recstore.types import NUMBER_OIDS, TIMESTAMP_OIDS, type_of_oid
 
@@ -22,21 +22,10 @@ ITEMS = (
     *("document", "listing", "post", "video", "course", "offer", "asset"),
 )
 VALUES = (
-    "view",
-    "count",
-    "quantity",
-    "click",
-    "visit",
-    "times",
-    "rating",
-    "score",
-    "value",
-    "amount",
-    "plays",
-    "number",
+    *("view", "count", "quantity", "click", "visit", "times", "rating", "score", "value", "amount", "plays", "number"),
 )
 COUNTS = re.compile(r"(^|_)(count|value|view|score|quantity|qty|amount|rating)s?($|_)")
-"""Names of what is counted, which is hardly an id though it is a whole number."""
+"""Names of counts, which are whole numbers and no ids."""
 
 TIMES = ("last", "seen", "view", "updated", "at", "time", "date", "created")
 TITLES = ("title", "name", "label", "headline", "caption", "description")
@@ -46,17 +35,17 @@ HIDDEN = ("deleted", "hidden", "archived", "disabled", "removed", "draft", "bloc
 
 @dataclass(frozen=True)
 class Column:
-    """A column as far as it matters here."""
+    """A column, its type and its keys."""
 
     name: str
     type: str
     type_oid: int
     is_key: bool
-    """Whether it alone tells the rows of its table apart."""
+    """True if it is unique by itself."""
     in_key: bool
     begins_index: bool
     refers_to: str | None
-    """The table that a foreign key names."""
+    """Table that its foreign key references."""
 
     @property
     def may_be_id(self) -> bool:
@@ -84,13 +73,13 @@ class Table:
         return next((column for column in self.columns if column.name == name), None)
 
     def key(self) -> Column | None:
-        """The column that an id of its rows may be in."""
+        """Return the column that identifies its rows."""
         return next((column for column in self.columns if column.is_key and column.may_be_id), None)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A table that may hold interactions; of each role its columns, the likeliest first."""
+    """A table that may hold interactions, with the columns for each role, the likeliest first."""
 
     table: Table
     users: tuple[str, ...]
@@ -100,42 +89,24 @@ class Candidate:
     score: float = field(compare=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """For programs."""
+        """Return what `--json` prints."""
         named = {"user": self.users, "item": self.items, "value": self.values, "last_at": self.times}
         return {"table": self.table.name, "rows": self.table.rows} | {key: list(names) for key, names in named.items()}
 
 
 def readable_tables(connection: Connection) -> list[Table]:
-    """Every table and view that the connection's role may read, but PostgreSQL's and recstore's own, by name."""
+    """Return the tables and views that the role may read, by name, except PostgreSQL's and recstore's own."""
     with plain_errors("looking at the tables", connection):
         rows = connection.execute(queries.query("readable_columns"), {}).fetchall()
-    tables: dict[str, list[dict[str, Any]]] = {}
+    tables: dict[tuple[str, bool, int], list[Column]] = {}
     for row in rows:
-        tables.setdefault(row["table_name"], []).append(row)
-    return [
-        Table(
-            name,
-            columns[0]["is_view"],
-            columns[0]["rows"],
-            tuple(
-                Column(
-                    row["column_name"],
-                    row["type_name"],
-                    row["type_oid"],
-                    row["is_key"],
-                    row["in_key"],
-                    row["begins_index"],
-                    row["refers_to"],
-                )
-                for row in columns
-            ),
-        )
-        for name, columns in tables.items()
-    ]
+        table = row.pop("table_name"), row.pop("is_view"), row.pop("rows")
+        tables.setdefault(table, []).append(Column(**row))
+    return [Table(*table, tuple(columns)) for table, columns in tables.items()]
 
 
 def candidates(tables: list[Table]) -> list[Candidate]:
-    """Tables with two columns that may be ids of users and of items, the likeliest first, ties by name."""
+    """Return tables with columns that may be ids of users and items, the likeliest first, ties by name."""
     found = [candidate for table in tables if (candidate := _candidate(table))]
     return sorted(found, key=lambda candidate: (-candidate.score, candidate.table.name))
 
@@ -149,8 +120,8 @@ def _candidate(table: Table) -> Candidate | None:
     score = max(
         _as_id(user, USERS, ITEMS) + _as_id(item, ITEMS, USERS) for user in ids for item in ids if user is not item
     )
-    taken = {users[0], next(item for item in items if item != users[0])}
-    others = [column for column in table.columns if column.name not in taken and not column.is_key]
+    ids_named = {users[0], next(item for item in items if item != users[0])}
+    others = [column for column in table.columns if column.name not in ids_named and not column.is_key]
     numbers = {c.name: _hinted(c.name, VALUES) - bool(c.refers_to) for c in others if c.number}
     times = {c.name: _hinted(c.name, TIMES) for c in others if c.time}
     score += max(numbers.values(), default=0) / 2 + bool(times) / 4 + log10(table.rows + 1) / 4 - table.is_view / 4
@@ -158,8 +129,8 @@ def _candidate(table: Table) -> Candidate | None:
 
 
 def _as_id(column: Column, hints: tuple[str, ...], others: tuple[str, ...]) -> float:
-    """How much like an id of that side a column looks: by its name, by what it refers to, by being part of a key; a text is
-    less likely one than a number or a uuid, and what is counted comes last."""
+    """Rate a column as an id of one side by its name, its reference and its keys. Text rates lower than a number or a uuid,
+    and a count lowest."""
     score = 2.0 * _hinted(column.name, hints) - 2.0 * _hinted(column.name, others)
     score += _hinted(column.refers_to or "", hints) - _hinted(column.refers_to or "", others)
     score += bool(column.refers_to) + column.in_key + 0.5 * column.begins_index + column.name.endswith("id")
@@ -171,12 +142,12 @@ def _hinted(name: str, hints: tuple[str, ...]) -> bool:
 
 
 def _ranked(scores: Mapping[str, float]) -> tuple[str, ...]:
-    """Names by falling score; as in the table where that is the same."""
+    """Return the names by descending score, ties as in the table."""
     return tuple(sorted(scores, key=lambda name: -scores[name]))
 
 
 def tables_of_items(tables: list[Table], interactions: Table, item: str) -> list[Table]:
-    """Tables whose rows are the items: the one that the column refers to, else those whose key has its name and type."""
+    """Return the table of items: the one that the column references, else those whose key has its name and type."""
     column = interactions.column(item)
     if column is None:
         return []
@@ -194,7 +165,7 @@ def tables_of_items(tables: list[Table], interactions: Table, item: str) -> list
 
 
 def titles_of(table: Table) -> tuple[str, ...]:
-    """Columns that may name an item to people, the likeliest first."""
+    """Return the columns that may be titles of items, the likeliest first."""
     texts = [column for column in table.columns if column.type_oid in TEXT and not column.is_key]
     return _ranked({column.name: -TITLES.index(hint) if (hint := _title(column.name)) else -99 for column in texts})
 
@@ -204,18 +175,13 @@ def _title(name: str) -> str | None:
 
 
 def conditions_of(table: Table) -> tuple[str, ...]:
-    """Conditions that may say which items are to be recommended, from boolean columns whose name tells."""
+    """Return conditions for items that may be recommended, from the names of boolean columns."""
     found = []
     for column in table.columns:
         if column.type_oid != BOOLEAN:
             continue
         if _hinted(column.name, HIDDEN):
-            found.append(f"NOT {_written(column.name)}")
+            found.append(f"NOT {readable(column.name)}")
         elif _hinted(column.name, SHOWN):
-            found.append(_written(column.name))
+            found.append(readable(column.name))
     return tuple(found)
-
-
-def _written(name: str) -> str:
-    """An identifier as a person would write it: quoted if it has to be."""
-    return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else quoted(name)

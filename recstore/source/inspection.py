@@ -1,4 +1,4 @@
-"""The source: from what a definition says to a SELECT, and what is known of it before it is read. Nothing here writes."""
+"""Turn a definition's source into a SELECT, and inspect it before it is read. Nothing here writes."""
 
 import time
 from dataclasses import dataclass
@@ -15,38 +15,38 @@ from recstore.source.selects import columns_of, relation_of, stripped, type_name
 from recstore.types import NUMBER_OIDS, TIMESTAMP_OIDS, IdType, type_of_oid
 
 SMALL_COST = 250
-"""In the planner's units; a table of a few pages, about this much, is rightly scanned."""
+"""Cost, in the planner's units, up to which a scan of a small table is right."""
 
 
 @dataclass(frozen=True)
 class SourceShape:
-    """What was found out about a source."""
+    """Id types and SELECT of a source."""
 
     user_type: IdType
     item_type: IdType
     has_last_at: bool
     select: str
-    """The SELECT that yields user_id, item_id, value and, if known, last_at; the body of view `interactions`."""
+    """Body of the view `interactions`: user_id, item_id, value and, if known, last_at."""
 
 
 @dataclass(frozen=True)
 class Lookup:
-    """How one user's rows are found, which every recommend() pays (design: rights, pools, replicas)."""
+    """How one user's rows are found, at the cost of every recommend()."""
 
     indexed: bool
     milliseconds: float | None
-    """Median of a few real users; None for an empty source, or one that could not be read."""
+    """Median of a few users; None for a source that is empty or cannot be read."""
 
     problem: str | None = None
-    """Why it could not be read."""
+    """Reason why the source cannot be read."""
 
 
 def inspect(connection: Connection, source: Source) -> SourceShape:
-    """Finds the source's id types and its SELECT. Raises SourceInvalid, UnsupportedIdType, UnsupportedValueType,
+    """Return the source's id types and SELECT. Raises SourceInvalid, UnsupportedIdType, UnsupportedValueType,
     PermissionDenied."""
     select = stripped(source.query) if source.query is not None else _table_select(connection, source)
     tables = source.table or "the source's tables"
-    columns = _columns(connection, select, tables)
+    columns = dict(columns_of(connection, select, SourceInvalid, tables))
     for name in ("user_id", "item_id", "value"):
         if name not in columns:
             raise SourceInvalid(
@@ -57,7 +57,8 @@ def inspect(connection: Connection, source: Source) -> SourceShape:
     for side, name in (("user", "user_id"), ("item", "item_id")):
         oid = columns[name]
         if oid not in type_of_oid:
-            raise UnsupportedIdType(side=side, column=_source_column(source, side), type=type_name(connection, oid))
+            column = {"user": source.user, "item": source.item}[side] if source.table is not None else name
+            raise UnsupportedIdType(side=side, column=column, type=type_name(connection, oid))
         types.append(IdType(type_of_oid[oid]))
     if columns["value"] not in NUMBER_OIDS:
         column = source.value if source.table and source.value else "value"
@@ -72,21 +73,15 @@ def inspect(connection: Connection, source: Source) -> SourceShape:
     outer = [f"s.{side}_id::{kind.value} AS {side}_id" for side, kind in zip(("user", "item"), types, strict=True)]
     outer += ["s.value"] + ["s.last_at"] * has_last_at
     select = f"SELECT {', '.join(outer)}\nFROM (\n{select}\n) s"
-    _columns(connection, select, tables)  # refuses a column that is there twice
+    columns_of(connection, select, SourceInvalid, tables)  # refuses a duplicate column
     return SourceShape(types[0], types[1], has_last_at, select)
-
-
-def _source_column(source: Source, side: str) -> str:
-    if source.table is None:
-        return f"{side}_id"
-    return source.user if side == "user" else source.item
 
 
 def _table_select(connection: Connection, source: Source) -> str:
     assert source.table is not None
     if source.user == source.item:
         raise SourceInvalid(
-            reason=f"the column {source.user!r} can not be both the user's id and the item's",
+            reason=f"the column {source.user!r} cannot be both the user's id and the item's",
             remedy="Name two columns with --user and --item.",
         )
     relation, have = relation_of(connection, source.table, SourceInvalid)
@@ -107,13 +102,8 @@ def _table_select(connection: Connection, source: Source) -> str:
     return sql.SQL("SELECT {} FROM {} s").format(sql.SQL(", ").join(outputs), relation).as_string(connection)
 
 
-def _columns(connection: Connection, select: str, tables: str) -> dict[str, int]:
-    """Column name -> type oid."""
-    return dict(columns_of(connection, select, SourceInvalid, tables))
-
-
 def check_lookup(connection: Connection, schema: str, seconds: float = 5.0) -> Lookup:
-    """Whether one user's rows are found without reading the rest, by EXPLAIN, and how long real users take."""
+    """Find out by EXPLAIN whether one user's rows are found without reading the rest; time a few users."""
     view = sql.Identifier(schema, "interactions")
     whole = sql.SQL("SELECT array_agg(i.item_id) FROM {} i").format(view)
     lookup = whole + sql.SQL(" WHERE i.user_id = $1")
@@ -121,7 +111,7 @@ def check_lookup(connection: Connection, schema: str, seconds: float = 5.0) -> L
         connection.execute("SET TRANSACTION READ ONLY")
         connection.execute(f"SET LOCAL statement_timeout = {int(seconds * 1000)}")
         connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")  # as in recommend()
-        # as for any user: a plan for one who has a tenth of all rows rightly reads the table
+        # a plan for a user with a tenth of all rows would rightly read the table
         connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
         try:
             sample = connection.execute(
@@ -150,7 +140,7 @@ def check_lookup(connection: Connection, schema: str, seconds: float = 5.0) -> L
 
 
 def has_last_at(connection: Connection, schema: str) -> bool:
-    """Whether the source tells when each interaction was."""
+    """Return True if the source has times, in last_at."""
     view = sql.Identifier(schema, "interactions").as_string(connection)
     found = connection.execute(
         "SELECT FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = 'last_at' AND NOT attisdropped", [view]
@@ -159,7 +149,7 @@ def has_last_at(connection: Connection, schema: str) -> bool:
 
 
 def expected_rows(connection: Connection, schema: str) -> int:
-    """How many rows the planner expects of the source; for a progress bar only, so 0 where it can not be asked."""
+    """Return how many rows the planner expects of the source; 0 where it cannot be planned. For progress bars only."""
     view = sql.Identifier(schema, "interactions")
     try:
         with connection.transaction():

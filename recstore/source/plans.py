@@ -1,4 +1,4 @@
-"""How the server would find rows: prepared statements and their plans, and the index that a lookup lacks. Nothing is changed."""
+"""Plans of prepared statements, and the index that a lookup is missing. Nothing here writes."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -17,8 +17,8 @@ from recstore.sql import queries
 def prepared(
     connection: Connection, type: str, statement: sql.Composable
 ) -> Iterator[Callable[[object], sql.Composed]]:
-    """What executes a statement whose $1 has that SQL type, given a value, as long as the block lasts; the caller's
-    transaction. What is prepared outlives a rollback, so it is taken back also where the block fails."""
+    """Prepare a statement whose $1 has that SQL type; yield a function that returns its EXECUTE for a value. A prepared
+    statement survives a rollback, so it is deallocated if the block fails, too."""
     name = sql.Identifier("recstore_prepared")
     connection.execute(sql.SQL("PREPARE {} ({}) AS ").format(name, sql.SQL(type)) + statement)
     try:
@@ -30,13 +30,13 @@ def prepared(
 
 
 def by_index(connection: Connection, statement: sql.Composable) -> bool:
-    """Whether the plan looks $1 up in an index, whatever it thinks that costs."""
+    """Return True if the plan looks $1 up in an index, at whatever cost."""
     rows = connection.execute(sql.SQL("EXPLAIN ") + statement).fetchall()
     return any("Index Cond:" in line and "$1" in line for row in rows for line in row.values())
 
 
 def planned(connection: Connection, statement: sql.Composable, *, prepare: bool | None = None) -> dict[str, Any]:
-    """The plan's first node, with all others in it. With `prepare` it must be one statement."""
+    """Return the root node of the plan. With `prepare` it must be one statement."""
     explain = sql.SQL("EXPLAIN (VERBOSE, FORMAT JSON) ") + statement
     row = connection.execute(explain, prepare=prepare).fetchone()
     assert row is not None
@@ -44,8 +44,8 @@ def planned(connection: Connection, statement: sql.Composable, *, prepare: bool 
 
 
 def index_statement(connection: Connection, schema: str, view: str, column: str) -> str | None:
-    """The CREATE INDEX that lets the rows of one id be found in a view: on the column, or expression, that the plan compares
-    with the id while it scans a table. None where it does so nowhere."""
+    """Return the CREATE INDEX that finds the rows of one id in a view: on what the plan compares with the id while it scans a
+    table. None if it compares it nowhere."""
     with connection.transaction(force_rollback=True):
         connection.execute("SET TRANSACTION READ ONLY")
         connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
@@ -83,7 +83,7 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def compared(condition: str, alias: str) -> str | None:
-    """What a filter compares with $1, as an index would have it: `((v.b > 1) AND ((v.a)::text = $1))` gives `(a)::text`."""
+    """Return what a filter compares with $1: `(a)::text` for `((v.b > 1) AND ((v.a)::text = $1))`."""
     opened: list[int] = []
     quote = ""
     for at, letter in enumerate(condition):
@@ -100,5 +100,5 @@ def compared(condition: str, alias: str) -> str | None:
 
 
 def plan_cost(connection: Connection, statement: sql.Composable) -> float:
-    """In the planner's units."""
+    """Return the cost in the planner's units."""
     return float(planned(connection, statement)["Total Cost"])

@@ -1,6 +1,6 @@
-"""Pulling: from the source's view to interactions, the first step of the flow.
+"""Pull interactions from the source's view, the first stage of a retrain.
 
-One READ ONLY, REPEATABLE READ transaction with a timeout, over Arrow; nothing here writes.
+Reads over Arrow in one READ ONLY, REPEATABLE READ transaction with a timeout; nothing here writes.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from recstore.postgres.arrow import reading
 from recstore.types import IdType
 
 OnRows = Callable[[int, int], None]
-"""Called with (rows read so far, rows the planner expects)."""
+"""Receives (rows read so far, rows the planner expects)."""
 
 
 class Pulled(NamedTuple):
@@ -52,13 +52,10 @@ def read(
     expected: int = 0,
     on_rows: OnRows | None = None,
 ) -> Pulled:
-    """Reads the whole source of recommender `name` in one snapshot, in bulk; `with_times` with each pair's time, if there is
-    a last_at.
+    """Read the whole source of recommender `name` in one snapshot; `with_times` with the time of each pair, if it has last_at.
 
-    Returns the interactions (rows dropped and merged as `source` says), the counts, and the snapshot's time, number and
-    digest.
-    The transaction is closed before this returns. Raises SourceTimeout, TooManyNulls, SourceEmpty, PermissionDenied,
-    ConnectionLost.
+    Return the interactions, rows dropped and merged as `source` says; the counts; and the snapshot's time, number and digest.
+    Raises SourceTimeout, SourceInvalid, TooManyNulls, SourceEmpty, PermissionDenied, ConnectionLost.
     """
     view = f'"{name}".interactions'
     last_at = ", i.last_at::timestamptz AS last_at" if has_last_at else ""
@@ -75,14 +72,14 @@ def read(
             remedy = f"Grant it SELECT on the source's tables. The live generation of {name!r} stays."
             return PermissionDenied(role=role, reason=reason, remedy=remedy)
         return SourceInvalid(
-            reason=reason, remedy=f"The live generation of {name!r} stays; mend the source and retrain."
+            reason=reason, remedy=f"The live generation of {name!r} stays; fix the source and retrain."
         )
 
     doing = f"reading the source of {name!r}"
     with reading(url, application_name, doing, refused=refused, timeout=settings.source_timeout) as transaction:
-        told = transaction.row("SELECT now()::text, pg_current_snapshot()::text, current_user::text")
-        assert told is not None
-        taken_at, snapshot, role = told
+        row = transaction.row("SELECT now()::text, pg_current_snapshot()::text, current_user::text")
+        assert row is not None
+        taken_at, snapshot, role = row
         rows = 0
         for batch in transaction.batches(select):
             builder.add(batch)

@@ -1,6 +1,6 @@
-"""What a SELECT yields that an application's owner gives, as the source or the candidates.
+"""Inspect a SELECT that an application's owner gives, as the source or the candidates.
 
-Looked at, never run: prepared as the one statement it has to be, in a transaction that is read only.
+It is not executed: it is prepared, which proves that it is one statement, in a transaction that is read only.
 """
 
 import re
@@ -17,18 +17,18 @@ from recstore.sql import queries
 
 
 class Invalid(Protocol):
-    """The error that says what can not be read: SourceInvalid, CandidatesInvalid."""
+    """Type of error to raise: SourceInvalid, CandidatesInvalid."""
 
     def __call__(self, *, reason: str, remedy: str) -> RecstoreError: ...
 
 
 def stripped(query: str) -> str:
-    """Without the semicolon at the end."""
+    """Return the query without its final semicolon."""
     return re.sub(r"[\s;]+$", "", query)
 
 
 def relation_of(connection: Connection, table: str, invalid: Invalid) -> tuple[sql.Identifier, set[str]]:
-    """A table or view as it is written, and the names of its columns. Raises `invalid`, PermissionDenied."""
+    """Return a table or view as an identifier, and the names of its columns. Raises `invalid`, PermissionDenied."""
     try:
         with connection.transaction():
             row = connection.execute(
@@ -52,8 +52,8 @@ def relation_of(connection: Connection, table: str, invalid: Invalid) -> tuple[s
 
 
 def columns_of(connection: Connection, select: str, invalid: Invalid, tables: str) -> list[tuple[str, int]]:
-    """The name and type oid of each column. Prepared, so that the text is one statement and cannot break out of its
-    parentheses. `tables` are those whose SELECT right may lack, by name or in words. Raises `invalid`, PermissionDenied."""
+    """Return the name and type oid of each column. Prepared, so that the text is one statement and cannot break out of its
+    parentheses. `tables` names what a GRANT may be missing for. Raises `invalid`, PermissionDenied."""
     try:
         with connection.transaction():
             connection.execute("SET TRANSACTION READ ONLY")
@@ -71,7 +71,7 @@ def columns_of(connection: Connection, select: str, invalid: Invalid, tables: st
 
 
 def syntax_error(connection: Connection, select: str) -> str | None:
-    """The mistake as the server tells it of the text alone, without the parentheses that were put around it."""
+    """Return the server's message for the text alone, without the parentheses around it."""
     try:
         with connection.transaction():
             connection.execute("SET TRANSACTION READ ONLY")
@@ -84,16 +84,14 @@ def syntax_error(connection: Connection, select: str) -> str | None:
 
 
 def denied(connection: Connection, error: psycopg.Error, grant: str, *also: str) -> PermissionDenied:
-    """With what the owner has to run: what the server's sentence asks for where that can be told, otherwise `grant`; and
-    what will lack next."""
+    """Return the error with what the owner has to run: the missing GRANT if it is known, otherwise `grant`; then `also`."""
     role = connection.info.user
-    run = " ".join(f"{each} TO {quoted(role)};" for each in (lacking(connection, error) or grant, *also))
+    run = " ".join(f"{each} TO {quoted(role)};" for each in (missing_grant(connection, error) or grant, *also))
     return PermissionDenied(role=role, reason=one_line(error), remedy=f"Have the owner run: {run}")
 
 
-def lacking(connection: Connection, error: psycopg.Error) -> str | None:
-    """GRANT of the schema or the relation that a server's "permission denied" tells of, without TO. It tells a relation
-    without its schema, so None where several of that name can not be read."""
+def missing_grant(connection: Connection, error: psycopg.Error) -> str | None:
+    """Return the GRANT, without TO, that a "permission denied" asks for; None if several relations have that name."""
     found = re.search(
         r"permission denied for (schema|(?:materialized |foreign )?(?:table|view)) (.+)",
         error.diag.message_primary or "",
@@ -107,7 +105,7 @@ def lacking(connection: Connection, error: psycopg.Error) -> str | None:
 
 
 def keywords(connection: Connection) -> frozenset[str]:
-    """Words that a name may not be unless it is quoted."""
+    """Return the words that must be quoted to serve as names."""
     return frozenset(row["word"] for row in connection.execute(queries.query("keywords")).fetchall())
 
 

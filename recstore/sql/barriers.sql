@@ -1,4 +1,4 @@
--- Who has to end before a flip or a removal.
+-- Transactions that must end before a flip or a removal.
 
 -- name: set_barrier
 UPDATE recstore_private.generations
@@ -31,7 +31,7 @@ WHERE l.locktype = 'virtualxid' AND l.granted
     AND l.pid <> pg_backend_pid();
 
 -- name: still_open
--- Which of these transactions are still open, and who they are as far as this role may know.
+-- Those of these transactions that are still open, with the sessions as far as this role may see.
 SELECT DISTINCT ON (l.virtualtransaction)
     l.virtualtransaction AS transaction,
     l.pid,

@@ -1,4 +1,4 @@
--- What the shell offers: a text and what it means. From views that a role with `recstore db grant` sees.
+-- Completions for the shell: a text and its meaning. Reads only views that `recstore db grant` opens.
 
 -- name: complete_recommenders
 SELECT r.name AS text, '' AS meaning FROM recstore.recommenders r ORDER BY r.name;

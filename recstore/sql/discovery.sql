@@ -1,8 +1,8 @@
--- What an application's own tables look like, to whoever may read them.
+-- An application's own tables.
 
 -- name: readable_columns
--- A row per column of every table and view that this role may read, but PostgreSQL's and recstore's own, with the tables of
--- lists: the base type of a domain; whether the column alone is the key, is in a key, begins an index; which table's key it refers to.
+-- A row for each column of every table and view that this role may read, except PostgreSQL's, recstore's and tables of lists:
+-- its type (of a domain, the base type); unique alone, part of a unique key, first in an index; the table that it references.
 SELECT
     format('%%I.%%I', n.nspname, c.relname) AS table_name,
     c.relkind IN ('v', 'm') AS is_view,
@@ -11,8 +11,8 @@ SELECT
             THEN (SELECT sum(p.reltuples) FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhrelid WHERE i.inhparent = c.oid)
             ELSE c.reltuples
         END, 0)::bigint AS rows,
-    a.attname::text AS column_name,
-    format_type(a.atttypid, a.atttypmod) AS type_name,
+    a.attname::text AS name,
+    format_type(a.atttypid, a.atttypmod) AS type,
     coalesce(nullif(t.typbasetype, 0), t.oid)::integer AS type_oid,
     EXISTS (
         SELECT FROM pg_index x

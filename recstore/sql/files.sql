@@ -1,10 +1,10 @@
--- Tables that files are loaded into: what is there, and what this role may do.
+-- Tables that files are loaded into, and this role's privileges.
 
 -- name: name_parts
 SELECT parse_ident(%(table)s) AS parts, current_schemas(false) AS path;
 
 -- name: keywords
--- Words that are no name of a table or column unless quoted.
+-- Words that must be quoted to name a table or column.
 SELECT k.word FROM pg_get_keywords() k WHERE k.catcode <> 'U';
 
 -- name: target
@@ -38,13 +38,13 @@ FROM pg_namespace n
 WHERE n.nspname = %(schema)s;
 
 -- name: known_type
--- A type as somebody writes it: NULL where there is none, an error where it is no type's name.
+-- A type by its name: NULL if it is unknown, an error if it is no name of a type.
 SELECT to_regtype(%(type)s)::oid AS oid, format_type(to_regtype(%(type)s), NULL) AS type, t.typcategory = 'S' AS textual
 FROM (SELECT) one LEFT JOIN pg_type t ON t.oid = to_regtype(%(type)s)
 WHERE t.typtype IS DISTINCT FROM 'p';
 
 -- name: input_errors
--- Which of an array of texts the type does not take, and what the server says of each.
+-- Texts of an array that the type refuses, with the server's message for each.
 SELECT v.position, e.message
 FROM unnest(%(values)s::text[]) WITH ORDINALITY v (value, position), LATERAL pg_input_error_info(v.value, %(type)s) e
 WHERE e.message IS NOT NULL;

@@ -6,13 +6,13 @@ VALUES (%(recommender_id)s, %(vector_type)s, %(dimensions)s)
 RETURNING generation;
 
 -- name: stored_generation
--- What folding users in against a generation takes, beside its items.
+-- What folding users in needs in addition to a generation's items.
 SELECT g.factors, g.users, g.definition, g.confidence, g.training, g.held_out, g.fold_in
 FROM recstore_private.generations g
 WHERE g.generation = %(generation)s;
 
 -- name: exported_generation
--- All that a complete generation tells of itself.
+-- The description of a complete generation.
 SELECT g.generation, g.vector_type, g.users, g.factors, g.definition, g.training, g.confidence, g.fold_in, g.held_out,
     coalesce(g.filters, '[]') AS filters, g.metrics, coalesce(g.snapshot, '{}') AS snapshot, g.mean_preference, g.ready_at,
     coalesce(u.versions, '{}') AS versions
@@ -21,7 +21,7 @@ LEFT JOIN recstore_private.runs u ON u.run = g.run
 WHERE g.generation = %(generation)s AND g.recommender_id = %(recommender_id)s AND g.state IN ('ready', 'published');
 
 -- name: live_size
--- How much the live generation was made of.
+-- Size of the live generation's source.
 SELECT p.generation, g.definition -> 'source' AS source,
     g.snapshot -> 'users' AS users, g.snapshot -> 'items' AS items, g.snapshot -> 'pairs' AS pairs
 FROM recstore_private.pointers p
@@ -65,7 +65,7 @@ UPDATE recstore_private.generations SET state = 'ready', ready_at = now() WHERE 
 UPDATE recstore_private.generations SET reason = %(reason)s WHERE generation = %(generation)s;
 
 -- name: lock_generation
--- Taken by flip, rollback and prune, so that none makes live what another removes.
+-- Locked by flip, rollback and prune, so that none makes live what another removes.
 SELECT g.state FROM recstore_private.generations g
 WHERE g.generation = %(generation)s AND g.recommender_id = %(recommender_id)s
 FOR UPDATE;
@@ -128,7 +128,7 @@ WHERE x.indrelid IN (SELECT to_regclass(t.name) FROM unnest(%(tables)s::text[]) 
 ORDER BY i.relname;
 
 -- name: lacking_indexes
--- Of these indexes of a schema, those that are not there or not valid.
+-- Those of these indexes of a schema that are missing or invalid.
 SELECT n.name
 FROM unnest(%(names)s::text[]) AS n (name)
 WHERE NOT EXISTS (

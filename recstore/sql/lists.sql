@@ -1,7 +1,7 @@
--- Tables of lists: whether one may be written or replaced, and what would go with it.
+-- Tables of lists: may one be written or replaced, and what would be lost with it.
 
 -- name: list_table
--- What stands at that name, and whether this role may put a table there. No row: there is no such schema.
+-- The relation with this name, and whether this role may create a table in its schema. No row: the schema does not exist.
 SELECT
     n.nspname AS schema,
     has_schema_privilege(n.oid, 'CREATE') AS may_create,
@@ -26,7 +26,7 @@ LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = %(table)s
 WHERE n.nspname = %(schema)s;
 
 -- name: list_table_publications
--- Those that carry every table of the schema, a new one, too, which subscribers lack.
+-- Publications of every table of the schema, which would send a new one to subscribers that do not have it.
 SELECT p.pubname AS publication
 FROM pg_publication p
 WHERE p.puballtables
@@ -37,8 +37,8 @@ WHERE p.puballtables
 ORDER BY 1;
 
 -- name: list_table_dependents
--- What a new table would not have and dropping the old one would take along, or be refused for: views, functions, foreign keys
--- of other tables, policies, triggers, publications, .. but no index and no constraint that a new one has, too.
+-- Objects that are lost with the old table, or prevent its removal: views, functions, foreign keys
+-- of other tables, policies, triggers, publications; not the indexes and constraints that the new one gets.
 SELECT DISTINCT
     CASE
         WHEN d.classid = 'pg_rewrite'::regclass
@@ -60,7 +60,7 @@ WHERE t.oid = %(oid)s AND d.deptype IN ('n', 'a')
 ORDER BY 1;
 
 -- name: list_table_indexes
--- Those beside the primary key, which a new table gets, too: how begins with USING.
+-- Indexes other than the primary key, which a new table gets, too: `how` begins with USING.
 SELECT
     c.oid,
     c.relname AS name,
@@ -90,7 +90,7 @@ WHERE a.attrelid = %(oid)s AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum;
 
 -- name: list_table_storage
--- How it is kept other than a new table would be.
+-- Storage that differs from a new table's.
 SELECT s.what
 FROM pg_class c
 LEFT JOIN pg_tablespace t ON t.oid = c.reltablespace
@@ -104,7 +104,7 @@ CROSS JOIN LATERAL (VALUES
 WHERE c.oid = %(oid)s AND s.is_so;
 
 -- name: list_table_column_grants
--- Rights on columns alone, which are apart from the table's.
+-- Privileges on single columns.
 SELECT
     CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END AS grantee,
     a.privilege_type || ' (' || quote_ident(c.attname) || ')' AS privilege_type,

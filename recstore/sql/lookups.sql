@@ -1,7 +1,7 @@
--- What a lookup lacks: an index, a right.
+-- What a lookup is missing: an index, a privilege.
 
 -- name: column_type
--- Of a column of a recommender's view.
+-- The type of a column of a recommender's view.
 SELECT format_type(a.atttypid, a.atttypmod) AS type
 FROM pg_attribute a
 JOIN pg_class c ON c.oid = a.attrelid
@@ -9,7 +9,7 @@ JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %(schema)s AND c.relname = %(view)s AND a.attname = %(column)s;
 
 -- name: indexable
--- Of a relation that a plan scans: the table that an index is made on, whether that is partitioned, and the column's type.
+-- The table to index for a relation that a plan scans, whether it is partitioned, and the column's type.
 SELECT n.nspname AS schema, c.relname AS name, c.relkind = 'p' AS partitioned, format_type(a.atttypid, NULL) AS type
 FROM pg_class s
 JOIN pg_namespace m ON m.oid = s.relnamespace
@@ -19,7 +19,7 @@ LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = %(column)s
 WHERE m.nspname = %(schema)s AND s.relname = %(name)s;
 
 -- name: unreadable_relations
--- Relations of that name which this role may not read.
+-- Relations with this name that this role may not read.
 SELECT format('%%I.%%I', n.nspname, c.relname) AS relation
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace

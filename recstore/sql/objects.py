@@ -1,7 +1,7 @@
-"""The objects of one recommender's schema: rendered from `sql/objects/`, installed, upgraded, described by digests.
+"""Render, install and upgrade the objects of one recommender's schema, from the templates in `sql/objects/`.
 
-Functions are replaced in place, or dropped and made anew where their signature changed; a view only if its definition
-changed. Nothing is ever dropped with CASCADE.
+A function is replaced in place, or dropped and recreated if its signature changed; a view only if its definition changed, by the
+stored digests. Nothing is dropped with CASCADE.
 """
 
 import dataclasses
@@ -22,19 +22,18 @@ from recstore.sql import queries
 from recstore.types import IdType
 
 OBJECTS_VERSION = 2
-"""Raised with every change of `sql/objects/`; `recstore db upgrade` brings older recommenders to it."""
+"""Version of `sql/objects/`, raised with every change. `recstore db upgrade` brings older recommenders to it."""
 
 OLD_PARENTS = {"_items": "_items_old", "_users": "_users_old"}
-"""Where a resize leaves the parents of generations with the former dimensions, until those are pruned."""
-
+"""Parent -> its name after a resize, as the parent of generations with the former dimensions, until those are pruned."""
 
 OUTER_VIEWS = ("item_vectors", "user_vectors")
-"""The views that read `_generation`; the view candidates does too, where there are no candidates."""
+"""Views that always read `_generation`. The view candidates does if the definition has no candidates."""
 
 
 @dataclass(frozen=True)
 class Registered:
-    """A recommender as its row says: what every step needs to know of it."""
+    """The row of a recommender."""
 
     id: int
     name: str
@@ -49,16 +48,16 @@ class Registered:
 
     @property
     def schema(self) -> str:
-        """The schema, quoted."""
+        """Return the schema, quoted."""
         return quoted(self.name)
 
     @property
     def vector(self) -> str:
-        """The vector type, quoted, with the schema that pgvector is in."""
+        """Return the vector type, quoted, with pgvector's schema."""
         return f"{quoted(self.vector_schema)}.{self.vector_type}"
 
     def relation(self, name: str) -> str:
-        """A relation of this recommender's schema, quoted."""
+        """Return a relation of the schema, quoted."""
         return f"{self.schema}.{quoted(name)}"
 
     def parents(self) -> list[str]:
@@ -72,73 +71,62 @@ def digest(text: str) -> str:
 def render(
     recommender: Registered, source_select: str, candidates_select: str = "", *, old_parents: bool = False
 ) -> dict[str, str]:
-    """Object name ("view item_vectors") -> its SQL. `candidates_select` is empty where the definition has no candidates.
-    With `old_parents` the views read both kinds of parents, during a resize."""
-    extension = quoted(recommender.vector_schema)
-    collation = ' COLLATE "C"'
-    user_collate, item_collate = (
-        collation if kind is IdType.TEXT else "" for kind in (recommender.user_type, recommender.item_type)
-    )
+    """Return object name ("view item_vectors") -> its SQL. `candidates_select` is empty if the definition has no candidates.
+    With `old_parents` the views read the old parents too, during a resize."""
+    eligible, looked_up = _eligible(recommender)
+    vectors = {"item": ("item_id", "embedding", "preference"), "user": ("user_id", "preference")}
+    others = {"item": ("length", "users", "views"), "user": ("length",)}
     values = {
         "schema": recommender.schema,
         "schema_name": recommender.name,
         "recommender_id": str(recommender.id),
-        "extension": extension,
+        "extension": quoted(recommender.vector_schema),
         "vector": recommender.vector,
         "dimensions": str(recommender.dimensions),
-        "user_type": recommender.user_type.value,
-        "item_type": recommender.item_type.value,
-        "user_parameter": recommender.user_type.parameter_sql,
-        "item_parameter": recommender.item_type.parameter_sql,
-        "user_collate": user_collate,
-        "item_collate": item_collate,
-        "user_storage": "MAIN" if recommender.user_type is IdType.TEXT else "PLAIN",
-        "item_storage": "MAIN" if recommender.item_type is IdType.TEXT else "PLAIN",
         "source_select": source_select,
         "candidates_select": candidates_select or _live_select(recommender, "_items", ("item_id",), (), old_parents),
-        "eligible": _eligible(recommender),
+        "eligible": eligible,
     }
-    vectors = {"_items": ("item_id", "embedding", "preference"), "_users": ("user_id", "preference")}
-    values["item_select"] = _live_select(
-        recommender, "_items", vectors["_items"], ("length", "users", "views"), old_parents
+    for one, kind in (("user", recommender.user_type), ("item", recommender.item_type)):
+        values |= {
+            f"{one}_type": kind.value,
+            f"{one}_parameter": kind.parameter_sql,
+            f"{one}_collate": ' COLLATE "C"' if kind is IdType.TEXT else "",
+            f"{one}_storage": "MAIN" if kind is IdType.TEXT else "PLAIN",
+            f"{one}_select": _live_select(recommender, f"_{one}s", vectors[one], others[one], old_parents),
+        }
+    among_candidates = str(recommender.definition.candidates.given).lower()
+    sides = (
+        {"one": "item", "looked_up": looked_up, "joined": eligible, "among_candidates": among_candidates},
+        {"one": "user", "looked_up": "", "joined": "", "among_candidates": "false"},
     )
-    values["user_select"] = _live_select(recommender, "_users", vectors["_users"], ("length",), old_parents)
-
     rendered = {}
     for file in ("tables", "types", "views", "nearest", "functions"):
         for name, template in queries.load(f"objects/{file}.sql").items():
-            if file == "nearest":
-                sides = (
-                    {"side": "items", "one": "item", "id": "item_id", "collate": item_collate}
-                    | {"looked_up": _eligible(recommender, looked_up=True), "joined": values["eligible"]}
-                    | {"among_candidates": str(recommender.definition.candidates.given).lower()},
-                    {"side": "users", "one": "user", "id": "user_id", "collate": user_collate}
-                    | {"looked_up": "", "joined": "", "among_candidates": "false"},
-                )
-                for side in sides:
-                    side["id_type"] = values["item_type" if side["one"] == "item" else "user_type"]
-                    rendered[queries.fill(name, side)] = queries.fill(template, values | side)
-            else:
+            if file != "nearest":
                 rendered[name] = queries.fill(template, values)
+                continue
+            for side in sides:
+                one = side["one"]
+                side |= {"side": f"{one}s", "id": f"{one}_id"}
+                side |= {"collate": values[f"{one}_collate"], "id_type": values[f"{one}_type"]}
+                rendered[queries.fill(name, side)] = queries.fill(template, values | side)
     return rendered
 
 
-def _eligible(recommender: Registered, *, looked_up: bool = False) -> str:
-    """The condition that item v is a candidate, for a statement's WHERE; empty without candidates. `looked_up`: one row at a
-    time, in whatever order v comes."""
+def _eligible(recommender: Registered) -> tuple[str, str]:
+    """Return the condition that item v is a candidate, joined to a WHERE clause, and looked up for one row at a time."""
     if not recommender.definition.candidates.given:
-        return ""
-    view = recommender.relation("candidates")
-    if looked_up:
-        return f" AND (SELECT true FROM {view} c WHERE c.item_id = v.item_id LIMIT 1)"  # noqa: S608
-    return f" AND EXISTS (SELECT FROM {view} c WHERE c.item_id = v.item_id)"
+        return "", ""
+    found = f"FROM {recommender.relation('candidates')} c WHERE c.item_id = v.item_id"
+    return f" AND EXISTS (SELECT {found})", f" AND (SELECT true {found} LIMIT 1)"
 
 
 def _live_select(
     recommender: Registered, parent: str, vectors: tuple[str, ...], others: tuple[str, ...], old_parents: bool
 ) -> str:
-    """The rows of the live generation. The cast drops the dimensions only, so the index order survives; the uncorrelated
-    sub-select lets the planner prune the other partitions at run time."""
+    """Return the SELECT of the live generation's rows. The cast drops the dimensions alone, so the index order survives; the
+    uncorrelated sub-select lets the planner prune the other partitions at run time."""
     columns = [
         f"v.{vectors[0]}",
         *(f"v.{c}::{recommender.vector} AS {c}" for c in vectors[1:]),
@@ -159,7 +147,7 @@ def _live_select(
 
 
 def install(connection: Connection, recommender: Registered, source_select: str, candidates_select: str = "") -> None:
-    """Makes every object of a new recommender; the caller's transaction."""
+    """Create every object of a new recommender, in the caller's transaction."""
     rendered = render(recommender, source_select, candidates_select)
     for text in rendered.values():
         connection.execute(text)
@@ -169,16 +157,12 @@ def install(connection: Connection, recommender: Registered, source_select: str,
 def _store_digests(connection: Connection, recommender: Registered, digests: dict[str, str]) -> None:
     connection.execute(
         queries.query("update_objects"),
-        {
-            "recommender_id": recommender.id,
-            "objects_version": OBJECTS_VERSION,
-            "object_digests": Jsonb(digests),
-        },
+        {"recommender_id": recommender.id, "objects_version": OBJECTS_VERSION, "object_digests": Jsonb(digests)},
     )
 
 
 def upgrade(connection: Connection, settings: Settings, recommender: Registered) -> list[str]:
-    """Brings a recommender's functions and views to this version; returns the names of what was replaced."""
+    """Upgrade a recommender's functions and views to this version; return the names of those replaced."""
 
     def change() -> list[str]:
         locked = _locked(connection, recommender)
@@ -195,8 +179,7 @@ def upgrade(connection: Connection, settings: Settings, recommender: Registered)
 
 
 def _locked(connection: Connection, recommender: Registered) -> Registered:
-    """With the definition as it is now, and stays until the caller's transaction ends: it may have been altered since a run
-    began. Raises RecommenderNotFound."""
+    """Lock the recommender and return it with its present definition. Raises RecommenderNotFound."""
     row = connection.execute(queries.query("lock_recommender"), {"recommender_id": recommender.id}).fetchone()
     if row is None:
         raise RecommenderNotFound(name=recommender.name)
@@ -204,7 +187,7 @@ def _locked(connection: Connection, recommender: Registered) -> Registered:
 
 
 def without_configured(recommender: Registered, rendered: dict[str, str]) -> dict[str, str]:
-    """Without the views whose SELECT is configuration, not code: they are replaced by `alter`, never by an upgrade."""
+    """Return the objects without the views whose SELECT is configuration: `alter` replaces them, never an upgrade."""
     names = {"view interactions"} | ({"view candidates"} if recommender.definition.candidates.given else set())
     return {name: text for name, text in rendered.items() if name not in names}
 
@@ -215,10 +198,9 @@ def has_old_parents(connection: Connection, recommender: Registered) -> bool:
 
 
 def replace(connection: Connection, recommender: Registered, rendered: dict[str, str]) -> list[str]:
-    """Replaces the types, functions and views whose digest differs from the installed one, and makes those that are
-    missing; the caller's transaction.
+    """Replace types, functions and views whose digest changed, and create missing ones; return their names.
 
-    Raises DependentObjects, and then the caller's transaction must roll back.
+    In the caller's transaction, which must roll back if this raises DependentObjects.
     """
     row = connection.execute(queries.query("lock_recommender"), {"recommender_id": recommender.id}).fetchone()
     if row is None:
@@ -236,11 +218,11 @@ def replace(connection: Connection, recommender: Registered, rendered: dict[str,
             _replace_function(connection, recommender, plain, text)
         elif kind == "view":
             _replace_view(connection, recommender, plain, text)
-            if name not in present:  # dropped with CASCADE along with what it read; its grants were its parent's
+            if name not in present:  # dropped by a CASCADE; its grants were those of its parent
                 parent = recommender.relation("_users" if plain in ("user_vectors", "interactions") else "_items")
                 grant(connection, recommender.relation(plain), grants_on(connection, parent))
         elif name in present:
-            continue  # a type that is in use can only be extended, by a migration of its own
+            continue  # a type in use can only be extended, by a migration
         else:
             connection.execute(text)
         changed.append(name)
@@ -256,17 +238,18 @@ def _present(connection: Connection, recommender: Registered) -> set[str]:
 
 
 def missing(connection: Connection, recommender: Registered) -> list[str]:
-    """Views, functions and types that the recommender should have and has not, for instance "view interactions"."""
+    """Return views, functions and types that are missing, for instance "view interactions"."""
     wanted = [name for name in render(recommender, "") if not name.startswith("table ")]
     present = _present(connection, recommender)
     return [name for name in wanted if name not in present]
 
 
 def lock_views(connection: Connection, recommender: Registered) -> None:
-    """ACCESS EXCLUSIVE on the vector views until the caller's transaction ends, before what is inside them (the view
-    _generation, the parents) is changed: readers lock them in this order, and a change that locked the inner one first
-    would meet a reader that holds the outer one, every time. Dropping
-    a default that is not there changes nothing; LOCK TABLE would lock the partitions too."""
+    """Lock the vector views, ACCESS EXCLUSIVE, until the caller's transaction ends.
+
+    Readers lock a view before what it reads, the view _generation and the parents. A change has to lock them in the same order,
+    or it deadlocks with readers. Dropping a missing default locks the view alone; LOCK TABLE would lock the partitions too.
+    """
     for name in (*OUTER_VIEWS, "candidates"):
         relation = recommender.relation(name)
         first = connection.execute(
@@ -277,7 +260,7 @@ def lock_views(connection: Connection, recommender: Registered) -> None:
 
 
 def replace_views(connection: Connection, recommender: Registered, *, old_parents: bool) -> None:
-    """The two vector views over one kind of parents, or over both; the caller's transaction."""
+    """Replace the vector views, to read the parents or both kinds of parents, in the caller's transaction."""
     recommender = _locked(connection, recommender)
     rendered = render(recommender, "", old_parents=old_parents)
     names = [f"view {name}" for name in (*OUTER_VIEWS, "candidates")]
@@ -285,7 +268,7 @@ def replace_views(connection: Connection, recommender: Registered, *, old_parent
 
 
 def replace_storage(connection: Connection, recommender: Registered, vector_type: str, dimensions: int) -> None:
-    """New parents beside the renamed ones, views over both, functions of the new type; the caller's transaction."""
+    """Create parents next to the renamed ones, views of both, and functions of the new type, in the caller's transaction."""
     resized = dataclasses.replace(_locked(connection, recommender), vector_type=vector_type, dimensions=dimensions)
     rendered = render(resized, "", old_parents=True)
     for name, old in OLD_PARENTS.items():
@@ -308,7 +291,7 @@ def _replace_function(connection: Connection, recommender: Registered, name: str
             _drop(connection, "FUNCTION", old["signature"])
         connection.execute(text)
     after = _functions_named(connection, recommender, name)
-    # the old signature beside the new one would make calls ambiguous
+    # two signatures of one name would make calls ambiguous
     kept = {row["oid"] for row in before} & {row["oid"] for row in after}
     fresh = {row["oid"] for row in after} - kept
     if fresh:
@@ -348,7 +331,7 @@ def _drop(connection: Connection, kind: str, name: str) -> None:
 
 
 def lacking_on(connection: Connection, recommender: Registered, view: str, role: str) -> list[str]:
-    """The statements by which owners would let `role` read what a view with the caller's rights reads; none where it may."""
+    """Return the GRANTs that are missing for `role` to read a view with its own rights."""
     keys = {"view": recommender.relation(view), "role": role}
     rows = connection.execute(queries.query("source_relations"), keys).fetchall()
     return [" ".join(filter(None, (row["usage"], row["select"]))) for row in rows]
@@ -359,7 +342,7 @@ def grants_on(connection: Connection, relation: str) -> list[dict[str, Any]]:
 
 
 def granting(relation: str, grants: list[dict[str, Any]]) -> list[str]:
-    """The statements that give another relation what `grants_on` found."""
+    """Return the statements that give a relation the privileges that `grants_on` found on another."""
     return [
         f"GRANT {row['privilege_type']} ON {relation} TO {row['grantee']}"
         + (" WITH GRANT OPTION" if row["is_grantable"] else "")

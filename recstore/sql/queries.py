@@ -1,6 +1,7 @@
-"""Files of named SQL: `-- name: load_items` (or `-- object: view x`) starts a statement, comments above it explain it.
+"""Load named SQL from files: `-- name: load_items` or `-- object: view x` starts a statement.
 
-Parameters are %(name)s; statements on a recommender's own objects, whose names vary, are next to the code that runs them."""
+Parameters are %(name)s. Statements on a recommender's own objects, whose names vary, are next to the code that executes them.
+"""
 
 import re
 from functools import cache
@@ -12,14 +13,14 @@ _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 @cache
 def load(path: str) -> dict[str, str]:
-    """Name -> SQL text of `recstore/sql/<path>`, in the file's order."""
+    """Return name -> SQL text of `recstore/sql/<path>`, in the order of the file."""
     text = resources.files("recstore").joinpath("sql", path).read_text()
     parts = _HEADER.split(text)[1:]
     return {name.strip(): sql.strip() for name, sql in zip(parts[::2], parts[1::2], strict=True)}
 
 
 def query(name: str) -> str:
-    """The named statement of `recstore/sql/`, in whichever of its files it is."""
+    """Return the statement with this name from any file of `recstore/sql/`."""
     return _queries()[name]
 
 
@@ -32,8 +33,8 @@ def _queries() -> dict[str, str]:
 
 
 def fill(template: str, values: dict[str, str]) -> str:
-    """`template` with each {name} replaced; braces around anything else (an array literal) stay as they are.
+    """Return `template` with each {name} replaced; other braces, as in an array literal, stay.
 
-    The values are SQL text: identifiers are quoted by the caller. An unknown name raises KeyError.
+    The values are SQL text: the caller quotes identifiers. Raises KeyError for an unknown name.
     """
     return _PLACEHOLDER.sub(lambda match: values[match[1]], template)

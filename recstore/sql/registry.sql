@@ -1,7 +1,7 @@
 -- Recommenders and the objects of their schemas.
 
 -- name: vector_extension
--- Where pgvector is.
+-- The schema and version of pgvector.
 SELECT n.nspname AS schema, e.extversion AS version
 FROM pg_extension e
 JOIN pg_namespace n ON n.oid = e.extnamespace
@@ -14,14 +14,14 @@ SELECT WHERE to_regclass('recstore_private.alembic_version') IS NOT NULL;
 SELECT v.version_num FROM recstore_private.alembic_version v;
 
 -- name: name_checks
--- What stands against a name: a reserved word, or a schema that exists.
+-- Reasons against a name: a reserved word, an existing schema.
 SELECT
     EXISTS (SELECT FROM pg_get_keywords() k WHERE k.word = %(name)s AND k.catcode IN ('R', 'T')) AS reserved,
     EXISTS (SELECT FROM pg_namespace n WHERE n.nspname = %(name)s) AS schema_exists;
 
 -- name: reserved_schema
--- A row where the schema is no place for tables of others: the server's, recstore's, or a recommender's, which is known by its
--- items, since not every role may read the registry.
+-- A row if the schema is reserved: the server's, recstore's, or a recommender's, which is recognized by its
+-- items, because not every role may read the registry.
 SELECT true AS reserved
 WHERE %(schema)s::text IN ('recstore', 'recstore_private', 'information_schema')
     OR starts_with(%(schema)s, 'pg_')
@@ -29,6 +29,16 @@ WHERE %(schema)s::text IN ('recstore', 'recstore_private', 'information_schema')
         SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE n.nspname = %(schema)s AND c.relname = '_items' AND c.relkind = 'p'
     );
+
+-- name: readable_table
+-- A row if the table exists: whether this role may read it, and its columns.
+SELECT has_table_privilege(c.oid, 'SELECT') AS readable,
+    ARRAY(
+        SELECT a.attname::text FROM pg_attribute a
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    ) AS columns
+FROM pg_class c
+WHERE c.oid = to_regclass(%(table)s);
 
 -- name: insert_recommender
 INSERT INTO recstore_private.recommenders
@@ -49,14 +59,14 @@ JOIN pg_namespace n ON n.oid = e.extnamespace
 WHERE r.name = %(name)s;
 
 -- name: lock_recommender
--- Whoever changes a recommender's objects holds this until the end of its transaction.
+-- Locked until the end of each transaction that changes a recommender's objects.
 SELECT r.object_digests, r.objects_version, r.definition
 FROM recstore_private.recommenders r
 WHERE r.id = %(recommender_id)s
 FOR NO KEY UPDATE;
 
 -- name: installed_objects
--- Which of a recommender's views, functions and types there are.
+-- A recommender's existing views, functions and types.
 SELECT 'view ' || c.relname AS name FROM pg_class c
 WHERE c.relnamespace = to_regnamespace(%(quoted)s) AND c.relkind = 'v'
 UNION
@@ -80,7 +90,7 @@ ORDER BY s.recommender;
 UPDATE recstore_private.recommenders SET definition = %(definition)s WHERE id = %(recommender_id)s;
 
 -- name: scan_exactly
--- Lists of items come by exact scan from now on, whatever calibration chose.
+-- Let lists of items come by exact scan, whatever calibration chose.
 UPDATE recstore_private.generations
 SET recommend_ef = NULL,
     similar_ef = NULL,
@@ -102,8 +112,8 @@ WHERE id = %(recommender_id)s;
 DELETE FROM recstore_private.recommenders WHERE id = %(recommender_id)s;
 
 -- name: schema_dependents
--- What a DROP SCHEMA .. CASCADE would take along: objects elsewhere (views, functions, column defaults, constraints, policies,
--- ..) that depend on objects of the schema, and objects in the schema that recstore did not make.
+-- What DROP SCHEMA CASCADE drops too: objects elsewhere (views, functions, column defaults, constraints, policies) that
+-- depend on objects of the schema, and objects in the schema that recstore did not create.
 WITH ours AS (
     SELECT 'pg_class'::regclass::oid AS classid, c.oid AS objid FROM pg_class c
     WHERE c.relnamespace = to_regnamespace(%(quoted)s)
@@ -149,7 +159,7 @@ WHERE p.pronamespace = to_regnamespace(%(quoted)s) AND p.proname <> ALL (%(known
 ORDER BY object;
 
 -- name: source_relations
--- Relations that a view reads and a role may not, with the statements that would let it.
+-- Relations that a view reads and a role may not, with the missing GRANTs.
 SELECT DISTINCT
     CASE
         WHEN NOT has_schema_privilege(%(role)s, n.oid, 'USAGE')
@@ -176,7 +186,7 @@ WHERE w.ev_class = to_regclass(%(view)s)
     );
 
 -- name: grants_on
--- Who but the owner may do what on a relation.
+-- Privileges on a relation, except the owner's.
 SELECT
     CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END AS grantee,
     a.privilege_type,
@@ -194,7 +204,7 @@ WHERE c.oid = to_regclass(%(view)s) AND a.grantee <> c.relowner AND a.privilege_
 ORDER BY role;
 
 -- name: functions_named
--- The functions of that name, with whom they were granted to.
+-- The functions with this name, and the roles that may execute them.
 SELECT
     p.oid,
     p.oid::regprocedure::text AS signature,

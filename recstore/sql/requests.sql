@@ -1,18 +1,18 @@
--- What is asked of the workers.
+-- Requests to the workers.
 
 -- name: request
 SELECT recstore_private.request(%(recommender)s, %(job)s, %(origin)s, %(task_id)s, %(force)s) AS request;
 
 -- name: lock_task
--- Two deliveries of one message register it one after the other.
+-- Two deliveries of one message register it in turn.
 SELECT pg_advisory_xact_lock(%(namespace)s, hashtext(%(task_id)s));
 
 -- name: request_of_task
 SELECT q.request FROM recstore_private.requests q WHERE q.task_id = %(task_id)s;
 
 -- name: claim_requests
--- Everything that asks for this job of this recommender, served by one run; but what somebody is cancelling just now, in a
--- transaction that may stay open, which nobody waits for here or below.
+-- All open requests for this job of this recommender, served by one run, except those that another transaction is
+-- cancelling: it may stay open, and this and the statements below do not wait for it.
 UPDATE recstore_private.requests q
 SET state = 'running', run = %(run)s, outcome = NULL
 WHERE q.request IN (
@@ -24,7 +24,7 @@ WHERE q.request IN (
 RETURNING q.request, q.origin, q.force;
 
 -- name: unsend_requests
--- The message came to nothing: they wait for the next one.
+-- The message was lost: these wait for the next one.
 UPDATE recstore_private.requests q
 SET state = 'waiting', sent_at = NULL, outcome = coalesce(%(why)s, q.outcome)
 WHERE q.request IN (
@@ -40,7 +40,7 @@ SET state = %(state)s, outcome = %(outcome)s, finished_at = clock_timestamp()
 WHERE run = %(run)s AND state = 'running';
 
 -- name: settle_ready_requests
--- What they asked for was complete and waited to go live: now it is, or a later generation took its place.
+-- Requests whose generation waited to go live: now it is, or a later one took its place.
 UPDATE recstore_private.requests q
 SET state = 'succeeded',
     finished_at = clock_timestamp(),
@@ -54,8 +54,8 @@ WHERE u.run = q.run AND q.state = 'ready'
     AND NOT EXISTS (SELECT FROM recstore_private.generations g WHERE g.generation = u.generation AND g.state = 'ready');
 
 -- name: release_requests
--- Their run came to nothing through no fault of theirs: they wait again, each time twice as long, up to so many attempts.
--- An interruption is no attempt.
+-- Requests of a run that did not finish: they wait again, each time twice as long, up to so many attempts.
+-- An interruption does not count.
 UPDATE recstore_private.requests
 SET attempts = attempts + %(attempt)s,
     state = CASE WHEN attempts + %(attempt)s < %(attempts)s THEN 'waiting' ELSE 'failed' END,
@@ -68,8 +68,8 @@ WHERE run = ANY (%(runs)s) AND state = 'running'
 RETURNING request, state;
 
 -- name: take_due_requests
--- Those that are due and whose recommender is idle, marked as sent: one message for each recommender and job. A message
--- sent lately that nobody has begun yet serves the new ones, too. Two dispatches at once take each its own.
+-- Mark due requests of idle recommenders as sent: one message for each recommender and job. A recent message
+-- that no run has begun serves the new ones, too. Two concurrent dispatches take different ones.
 WITH due AS (
     SELECT q.request
     FROM recstore_private.requests q
@@ -77,7 +77,7 @@ WITH due AS (
     WHERE q.state IN ('waiting', 'sent')
         AND (
             q.state = 'waiting'
-            -- a time to come is of a clock that was wrong
+            -- a future time comes from a wrong clock
             OR q.sent_at NOT BETWEEN clock_timestamp() - make_interval(secs => %(resend)s) AND clock_timestamp()
         )
         AND (q.not_before IS NULL OR q.not_before <= clock_timestamp())
@@ -107,7 +107,7 @@ GROUP BY s.recommender, s.job
 ORDER BY min(s.request);
 
 -- name: forgotten_requests
--- Of recommenders that are no more, or that were dropped with the run that served them.
+-- Requests of recommenders that were dropped, perhaps with the run that served them.
 UPDATE recstore_private.requests q
 SET state = 'failed', outcome = 'The recommender ' || quote_literal(q.recommender) || ' was dropped.', finished_at = clock_timestamp()
 WHERE q.request IN (

@@ -17,14 +17,14 @@ WHERE l.locktype = 'advisory'
     AND l.granted;
 
 -- name: abandon_runs
--- The caller holds the lock, so whoever still says "running" is gone. Runs that write lists have a lock of their own.
+-- The caller holds the lock, so any other run in state "running" is dead. Runs of lists have a lock of their own.
 UPDATE recstore_private.runs
 SET state = 'abandoned', finished_at = now(), progress = NULL, error = 'The process of this run ended without finishing it.'
 WHERE recommender_id = %(recommender_id)s AND state = 'running' AND (job = 'lists') = %(lists)s
 RETURNING run;
 
 -- name: end_backends
--- Backends of this role that a dead process left behind.
+-- Backends of this role whose client is dead.
 SELECT pg_terminate_backend(a.pid, 5000) AS ended
 FROM pg_stat_activity a
 WHERE a.application_name = ANY (%(application_names)s)
@@ -62,13 +62,13 @@ WHERE run = %(run)s;
 UPDATE recstore_private.runs SET progress = %(progress)s WHERE run = %(run)s AND state = 'running';
 
 -- name: wal_position
--- Bytes of WAL that the whole server has written.
+-- Bytes of WAL written by the whole server.
 SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn AS bytes;
 
 -- name: wal_of_backend
--- Bytes of WAL that this session has written (PostgreSQL 18).
+-- Bytes of WAL written by this session (PostgreSQL 18).
 SELECT w.wal_bytes AS bytes FROM pg_stat_get_backend_wal(pg_backend_pid()) w;
 
 -- name: flush_statistics
--- Makes the session's own counters visible at the end of this statement, not up to a second later.
+-- Make the session's own counters visible at the end of this statement, instead of up to a second later.
 SELECT pg_stat_force_next_flush();

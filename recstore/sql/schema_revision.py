@@ -1,5 +1,7 @@
-"""Whether a database is ready for this version: its schema's revision, and pgvector; and connections to one that is. Asked before
-every command and run, so without Alembic, which takes longer to load than the answer."""
+"""Check that a database has this version's schema and pgvector, and open connections to it.
+
+Runs before every command and run, so without Alembic, which takes longer to import than the answer.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,18 +24,18 @@ MINIMUM_PGVECTOR = (0, 8)
 
 
 def known() -> list[str]:
-    """The revisions there are, oldest first: what the names of the migrations begin with."""
+    """Return the revisions, oldest first, from the file names of the migrations."""
     files = (entry.name for entry in resources.files("recstore.migrations.versions").iterdir())
     return sorted(name[:4] for name in files if name[:4].isdigit() and name.endswith(".py"))
 
 
 def head() -> str:
-    """The revision that this version's code needs."""
+    """Return the revision that this version needs."""
     return known()[-1]
 
 
 def current(connection: Connection) -> str | None:
-    """The database's revision; None before the first upgrade."""
+    """Return the database's revision; None before the first upgrade."""
     if connection.execute(queries.query("revision_table")).fetchone() is None:
         return None
     row = connection.execute(queries.query("select_revision")).fetchone()
@@ -41,7 +43,7 @@ def current(connection: Connection) -> str | None:
 
 
 def require_current(connection: Connection) -> None:
-    """Raises SchemaMissing, SchemaOutdated or SchemaTooNew unless the database is at this version's revision."""
+    """Raise SchemaMissing, SchemaOutdated or SchemaTooNew unless the database is at this version's revision."""
     found = current(connection)
     if found is None:
         raise SchemaMissing()
@@ -54,33 +56,31 @@ def require_current(connection: Connection) -> None:
 
 @contextmanager
 def opened(url: str) -> Iterator[Connection]:
-    """A connection for one command, with errors in plain words."""
+    """Open a connection for one command, with errors in plain words."""
     with connect(url) as connection, plain_errors("asking the database", connection):
         yield connection
 
 
 @contextmanager
 def ready(url: str) -> Iterator[Connection]:
-    """`opened`, to a database whose schema is this version's."""
+    """Open a connection to a database at this version's revision. Raises as `require_current`."""
     with opened(url) as connection:
         require_current(connection)
         yield connection
 
 
 def require_extension(connection: Connection) -> None:
-    """Raises ExtensionTooOld, PermissionDenied or RecstoreError unless pgvector is there, new enough and usable."""
-    row = connection.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()
-    if row is None:
-        raise RecstoreError("pgvector is not installed in this database. Run: recstore db upgrade")
-    version = tuple(int(part) for part in row["extversion"].split(".")[:2])
-    if version < MINIMUM_PGVECTOR:
-        raise ExtensionTooOld(found=row["extversion"], needed=".".join(map(str, MINIMUM_PGVECTOR)))
-    schema = connection.execute(
-        "SELECT n.nspname, has_schema_privilege(n.oid, 'USAGE') AS usable FROM pg_extension e"
+    """Raise ExtensionTooOld, PermissionDenied or RecstoreError unless pgvector is installed, recent and usable."""
+    row = connection.execute(
+        "SELECT e.extversion, n.nspname, has_schema_privilege(n.oid, 'USAGE') AS usable FROM pg_extension e"
         " JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'"
     ).fetchone()
-    if schema and not schema["usable"]:
-        name, role = quoted(schema["nspname"]), connection.info.user
+    if row is None:
+        raise RecstoreError("pgvector is not installed in this database. Run: recstore db upgrade")
+    if tuple(map(int, row["extversion"].split(".")[:2])) < MINIMUM_PGVECTOR:
+        raise ExtensionTooOld(found=row["extversion"], needed=".".join(map(str, MINIMUM_PGVECTOR)))
+    if not row["usable"]:
+        name, role = quoted(row["nspname"]), connection.info.user
         raise PermissionDenied(
             role=role,
             reason=f"pgvector is in the schema {name}, which it may not use",
