@@ -161,6 +161,18 @@ def make_clicks(application: Connection, columns: str, *values: str) -> None:
     application.execute("GRANT SELECT ON shop.clicks TO worker")
 
 
+def make_many(application: Connection, pairs: set[tuple[int, int]]) -> None:
+    """Table shop.many with these pairs of user and item, each viewed once, readable by recstore."""
+    application.execute(
+        "CREATE TABLE shop.many (user_id int, item_id int, value int DEFAULT 1, PRIMARY KEY (user_id, item_id))"
+    )
+    application.execute(
+        "INSERT INTO shop.many SELECT * FROM unnest(%s::int[], %s::int[])",
+        list(map(list, zip(*sorted(pairs), strict=True))),
+    )
+    application.execute("GRANT SELECT ON shop.many TO worker; ANALYZE shop.many")
+
+
 def set_step(application: Connection, body: str) -> None:
     application.execute(
         "CREATE OR REPLACE FUNCTION shop.step(id int) RETURNS int LANGUAGE plpgsql VOLATILE AS $$"

@@ -8,21 +8,10 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
-from conftest import Command, Database, drop_database, make_database, superuser
+from conftest import Command, Database, drop_database, make_database, make_template, superuser
 from psycopg import errors as pg
 from support import Hook
-from support_sql import (
-    Factors,
-    as_template,
-    assert_ranking,
-    column,
-    copy_of,
-    read_factors,
-    rows,
-    transaction,
-    unit,
-    value,
-)
+from support_sql import Factors, assert_ranking, column, make_many, read_factors, rows, transaction, unit, value
 
 from recstore import pipeline, registry
 from recstore.api.options import merge
@@ -38,7 +27,6 @@ from recstore.errors import (
 )
 from recstore.operations import jobs
 from recstore.postgres.connection import Connection
-from recstore.publication import calibration
 from recstore.source import candidates
 from recstore.sql import objects
 
@@ -59,9 +47,9 @@ def alter(database: Database, name: str, chosen: Candidates, **more: bool) -> ob
 
 @pytest.fixture(scope="module", autouse=True)
 def _few_questions() -> Iterator[None]:
-    """Calibrations ask a tenth of what they do otherwise."""
+    """Calibrations ask a tenth of the default questions."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calibration, "SAMPLE", 20)
+        patch.setenv("RECSTORE_CALIBRATION_QUESTIONS", "20")
         yield
 
 
@@ -73,17 +61,12 @@ def limited(server: Server, shop_template: str) -> Iterator[str]:
     with database.connect("application") as application:
         application.execute("CREATE TABLE shop.things (id integer PRIMARY KEY, visible boolean NOT NULL DEFAULT true)")
         application.execute(f"INSERT INTO shop.things SELECT generate_series(1, {ITEMS})")
-        application.execute("CREATE TABLE shop.many (user_id integer, item_id integer, PRIMARY KEY (user_id, item_id))")
         random = np.random.default_rng(3)
         near = (np.arange(USERS)[:, None] * ITEMS // USERS + random.integers(0, 200, (USERS, 100))) % ITEMS
         pairs = {(user + 1, int(item) + 1) for user in range(USERS) for item in near[user]}
         pairs |= {(item * USERS // ITEMS + 1, item + 1) for item in range(ITEMS)}  # every item has somebody
-        application.execute(
-            "INSERT INTO shop.many SELECT * FROM unnest(%s::int[], %s::int[])",
-            list(map(list, zip(*sorted(pairs), strict=True))),
-        )
-        application.execute("GRANT SELECT ON shop.things, shop.many TO worker")
-        application.execute("ANALYZE shop.things, shop.many")
+        make_many(application, pairs)
+        application.execute("GRANT SELECT ON shop.things TO worker; ANALYZE shop.things")
     for name, search in (("exact", "exact"), ("hnsw", "hnsw")):
         database.create(
             name,
@@ -93,25 +76,22 @@ def limited(server: Server, shop_template: str) -> Iterator[str]:
             publication=Publication(search=search, ann_recall=0.97),
         )
         assert database.retrain(name).live
-    yield as_template(database, "template_limited")
+    yield make_template(database, "template_limited")
     with superuser(server) as connection:
         connection.execute("DROP DATABASE template_limited")
 
 
-@pytest.fixture(scope="module")
-def asked(server: Server, limited: str) -> Iterator[Database]:
-    """Whoever changes it does so in a transaction that is rolled back, or undoes it."""
-    database = copy_of(server, limited)
+def copy_of_limited(server: Server, limited: str) -> Iterator[Database]:
+    database = make_database(server, limited)
     yield database
     drop_database(database)
 
 
-@pytest.fixture
-def changed(server: Server, limited: str) -> Iterator[Database]:
-    """For whoever changes it."""
-    database = copy_of(server, limited)
-    yield database
-    drop_database(database)
+asked = pytest.fixture(copy_of_limited, scope="module")
+"""For tests that change it in a transaction that is rolled back, or undo their changes."""
+
+changed = pytest.fixture(copy_of_limited)
+"""For tests that change it."""
 
 
 @pytest.fixture(scope="module")

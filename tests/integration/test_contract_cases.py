@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from conftest import Database
-from support_sql import assert_ranking, column, read_factors, rows, unit, value
+from support_sql import assert_ranking, column, make_many, read_factors, rows, unit, value
 
 from recstore.definition import Duplicates, Filters, Hyperparameters, Publication, Source, Storage
 
@@ -30,16 +30,10 @@ def test_long_text_ids_stay_in_the_row_beside_wide_vectors(shop: Database) -> No
 
 
 def test_k_rows_come_for_a_user_who_has_seen_a_thousand_items(shop: Database) -> None:
-    application = shop.connect("application")
-    application.execute("CREATE TABLE shop.many (user_id int, item_id int, value int, PRIMARY KEY (user_id, item_id))")
     random = np.random.default_rng(3)
     pairs = {(user, int(item)) for user in range(2, 200) for item in random.integers(1, 2001, 60)}
     pairs |= {(1, int(item)) for item in random.permutation(2000)[:1000] + 1}
-    application.execute(
-        "INSERT INTO shop.many SELECT u, i, 1 FROM unnest(%s::int[], %s::int[]) AS t(u, i)",
-        list(map(list, zip(*sorted(pairs), strict=True))),
-    )
-    application.execute("GRANT SELECT ON shop.many TO worker")
+    make_many(shop.connect("application"), pairs)
     shop.create(
         source=Source(table="shop.many", value="value"),
         hyperparameters=Hyperparameters(factors=8, iterations=3, regularization=1),

@@ -26,41 +26,25 @@ def history(application: Connection) -> str:
     return "shop.history"
 
 
+PLAIN = "SELECT user_id, item_id, value FROM shop.history"
+TEXT = "SELECT user_id::text AS user_id, item_id, value FROM shop.history"
+JOINED = "SELECT h.user_id, c.id AS item_id, h.value FROM shop.history h JOIN shop.catalogue c ON c.id = h.item_id"
+NUMBERED = (
+    "SELECT user_id, item_id, value FROM (SELECT *, row_number() OVER ({} at) AS n FROM shop.history) h WHERE n {}"
+)
 LOOKUPS: list[tuple[bool, str | None, str]] = [
-    (False, None, "SELECT user_id, item_id, value FROM shop.history"),
-    (True, "(user_id)", "SELECT user_id, item_id, value FROM shop.history"),
-    (True, "(user_id, item_id)", "SELECT user_id, item_id, value FROM shop.history"),
-    (False, "(item_id, user_id)", "SELECT user_id, item_id, value FROM shop.history"),
-    (False, "(user_id)", "SELECT user_id::text AS user_id, item_id, value FROM shop.history"),
-    (True, "((user_id::text))", "SELECT user_id::text AS user_id, item_id, value FROM shop.history"),
+    (False, None, PLAIN),
+    (True, "(user_id)", PLAIN),
+    (True, "(user_id, item_id)", PLAIN),
+    (False, "(item_id, user_id)", PLAIN),
+    (False, "(user_id)", TEXT),
+    (True, "((user_id::text))", TEXT),
     (True, "(user_id)", "SELECT user_id, item_id, count(*) AS value FROM shop.history GROUP BY 1, 2"),
-    (
-        False,
-        "(user_id)",
-        "SELECT user_id, item_id, value FROM (SELECT *, row_number() OVER (ORDER BY at) AS n FROM shop.history) h"
-        " WHERE n > 0",
-    ),
-    (
-        True,
-        "(user_id)",
-        "SELECT user_id, item_id, value FROM (SELECT *, row_number() OVER (PARTITION BY user_id ORDER BY at) AS n"
-        " FROM shop.history) h WHERE n < 100",
-    ),
-    (
-        False,
-        "(user_id)",
-        "WITH h AS MATERIALIZED (SELECT * FROM shop.history) SELECT user_id, item_id, value FROM h",
-    ),
-    (
-        False,
-        None,
-        "SELECT h.user_id, c.id AS item_id, h.value FROM shop.history h JOIN shop.catalogue c ON c.id = h.item_id",
-    ),
-    (
-        True,
-        "(user_id)",
-        "SELECT h.user_id, c.id AS item_id, h.value FROM shop.history h JOIN shop.catalogue c ON c.id = h.item_id",
-    ),
+    (False, "(user_id)", NUMBERED.format("ORDER BY", "> 0")),
+    (True, "(user_id)", NUMBERED.format("PARTITION BY user_id ORDER BY", "< 100")),
+    (False, "(user_id)", "WITH h AS MATERIALIZED (SELECT * FROM shop.history) SELECT user_id, item_id, value FROM h"),
+    (False, None, JOINED),
+    (True, "(user_id)", JOINED),
 ]
 """Whether a user's rows are found by an index, the table's index, the query."""
 

@@ -165,11 +165,9 @@ def test_check_finds_what_was_changed_by_hand(shop: Database) -> None:
 
 
 @pytest.mark.contract
-def test_background_work_comes_and_goes_with_its_revision(shop: Database) -> None:
+def test_background_work_comes_and_goes_with_its_revision(trained: Database) -> None:
     """With a recommender in use: what it is and what is live stay, what was asked for is forgotten."""
-    shop.create(hyperparameters=SMALL)
-    assert shop.retrain().live
-    with shop.connect() as connection:
+    with trained.connect() as connection:
         connection.execute("SELECT recstore.request_retrain('retail')")
         answer = "SELECT array_agg(r.item_id) AS ids FROM retail.recommend(1, 10) r"
         before = value(connection, answer)
@@ -178,26 +176,26 @@ def test_background_work_comes_and_goes_with_its_revision(shop: Database) -> Non
             " (recommender_id, kind, metric, options, definition, split, snapshot, scales)"
             " SELECT r.id, 'grid', 'ndcg', '{}', r.definition, 'random', '{}', '{}' FROM recstore_private.recommenders r"
         )
-    schema.downgrade(shop.url, "0004")
-    with shop.connect() as connection:  # whose definitions forbid what they do not know
+    schema.downgrade(trained.url, "0004")
+    with trained.connect() as connection:  # whose definitions forbid what they do not know
         for table in ("recommenders", "generations", "studies"):
             unknown = "definition ?| '{lists,candidates}'"
             query = f"SELECT {unknown} FROM recstore_private.{table} WHERE definition IS NOT NULL"
             assert column(connection, query) == [False], table
-    schema.downgrade(shop.url, "0001")
-    with shop.connect() as connection:
+    schema.downgrade(trained.url, "0001")
+    with trained.connect() as connection:
         assert value(connection, answer) == before
         assert value(connection, "SELECT definition ? 'schedule' FROM recstore_private.recommenders") is False
         assert value(connection, "SELECT count(*) FROM recstore.status") == 1
         assert value(connection, "SELECT to_regclass('recstore.requests')") is None
         with pytest.raises(errors.SchemaOutdated):
             schema_revision.require_current(connection)
-    upgrade(shop)
-    schema.check(shop.url)
-    with shop.connect() as connection:
+    upgrade(trained)
+    schema.check(trained.url)
+    with trained.connect() as connection:
         assert value(connection, answer) == before
         assert value(connection, "SELECT count(*) FROM recstore.requests") == 0
-    assert shop.retrain().live
+    assert trained.retrain().live
 
 
 def test_a_migration_waits_for_nobody_for_long_and_says_for_whom(
@@ -288,13 +286,6 @@ def test_released_sql_never_changes(monkeypatch: pytest.MonkeyPatch) -> None:
 # The objects of a recommender
 
 
-@pytest.fixture
-def trained(shop: Database) -> objects.Registered:
-    recommender = shop.create(hyperparameters=SMALL)
-    assert shop.retrain().live
-    return recommender
-
-
 def make_older(connection: Connection, name: str, *statements: str) -> None:
     """As if an older recstore had installed the object."""
     for statement in statements:
@@ -363,23 +354,22 @@ OLDER_VIEW = (
 
 
 @pytest.mark.contract
-@pytest.mark.usefixtures("trained")
-def test_nothing_is_touched_when_nothing_changed(shop: Database) -> None:
-    connection = shop.connect()
+def test_nothing_is_touched_when_nothing_changed(trained: Database) -> None:
+    connection = trained.connect()
     before = identities(connection)
     assert {name.split()[0] for name in before} == {"function", "view", "type"}
-    assert upgrade(shop) == []
+    assert upgrade(trained) == []
     connection.execute("UPDATE recstore_private.recommenders SET objects_version = 0")
-    assert upgrade(shop) == []
+    assert upgrade(trained) == []
     assert identities(connection) == before
     assert column(connection, "SELECT objects_version FROM recstore.recommenders") == [objects.OBJECTS_VERSION]
 
 
 @pytest.mark.contract
-def test_an_upgrade_replaces_exactly_what_is_older(shop: Database, trained: objects.Registered) -> None:
-    connection = shop.connect()
-    registry.grant_reader(connection, trained, "application", people=True)
-    reader = shop.connect("application")
+def test_an_upgrade_replaces_exactly_what_is_older(trained: Database) -> None:
+    connection = trained.connect()
+    registry.grant_reader(connection, registry.get(connection, "retail"), "application", people=True)
+    reader = trained.connect("application")
     questions = [
         "SELECT * FROM retail.popular_items(5)",
         "SELECT * FROM retail.similar_items(1, 5, 2)",
@@ -400,7 +390,7 @@ def test_an_upgrade_replaces_exactly_what_is_older(shop: Database, trained: obje
     make_older(connection, "view item_vectors", "SELECT 1")
     before = identities(connection)
 
-    (done,) = upgrade(shop)
+    (done,) = upgrade(trained)
     replaced = {
         "view item_vectors",
         "view user_vectors",
@@ -419,8 +409,8 @@ def test_an_upgrade_replaces_exactly_what_is_older(shop: Database, trained: obje
     assert executors(connection, "popular_items") == executors(connection, "similar_items") == ["application"]
     assert executors(connection, "predict") == executors(connection, "similar_users") == ["PUBLIC"]
     reader.execute("GRANT SELECT ON retail.user_vectors TO worker")  # the grant option is kept too
-    assert upgrade(shop) == []
-    assert shop.retrain().live
+    assert upgrade(trained) == []
+    assert trained.retrain().live
 
 
 @pytest.mark.contract
@@ -442,34 +432,32 @@ def test_an_upgrade_replaces_exactly_what_is_older(shop: Database, trained: obje
     ],
 )
 def test_an_upgrade_that_would_break_the_application_changes_nothing(
-    shop: Database, trained: objects.Registered, name: str, older: tuple[str, ...], depending: str
+    trained: Database, name: str, older: tuple[str, ...], depending: str
 ) -> None:
-    connection = shop.connect()
-    registry.grant_reader(connection, trained, "application", people=True)
+    connection = trained.connect()
+    registry.grant_reader(connection, registry.get(connection, "retail"), "application", people=True)
     make_older(connection, "function popular_items", OLDER_BODY)
     make_older(connection, name, *older)
-    shop.connect("application").execute(depending)
+    trained.connect("application").execute(depending)
     before, row = identities(connection), rows(connection, "SELECT * FROM recstore_private.recommenders")
     with pytest.raises(errors.DependentObjects, match=r"shop\.ours.*nothing was changed"):
-        upgrade(shop)
+        upgrade(trained)
     assert identities(connection) == before
     assert rows(connection, "SELECT * FROM recstore_private.recommenders") == row
 
 
-@pytest.mark.usefixtures("trained")
-def test_an_upgrade_makes_what_is_missing(shop: Database) -> None:
-    connection = shop.connect()
+def test_an_upgrade_makes_what_is_missing(trained: Database) -> None:
+    connection = trained.connect()
     question = "SELECT * FROM retail.similar_items(1, 5)"
     expected = rows(connection, question)
     connection.execute("DROP FUNCTION retail.similar_items")
     connection.execute("DROP VIEW retail.item_vectors")
-    assert upgrade(shop) == ["retail: replaced view item_vectors, function similar_items"]
+    assert upgrade(trained) == ["retail: replaced view item_vectors, function similar_items"]
     assert rows(connection, question) == expected
 
 
 @pytest.mark.contract
-@pytest.mark.usefixtures("trained")
-def test_readers_see_no_error_while_objects_are_upgraded(shop: Database) -> None:
+def test_readers_see_no_error_while_objects_are_upgraded(trained: Database) -> None:
     """Four readers ask in a loop, prepared and not, while functions and views are made older and upgraded again."""
     questions = [
         "SELECT count(*) AS n FROM retail.recommend(1, 5)",
@@ -481,7 +469,7 @@ def test_readers_see_no_error_while_objects_are_upgraded(shop: Database) -> None
 
     def read(number: int) -> int:
         done = 0
-        with shop.connect() as connection:
+        with trained.connect() as connection:
             connection.prepare_threshold = 0 if number % 2 else None
             while not stop.is_set() or not done:
                 assert rows(connection, questions[number]) == [{"n": 5}]
@@ -492,54 +480,53 @@ def test_readers_see_no_error_while_objects_are_upgraded(shop: Database) -> None
         *(f"function {name}" for name in ("recommend", "similar_items", "_nearest_items", "_live")),
         *(f"view {name}" for name in ("_generation", "item_vectors", "user_vectors")),
     ]
-    with ThreadPoolExecutor(4) as pool, shop.connect() as connection:
+    with ThreadPoolExecutor(4) as pool, trained.connect() as connection:
         readers = [pool.submit(read, number) for number in range(4)]
         try:
             for _ in range(15):
                 for name in names:
                     make_older(connection, name)
-                (done,) = schema.upgrade(connection, shop.url, shop.settings)
+                (done,) = schema.upgrade(connection, trained.url, trained.settings)
                 assert len(done.split(", ")) == len(names)
         finally:
             stop.set()
         assert all(reader.result() for reader in readers)
 
 
-def test_upgrades_of_objects_at_once(shop: Database, trained: objects.Registered) -> None:
-    connection = shop.connect()
-    for name in objects.render(trained, ""):
+def test_upgrades_of_objects_at_once(trained: Database) -> None:
+    connection = trained.connect()
+    for name in objects.render(registry.get(connection, "retail"), ""):
         if name.startswith(("function", "view")) and name != "view interactions":
             make_older(connection, name)
     barrier = Barrier(4)
 
     def run(_number: int) -> list[str]:
         barrier.wait()
-        return upgrade(shop)
+        return upgrade(trained)
 
     with ThreadPoolExecutor(4) as pool:
         done = [sentence for sentences in pool.map(run, range(4)) for sentence in sentences]
     assert len(done) == 1
-    assert shop.retrain().live
+    assert trained.retrain().live
 
 
 @pytest.mark.contract
 @pytest.mark.parametrize("view", ["item_vectors", "user_vectors"])
-@pytest.mark.usefixtures("trained")
-def test_a_session_that_holds_a_view_is_named(shop: Database, view: str) -> None:
-    connection = shop.connect()
+def test_a_session_that_holds_a_view_is_named(trained: Database, view: str) -> None:
+    connection = trained.connect()
     make_older(connection, f"view {view}")
     make_older(connection, "function recommend")
     before = identities(connection)
-    holder = shop.connect()
+    holder = trained.connect()
     with holder.transaction():
         holder.execute(f"SELECT * FROM retail.{view} LIMIT 1")
         with pytest.raises(errors.LockTimeout) as caught:
-            upgrade(shop, lock_timeout=0.01, lock_attempts=2)
+            upgrade(trained, lock_timeout=0.01, lock_attempts=2)
         assert f"pids {holder.info.backend_pid})" in str(caught.value)
         assert "2 attempts" in str(caught.value)
         assert view in str(caught.value)
         assert identities(connection) == before
-    assert len(upgrade(shop)) == 1
+    assert len(upgrade(trained)) == 1
 
 
 def test_the_source_s_text_is_not_the_upgrade_s_business(shop: Database) -> None:

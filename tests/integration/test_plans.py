@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 from conftest import Database, drop_database, make_database
 from support import until
-from support_sql import column, rows, transaction, value
+from support_sql import column, make_many, rows, transaction, value
 
 from recstore.definition import Hyperparameters, Publication, Source
 from recstore.embedded import Server
 from recstore.operations import jobs
 from recstore.postgres.connection import Connection
-from recstore.publication import calibration
 
 ITEMS, USERS, VIEWS = 4000, 4000, 6
 
@@ -26,22 +25,17 @@ def planned(server: Server, shop_template: str) -> Iterator[Database]:
     which the second is live, exact has one; both have the next, empty one."""
     database = make_database(server, shop_template)
     with database.connect("application") as application:
-        application.execute(
-            "CREATE TABLE shop.many (user_id int, item_id int, value int, PRIMARY KEY (user_id, item_id))"
-        )
         random = np.random.default_rng(5)
-        pairs = sorted({(user, int(i)) for user in range(1, USERS + 1) for i in random.integers(1, ITEMS + 1, VIEWS)})
-        application.execute(
-            "INSERT INTO shop.many SELECT u, i, 1 FROM unnest(%s::int[], %s::int[]) AS t(u, i)",
-            list(map(list, zip(*pairs, strict=True))),
+        make_many(
+            application,
+            {(user, int(i)) for user in range(1, USERS + 1) for i in random.integers(1, ITEMS + 1, VIEWS)},
         )
-        application.execute("GRANT SELECT ON shop.many TO worker")
         application.execute(
             f"CREATE TABLE shop.things AS SELECT n AS id, n % 2 = 0 AS visible FROM generate_series(1, {ITEMS}) n"
         )
         application.execute("ALTER TABLE shop.things ADD PRIMARY KEY (id)")
         application.execute("GRANT SELECT ON shop.things TO worker")
-        application.execute("ANALYZE shop.many, shop.things")
+        application.execute("ANALYZE shop.things")
     common = {
         "source": Source(table="shop.many", value="value"),
         "hyperparameters": Hyperparameters(factors=16, iterations=2, regularization=1),
@@ -50,7 +44,7 @@ def planned(server: Server, shop_template: str) -> Iterator[Database]:
     database.create("hnsw", publication=publication, **common)
     database.create("exact", **common)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calibration, "SAMPLE", 40)  # what is chosen is not the point here
+        patch.setenv("RECSTORE_CALIBRATION_QUESTIONS", "40")  # what is chosen is not the point here
         for name in ("hnsw", "hnsw", "exact"):
             assert database.retrain(name).live
         yield database

@@ -8,6 +8,7 @@ import itertools
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,19 +57,12 @@ Ask = Callable[[Connection, int], list[tuple[str, list[dict[str, Any]]]]]
 Answer = tuple[str, int, tuple[int | None, ...], tuple[int, ...], tuple[float, ...]]
 
 
-def plain(kind: str, statement: str, *, settings: bool = False) -> Ask:
+def asking(kind: str, statement: str, *, settings: bool = False, prepare: bool = False) -> Ask:
     def ask(connection: Connection, number: int) -> list[tuple[str, list[dict[str, Any]]]]:
-        with connection.transaction():
+        with connection.transaction() if settings else nullcontext():
             if settings:
                 connection.execute("SELECT retail.use_search_settings()")
-            return [(kind, connection.execute(statement, {"id": number}, prepare=False).fetchall())]
-
-    return ask
-
-
-def prepared(kind: str, statement: str) -> Ask:
-    def ask(connection: Connection, number: int) -> list[tuple[str, list[dict[str, Any]]]]:
-        return [(kind, connection.execute(statement, {"id": number}, prepare=True).fetchall())]
+            return [(kind, connection.execute(statement, {"id": number}, prepare=prepare).fetchall())]
 
     return ask
 
@@ -91,18 +85,18 @@ def repeatable_read(connection: Connection, number: int) -> list[tuple[str, list
 
 
 READERS: dict[str, tuple[str, Ask]] = {
-    "functions": ("worker", plain("recommended", RECOMMEND)),
-    "similar items": ("worker", plain("similar", SIMILAR)),
-    "direct query": ("worker", plain("ranked", DIRECT, settings=True)),
-    "prepared function": ("worker", prepared("recommended", RECOMMEND)),
-    "prepared views": ("worker", prepared("ranked", VIEWS)),
-    "prepared inlined": ("worker", prepared("ranked", INLINED)),
-    "inlined": ("application", plain("ranked", INLINED)),
+    "functions": ("worker", asking("recommended", RECOMMEND)),
+    "similar items": ("worker", asking("similar", SIMILAR)),
+    "direct query": ("worker", asking("ranked", DIRECT, settings=True)),
+    "prepared function": ("worker", asking("recommended", RECOMMEND, prepare=True)),
+    "prepared views": ("worker", asking("ranked", VIEWS, prepare=True)),
+    "prepared inlined": ("worker", asking("ranked", INLINED, prepare=True)),
+    "inlined": ("application", asking("ranked", INLINED)),
     "repeatable read": ("worker", repeatable_read),
     "application, repeatable read": ("application", repeatable_read),
-    "application, prepared": ("application", prepared("recommended", RECOMMEND)),
-    "application, direct query": ("application", plain("ranked", DIRECT, settings=True)),
-    "application, prepared inlined": ("application", prepared("ranked", INLINED)),
+    "application, prepared": ("application", asking("recommended", RECOMMEND, prepare=True)),
+    "application, direct query": ("application", asking("ranked", DIRECT, settings=True)),
+    "application, prepared inlined": ("application", asking("ranked", INLINED, prepare=True)),
 }
 
 

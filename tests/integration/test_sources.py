@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Database, superuser
+from support import until
 from support_sql import column, make_clicks, rows, set_step, value
 
 from recstore import pipeline, registry
@@ -252,53 +253,42 @@ def test_what_create_refuses_names_the_culprit(shop: Database, application: Conn
     application.execute("CREATE SCHEMA closed")
     application.execute("CREATE TABLE closed.views (user_id bigint, item_id bigint)")
 
-    def message(error: type[RecstoreError], **source: object) -> str:
-        return refuse(shop, error, **source)
-
-    assert "shop.nothing" in message(SourceInvalid, table="shop.nothing")
-    assert "nowhere.views" in message(SourceInvalid, table="nowhere.views")
-    assert "Write it as schema.table" in message(SourceInvalid, table="shop views")
-    assert "Write the table as schema.table" in message(SourceInvalid, table="elsewhere.shop.views")
-    found = message(SourceInvalid, table="shop.odd", user="customer")
-    assert "shop.odd has no column 'customer'; its columns are amount, at, code" in found
-    for side in ("item", "value", "last_at"):
-        assert "'nothing'" in message(SourceInvalid, table="shop.odd", **{side: "nothing"})
-    assert "'price' has the type numeric" in message(UnsupportedIdType, table="shop.odd", user="price")
-    assert "item id column 'code' has the type character" in message(UnsupportedIdType, table="shop.odd", item="code")
-    assert "'amount' has the type money" in message(UnsupportedValueType, table="shop.odd", value="amount")
-    assert "'flag' has the type boolean" in message(UnsupportedValueType, table="shop.odd", value="flag")
-    assert "time without time zone" in message(SourceInvalid, table="shop.odd", last_at="at")
-    found = message(PermissionDenied, table="shop.secret")
-    assert "role worker" in found
-    assert "permission denied for table secret" in found
-    assert found.endswith('Have the owner run: GRANT SELECT ON shop.secret TO "worker";')
-    grants = 'GRANT USAGE ON SCHEMA closed TO "worker"; GRANT SELECT ON closed.views TO "worker";'
-    assert f"permission denied for schema closed. Have the owner run: {grants}" in message(
-        PermissionDenied, table="closed.views"
-    )
+    select, odd = "SELECT user_id, item_id, value FROM shop.odd", {"table": "shop.odd"}
+    secret = 'Have the owner run: GRANT SELECT ON shop.secret TO "worker";'
+    closed = 'Have the owner run: GRANT USAGE ON SCHEMA closed TO "worker";'
+    cases: list[tuple[type[RecstoreError], str, dict[str, str]]] = [
+        (SourceInvalid, "shop.nothing", {"table": "shop.nothing"}),
+        (SourceInvalid, "nowhere.views", {"table": "nowhere.views"}),
+        (SourceInvalid, "Write it as schema.table", {"table": "shop views"}),
+        (SourceInvalid, "Write the table as schema.table", {"table": "elsewhere.shop.views"}),
+        (SourceInvalid, "no column 'customer'; its columns are amount, at, code", odd | {"user": "customer"}),
+        *((SourceInvalid, "'nothing'", odd | {side: "nothing"}) for side in ("item", "value", "last_at")),
+        (SourceInvalid, "time without time zone", odd | {"last_at": "at"}),
+        (SourceInvalid, "the column 'item_id' cannot be both", odd | {"user": "item_id", "item": "item_id"}),
+        (UnsupportedIdType, "'price' has the type numeric", odd | {"user": "price"}),
+        (UnsupportedIdType, "item id column 'code' has the type character", odd | {"item": "code"}),
+        (UnsupportedValueType, "'amount' has the type money", odd | {"value": "amount"}),
+        (UnsupportedValueType, "'flag' has the type boolean", odd | {"value": "flag"}),
+        (PermissionDenied, f"permission denied for table secret. {secret}", {"table": "shop.secret"}),
+        (PermissionDenied, f'{closed} GRANT SELECT ON closed.views TO "worker";', {"table": "closed.views"}),
+        (PermissionDenied, secret, {"query": "SELECT *, 1 AS value FROM shop.secret"}),
+        (PermissionDenied, closed, {"query": "SELECT 1 FROM closed.views"}),
+        (SourceInvalid, "none named item_id", {"query": "SELECT 1 AS user_id, 2 AS item, 3 AS value"}),
+        (SourceInvalid, "syntax error", {"query": select + " WHERE"}),
+        (SourceInvalid, '"shop.nothing"', {"query": "SELECT * FROM shop.nothing"}),
+        (UnsupportedIdType, "'user_id' has the type numeric", {"query": select.replace("user_id", "price AS user_id")}),
+        (UnsupportedValueType, "type interval", {"query": select.replace("value", "now() - moment AS value")}),
+        (SourceInvalid, "", {"query": ""}),
+        (SourceInvalid, "", {"query": "-- nothing"}),
+        (SourceInvalid, "", {"query": "UPDATE shop.odd SET value = 1 RETURNING *"}),
+        (SourceInvalid, "", {"query": "WITH gone AS (DELETE FROM shop.odd RETURNING *) SELECT * FROM gone"}),
+        (SourceInvalid, "", {"query": "SELECT user_id, item_id, value, value FROM shop.odd"}),
+        (SourceInvalid, "parameter", {"query": select.replace("user_id", "$1::int AS user_id")}),
+    ]
+    for error, phrase, source in cases:
+        assert phrase in refuse(shop, error, **source), source
     with rehearsing(shop.connect()) as (stand_in, _), pytest.raises(PermissionDenied, match="ON SCHEMA closed"):
         inspection.inspect(stand_in, Source(table="closed.views"))
-    both = message(SourceInvalid, table="shop.odd", user="item_id", item="item_id")
-    assert "the column 'item_id' cannot be both" in both
-    select = "SELECT user_id, item_id, value FROM shop.odd"
-    assert "none named item_id" in message(SourceInvalid, query="SELECT 1 AS user_id, 2 AS item, 3 AS value")
-    assert "syntax error" in message(SourceInvalid, query=select + " WHERE")
-    assert '"shop.nothing"' in message(SourceInvalid, query="SELECT * FROM shop.nothing")
-    for query in ("SELECT *, 1 AS value FROM shop.secret", "SELECT 1 FROM closed.views"):
-        grant = "ON shop.secret" if "secret" in query else "ON SCHEMA closed"
-        assert f'{grant} TO "worker";' in message(PermissionDenied, query=query)
-    assert "'user_id' has the type numeric" in message(
-        UnsupportedIdType, query="SELECT price AS user_id, item_id, value FROM shop.odd"
-    )
-    assert "'value' has the type interval" in message(
-        UnsupportedValueType, query="SELECT user_id, item_id, now() - moment AS value FROM shop.odd"
-    )
-    assert message(SourceInvalid, query="")
-    assert message(SourceInvalid, query="-- nothing")
-    assert message(SourceInvalid, query="UPDATE shop.odd SET value = 1 RETURNING *")
-    assert message(SourceInvalid, query="WITH gone AS (DELETE FROM shop.odd RETURNING *) SELECT * FROM gone")
-    assert message(SourceInvalid, query="SELECT user_id, item_id, value, value FROM shop.odd")
-    assert "parameter" in message(SourceInvalid, query="SELECT $1::int AS user_id, item_id, value FROM shop.odd")
 
 
 ATTACKS = [
@@ -383,34 +373,15 @@ def test_everything_is_read_in_one_snapshot(shop: Database, stepping: Connection
     )
     shop.create(source=Source(table="shop.live", value="value"))
     stepping.execute("SELECT pg_advisory_lock(5)")
-    reader = Reading(shop)
-    wait_until_blocked(stepping)
-    stepping.execute("INSERT INTO shop.log VALUES ('new')")
-    stepping.execute("SELECT pg_advisory_unlock(5)")
-    interactions, report = reader.result()
+    blocked = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read_again, shop, "retail")
+        until(lambda: column(stepping, blocked))
+        stepping.execute("INSERT INTO shop.log VALUES ('new'); SELECT pg_advisory_unlock(5)")
+        interactions, report = reading.result()
     assert report.rows == 9
     assert set(interactions.values) == {1.0}
     assert set(read_again(shop, "retail")[0].values) == {100.0}
-
-
-class Reading:
-    """pulling.read in a thread."""
-
-    def __init__(self, shop: Database) -> None:
-        self._pool = ThreadPoolExecutor(1)
-        self._future = self._pool.submit(read_again, shop, "retail")
-
-    def result(self) -> tuple[Interactions, SourceReport]:
-        try:
-            return self._future.result()
-        finally:
-            self._pool.shutdown()
-
-
-def wait_until_blocked(connection: Connection) -> None:
-    """Until another session waits for an advisory lock."""
-    while not column(connection, "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"):
-        pass
 
 
 def test_a_slow_source_is_stopped(shop: Database, stepping: Connection) -> None:
