@@ -1,4 +1,4 @@
-"""What every part of `Recstore` stands on: the settings, the database they name, a connection per call."""
+"""The base of every part of `Recstore`: the settings, the database they name, a connection per call."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -6,7 +6,6 @@ from inspect import isfunction
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy as sa
 from pydantic import BaseModel, InstanceOf
 
 from recstore.api import options
@@ -25,7 +24,7 @@ Given = InstanceOf[Definition] | Mapping[str, Any] | None
 
 
 class Part:
-    """A database, and the settings of this process for it. Its methods look at what they are given first."""
+    """A database, and the settings of this process for it. Public methods check their arguments first."""
 
     def __init_subclass__(cls) -> None:
         for name, member in list(vars(cls).items()):
@@ -40,33 +39,32 @@ class Part:
         """The database's URL: the configured one, else that of the embedded server if it runs. Raises ConnectionFailed."""
         return database_url(self.settings)
 
+    def require_current(self) -> None:
+        """Raise SchemaMissing, SchemaOutdated or SchemaTooNew unless the database's schema is this version's."""
+        with self._current():
+            pass
+
     def _settings(self, **overrides: object) -> Settings:
-        """The settings with those that are not None. Raises InvalidInput."""
+        """Return the settings with those overrides that are not None. Raises InvalidInput."""
         return load_settings(**self.settings.model_dump() | {k: v for k, v in overrides.items() if v is not None})
 
     def _connection(self) -> AbstractContextManager[Connection]:
-        """A connection of its own, with errors in plain words."""
+        """Open a connection, with errors in plain words."""
         return schema_revision.opened(self.url)
 
     def _current(self) -> AbstractContextManager[Connection]:
-        """`_connection`, to a database whose schema is this version's."""
+        """Open a connection to a database whose schema is this version's."""
         return schema_revision.ready(self.url)
 
     def _watching(self) -> AbstractContextManager[Connection]:
-        """A connection that looks at recstore's views only."""
+        """Open a connection that reads recstore's views only."""
         return watching(self.url)
-
-
-def settings_of(url: str | sa.URL | None, given: Mapping[str, object]) -> Settings:
-    """This process's settings. Raises InvalidInput."""
-    text = url.render_as_string(hide_password=False) if isinstance(url, sa.URL) else url
-    return load_settings(database_url=text, **given)
 
 
 def definition_of(
     name: str, base: Given, given: Given, file: str | Path | None, titles: str | None, flat: Mapping[str, Any]
 ) -> Definition:
-    """`base` under the sections of a file, under those of `given`, under flat options. Raises InvalidInput."""
+    """Return `base` overridden by the sections of a file, by those of `given`, by flat options. Raises InvalidInput."""
     sections = options.laid_over(_sections(base), options.read_toml(Path(file), name) if file is not None else {})
     return options.merge(options.laid_over(sections, _sections(given)), options.by_section(flat), titles)
 
@@ -79,7 +77,7 @@ def _sections(given: Given) -> dict[str, Any]:
 
 
 def check_publications(opened: Connection, yes: bool) -> None:
-    """Raises PublicationOfEverything where a publication FOR ALL TABLES would carry generations along, unless `yes`."""
+    """Raise PublicationOfEverything where a publication FOR ALL TABLES would replicate generations, unless `yes`."""
     names = recommenders.publications_of_everything(opened)
     if names and not yes:
         raise PublicationOfEverything(publications=", ".join(names))

@@ -1,118 +1,145 @@
 """Files: into a table of the application (load), a generation out of the database and into another (export, import)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace as changed
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+from recstore.api import texts
+from recstore.api.arguments import Argument, Name, Option
 from recstore.api.base import Part
 from recstore.api.rows import Loaded
-from recstore.files.archive.exporting import Written, export
-from recstore.files.archive.importing import import_generation
-from recstore.files.load import telling
-from recstore.files.load.examining import Wanted, examine, wanted_of
-from recstore.files.load.layout import Given
-from recstore.files.load.opening import opened, refuse_to_overwrite
-from recstore.files.load.writing import write
-from recstore.operations.jobs import Outcome
 from recstore.runs import Reporter, Silent
 
+if TYPE_CHECKING:
+    from recstore.files.archive.exporting import Written
+    from recstore.operations.jobs import Outcome
 
-def names(given: Sequence[str] | str | None) -> Sequence[str] | None:
-    """In a text as the command line takes them, "id,title"."""
-    return [name.strip() for name in given.split(",")] if isinstance(given, str) else given
 
-
-def lines(max_bad: float | str) -> float | str:
-    """A whole number of lines may come as 1.0, which as a share would be all of them."""
+def _lines(max_bad: float | str) -> float | str:
+    """Return a whole number of lines as an int: 1.0 as a share would be all of them."""
     return int(max_bad) if isinstance(max_bad, float) and max_bad >= 1 and max_bad.is_integer() else max_bad
 
 
-def run_load(
-    part: Part,
-    file: str | Path,
-    wanted: Wanted,
-    bad: str | Path | None,
-    reporter: Reporter | None,
-    *,
-    dry: bool,
-) -> Loaded:
-    """Looks at the whole file, then writes it, unless it is a dry run. Raises BadLinesFound, LoadRefused, .."""
-    watch = reporter or Silent()
-    refuse_to_overwrite(str(file), bad)
-    with part._connection() as database, opened(str(file)) as found:
-        plan = examine(database, found, wanted, watch)
-        if bad is not None:
-            plan.bad.write(Path(bad))
-        if plan.refused and not dry:
-            raise telling.refusal(plan)
-        written = 0 if dry else write(database, plan, watch)
-        return Loaded(**telling.as_dict(plan), written=written, dry_run=dry)
+class Loading(Part):
+    """A file into a table."""
 
-
-class Files(Part):
-    """Files in and out."""
+    dry = False
 
     def load(
         self,
-        file: str | Path,
-        table: str,
+        file: Annotated[Path | str, Argument("CSV, TSV or Parquet, plain or compressed; - is standard input.")],
+        table: Annotated[str, Option("The table, created unless it exists.", "SCHEMA.TABLE")],
         *,
-        append: bool = False,
-        replace: bool = False,
-        delimiter: str | None = None,
-        quote: str | None = None,
-        escape: str | None = None,
-        encoding: str | None = None,
-        header: bool | None = None,
-        columns: Sequence[str] | str | None = None,
-        type: Mapping[str, str] | None = None,
-        null: Sequence[str] | None = None,
-        primary_key: Sequence[str] | str = (),
-        max_bad: float | str = 0,
-        bad: str | Path | None = None,
+        append: Annotated[bool, Option("Add to the rows of a table that exists.")] = False,
+        replace: Annotated[bool, Option("Replace the rows of a table that exists, in one transaction.")] = False,
+        delimiter: Annotated[
+            str | None, Option("Delimiter of fields, such as ';' or tab; otherwise detected.", "CHAR")
+        ] = None,
+        quote: Annotated[
+            str | None, Option('Quote around fields, or none; otherwise detected, mostly ".', "CHAR")
+        ] = None,
+        escape: Annotated[
+            str | None, Option("Escape before a literal character, or none; otherwise detected.", "CHAR")
+        ] = None,
+        encoding: Annotated[str | None, Option("Encoding of a text file; otherwise UTF-8.", "NAME")] = None,
+        header: Annotated[bool | None, Option("The first line has the names or not; otherwise detected.")] = None,
+        columns: Annotated[
+            str | Sequence[str] | None,
+            Option("Choose the header's columns, or name all of the file's; - leaves one out.", "A,B,C"),
+        ] = None,
+        type: Annotated[
+            Mapping[str, str] | None,
+            Option("Type of a column of a new table; repeatable.", "COLUMN=TYPE", read=texts.types, repeat=True),
+        ] = None,
+        null: Annotated[
+            Sequence[str] | None,
+            Option("Unquoted text that is NULL, otherwise the empty one; repeatable.", "TEXT", repeat=True),
+        ] = None,
+        primary_key: Annotated[
+            str | Sequence[str],
+            Option("Columns of the new table's primary key; duplicate keys are reported.", "A,B"),
+        ] = (),
+        max_bad: Annotated[
+            str | float, Option("Bad lines to leave out: a number, or a share such as 1%.", "N|SHARE")
+        ] = 0,
+        bad: Annotated[Path | str | None, Option("Write all bad lines to this file, as CSV.", "FILE")] = None,
         reporter: Reporter | None = None,
+        examined: Callable[..., object] | None = None,
     ) -> Loaded:
-        """Loads CSV, TSV or Parquet, plain or compressed, into a table (schema.table) by COPY, all of it or nothing; the table
-        is made unless it exists, or with `append` or `replace` added to or replaced. What is not said about the file is found
-        out; `columns` and `primary_key` may be lists or texts, "id,title". `max_bad` lines (a number, or a share below 1) may be
-        left out; `bad` is a file to write them to. Raises
-        BadLinesFound, LoadRefused, TableExists, InvalidInput."""
+        """Load a file into a table: its columns are detected and shown first, bad lines are counted, then COPY.
+
+        All of the file or nothing. `columns` and `primary_key` may be lists or texts, "id,title". `examined` is called with the
+        plan before anything is written; an exception stops the load.
+
+        Raises BadLinesFound, LoadRefused, TableExists, InvalidInput.
+        """
+        from recstore.files.load import telling
+        from recstore.files.load.examining import examine, wanted_of
+        from recstore.files.load.layout import Given
+        from recstore.files.load.opening import opened, refuse_to_overwrite
+        from recstore.files.load.writing import write
+
         text = Given(delimiter, quote, escape, encoding, header)
-        wanted = wanted_of(
-            table, append, replace, text, names(columns), type, null, names(primary_key) or (), lines(max_bad), bad
-        )
-        return run_load(self, file, wanted, bad, reporter, dry=False)
+        keys = texts.names(primary_key) or ()
+        names, lines = texts.names(columns), _lines(max_bad)
+        wanted = wanted_of(table, append, replace, text, names, type, null, keys, lines, bad)
+        watch = reporter or Silent()
+        refuse_to_overwrite(str(file), bad)
+        with self._connection() as database, opened(str(file)) as found:
+            plan = examine(database, found, wanted, watch)
+            if bad is not None:
+                plan.bad.write(Path(bad))
+            refused = telling.refusal(plan) if plan.refused else None
+            loaded = Loaded(
+                **telling.as_dict(plan), written=0, dry_run=self.dry, unit=plan.reader.unit, refused=refused
+            )
+            if examined:
+                examined(loaded)
+            if self.dry:
+                return loaded
+            if refused:
+                raise refused
+            return changed(loaded, written=write(database, plan, watch))
+
+
+class Files(Loading):
+    """Files in and out."""
 
     def export(
         self,
-        name: str,
-        file: str | Path,
+        name: Name,
+        file: Annotated[Path | str, Argument("The file to write, for instance retail.npz.")],
         *,
-        generation: int | None = None,
-        no_users: bool = False,
+        generation: Annotated[int | None, Option("This generation instead of the live one.", "N")] = None,
+        no_users: Annotated[bool, Option("Leave out everything about people.")] = False,
         reporter: Reporter | None = None,
-    ) -> Written:
-        """Writes the live generation, or another, to a file that NumPy alone can read, replacing what is there; with
-        `no_users` nothing about people. Raises NotTrained, GenerationNotFound, ReportNotWritten."""
-        return export(
-            self.url,
-            name,
-            Path(file),
-            generation=generation,
-            users=not no_users,
-            reporter=reporter,
-        )
+    ) -> "Written":
+        """Write a generation to one file that NumPy alone can read: ids, vectors, hyperparameters.
+
+        An existing file is replaced. Raises NotTrained, GenerationNotFound, ReportNotWritten.
+        """
+        from recstore.files.archive.exporting import export
+
+        return export(self.url, name, Path(file), generation=generation, users=not no_users, reporter=reporter)
 
     def import_(
         self,
-        name: str,
-        file: str | Path,
+        name: Name,
+        file: Annotated[Path | str, Argument("A file of recstore export.")],
         *,
-        create: bool = False,
-        force: bool = False,
+        create: Annotated[bool, Option("Create the recommender as the file says, if it does not exist.")] = False,
+        force: Annotated[
+            bool, Option("Publish even a file that is far smaller than the live generation, or worse.")
+        ] = False,
         reporter: Reporter | None = None,
-    ) -> Outcome:
-        """Publishes a file of `export` as the next generation; with `create` makes the recommender as the file says, if it is
-        not there. Raises FileRefused, IdsDoNotConvert, NoRoom, ImportShrunk, ImportRefused, .."""
+    ) -> "Outcome":
+        """Publish a file of `recstore export` as the next generation; the live one serves until the flip.
+
+        Raises FileRefused, IdsDoNotConvert, NoRoom, ImportShrunk, ImportRefused.
+        """
+        from recstore.files.archive.importing import import_generation
+
         return import_generation(
             self.url, self.settings, name, Path(file), create=create, force=force, reporter=reporter
         )

@@ -1,92 +1,161 @@
 """Jobs, done here and now: retrain, reindex, publish, generations, rollback, prune; the lists of everybody."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from recstore import lists as batch
-from recstore import pipeline
+from recstore.api.arguments import Device, Force, Name, Option, Threads
 from recstore.api.base import Part
 from recstore.api.rows import Generation, Pruned, RolledBack
-from recstore.lists import Made
 from recstore.operations import jobs, recommenders
 from recstore.operations.jobs import Outcome
 from recstore.runs import Reporter
 
+if TYPE_CHECKING:
+    from recstore.lists import Made
+
+Into = Annotated[
+    str | Path, Option("A table, as schema.table, or a file that ends with .csv, .csv.gz or .parquet.", "TABLE|FILE")
+]
+K = Annotated[int, Option("Length of each list.", "N", flags="--k -k", min=1)]
+
 
 class Jobs(Part):
-    """Jobs in this process. Each takes a `reporter` (see `recstore.Reporter`), and says nothing without. Ctrl-C and any other
-    exception leave what was live live."""
+    """Jobs in this process. Each reports to `reporter` (see `recstore.Reporter`), and prints nothing itself. Ctrl-C and any
+    other exception leave what was live live."""
 
     def retrain(
         self,
-        name: str,
+        name: Name,
         *,
-        loss: bool = False,
-        device: str | None = None,
-        threads: int | None = None,
-        force: bool = False,
+        loss: Annotated[bool, Option("Compute and show the loss of each iteration.")] = False,
+        device: Device = None,
+        threads: Threads = None,
+        force: Force = False,
         reporter: Reporter | None = None,
     ) -> Outcome:
-        """Pulls the view counts, trains, and publishes a new generation; the live one serves until the flip. `live` is False
-        where it is ready but waits for the sessions in `blockers`: then `publish`. With `force`, also what the gate or the
-        source guard would refuse. Raises GateRefused, SourceShrunk, RunInProgress, NothingLeft, .."""
-        given = self._settings(device=device, threads=threads)
-        return pipeline.retrain(self.url, given, name, reporter=reporter, with_loss=loss, force=force)
+        """Pull the view counts, train, and publish a new generation. The live one serves until the flip.
 
-    def reindex(self, name: str, *, reporter: Reporter | None = None) -> Outcome:
-        """Rebuilds the indexes of the live generation and calibrates it again, while readers go on. Raises NotTrained,
-        ReindexBlocked, RunInProgress."""
+        `live` is False where the new generation is ready but waits for the sessions in `blockers`: then `publish`.
+
+        Raises GateRefused, SourceShrunk, RunInProgress, NothingLeft.
+        """
+        from recstore import pipeline
+
+        settings = self._settings(device=device, threads=threads)
+        return pipeline.retrain(self.url, settings, name, reporter=reporter, with_loss=loss, force=force)
+
+    def reindex(self, name: Name, *, reporter: Reporter | None = None) -> Outcome:
+        """Rebuild the indexes of the live generation and calibrate it again, while readers go on. Nothing is trained.
+
+        Raises NotTrained, ReindexBlocked, RunInProgress.
+        """
         return jobs.reindex(self.url, self.settings, name, reporter=reporter)
 
-    def publish(self, name: str, *, now: bool = False, wait: float = 0, reporter: Reporter | None = None) -> Outcome:
-        """Makes a generation live that is ready but had to wait: if nobody holds it up any more within `wait` seconds, or
-        `now`, whomever that disturbs (`warnings` name them). Raises NothingReady."""
+    def publish(
+        self,
+        name: Name,
+        *,
+        now: Annotated[bool, Option("Publish without waiting; names the sessions that this disturbs.")] = False,
+        wait: Annotated[float, Option("Seconds to wait for other sessions.", "SECONDS", min=0)] = 0,
+        reporter: Reporter | None = None,
+    ) -> Outcome:
+        """Make a generation live that is ready but had to wait.
+
+        With `now`, `warnings` names the sessions that may get empty answers.
+
+        Raises NothingReady.
+        """
         return jobs.publish(self.url, self.settings, name, now=now, wait=wait, reporter=reporter)
 
-    def generations(self, name: str, *, all: bool = False) -> list[Generation]:
-        """The generations, the oldest first; with `all` also those that are pruned. Raises RecommenderNotFound."""
+    def generations(
+        self, name: Name, *, all: Annotated[bool, Option("Also those that are pruned.")] = False
+    ) -> list[Generation]:
+        """List the generations: live, previous, ready, next.
+
+        The oldest comes first. Raises RecommenderNotFound.
+        """
         with self._current() as opened:
             return [Generation.of(row) for row in recommenders.generations(opened, name, pruned=all)]
 
-    def rollback(self, name: str, *, to: int | None = None) -> RolledBack:
-        """Makes an earlier generation live again, at once: `to`, or the newest before the live one. Undo it with `to`. Raises
-        NothingToRollBack, GenerationNotFound, NotTrained."""
+    def rollback(
+        self,
+        name: Name,
+        *,
+        to: Annotated[
+            int | None,
+            Option("This generation instead of the newest before the live one.", "GENERATION", complete="generations"),
+        ] = None,
+    ) -> RolledBack:
+        """Make an earlier generation live again, at once. Undo it with --to.
+
+        Raises NothingToRollBack, GenerationNotFound, NotTrained.
+        """
         return RolledBack(*jobs.roll_back(self.url, name, to=to))
 
-    def prune(self, name: str, *, keep: int | None = None, reporter: Reporter | None = None) -> Pruned:
-        """Removes old generations and what dead runs left; `keep` so many, the live one included."""
+    def prune(
+        self,
+        name: Name,
+        *,
+        keep: Annotated[int | None, Option("Generations to keep, the live one included.", "N", min=1)] = None,
+        reporter: Reporter | None = None,
+    ) -> Pruned:
+        """Remove old generations and what dead runs left.
+
+        Without `keep`, as many stay as the definition says. Raises RecommenderNotFound, RunInProgress.
+        """
         done = jobs.prune(self.url, self.settings, name, keep=keep, reporter=reporter)
         return Pruned(done["pruned"], done.get("postponed", {}), done.get("retained", {}))
 
+
+class Listing(Part):
+    """The lists of all users and items, at once."""
+
     def recommend_all(
         self,
-        name: str,
-        into: str | Path,
+        name: Name,
+        into: Into,
         *,
-        k: int = 20,
-        users: str | None = None,
-        threads: int | None = None,
+        k: K = 20,
+        users: Annotated[
+            str | None,
+            Option("A SELECT whose first column names the users, known or not; otherwise all of them.", "SQL"),
+        ] = None,
+        threads: Threads = None,
         reporter: Reporter | None = None,
-    ) -> Made:
-        """Writes every user's recommendations, or those of the users that the SELECT `users` names, to a table (schema.table)
-        or a file (.csv, .csv.gz, .parquet), which is replaced. Raises ListTableRefused, ListsNotWritten, NotTrained."""
-        given = self._settings(threads=threads)
-        return batch.recommend_all(self.url, given, name, into, k=k, users=users, reporter=reporter)
+    ) -> "Made":
+        """Write every user's recommendations to a table or a file: what recommend() returns, by exact scan.
+
+        What was there is replaced. Raises ListTableRefused, ListsNotWritten, NotTrained.
+        """
+        from recstore import lists
+
+        settings = self._settings(threads=threads)
+        return lists.recommend_all(self.url, settings, name, into, k=k, users=users, reporter=reporter)
 
     def similar_all(
         self,
-        name: str,
-        into: str | Path,
+        name: Name,
+        into: Into,
         *,
-        k: int = 20,
-        min_users: int = batch.MIN_USERS,
-        threads: int | None = None,
+        k: K = 20,
+        min_users: Annotated[int, Option("Least number of distinct users of a listed item.", "N", min=1)] = 3,
+        threads: Threads = None,
         reporter: Reporter | None = None,
-    ) -> Made:
-        """Writes every item's similar items, as `recommend_all` does."""
-        given = self._settings(threads=threads)
-        return batch.similar_all(self.url, given, name, into, k=k, min_users=min_users, reporter=reporter)
+    ) -> "Made":
+        """Write every item's similar items to a table or a file: what similar_items() returns, by exact scan.
 
-    def lists(self, name: str, *, threads: int | None = None, reporter: Reporter | None = None) -> list[Made]:
-        """Writes the tables of lists that the recommender's definition names."""
-        given = self._settings(threads=threads)
-        return batch.write_defined(self.url, given, name, reporter=reporter)
+        What was there is replaced. Raises ListTableRefused, ListsNotWritten, NotTrained.
+        """
+        from recstore import lists
+
+        settings = self._settings(threads=threads)
+        return lists.similar_all(self.url, settings, name, into, k=k, min_users=min_users, reporter=reporter)
+
+    def lists(self, name: Name, *, threads: Threads = None, reporter: Reporter | None = None) -> "list[Made]":
+        """Write the tables of lists that the recommender's definition names, as the workers do when they are due.
+
+        Raises ListTableRefused, NotTrained, InvalidInput.
+        """
+        from recstore import lists
+
+        return lists.write_defined(self.url, self._settings(threads=threads), name, reporter=reporter)

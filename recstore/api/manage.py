@@ -1,17 +1,35 @@
 """Recommenders: create, list, show, alter, grant, drop."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from recstore import registry
+from recstore.api.arguments import Argument, Name, Option, Role, Sections, Yes
 from recstore.api.base import Given, Part, check_publications, definition_of
-from recstore.api.rows import Created, Described, Dropped, Generation, Listed, Statements
+from recstore.api.rows import Altered, Created, Described, Dropped, Generation, Listed, Statements
 from recstore.operations import jobs, recommenders
 from recstore.runs import Reporter
 from recstore.source import inspection
+from recstore.source.plans import index_statement
 
 D = TypeVar("D", bound=Described)
 Listing = list[Listed]
+Names = list[str]
+
+NewName = Annotated[str, Argument("Name of the recommender and of its schema.")]
+File = Annotated[
+    Path | str | None, Option("A TOML file with the sections source, filters, ..", "FILE", flags="--file -f")
+]
+Titles = Annotated[str | None, Option("Lookup table of titles, for lists that people read.", "TABLE:ID:TITLE")]
+Resize = Annotated[bool, Option("Make room for more factors than the dimensions fixed at creation.")]
+Unreadable = Annotated[
+    bool, Option("Also candidates that roles with access may not read, who then get errors.", flags="--yes -y")
+]
+People = Annotated[bool, Option("Also what shows people: recommend(), user_vectors, interactions.")]
+Cascade = Annotated[bool, Option("Also drop what depends on it.")]
+Settings = Annotated[Any, Sections()]
+Alterable = Annotated[Any, Sections(without=("storage",))]
 
 
 class Managing(Part):
@@ -19,21 +37,22 @@ class Managing(Part):
 
     def create(
         self,
-        name: str,
+        name: NewName,
         definition: Given = None,
         *,
-        file: str | Path | None = None,
-        titles: str | None = None,
-        yes: bool = False,
-        **settings: Any,
+        file: File = None,
+        titles: Titles = None,
+        yes: Yes = False,
+        **settings: Settings,
     ) -> Created:
-        """Makes a recommender over a table or a query of view counts; nothing is read or trained yet.
+        """Create a recommender over a table or a query of view counts. Nothing is read or trained yet.
 
             store.create("retail", table="shop.views", item="product_id", value="view_count", factors=64)
 
         `settings` are the options of `recstore create` (docs/settings.md), with underscores; `definition` and a TOML `file`
-        have sections. `titles` is "table:id_column:title_column". With `yes`, also where a publication FOR ALL TABLES would
-        carry its tables along. Raises InvalidInput, InvalidName, RecommenderExists, SourceInvalid, PermissionDenied, ..
+        have sections. With `yes`, also where a publication FOR ALL TABLES would replicate its tables.
+
+        Raises InvalidInput, InvalidName, RecommenderExists, SourceInvalid, PermissionDenied, PublicationOfEverything.
         """
         wanted = definition_of(name, None, definition, file, titles, settings)
         with self._current() as opened:
@@ -43,31 +62,37 @@ class Managing(Part):
             return _described(Created, recommenders.described(opened, recommender), lookup=lookup)
 
     def list(self) -> Listing:
-        """Every recommender, with what is live and how the last run went."""
+        """List the recommenders, what is live and how the last run went."""
         with self._current() as opened:
             return [Listed.of(row) for row in registry.overview(opened)]
 
-    def show(self, name: str) -> Described:
-        """A recommender's configuration, what is live, how it was calibrated. Raises RecommenderNotFound."""
+    def show(self, name: Name) -> Described:
+        """Show a recommender: its configuration, what is live, how it was calibrated.
+
+        Raises RecommenderNotFound.
+        """
         with self._current() as opened:
             return _described(Described, recommenders.described(opened, registry.get(opened, name)))
 
     def alter(
         self,
-        name: str,
+        name: Name,
         definition: Given = None,
         *,
-        file: str | Path | None = None,
-        titles: str | None = None,
-        resize: bool = False,
-        yes: bool = False,
+        file: File = None,
+        titles: Titles = None,
+        resize: Resize = False,
+        yes: Unreadable = False,
         reporter: Reporter | None = None,
-        **settings: Any,
-    ) -> Described:
-        """Changes settings, as `create` takes them, from the next training on; None unsets one, titles="none" those. With
-        `resize`, makes room for more factors than the dimensions fixed at creation: readers of the views may wait a moment.
-        With `yes`, also to candidates that a role with access may not read. Raises RecommenderNotFound, InvalidInput,
-        AlteredMeanwhile, ReadersLackRights, .."""
+        **settings: Alterable,
+    ) -> Altered:
+        """Change a recommender's settings, from the next training on; candidates at once. Write none to unset one.
+
+        Settings are given as in `create`; None unsets one, titles="none" the titles. With `resize`, readers of the views may
+        wait a moment.
+
+        Raises RecommenderNotFound, InvalidInput, AlteredMeanwhile, ReadersLackRights.
+        """
         with self._current() as opened:
             recommender = registry.get(opened, name)
             wanted = definition_of(name, recommender.definition, definition, file, titles, settings)
@@ -81,20 +106,44 @@ class Managing(Part):
                 readers_may_fail=yes,
                 reporter=reporter,
             )
-            return _described(Described, recommenders.described(opened, altered))
+            row = recommenders.described(opened, altered)
+            before: Mapping[str, Any] = recommender.definition.model_dump(mode="json")
+            changed = tuple(section for section, values in row["definition"].items() if values != before.get(section))
+            return _described(Altered, row, changed=changed)
 
-    def grant(self, name: str, role: str, *, people: bool = False) -> Statements:
-        """Lets an application's role read the recommender, with `people` also what shows people. What its owner has to grant
-        besides is among the statements, as remarks. Raises RecommenderNotFound, InvalidInput, PermissionDenied."""
+    def grant(self, name: Name, role: Role, *, people: People = False) -> Statements:
+        """Let an application's role read the recommender; prints the statements.
+
+        Remarks among them are statements that others have to run.
+
+        Raises RecommenderNotFound, InvalidInput, PermissionDenied.
+        """
         with self._current() as opened:
             return Statements(tuple(registry.grant_reader(opened, registry.get(opened, name), role, people=people)))
 
-    def drop(self, name: str, *, cascade: bool = False) -> Dropped:
-        """Drops a recommender: its schema with all generations, its runs. Nobody is asked. Raises RecommenderNotFound,
-        RunInProgress, and DependentObjects where other objects depend on it, unless `cascade` drops them too."""
+    def drop(self, name: Name, *, cascade: Cascade = False) -> Dropped:
+        """Drop a recommender: its schema with all generations, its runs. Refused where other objects depend on it.
+
+        Raises RecommenderNotFound, RunInProgress, DependentObjects.
+        """
         with self._current() as opened:
             dropped = jobs.drop(opened, self.settings, registry.get(opened, name), cascade=cascade)
             return Dropped(name, dropped)
+
+    def dependents(self, name: str) -> Names:
+        """Return the objects of others that depend on a recommender's schema. Raises RecommenderNotFound."""
+        with self._current() as opened:
+            return registry.dependents(opened, registry.get(opened, name))
+
+    def candidates(self, name: str) -> str:
+        """Return in words which items are recommended. Raises RecommenderNotFound."""
+        with self._current() as opened:
+            return recommenders.candidates_words(opened, registry.get(opened, name))
+
+    def lookup_index(self, name: str) -> str | None:
+        """Return the statement that makes a missing index on a user's rows of the source, if the source is a table."""
+        with self._current() as opened:
+            return index_statement(opened, name, "interactions", "user_id")
 
 
 def _described(kind: type[D], row: dict[str, Any], **more: Any) -> D:

@@ -1,69 +1,58 @@
-"""Dry runs, `recstore .. --dry-run`: the methods of `Recstore` that change something, with the same options; each returns the
-SQL that would be executed, or what would be written, and changes nothing."""
+"""Rehearsals, `recstore .. --dry-run`: the methods of `Recstore` that change something, with the same options.
 
-from collections.abc import Mapping, Sequence
+Each returns the SQL that would be executed, or what would be written, and changes nothing.
+"""
+
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from recstore import lists, registry
+from recstore import registry
 from recstore.api import toml
 from recstore.api.base import Given, Part, definition_of
 from recstore.api.begin import definition_for
-from recstore.api.files import lines, names, run_load
-from recstore.api.rows import Loaded, Statements
+from recstore.api.files import Loading
+from recstore.api.rows import Statements
 from recstore.config import Settings
-from recstore.files.archive import importing
-from recstore.files.load.examining import wanted_of
-from recstore.files.load.layout import Given as TextLayout
 from recstore.operations import dry_run, recommenders
 from recstore.postgres import grants
-from recstore.runs import Reporter
+
+if TYPE_CHECKING:
+    from recstore import lists
+    from recstore.files.archive import importing
 
 
 class SchemaRehearsal(Part):
-    """Dry runs of `recstore db ..`."""
+    """Rehearsals of `recstore db ..`."""
 
     def upgrade(self) -> Statements:
-        """Of bringing the database to this version."""
+        """Return the SQL of `db.upgrade`."""
         with self._connection() as opened:
             return Statements(tuple(dry_run.upgrade(opened, self.settings)))
 
     def downgrade(self, revision: str) -> Statements:
-        """Of going back to an earlier revision."""
+        """Return the SQL of `db.downgrade`."""
         with self._connection() as opened:
             return Statements(tuple(dry_run.downgrade(opened, revision)))
 
     def grant(self, role: str, *, requests: bool = True) -> Statements:
-        """Of letting a role watch and ask."""
+        """Return the SQL of `db.grant`."""
         with self._current() as opened:
             return Statements(tuple(grants.grant_watcher(opened, role, requests=requests, dry=True)))
 
     def revoke(self, role: str) -> Statements:
-        """Of taking that back."""
+        """Return the SQL of `db.revoke`."""
         with self._current() as opened:
             return Statements(tuple(grants.revoke_watcher(opened, role, dry=True)))
 
 
-class Rehearsal(Part):
-    """Dry runs. Each raises what the method itself would raise, as far as it can be known."""
+class Rehearsal(Loading):
+    """Rehearsals. Each raises what the method itself would raise, as far as that can be known."""
+
+    dry = True
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.db = SchemaRehearsal(settings)
-
-    def init(
-        self,
-        file: str | Path = "recstore.toml",
-        *,
-        table: str,
-        user: str,
-        item: str,
-        titles: str | None = None,
-        **settings: str | None,
-    ) -> str:
-        """The file of settings, as text."""
-        given = {"table": table, "user": user, "item": item, **settings}
-        return toml.settings_file(definition_for(self, titles, given), file)
 
     def create(
         self,
@@ -74,7 +63,7 @@ class Rehearsal(Part):
         titles: str | None = None,
         **settings: Any,
     ) -> Statements:
-        """Of making a recommender."""
+        """Return the SQL of `create`."""
         wanted = definition_of(name, None, definition, file, titles, settings)
         with self._current() as opened:
             recommenders.check_lists(opened, name, wanted)
@@ -91,7 +80,7 @@ class Rehearsal(Part):
         yes: bool = False,
         **settings: Any,
     ) -> Statements:
-        """Of changing settings, and of the resize before that."""
+        """Return the SQL of `alter`, and of the resize before it."""
         with self._current() as opened:
             recommender = registry.get(opened, name)
             wanted = definition_of(name, recommender.definition, definition, file, titles, settings)
@@ -100,65 +89,58 @@ class Rehearsal(Part):
             return Statements(tuple(dry_run.alter(opened, self.settings, recommender, wanted, readers_may_fail=yes)))
 
     def grant(self, name: str, role: str, *, people: bool = False) -> Statements:
-        """Of letting a role read."""
+        """Return the SQL of `grant`."""
         with self._current() as opened:
             return Statements(tuple(dry_run.grant_reader(opened, registry.get(opened, name), role, people=people)))
 
     def drop(self, name: str, *, cascade: bool = False) -> Statements:
-        """Of removing a recommender."""
+        """Return the SQL of `drop`."""
         with self._current() as opened:
             return Statements(tuple(dry_run.drop(opened, self.settings, registry.get(opened, name), cascade=cascade)))
 
     def publish(self, name: str, *, now: bool = False) -> Statements:
-        """Of making the generation live that is ready."""
+        """Return the SQL of `publish`."""
         with self._current() as opened:
             return Statements(tuple(dry_run.publish(opened, self.settings, registry.get(opened, name), now=now)))
 
     def rollback(self, name: str, *, to: int | None = None) -> Statements:
-        """Of making an earlier generation live again."""
+        """Return the SQL of `rollback`."""
         with self._current() as opened:
             return Statements(tuple(dry_run.roll_back(opened, registry.get(opened, name), to)))
 
     def prune(self, name: str, *, keep: int | None = None) -> Statements:
-        """Of removing old generations."""
+        """Return the SQL of `prune`."""
         with self._current() as opened:
             return Statements(tuple(dry_run.prune(opened, self.settings, registry.get(opened, name), keep)))
 
-    def recommend_all(self, name: str, into: str | Path, *, k: int = 20, users: str | None = None) -> lists.Plan:
-        """How many lists it would be, from which generation, into what."""
+    def recommend_all(self, name: str, into: str | Path, *, k: int = 20, users: str | None = None) -> "lists.Plan":
+        """Return the number of lists, their generation and the SQL that would write them."""
+        from recstore import lists
+
         return lists.plan(self.url, name, into, k=k, users=users)
 
-    def similar_all(self, name: str, into: str | Path, *, k: int = 20, min_users: int = lists.MIN_USERS) -> lists.Plan:
-        """How many lists it would be, from which generation, into what."""
+    def similar_all(self, name: str, into: str | Path, *, k: int = 20, min_users: int = 3) -> "lists.Plan":
+        """Return the number of lists, their generation and the SQL that would write them."""
+        from recstore import lists
+
         return lists.plan(self.url, name, into, similar=True, k=k, min_users=min_users)
 
-    def import_(self, name: str, file: str | Path, *, create: bool = False) -> importing.Plan:
-        """What is in a file, and what importing it would do."""
+    def import_(self, name: str, file: str | Path, *, create: bool = False) -> "importing.Plan":
+        """Return the contents of a file, and the effects of importing it."""
+        from recstore.files.archive import importing
+
         return importing.look(self.url, name, Path(file), create=create)
 
-    def load(
+    def init(
         self,
-        file: str | Path,
-        table: str,
+        file: str | Path = "recstore.toml",
         *,
-        append: bool = False,
-        replace: bool = False,
-        delimiter: str | None = None,
-        quote: str | None = None,
-        escape: str | None = None,
-        encoding: str | None = None,
-        header: bool | None = None,
-        columns: Sequence[str] | str | None = None,
-        type: Mapping[str, str] | None = None,
-        null: Sequence[str] | None = None,
-        primary_key: Sequence[str] | str = (),
-        max_bad: float | str = 0,
-        bad: str | Path | None = None,
-        reporter: Reporter | None = None,
-    ) -> Loaded:
-        """What is in a file: its columns with their types, its bad lines, and the SQL that would load it."""
-        text = TextLayout(delimiter, quote, escape, encoding, header)
-        wanted = wanted_of(
-            table, append, replace, text, names(columns), type, null, names(primary_key) or (), lines(max_bad), bad
-        )
-        return run_load(self, file, wanted, bad, reporter, dry=True)
+        table: str,
+        user: str,
+        item: str,
+        titles: str | None = None,
+        **settings: str | None,
+    ) -> str:
+        """Return the text of the file of settings."""
+        chosen = {"table": table, "user": user, "item": item, **settings}
+        return toml.settings_file(definition_for(self, titles, chosen), Path(file).name)

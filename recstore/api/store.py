@@ -2,28 +2,29 @@
 
 `Recstore` has a method for every command but those for people alone (`up`, `psql`, the demos). A space of a command is a dot
 (`recstore db upgrade` is `store.db.upgrade()`), a dash an underscore, and a Python keyword has an underscore behind it
-(`import_`); options keep their names. Results are the rows of `recstore.rows`; nothing is printed. Each module here is a group of
-commands; the work is done below them, in the modules that the command line calls, too.
+(`import_`); options keep their names. Results are the rows of `recstore.rows`; nothing is printed. Each module of this package
+is a group of commands, and declares them.
 """
 
 import sqlalchemy as sa
 
 from recstore.api.ask import Asking
-from recstore.api.base import settings_of
 from recstore.api.begin import Beginning
 from recstore.api.files import Files
-from recstore.api.groups import Requesting, Schema
-from recstore.api.jobs import Jobs
+from recstore.api.jobs import Jobs, Listing
 from recstore.api.manage import Managing
 from recstore.api.measure import Measuring
 from recstore.api.rehearse import Rehearsal
+from recstore.api.request import Requesting
+from recstore.api.schema import Schema
 from recstore.api.servers import Servers
 from recstore.api.watch import Watching
+from recstore.config import load_settings
 
 __all__ = ["Recstore"]
 
 
-class Recstore(Managing, Jobs, Measuring, Watching, Asking, Files, Beginning, Servers):
+class Recstore(Managing, Jobs, Listing, Measuring, Watching, Asking, Files, Beginning, Servers):
     """The recommenders of a database.
 
         store = Recstore("postgresql://..")
@@ -37,7 +38,8 @@ class Recstore(Managing, Jobs, Measuring, Watching, Asking, Files, Beginning, Se
     """
 
     def __init__(self, url: str | sa.URL | None = None, **settings: object) -> None:
-        super().__init__(settings_of(url, settings))
+        text = url.render_as_string(hide_password=False) if isinstance(url, sa.URL) else url
+        super().__init__(load_settings(database_url=text, **settings))
         self.db = Schema(self.settings)
         """`recstore db ..`: recstore's own schema, and who may watch and ask."""
         self.request = Requesting(self.settings)

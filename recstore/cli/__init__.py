@@ -29,15 +29,9 @@ PANELS = {
     "Begin": {"init": ["init"], "load": ["load"], "schema": ["db"], "doctor": ["doctor"]},
     "Recommenders": {
         "manage": ["create", "list", "show", "alter", "grant", "drop"],
-        "jobs": ["retrain", "reindex"],
-        "generations": ["publish", "generations", "rollback", "prune"],
+        "jobs": ["retrain", "reindex", "publish", "generations", "rollback", "prune"],
     },
-    "How good it is": {
-        "evaluate": ["evaluate"],
-        "tune": ["tune"],
-        "studies": ["studies"],
-        "benchmark": ["benchmark"],
-    },
+    "How good it is": {"measure": ["evaluate", "benchmark"], "tune": ["tune", "studies"]},
     "Answers": {
         "ask": ["similar", "recommend", "popular"],
         "lists": ["recommend-all", "similar-all", "lists"],

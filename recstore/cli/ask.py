@@ -1,93 +1,39 @@
-"""Answers at the command line: similar, recommend, popular; exactly the SQL that applications run."""
+"""Answers at the command line: similar, recommend, popular; by the SQL that applications run."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from recstore import registry
-from recstore.cli.context import Json, Name, current, say, show_rows, state
-from recstore.operations import questions
-from recstore.postgres.connection import Connection
-
-K = Annotated[int, typer.Option("--k", "-k", help="Rows wanted.", metavar="N")]
-Sql = Annotated[bool, typer.Option("--sql", help="Print the SQL, too.")]
+from recstore.api.arguments import Option
+from recstore.api.ask import Answer, Asking
+from recstore.cli.commands import Commands
+from recstore.cli.screen import dicts, say, table
 
 
 def register(app: typer.Typer) -> None:
-    negative_ids = {"ignore_unknown_options": True}
-    app.command(context_settings=negative_ids)(similar)
-    app.command(context_settings=negative_ids)(recommend)
-    app.command()(popular)
+    commands = Commands(app, Asking)
+    for name, call, example in (
+        ("similar", _similar, "recstore similar retail 1606"),
+        ("recommend", _recommend, "recstore recommend retail 1"),
+        ("popular", _popular, "recstore popular retail -k 5"),
+    ):
+        commands.add(name, _shown, call=call, data=lambda answer: answer.rows, example=example, negative_ids=True)
 
 
-def similar(
-    name: Name,
-    item_id: Annotated[str, typer.Argument(help="The item's id.", show_default=False)],
-    k: K = 10,
-    min_users: Annotated[int, typer.Option(help="Least distinct users of a similar item.", metavar="N")] = 3,
-    sql: Sql = False,
-    json: Json = False,
-) -> None:
-    """The items most similar to one.
-
-    Example: recstore similar retail 1606
-    """
-    with current() as (opened, _, _settings):
-        recommender = registry.get(opened, name)
-        item = recommender.item_type.parse(item_id, "item id")
-        questions.require_live(opened, recommender, k)
-        known = opened.execute(
-            f"SELECT v.embedding IS NULL AS collapsed FROM {recommender.relation('item_vectors')} v WHERE v.item_id = %s",  # noqa: S608
-            [item],
-        ).fetchone()
-        empty = f"{name} does not know the item {item_id}: it was not in the last training."
-        if known and known["collapsed"]:
-            empty = f"The item {item_id} has too few views to tell what is similar to it."
-        elif known:
-            one = "candidate" if recommender.definition.candidates.given else "item"
-            empty = f"No {one} with at least {min_users} users is similar to {item_id}; try --min-users 1."
-        _answer(opened, questions.similar(recommender, item, k, min_users), empty, sql)
+def _similar(part: Asking, name: str, item_id: str, k: int, min_users: int) -> Answer:
+    return part.answer_similar(name, item_id, k=k, min_users=min_users)
 
 
-def recommend(
-    name: Name,
-    user_id: Annotated[str, typer.Argument(help="The user's id.", show_default=False)],
-    k: K = 10,
-    seen: Annotated[bool, typer.Option("--seen", help="Also what the user has seen.")] = False,
-    sql: Sql = False,
-    json: Json = False,
-) -> None:
-    """What is recommended for a user; popular items for one nobody knows.
-
-    Example: recstore recommend retail 1
-    """
-    with current() as (opened, _, _settings):
-        recommender = registry.get(opened, name)
-        user = recommender.user_type.parse(user_id, "user id")
-        questions.require_live(opened, recommender, k)
-        _answer(
-            opened,
-            questions.recommended(recommender, user, k, exclude_seen=not seen),
-            "This user has seen every candidate, or there is none now."
-            if recommender.definition.candidates.given
-            else "This user has seen everything.",
-            sql,
-        )
+def _recommend(part: Asking, name: str, user_id: str, k: int, seen: bool) -> Answer:
+    return part.answer_recommend(name, user_id, k=k, seen=seen)
 
 
-def popular(name: Name, k: K = 10, sql: Sql = False, json: Json = False) -> None:
-    """The most popular items, by distinct users.
-
-    Example: recstore popular retail -k 5
-    """
-    with current() as (opened, _, _settings):
-        recommender = registry.get(opened, name)
-        questions.require_live(opened, recommender, k)
-        empty = "No item is a candidate now." if recommender.definition.candidates.given else "There are no items."
-        _answer(opened, questions.popular(recommender, k), empty, sql)
+def _popular(part: Asking, name: str, k: int) -> Answer:
+    return part.answer_popular(name, k=k)
 
 
-def _answer(opened: Connection, question: questions.Question, empty: str, sql: bool) -> None:
-    if sql and not state.json:
-        say(question.statement + "\n")
-    show_rows(question.ask(opened), empty=empty)
+def _shown(answer: Answer, sql: Annotated[bool, Option("Print the SQL, too.")] = False) -> None:
+    if sql:
+        say(answer.statement + "\n")
+    rows: list[dict[str, Any]] = answer.rows
+    table(rows, dicts(rows), answer.empty)

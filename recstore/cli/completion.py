@@ -90,6 +90,9 @@ roles = asking("complete_roles")
 tables = asking("complete_tables")
 columns = asking("complete_columns")
 
+revisions = choosing("base")
+recommenders_and_runs = either(recommenders, runs)
+
 SETTINGS: dict[tuple[str, str], Completer] = {
     ("hyperparameters", "trainer"): trainers,
     ("source", "table"): tables,

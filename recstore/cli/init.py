@@ -6,115 +6,94 @@ from typing import Annotated, Any
 
 import typer
 
-from recstore import registry
-from recstore.api import toml
-from recstore.api.options import merge
-from recstore.atomic import check_place, write_bytes
-from recstore.cli import completion
-from recstore.cli.context import Json, Yes, at_terminal, confirm_replacing, connection, say, show
+from recstore.api.arguments import Option, Yes
+from recstore.api.begin import Beginning
+from recstore.api.rehearse import Rehearsal
+from recstore.api.rows import Initialized
+from recstore.atomic import check_place
+from recstore.cli.commands import Commands
+from recstore.cli.context import at_terminal, confirm, replaced, state
+from recstore.cli.screen import say
 from recstore.errors import InvalidInput
 from recstore.postgres.names import quoted
 from recstore.source import discovery
 from recstore.source.discovery import Candidate, Table
-from recstore.sql import schema_revision
 
 SHOWN = 12
 """Tables that are listed at a terminal; any other can be named."""
 
 
 def register(app: typer.Typer) -> None:
-    app.command()(init)
+    Commands(app, Beginning).add(
+        "init",
+        _initialized,
+        call=_init,
+        data=_data,
+        notes="Without a terminal nothing is asked: say --table, --user, --item and --value; --json alone lists what was found.",
+        example="recstore init retail.toml --table shop.views --user user_id --item product_id --value view_count",
+    )
 
 
-def _columns(help: str, metavar: str = "COLUMN") -> Any:
-    return typer.Option(help=help, metavar=metavar, show_default=False, autocompletion=completion.columns)
-
-
-def init(
-    file: Annotated[Path, typer.Argument(help="The file that is written.")] = Path("recstore.toml"),
-    table: Annotated[
-        str | None,
-        typer.Option(
-            help="The table that tells who viewed what.",
-            metavar="SCHEMA.TABLE",
-            show_default=False,
-            autocompletion=completion.tables,
-        ),
-    ] = None,
-    user: Annotated[str | None, _columns("Its column of user ids.")] = None,
-    item: Annotated[str | None, _columns("Its column of item ids.")] = None,
-    value: Annotated[
-        str | None, _columns("Its column of view counts; none: every row counts 1.", "COLUMN|none")
-    ] = None,
-    last_at: Annotated[str | None, _columns("Its column with the time of the last interaction.", "COLUMN|none")] = None,
-    titles: Annotated[
-        str | None, typer.Option(help="Lookup table of titles.", metavar="TABLE:ID:TITLE|none", show_default=False)
-    ] = None,
-    candidates_table: Annotated[
-        str | None,
-        typer.Option(
-            help="Recommend items of this table only.",
-            metavar="SCHEMA.TABLE",
-            show_default=False,
-            autocompletion=completion.tables,
-        ),
-    ] = None,
-    candidates_column: Annotated[
-        str | None, typer.Option(help="That table's column of item ids.", metavar="COLUMN", show_default=False)
-    ] = None,
-    candidates_condition: Annotated[
-        str | None,
-        typer.Option(
-            help="Which of its rows, for instance visible; none: all.", metavar="SQL|none", show_default=False
-        ),
-    ] = None,
-    dry: Annotated[bool, typer.Option("--dry-run", help="Print the file and write nothing.")] = False,
+def _init(
+    part: Beginning,
+    file: Path,
+    table: str | None,
+    user: str | None,
+    item: str | None,
+    value: str | None,
+    last_at: str | None,
+    titles: str | None,
+    candidates_table: str | None,
+    candidates_column: str | None,
+    candidates_condition: str | None,
+    dry_run: Annotated[bool, Option("Print the file and write nothing.")] = False,
     yes: Yes = False,
-    json: Json = False,
-) -> None:
-    """Look at your tables, ask which one tells who viewed what, and write a commented file of settings for recstore create.
-
-    Without a terminal nothing is asked: say --table, --user, --item and --value; --json alone lists what was found.
-    Example: recstore init retail.toml --table shop.views --user user_id --item product_id --value view_count
-    """
-    given: dict[str, str | None] = {"table": table, "user": user, "item": item, "value": value, "last_at": last_at}
-    only_listed = json and not any(given.values())
-    if not dry and not only_listed:
+) -> Initialized | str:
+    given: Texts = {"table": table, "user": user, "item": item, "value": value, "last_at": last_at}
+    if state.json and not dry_run and not any(given.values()):
+        return part.init(file)
+    if not dry_run:
         check_place(file)
-        confirm_replacing(file, yes)
+        if question := replaced(file):
+            confirm(question, yes)
     limits = {"table": candidates_table, "column": candidates_column, "condition": candidates_condition}
-    with connection() as (opened, _, _settings):
-        tables = discovery.readable_tables(opened)
-        found = discovery.candidates(tables)
-        if only_listed:
-            show({"candidates": [candidate.as_dict() for candidate in found], "written": None})
-            return
-        if not all((table, user, item, value)):
-            if not at_terminal():
-                raise InvalidInput(_what_to_say(found, opened.info.user))
-            if not found and table is None:
-                raise InvalidInput(_nothing_found(opened.info.user))
-            given, titles, limits = _asked(tables, found, given, titles, limits)
-        sections: dict[str, dict[str, Any]] = {"source": _set(given), "candidates": _set(limits)}
-        definition = merge({}, sections, titles)
-        registry.inspect(opened, definition)  # refused here as create would refuse it
-        installed = schema_revision.current(opened) is not None
-    text = toml.settings_file(definition, file.name)
-    if dry:
-        show({"toml": text}) if json else say(text)
+    if not all((table, user, item, value)):
+        seen = part.look()
+        found = discovery.candidates(seen.tables)
+        if not at_terminal():
+            raise InvalidInput(_what_to_say(found, seen.role))
+        if not found and table is None:
+            raise InvalidInput(_nothing_found(seen.role))
+        given, titles, limits = _asked(seen.tables, found, given, titles, limits)
+    options: Any = _set(given | {f"candidates_{name}": limit for name, limit in limits.items()})
+    if dry_run:
+        return Rehearsal(part.settings).init(file, titles=titles, **options)
+    return part.init(file, titles=titles, **options)
+
+
+def _data(done: Initialized | str) -> Any:
+    if isinstance(done, str):
+        return {"toml": done}
+    if done.written is None:
+        return {"candidates": done.candidates, "written": None}
+    return {"written": done.written, "definition": done.definition}
+
+
+def _initialized(done: Initialized | str, part: Beginning, file: Path) -> None:
+    if isinstance(done, str):
+        say(done)
         return
-    write_bytes(file, text.encode())
-    if json:
-        show({"written": str(file), "definition": definition.model_dump(mode="json")})
-    steps = ["recstore db upgrade"] * (not installed)
-    steps += [f"recstore create NAME --file {file}", "recstore retrain NAME"]
     say(f"written: {file}. Read it, choose a name for the recommender and its schema, then run:")
-    for step in steps:
+    steps = ["recstore db upgrade"] * (not part.look().upgraded)
+    for step in [*steps, f"recstore create NAME --file {file}", "recstore retrain NAME"]:
         say(f"  {step}")
 
 
-def _set(values: dict[str, str | None]) -> dict[str, str]:
-    """Without what is not said, and what is said to be none."""
+Texts = dict[str, str | None]
+
+
+def _set(values: Texts) -> dict[str, str]:
+    """Return the values that were chosen and are not the word none."""
     return {key: value for key, value in values.items() if value is not None and value.lower() != "none"}
 
 
@@ -131,8 +110,8 @@ def _what_to_say(found: list[Candidate], role: str) -> str:
     if not found:
         return _nothing_found(role)
     sentence = (
-        "Nobody can be asked here, so say which table and columns tell who viewed what: --table, --user, --item, and"
-        " --value with a column or none."
+        "Without a terminal nothing is asked, so say which table and columns have the views: --table, --user, --item,"
+        " and --value with a column or none."
     )
     likely = "; ".join(
         f"{c.table.name} (ids: {', '.join(dict.fromkeys(c.users))}; numbers: {', '.join(c.values) or 'none'})"
@@ -141,45 +120,45 @@ def _what_to_say(found: list[Candidate], role: str) -> str:
     return f"{sentence} The likeliest: {likely}."
 
 
-Asked = tuple[dict[str, str | None], str | None, dict[str, str | None]]
+Asked = tuple[Texts, str | None, Texts]
 
 
 def _asked(
     tables: list[Table],
     found: list[Candidate],
-    given: dict[str, str | None],
+    chosen: Texts,
     titles: str | None,
-    limits: dict[str, str | None],
+    limits: Texts,
 ) -> Asked:
-    """What was said, and for the rest what is answered at the terminal. Raises InvalidInput where there is no such table."""
-    given = dict(given)
-    if given["table"] is None:
+    """Return the options, completed by answers at the terminal. Raises InvalidInput for an unknown table."""
+    chosen = dict(chosen)
+    if chosen["table"] is None:
         options = [(c.table.name, _of_table(c)) for c in found[:SHOWN]]
-        given["table"] = _choose("Which table tells who viewed what?", options, {t.name for t in tables})
-    named = next((t for t in tables if t.name.replace('"', "") == str(given["table"]).replace('"', "")), None)
+        chosen["table"] = _choose("Which table has the views?", options, {t.name for t in tables})
+    named = next((t for t in tables if t.name.replace('"', "") == str(chosen["table"]).replace('"', "")), None)
     if named is None:
-        raise InvalidInput(f"There is no table {given['table']} that this role can read. Write it as schema.table.")
+        raise InvalidInput(f"There is no table {chosen['table']} that this role can read. Write it as schema.table.")
     likely = next((c for c in found if c.table == named), Candidate(named, (), (), (), (), 0))
     kinds = {column.name: column.type for column in named.columns}
 
     def ask(what: str, question: str, names: Sequence[str], none: str | None = None) -> None:
-        if given[what] is None and (names or none is None):
+        if chosen[what] is None and (names or none is None):
             options = [(name, kinds[name]) for name in names]
-            given[what] = _choose(question, options, set(kinds), none)
+            chosen[what] = _choose(question, options, set(kinds), none)
 
     ask("user", "Which column is the user's id?", likely.users or list(kinds))
-    ask("item", "Which column is the item's id?", [c for c in likely.items or list(kinds) if c != given["user"]])
-    taken = {given["user"], given["item"]}
-    numbers = [column.name for column in named.columns if column.number and column.name not in taken]
-    values = [c for c in (*likely.values, *(n for n in numbers if n not in likely.values)) if c not in taken]
+    ask("item", "Which column is the item's id?", [c for c in likely.items or list(kinds) if c != chosen["user"]])
+    used = {chosen["user"], chosen["item"]}
+    numbers = [column.name for column in named.columns if column.number and column.name not in used]
+    values = [c for c in (*likely.values, *(n for n in numbers if n not in likely.values)) if c not in used]
     ask("value", "Which column counts the views?", values, "none: every row counts 1")
     ask("last_at", "Which column is the time of the last view?", likely.times, "none of them")
-    of_items = discovery.tables_of_items(tables, named, str(given["item"]))
+    of_items = discovery.tables_of_items(tables, named, str(chosen["item"]))
     if titles is None:
-        titles = _titles(of_items, str(given["item"]))
+        titles = _titles(of_items, str(chosen["item"]))
     if limits["table"] is None and limits["condition"] is None:
-        limits = _limits(of_items, str(given["item"])) or limits
-    return given, titles, limits
+        limits = _limits(of_items, str(chosen["item"])) or limits
+    return chosen, titles, limits
 
 
 def _of_table(candidate: Candidate) -> str:
@@ -198,7 +177,7 @@ def _titles(of_items: list[Table], item: str) -> str | None:
     return _choose("Which column names an item to people?", options, none="none of them") if options else None
 
 
-def _limits(of_items: list[Table], item: str) -> dict[str, str | None] | None:
+def _limits(of_items: list[Table], item: str) -> Texts | None:
     found = {
         f"{table.name} WHERE {condition}": {"table": table.name, "column": key.name, "condition": condition}
         for table in of_items
@@ -219,7 +198,7 @@ def _choose(
     none: str | None = None,
     default: int = 1,
 ) -> str:
-    """Asks until the answer is a number of the list, or a name of it or of `others`; "none" where nothing is chosen."""
+    """Ask until the answer is a number of the list, or a name of it or of `others`; return "none" for no choice."""
     say(f"\n{question}")
     width = max((len(text) for text, _ in options), default=0)
     for number, (text, meaning) in enumerate(options, 1):

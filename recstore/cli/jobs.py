@@ -1,50 +1,88 @@
-"""The jobs that compute: retrain, reindex."""
+"""Jobs of a recommender and its generations: retrain, reindex, publish, generations, rollback, prune."""
 
-from typing import Annotated
+from typing import Any
 
 import typer
 
-from recstore import pipeline
-from recstore.api.progress import StageReporter
-from recstore.cli.context import Force, Json, Name, say, settings, show, state
-from recstore.cli.generations import tell_outcome
-from recstore.cli.measured import Device
-from recstore.embedded.configured import database_url
-from recstore.operations import jobs
+from recstore.api.jobs import Jobs
+from recstore.api.manage import Managing
+from recstore.api.rehearse import Rehearsal
+from recstore.api.rows import Generation, Pruned, RolledBack
+from recstore.api.watch import Watching
+from recstore.cli.commands import Commands
+from recstore.cli.screen import named, say, table
+from recstore.operations.jobs import Outcome
+from recstore.publication.generations import pruned_words
+
+READY = 4
+"""Exit code of a training whose generation is complete but could not go live yet."""
 
 
 def register(app: typer.Typer) -> None:
-    app.command()(retrain)
-    app.command()(reindex)
+    commands = Commands(app, Jobs, Rehearsal)
+    commands.add(
+        "retrain",
+        ended,
+        notes="""\
+Exit code 4: the generation is ready but waits for other sessions to end; 5: the gate or the source guard refused it.""",
+        example="recstore retrain retail",
+    )
+    commands.add("reindex", _reindexed, example="recstore reindex retail")
+    commands.add("publish", ended, example="recstore publish retail")
+    commands.add("generations", _generations, example="recstore generations retail")
+    commands.add("rollback", _rolled_back, example="recstore rollback retail")
+    commands.add(
+        "prune",
+        _pruned,
+        ask=_fewer,
+        data=lambda done: {key: value for key, value in vars(done).items() if value or key == "pruned"},
+        notes="Asks before it keeps fewer than the recommender does.",
+        example="recstore prune retail --keep 1 --yes",
+    )
 
 
-def retrain(
-    name: Name,
-    loss: Annotated[bool, typer.Option("--loss", help="Compute and show the loss of each iteration.")] = False,
-    device: Device = None,
-    threads: Annotated[int | None, typer.Option(help="Threads of training; 0: all cores.", metavar="N")] = None,
-    force: Force = False,
-    json: Json = False,
-) -> None:
-    """Pull the view counts, train, and publish a new generation. The live one serves until the flip.
-
-    Exit code 4: the generation is ready but waits for other sessions to end; 5: the gate or the source guard refused it.
-    Example: recstore retrain retail
-    """
-    given = settings(device=device, threads=threads)
-    with StageReporter(state.errors).showing() as reporter:
-        outcome = pipeline.retrain(database_url(given), given, name, reporter=reporter, with_loss=loss, force=force)
-    tell_outcome(outcome, name)
+def ended(outcome: Outcome, name: str, how: str = "") -> None:
+    """Print how a job ended; exit code READY where the generation is not live yet."""
+    if outcome.live:
+        say(f"generation {outcome.generation} of {name}{how} is live")
+        return
+    say(f"generation {outcome.generation} of {name} is ready. When those have ended: recstore publish {name}")
+    raise typer.Exit(READY)
 
 
-def reindex(name: Name, json: Json = False) -> None:
-    """Rebuild the indexes of the live generation and calibrate it again, while readers go on. Nothing is trained.
+def _reindexed(outcome: Outcome, name: str) -> None:
+    say(f"generation {outcome.generation} of {name} is reindexed and calibrated; recstore show {name} prints how")
 
-    Example: recstore reindex retail
-    """
-    given = settings()
-    with StageReporter(state.errors).showing() as reporter:
-        outcome = jobs.reindex(database_url(given), given, name, reporter=reporter)
-    if json:
-        show(vars(outcome))
-    say(f"generation {outcome.generation} of {name} is reindexed and calibrated; recstore show {name} tells how")
+
+def _generations(rows: list[Generation]) -> None:
+    columns = ["generation", "state", "run", "factors", "users", "items", "ready_at", "last_live_at", "reason"]
+    table(rows, named(*columns))
+
+
+def _rolled_back(done: RolledBack, part: Jobs, name: str) -> None:
+    say(
+        f"generation {done.live} of {name} is live (was {done.was_live}); undo with: recstore rollback {name} --to"
+        f" {done.was_live}"
+    )
+    (found,) = Watching(part.settings).status(name).recommenders
+    if found.running_job == "retrain":
+        say(f"but run {found.running} is training now, and its generation goes live when it ends")
+    if found.schedule:
+        say(
+            "the schedule trains again when the source has something new; to stop that: recstore alter"
+            f" {name} --schedule none"
+        )
+
+
+def _fewer(part: Jobs, name: str, keep: int | None) -> str | None:
+    kept = Managing(part.settings).show(name).definition["publication"]["keep"]
+    if keep is None or keep >= kept:
+        return None
+    back = "None can be rolled back to then." if keep == 1 else f"Only {keep - 1} can be rolled back to then."
+    return f"{name} keeps {kept} generations, not {keep}. {back} Remove the others?"
+
+
+def _pruned(done: Pruned) -> None:
+    found: dict[str, Any] = vars(done)
+    for words in pruned_words(found):
+        say(words)

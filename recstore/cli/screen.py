@@ -1,17 +1,22 @@
-"""What an operator's screens are made of: times in words, states in colours, tables that fit the terminal."""
+"""What commands print: sentences and tables for people, JSON for programs; times in words, states in colours."""
 
+import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import Any, Literal
+from uuid import UUID
 
 from rich.box import SIMPLE_HEAD
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from recstore import schedule
-from recstore.cli.context import say, state, told
-from recstore.registry import next_retrain
+from recstore.background.watching import progress_of
+from recstore.cli.context import state
 from recstore.wording import age
 
 STYLES = {
@@ -23,37 +28,65 @@ STYLES = {
     "abandoned": "red",
     "cancelled": "dim",
 }
-"""Of the states of runs and requests."""
+"""Colours of the states of runs and requests."""
 
 LEAST = ((30, 16), (10, 10))
-"""Characters that the sentence in the last column of a table and a name keep at a terminal; less if that is too wide."""
+"""Least widths of a sentence and of a name at a terminal, in characters; the second pair where the first is too wide."""
+
+
+def say(what: RenderableType) -> None:
+    """Print a line for people; nothing with --json, whose output is the data."""
+    if not state.json:
+        state.output.print(what, markup=False)
+
+
+def warn(sentence: object) -> None:
+    """Print a warning on standard error."""
+    state.errors.print(f"Warning: {sentence}", markup=False)
+
+
+def show(value: Any) -> None:
+    """Print data for programs."""
+    state.output.print(as_json(value), markup=False)
+
+
+def as_json(value: Any) -> str:
+    """Return the JSON of data and of the rows of `recstore.rows`."""
+    unicode = state.output.encoding.startswith("utf")
+    return json.dumps(value, default=_plain, ensure_ascii=not unicode, indent=2)
+
+
+def _plain(value: Any) -> object:
+    if hasattr(value, "as_dict"):
+        return value.as_dict()
+    if dataclasses.is_dataclass(value):
+        shown = [field.name for field in dataclasses.fields(value) if field.metadata.get("json", True)]
+        return {name.rstrip("_"): getattr(value, name) for name in shown}
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    return float(value) if isinstance(value, Decimal) else str(value)
 
 
 def ago(moment: datetime, now: datetime) -> str:
+    """Return the age of a moment in words."""
     return f"{age(now - moment)} ago"
 
 
-def when(moment: datetime, now: datetime) -> str:
-    """For a table: how long ago at a terminal, the time elsewhere, where it may be read much later."""
-    return ago(moment, now) if state.output.is_terminal else stamp(moment)
+def when(moment: datetime, now: datetime | None = None) -> str:
+    """Return the age of a moment at a terminal; elsewhere the time, since it may be read much later."""
+    return ago(moment, now or datetime.now(UTC)) if state.output.is_terminal else stamp(moment)
 
 
 def stamp(moment: datetime) -> str:
-    """In this machine's time zone, which is named."""
+    """Return a time in this machine's time zone, which is named."""
     return f"{moment.astimezone():%Y-%m-%d %H:%M:%S %Z}"
 
 
-def planned(row: dict[str, Any], now: datetime | None = None) -> str:
-    """The schedule of a row of recstore.status in words, with the next time."""
-    return _planned(row["schedule"], row["timezone"], next_retrain(row), now or datetime.now(UTC))
-
-
-def planned_lists(row: dict[str, Any], now: datetime) -> str:
-    """That of its lists."""
-    return _planned(row["lists_schedule"], row["timezone"], row["next_lists"], now)
-
-
-def _planned(cron: str, timezone: str, due: datetime | None, now: datetime) -> str:
+def planned(cron: str, timezone: str, due: datetime | None, now: datetime | None = None) -> str:
+    """Return a schedule in words, with the next time."""
+    now = now or datetime.now(UTC)
     words = schedule.words(cron, timezone)
     words = words[0].lower() + words[1:]
     if due is None:
@@ -64,47 +97,107 @@ def _planned(cron: str, timezone: str, due: datetime | None, now: datetime) -> s
     return f"{words}, next {time} (in {age(due - now)})"
 
 
+def share_of(progress: dict[str, Any] | None) -> float | None:
+    """Return the finished part of a stage, if it has more than one step."""
+    return float(min(progress["done"] / progress["total"], 1.0)) if progress and progress["total"] > 1 else None
+
+
+def where(stage: str | None, progress: dict[str, Any] | None) -> str:
+    """Return the stage at work and how far it is, in words; empty between two stages."""
+    at = progress_of(stage, progress)
+    share = share_of(at)
+    words = (stage or "") + ("" if share is None else f" {100 * share:.0f} %")
+    return words + (f", {at['note']}" if at and at["note"] else "")
+
+
 def one_line(value: Any) -> str:
-    """As text without line breaks, which a server's message may have."""
+    """Return text without line breaks, which a server's message may have."""
     return "" if value is None else " ".join(str(value).split())
+
+
+def rounded(value: float | None, digits: int) -> Decimal | None:
+    """Return a number with fixed digits, which a table aligns to the right."""
+    return None if value is None else Decimal(f"{value:.{digits}f}")
 
 
 @dataclass(frozen=True)
 class Column:
-    """Of a table: its head, the text of a row in it, and what it is."""
+    """A column of a table: its head, and its value in a row."""
 
     head: str
-    cell: Callable[[dict[str, Any]], Any]
-    kind: Literal["text", "number", "state", "name"] = "text"
+    value: Callable[[Any], Any]
+    kind: Literal["text", "state", "name", "sentence"] = "text"
+    """At a terminal that is too narrow, sentences are cut first, then names."""
 
 
-def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[Column], empty: str) -> None:
-    """A row per line, or whole rows with --json. At a terminal the last column, a sentence, is cut to what room there is,
-    and names if that is too little; elsewhere nothing is cut."""
-    if told(rows, empty):
+def named(*names: str) -> list[Column]:
+    """Return columns of rows' attributes."""
+    return [Column(name.replace("_", " "), lambda row, name=name: getattr(row, name)) for name in names]  # type: ignore[misc]
+
+
+def dicts(rows: Sequence[dict[str, Any]]) -> list[Column]:
+    """Return columns of all keys of dicts."""
+    return [Column(key.replace("_", " "), lambda row, key=key: row[key]) for key in rows[0]] if rows else []  # type: ignore[misc]
+
+
+def table(rows: Sequence[Any], columns: Sequence[Column], empty: str = "Nothing to show.") -> None:
+    """Print a table, or the sentence `empty`.
+
+    At a terminal that is too narrow, sentences and names are cut; a table without a sentence becomes a block per row.
+    """
+    if state.json or not rows:
+        say(empty)
         return
-    cells = [[one_line(column.cell(row)) for column in columns] for row in rows]
-    widths = [max(len(column.head), *(len(row[n]) for row in cells)) for n, column in enumerate(columns)]
-    if not state.output.is_terminal:
+    values = [[column.value(row) for column in columns] for row in rows]
+    cells = [[_cell(value) for value in row] for row in values]
+    widths = [max(map(len, cells_of)) for cells_of in zip([column.head for column in columns], *cells, strict=True)]
+    right = [
+        all(isinstance(value, int | float | Decimal | None) for value in each) for each in zip(*values, strict=True)
+    ]
+    terminal = state.output.is_terminal
+    if not terminal:
         for row in [[column.head for column in columns], *cells]:
-            padded = (
-                cell.rjust(width) if column.kind == "number" else cell.ljust(width)
-                for cell, width, column in zip(row, widths, columns, strict=True)
-            )
-            say("  ".join(padded).rstrip())
-        return
+            places = zip(row, widths, right, strict=True)
+            say("  ".join(cell.rjust(width) if r else cell.ljust(width) for cell, width, r in places).rstrip())
+    elif columns[-1].kind == "sentence":
+        _print(cells, columns, right, _cut(columns, widths))
+    elif sum(widths) + 2 * len(widths) > state.output.width:  # like psql's \x
+        for row in cells:
+            for column, cell in zip(columns, row, strict=True):
+                say(Text.assemble((f"{column.head:<{max(len(c.head) for c in columns)}}  ", "bold"), cell))
+            say("")
+    else:
+        _print(cells, columns, right, widths)
+
+
+def _cut(columns: Sequence[Column], widths: list[int]) -> list[int]:
+    """Return widths that fit the terminal, if they can."""
     room = state.output.width - 2 * (len(widths) - 1)
     names = [n for n, column in enumerate(columns) if column.kind == "name"]
     for least_sentence, least_name in LEAST:
         for n in [len(columns) - 1, *names]:
             least = max(len(columns[n].head), least_name if n in names else least_sentence)
             widths[n] = max(min(widths[n], room - sum(widths) + widths[n]), min(widths[n], least))
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    return widths
+
+
+def _print(cells: list[list[str]], columns: Sequence[Column], right: list[bool], widths: list[int]) -> None:
+    drawn = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     overflow: Literal["ellipsis", "crop"] = "ellipsis" if state.output.encoding.startswith("utf") else "crop"
-    for column, width in zip(columns, widths, strict=True):
-        justify: Literal["left", "right"] = "right" if column.kind == "number" else "left"
-        table.add_column(column.head, justify=justify, no_wrap=True, overflow=overflow, max_width=width)
+    for column, r, width in zip(columns, right, widths, strict=True):
+        justify: Literal["right", "left"] = "right" if r else "left"
+        drawn.add_column(column.head, justify=justify, no_wrap=True, overflow=overflow, max_width=width)
     for row in cells:
         styles = [STYLES.get(cell, "") if c.kind == "state" else "" for c, cell in zip(columns, row, strict=True)]
-        table.add_row(*map(Text, row, styles))
-    state.output.print(table)
+        drawn.add_row(*map(Text, row, styles))
+    say(drawn)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, datetime):
+        return stamp(value)
+    if isinstance(value, float):
+        return f"{value:.3f}".removesuffix(".000")
+    if value is None or isinstance(value, UUID | str | int | Decimal):
+        return one_line(value)
+    return json.dumps(value, default=str, ensure_ascii=False)

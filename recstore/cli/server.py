@@ -11,47 +11,31 @@ import typer
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from recstore import embedded
-from recstore.cli.context import Json, say, settings, show, state
+from recstore.api.rows import EmbeddedServer
+from recstore.api.servers import Servers
+from recstore.cli.commands import Commands
+from recstore.cli.context import Json, settings, state
+from recstore.cli.screen import say, show
 from recstore.config import Settings, environment
 from recstore.errors import EmbeddedUnavailable, InvalidInput
 from recstore.postgres.connection import conninfo
 
 
 def register(app: typer.Typer) -> None:
-    app.command()(start)
-    app.command()(stop)
+    commands = Commands(app, Servers)
+    commands.add("start", _started, example="recstore start")
+    commands.add("stop", _stopped, data=lambda stopped: {"stopped": stopped}, example="recstore stop")
     app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(psql)
     app.command()(demo)
     app.command()(worker_demo)
 
 
-def start(
-    version: Annotated[
-        int | None, typer.Option(help="Of PostgreSQL: 18 or 16; by default the one that is here, or 18.", metavar="N")
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Start the embedded PostgreSQL with pgvector; it stays until `recstore stop`.
-
-    Example: recstore start
-    """
-    given = settings()
-    server = embedded.start(given.home, version or embedded.version_in(given.home))
-    if json:
-        show({"url": server.url, "pid": server.pid, "version": server.version, "data": str(server.data)})
+def _started(server: EmbeddedServer) -> None:
     say(f"PostgreSQL {server.version} runs as process {server.pid}, its data in {server.data}\n{server.url}")
 
 
-def stop(json: Json = False) -> None:
-    """Stop the embedded PostgreSQL; its data stay.
-
-    Example: recstore stop
-    """
-    given = settings()
-    stopped = embedded.stop(given.home)
-    if json:
-        show({"stopped": stopped})
-    say("stopped" if stopped else f"no embedded server ran in {given.home.absolute()}")
+def _stopped(stopped: bool, part: Servers) -> None:
+    say("stopped" if stopped else f"no embedded server ran in {part.settings.home.absolute()}")
 
 
 def psql(context: typer.Context) -> None:
@@ -59,12 +43,12 @@ def psql(context: typer.Context) -> None:
 
     Arguments are psql's own. Example: recstore psql -c "SELECT * FROM retail.popular_items(5)"
     """
-    given = settings()
-    url = given.database_url
+    own = settings()
+    url = own.database_url
     if url is None:
-        if not given.home.is_dir():
-            raise InvalidInput(f"No embedded server was ever started in {given.home.absolute()}. Run: recstore start")
-        url = embedded.start(given.home, embedded.version_in(given.home)).url
+        if not own.home.is_dir():
+            raise InvalidInput(f"No embedded server was ever started in {own.home.absolute()}. Run: recstore start")
+        url = embedded.start(own.home, embedded.version_in(own.home)).url
     try:
         program = str(embedded.tool_path(18, "psql"))
     except EmbeddedUnavailable:
@@ -75,7 +59,7 @@ def psql(context: typer.Context) -> None:
             ) from None
         program = found
     parts = {name: str(part) for name, part in conninfo_to_dict(conninfo(url, "psql")).items()}
-    password = parts.pop("password", None)  # not on the command line, which everybody on the machine can read
+    password = parts.pop("password", None)  # the command line is public on the machine
     more = {"PGPASSWORD": password} if password else {}
     os.execve(program, ["psql", "-d", make_conninfo(**parts), *context.args], environment(**more))
 
@@ -87,35 +71,35 @@ def demo(json: Json = False) -> None:
     """
     from recstore import demo  # which imports all that trains
 
-    given = settings()
-    told = demo.run(given, state.errors if json else state.output, _hint(given))
+    own = settings()
+    summary = demo.run(own, state.errors if json else state.output, _hint(own))
     if json:
-        show(told)
+        show(summary)
 
 
 def worker_demo(
-    seconds: Annotated[float, typer.Option(help="In which the shop's year passes.", metavar="SECONDS", min=1)] = 60,
+    seconds: Annotated[float, typer.Option(help="Length of the shop's year.", metavar="SECONDS", min=1)] = 60,
     json: Json = False,
 ) -> None:
-    """The background work on real events: beat and a worker retrain as they arrive, a reader asks, each change is told.
+    """The background work on real events: beat and a worker retrain as they arrive, a reader asks, each change is printed.
 
     Always on embedded servers of its own, which end with it. Example: recstore worker-demo
     """
     from recstore.demo import events
 
-    given = settings()
-    told = events.run(given, state.errors if json else state.output, seconds, _hint(given))
+    own = settings()
+    summary = events.run(own, state.errors if json else state.output, seconds, _hint(own))
     if json:
-        show(told)
+        show(summary)
 
 
-def _hint(given: Settings) -> str:
-    """How the reader calls this program again for the embedded server, whatever database is configured."""
-    return "env -u RECSTORE_DATABASE_URL " * bool(given.database_url) + _program()
+def _hint(own: Settings) -> str:
+    """Return the command that calls this program for the embedded server, whatever database is configured."""
+    return "env -u RECSTORE_DATABASE_URL " * bool(own.database_url) + _program()
 
 
 def _program() -> str:
-    """How the reader calls this program again from where she is."""
+    """Return the command that calls this program from the current folder."""
     called = Path(sys.argv[0])
     if shutil.which("recstore") == str(called):
         return "recstore"

@@ -1,10 +1,10 @@
-"""`recstore status`: what is live, what runs, what waits, what comes next, and whether anybody looks for due work."""
+"""`recstore status`: what is live, what runs, what waits, what comes next, and whether due work is dispatched."""
 
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Group, RenderableType
@@ -13,67 +13,58 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from recstore.background import watching as watched
+from recstore.api.arguments import Option
+from recstore.api.rows import Request, Status, Watched
+from recstore.api.watch import Watching
 from recstore.background.watching import NoConnection, progress_of
-from recstore.cli import completion
-from recstore.cli.context import Json, say, settings, show, state
-from recstore.cli.follow import polled, share_of, watching, where
-from recstore.cli.screen import STYLES, ago, one_line, planned, planned_lists, stamp
+from recstore.cli.commands import Commands
+from recstore.cli.context import state
+from recstore.cli.screen import STYLES, ago, one_line, planned, say, share_of, show, stamp, warn, where
 from recstore.wording import age, duration
 
 SHOWN_REQUESTS = 4
-"""Of one recommender; more are counted."""
+"""Requests that are shown of one recommender; more are counted."""
 
 BAR = 24
+"""Width of a progress bar in characters."""
 
 FAILED = ("failed", "abandoned")
-"""States of a run that came to nothing."""
+"""States of a run that published nothing."""
 
-Look = dict[str, Any]
 Line = tuple[str, Text]
 
 
 def register(app: typer.Typer) -> None:
-    app.command()(status)
+    Commands(app, Watching).add("status", _shown, call=_look, example="recstore status --watch")
 
 
-def status(
-    name: Annotated[
-        str | None,
-        typer.Argument(help="This recommender only.", show_default=False, autocompletion=completion.recommenders),
-    ] = None,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again and again, until Ctrl-C.")] = False,
-    interval: Annotated[float, typer.Option(help="Seconds between two looks.", metavar="SECONDS", min=0.1)] = 2,
-    json: Json = False,
-) -> None:
-    """Show each recommender: what is live, what runs and how far it is, what waits, and when it retrains next.
-
-    Example: recstore status --watch
-    """
-    if watch:
-        with suppress(KeyboardInterrupt):
-            _watch(name, interval)
-        return
-    with watching() as (opened, given):
-        seen = watched.status(opened, given, name)
-        if json:
-            show(seen)
-        else:
-            state.output.print(Group(screen(seen), _dispatcher(seen)))
+def _look(
+    part: Watching,
+    name: str | None,
+    watch: Annotated[bool, Option("Look again and again, until Ctrl-C.", flags="--watch -w")] = False,
+    interval: Annotated[float, Option("Seconds between two looks.", "SECONDS", min=0.1)] = 2,
+) -> Status:
+    if not watch:
+        return part.status(name)
+    with suppress(KeyboardInterrupt):
+        _watch(part.statuses(name, interval=interval), interval)
+    raise typer.Exit
 
 
-def _watch(name: str | None, interval: float) -> None:
-    given = settings()
-    looks = polled(lambda opened: watched.status(opened, given, name), interval)
+def _shown(seen: Status) -> None:
+    say(Group(screen(seen), _dispatcher(seen)))
+
+
+def _watch(looks: Iterator[Status | NoConnection], interval: float) -> None:
     if state.json or not state.output.is_terminal:
         for seen in looks:
             if isinstance(seen, NoConnection):
-                state.errors.print(f"Warning: {seen}", markup=False)
+                warn(seen)
             elif state.json:
                 show(seen)
             else:
-                say(stamp(seen["now"]))
-                state.output.print(Group(screen(seen), _dispatcher(seen), ""))
+                say(stamp(seen.now))
+                say(Group(screen(seen), _dispatcher(seen), ""))
         return
     with Live(console=state.output, auto_refresh=False, vertical_overflow="ellipsis") as live:
         last: RenderableType = ""
@@ -86,25 +77,25 @@ def _watch(name: str | None, interval: float) -> None:
             live.update(Group(head, last), refresh=True)
 
 
-def screen(seen: Look) -> RenderableType:
-    """A block per recommender, each with an empty line after it."""
-    if not seen["recommenders"]:
+def screen(seen: Status) -> RenderableType:
+    """Return a block per recommender, each with an empty line after it."""
+    if not seen.recommenders:
         return "There is no recommender yet. Make one with: recstore create NAME --table ..\n"
     parts: list[RenderableType] = []
-    for row in seen["recommenders"]:
-        parts += [Text(row["recommender"], "bold"), _block(list(_lines(row, seen["now"])), _bar(row)), ""]
+    for row in seen.recommenders:
+        parts += [Text(row.recommender, "bold"), _block(list(_lines(row, seen.now)), _bar(row)), ""]
     return Group(*parts)
 
 
-def _dispatcher(seen: Look) -> RenderableType:
-    if seen["warning"]:
-        return _wrapped(Text.assemble(("Warning: ", "yellow"), seen["warning"]))
-    newest = seen["dispatches"][0]
-    return Text(f"The last look for due work was {age(newest['age'])} ago, by {newest['host']}.", "dim")
+def _dispatcher(seen: Status) -> RenderableType:
+    if seen.warning:
+        return _wrapped(Text.assemble(("Warning: ", "yellow"), seen.warning))
+    newest = seen.dispatches[0]
+    return Text(f"The last look for due work was {age(newest.age)} ago, by {newest.host}.", "dim")
 
 
 def _block(lines: list[Line], bar: ProgressBar | None) -> RenderableType:
-    if not state.output.is_terminal:  # which has a width to wrap at
+    if not state.output.is_terminal:  # only a terminal has a width to wrap at
         return Text("\n").join(Text.assemble(f"  {label:<12}  ", text) for label, text in lines)
     block = Table.grid(padding=(0, 2, 0, 0))
     block.add_column(width=14, no_wrap=True)
@@ -124,70 +115,70 @@ def _wrapped(text: Text) -> RenderableType:
     return grid
 
 
-def _lines(row: dict[str, Any], now: datetime) -> Iterator[Line]:
-    name = row["recommender"]
-    if row["live_generation"] is None:
+def _lines(row: Watched, now: datetime) -> Iterator[Line]:
+    name = row.recommender
+    if row.live_generation is None or row.live_since is None:
         yield "live", Text(f"nothing yet. Run: recstore retrain {name}", "yellow")
     else:
-        size = f"{row['users']:,} users, {row['items']:,} items"
-        yield "live", Text(f"generation {row['live_generation']} for {age(now - row['live_since'])}: {size}")
-    if row["running"] is not None:
+        size = f"{row.users:,} users, {row.items:,} items"
+        yield "live", Text(f"generation {row.live_generation} for {age(now - row.live_since)}: {size}")
+    if row.running is not None:
         yield "now", _now(row, now)
-    if row["ended_state"] in FAILED:  # what the next one, that runs, has not mended yet
-        words = f" {ago(row['ended_at'], now)}" if row["ended_at"] else ""
-        yield "before", Text.assemble((row["ended_state"], "red"), f"{words} (run {row['ended_retrain']})")
-        if row["ended_error"]:
-            yield "error", Text(one_line(row["ended_error"]), "red")
-    if row["last_retrain"] is not None and row["last_retrain"] != row["running"]:
+    if row.ended_state in FAILED:  # the run at work has not repaired it yet
+        words = f" {ago(row.ended_at, now)}" if row.ended_at else ""
+        yield "before", Text.assemble((row.ended_state or "", "red"), f"{words} (run {row.ended_retrain})")
+        if row.ended_error:
+            yield "error", Text(one_line(row.ended_error), "red")
+    if row.last_retrain is not None and row.last_retrain != row.running:
         yield "last retrain", _last(row, now)
-        if row["last_error"]:
-            yield "error", Text(one_line(row["last_error"]), "red")
-    if row["ready_generation"] is not None:
-        sentence = (
-            f"generation {row['ready_generation']} {row['waits_for'] or 'waits to go live'}. When that has ended:"
-        )
+        if row.last_error:
+            yield "error", Text(one_line(row.last_error), "red")
+    if row.ready_generation is not None:
+        sentence = f"generation {row.ready_generation} {row.waits_for or 'waits to go live'}. When that has ended:"
         yield "ready", Text(f"{sentence} recstore publish {name}", "yellow")
-    asked = [request for request in row["open_requests"] if request["state"] != "running"]
+    asked = [request for request in row.open_requests if request.state != "running"]
     for request in asked[:SHOWN_REQUESTS]:
         yield "asked for", Text(_asked(request, now))
     if len(asked) > SHOWN_REQUESTS:
         yield "", Text(f"and {len(asked) - SHOWN_REQUESTS} more: recstore requests {name} --open")
-    yield "schedule", Text(planned(row, now)) if row["schedule"] else Text("none", "dim")
-    if row["lists_schedule"]:
-        yield "lists", Text(planned_lists(row, now))
+    times = planned(row.schedule, row.timezone, row.next_retrain) if row.schedule else ""
+    yield "schedule", Text(times) if times else Text("none", "dim")
+    if row.lists_schedule:
+        yield "lists", Text(planned(row.lists_schedule, row.timezone, row.next_lists, now))
 
 
-def _last(row: dict[str, Any], now: datetime) -> Text:
-    outcome, success = row["last_retrain_state"], row["last_success_at"]
-    if outcome == "ready" and row["ready_generation"] is None:  # it waits no more
+def _last(row: Watched, now: datetime) -> Text:
+    outcome, success = row.last_retrain_state or "", row.last_success_at
+    if outcome == "ready" and row.ready_generation is None:  # it is no longer waiting
         outcome = "succeeded"
     text = Text(outcome, STYLES.get(outcome, ""))
-    text.append(f" {ago(row['last_retrain_finished_at'] or row['last_retrain_at'], now)}", "default")
-    text.append(f" (run {row['last_retrain']})", "default")
+    if ended := row.last_retrain_finished_at or row.last_retrain_at:
+        text.append(f" {ago(ended, now)}", "default")
+    text.append(f" (run {row.last_retrain})", "default")
     if outcome in FAILED and success:
         text.append(f"; the last success was {ago(success, now)}", "default")
     return text
 
 
-def _now(row: dict[str, Any], now: datetime) -> Text:
-    text = Text.assemble((row["running_job"], STYLES["running"]), f" for {duration(now - row['running_since'])}")
-    text.append(f" (run {row['running']})")
-    words = where(row["running_stage"], row["running_progress"])
+def _now(row: Watched, now: datetime) -> Text:
+    text = Text.assemble((row.running_job or "", STYLES["running"]))
+    text.append(f" for {duration(now - (row.running_since or now))} (run {row.running})", "default")
+    words = where(row.running_stage, row.running_progress)
     return text.append(f": {words}", "default") if words else text
 
 
-def _bar(row: dict[str, Any]) -> ProgressBar | None:
-    share = share_of(progress_of(row["running_stage"], row["running_progress"]))
+def _bar(row: Watched) -> ProgressBar | None:
+    share = share_of(progress_of(row.running_stage, row.running_progress))
     return None if share is None else ProgressBar(total=1, completed=share, width=BAR)
 
 
-def _asked(request: dict[str, Any], now: datetime) -> str:
-    words = f"{request['job']} by {request['requested_by']} ({request['origin']}) {ago(request['requested_at'], now)}"
-    if request["sent_at"]:
-        words += f", a worker was called {ago(request['sent_at'], now)}"
-    words += f": request {request['request']}"
-    if request["attempts"] and request["outcome"]:
-        words += f", tried {request['attempts']} times. {request['outcome']}"
-    if request["not_before"] and request["not_before"] > now:
-        words += f" Again in {duration(request['not_before'] - now)}."
+def _asked(request: Request, now: datetime) -> str:
+    words = f"{request.job} by {request.requested_by} ({request.origin}) {ago(request.requested_at, now)}"
+    if request.sent_at:
+        words += f", a worker was called {ago(request.sent_at, now)}"
+    words += f": request {request.request}"
+    if request.attempts and request.outcome:
+        words += f", tried {request.attempts} times. {request.outcome}"
+    if request.not_before and request.not_before > now:
+        words += f" Again in {duration(request.not_before - now)}."
     return words

@@ -1,258 +1,237 @@
-"""`recstore tune`: the search for good hyperparameters."""
+"""`recstore tune`, the search for good hyperparameters, how it is shown while it runs; and `recstore studies`."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
 
-from recstore import registry
-from recstore.api.options import parsed
-from recstore.api.progress import StageReporter
-from recstore.atomic import check_report
-from recstore.background import watching
-from recstore.cli import completion
-from recstore.cli.context import Json, Name, current, say, settings, show, state
-from recstore.cli.evaluate import split_choice
-from recstore.cli.measured import (
-    Device,
-    Pictures,
-    Report,
-    SplitSeed,
-    Threads,
-    show_evaluation,
-    write_report,
-)
-from recstore.cli.studies import TuneReporter
-from recstore.config import Settings
-from recstore.embedded.configured import database_url
-from recstore.errors import InvalidInput, TuningInterrupted
-from recstore.evaluation.splits import SEED
-from recstore.experiments.tuning import studies as stored
-from recstore.experiments.tuning import work
-from recstore.experiments.tuning.options import Options
-from recstore.experiments.tuning.space import words
-from recstore.experiments.tuning.work import Resumed
-from recstore.postgres.connection import Connection
-from recstore.sql.objects import Registered
+from recstore.api.arguments import Option
+from recstore.api.measure import Measuring
+from recstore.api.progress import PLAIN_EVERY, StageReporter
+from recstore.api.rows import Study, Trial, Tuned
+from recstore.api.watch import Watching
+from recstore.cli.commands import Commands
+from recstore.cli.context import state
+from recstore.cli.history import of_whom
+from recstore.cli.measured import show_evaluation, show_written
+from recstore.cli.screen import Column, rounded, say, table, when
+from recstore.errors import TuningInterrupted
+from recstore.wording import counted, duration
+
+if TYPE_CHECKING:
+    from recstore.evaluation.curves import CurvePoint
+    from recstore.experiments.tuning.stages import Plan
+    from recstore.experiments.tuning.trials import TrialResult
+    from recstore.experiments.tuning.work import Resumed
+
+Stopped = list[int]
+"""Numbers of stopped studies."""
 
 
 def register(app: typer.Typer) -> None:
-    app.command()(tune)
-
-
-def tune(
-    name: Name,
-    metric: Annotated[
-        str, typer.Option(help="What to search by: ndcg, recall, precision, map or hit_rate, @ the lists' length.")
-    ] = "ndcg@20",
-    trials: Annotated[
-        int | None, typer.Option(help="Most trials. [default: 80, of a grid all]", metavar="N", min=1)
-    ] = None,
-    seconds: Annotated[
-        float,
-        typer.Option(
-            "--time", help="Most seconds that the trials take together, whoever runs them.", metavar="SECONDS", min=1
-        ),
-    ] = Options.SECONDS,
-    trainer: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Only this trainer; several times for several.", metavar="NAME", autocompletion=completion.trainers
-        ),
-    ] = None,
-    max_factors: Annotated[
-        int | None,
-        typer.Option(help="Most factors. [default: what the data can determine, up to 1984]", metavar="N", min=1),
-    ] = None,
-    space: Annotated[
-        Path | None,
-        typer.Option(
-            help="A TOML file that narrows what is searched: a value, a list, or low and high.", metavar="FILE"
-        ),
-    ] = None,
-    grid: Annotated[
-        list[str] | None,
-        typer.Option(help="Try every combination of such lists instead of searching.", metavar="NAME=VALUE,VALUE,.."),
-    ] = None,
-    max_iterations: Annotated[
-        int, typer.Option(help="Where a learning curve ends that still rises.", metavar="N", min=1, max=1000)
-    ] = Options.most_iterations,
-    users: Annotated[
-        int, typer.Option(help="Measure each trial on so many users, the same in all.", metavar="N", min=1)
-    ] = Options.users,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            help="As of recstore evaluate.",
-            metavar="time|user|share",
-            autocompletion=completion.choosing("time", "user", "share"),
-        ),
-    ] = None,
-    share: Annotated[str | None, typer.Option(help="Held out by time or by share.", metavar="SHARE%")] = None,
-    items: Annotated[
-        int | None, typer.Option(help="Held out of each user who has twice as many, by user.", metavar="N", min=1)
-    ] = None,
-    seed: SplitSeed = SEED,
-    test_query: Annotated[
-        str | None, typer.Option(help="The test set: SELECT of user_id and item_id.", metavar="SELECT")
-    ] = None,
-    test_file: Annotated[
-        Path | None, typer.Option(help="The test set: a file of pairs, as of recstore benchmark.", metavar="FILE")
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Take up the newest unfinished study, whatever it was asked for.")
-    ] = False,
-    new: Annotated[bool, typer.Option("--new", help="Begin afresh, even if the same was begun before.")] = False,
-    study: Annotated[
-        int | None,
-        typer.Option(
-            help="This study, instead of a new one: resumed, or where it has ended shown.",
-            metavar="N",
-            autocompletion=completion.studies,
-        ),
-    ] = None,
-    stop: Annotated[
-        bool, typer.Option("--stop", help="End the recommender's unfinished studies with the best so far.")
-    ] = False,
-    background: Annotated[bool, typer.Option("--background", help="Leave the trials to the workers.")] = False,
-    parallel: Annotated[
-        int | None, typer.Option(help="With --background: trials at once. [default: 1]", metavar="N", min=1)
-    ] = None,
-    adopt: Annotated[bool, typer.Option("--adopt", help="Write the best settings into the recommender.")] = False,
-    resize: Annotated[
-        bool, typer.Option("--resize", help="With --adopt: make room for more factors, as recstore alter --resize.")
-    ] = False,
-    report: Report = None,
-    pictures: Pictures = None,
-    device: Device = None,
-    threads: Threads = None,
-    json: Json = False,
-) -> None:
-    """Search for good hyperparameters on a part held out for that; then measure the best, once, on another.
-
-    Ctrl-C stops it, the same command goes on. Retrains go on meanwhile. Example: recstore tune retail --adopt
-    """
-    check_report(report, pictures)
-    work.check(
-        resume=resume,
-        new=new,
-        study=study,
-        stop=stop,
-        background=background,
-        parallel=parallel,
-        adopt=adopt,
-        resize=resize,
-        report=report is not None,
+    Commands(app, Measuring).add(
+        "tune",
+        _shown,
+        call=_tune,
+        data=_data,
+        notes="Ctrl-C stops it, the same command goes on. Retrains go on meanwhile.",
+        example="recstore tune retail --adopt",
     )
-    own = settings(device=device, threads=threads)
-    url = database_url(own)
-    options = Options(
-        metric=metric,
-        trials=trials,
-        seconds=seconds,
-        trainers=trainer or (),
-        max_factors=max_factors,
-        space=parsed(space) if space else {},
-        grid=_lists(grid or []),
-        most_iterations=max_iterations,
-        users=users,
-        seed=seed,
-    )
-    choice = split_choice(split, share, items, seed, test_query, test_file)
-    with current() as (opened, _, _settings):
-        recommender = registry.get(opened, name)
-        if stop:
-            _stop(opened, recommender, study)
-            return
-        found = work.resumed(opened, recommender, options, choice, resume=resume, new=new, study=study)
-        number = _found(name, found)
-        reporter = TuneReporter(metric if number is None else stored.get(opened, number).metric)
-    with reporter.showing():
-        if number is None:
-            number = work.begin(
-                url, own, name, options, choice, parallel=parallel or int(background), reporter=reporter
-            )
-        elif background:
-            with current() as (opened, _, _settings):
-                stored.set_parallel(opened, number, parallel or 1)
-        if background:
-            _left_to_workers(name, number, parallel or 1)
-            return
-        try:
-            work.work(url, own, number, watch=reporter, reporter=reporter)
-        except KeyboardInterrupt:
-            raise TuningInterrupted(name=name, study=number) from None
-    _tell(url, own, number, adopt, resize, report, pictures)
+    Commands(app, Watching).add("studies", _studies, call=_look, data=_studies_data, example="recstore studies retail")
 
 
-def _lists(texts: Sequence[str]) -> dict[str, list[str]]:
-    lists: dict[str, list[str]] = {}
-    for text in texts:
-        name, equals, values = text.partition("=")
-        split = [value.strip() for value in values.split(",") if value.strip()]
-        if not equals or not split:
-            raise InvalidInput(f"--grid is {text!r}: write it as name=value,value, for instance factors=64,128.")
-        lists[name.strip().replace("-", "_")] = split
-    return lists
+class TuneReporter(StageReporter):
+    """A search on the screen: a line for each finished trial, and at a terminal a bar with the trial at work, the best so far
+    and the time left. A `search.Watch` and a `runs.Reporter`."""
 
-
-def _found(name: str, found: Resumed) -> int | None:
-    """The study that is taken up, which is told; None where a new one begins."""
-    if found.stopped is not None:
-        say(f"study {found.stopped}, which asked for the same, is stopped")
-    if found.trials is not None:
-        say(f"study {found.study} of {name} goes on: {found.trials} trials so far (--new begins afresh)")
-    return found.study
-
-
-def _stop(opened: Connection, recommender: Registered, study: int | None) -> None:
-    stopped = work.stop_all(opened, recommender, study)
-    if state.json:
-        show({"stopped": stopped})
-    for number in stopped:
-        say(f"study {number} is stopped; to adopt its best: recstore tune {recommender.name} --study {number} --adopt")
-    if not stopped:
-        say("nothing to stop")
-
-
-def _left_to_workers(name: str, number: int, parallel: int) -> None:
-    with current() as (opened, _, given):
-        warning = watching.nobody_dispatches(opened, given)
-    if warning:
-        state.errors.print(f"Warning: {warning}", markup=False)
-    if state.json:
-        show({"study": number, "parallel": parallel})
-    say(f"study {number} of {name}: the workers run {parallel} trial{'s' * (parallel > 1)} at once")
-    say(f"watch it: recstore studies {name} {number}\nstop it: recstore tune {name} --stop")
-
-
-def _tell(
-    url: str, own: Settings, number: int, adopt: bool, resize: bool, report: Path | None, pictures: Path | None
-) -> None:
-    """What was found; adopted and reported as asked for."""
-    with current() as (opened, _, _settings):
-        known, found = stored.get(opened, number), work.result(opened, number)
-    winner, name = found.winner, found.recommender
-    if found.evaluation and not state.json:
-        show_evaluation(found.evaluation)
-        say("")
-    if known.outcome:
-        say(f"study {number}: {known.outcome}")
-    say(f"best: {words(winner.parameters, winner.iterations)}")
-    adopted = False
-    if adopt:
-        with StageReporter(state.errors).showing() as reporter:
-            _, changed = work.adopt(url, own, number, resize=resize, reporter=reporter)
-        adopted = True
-        say(
-            f"altered {name}; the next training uses it: recstore retrain {name}"
-            if changed
-            else f"{name} has these settings already"
+    def __init__(self, console: Console, metric: str = "ndcg@20") -> None:
+        super().__init__(console)
+        self.bar = Progress(
+            TextColumn("{task.description:<8}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
         )
+        self.metric = metric
+        self.plan: Plan | None = None
+        self.trials: Sequence[TrialResult] = ()
+        self.words = ""
+
+    def begins(self, trial: "TrialResult", plan: "Plan", trials: "Sequence[TrialResult]") -> None:
+        self.plan, self.trials = plan, trials
+        factors = f" {trial.parameters['factors']}" if trial.parameters.get("factors") else ""
+        trainer = trial.parameters.get("trainer", "")
+        self.words = f"trial {trial.number} ({trial.stage}): {trainer}{factors}".rstrip(": ")
+        self._show(self.words)
+
+    def point(self, _number: int, point: "CurvePoint") -> None:
+        values = ", ".join(f"{value:.4f}" for name, value in point.validation.items() if name == self.metric)
+        self._show(f"{self.words}, iteration {point.iteration}" + (f": {values}" if values else ""))
+
+    def ends(self, trial: "TrialResult", plan: "Plan", trials: "Sequence[TrialResult]") -> None:
+        from recstore.experiments.tuning.space import words
+        from recstore.experiments.tuning.trials import best
+
+        top = best(trials)
+        self.plan, self.trials = plan, trials
+        self._close()
+        value = "       " if trial.value is None else f"{trial.value:.5f}"
+        after = {"complete": "", "pruned": "; pruned", "failed": f"; failed: {trial.error}"}[trial.state]
+        best_so_far = "; the best so far" if top is not None and top.number == trial.number else ""
+        self.console.print(
+            f"trial {trial.number:<4} {value}  {words(trial.parameters, trial.iterations)} ({trial.stage},"
+            f" {duration(trial.seconds or 0)}){after}{best_so_far}",
+            markup=False,
+        )
+        self._show("")
+
+    def _show(self, words: str) -> None:
+        from recstore.experiments.tuning.trials import best
+
+        if self.plan is None:
+            return
+        top, left = best(self.trials), self.plan.left(self.trials)
+        note = words + (f"; best {top.value:.5f}" if top and top.value is not None else "")
+        note += f"; about {duration(left)} left" if left is not None else ""
+        if self.console.is_terminal:
+            self.progress("search", round(1000 * self.plan.share(self.trials)), 1000, note.removeprefix("; "))
+        elif time.monotonic() - self.last > 6 * PLAIN_EVERY:
+            self.last = time.monotonic()
+            self.console.print(
+                f"search       {len(self.trials)} trials so far; {note.removeprefix('; ')}", markup=False
+            )
+
+
+def _tune(
+    part: Measuring,
+    name: str,
+    arguments: dict[str, Any],
+    stop: Annotated[bool, Option("End the recommender's unfinished studies with the best so far.")] = False,
+) -> Tuned | Stopped:
+    if stop:
+        from recstore.experiments.tuning import work
+
+        work.check(stop=True, **{key: arguments[key] for key in ("resume", "new", "background")})
+        return part.stop_tuning(name, arguments.get("study"))
+    reporter, study = TuneReporter(state.errors, arguments["metric"]), None
+
+    def begins(found: "Resumed") -> None:
+        nonlocal study
+        study = found.study
+        if found.stopped is not None:
+            say(f"study {found.stopped}, which asked for the same, is stopped")
+        if found.trials is not None:
+            say(f"study {study} of {name} goes on: {found.trials} trials so far (--new begins again)")
+        reporter.metric = Watching(part.settings).study(name, found.study or 0).metric
+
+    try:
+        with reporter.showing():
+            return part.tune(**arguments, reporter=reporter, watch=reporter, begins=begins)
+    except KeyboardInterrupt:
+        if study is None:
+            raise
+        raise TuningInterrupted(name=name, study=study) from None
+
+
+def _data(found: Tuned | Stopped, parallel: int | None) -> Any:
+    if isinstance(found, list):
+        return {"stopped": found}
+    if found.found is None:
+        return {"study": found.study, "parallel": parallel or 1}
+    summary = {"state": found.state, "outcome": found.outcome, "adopted": found.adopted}
+    winner = found.found.winner
+    return summary | {"winner": winner.parameters | {"iterations": winner.iterations}} | found.found.as_dict()
+
+
+def _shown(found: Tuned | Stopped, name: str, parallel: int | None, report: Path | None, pictures: Path | None) -> None:
+    from recstore.experiments.tuning.space import words
+
+    if isinstance(found, list):
+        for number in found:
+            say(f"study {number} is stopped; to adopt its best: recstore tune {name} --study {number} --adopt")
+        if not found:
+            say("nothing to stop")
+        return
+    number, search = found.study, found.found
+    if search is None:
+        say(f"study {number} of {name}: the workers run {counted(parallel or 1, 'trial')} at once")
+        say(f"watch it: recstore studies {name} {number}\nstop it: recstore tune {name} --stop")
+        return
+    if search.evaluation:
+        show_evaluation(search.evaluation)
+        say("")
+    if found.outcome:
+        say(f"study {number}: {found.outcome}")
+    say(f"best: {words(search.winner.parameters, search.winner.iterations)}")
+    if found.altered:
+        say(f"altered {name}; the next training uses it: recstore retrain {name}")
+    elif found.adopted:
+        say(f"{name} has these settings already")
     else:
         say(f"to use it: recstore tune {name} --study {number} --adopt")
-    if state.json:
-        told = {"state": known.state, "outcome": known.outcome, "adopted": adopted}
-        show(told | {"winner": winner.parameters | {"iterations": winner.iterations}} | found.as_dict())
-    write_report(found, report, pictures)
+    show_written(report, pictures)
+
+
+def _look(
+    part: Watching, name: str | None, study: int | None, n: int
+) -> tuple[Study | None, list[Study] | list[Trial]]:
+    if study is None:
+        return None, part.studies(name, n=n)
+    return part.study(name or "", study), part.studies(name or "", study)
+
+
+def _studies_data(found: tuple[Study | None, Sequence[Study | Trial]]) -> Any:
+    study, rows = found
+    return vars(study) | {"trials": rows} if study else rows
+
+
+def _studies(found: tuple[Study | None, Sequence[Any]], name: str | None) -> None:
+    from recstore.experiments.tuning.space import words
+
+    study, rows = found
+    if study:
+        _trials(study, rows)
+        return
+    columns = [
+        Column("study", lambda row: row.study),
+        *of_whom(name),
+        Column("state", lambda row: row.state, "state"),
+        Column("began", lambda row: when(row.created_at)),
+        Column("trials", lambda row: row.trials),
+        Column("took", lambda row: duration(row.seconds)),
+        Column("at work", lambda row: row.at_work),
+        Column("metric", lambda row: row.metric),
+        Column("best", lambda row: rounded(row.best_value, 4)),
+        Column("settings", lambda row: words(row.best_parameters or {}, row.best_iterations), "sentence"),
+    ]
+    table(rows, columns, "No search was begun yet. Begin with: recstore tune " + (name or "NAME"))
+
+
+def _trials(study: Study, rows: Sequence[Trial]) -> None:
+    from recstore.experiments.tuning.space import words
+
+    columns = [
+        Column("trial", lambda row: row.number),
+        Column("stage", lambda row: row.stage),
+        Column("state", lambda row: row.state, "state"),
+        Column("took", lambda row: "" if row.seconds is None else duration(row.seconds)),
+        Column(study.metric, lambda row: rounded(row.value, 5)),
+        Column(
+            "settings",
+            lambda row: words(row.parameters, row.iterations) + (f"; {row.error}" if row.error else ""),
+            "sentence",
+        ),
+    ]
+    table(rows, columns, "No trial was begun yet.")
+    say(f"\nsplit {study.split}")
+    if study.state == "running" and not study.at_work:
+        say(f"no process is working on it; to go on: recstore tune {study.recommender} --study {study.study}")
+    if study.outcome:
+        say(study.outcome)

@@ -26,9 +26,6 @@ from recstore.postgres.connection import connect, plain_errors
 from recstore.runs import Reporter, Silent
 from recstore.sql.schema_revision import require_current
 
-UNTRIED = ("source", "candidates", "filters", "publication", "gate", "schedule", "lists")
-"""Sections of a definition that a benchmark does not use."""
-
 
 @dataclass(frozen=True)
 class Files:

@@ -31,9 +31,6 @@ from recstore.source import inspection, pulling, selects
 from recstore.sql.objects import Registered
 from recstore.sql.schema_revision import require_current
 
-UNTRIED = ("source", "candidates", "storage", "publication", "gate", "schedule", "lists")
-"""Sections of a definition that an evaluation does not use."""
-
 
 @dataclass(frozen=True)
 class TestPairs:

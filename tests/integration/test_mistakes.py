@@ -194,7 +194,7 @@ COMMANDS = {
     "drop nix --yes": (2, NO_SUCH),
     "drop retail": (2, "Add --yes to say so where nobody can be asked."),
     "retrain nix": (2, NO_SUCH),
-    "retrain retail --device tpu": (2, "The setting RECSTORE_DEVICE is 'tpu': it must be auto, cpu or gpu."),
+    "retrain retail --device tpu": (2, "--device is 'tpu': choose one of auto, cpu, gpu."),
     "retrain retail --threads -1": (2, "The setting RECSTORE_THREADS is -1: it must be at least 0."),
     "retrain retail --threads many": (2, "--threads is 'many': it must be a whole number."),
     "reindex nix": (2, NO_SUCH),
@@ -218,7 +218,7 @@ COMMANDS = {
         2,
         "These interactions have no times, so they can not be split by time. Tell the time",
     ),
-    "evaluate retail --split sideways": (2, "choose one of: time, user, share"),
+    "evaluate retail --split sideways": (2, "choose one of time, user, share"),
     "evaluate retail --split user --share 20%": (
         2,
         "A split by user holds out a number of items of each user, not a share.",

@@ -20,6 +20,7 @@ from recstore.api.rows.results import (
     Upgraded,
 )
 from recstore.api.rows.views import (
+    Altered,
     Created,
     Described,
     Dispatch,
@@ -37,6 +38,7 @@ from recstore.api.rows.views import (
 )
 
 __all__ = [
+    "Altered",
     "Created",
     "Described",
     "Dispatch",

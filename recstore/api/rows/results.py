@@ -1,11 +1,18 @@
 """What the other methods did or found."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from recstore.experiments.tuning.trials import SearchResult, TrialResult
+from recstore.errors import RecstoreError
+
+if TYPE_CHECKING:
+    from recstore.experiments.tuning.trials import SearchResult, TrialResult
 
 Json = dict[str, Any]
+
+PYTHON_ONLY = {"json": False}
+"""Metadata of fields that --json does not print."""
+
 Id = Any
 """The application's id type: int, uuid.UUID or str."""
 
@@ -56,10 +63,11 @@ class Pruned:
 
 @dataclass(frozen=True)
 class Upgraded:
-    """What an upgrade did, a sentence each, and the revision the database is at."""
+    """Changes made by an upgrade, a sentence each; the database's revision; recommenders whose objects are still missing."""
 
     done: list[str]
     revision: str | None
+    missing: list[str] = field(metadata=PYTHON_ONLY)
 
 
 @dataclass(frozen=True)
@@ -102,8 +110,10 @@ class Popular:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A file that was loaded into a table, or with `dry_run` would be: what it is, a dict for each column, the numbers of its
-    bad lines with the reasons of the first ones, the SQL, and the rows that were written."""
+    """A file that was loaded, or with `dry_run` examined: its columns, bad lines with the first reasons, the SQL.
+
+    `unit` is what it counts, line or row; `refused` is the error for too many bad lines.
+    """
 
     file: str
     what: str
@@ -119,20 +129,23 @@ class Loaded:
     statements: list[str]
     written: int
     dry_run: bool
+    unit: str = field(metadata=PYTHON_ONLY)
+    refused: RecstoreError | None = field(metadata=PYTHON_ONLY)
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """A search: `found` has its trials and the one measurement of the test part, None while the workers are at it."""
+    """A search, with `found` None while the workers run it. `altered` is False where its best settings were those in use."""
 
     study: int
     state: str
     outcome: str | None
     adopted: bool
-    found: SearchResult | None
+    altered: bool
+    found: "SearchResult | None"
 
     @property
-    def winner(self) -> TrialResult | None:
+    def winner(self) -> "TrialResult | None":
         """The best trial."""
         return self.found.winner if self.found else None
 

@@ -1,10 +1,11 @@
 """Rows of recstore's views: what `list`, `show`, `status`, `runs`, `requests`, `generations` and `studies` return."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Any, Self
 
+from recstore.api.rows.results import PYTHON_ONLY
 from recstore.source.inspection import Lookup
 
 Json = dict[str, Any]
@@ -194,6 +195,13 @@ class Created(Described):
     """A new recommender, and how one user's rows are found in its source, which every recommend() pays."""
 
     lookup: Lookup
+
+
+@dataclass(frozen=True)
+class Altered(Described):
+    """An altered recommender, and the sections of its definition that differ from before."""
+
+    changed: tuple[str, ...] = field(metadata=PYTHON_ONLY)
 
 
 @dataclass(frozen=True)
