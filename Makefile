@@ -10,7 +10,7 @@ WORKERS ?= 2
 unexport PYTHONDONTWRITEBYTECODE
 PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo worker-demo test check format campaign docs schema lock clean
+.PHONY: help demo worker-demo test check format campaign docs docs-retail schema lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -58,6 +58,9 @@ format: $(VENV)/.dev  ## format the code and mend what lint can mend
 
 docs: $(VENV)/.dev  ## write docs/settings.md and docs/cli.md anew from the code
 	$(BIN)/python docs/generate.py
+
+docs-retail: $(VENV)/.demo  ## write the reports of docs/retail.md into docs/retail/, ten minutes
+	$(BIN)/python docs/retail.py
 
 schema: $(VENV)/.dev  ## dump recstore's own schemas, as the migrations make them, to migrations/schema.sql
 	$(BIN)/python tests/schema_dump.py

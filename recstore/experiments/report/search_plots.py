@@ -202,7 +202,7 @@ def _combinations(axes: Axes, search: SearchResult, parameter: Parameter, place:
 
 def _parameter_axis(axes: Axes, parameter: Parameter) -> Callable[[Any], float]:
     """Set scale and ticks of x; return the function from a value to its place."""
-    axes.set_xlabel(canvas.shown(parameter.name, 36) + (" (log scale)" if parameter.scale == "log" else ""))
+    axes.set_xlabel(canvas.shown(parameter.name, 24) + (" (log scale)" if parameter.scale == "log" else ""))
     if parameter.scale == "categorical":
         names = list(map(setting, parameter.values))
         labels = [canvas.shown(value, 20) for value in names]
