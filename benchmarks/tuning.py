@@ -76,9 +76,10 @@ class Lines(Watch):
 
     def ends(self, trial: TrialResult, _plan: Plan, _trials: Sequence[TrialResult]) -> None:
         value = "" if trial.value is None else f"{trial.value:.5f}"
-        told = words(trial.parameters, trial.iterations)
+        settings = words(trial.parameters, trial.iterations)
         print(
-            f"  {trial.number:4} {trial.stage:8} {trial.state:9} {value:8} {trial.seconds:7.1f} s  {told}", flush=True
+            f"  {trial.number:4} {trial.stage:8} {trial.state:9} {value:8} {trial.seconds:7.1f} s  {settings}",
+            flush=True,
         )
 
 
@@ -89,29 +90,29 @@ def main() -> int:
     parser.add_argument("--max-factors", type=int)
     parser.add_argument("--times", type=float, default=10.0)
     parser.add_argument("--only", choices=("default", "long"))
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     settings, definition = Settings(), Definition(source=Source(table="none"))
     failed = False
-    for name in given.sets:
+    for name in arguments.sets:
         split = split_of(name)
         density = len(split.train) / len(split.train.users) / len(split.train.items)
         print(
             f"{name}: {len(split.train.users):,} users, {len(split.train.items):,} items, density {density:.4%}; {split.how}"
         )
-        base = Options(metric=given.metric, max_factors=given.max_factors)
-        long = replace(base, trials=round(base.TRIALS * given.times), seconds=base.seconds * given.times)
+        base = Options(metric=arguments.metric, max_factors=arguments.max_factors)
+        long = replace(base, trials=round(base.TRIALS * arguments.times), seconds=base.seconds * arguments.times)
         reached = {}
         for budget, options in (("default", base), ("long", long)):
-            if given.only not in (None, budget):
+            if arguments.only not in (None, budget):
                 continue
             began = time.perf_counter()
             found = search(split, definition, options, settings, watch=Lines())
             took = time.perf_counter() - began
             winner = winner_of(found)
             evaluation = conclude(Experiment(settings), split, definition, winner, options, name=name).evaluation
-            reached[budget] = evaluation.results[0].metrics[given.metric] or 0.0
+            reached[budget] = evaluation.results[0].metrics[arguments.metric] or 0.0
             print(f"{budget}: {len(found)} trials in {took:.0f} s: {words(winner.parameters, winner.iterations)}")
-            print(f"  validation {given.metric} {winner.value:.5f}")
+            print(f"  validation {arguments.metric} {winner.value:.5f}")
             for result in evaluation.results:
                 shown = ", ".join(f"{key} {result.metrics[key]:.4f}" for key in ("recall@20", "ndcg@20"))
                 print(f"  test: {'default settings' if result.name == PRESENT else result.name}: {shown}")

@@ -93,8 +93,8 @@ def benchmark(
         if found.negatives is not None:
             ids = split.train.users, split.train.items
             negatives = split_files.matrix(found.negatives, *ids, found.user_type, found.item_type)
-        told = f"{len(split.train):,} training and {len(split.test):,} test pairs"
-        details |= {"files": list(found.sentences), "told": told}
+        summary = f"{len(split.train):,} training and {len(split.test):,} test pairs"
+        details |= {"files": list(found.sentences), "told": summary}
     if tune is not None:
         with experiment.step("tune") as details:
             winner = winner_of(search(split, definition, tune, settings, watch=watch))

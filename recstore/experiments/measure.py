@@ -219,9 +219,9 @@ class _Test:
                     raise RecstoreError(f"The scratch recommender could not go live; it waits for {outcome.blockers}.")
                 warnings += [sentence for sentence in within.warnings if sentence not in warnings]
                 seconds = sum(within.seconds[stage] for stage in ("weigh", "train", "solve users"))
-                told = ", ".join(f"{stage} {taken:.1f} s" for stage, taken in within.seconds.items() if taken >= 0.05)
                 how = _searched(store.url, recommender.relation("_generation"))
-                details |= {"stages": within.seconds, "told": told}
+                long = ", ".join(f"{stage} {took:.1f} s" for stage, took in within.seconds.items() if took >= 0.05)
+                details |= {"stages": within.seconds, "told": long}
             with experiment.step("ask") as details:
                 began, k = time.perf_counter(), max(self.wanted.ks)
                 lists = through_sql.recommended(

@@ -40,7 +40,7 @@ GROUP BY u.place
 ORDER BY u.place
 """
 
-# the direct query of the documentation, for many users at once and given items
+# the direct query of the documentation, for many users at once and among candidates
 RANK = """
 WITH asked AS MATERIALIZED (
     SELECT u.place, {schema}.user_vector(u.user_id) AS vector

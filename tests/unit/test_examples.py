@@ -1,4 +1,4 @@
-"""What an evaluation shows and samples beside its metrics: similar items, random negatives."""
+"""The similar items that an evaluation shows, and the random negatives that it samples."""
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +29,7 @@ def test_sampled_negatives_are_others_and_seeded() -> None:
     random = np.random.default_rng(1)
     seen = random.random((30, 200)) < 0.2
     seen[0, 40:] = True  # whose others are few
-    seen[:, 199] = False  # nobody's
+    seen[:, 199] = False  # no user's
     user, item = np.nonzero(seen)
     ids = IdMap(pa.array(range(30))), IdMap(pa.array(range(200)))
     whole = Interactions(*ids, user.astype(np.int32), item.astype(np.int32), np.ones(len(user)))

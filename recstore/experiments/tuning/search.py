@@ -26,16 +26,16 @@ PRESENT = "present settings"
 
 
 class Watch:
-    """Follows a search; every method may be overridden. `trials` are those so far."""
+    """Follows a search; every method may be overridden."""
 
     def begins(self, trial: TrialResult, plan: Plan, trials: Trials) -> None:
-        """A trial begins after these others."""
+        """Receive a trial that begins, and the others so far."""
 
     def point(self, number: int, point: CurvePoint) -> None:
-        """A point was added to the learning curve of a trial."""
+        """Receive a new point of the learning curve of a trial."""
 
     def ends(self, trial: TrialResult, plan: Plan, trials: Trials) -> None:
-        """A trial ended; `trials` includes it."""
+        """Receive a trial that ended; `trials` includes it."""
 
 
 def search(

@@ -204,7 +204,7 @@ def _is_number(value: Any) -> bool:
 
 
 def grid(lists: Mapping[str, Sequence[str]]) -> list[Parameters]:
-    """Return the product of lists of values, given as texts; the last one varies fastest. Raises InvalidInput."""
+    """Return the product of lists of values, which are texts; the last one varies fastest. Raises InvalidInput."""
     for name in lists:
         check_name(name)
     points = [settled(dict(zip(lists, values, strict=True))) for values in product(*lists.values())]

@@ -167,7 +167,7 @@ def resumed(
     new: bool = False,
     study: int | None = None,
 ) -> Resumed:
-    """Find the study that a call means: `study`, if given; else the newest unfinished one that was asked for the same, or
+    """Find the study that a call means: `study` if it is set, else the newest unfinished one that was asked for the same, or
     with `resume` for anything. With `new` that one is stopped. Raises StudyNotFound, NothingToResume."""
     if study is not None:
         return Resumed(studies.get(connection, study, recommender.name).study)
