@@ -102,25 +102,22 @@ def read_split(
     """Read the source through the recommender's view, as a retrain does, filter it, and split it as `choice` says; with a
     validation part where a curve is wanted."""
     name, validation = recommender.name, wanted.curve > 0
-    with experiment.step("read") as details:
-        pulled, report, _ = pulling.read(
-            url,
-            experiment.settings,
-            name,
-            definition.source,
-            recommender.user_type,
-            recommender.item_type,
-            application_name="recstore:evaluate",
-            has_last_at=inspection.has_last_at(connection, name),
-            with_times=True,
-            expected=inspection.expected_rows(connection, name),
-            on_rows=experiment.progress("read"),
-        )
-        details |= report.as_dict()
-    with experiment.step("filter") as details:
-        interactions, drops = filters.apply(pulled, definition.filters)
-        details |= {"users": len(interactions.users), "items": len(interactions.items), "pairs": len(interactions)}
-        details["dropped"] = [str(drop) for drop in drops]
+    pulled = experiment.stage(
+        "read",
+        pulling.read,
+        url,
+        experiment.settings,
+        name,
+        definition.source,
+        recommender.user_type,
+        recommender.item_type,
+        application_name="recstore:evaluate",
+        has_last_at=inspection.has_last_at(connection, name),
+        with_times=True,
+        expected=inspection.expected_rows(connection, name),
+        on_rows=experiment.progress("read"),
+    )
+    interactions = experiment.stage("filter", filters.apply, pulled.interactions, definition.filters).interactions
     with experiment.step("split") as details:
         if isinstance(choice, SplitChoice):
             found = splits.choose(interactions, choice, validation=validation)
