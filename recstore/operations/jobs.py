@@ -218,7 +218,7 @@ def _release(connection: Connection, recommender: Registered, namespace: int) ->
 
 
 @job()
-def resize(run: Run, *, factors: int) -> tuple[str, int]:
+def resize(run: Run, factors: int) -> tuple[str, int]:
     """Make room for more factors than the dimensions fixed at creation; return (vector type, dimensions).
 
     The live generation stays and the next training uses the room. Readers of the views may wait for a moment.

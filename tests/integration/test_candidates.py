@@ -35,6 +35,7 @@ SHARES = {"90 %": 3600, "50 %": 2000, "5 %": 200, "0.5 %": 20}
 """Eligible items of ITEMS."""
 
 SMALL = Hyperparameters(factors=16, iterations=2, regularization=3, alpha=60)
+CALLS = ("recommend(7)", "recommend(99999)", "similar_items(7)", "popular_items()")
 VISIBLE = Candidates(query="SELECT id FROM shop.things WHERE visible")
 
 
@@ -210,7 +211,7 @@ def test_the_index_answers_where_many_are_eligible_and_a_scan_where_few_are(
 @pytest.mark.parametrize("name", ["exact", "hnsw"])
 def test_no_candidates_at_all_are_no_rows_and_no_error(shopkeeper: Connection, name: str) -> None:
     shopkeeper.execute("UPDATE shop.things SET visible = false")
-    for call in ("recommend(7)", "recommend(99999)", "similar_items(7)", "popular_items()"):
+    for call in CALLS:
         assert ids(shopkeeper, f"{name}.{call}") == []
     assert value(shopkeeper, f"SELECT {name}.predict(7, 7)") is not None
     assert len(rows(shopkeeper, f"SELECT * FROM {name}.users_for_item(7, 3)")) == 3
@@ -226,8 +227,7 @@ def test_nulls_and_duplicates_among_candidates_change_nothing(changed: Database)
 
 def _answers(database: Database, name: str) -> list[list[Any]]:
     with database.connect() as connection:
-        calls = ("recommend(7)", "recommend(99999)", "similar_items(7)", "popular_items()")
-        return [ids(connection, f"{name}.{call}") for call in calls]
+        return [ids(connection, f"{name}.{call}") for call in CALLS]
 
 
 @pytest.mark.contract
@@ -284,16 +284,13 @@ def test_candidates_come_and_go_while_readers_read_on(changed: Database) -> None
     def read(prepared: bool) -> None:
         with changed.connect() as connection:
             while not done.is_set():
-                for call in (
-                    "hnsw.recommend(7)",
-                    "hnsw.recommend(99999)",
-                    "hnsw.similar_items(7)",
-                    "hnsw.popular_items()",
-                ):
+                for call in CALLS:
                     try:
                         found = [
                             row["item_id"]
-                            for row in connection.execute(f"SELECT item_id FROM {call}", prepare=prepared).fetchall()
+                            for row in connection.execute(
+                                f"SELECT item_id FROM hnsw.{call}", prepare=prepared
+                            ).fetchall()
                         ]
                     except psycopg.Error as error:
                         problems.append(f"{call}: {error}")
@@ -529,13 +526,7 @@ def test_commands_set_and_tell_candidates(shop: Database, recstore: Command) -> 
     assert evaluated.code == 0, evaluated.err
 
 
-@pytest.mark.parametrize(
-    "given",
-    [
-        {"query": "SELECT 1", "table": "shop.things"},
-        {"condition": "visible"},
-    ],
-)
+@pytest.mark.parametrize("given", [{"query": "SELECT 1", "table": "shop.things"}, {"condition": "visible"}])
 def test_half_a_definition_is_refused(given: dict[str, str]) -> None:
     with pytest.raises(InvalidInput, match="candidates"):
         merge({"source": {"table": "shop.views"}}, {"candidates": given}, None)

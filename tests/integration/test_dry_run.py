@@ -175,12 +175,19 @@ def test_nobody_waits_for_a_dry_run_and_what_would_hold_it_up_is_said(
         assert recstore(line + " --dry-run").code in (1, 2)
 
 
-def test_who_holds_a_lock_is_told_at_once(recstore: Command, shop: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_names_who_holds_a_lock_at_once(
+    recstore: Command, shop: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recstore(CREATE)
     monkeypatch.setenv("RECSTORE_LOCK_TIMEOUT", "0.01")
     with shop.connect() as other:
         other.execute("BEGIN; SELECT FROM recstore_private.recommenders FOR UPDATE")
         assert "in 1 attempts" in recstore("alter retail --alpha 3 --dry-run").err
+    reader = shop.connect()
+    reader.execute("BEGIN; SELECT FROM retail.interactions LIMIT 1")
+    refused = recstore("alter retail --value none --dry-run")
+    assert refused.code == 1
+    assert str(reader.info.backend_pid) in refused.err
 
 
 def test_what_waits_to_go_live_is_said(recstore: Command, shop: Database) -> None:

@@ -12,27 +12,7 @@ from recstore.definition import Hyperparameters, Publication, Source
 from recstore.operations import jobs
 from recstore.types import IdType
 
-ODD = [
-    "",
-    " ",
-    "'",
-    '"',
-    "\\",
-    "%s",
-    "{a}",
-    "NULL",
-    "a",
-    "A",
-    "B",
-    "Ä",
-    "ß",
-    "é",
-    "e\u0301",
-    "日本",
-    "😀",
-    "x" * 300,
-    "\t\n",
-]
+ODD = ["", " ", *"'\"\\aABÄßé", "%s", "{a}", "NULL", "e\u0301", "日本", "😀", "x" * 300, "\t\n"]
 """Text ids that go wrong easily."""
 
 NAMESPACE = uuid.UUID(int=7)

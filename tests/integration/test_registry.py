@@ -263,18 +263,18 @@ DEPENDENTS = {
 
 
 @pytest.mark.contract
-def test_dropping_is_refused_while_the_application_depends_on_it(shop: Database, worker: Connection) -> None:
-    recommender = shop.create(hyperparameters=SMALL)
-    shop.retrain()
+def test_dropping_is_refused_while_the_application_depends_on_it(trained: Database) -> None:
+    worker = trained.connect()
+    recommender = registry.get(worker, "retail")
     registry.grant_reader(worker, recommender, "application", people=True)
-    application = shop.connect("application")
+    application = trained.connect("application")
     for statement in DEPENDENTS.values():
         application.execute(statement)
     application.execute("GRANT USAGE, CREATE ON SCHEMA shop TO worker")
     worker.execute("CREATE VIEW retail.ours AS SELECT 1")
     before = catalog(worker)
     with pytest.raises(DependentObjects) as caught:
-        registry.drop(worker, shop.settings, recommender)
+        registry.drop(worker, trained.settings, recommender)
     named = [name.replace("column shown of ", "") for name in DEPENDENTS]
     for name in [*named, "view retail.ours"]:
         assert name in str(caught.value), name
@@ -282,7 +282,7 @@ def test_dropping_is_refused_while_the_application_depends_on_it(shop: Database,
     assert catalog(worker) == before
     assert value(worker, "SELECT count(*) FROM retail.recommend(1, 5)") == 5
 
-    found = registry.drop(worker, shop.settings, recommender, cascade=True)
+    found = registry.drop(worker, trained.settings, recommender, cascade=True)
     assert sorted(found) == sorted([*named, "view retail.ours"])
     assert value(worker, "SELECT to_regnamespace('retail')") is None
     assert column(application, "SELECT to_regclass('shop.best')") == [None]
@@ -372,20 +372,20 @@ def test_no_reader_sees_another_recommender_s_row(shop: Database, worker: Connec
 
 
 @pytest.mark.contract
-def test_a_reader_who_may_not_read_the_source_gets_nothing_out_of_it(shop: Database, worker: Connection) -> None:
-    recommender = shop.create(hyperparameters=SMALL)
-    shop.retrain()
-    with superuser(shop.server) as owner:
+def test_a_reader_who_may_not_read_the_source_gets_nothing_out_of_it(trained: Database) -> None:
+    worker = trained.connect()
+    recommender = registry.get(worker, "retail")
+    with superuser(trained.server) as owner:
         owner.execute('DROP ROLE IF EXISTS "Odd \'reader"')
         owner.execute('CREATE ROLE "Odd \'reader" LOGIN')
     registry.grant_reader(worker, recommender, "Odd 'reader", people=True)
-    reader = shop.connect("Odd%20'reader")
+    reader = trained.connect("Odd%20'reader")
     assert not allowed(reader, "SELECT * FROM retail.interactions")
     assert not allowed(reader, "SELECT * FROM retail.recommend(1, 3)")
     assert allowed(reader, "SELECT * FROM retail.recommend(1, 3, false)")
     assert allowed(reader, "SELECT * FROM retail.similar_users(1, 3)")
     reader.close()
-    with superuser(shop.server, shop.name) as owner:
+    with superuser(trained.server, trained.name) as owner:
         owner.execute('DROP OWNED BY "Odd \'reader"')
         owner.execute('DROP ROLE "Odd \'reader"')
 
