@@ -96,21 +96,20 @@ def render(
             f"{one}_select": _live_select(recommender, f"_{one}s", vectors[one], others[one], old_parents),
         }
     among_candidates = str(recommender.definition.candidates.given).lower()
-    sides = (
-        {"one": "item", "looked_up": looked_up, "joined": eligible, "among_candidates": among_candidates},
-        {"one": "user", "looked_up": "", "joined": "", "among_candidates": "false"},
-    )
-    rendered = {}
+    sides = {
+        "item": {"looked_up": looked_up, "joined": eligible, "among_candidates": among_candidates},
+        "user": {"looked_up": "", "joined": "", "among_candidates": "false"},
+    }
+    for one, side in sides.items():
+        side |= {"one": one, "side": f"{one}s", "id": f"{one}_id"}
+        side |= {"collate": values[f"{one}_collate"], "id_type": values[f"{one}_type"]}
+    rendered: dict[str, str] = {}
     for file in ("tables", "types", "views", "nearest", "functions"):
         for name, template in queries.load(f"objects/{file}.sql").items():
-            if file != "nearest":
+            if file == "nearest":
+                rendered |= {queries.fill(name, side): queries.fill(template, values | side) for side in sides.values()}
+            else:
                 rendered[name] = queries.fill(template, values)
-                continue
-            for side in sides:
-                one = side["one"]
-                side |= {"side": f"{one}s", "id": f"{one}_id"}
-                side |= {"collate": values[f"{one}_collate"], "id_type": values[f"{one}_type"]}
-                rendered[queries.fill(name, side)] = queries.fill(template, values | side)
     return rendered
 
 
