@@ -338,10 +338,10 @@ def test_an_upgrade_and_a_training_bring_the_view_back_and_keep_the_candidates(c
         )
         application.execute("GRANT SELECT ON shop.things TO worker")
         outcome = changed.retrain("exact")
-        assert "The view exact.candidates was gone" in outcome.warnings[0]
+        assert "exact.candidates" in outcome.warnings[0]
         worker.execute("DROP VIEW exact.candidates")
         outcome = jobs.reindex(changed.url, changed.settings, "exact")
-        assert "The view exact.candidates was gone" in outcome.warnings[0]
+        assert "exact.candidates" in outcome.warnings[0]
         application.execute("REVOKE SELECT ON shop.things FROM worker")
         for job in (pipeline.retrain, jobs.reindex):
             with pytest.raises(PermissionDenied, match=r"role worker .*GRANT SELECT ON shop\.things TO worker"):
