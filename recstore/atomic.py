@@ -77,30 +77,30 @@ def check_report(report: Path | None, pictures: Path | None) -> None:
         check_folder(next((place for place in (pictures, *pictures.parents) if place.exists()), pictures))
 
 
-def check_place(path: Path) -> None:
-    """Raise ReportNotWritten if a file cannot be written at `path`."""
+def check_place(path: Path, refused: type[RecstoreError] = ReportNotWritten) -> None:
+    """Raise `refused` if a file cannot be written at `path`."""
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
-        check_folder(path.parent)
+        check_folder(path.parent, refused)
         return
     except OSError as error:
-        raise ReportNotWritten(path=shortened(path), reason=error.strerror or str(error)) from None
+        raise refused(path=shortened(path), reason=error.strerror or str(error)) from None
     if not stat.S_ISREG(mode):  # renaming over a device would replace it
         what = "a folder" if stat.S_ISDIR(mode) else "no ordinary file"
-        raise ReportNotWritten(path=str(path), reason=f"that is {what}")
-    check_folder(path.parent)
+        raise refused(path=str(path), reason=f"that is {what}")
+    check_folder(path.parent, refused)
 
 
-def check_folder(folder: Path) -> None:
-    """Raise ReportNotWritten if files cannot be created in `folder`."""
+def check_folder(folder: Path, refused: type[RecstoreError] = ReportNotWritten) -> None:
+    """Raise `refused` if files cannot be created in `folder`."""
     if not os.path.isdir(folder):  # noqa: PTH112 - accepts a name that is too long
         reason = "that is not a folder" if os.path.exists(folder) else "there is no such folder"  # noqa: PTH110
     elif not os.access(folder, os.W_OK | os.X_OK):
         reason = "this user may not write there"
     else:
         return
-    raise ReportNotWritten(path=shortened(folder), reason=reason)
+    raise refused(path=shortened(folder), reason=reason)
 
 
 def make_folder(folder: Path) -> None:

@@ -1,6 +1,6 @@
-"""Settings of the process: where the database is, what it may use, how long it waits. The sole reader of the environment.
+"""Settings of the process: its servers, resources and waiting times. The only module that reads the environment.
 
-What belongs to one recommender is in `recstore.definition`.
+The settings of one recommender are in `recstore.definition`.
 """
 
 import os
@@ -14,74 +14,73 @@ from recstore.errors import InvalidInput
 from recstore.wording import what_is_wrong
 
 LONGEST = 1e9
-"""Seconds: thirty years, for those who mean for ever."""
+"""Seconds; about 30 years, i.e. no limit."""
 
 LONGEST_TIMEOUT = 2_147_483
-"""Seconds that a timeout of PostgreSQL can have."""
+"""Seconds; the largest timeout that PostgreSQL accepts."""
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This process's environment for a program it becomes, with `more` in it."""
+    """Return the environment of this process, extended by `more`, for a child process."""
     return dict(os.environ) | more
 
 
 class Settings(BaseSettings):
-    """Every field is an environment variable: RECSTORE_ and its name in capitals."""
+    """Each field is read from the environment variable RECSTORE_<NAME>."""
 
     model_config = SettingsConfigDict(env_prefix="RECSTORE_", frozen=True)
 
     database_url: str | None = Field(
-        None, description="postgresql://.. of the application's database; unset: the embedded one"
+        None, description="URL (postgresql://) of the application's database; unset: the embedded server"
     )
-    home: Path = Field(Path(".recstore"), description="folder of the embedded servers")
+    home: Path = Field(Path(".recstore"), description="Folder of the embedded servers")
     broker_url: str | None = Field(
         None,
-        description="redis://.. of Celery; unset: the one that `recstore up` runs, otherwise redis://localhost:6379/0",
+        description="URL of the Celery broker; unset: the one of `recstore up`, or redis://localhost:6379/0",
     )
-    device: Literal["auto", "cpu", "gpu"] = Field("auto", description="where to train")
-    threads: int = Field(0, ge=0, le=1024, description="threads of training; 0: all cores")
-    source_timeout: float = Field(3600, gt=0, le=LONGEST_TIMEOUT, description="seconds that reading a source may take")
+    device: Literal["auto", "cpu", "gpu"] = Field("auto", description="Device for training")
+    threads: int = Field(0, ge=0, le=1024, description="Threads for training; 0: all cores")
+    source_timeout: float = Field(3600, gt=0, le=LONGEST_TIMEOUT, description="Seconds to allow for reading a source")
     flip_wait: float = Field(
-        60, ge=0, le=LONGEST, description="seconds to wait for other transactions before a generation is left ready"
+        60,
+        ge=0,
+        le=LONGEST,
+        description="Seconds that a flip waits for other transactions; then it stays ready",
     )
-    prune_wait: float = Field(
-        5, ge=0, le=LONGEST, description="seconds to wait for other transactions before pruning is left for later"
-    )
-    retention: float = Field(
-        60, ge=0, le=LONGEST, description="least seconds that a generation is kept after it was live"
-    )
+    prune_wait: float = Field(5, ge=0, le=LONGEST, description="Seconds that pruning waits for other transactions")
+    retention: float = Field(60, ge=0, le=LONGEST, description="Minimum seconds to keep a generation after it was live")
     lock_timeout: float = Field(
         0.5,
         gt=0,
         le=LONGEST_TIMEOUT,
-        description="seconds that one attempt at a short lock may wait; below deadlock_timeout",
+        description="Seconds to wait for a short lock in one attempt; keep it below deadlock_timeout",
     )
-    lock_attempts: int = Field(30, ge=1, description="attempts at a short lock")
+    lock_attempts: int = Field(30, ge=1, description="Attempts to get a short lock")
     index_memory: int = Field(
-        1024, ge=16, le=2_097_151, description="most megabytes of maintenance_work_mem for an index build"
+        1024, ge=16, le=2_097_151, description="Maximum maintenance_work_mem of an index build, in MB"
     )
-    index_workers: int = Field(2, ge=0, le=1024, description="parallel workers of an index build")
+    index_workers: int = Field(2, ge=0, le=1024, description="Parallel workers of an index build")
     calibration_questions: int = Field(
-        200, ge=1, description="users, and items, whose exact lists a calibration compares with"
+        200, ge=1, description="Users, and items, whose exact lists calibration compares with"
     )
-    dispatch_interval: float = Field(60, gt=0, le=LONGEST, description="seconds between two dispatches by beat")
-    resend: float = Field(
-        300, gt=0, le=LONGEST, description="seconds after which a message that no worker has begun is sent again"
-    )
-    attempts: int = Field(5, ge=1, description="attempts at a request whose worker or connection was lost")
+    dispatch_interval: float = Field(60, gt=0, le=LONGEST, description="Seconds between two dispatches by beat")
+    resend: float = Field(300, gt=0, le=LONGEST, description="Seconds after which an unstarted message is sent again")
+    attempts: int = Field(5, ge=1, description="Attempts at a request whose worker or connection is lost")
     retry_backoff: float = Field(
-        10, ge=0, le=LONGEST, description="seconds before the second attempt; each further one doubles them"
+        10, ge=0, le=LONGEST, description="Seconds before the second attempt; doubled for each further one"
     )
-    time_limit: float = Field(6 * 3600, gt=0, le=LONGEST, description="seconds that a worker lets a run take")
+    time_limit: float = Field(6 * 3600, gt=0, le=LONGEST, description="Maximum seconds of a run on a worker")
     visibility_timeout: float = Field(
         8 * 3600,
         gt=0,
         le=LONGEST,
-        description="seconds after which Redis delivers a message again; above RECSTORE_TIME_LIMIT",
+        description="Seconds after which Redis redelivers a message; keep it above RECSTORE_TIME_LIMIT",
     )
-    history: float = Field(90, gt=0, le=100_000, description="days that ended runs and requests are kept")
-    metrics_host: str = Field("127.0.0.1", description="address of a worker's metrics and health checks")
-    metrics_port: int = Field(9469, ge=0, le=65535, description="port of a worker's metrics and health checks; 0: none")
+    history: float = Field(90, gt=0, le=100_000, description="Days to keep finished runs and requests")
+    metrics_host: str = Field("127.0.0.1", description="Address on which a worker serves metrics and health checks")
+    metrics_port: int = Field(
+        9469, ge=0, le=65535, description="Port on which a worker serves metrics and health checks; 0: none"
+    )
 
     @field_validator("database_url", "broker_url")
     @classmethod
@@ -92,15 +91,15 @@ class Settings(BaseSettings):
     @classmethod
     def _redis(cls, value: str | None) -> str | None:
         if value and not value.startswith(("redis://", "rediss://", "redis+socket://", "sentinel://")):
-            raise ValueError("it has to begin with redis://, rediss:// (TLS) or redis+socket:// (a Unix socket)")
+            raise ValueError("it must start with redis://, rediss:// (TLS) or redis+socket:// (a Unix socket)")
         return value
 
 
 def load_settings(**overrides: object) -> Settings:
-    """The settings of this process; `overrides` that are None are left to the environment. Raises InvalidInput."""
-    given = {name: value for name, value in overrides.items() if value is not None}
+    """Return the settings of this process. `overrides` that are None come from the environment. Raises InvalidInput."""
+    chosen = {name: value for name, value in overrides.items() if value is not None}
     try:
-        return Settings(**given)  # type: ignore[arg-type]
+        return Settings(**chosen)  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors()[0]
         name = "RECSTORE_" + str(first["loc"][0]).upper()

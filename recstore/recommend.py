@@ -1,7 +1,7 @@
 """The read side for Python applications: the SQL functions as methods, the views as selectables.
 
-Everything runs on the application's own SQLAlchemy engine, connection or session, in its own transaction, with its own
-rights. Knows nothing of how vectors came about.
+Everything runs on the application's own SQLAlchemy engine, connection or session, with its transactions and its rights. Knows
+nothing about training.
 """
 
 from collections.abc import Callable, Coroutine, Sequence
@@ -20,12 +20,12 @@ Id = Any
 
 
 def untyped(value: Id) -> sa.BindParameter[Any]:
-    """A parameter without a cast, so that the function's own type decides: a uuid may come as a string."""
+    """Return a parameter without a cast, so that the function's type applies: a uuid may be passed as a string."""
     return sa.bindparam(None, value, type_=sa.types.NullType(), unique=True)
 
 
 class _Functions:
-    """The functions of a schema, whatever its name: `sa.func` takes an underscore off its end, and `opts` for its own."""
+    """The functions of a schema of any name. `sa.func` would strip a trailing underscore and reserve `opts`."""
 
     def __init__(self, schema: str) -> None:
         self._schema = schema
@@ -67,37 +67,37 @@ class Selectables:
         )
 
     def select_recommend(self, user_id: Id, k: int = 10, *, exclude_seen: bool = True) -> sa.TableValuedAlias:
-        """`recommend` as a FROM element with columns item_id, score, reason."""
+        """Return `recommend` as a FROM element with columns item_id, score, reason."""
         return self._functions.recommend(untyped(user_id), k, exclude_seen).table_valued(  # type: ignore[no-any-return]
             "item_id", sa.column("score", sa.Double), sa.column("reason", sa.Text), name="recommended"
         )
 
     def select_similar_items(self, item_id: Id, k: int = 10, *, min_users: int = 3) -> sa.TableValuedAlias:
-        """`similar_items` as a FROM element with columns item_id, score."""
+        """Return `similar_items` as a FROM element with columns item_id, score."""
         return self._functions.similar_items(untyped(item_id), k, min_users).table_valued(  # type: ignore[no-any-return]
             "item_id", sa.column("score", sa.Double), name="similar"
         )
 
     def select_similar_users(self, user_id: Id, k: int = 10) -> sa.TableValuedAlias:
-        """`similar_users` as a FROM element with columns user_id, score."""
+        """Return `similar_users` as a FROM element with columns user_id, score."""
         return self._functions.similar_users(untyped(user_id), k).table_valued(  # type: ignore[no-any-return]
             "user_id", sa.column("score", sa.Double), name="similar"
         )
 
     def select_users_for_item(self, item_id: Id, k: int = 10) -> sa.TableValuedAlias:
-        """`users_for_item` as a FROM element with columns user_id, score, preference."""
+        """Return `users_for_item` as a FROM element with columns user_id, score, preference."""
         return self._functions.users_for_item(untyped(item_id), k).table_valued(  # type: ignore[no-any-return]
             "user_id", sa.column("score", sa.Double), sa.column("preference", sa.Double), name="audience"
         )
 
     def select_popular_items(self, k: int = 10) -> sa.TableValuedAlias:
-        """`popular_items` as a FROM element with columns item_id, users, views."""
+        """Return `popular_items` as a FROM element with columns item_id, users, views."""
         return self._functions.popular_items(k).table_valued(  # type: ignore[no-any-return]
             "item_id", sa.column("users", sa.Integer), sa.column("views", sa.Double), name="popular"
         )
 
     def select_user_vector(self, user_id: Id) -> sa.ScalarSelect[Any]:
-        """The query vector as a sub-select, for ORDER BY item_vectors.preference.max_inner_product(..): evaluated once."""
+        """Return the query vector as a subquery, evaluated once, for item_vectors.preference.max_inner_product(...)."""
         return sa.select(sa.type_coerce(self._functions.user_vector(untyped(user_id)), VECTOR)).scalar_subquery()
 
 
@@ -126,14 +126,14 @@ class SimilarItem(NamedTuple):
 
 
 class SimilarUser(NamedTuple):
-    """A user with the cosine similarity of tastes."""
+    """A user with the cosine similarity of preferences."""
 
     user_id: Id
     score: float
 
 
 class AudienceMember(NamedTuple):
-    """A user ranked by `score`, with the predicted preference for the item beside it."""
+    """A user ranked by `score`, with the predicted preference for the item."""
 
     user_id: Id
     score: float
@@ -159,15 +159,15 @@ def _check(bind: object, accepted: tuple[type, ...], takes: str) -> None:
 
 
 class Recommender(Selectables):
-    """The live generation of one recommender, over an engine, a connection or a session (a scoped one, too).
+    """The live generation of one recommender, over an engine, a connection or a session (also a scoped one).
 
         retail = Recommender(engine, "retail")
         for item in retail.recommend(42, k=5): ...
 
-    With an engine each call is a transaction of its own; with a connection or session it joins the caller's. To compose
-    in a `select()`: the methods `select_*` give the functions as FROM elements, `item_vectors`, `user_vectors`,
-    `candidates` and `interactions` are the views. Errors are the driver's own (`sqlalchemy.exc.DBAPIError`). Raises
-    TypeError for a bind that is none of these.
+    With an engine, each call is a transaction; with a connection or session, it joins the caller's. For use in a `select()`,
+    the methods `select_*` return the functions as FROM elements, and `item_vectors`, `user_vectors`, `candidates` and
+    `interactions` are the views. Errors are those of the driver (`sqlalchemy.exc.DBAPIError`). Raises TypeError for any other
+    bind.
     """
 
     def __init__(self, bind: Bind, name: str) -> None:
@@ -185,49 +185,50 @@ class Recommender(Selectables):
         return self._rows(sa.select(function))[0][0]
 
     def recommend(self, user_id: Id, k: int = 10, *, exclude_seen: bool = True) -> list[Recommendation]:
-        """The k items with the highest predicted preference, best first, ties by id; popular ones for an unknown user."""
+        """Return the k items with the highest predicted preference, best first, ties by id; popular ones for an unknown user."""
         return [
             Recommendation._make(row)
             for row in self._rows(sa.select(self.select_recommend(user_id, k, exclude_seen=exclude_seen)))
         ]
 
     def similar_items(self, item_id: Id, k: int = 10, *, min_users: int = 3) -> list[SimilarItem]:
-        """The k items most similar by cosine, among those with at least `min_users` users; none for an unknown item."""
+        """Return the k items most similar by cosine, among those with at least `min_users` users; none for an unknown item."""
         return [
             SimilarItem._make(row)
             for row in self._rows(sa.select(self.select_similar_items(item_id, k, min_users=min_users)))
         ]
 
     def similar_users(self, user_id: Id, k: int = 10) -> list[SimilarUser]:
-        """The k users with the most similar tastes; none for an unknown user."""
+        """Return the k users with the most similar preferences; none for an unknown user."""
         return [SimilarUser._make(row) for row in self._rows(sa.select(self.select_similar_users(user_id, k)))]
 
     def users_for_item(self, item_id: Id, k: int = 10) -> list[AudienceMember]:
-        """The k users most inclined to an item; none for an unknown item."""
+        """Return the k users with the highest score for an item; none for an unknown item."""
         return [AudienceMember._make(row) for row in self._rows(sa.select(self.select_users_for_item(item_id, k)))]
 
     def popular_items(self, k: int = 10) -> list[PopularItem]:
-        """The k items with most distinct users, then most views, then by id."""
+        """Return the k items with the most users; ties go to more views, then to the lower id."""
         return [PopularItem._make(row) for row in self._rows(sa.select(self.select_popular_items(k)))]
 
     def predict(self, user_id: Id, item_id: Id) -> float | None:
-        """The predicted preference; None where either is unknown."""
+        """Return the predicted preference; None if the user or the item is unknown."""
         value: float | None = self._value(self._functions.predict(untyped(user_id), untyped(item_id)))
         return value
 
     def user_vector(self, user_id: Id) -> NDArray[np.float32]:
-        """The user's query vector, float32 (dimensions,); the mean user direction for an unknown user."""
+        """Return the user's query vector, float32 (dimensions,); the mean user direction for an unknown user."""
         value = self._value(sa.cast(self._functions.user_vector(untyped(user_id)), sa.ARRAY(sa.REAL)))
         return np.asarray(value, dtype=np.float32)
 
     def generation(self) -> int | None:
-        """Number of the live generation; None before the first publication."""
+        """Return the number of the live generation; None before the first publication."""
         value: int | None = self._value(self._functions.generation())
         return value
 
     def use_search_settings(self) -> None:
-        """Sets, until the caller's transaction ends, what pgvector needs for a query written on the views; only with a
-        connection or a session. Raises TypeError with an engine, whose next query would be another transaction."""
+        """Set, for the rest of the transaction, the parameters that pgvector needs for a query on the views.
+
+        Raises TypeError with an engine, whose next query would run in another transaction."""
         if isinstance(self.bind, sa.Engine):
             raise TypeError(
                 "use_search_settings() lasts for one transaction: give Recommender a connection or a session"
@@ -238,7 +239,7 @@ class Recommender(Selectables):
 def _awaited(
     method: Callable[Concatenate[Recommender, P], R],
 ) -> Callable[Concatenate["AsyncRecommender", P], Coroutine[Any, Any, R]]:
-    """A method of Recommender that is awaited: SQLAlchemy lets the synchronous one run on an asynchronous connection."""
+    """Return a coroutine method that runs a method of Recommender on an asynchronous connection."""
 
     @wraps(method)
     async def call(self: "AsyncRecommender", /, *arguments: P.args, **options: P.kwargs) -> R:
@@ -248,7 +249,7 @@ def _awaited(
 
 
 class AsyncRecommender(Selectables):
-    """`Recommender` over an AsyncEngine, AsyncConnection or AsyncSession (a scoped one, too): the same methods, awaited.
+    """`Recommender` over an AsyncEngine, AsyncConnection or AsyncSession (also a scoped one): the same methods, awaited.
 
     retail = AsyncRecommender(engine, "retail")
     for item in await retail.recommend(42, k=5): ...
@@ -278,7 +279,7 @@ class AsyncRecommender(Selectables):
     _use_search_settings = _awaited(Recommender.use_search_settings)
 
     async def use_search_settings(self) -> None:
-        """As of Recommender: with an AsyncConnection or an AsyncSession only. Raises TypeError."""
+        """See `Recommender.use_search_settings`. Raises TypeError with an AsyncEngine."""
         if isinstance(self.bind, AsyncEngine):
             raise TypeError(
                 "use_search_settings() lasts for one transaction: give AsyncRecommender a connection or a session"

@@ -1,4 +1,4 @@
-"""The id types an application may have, and how each is written in SQL, Arrow and at the command line."""
+"""The supported types of ids, and their form in SQL, in Arrow and at the command line."""
 
 import uuid
 from enum import Enum
@@ -10,17 +10,17 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 type_of_oid = {21: "smallint", 23: "integer", 20: "bigint", 2950: "uuid", 25: "text", 1043: "text"}
-"""Type oids of the source's id columns, to our types. varchar is text: an index on varchar serves text comparisons."""
+"""Id types by type oid. varchar counts as text, since an index on varchar serves comparisons with text."""
 
 NUMBER_OIDS = frozenset({20, 21, 23, 700, 701, 1700})
-"""int8, int2, int4, float4, float8, numeric: what a value column may have."""
+"""Type oids of value columns: int8, int2, int4, float4, float8, numeric."""
 
 TIMESTAMP_OIDS = frozenset({1114, 1184, 1082})
-"""timestamp, timestamptz, date: what a last_at column may have."""
+"""Type oids of last_at columns: timestamp, timestamptz, date."""
 
 
 class IdType(Enum):
-    """An id type; the value is its SQL name, kept in every object of the recommender."""
+    """A type of ids. The value is its SQL name, which every object of the recommender uses."""
 
     SMALLINT = "smallint"
     INTEGER = "integer"
@@ -30,13 +30,13 @@ class IdType(Enum):
 
     @property
     def parameter_sql(self) -> str:
-        """The type of function parameters: integer for smallint, so that a literal fits."""
+        """The SQL type of function parameters: integer for smallint, so that a literal is accepted."""
         return "integer" if self is IdType.SMALLINT else self.value
 
     @property
     def arrow(self) -> "pa.DataType":
         """The Arrow type of an `IdMap` of this id type."""
-        import pyarrow as pa  # a tenth of a second, for those only who read or write in bulk
+        import pyarrow as pa  # takes a tenth of a second, so only for reading and writing in bulk
 
         return {
             IdType.SMALLINT: pa.int16(),
@@ -47,7 +47,7 @@ class IdType(Enum):
         }[self]
 
     def parse(self, text: str, what: str) -> int | str | uuid.UUID:
-        """The id that `text` writes; raises InvalidInput naming `what` (for instance "item id")."""
+        """Convert text to an id. Raises InvalidInput, which names `what`, for example "item id"."""
         try:
             if self is IdType.TEXT:
                 return text
@@ -58,4 +58,4 @@ class IdType(Enum):
                 raise ValueError
             return number
         except ValueError:
-            raise InvalidInput(f"{text!r} can not be the {what}: its type is {self.value}.") from None
+            raise InvalidInput(f"{text!r} is not a valid {what}: its type is {self.value}.") from None

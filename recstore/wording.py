@@ -20,18 +20,18 @@ _WORDS = {
     "bool_parsing": "it must be true or false",
     "bool_type": "it must be true or false",
     "string_type": "it must be text",
-    "missing": "it must be given",
+    "missing": "it is required",
     "model_type": "it must be a section",
     "dict_type": "it must be a table of values",
     "is_instance_of": "it must be a {class}",
     "sequence_str": "it must be a list",
-    "unexpected_keyword_argument": "there is no such option",
+    "unexpected_keyword_argument": "this option does not exist",
 }
-"""By the type of error; what it leaves open is in the error's `ctx`."""
+"""Messages by type of error, with fields from the error's `ctx`."""
 
 
 def what_is_wrong(error: Mapping[str, Any]) -> str:
-    """One of `ValidationError.errors()` as the end of a sentence, without its full stop."""
+    """Describe one of `ValidationError.errors()` as the end of a sentence, without full stop."""
     if str(error["input"]).strip().lower() == "nan" and "than" in error["type"]:
         return "it must be a number"
     known = {name: _plain(value) for name, value in error.get("ctx", {}).items()}
@@ -53,7 +53,7 @@ def verdict_words(verdict: Mapping[str, Any]) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """As in `1 list`, `2,000 lists`."""
+    """Return a number with its noun: `1 list`, `2,000 lists`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
@@ -64,7 +64,7 @@ def _plain(value: Any) -> str:
 
 
 def duration(length: timedelta | float) -> str:
-    """In two units at most: 0.4 s, 12 s, 3 min 5 s, 2 h 13 min, 4 d 3 h."""
+    """Format a duration in at most two units: 0.4 s, 12 s, 3 min 5 s, 2 h 13 min, 4 d 3 h."""
     seconds = length.total_seconds() if isinstance(length, timedelta) else length
     if seconds < 9.95:
         return f"{max(seconds, 0):.1f} s"
@@ -77,7 +77,7 @@ def duration(length: timedelta | float) -> str:
 
 
 def age(length: timedelta) -> str:
-    """In one unit: 119 s, 119 min, 47 h, 2 d."""
+    """Format an age in one unit: 119 s, 119 min, 47 h, 2 d."""
     seconds = max(length.total_seconds(), 0)
     for unit, size, least in (("d", 86400, 172800), ("h", 3600, 7200), ("min", 60, 120)):
         if seconds >= least:

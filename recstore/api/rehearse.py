@@ -113,13 +113,13 @@ class Rehearsal(Loading):
         with self._current() as opened:
             return Statements(tuple(dry_run.prune(opened, self.settings, registry.get(opened, name), keep)))
 
-    def recommend_all(self, name: str, into: str | Path, *, k: int = 20, users: str | None = None) -> "lists.Plan":
+    def recommend_all(self, name: str, into: str | Path, *, k: int = 20, users: str | None = None) -> "lists.ListsPlan":
         """Return the number of lists, their generation and the SQL that would write them."""
         from recstore import lists
 
         return lists.plan(self.url, name, into, k=k, users=users)
 
-    def similar_all(self, name: str, into: str | Path, *, k: int = 20, min_users: int = 3) -> "lists.Plan":
+    def similar_all(self, name: str, into: str | Path, *, k: int = 20, min_users: int = 3) -> "lists.ListsPlan":
         """Return the number of lists, their generation and the SQL that would write them."""
         from recstore import lists
 

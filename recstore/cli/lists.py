@@ -13,7 +13,7 @@ from recstore.cli.screen import say
 from recstore.wording import counted
 
 if TYPE_CHECKING:
-    from recstore.lists import Made, Plan
+    from recstore.lists import ListsPlan, Made
 
 
 def register(app: typer.Typer) -> None:
@@ -59,7 +59,7 @@ def _all_written(made: "list[Made]") -> None:
         _written(each)
 
 
-def _planned(plan: "Plan", owner: str) -> None:
+def _planned(plan: "ListsPlan", owner: str) -> None:
     say(
         f"-- would write lists of generation {plan.generation} for {counted(plan.owners, owner)}, from"
         f" {counted(plan.items, 'item')}, into {plan.into}"

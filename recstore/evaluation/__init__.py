@@ -1,1 +1,1 @@
-"""How good a model is on interactions it has not seen: splits, scorers, metrics, curves. Knows no database."""
+"""Measure models on interactions that they have not seen: splits, scorers, metrics, curves. Knows no database."""

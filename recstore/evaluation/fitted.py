@@ -1,4 +1,4 @@
-"""From a part of the interactions to a model that can be measured: the same steps as a retrain takes, without a database.
+"""From a part of the interactions to a model to measure: the steps of a retrain, without a database.
 
 interactions -> confidence matrix -> training -> exact users -> scorer
 """
@@ -9,53 +9,49 @@ from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from scipy import sparse
 
 from recstore.definition import Confidence, Hyperparameters
 from recstore.evaluation.scorers import FactorScorer
 from recstore.model import confidence, trainers
+from recstore.model.arrays import Matrix, Positions
 from recstore.model.confidence import ConfidenceModel
 from recstore.model.interactions import IdMap, Interactions
-from recstore.model.trainers import Device, Factors, FoldIn, Matrix, OnIteration, Trainer
+from recstore.model.trainers import Device, Factors, FoldIn, OnIteration, Trainer
 
 
 class Watcher(Protocol):
-    """What looks on while a model is trained, and may end it (`curves.LearningCurve` does both)."""
+    """Observes training and may end it, like `curves.LearningCurve`."""
 
-    seconds: float
-    """What its looking took, which is no part of the training's time."""
+    seconds: float  # of its own work, which is not part of the training time
 
     def begin(self, trainer: Trainer, matrix: sparse.csr_matrix, iterations: int) -> None:
-        """Before the training on this confidence matrix, with so many iterations at most."""
+        """Prepare for training on this confidence matrix, with at most this number of iterations."""
 
     def __call__(self, number: int, fold_in: FoldIn) -> bool | None:
-        """After each iteration; see `training.OnFactors`."""
+        """Observe an iteration; see `trainers.OnFactors`."""
 
     def finish(self, fold_in: FoldIn) -> tuple[FoldIn, int]:
-        """After the training that gave `fold_in`: what users are to be folded in against, and the iterations that give it
-        again."""
+        """Return the input for folding in users after the training, and the number of iterations that reproduces it."""
 
 
 @dataclass(frozen=True, eq=False)
 class FittedModel:
-    """A trained model; the predicted preference p_ui is user_factors[u] . item_factors[i]."""
+    """A trained model. The predicted preference is p_ui = user_factors[u] . item_factors[i]."""
 
-    name: str  # the trainer's
-    hyperparameters: Hyperparameters  # with the factors that were used, and the iterations
+    name: str  # of the trainer
+    hyperparameters: Hyperparameters  # with the factors, alpha and iterations that were used
     weights: ConfidenceModel
-    matrix: sparse.csr_matrix  # the confidences trained on: every stored pair is a training pair
-    factors: Factors  # user_factors are the exact ones, of the users that were asked for; the others' are zero
+    matrix: sparse.csr_matrix  # confidences of the training pairs
+    factors: Factors  # user_factors are exact for the requested users, zero for the others
     seconds: float  # from interactions to exact users
 
     @property
     def user_factors(self) -> Matrix:
-        """(users, factors)"""
         return self.factors.user_factors
 
     @property
     def scorer(self) -> FactorScorer:
-        """What the metrics take."""
         return FactorScorer(self.name, self.user_factors, self.factors.item_factors)
 
 
@@ -70,14 +66,13 @@ def fit(
     item_factors: Matrix | None = None,
     on_iteration: OnIteration | None = None,
     watch: Watcher | None = None,
-    users: NDArray[np.intp] | None = None,
+    users: Positions | None = None,
 ) -> FittedModel:
-    """Trains on `interactions`, which may be a part of others (ids without a pair get zero factors), then solves `users`
-    exactly: positions in the id map, None for all.
+    """Train on `interactions`, then solve `users` exactly: positions in the id map, None for all.
 
-    Hyperparameters without factors take as many as a retrain does: `training.default_factors`, at most `most_factors`
-    (of a recommender, its dimensions). `device`, `threads`, `item_factors` and `on_iteration` are the trainer's. Raises
-    what the trainer does, and what `watch` does, for instance to give up.
+    Ids without a pair, as in a part of other interactions, get zero factors. Unset factors are `trainers.default_factors`,
+    at most `most_factors`, a recommender's dimensions. `device`, `threads`, `item_factors` and `on_iteration` are passed to
+    the trainer. Raises what the trainer and `watch` raise.
     """
     began = time.perf_counter()
     alpha = confidence.alpha_for(interactions, hyperparameters.alpha)
@@ -116,8 +111,7 @@ def fit(
 
 
 def weigh(interactions: Interactions, weighting: Confidence, alpha: float) -> tuple[ConfidenceModel, sparse.csr_matrix]:
-    """The confidence matrix of a part. Its means and frequencies are those of the users who have a pair in it, as if the
-    others were not known yet."""
+    """Return the confidence model and matrix of a part. Means and frequencies count only users with a pair in it."""
     present = np.bincount(interactions.user_index, minlength=len(interactions.users)) > 0
     learned = interactions
     if not present.all():

@@ -1,7 +1,6 @@
-"""Measures a scorer on held-out interactions: all items ranked for each user, block by block, on all cores.
+"""Measure a scorer on held-out interactions: rank all items for each user, in blocks, on all cores.
 
-What is measured is in `definitions`, how the lists are made in `ranking`. Training items are left out of the lists unless
-asked for; ties go by item index, ascending, which is ascending id.
+`definitions` has the metrics, `ranking` builds the lists. Ties go to the lower item index, which is the lower id.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,39 +9,38 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
 from recstore.errors import InvalidInput
 from recstore.evaluation import definitions, ranking
+from recstore.evaluation.definitions import PerUser
 from recstore.evaluation.ranked import Ranked
-from recstore.evaluation.scorers import FactorScorer, Matrix, Scorer
+from recstore.evaluation.scorers import FactorScorer, Scorer
+from recstore.model.arrays import Matrix, Positions
 
-Users = NDArray[np.intp]
-Lists = NDArray[np.intp]
-PerUser = NDArray[np.float64]
 OnUsers = Callable[[int, int], None]
-"""Called in the calling thread with the users measured so far and their number."""
+"""Called in the calling thread with the number of users measured so far, and of all."""
 
 LISTS = 4096
-"""Given lists that are looked at together."""
+"""Lists of other origin that are measured at once."""
 
 
 @dataclass(frozen=True, eq=False)
 class Metrics:
-    """`values` are keyed "recall@20", "coverage@20", "auc" and so on, None where undefined: without a user, and mse for a
-    scorer without factors. `per_user` holds the same but coverage, each float64 (users,), NaN where undefined for a user
-    (auc without another item); row r is the user index `user_index[r]`, ascending: so two models are compared in pairs."""
+    """Values by name ("recall@20", "coverage@20", "auc"), None if undefined: without users, and mse without factors.
 
-    users: int  # with a held-out item, the only ones that count
+    `per_user` holds the same except coverage, float64 (users,), NaN where undefined for a user (auc without another item).
+    Row r belongs to the user index `user_index[r]`, ascending, so that two models can be compared in pairs."""
+
+    users: int  # with a held-out item
     items: int
     values: dict[str, float | None]
-    per_user: dict[str, NDArray[np.float64]] = field(repr=False)
-    user_index: Users = field(repr=False)
+    per_user: dict[str, PerUser] = field(repr=False)
+    user_index: Positions = field(repr=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON, without `per_user`."""
+        """Return the metrics for JSON, without `per_user`."""
         return {"users": self.users, "items": self.items, "values": dict(self.values)}
 
 
@@ -53,27 +51,30 @@ def evaluate(
     *,
     ks: Sequence[int] = (10, 20),
     exclude_train: bool = True,
-    users: NDArray[np.integer[Any]] | None = None,
+    users: Positions | None = None,
     negatives: sparse.csr_matrix | None = None,
     threads: int = 0,
     on_users: OnUsers | None = None,
     auc: bool = True,
     mse: bool = True,
 ) -> Metrics:
-    """The metrics of `definitions` for a model trained on `train`, over the held-out pairs `test` (both users x items; a
-    stored value is a pair, whatever the value), of all users with one, or of those among `users` (indices).
+    """Return the metrics of `definitions` for a model trained on `train`, over the held-out pairs `test`.
 
-    Listed are all items but the user's training items (these too with `exclude_train` off). A held-out item that nobody
-    trained on, or that is excluded, still counts in every denominator. With `negatives` (users x items) only the held-out
-    items and the user's stored columns there are ranked, and the "other items" of auc are these columns, without what is
-    held out or excluded: for published tables alone (He et al., "Neural Collaborative Filtering", WWW 2017, with 99), since
-    it does not order models as the full ranking does (Krichene and Rendle, "On Sampled Metrics for Item Recommendation",
-    KDD 2020). `mse` is over all items of the users, for a FactorScorer; it and `auc` can be left
-    out to save time, their values are then None.
+    Both are users x items; each stored value is a pair. All users with a held-out item count, or those among the indices
+    `users`. All items are ranked, except the user's training items with `exclude_train`. A held-out item that is excluded,
+    or that no user has in training, still counts in every denominator.
 
-    `threads` 0 means all cores; each holds `ranking.BLOCK_BYTES` of scores or less, and BLAS is limited to one thread
-    meanwhile. The same input gives the same metrics, whatever the number of threads. Raises InvalidInput for shapes that
-    do not fit and k below 1, ScoresNotFinite for NaN and +inf.
+    With `negatives` (users x items), only the held-out items and the user's stored columns are ranked, and these columns are
+    the "other items" of auc. This is for published tables only (He et al., "Neural Collaborative Filtering", WWW 2017, with
+    99 items), since it orders models differently than the full ranking (Krichene and Rendle, "On Sampled Metrics for Item
+    Recommendation", KDD 2020). `mse` requires a FactorScorer. Without `auc` or `mse` their values are None, which saves time.
+
+    `threads` 0 means all cores. Each thread holds at most `ranking.BLOCK_BYTES` of scores; BLAS uses one thread. The metrics
+    do not depend on the number of threads.
+
+    Raises:
+        InvalidInput: for shapes that do not match, or a k below 1.
+        ScoresNotFinite: for scores that are NaN or +inf.
     """
     ranked = Ranked(train, test, exclude_train, negatives)
     results = _Results(ranked, users, ks)
@@ -85,10 +86,11 @@ def evaluate(
         scores = scorer.scores(index)
         if scores.shape != (len(index), ranked.items):
             raise InvalidInput(
-                f"{scorer.name} gave {scores.shape} scores for {len(index)} users, {ranked.items} items."
+                f"{scorer.name} returned {scores.shape} scores for {len(index)} users, {ranked.items} items."
             )
         if factors is not None:
-            squares = _squares(factors.user_factors[index], gram)
+            x = factors.user_factors[index].astype(np.float64)
+            squares = np.einsum("uf,uf->u", x @ gram, x)
             on_known = ranked.on_known(scores, index)
             results.per_user["mse"][part] = definitions.mse(squares, on_known, ranked.known[index], ranked.items)
         block, held_out, names = ranked.block(scores, index)
@@ -112,30 +114,32 @@ def evaluate(
 
 
 def evaluate_lists(
-    lists: NDArray[np.integer[Any]],
-    users: NDArray[np.integer[Any]],
+    lists: Positions,
+    users: Positions,
     train: sparse.csr_matrix,
     test: sparse.csr_matrix,
     *,
     ks: Sequence[int] = (10, 20),
 ) -> Metrics:
-    """The same metrics of lists that something else has made, such as the published functions; auc and mse, which need all
-    scores, are None.
+    """Return the metrics of lists of other origin, such as the published functions. auc and mse, which need all scores, are
+    None.
 
-    `lists` (users, places) are item indices, best first, -1 where there is none or the item is not in the map (it takes its
-    place), no item twice in a list; row r is the user index `users[r]`, each once. Users without a held-out item are not
-    counted. A list shorter than k counts as one that ends there. Raises InvalidInput where any of this does not hold.
+    `lists` (users, places) holds item indices, best first; -1 is an unknown item or the end of a list. No item may occur
+    twice in a list. Row r belongs to the user index `users[r]`; all users are different. Users without a held-out item do not
+    count. Raises InvalidInput.
     """
     ranked = Ranked(train, test)
     results = _Results(ranked, users, ks)
     order = np.argsort(users)
     if lists.ndim != 2 or len(lists) != len(users) or len(np.unique(users)) != len(users):
-        raise InvalidInput(f"There are {lists.shape} listed items for {len(users)} users, who must be different ones.")
+        raise InvalidInput(
+            f"There are lists of the shape {lists.shape} for {len(users)} users, which must be different."
+        )
     if lists.size and not -1 <= lists.min() <= lists.max() < ranked.items:
-        raise InvalidInput(f"The lists hold item {lists.max()} of {ranked.items} items, counted from 0.")
+        raise InvalidInput(f"The lists contain item {lists.max()}, but there are {ranked.items} items, counted from 0.")
     sorted_lists = np.sort(lists, axis=1)
     if ((sorted_lists[:, 1:] == sorted_lists[:, :-1]) & (sorted_lists[:, 1:] >= 0)).any():
-        raise InvalidInput("A list holds an item twice.")
+        raise InvalidInput("A list contains an item twice.")
     order = order[ranked.held_out[np.asarray(users)[order]] > 0]
     for start in range(0, len(order), LISTS):
         results.add(slice(start, start + LISTS), lists[order[start : start + LISTS]].astype(np.intp))
@@ -143,11 +147,11 @@ def evaluate_lists(
 
 
 class _Results:
-    """Collects what the threads measure; each writes only its own users' rows (and True into `listed`)."""
+    """Collects the results of the threads. Each thread writes the rows of its own users, and True into `_listed`."""
 
-    def __init__(self, ranked: Ranked, users: NDArray[np.integer[Any]] | None, ks: Sequence[int]) -> None:
+    def __init__(self, ranked: Ranked, users: Positions | None, ks: Sequence[int]) -> None:
         if not ks or min(ks) < 1:
-            raise InvalidInput(f"Metrics are at a k of 1 or more; given: {list(ks)}.")
+            raise InvalidInput(f"Each k of the metrics must be at least 1, not {list(ks)}.")
         self.ks = sorted(set(ks))
         self.users = ranked.evaluated(users)
         names = [f"{name}@{k}" for k in self.ks for name in definitions.OF_LISTS]
@@ -156,8 +160,8 @@ class _Results:
         self._popularity = np.bincount(ranked.train.indices, minlength=ranked.items)
         self._listed = np.zeros((len(self.ks), ranked.items), dtype=bool)
 
-    def add(self, part: slice, lists: Lists) -> None:
-        """The lists of the users of this part."""
+    def add(self, part: slice, lists: Positions) -> None:
+        """Add the lists of the users of a part."""
         index = self.users[part]
         hits = self._ranked.hits(lists, index)
         for name, values in definitions.of_lists(hits, self._ranked.held_out[index], self.ks).items():
@@ -176,27 +180,22 @@ class _Results:
         return Metrics(len(self.users), self._ranked.items, values, per_user, self.users)
 
 
-def _auc(ranked: Ranked, users: Users, block: Matrix, held_out: Matrix) -> PerUser:
-    """`held_out` are the held-out items' scores, flat; they stand in the block too."""
+def _auc(ranked: Ranked, users: Positions, block: Matrix, held_out: Matrix) -> PerUser:
+    """Return the auc per user. `held_out` holds the scores of held-out items, flat, which are also in the block."""
     count = ranked.held_out[users]
     bounds = np.split(held_out, np.cumsum(count)[:-1])
     not_below = np.array([ranking.not_below(row, bound) for row, bound in zip(block, bounds, strict=True)])
-    # taken off: the held-out items among themselves (of any two, one is above or both tie), and where one can not be
-    # listed (-inf) all other columns that can not: they are no items to be compared with
+    # subtract the pairs of two held-out items (one is above the other, or they tie), and for a held-out item that cannot be
+    # listed (-inf) the other columns that cannot: those are not items to compare with
     not_below -= count**2
     unlisted = np.array([np.count_nonzero(bound == -np.inf) for bound in bounds])
     not_below -= unlisted * (block.shape[1] - ranked.others[users] - count)
     return definitions.auc(not_below, count, ranked.others[users])
 
 
-def _squares(user_factors: Matrix, gram: PerUser) -> PerUser:
-    x = user_factors.astype(np.float64)
-    return np.asarray(np.einsum("uf,uf->u", x @ gram, x))
-
-
 def _gram(item_factors: Matrix) -> PerUser:
-    """Y^T Y in double precision, without a copy of Y in it. On one thread: it is little, and BLAS threads that wait for one
-    another on busy cores took 1 s for what takes 0.05."""
+    """Return Y^T Y in double precision, without a double-precision copy of Y. One thread takes 0.05 s where BLAS threads that
+    wait for each other on busy cores took 1 s."""
     gram = np.zeros((item_factors.shape[1],) * 2)
     with threadpool_limits(1, "blas"):
         for start in range(0, len(item_factors), 4096):
@@ -206,6 +205,6 @@ def _gram(item_factors: Matrix) -> PerUser:
 
 
 def _mean(values: PerUser) -> float | None:
-    """Over the users for whom it is defined."""
+    """Return the mean over the users for whom the metric is defined."""
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if len(defined) else None

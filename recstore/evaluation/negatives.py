@@ -1,16 +1,18 @@
-"""Random items for each user, the only ones that the held-out items are ranked against where a published table did so. Pure."""
+"""Sample random items per user to rank held-out items against, as some published tables do. Pure."""
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 
 from recstore.evaluation import splits
 from recstore.evaluation.splits import Split
+from recstore.model.arrays import Positions
 
 
-def sampled_negatives(split: Split, users: NDArray[np.intp], number: int, seed: int) -> sparse.csr_matrix:
-    """`number` random items for each of `users` that have a training pair and are neither trained on nor held out for the
-    user (all there are, where these are fewer); (users, items), drawn from the seed."""
+def sampled_negatives(split: Split, users: Positions, number: int, seed: int) -> sparse.csr_matrix:
+    """Return a matrix (users, items) with `number` random items for each of `users`, drawn from the seed.
+
+    The items have a training pair, and are neither in training nor held out for the user. Users with fewer such items get
+    all of them."""
     random = np.random.default_rng(seed)
     train, test = splits.count_matrix(split.train), splits.count_matrix(split.test)
     known = np.flatnonzero(np.bincount(train.indices, minlength=train.shape[1]))
@@ -18,7 +20,7 @@ def sampled_negatives(split: Split, users: NDArray[np.intp], number: int, seed: 
     for user in users:
         own = np.concatenate([part.indices[part.indptr[user] : part.indptr[user + 1]] for part in (train, test)])
         wanted = number + len(own)
-        if 4 * wanted < len(known):  # then few draws meet each other or the user's own
+        if 4 * wanted < len(known):  # few draws coincide with each other or the user's own
             draws = known[random.integers(len(known), size=2 * wanted)]
             _, first = np.unique(draws, return_index=True)
             others = draws[np.sort(first)]

@@ -1,4 +1,4 @@
-"""Which items are ranked for whom: the held-out pairs, what is excluded, and, where asked for, sampled negatives."""
+"""Select the items to rank for each user: held-out pairs, exclusions and, optionally, sampled negatives."""
 
 from typing import Any
 
@@ -7,17 +7,17 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recstore.errors import InvalidInput
-from recstore.evaluation.ranking import Scores
+from recstore.model.arrays import Mask, Matrix, Positions
 
-Index = NDArray[np.intp]
-Cells = tuple[NDArray[np.intp], NDArray[np.int32]]
-"""Rows of a block, ascending, and the columns of each in ascending order."""
+Cells = tuple[Positions, Positions]
+"""Ascending rows of a block, and the ascending columns of each."""
 
 
 class Ranked:
-    """The pairs of a split (users x items; a stored value is a pair, whatever the value), and what each user's list is
-    drawn from: all items, or with `negatives` the stored columns there and the held-out items; without the training items
-    where `exclude_train`. Raises InvalidInput where the shapes differ."""
+    """The pairs of a split (users x items; each stored value is a pair) and the items to rank for each user: all items, or the
+    stored columns of `negatives` and the held-out items; training items are left out with `exclude_train`.
+
+    Raises InvalidInput if shapes differ."""
 
     def __init__(
         self,
@@ -43,27 +43,26 @@ class Ranked:
             self.candidates = _pairs(others + self.test)
             self.others = np.diff(others.indptr)
 
-    def evaluated(self, users: NDArray[np.integer[Any]] | None) -> Index:
-        """The users with a held-out item, all or those among `users`, ascending. Raises InvalidInput for one that is no
-        row of the matrices."""
+    def evaluated(self, users: NDArray[np.integer[Any]] | None) -> Positions:
+        """Return the users with a held-out item, all or those among `users`, ascending. Raises InvalidInput."""
         if users is None:
             return np.flatnonzero(self.held_out)
         wanted = np.unique(np.asarray(users, dtype=np.intp))
         if len(wanted) and not 0 <= wanted[0] <= wanted[-1] < len(self.held_out):
-            raise InvalidInput(
-                f"There are {len(self.held_out)} users; the indices given go from {wanted[0]} to {wanted[-1]}."
-            )
+            raise InvalidInput(f"There are {len(self.held_out)} users, but indices from {wanted[0]} to {wanted[-1]}.")
         return wanted[self.held_out[wanted] > 0]
 
-    def on_known(self, scores: Scores, users: Index) -> NDArray[np.float64]:
-        """The sum of each user's scores of training and held-out items, an item that is both counted once."""
+    def on_known(self, scores: Matrix, users: Positions) -> NDArray[np.float64]:
+        """Return the sum of each user's scores of training and held-out items, counting an item once."""
         train, test, both = (_sums(scores, cells(m, users)) for m in (self.train, self.test, self.both))
         return train + test - both
 
-    def block(self, scores: Scores, users: Index) -> tuple[Scores, Scores, Index | None]:
-        """What is ranked of the `scores` (users, items), which are changed: the block (users, columns) with -inf where
-        nothing may be listed; the held-out items' scores, flat in the order of users and items; and the item of each
-        column, (users, columns), -1 where there is none, or None where the columns are the items."""
+    def block(self, scores: Matrix, users: Positions) -> tuple[Matrix, Matrix, Positions | None]:
+        """Return the part of `scores` (users, items) to rank, and change `scores`.
+
+        Returns the block (users, columns), with -inf where no item may be listed; the scores of held-out items, flat, in
+        the order of users and items; and the item of each column, (users, columns), -1 for none, or None if the columns are
+        the items."""
         if self.excluded is not None:
             scores[cells(self.excluded, users)] = -np.inf
         held_out = scores[cells(self.test, users)]
@@ -77,8 +76,8 @@ class Ranked:
         names[row, column] = item
         return block, held_out, names
 
-    def hits(self, lists: Index, users: Index) -> NDArray[np.bool_]:
-        """Whether each listed item (users, places; -1 for none) was held out for its user."""
+    def hits(self, lists: Positions, users: Positions) -> Mask:
+        """Mark the listed items (users, places; -1 for none) that were held out for their user."""
         row, item = cells(self.test, users)
         held_out = row * self.items + item  # ascending
         listed = np.arange(len(users))[:, None] * self.items + lists
@@ -86,14 +85,14 @@ class Ranked:
         return np.asarray((held_out[found] == listed) & (lists >= 0))
 
 
-def cells(matrix: sparse.csr_matrix, users: Index) -> Cells:
-    """The stored cells of these rows of a matrix, numbered as in `users`."""
+def cells(matrix: sparse.csr_matrix, users: Positions) -> Cells:
+    """Return the stored cells of the rows `users` of a matrix, with rows numbered as in `users`."""
     rows = matrix[users]
     return np.repeat(np.arange(len(users)), np.diff(rows.indptr)), rows.indices
 
 
 def _pairs(matrix: Any) -> sparse.csr_matrix:
-    """A 1 for each stored value, each row's columns ascending and once."""
+    """Return a 1 for each stored value, with ascending, unique columns."""
     pairs = sparse.csr_matrix(matrix, copy=True)
     pairs.data = np.ones(pairs.nnz, dtype=np.int32)
     pairs.sum_duplicates()
@@ -107,5 +106,5 @@ def _without(pairs: sparse.csr_matrix, other: sparse.csr_matrix) -> sparse.csr_m
     return left
 
 
-def _sums(scores: Scores, at: Cells) -> NDArray[np.float64]:
+def _sums(scores: Matrix, at: Cells) -> NDArray[np.float64]:
     return np.bincount(at[0], weights=scores[at], minlength=len(scores)).astype(np.float64)

@@ -1,52 +1,50 @@
-"""The best k of each row of a block of scores, and how many pairs a row orders rightly: the two passes over all scores.
+"""Rank blocks of scores: the best k of each row, and the number of pairs in correct order.
 
-Pure NumPy on a dense block (rows x columns, float32), a column being an item in ascending index. Both are written so that
-a block is read once or twice while it is in the cache, and give up Python's global lock meanwhile.
+Pure NumPy on a dense block (rows x columns, float32) with items as columns, in ascending index. Both passes read a block once
+or twice while it is in the cache, and release Python's global lock.
 """
 
 import os
 
 import numpy as np
-from numpy.typing import NDArray
 
 from recstore.errors import ScoresNotFinite
-
-Scores = NDArray[np.float32]
+from recstore.model.arrays import Matrix, Positions
 
 LOWEST = np.finfo(np.float32).min
-"""The smallest score that may be listed; -inf marks what may not."""
+"""The smallest score that may be listed; -inf marks items that may not."""
 
 GROUPS = 1024
-"""Columns are looked at in at least this many groups (or 16 for each place of the list): a longer inner loop."""
+"""Minimum number of groups of columns (or 16 per place of the list): more makes the inner loop longer."""
 
 SORT_FROM = 24
-"""Held-out items from which sorting the whole row is cheaper than comparing it with each of them."""
+"""Number of held-out items from which sorting the row is cheaper than comparing it with each of them."""
 
 BLOCK_BYTES, BLOCK_USERS = 1 << 26, 64
-"""A thread's block of scores: so many users, fewer where their scores of all items would be larger than this."""
+"""Limits of a thread's block of scores, in bytes and in users."""
 
 COMPARED_BYTES = 1 << 18
-"""Truth values held at once while comparing: half of a usual second-level cache."""
+"""Bytes of truth values to hold while comparing: half of a usual second-level cache."""
 
 
 def cores() -> int:
-    """The cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def block_users(items: int) -> int:
-    """How many users are scored at once: a function of the number of items alone, so that neither the threads nor which
-    users are evaluated changes the last bits of a product."""
+    """Return the number of users to score at once. It depends on the number of items alone, so that neither threads nor the
+    selection of users change the last bits of a product."""
     return max(1, min(BLOCK_USERS, BLOCK_BYTES // (4 * max(1, items))))
 
 
-def top(block: Scores, k: int) -> NDArray[np.intp]:
-    """The columns of the k largest scores of each row, (rows, min(k, columns)), in descending order; ties by the lower
-    column, at the end of the list too. -1 fills a row with fewer than k scores above -inf, which is never listed.
+def top(block: Matrix, k: int) -> Positions:
+    """Return the columns of the k largest scores of each row, (rows, min(k, columns)), in descending order. Ties go to the
+    lower column. Scores of -inf are never listed; -1 fills the rest of a row.
 
-    Columns are dealt into groups; the k-th largest of the groups' maxima is a bound that at least k scores reach, and few
-    more, so only groups that reach it are looked into: exact, and about a seventh of the time of `np.argpartition`.
-    Raises ScoresNotFinite on NaN and +inf.
+    Columns are distributed to groups. At least k scores, and few more, reach the k-th largest of the groups' maxima, so only
+    groups that reach it are searched. This is exact and takes a seventh of the time of `np.argpartition`. Raises
+    ScoresNotFinite for NaN and +inf.
     """
     rows, columns = block.shape
     k = min(k, columns)
@@ -87,17 +85,18 @@ def top(block: Scores, k: int) -> NDArray[np.intp]:
     return lists
 
 
-def _tied(scores: Scores, row: np.intp, bound: np.float32, k: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """What `top` looks for in a row where many scores equal its bound: of these only the first columns."""
+def _tied(scores: Matrix, row: np.intp, bound: np.float32, k: int) -> tuple[Positions, Positions]:
+    """Return row and columns for `top` where many scores equal the bound: of those only the first columns."""
     above = np.flatnonzero(scores > bound)
     equal = np.flatnonzero(scores == bound)[: max(0, k - len(above))]
     column = np.concatenate((above, equal))
     return np.full(len(column), row), column
 
 
-def not_below(scores: Scores, held_out: Scores) -> int:
-    """Over the held-out scores h: how many of `scores` are greater than h, plus how many are greater or equal: twice the
-    pairs that are ordered wrongly, a tie being half wrong. Without NaN."""
+def not_below(scores: Matrix, held_out: Matrix) -> int:
+    """Return the number of `scores` greater than h plus the number greater or equal, summed over the held-out scores h.
+
+    This is twice the number of pairs in wrong order, with half for a tie. Scores must not be NaN."""
     if len(held_out) >= SORT_FROM:
         ordered = np.sort(scores)
         below = ordered.searchsorted(held_out, "right").sum() + ordered.searchsorted(held_out, "left").sum()

@@ -1,7 +1,7 @@
-"""From interactions to what is trained on and what is held out. Pure, and seeded.
+"""Split interactions into parts to train on and parts to hold out. Pure and seeded.
 
-Three parts where something is chosen: trials are measured on the validation part only; then the winner is trained on all but
-the test part (`Split.refit`), and the test part is measured, once.
+A search uses three parts: it measures trials on the validation part, trains the winner on everything except the test part
+(`Split.refit`), and measures the test part once.
 """
 
 from collections.abc import Callable
@@ -15,52 +15,50 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recstore.errors import InvalidInput, SplitImpossible, TimesMissing
-from recstore.model.interactions import NO_TIME, IdMap, Index, Interactions, Times
+from recstore.model.arrays import Mask, Times
+from recstore.model.interactions import NO_TIME, IdMap, Interactions
 
 SHARE = 0.2
-"""Of the pairs, held out by time and by share."""
+"""Default share of pairs to hold out by time or by share."""
 
 SEED = 42
 
 MOST_ITEMS = 10
-"""Held out of a user by default: enough to measure one by."""
+"""Maximum items to hold out per user by default."""
 
 DATED = 0.5
-"""Least share of pairs with a time for a split by time to be the default."""
+"""Minimum share of pairs with a time for a split by time to be the default."""
 
 By = Literal["time", "user", "share"]
-Mask = NDArray[np.bool_]
 _Pick = Callable[[Interactions], tuple[Mask, str]]
-"""Marks the pairs to hold out, and says which they are."""
+"""Returns a mask of the pairs to hold out and a phrase that describes them."""
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Disjoint parts of the same interactions; all have the same id maps, so an index means the same in each."""
+    """Disjoint parts of the same interactions, with the same id maps, so that an index has the same meaning in each."""
 
     train: Interactions
     validation: Interactions | None
     test: Interactions
-    how: str  # a sentence, without its full stop
-    notes: tuple[str, ...] = ()  # sentences: what else there is to know of it
+    how: str  # a sentence without full stop
+    notes: tuple[str, ...] = ()  # further sentences
 
     def users(self, held_out: Interactions | None = None) -> NDArray[np.intp]:
-        """The users to be measured, ascending: those with a pair in `held_out` (default: the test part) and one in the
-        training part, without which no model knows anything of them."""
+        """Return the users to measure, ascending: those with pairs in `held_out` (default: the test part) and in training."""
         held_out = self.test if held_out is None else held_out
         users = len(self.train.users)
         both = [np.bincount(part.user_index, minlength=users) > 0 for part in (self.train, held_out)]
         return np.flatnonzero(both[0] & both[1])
 
     def refit(self) -> "Split":
-        """The same test part, with the validation part back in training: for the one measurement at the end."""
+        """Return the split with the validation part in training, for the final measurement of the test part."""
         if self.validation is None:
             return self
         return replace(self, train=_joined(self.train, self.validation), validation=None)
 
     def remarks(self) -> list[str]:
-        """Sentences about what a reader of the test part's metrics should know: `notes`, and what no model could find even
-        after the `refit`."""
+        """Return sentences on the metrics of the test part: `notes`, and users and items that no model could know."""
         learned = [part for part in (self.train, self.validation) if part is not None]
         users, items = np.zeros(len(self.test.users), np.bool_), np.zeros(len(self.test.items), np.bool_)
         for part in learned:
@@ -73,17 +71,15 @@ class Split:
                 f"{strangers} of the test part's {len(tested)} users have no training pair and are not measured."
             )
         if unfindable := int(np.count_nonzero(~items[self.test.item_index])):
-            sentences.append(
-                f"{unfindable} of the {len(self.test)} test pairs are of items without a training pair: no model can find"
-                " them."
-            )
+            of = f"{unfindable} of the {len(self.test)} test pairs are of items without a training pair"
+            sentences.append(f"{of}: no model can find them.")
         return sentences
 
 
 @dataclass(frozen=True)
 class SplitChoice:
-    """How interactions are to be split, as a person says it. `by` None: by time where most pairs have one, else by user.
-    `share` goes with time and share, `items` with user; unset: their defaults."""
+    """A choice of split. `by` None means by time if most pairs have one, else by user. `share` belongs to time and share, `items`
+    to user; None means their defaults."""
 
     by: By | None = None
     share: float | None = None
@@ -92,7 +88,7 @@ class SplitChoice:
 
     def __post_init__(self) -> None:
         if self.by not in (None, "time", "user", "share"):
-            raise InvalidInput(f"Interactions can not be split by {self.by!r}; choose one of: time, user, share.")
+            raise InvalidInput(f"Interactions cannot be split by {self.by!r}; choose one of: time, user, share.")
         if self.share is not None and not 0 < self.share < 1:
             raise InvalidInput(f"The share to hold out must be between 0 and 1, not {self.share:g}.")
         if self.items is not None and self.items < 1:
@@ -105,13 +101,12 @@ class SplitChoice:
             raise InvalidInput(f"A split by {self.by} holds out a share, not a number of items of each user.")
 
     def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON; `SplitChoice(**..)` gives it back."""
+        """Return the choice for JSON. `SplitChoice(**choice)` is the inverse."""
         return asdict(self)
 
 
 def choose(interactions: Interactions, choice: SplitChoice, *, validation: bool = False) -> Split:
-    """Splits as `choice` says; the test part is the same with and without `validation`. Raises TimesMissing,
-    SplitImpossible."""
+    """Split by `choice`. The test part is the same with and without `validation`. Raises TimesMissing, SplitImpossible."""
     by = choice.by
     if by is None and choice.share is None:
         by = "user" if choice.items is not None or not _dated(interactions) else "time"
@@ -127,20 +122,14 @@ def choose(interactions: Interactions, choice: SplitChoice, *, validation: bool 
             return by_share(interactions, share, choice.seed, validation=validation)
 
 
-def default(interactions: Interactions, seed: int = SEED, *, validation: bool = False) -> Split:
-    """By time where at least half of the pairs have one, else by user."""
-    return choose(interactions, SplitChoice(seed=seed), validation=validation)
-
-
 def by_time(interactions: Interactions, share: float = SHARE, *, validation: bool = False) -> Split:
-    """The newest `share` of the pairs is the test part, and the newest `share` of the rest the validation part.
+    """Hold out the newest `share` of the pairs as the test part, and of the rest as the validation part.
 
-    Pairs of the same time stay together, since what was viewed at once would give itself away: the cut lies between two
-    times, where the share comes nearest to the one wanted (of two as near, the smaller). A pair without a time counts as
-    older than any, so it is trained on. The time of a pair is that of its newest interaction: a pair that was interacted
-    with before the cut and after it is held out with its whole value, so training sees nothing of it.
+    Pairs of the same time stay together, since they would reveal each other. The cut between two times is the one closest to
+    `share` (the smaller of two equally close). Pairs without a time are older than all others, so they are trained on. The
+    time of a pair is that of its newest interaction, so a pair with interactions on both sides of the cut is held out whole.
 
-    Raises TimesMissing, and SplitImpossible where all pairs have the same time.
+    Raises TimesMissing, and SplitImpossible if all pairs have the same time.
     """
     times = interactions.times
     if times is None or not (times != NO_TIME).any():
@@ -150,12 +139,9 @@ def by_time(interactions: Interactions, share: float = SHARE, *, validation: boo
         assert part.times is not None
         moments, pairs = np.unique(part.times, return_counts=True)
         if len(moments) < 2:
-            raise SplitImpossible(
-                how="by time",
-                reason=f"all {len(part)} pairs {'that are left ' if part is not interactions else ''}have the same time",
-                remedy="Split by user or by share.",
-            )
-        since = np.cumsum(pairs[::-1])[:-1]  # pairs of the newest moment, of the two newest, ..
+            reason = f"all {len(part)} pairs {'that are left ' if part is not interactions else ''}have the same time"
+            raise SplitImpossible(how="by time", reason=reason, remedy="Split by user or by share.")
+        since = np.cumsum(pairs[::-1])[:-1]  # pairs of the newest moment, of the two newest, and so on
         chosen = moments[-1 - np.argmin(np.abs(since - share * len(part)))]
         mask = part.times >= chosen
         return mask, f"the newest {_percent(mask)} of {{what}}, since {_written(chosen)}, are {{held}}"
@@ -168,11 +154,11 @@ def by_time(interactions: Interactions, share: float = SHARE, *, validation: boo
 def by_user(
     interactions: Interactions, items: int | None = None, seed: int = SEED, *, validation: bool = False
 ) -> Split:
-    """`items` random ones of each user who has at least twice as many are the test part, and as many of each user who
-    still has twice as many the validation part; other users are trained on only.
+    """Hold out `items` random items of each user with at least twice as many as the test part, and of each user who still has
+    twice as many as the validation part. Other users are only trained on.
 
-    `items` None is a fifth of the median number of items of the users with at least two, between 1 and MOST_ITEMS: for
-    the median user a split by a share of 0.2, and most users have enough. Raises SplitImpossible where no user has.
+    The default is a fifth of the median number of items, of users with at least two, between 1 and MOST_ITEMS. Raises
+    SplitImpossible if no user has enough items.
     """
     random = np.random.default_rng(seed)
     if items is None:
@@ -184,12 +170,10 @@ def by_user(
         counts = np.bincount(part.user_index, minlength=len(part.users))
         enough = counts >= 2 * items
         if not enough.any():
-            raise SplitImpossible(
-                how="by user",
-                reason=f"no user has {2 * items} items{' left' if part is not interactions else ''}",
-                remedy="Hold out fewer items of each user." if items > 1 else "Split by share.",
-            )
-        # pairs lie together by user: within each stretch in random order, the first ones
+            reason = f"no user has {2 * items} items{' left' if part is not interactions else ''}"
+            remedy = "Hold out fewer items of each user." if items > 1 else "Split by share."
+            raise SplitImpossible(how="by user", reason=reason, remedy=remedy)
+        # pairs are sorted by user: within each user, take the first ones of a random order
         order = np.argsort(part.user_index * np.int64(len(part)) + random.permutation(len(part)))
         place = np.arange(len(part)) - np.repeat(np.cumsum(counts) - counts, counts)
         mask = np.zeros(len(part), dtype=np.bool_)
@@ -204,18 +188,18 @@ def by_user(
 
 
 def by_share(interactions: Interactions, share: float = SHARE, seed: int = SEED, *, validation: bool = False) -> Split:
-    """A random `share` of the pairs is the test part, and the same share of the rest the validation part, at least one
-    pair each. Raises SplitImpossible where there are too few pairs."""
+    """Hold out a random `share` of the pairs as the test part, and of the rest as the validation part, at least one pair each.
+    Raises SplitImpossible for a single pair."""
     return _split(interactions, _random_share(interactions, share, seed), "share", validation)
 
 
 def given(train: Interactions, test: Interactions, seed: int = SEED, *, validation: bool = False) -> Split:
-    """Two sets of interactions, read apart, as one split: with id maps that hold the ids of both. The validation part is a
-    random part of `train`, in proportion as large as the test part is of both (at most half).
+    """Return two sets of interactions as one split, with id maps for the ids of both.
 
-    Pairs that are in both sets stay in the training part and are dropped from the test part, which `notes` tells with
-    their number. Times are kept where both sets have them. Raises InvalidInput where the ids are of different kinds,
-    SplitImpossible where no test pair is left.
+    The validation part is a random part of `train`, with the same share as the test part has of both (at most half). Pairs
+    that are in both sets are dropped from the test part, with their number in `notes`. Times are kept if both sets have them.
+
+    Raises InvalidInput for ids of different types, SplitImpossible if no test pair is left.
     """
     users, items = _merged(train.users, test.users, "user"), _merged(train.items, test.items, "item")
     train, test = (_mapped(part, users, items) for part in (train, test))
@@ -224,12 +208,11 @@ def given(train: Interactions, test: Interactions, seed: int = SEED, *, validati
     seen = np.isin(_keys(test), _keys(train))
     notes: tuple[str, ...] = ()
     if seen.any():
-        notes = (f"{np.count_nonzero(seen)} of {len(test)} test pairs are training pairs too and were dropped.",)
+        notes = (f"{np.count_nonzero(seen)} of {len(test)} test pairs are also training pairs and were dropped.",)
         test = test.part(~seen)
     if not len(test):
-        raise SplitImpossible(
-            how="as given", reason="every test pair is a training pair too", remedy="Give other test pairs."
-        )
+        reason = "every test pair is also a training pair"
+        raise SplitImpossible(how="as given", reason=reason, remedy="Provide other test pairs.")
     how = f"given: {len(test)} pairs are held out"
     if not validation:
         return Split(train, None, test, how, notes)
@@ -240,14 +223,14 @@ def given(train: Interactions, test: Interactions, seed: int = SEED, *, validati
 
 
 def count_matrix(interactions: Interactions) -> sparse.csr_matrix:
-    """The values as they are, float64 CSR, users x items, indices sorted: what a metric takes for a part."""
+    """Return the values as float64 CSR, users x items, with sorted indices: the form that metrics take."""
     shape = len(interactions.users), len(interactions.items)
     pointers = np.concatenate(([0], np.cumsum(np.bincount(interactions.user_index, minlength=shape[0]))))
     return sparse.csr_matrix((interactions.values, interactions.item_index, pointers), shape=shape)
 
 
 def _split(interactions: Interactions, pick: _Pick, by: By, validation: bool, notes: tuple[str, ...] = ()) -> Split:
-    """Holds out the test part, then, by the same rule, the validation part from what is left."""
+    """Hold out the test part and then, by the same rule, the validation part from the rest."""
     mask, phrase = pick(interactions)
     how = f"by {by}: " + phrase.format(what="the pairs", left="", held="held out")
     test, train = interactions.part(mask), interactions.part(~mask)
@@ -263,11 +246,8 @@ def _random_share(interactions: Interactions, share: float, seed: int) -> _Pick:
 
     def some(part: Interactions) -> tuple[Mask, str]:
         if len(part) < 2:
-            raise SplitImpossible(
-                how="by share",
-                reason=f"there is only one pair{' left' if part is not interactions else ''}",
-                remedy="Give more interactions.",
-            )
+            reason = f"there is only one pair{' left' if part is not interactions else ''}"
+            raise SplitImpossible(how="by share", reason=reason, remedy="Provide more interactions.")
         mask = random.permutation(len(part)) < np.clip(round(share * len(part)), 1, len(part) - 1)
         return mask, f"at random {_percent(mask)} of {{what}} are {{held}}"
 
@@ -288,42 +268,36 @@ def _percent_of(part: int, whole: int) -> str:
 
 
 def _written(microseconds: np.int64) -> str:
-    """The time in UTC, of any year, as precise as it is; the date alone for midnight."""
+    """Return the time in UTC, of any year, without trailing zeros; for midnight the date only."""
     text = str(np.datetime_as_string(np.datetime64(int(microseconds), "us"))).replace("T", " ")
     return text.removesuffix(".000000").removesuffix(":00").removesuffix(" 00:00")
 
 
 def _keys(interactions: Interactions) -> Times:
-    """One number for each pair, ascending as the pairs are."""
+    """Return one number per pair, in ascending order."""
     return interactions.user_index.astype(np.int64) * len(interactions.items) + interactions.item_index
 
 
 def _joined(one: Interactions, other: Interactions) -> Interactions:
-    """The pairs of two disjoint parts with the same id maps."""
+    """Return the pairs of two disjoint parts with the same id maps."""
     order = np.argsort(np.concatenate((_keys(one), _keys(other))), kind="stable")
 
     def both(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
         return np.concatenate((a, b))[order]
 
     times = None if one.times is None or other.times is None else both(one.times, other.times)
-    return Interactions(
-        one.users,
-        one.items,
-        both(one.user_index, other.user_index),
-        both(one.item_index, other.item_index),
-        both(one.values, other.values),
-        times,
-    )
+    user_index, item_index = both(one.user_index, other.user_index), both(one.item_index, other.item_index)
+    return Interactions(one.users, one.items, user_index, item_index, both(one.values, other.values), times)
 
 
 def _merged(one: IdMap, other: IdMap, side: str) -> IdMap:
-    """The ids of both, of the wider type if both are integers."""
+    """Return the ids of both, with the wider type of two integer types."""
     types = [ids.ids.type for ids in (one, other)]
     kind = types[0]
     if types[0] != types[1]:
         if not all(map(pa.types.is_integer, types)):
             raise InvalidInput(
-                f"The {side} ids of the training pairs are of the type {types[0]}, of the test {types[1]}."
+                f"The {side} ids have type {types[0]} in the training pairs, {types[1]} in the test pairs."
             )
         kind = max(types, key=lambda integer: integer.bit_width)
     ids = pc.unique(pa.concat_arrays([one.ids.cast(kind), other.ids.cast(kind)]))
@@ -331,15 +305,7 @@ def _merged(one: IdMap, other: IdMap, side: str) -> IdMap:
 
 
 def _mapped(part: Interactions, users: IdMap, items: IdMap) -> Interactions:
-    """The same pairs in larger id maps; their order stays, since both maps ascend."""
-
-    def index(old: IdMap, new: IdMap, of: Index) -> Index:
-        return new.lookup(old.ids)[of]
-
-    return replace(
-        part,
-        users=users,
-        items=items,
-        user_index=index(part.users, users, part.user_index),
-        item_index=index(part.items, items, part.item_index),
-    )
+    """Return the same pairs, in the same order, with larger id maps."""
+    user_index = users.lookup(part.users.ids)[part.user_index]
+    item_index = items.lookup(part.items.ids)[part.item_index]
+    return replace(part, users=users, items=items, user_index=user_index, item_index=item_index)

@@ -16,7 +16,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recstore.model.interactions import Index, Interactions
+from recstore.model.arrays import Index
+from recstore.model.interactions import Interactions
 from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.postgres.names import quoted
 from recstore.sql.objects import Registered

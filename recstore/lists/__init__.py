@@ -1,10 +1,8 @@
-"""The list of every user, or of every item, in one go: what `recommend()` and `similar_items()` answer, written to a table or a
-file.
+"""Every list at once: the answers of `recommend()` or `similar_items()` for all users or items, in a table or a file.
 
-`blocks` scores (pure), `reading` reads the live generation and who has seen what in one snapshot, `tables` and `files` write,
-`jobs` is the whole of it on one screen.
+`blocks` computes (pure), `reading` reads one snapshot, `tables` and `output` write, `jobs` is the whole flow.
 """
 
-from recstore.lists.jobs import MIN_USERS, Made, Plan, plan, recommend_all, similar_all, write_defined
+from recstore.lists.jobs import MIN_USERS, ListsPlan, Made, plan, recommend_all, similar_all, write_defined
 
-__all__ = ["MIN_USERS", "Made", "Plan", "plan", "recommend_all", "similar_all", "write_defined"]
+__all__ = ["MIN_USERS", "ListsPlan", "Made", "plan", "recommend_all", "similar_all", "write_defined"]

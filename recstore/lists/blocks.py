@@ -1,7 +1,7 @@
-"""From vectors to lists: the k best items of a block of users or items, as the SQL functions order them.
+"""From vectors to lists: the k best items for a block of users or items, ordered like the SQL functions.
 
-Pure NumPy; knows no database. A block is what is read at once; `Scoring` deals it to threads in parts whose scores fit a
-core's cache, so that no more than a part's scores per thread are ever held.
+Pure NumPy; knows no database. `Scoring` distributes a block to threads in parts whose scores fit into the cache of a core,
+so that at most one part's scores per thread are in memory.
 """
 
 import threading
@@ -14,73 +14,74 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recstore.evaluation import ranking, scorers
+from recstore.model.arrays import Mask, Matrix, Positions
 from recstore.model.interactions import IdMap
-
-Index = NDArray[np.integer[Any]]
-Matrix = NDArray[np.float32]
 
 TRAINED, POPULAR = 0, 1
 REASONS = ("trained", "popular")
-"""What a list's reason is, by its number."""
+"""Reasons in lists, by number."""
 
 
 @dataclass(frozen=True, eq=False)
 class Items:
-    """The items of a generation in ascending order of their ids: text by its bytes, as the functions break ties."""
+    """The items of a generation in ascending order of id (text by its bytes), which is how the functions break ties."""
 
     ids: IdMap
-    vectors: Matrix  # (items, factors): what is multiplied; unit length for similar items
-    present: NDArray[np.bool_]  # which have a vector
-    eligible: NDArray[np.bool_]  # which may be listed
+    vectors: Matrix  # (items, factors); unit length for similar items
+    present: Mask  # items with a vector
+    eligible: Mask  # items that may be listed
     users: NDArray[np.int64]
     views: NDArray[np.float64]
 
-    def popular(self) -> Index:
-        """Those that may be listed, most users first, then most views, then by id."""
+    def popular(self) -> Positions:
+        """Return the eligible items: most users first, then most views, then by id."""
         order = np.lexsort((np.arange(len(self.ids)), -self.views, -self.users))
         return order[self.eligible[order]]
 
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Some owners of lists (users; or items, for similar ones) with what their lists are made from."""
+    """Owners of lists (users, or items for similar ones) with the input of their lists."""
 
     ids: pa.Array
     vectors: Matrix  # (owners, factors)
-    present: NDArray[np.bool_]  # owners with a vector; the others get popular items, or none
-    factor: NDArray[np.float64]  # what a product is multiplied by to be the score
+    present: Mask  # owners with a vector; the others get popular items or no list
+    factor: NDArray[np.float64]  # score per inner product
     seen_starts: NDArray[np.int64]  # owner n has seen seen[seen_starts[n] : seen_starts[n + 1]]
-    seen: Index  # positions in Items; -1 for an item that is not among them
+    seen: Positions  # in Items; -1 for an unknown item
 
     def __len__(self) -> int:
         return len(self.ids)
 
 
 @dataclass(frozen=True, eq=False)
-class Lists:
-    """Lists, flat: row n says that `item[n]` (a position in Items) is in place `rank[n]`, from 1, of `owner[n]`'s list (a
-    position in the block)."""
+class ListRows:
+    """Rows of lists: `item[n]`, a position in Items, has place `rank[n]`, from 1, in the list of `owner[n]`, a position in the
+    block."""
 
-    owner: NDArray[np.int64]
-    rank: NDArray[np.int64]
-    item: NDArray[np.int64]
+    owner: Positions
+    rank: Positions
+    item: Positions
     score: NDArray[np.float64]
-    reason: NDArray[np.int64]  # TRAINED or POPULAR
+    reason: Positions  # TRAINED or POPULAR
 
     def __len__(self) -> int:
         return len(self.owner)
 
 
 class Scoring:
-    """Makes the lists of blocks. `popular_users` is the number of users that a popular item's share is of; None: who has no
-    vector has no list. `most` clips the scores. A context, which ends its threads."""
+    """Computes the lists of blocks in threads, which end with the context.
+
+    `popular_users` is the denominator of a popular item's score, its share of users; None: owners without a vector get no
+    list. Scores are clipped to +-`most`.
+    """
 
     def __init__(
         self, items: Items, k: int, threads: int = 0, *, popular_users: int | None = None, most: float | None = None
     ) -> None:
         self.items, self.k, self.most, self.popular_users = items, k, most, popular_users
         self.listed = np.flatnonzero(items.present & items.eligible)
-        self._column = np.full(len(items.ids) + 1, -1, dtype=np.int64)  # the last is that of an unknown item
+        self._column = np.full(len(items.ids) + 1, -1, dtype=np.int64)  # the last entry is for unknown items
         self._column[self.listed] = np.arange(len(self.listed))
         factors = np.ascontiguousarray(items.vectors[self.listed])
         self._columns = np.ascontiguousarray(factors.T)
@@ -99,24 +100,21 @@ class Scoring:
         self._pool.shutdown(cancel_futures=True)
 
     def begin(self, block: Block) -> "Pending":
-        """Has the lists of a block made while the caller does something else."""
+        """Start computing the lists of a block in the background."""
         trained = np.flatnonzero(block.present)
         row = np.repeat(np.arange(len(block)), np.diff(block.seen_starts))
         column = self._column[block.seen]
-        parts = []
+        parts: list[tuple[Positions, Future[Any]]] = []
         for start in range(0, len(trained), self._rows):
             owners = trained[start : start + self._rows]
             parts.append((owners, self._pool.submit(self._best, block, owners, row, column)))
         return Pending(self, block, parts)
 
-    def _best(
-        self, block: Block, owners: NDArray[np.intp], row: Index, column: Index
-    ) -> tuple[NDArray[np.intp], Matrix]:
-        """The columns, best first, -1 where a list is shorter, and their products of one part; every part is as many rows
-        to BLAS, since the last bits of a product depend on that."""
-        if not hasattr(
-            self._own, "scores"
-        ):  # once per thread: fresh memory for each part took a fifth of the product's time
+    def _best(self, block: Block, owners: Positions, row: Positions, column: Positions) -> tuple[Positions, Matrix]:
+        """Return, for one part, the best columns in order (-1 where a list is shorter) and their products.
+
+        Each part has the same number of rows for BLAS, since the last bits of a product depend on it."""
+        if not hasattr(self._own, "scores"):  # once per thread: new memory for each part takes a fifth of the time
             self._own.scores = np.empty((self._rows, self._columns.shape[1]), dtype=np.float32)
         factors = np.zeros((self._rows, self._columns.shape[0]), dtype=np.float32)
         factors[: len(owners)] = block.vectors[owners]
@@ -130,8 +128,8 @@ class Scoring:
         best = ranking.top(scores, self.k)
         return best, np.take_along_axis(scores, np.maximum(best, 0), axis=1) if best.size else scores[:, :0]
 
-    def _most_popular(self, block: Block) -> tuple[Index, Index]:
-        """Owner and item of each row of the lists of those without a vector."""
+    def _most_popular(self, block: Block) -> tuple[Positions, Positions]:
+        """Return owner and item of each row in the lists of owners without a vector."""
         owners = np.flatnonzero(~block.present)
         place = self._place[block.seen]
         lists = []
@@ -145,13 +143,13 @@ class Scoring:
 
 
 class Pending:
-    """Lists in the making."""
+    """Lists that threads are computing."""
 
-    def __init__(self, scoring: Scoring, block: Block, parts: list[tuple[NDArray[np.intp], Future[Any]]]) -> None:
+    def __init__(self, scoring: Scoring, block: Block, parts: list[tuple[Positions, Future[Any]]]) -> None:
         self.scoring, self.block, self.parts = scoring, block, parts
 
-    def lists(self) -> Lists:
-        """Waits for them; ordered by owner, then rank. Raises ScoresNotFinite."""
+    def lists(self) -> ListRows:
+        """Wait for the rows and return them, ordered by owner and rank. Raises ScoresNotFinite."""
         scoring = self.scoring
         owners, items, scores, ranks = [], [], [], []
         for owner, future in self.parts:
@@ -167,11 +165,11 @@ class Pending:
             score = score.clip(-scoring.most, scoring.most)
         reason = np.full(len(owner), TRAINED)
         if scoring.popular_users is None or self.block.present.all():
-            return Lists(owner, rank, item, score, reason)
+            return ListRows(owner, rank, item, score, reason)
         some, popular = scoring._most_popular(self.block)
         share = scoring.items.users[popular] / scoring.popular_users
         owner, item, score = (np.concatenate(pair) for pair in ((owner, some), (item, popular), (score, share)))
         reason = np.concatenate((reason, np.full(len(some), POPULAR)))
         rank = np.concatenate((rank, 1 + np.arange(len(some)) - np.searchsorted(some, some)))
         order = np.argsort(owner, kind="stable")
-        return Lists(owner[order], rank[order], item[order], score[order], reason[order])
+        return ListRows(owner[order], rank[order], item[order], score[order], reason[order])

@@ -1,4 +1,4 @@
-"""Lists into a file: CSV, compressed CSV or Parquet, there whole or not at all."""
+"""Write lists to a file: CSV, compressed CSV or Parquet. The file appears complete or not at all."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -9,54 +9,42 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import csv, parquet
 
-from recstore.atomic import replacing
+from recstore import atomic
 from recstore.errors import ListsNotWritten
 
 ENDINGS = (".csv", ".csv.gz", ".parquet")
 
 SLICE = 20_000
-"""Rows that are written between two looks at Ctrl-C."""
+"""Rows to write between two checks for Ctrl-C."""
 
 
 def is_file(into: str) -> bool:
-    """Whether that names a file: by its ending, or by a folder before it. Anything else is a table."""
+    """Return True if `into` names a file, by its ending or by a folder in it. Anything else is a table."""
     return into.lower().endswith(ENDINGS) or "/" in into or os.sep in into
 
 
 def check_place(into: str) -> Path:
-    """Raises ListsNotWritten where no such file can be put, before any work."""
-    path = Path(into)
-    folder = Path(os.path.realpath(into)).parent if os.path.islink(into) else path.parent  # noqa: PTH114 - a name too long
+    """Return the path of a file of lists. Raises ListsNotWritten if it cannot be written."""
     if not into.lower().endswith(ENDINGS):
-        reason = "its ending says no format: .csv, .csv.gz and .parquet do"
-    elif len(os.fsencode(path.name)) > 255:
-        reason = "its name is too long"
-    elif path.is_dir():
-        reason = "that is a folder"
-    elif path.exists() and not path.is_file():  # else it would take the place of a device
-        reason = "that is no ordinary file"
-    elif not folder.is_dir():
-        reason = f"there is no folder {folder}"
-    elif not os.access(folder, os.W_OK | os.X_OK):
-        reason = f"this user may not write to {folder}"
-    else:
-        return path
-    raise ListsNotWritten(path=into, reason=reason)
+        raise ListsNotWritten(path=into, reason="its ending is none of .csv, .csv.gz and .parquet")
+    linked = os.path.islink(into)  # noqa: PTH114 - a name that is too long is no link
+    atomic.check_place(Path(os.path.realpath(into)) if linked else Path(into), ListsNotWritten)
+    return Path(into)
 
 
 @contextmanager
 def writing(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.RecordBatch], None]]:
-    """A context within which batches are written beside `path`; at its end the file takes that name. An error leaves what was
-    there. Raises ListsNotWritten."""
-    with replacing(path, ListsNotWritten) as beside, _writer(path, beside, schema) as write:
+    """Yield a function that writes a batch to a temporary file, which replaces `path` at the end. An error leaves an existing
+    file unchanged. Raises ListsNotWritten."""
+    with atomic.replacing(path, ListsNotWritten) as temporary, _writer(path, temporary, schema) as write:
         yield write
 
 
 @contextmanager
-def _writer(path: Path, beside: Path, schema: pa.Schema) -> Iterator[Callable[[pa.RecordBatch], None]]:
+def _writer(path: Path, temporary: Path, schema: pa.Schema) -> Iterator[Callable[[pa.RecordBatch], None]]:
     name = path.name.lower()
     with ExitStack() as opened:
-        sink = opened.enter_context(_closing(pa.OSFile(str(beside), "wb")))
+        sink = opened.enter_context(_closing(pa.OSFile(str(temporary), "wb")))
         if name.endswith(".gz"):
             sink = opened.enter_context(_closing(pa.CompressedOutputStream(sink, "gzip")))
         if name.endswith(".parquet"):
@@ -74,7 +62,7 @@ def _writer(path: Path, beside: Path, schema: pa.Schema) -> Iterator[Callable[[p
 
 @contextmanager
 def _closing(file: Any) -> Iterator[Any]:
-    """Closed in the end; after an error without another one, which Arrow would print when it is left to Arrow."""
+    """Close the file at the end. After an error, ignore a second one, which Arrow would otherwise print."""
     try:
         yield file
     except BaseException:

@@ -1,8 +1,8 @@
-"""One snapshot of what lists are made from: the live generation's items and users, who has seen what, what is eligible.
+"""Read one snapshot for lists: the live generation's items and users, the items seen by each user, the eligible items.
 
-A READ ONLY, REPEATABLE READ transaction over Arrow, held until the last list is made, so that every list is of one moment and
-no prune takes the generation away meanwhile. Users come in batches with what they have seen beside them, aggregated by the
-server, and no more than a batch or two are in memory.
+A READ ONLY, REPEATABLE READ transaction over Arrow is held until the last list is computed, so that all lists show one moment
+and no prune removes the generation. Users arrive in batches with their seen items, aggregated by the server; one or two
+batches are in memory at a time.
 """
 
 from collections.abc import Iterator
@@ -13,11 +13,11 @@ import numpy as np
 import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 from psycopg import sql
 
 from recstore.errors import InvalidInput, NotTrained, PermissionDenied, RecstoreError
 from recstore.lists.blocks import Block, Items
+from recstore.model.arrays import Mask, Matrix
 from recstore.model.interactions import IdMap, plain
 from recstore.postgres.arrow import Reading, reading
 from recstore.postgres.connection import Connection, one_line
@@ -27,13 +27,11 @@ from recstore.source.selects import stripped, syntax_error
 from recstore.sql.generation import Generation
 from recstore.sql.objects import Registered
 
-Matrix = NDArray[np.float32]
-
 BATCH_BYTES = 8 << 20
-"""Of a batch as it is read: with vectors of 64 some twenty thousand users."""
+"""Bytes of a batch: about 20,000 users with vectors of 64 dimensions."""
 
 SIMILAR_BLOCK = 4096
-"""Items whose similar ones are looked for at a time."""
+"""Owners in a block of lists of similar items."""
 
 LIVE = """
 SELECT l.generation, l.users, l.max_item_length, l.seen_published, g.factors, g.items
@@ -70,7 +68,7 @@ LEFT JOIN (
     GROUP BY i.user_id
 ) s ON s.user_id = a.user_id
 """
-"""As recommend() asks for one user, for many: whoever the generation does not know is there all the same."""
+"""The query of recommend(), for many users. Users that the generation does not know are included, without a vector."""
 
 
 @dataclass(frozen=True)
@@ -86,22 +84,21 @@ class Live:
 
 
 def users_select(recommender: Registered, generation: int, *, seen_published: bool, query: str | None = None) -> str:
-    """The SELECT of users with vectors and what they have seen: all of the generation, or those that `query` names."""
+    """Return the SELECT of users with their vectors and seen items: all users, or those that `query` names."""
     seen = Generation(recommender, generation).seen if seen_published else None
-    counts = "true" if seen else "i.item_id IS NOT NULL AND i.value > 0"
     return (USERS if query is None else ASKED).format(
         extension=quoted(recommender.vector_schema),
         vector_type=recommender.vector_type,
         user_type=recommender.user_type.value,
         users=Generation(recommender, generation).users,
         interactions=seen or recommender.relation("interactions"),
-        counts=counts,
+        counts="true" if seen else "i.item_id IS NOT NULL AND i.value > 0",
         query=query,
     )
 
 
 def checked_query(connection: Connection, recommender: Registered, query: str) -> str:
-    """The SELECT of user ids, if it is one statement whose first column can be one. Raises InvalidInput, PermissionDenied."""
+    """Return `query` if it is one SELECT whose first column can be a user id. Raises InvalidInput, PermissionDenied."""
     select = stripped(query)
     cast = f"SELECT q.user_id::{recommender.user_type.value} FROM (\n{select}\n) q (user_id) LIMIT 0"  # noqa: S608
     try:
@@ -109,34 +106,30 @@ def checked_query(connection: Connection, recommender: Registered, query: str) -
             connection.execute("SET TRANSACTION READ ONLY")
             connection.execute(cast, prepare=True)
     except psycopg.errors.InsufficientPrivilege as error:
-        raise PermissionDenied(
-            role=connection.info.user,
-            reason=one_line(error),
-            remedy="Have the owner grant it SELECT on what --users reads.",
-        ) from None
+        remedy = "Ask the owner to grant it SELECT on the relations that --users reads."
+        raise PermissionDenied(role=connection.info.user, reason=one_line(error), remedy=remedy) from None
     except psycopg.DatabaseError as error:
         if connection.closed:
             raise
         alone = syntax_error(connection, select) if isinstance(error, psycopg.errors.SyntaxError) else None
         raise InvalidInput(
-            f"--users can not be read: {alone or one_line(error)}. It is a SELECT whose first column is the users' ids, of type"
+            f"--users cannot be read: {alone or one_line(error)}. Give a SELECT whose first column is the user id, of type"
             f" {recommender.user_type.value}; try it in psql first."
         ) from None
     return select
 
 
 def expected_users(connection: Connection, query: str) -> int:
-    """How many users the planner expects of a query, for a progress bar."""
+    """Return the planner's estimate of the number of users, for a progress bar."""
     return int(planned(connection, sql.SQL(query), prepare=True)["Plan Rows"])
 
 
 class Snapshot:
-    """What is read. Raises NotTrained, ConnectionLost, PermissionDenied, RecstoreError."""
+    """Reads from the transaction. Raises NotTrained, ConnectionLost, PermissionDenied, RecstoreError."""
 
     def __init__(self, transaction: Reading, recommender: Registered) -> None:
         self.transaction, self.recommender = transaction, recommender
-        self.asking = False
-        """Whether what is read now is a query that the caller gave."""
+        self.asking = False  # True while the caller's own query is read
         row = transaction.row(LIVE.format(schema=recommender.schema))
         if row is None:
             raise NotTrained(name=recommender.name)
@@ -144,29 +137,22 @@ class Snapshot:
         self.live = Live(generation, users, items, factors, longest, seen_published)
 
     def items(self, column: str) -> Items:
-        """All items of the generation with their vectors of `column` (preference or embedding)."""
+        """Return all items of the generation with the vectors in `column` (preference or embedding)."""
         recommender = self.recommender
-        eligible = "true"
-        if recommender.definition.candidates.given:
-            candidates = recommender.relation("candidates")
-            eligible = f"EXISTS (SELECT FROM {candidates} c WHERE c.item_id = v.item_id)"
-        found = self.transaction.table(
-            ITEMS.format(
-                extension=quoted(recommender.vector_schema),
-                vector_type=recommender.vector_type,
-                column=column,
-                eligible=eligible,
-                items=Generation(recommender, self.live.generation).items,
-            )
+        candidates = f"EXISTS (SELECT FROM {recommender.relation('candidates')} c WHERE c.item_id = v.item_id)"
+        select = ITEMS.format(
+            extension=quoted(recommender.vector_schema),
+            vector_type=recommender.vector_type,
+            column=column,
+            eligible=candidates if recommender.definition.candidates.given else "true",
+            items=Generation(recommender, self.live.generation).items,
         )
-        table = joined(found)
+        table = joined(self.transaction.table(select))
         ids = plain(table["item_id"].combine_chunks()).cast(recommender.item_type.arrow)
         order = pc.sort_indices(ids)
         table = table.take(order)
         vectors, present = self._vectors(table["vector"].combine_chunks())
-        if (
-            column == "embedding" and present.any()
-        ):  # half precision has no exact unit length; the functions' cosine divides
+        if column == "embedding" and present.any():  # half precision has no exact unit length; the SQL cosine divides
             lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
             vectors /= np.where(lengths > 0, lengths, 1)
         return Items(
@@ -179,7 +165,7 @@ class Snapshot:
         )
 
     def users(self, items: Items, query: str | None = None) -> Iterator[Block]:
-        """The generation's users, or those of `query` (see `checked_query`), in blocks."""
+        """Yield blocks of the generation's users, or of those that `query` names (see `checked_query`)."""
         live, self.asking = self.live, query is not None
         select = users_select(self.recommender, live.generation, seen_published=live.seen_published, query=query)
         for batch in self.transaction.batches(select):
@@ -199,9 +185,10 @@ class Snapshot:
             seen=items.ids.lookup(pc.list_flatten(batch["seen"])),
         )
 
-    def _vectors(self, sent: pa.Array) -> tuple[Matrix, NDArray[np.bool_]]:
-        """pgvector's binary form (two numbers of 2 bytes, then the elements) as (rows, factors), zeros where there is none:
-        a third of the time of an array of reals."""
+    def _vectors(self, sent: pa.Array) -> tuple[Matrix, Mask]:
+        """Decode pgvector's binary form (two 2-byte numbers, then the elements) to float32 (rows, factors), zeros for NULL.
+
+        This takes a third of the time of reading arrays of reals."""
         present = np.asarray(sent.is_valid())
         vectors = np.zeros((len(sent), self.live.factors), dtype=np.float32)
         if present.any():
@@ -216,13 +203,13 @@ class Snapshot:
 
 
 def joined(table: pa.Table) -> pa.Table:
-    """The rows in one piece; the vectors with 64-bit offsets, since 2 GB are few for them."""
+    """Return the table in one chunk. The vectors get 64-bit offsets, since they may exceed 2 GB."""
     place = table.column_names.index("vector")
     return table.set_column(place, "vector", table["vector"].cast(pa.large_binary())).combine_chunks()
 
 
 def item_blocks(items: Items) -> Iterator[Block]:
-    """The items that have a vector, as owners of lists of similar ones; an item has "seen" itself."""
+    """Yield blocks of the items that have a vector, as owners of lists. An item counts as seen by itself."""
     owners = np.flatnonzero(items.present)
     for start in range(0, len(owners), SIMILAR_BLOCK):
         part = owners[start : start + SIMILAR_BLOCK]
@@ -238,18 +225,16 @@ def item_blocks(items: Items) -> Iterator[Block]:
 
 @contextmanager
 def snapshot(url: str, recommender: Registered, application_name: str, role: str) -> Iterator[Snapshot]:
-    """A context: the transaction ends with it. `role` is whose rights decide."""
+    """Yield a snapshot, whose transaction ends with the context. `role` is the reading role, for error messages."""
     taken: Snapshot | None = None
 
     def refused(state: str, reason: str) -> RecstoreError:
         reason = reason.rstrip(" .")
         if state == "42501":
-            remedy = "Have the owner grant it SELECT on what it reads."
-            return PermissionDenied(role=role, reason=reason, remedy=remedy)
+            return PermissionDenied(role=role, reason=reason, remedy="Ask the owner to grant it SELECT.")
         if taken is not None and taken.asking:
             return RecstoreError(
-                f"No list of {recommender.name!r} was written: PostgreSQL refused while it read what --users selects:"
-                f" {reason}. Try the SELECT in psql first."
+                f"No list of {recommender.name!r} was written: the SELECT of --users failed: {reason}. Try it in psql first."
             )
         return RecstoreError(f"No list of {recommender.name!r} was written: {reason}.")
 

@@ -1,13 +1,12 @@
-"""What the rows of lists are: columns, types and keys of the tables and files, of both kinds of lists."""
+"""The form of the rows of both kinds of lists: columns, types and key, in tables and in files."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from recstore.lists.blocks import REASONS, Block, Items, Lists
+from recstore.lists.blocks import REASONS, Block, Items, ListRows
 from recstore.publication.loading import Column, Ids, Scalars
 from recstore.source.inspection import SourceShape
 from recstore.sql.objects import Registered
@@ -15,10 +14,15 @@ from recstore.types import IdType
 
 _REASONS = pa.array(REASONS)
 
+_IN_FILES = {
+    "smallint": pa.int16(), "integer": pa.int32(), "bigint": pa.int64(), "double precision": pa.float64(),
+    "uuid": pa.string(), "text": pa.string(),
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Shape:
-    """The rows of one command's output."""
+    """The rows that one command writes."""
 
     command: str
     owner: str
@@ -29,55 +33,48 @@ class Shape:
 
     @property
     def columns(self) -> dict[str, str]:
-        """Name -> SQL type."""
+        """The SQL type of each column, in order."""
         found = {self.owner: self.owner_type.value, "rank": "integer", self.item: self.item_type.value}
-        found["score"] = "double precision"
-        return found | ({"reason": "text"} if self.reasons else {}) | {"generation": "bigint"}
-
-    @property
-    def names(self) -> list[str]:
-        return list(self.columns)
+        return (
+            found
+            | {"score": "double precision"}
+            | ({"reason": "text"} if self.reasons else {})
+            | {"generation": "bigint"}
+        )
 
     @property
     def key(self) -> tuple[str, str]:
         return (self.owner, "rank")
 
-    def copied(self, items: Items, block: Block, lists: Lists, generation: int) -> list[Column]:
-        """As COPY takes them."""
-        columns: list[Column] = [
-            Ids(block.ids, self.owner_type, lists.owner),
-            Scalars(lists.rank, ">i4"),
-            Ids(items.ids.ids, self.item_type, lists.item),
-            Scalars(lists.score, ">f8"),
-        ]
-        columns += [Ids(_REASONS, IdType.TEXT, lists.reason)] if self.reasons else []
-        return [*columns, Scalars(np.broadcast_to(np.int64(generation), len(lists)), ">i8")]
-
     @property
     def arrow(self) -> pa.Schema:
-        """As files have them: ids that are uuid are text there."""
-        kinds: dict[str, pa.DataType] = {
-            self.owner: _in_files(self.owner_type),
-            "rank": pa.int32(),
-            self.item: _in_files(self.item_type),
-            "score": pa.float64(),
-        }
-        kinds |= {"reason": pa.string()} if self.reasons else {}
-        return pa.schema(kinds | {"generation": pa.int64()})
+        """The schema of a file, where uuids are text."""
+        return pa.schema({name: _IN_FILES[kind] for name, kind in self.columns.items()})
 
-    def batches(self, items: Items, generation: int) -> Callable[[Block, Lists], pa.RecordBatch]:
-        """Makes record batches of that schema."""
-        item_ids = _as_text(items.ids.ids, self.item_type)
+    def copied(self, items: Items, block: Block, rows: ListRows, generation: int) -> list[Column]:
+        """Return the rows as columns for COPY."""
+        return [
+            Ids(block.ids, self.owner_type, rows.owner),
+            Scalars(rows.rank, ">i4"),
+            Ids(items.ids.ids, self.item_type, rows.item),
+            Scalars(rows.score, ">f8"),
+            *([Ids(_REASONS, IdType.TEXT, rows.reason)] if self.reasons else []),
+            Scalars(np.broadcast_to(np.int64(generation), len(rows)), ">i8"),
+        ]
 
-        def batch(block: Block, lists: Lists) -> pa.RecordBatch:
-            arrays: list[Any] = [
-                _as_text(block.ids, self.owner_type).take(pa.array(lists.owner)),
-                pa.array(lists.rank, pa.int32()),
-                item_ids.take(pa.array(lists.item)),
-                pa.array(lists.score, pa.float64()),
+    def batches(self, items: Items, generation: int) -> Callable[[Block, ListRows], pa.RecordBatch]:
+        """Return a function that turns rows into a record batch of the schema of a file."""
+        item_ids = as_text(items.ids.ids, self.item_type)
+
+        def batch(block: Block, rows: ListRows) -> pa.RecordBatch:
+            arrays = [
+                as_text(block.ids, self.owner_type).take(pa.array(rows.owner)),
+                pa.array(rows.rank, pa.int32()),
+                item_ids.take(pa.array(rows.item)),
+                pa.array(rows.score, pa.float64()),
+                *([_REASONS.take(pa.array(rows.reason))] if self.reasons else []),
+                pa.array(np.full(len(rows), generation), pa.int64()),
             ]
-            arrays += [_REASONS.take(pa.array(lists.reason))] if self.reasons else []
-            arrays.append(pa.array(np.full(len(lists), generation), pa.int64()))
             return pa.record_batch(arrays, schema=self.arrow)
 
         return batch
@@ -88,15 +85,11 @@ def recommended(typed: Registered | SourceShape) -> Shape:
 
 
 def similar(typed: Registered | SourceShape) -> Shape:
-    kind = typed.item_type
-    return Shape("similar-all", "item_id", "similar_item_id", kind, kind, reasons=False)
+    return Shape("similar-all", "item_id", "similar_item_id", typed.item_type, typed.item_type, reasons=False)
 
 
-def _in_files(kind: IdType) -> pa.DataType:
-    return pa.string() if kind is IdType.UUID else kind.arrow
-
-
-def _as_text(ids: pa.Array, kind: IdType) -> pa.Array:
+def as_text(ids: pa.Array, kind: IdType) -> pa.Array:
+    """Return uuids in their canonical text form, and ids of other types unchanged."""
     if kind is not IdType.UUID:
         return ids
     text = [each.hex() for each in ids.to_pylist()]

@@ -1,11 +1,11 @@
-"""Lists into a table: filled beside the one that is read, which it replaces in the same transaction.
+"""Write lists to a new table, which replaces the old one in the same transaction.
 
-So a reader sees the old lists or the new ones, whole; and whatever ends the work before, the old table stays and nothing else
-is left behind.
+A reader sees either the old lists or the new ones, complete. Whatever ends the work earlier, the old table stays and nothing
+else is left behind. The statements are at the end of the module.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,22 +23,20 @@ from recstore.sql import objects, queries
 from recstore.sql.objects import Registered
 
 MARK = "Made by recstore: {command} of {name},"
-"""How the comment begins of a table that may be replaced by the same lists anew."""
+"""Start of the comment on a table that the same lists may replace."""
 
 
 @dataclass(frozen=True)
 class ListTable:
-    """Where lists go, looked at before any work."""
+    """A target of lists as it is before any work. Without `oid` it does not exist yet."""
 
     schema: str
     name: str
     oid: int | None = None
-    key: str | None = None
-    """The name that its primary key was given."""
+    key: str | None = None  # name of its primary key, if it was renamed
     indexes: list[dict[str, Any]] = field(default_factory=list)
     grants: list[dict[str, Any]] = field(default_factory=list)
-    comments: dict[str, str] = field(default_factory=dict)
-    """Of its columns."""
+    comments: dict[str, str] = field(default_factory=dict)  # on its columns
 
     def __str__(self) -> str:
         return f"{self.quoted_schema}.{quoted(self.name)}"
@@ -49,72 +47,64 @@ class ListTable:
 
 
 def look_at(connection: Connection, recommender: str, text: str, shape: Shape) -> ListTable:
-    """The table that `text` (schema.table) names for lists of recommender `recommender`, with what is there to be kept of it.
-    Raises InvalidInput, ListTableRefused, PermissionDenied."""
+    """Return the table that `text` (schema.table) names, with everything that a new one takes over from it.
+
+    Raises InvalidInput, PermissionDenied, and ListTableRefused if lists of `recommender` cannot or must not replace it.
+    """
+
+    def refuse(reason: str, remedy: str) -> ListTableRefused:
+        return ListTableRefused(table=str(table), reason=reason, remedy=remedy)
+
+    def fetch(name: str, **keys: object) -> list[dict[str, Any]]:
+        return connection.execute(queries.query(name), keys).fetchall()
+
     schema, name = _parsed(connection, text)
-    if connection.execute(queries.query("reserved_schema"), {"schema": schema}).fetchone():
-        raise InvalidInput(f"The schema {schema!r} is not for tables of lists: name one of your own, as schema.table.")
-    row = connection.execute(queries.query("list_table"), {"schema": schema, "table": name}).fetchone()
-    if row is None:
+    if fetch("reserved_schema", schema=schema):
+        raise InvalidInput(f"The schema {schema!r} is reserved: name a table in another schema, as schema.table.")
+    found = fetch("list_table", schema=schema, table=name)
+    if not found:
         raise InvalidInput(
             f"There is no schema {schema!r} for the table {text}. Name a table as schema.table in a schema that exists, or"
             " a file that ends with .csv, .csv.gz or .parquet."
         )
-    table = ListTable(schema, name, row["oid"])
-    role = connection.info.user
+    row, role = found[0], connection.info.user
+    oid = row["oid"]
+    table = ListTable(schema, name, oid)
     if not row["may_create"]:
-        remedy = f"Have the schema's owner run: GRANT USAGE, CREATE ON SCHEMA {quoted(schema)} TO {quoted(role)};"
-        raise PermissionDenied(role=role, reason=f"it can not make a table in the schema {schema!r}", remedy=remedy)
-    found = connection.execute(queries.query("list_table_publications"), {"schema": schema}).fetchall()
-    if found:
-        names = ", ".join(quoted(each["publication"]) for each in found)
-        reason = (
-            f"the publication {names} carries every new table of its schema to subscribers, who stop where they lack it"
+        remedy = f"Ask the schema's owner to run: GRANT USAGE, CREATE ON SCHEMA {quoted(schema)} TO {quoted(role)};"
+        raise PermissionDenied(role=role, reason=f"it cannot create a table in the schema {schema!r}", remedy=remedy)
+    if published := fetch("list_table_publications", schema=schema):
+        names = ", ".join(quoted(each["publication"]) for each in published)
+        raise refuse(
+            f"the publication {names} replicates new tables of this schema, which stops subscribers that do not have them",
+            "Name a table in a schema that is not published, or a file.",
         )
-        remedy = "Name a table in a schema that is not published, or a file."
-        raise ListTableRefused(table=str(table), reason=reason, remedy=remedy)
-    if row["oid"] is None and not row["type"]:
+    if oid is None and not row["type"]:
         return table
     mark = MARK.format(command=shape.command, name=recommender)
     if row["kind"] != "r" or row["partition"] or not (row["comment"] or "").startswith(mark):
         reason = f"something of that name exists that is not {shape.command} of {recommender!r}"
-        raise ListTableRefused(table=str(table), reason=reason, remedy="Name another table, or drop that one first.")
+        raise refuse(reason, "Name another table, or drop that one first.")
     if not row["owned"]:
-        remedy = f"Have that one make these lists, or run: ALTER TABLE {table} OWNER TO {quoted(role)};"
-        reason = f"the role {role!r} does not own it, but {row['owner']!r}"
-        raise ListTableRefused(table=str(table), reason=reason, remedy=remedy)
+        remedy = f"Write these lists as its owner, or run: ALTER TABLE {table} OWNER TO {quoted(role)};"
+        raise refuse(f"its owner is {row['owner']!r}, not the role {role!r}", remedy)
     if row["row_security"]:
-        remedy = (
-            f"Name another table, or run: ALTER TABLE {table} DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY;"
-        )
-        raise ListTableRefused(
-            table=str(table), reason="it has row-level security, which a new one would not have", remedy=remedy
-        )
-    keys = {"oid": row["oid"]}
-    columns = connection.execute(queries.query("list_table_columns"), keys).fetchall()
-    _check_unchanged(connection, table, shape, {each["name"]: each["type"] for each in columns})
-    found = connection.execute(queries.query("list_table_dependents"), keys).fetchall()
-    if found:
-        reason = f"it would take along {', '.join(each['object'] for each in found)}"
-        remedy = "Drop these first, or write the lists to another table and read them from there."
-        raise ListTableRefused(table=str(table), reason=reason, remedy=remedy)
-    indexes = connection.execute(queries.query("list_table_indexes"), keys).fetchall()
-    grants = objects.grants_on(connection, str(table))
-    grants += connection.execute(queries.query("list_table_column_grants"), keys).fetchall()
-    comments = {each["name"]: each["comment"] for each in columns if each["comment"]}
-    return ListTable(schema, name, row["oid"], row["key"], indexes, grants, comments)
-
-
-def _check_unchanged(connection: Connection, table: ListTable, shape: Shape, columns: dict[str, str]) -> None:
-    """Raises ListTableRefused where a new table would silently be another than this one was made to be."""
-    changed = [f"the column {quoted(name)} {kind}" for name, kind in columns.items() if shape.columns.get(name) != kind]
-    changed += [f"no column {quoted(name)}" for name in shape.columns if name not in columns]
-    rows = connection.execute(queries.query("list_table_storage"), {"oid": table.oid}).fetchall()
-    changed += [row["what"] for row in rows]
+        off = f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY;"
+        raise refuse("it has row-level security, which a new one would not have", f"Name another table, or run: {off}")
+    columns = fetch("list_table_columns", oid=oid)
+    types = {each["name"]: each["type"] for each in columns}
+    changed = [f"the column {quoted(name)} {kind}" for name, kind in types.items() if shape.columns.get(name) != kind]
+    changed += [f"no column {quoted(name)}" for name in shape.columns if name not in types]
+    changed += [each["what"] for each in fetch("list_table_storage", oid=oid)]
     if changed:
-        reason = f"it was given {', '.join(changed)}, which a new one would not have"
-        remedy = "Name another table, or undo that; what is your own belongs in a table beside it."
-        raise ListTableRefused(table=str(table), reason=reason, remedy=remedy)
+        remedy = "Name another table, or undo the change. Keep your own columns in a table next to it."
+        raise refuse(f"it was given {', '.join(changed)}, which a new one would not have", remedy)
+    if dependents := fetch("list_table_dependents", oid=oid):
+        reason = f"dropping it would also drop {', '.join(each['object'] for each in dependents)}"
+        raise refuse(reason, "Drop these first, or write the lists to another table and read them from there.")
+    grants = objects.grants_on(connection, str(table)) + fetch("list_table_column_grants", oid=oid)
+    comments = {each["name"]: each["comment"] for each in columns if each["comment"]}
+    return ListTable(schema, name, oid, row["key"], fetch("list_table_indexes", oid=oid), grants, comments)
 
 
 def _parsed(connection: Connection, text: str) -> tuple[str, str]:
@@ -132,130 +122,122 @@ def _parsed(connection: Connection, text: str) -> tuple[str, str]:
 
 
 class TableWriter:
-    """Takes lists, then `swap`s them in. Made by `filling`."""
+    """Writes rows to the new table, then swaps it in. Created by `filling`."""
 
-    def __init__(self, connection: Connection, table: ListTable, shape: Shape, beside: str) -> None:
+    def __init__(self, connection: Connection, table: ListTable, shape: Shape, temporary: str) -> None:
         self.connection, self.table, self.shape = connection, table, shape
         self.wal_bytes = 0
-        self.beside = f"{table.quoted_schema}.{quoted(beside)}"
-
-    def create(self) -> None:
-        self.connection.execute(created(self.beside, self.shape))
+        self.temporary = f"{table.quoted_schema}.{quoted(temporary)}"
 
     @contextmanager
     def copying(self) -> Iterator[loading.Write]:
-        """Within it, lists are written."""
-        with loading.copying(self.connection, self.beside, self.shape.names, freeze=True) as write:
+        """Yield a function that copies rows into the table."""
+        with loading.copying(self.connection, self.temporary, list(self.shape.columns), freeze=True) as write:
             yield write
 
     def index(self, comment: str, memory: int) -> None:
-        """The primary key, the other indexes that the old table had, statistics, the comment."""
-        self.connection.execute(f"SET LOCAL maintenance_work_mem = '{memory}MB'")
-        for statement in described(self.beside, self.table, self.shape, comment):
-            self.connection.execute(statement)
+        """Build the primary key and the old table's other indexes, with `memory` MB; set statistics and comment."""
+        self._execute([f"SET LOCAL maintenance_work_mem = '{memory}MB'"])
+        self._execute(described(self.temporary, self.table, self.shape, comment))
 
     def swap(self, settings: Settings, recommender: Registered) -> None:
-        """In place of the old table, with the grants and the indexes that it has by now, if that is still what it was.
-        Commits with the transaction around. Raises ListTableRefused, LockTimeout."""
+        """Replace the old table, with the grants and indexes that it has by now. Commits with the surrounding transaction.
+
+        Raises ListTableRefused if the old table is no longer what it was, LockTimeout.
+        """
 
         def change() -> None:
             there = self.connection.execute("SELECT to_regclass(%s) IS NOT NULL AS yes", [str(self.table)]).fetchone()
             if there and there["yes"]:
-                self.connection.execute(f"LOCK TABLE {self.table} IN ACCESS EXCLUSIVE MODE")
+                self._execute([f"LOCK TABLE {self.table} IN ACCESS EXCLUSIVE MODE"])
             again = look_at(self.connection, recommender.name, str(self.table), self.shape)
-            given = objects.grants_on(self.connection, self.beside)
-            for statement in (
-                *followed(self.beside, self.table, again),
-                *swapped(self.beside, again, self.shape, given),
-            ):
-                self.connection.execute(statement)
+            default = objects.grants_on(self.connection, self.temporary)
+            self._execute(followed(self.temporary, self.table, again))
+            self._execute(swapped(self.temporary, again, self.shape, default))
 
-        # an index takes its time, so what came meanwhile is built before the lock
+        # building an index takes time, so new ones are built before the lock
         now = look_at(self.connection, recommender.name, str(self.table), self.shape)
-        for statement in followed(self.beside, self.table, now):
-            self.connection.execute(statement)
+        self._execute(followed(self.temporary, self.table, now))
         self.table = now
         try:
             with_short_lock(self.connection, settings, f"Replacing {self.table}", str(self.table), change)
         except pg.DependentObjectsStillExist as error:
-            reason = " and ".join((error.diag.message_detail or "something depends on it").splitlines())
+            reason = " and ".join((error.diag.message_detail or "other objects depend on it").splitlines())
             raise ListTableRefused(table=str(self.table), reason=reason, remedy="Drop these first.") from None
+
+    def _execute(self, statements: Sequence[str]) -> None:
+        for statement in statements:
+            self.connection.execute(statement)
 
 
 @contextmanager
-def filling(url: str, application_name: str, table: ListTable, shape: Shape, beside: str) -> Iterator[TableWriter]:
-    """A context around one transaction: committed at its end, undone by any error."""
-    connection = connect(url, application_name)
-    try:
+def filling(url: str, application_name: str, table: ListTable, shape: Shape, temporary: str) -> Iterator[TableWriter]:
+    """Create the table `temporary` and yield its writer, within one transaction: committed at the end, undone by any error."""
+    with closing(connect(url, application_name)) as connection:
         with plain_errors(f"writing {table}", connection), connection.transaction():
-            writer = TableWriter(connection, table, shape, beside)
-            writer.create()
+            writer = TableWriter(connection, table, shape, temporary)
+            connection.execute(created(writer.temporary, shape))
             yield writer
-        if connection.info.server_version >= 180000:  # before that a run's WAL is that of the whole server
+        if connection.info.server_version >= 180000:  # older servers cannot attribute WAL to a session
             writer.wal_bytes = wal(connection) or 0
-    finally:
-        connection.close()
 
 
-def created(beside: str, shape: Shape) -> str:
-    columns = ", ".join(f"{name} {kind} NOT NULL" for name, kind in shape.columns.items())
-    return f"CREATE TABLE {beside} ({columns})"
+def planned(table: ListTable, shape: Shape, comment: str) -> list[str]:
+    """Return the SQL of a whole job, with N for its number."""
+    new = f"{table.quoted_schema}.recstore_lists_N"
+    copy = f"COPY {new} ({', '.join(shape.columns)}) FROM STDIN (FORMAT binary, FREEZE)"
+    return [created(new, shape), copy, *described(new, table, shape, comment), *swapped(new, table, shape)]
 
 
-def described(beside: str, table: ListTable, shape: Shape, comment: str) -> list[str]:
-    """What makes a table of its rows."""
-    statements = [f"ALTER TABLE {beside} ADD CONSTRAINT {_key(beside, shape)} PRIMARY KEY ({', '.join(shape.key)})"]
-    statements += [_index(beside, index) for index in table.indexes]
-    statements.append(f"ANALYZE {beside}")
-    statements.append(f"COMMENT ON TABLE {beside} IS {sql.Literal(comment).as_string(None)}")
-    return statements
+def created(new: str, shape: Shape) -> str:
+    return f"CREATE TABLE {new} ({', '.join(f'{name} {kind} NOT NULL' for name, kind in shape.columns.items())})"
 
 
-def followed(beside: str, before: ListTable, now: ListTable) -> list[str]:
-    """What gives the new table the indexes that the old one got since, and takes those that it lost."""
+def described(new: str, table: ListTable, shape: Shape, comment: str) -> list[str]:
+    """Return the SQL that completes the filled table."""
+    return [
+        f"ALTER TABLE {new} ADD CONSTRAINT {_temporary(new, f'{shape.owner}_pkey')} PRIMARY KEY ({', '.join(shape.key)})",
+        *(_index(new, index) for index in table.indexes),
+        f"ANALYZE {new}",
+        f"COMMENT ON TABLE {new} IS {sql.Literal(comment).as_string(None)}",
+    ]
+
+
+def followed(new: str, before: ListTable, now: ListTable) -> list[str]:
+    """Return the SQL that repeats, on the new table, the indexes created and dropped on the old one since."""
     was, are = ({index["oid"] for index in table.indexes} for table in (before, now))
     lost = [index for index in before.indexes if index["oid"] not in are]
     return [
-        *(f"DROP INDEX {now.quoted_schema}.{_temporary(beside, index)}" for index in lost),
-        *(_index(beside, index) for index in now.indexes if index["oid"] not in was),
+        *(f"DROP INDEX {now.quoted_schema}.{_temporary(new, index['oid'])}" for index in lost),
+        *(_index(new, index) for index in now.indexes if index["oid"] not in was),
     ]
 
 
-def swapped(beside: str, table: ListTable, shape: Shape, given: Sequence[dict[str, Any]] = ()) -> list[str]:
-    """What puts it in the place of the old one, whose grants it has then instead of those `given` by default."""
-    revoked = dict.fromkeys(row["grantee"] for row in given) if table.oid is not None else ()
-    statements = [f"REVOKE ALL ON {beside} FROM {grantee}" for grantee in revoked]
-    statements += objects.granting(beside, table.grants)
-    statements += [
-        f"COMMENT ON COLUMN {beside}.{quoted(name)} IS {sql.Literal(comment).as_string(None)}"
-        for name, comment in table.comments.items()
-    ]
+def swapped(new: str, table: ListTable, shape: Shape, default: Sequence[dict[str, Any]] = ()) -> list[str]:
+    """Return the SQL that replaces the old table, whose grants the new one gets instead of its `default` ones."""
+    revoked = dict.fromkeys(row["grantee"] for row in default) if table.oid is not None else ()
+    statements = [f"REVOKE ALL ON {new} FROM {grantee}" for grantee in revoked]
+    statements += objects.granting(new, table.grants)
+    for name, comment in table.comments.items():
+        statements.append(f"COMMENT ON COLUMN {new}.{quoted(name)} IS {sql.Literal(comment).as_string(None)}")
     if table.oid is not None:
         statements.append(f"DROP TABLE {table}")
-    statements.append(f"ALTER TABLE {beside} RENAME TO {quoted(table.name)}")
+    statements.append(f"ALTER TABLE {new} RENAME TO {quoted(table.name)}")
     if table.key is not None:
-        statements.append(f"ALTER TABLE {table} RENAME CONSTRAINT {_key(beside, shape)} TO {quoted(table.key)}")
+        key = _temporary(new, f"{shape.owner}_pkey")
+        statements.append(f"ALTER TABLE {table} RENAME CONSTRAINT {key} TO {quoted(table.key)}")
     for index in table.indexes:
-        old = f"{table.quoted_schema}.{_temporary(beside, index)}"
+        old = f"{table.quoted_schema}.{_temporary(new, index['oid'])}"
         statements.append(f"ALTER INDEX {old} RENAME TO {quoted(index['name'])}")
     return statements
 
 
-def _index(beside: str, index: dict[str, Any]) -> str:
-    """What builds it on the new table."""
+def _index(new: str, index: dict[str, Any]) -> str:
     unique = "UNIQUE " if index["is_unique"] else ""
-    return f"CREATE {unique}INDEX {_temporary(beside, index)} ON {beside} {index['how']}"
+    return f"CREATE {unique}INDEX {_temporary(new, index['oid'])} ON {new} {index['how']}"
 
 
-def _temporary(beside: str, index: dict[str, Any]) -> str:
-    """The name of an index until the swap."""
-    return quoted(f"{_bare(beside)}_{index['oid']}")
-
-
-def _key(beside: str, shape: Shape) -> str:
-    """The name of the primary key, until the swap where the old one was given a name of its own."""
-    return quoted(f"{_bare(beside)}_{shape.owner}_pkey")
-
-
-def _bare(beside: str) -> str:
-    return beside.split(".")[-1].strip('"')
+def _temporary(new: str, suffix: object) -> str:
+    """Return the name that an index or the primary key of the new table has until the swap."""
+    bare = new.split(".")[-1].strip('"')
+    return quoted(f"{bare}_{suffix}")

@@ -2,10 +2,9 @@
 
 The step between filters and training. Pure: no database, no trainer.
 
-The matrix (users x items, CSR, float32) stores c itself for each pair and nothing for the others, whose confidence is 1
-and whose preference is 0. That is what `implicit` expects: it takes a stored value as C_ui, adds (c - 1) to the Gram
-matrix and c to the right-hand side, so the 1 has to be in the value, and its own `alpha`, which would multiply the
-whole, has to stay 1.0.
+The matrix (users x items, CSR, float32) stores c for each pair. Cells without a pair have confidence 1 and preference 0.
+`implicit` takes a stored value as C_ui, adds (c - 1) to the Gram matrix and c to the right-hand side. So the value includes
+the 1, and `implicit`'s own `alpha`, which would multiply the whole, must stay 1.0.
 """
 
 from dataclasses import dataclass, field, fields, replace
@@ -16,18 +15,19 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recstore.definition import Confidence, ConfidenceFunction, Definition
-from recstore.model.interactions import Index, Interactions, Values
+from recstore.model.arrays import Positions, Values
+from recstore.model.interactions import Interactions
 
 SMALLEST, LARGEST = 1e-30, 1e30
-"""Bounds of w, well inside float32: a weight of 0 would make a view count as none."""
+"""Bounds of w, well inside float32. A weight of 0 would make a view count as no view."""
 
 
 @dataclass(frozen=True, eq=False)
 class ConfidenceModel:
-    """The function w with everything it took from the training data, so that a fold-in weighs new views the same way.
+    """The function w with its constants from the training data, so that a fold-in weights new views the same way.
 
-    `scale_factor` is the mean of the unscaled w over the training pairs (1 for scale = "none"), by which w is divided;
-    `mean_total` is the mean over users of the user's total (sum of values); `idf` is float64 (items,), of bm25 only.
+    w is divided by `scale_factor`, the mean of the unscaled w over the training pairs (1 for scale = "none"). `mean_total` is
+    the mean over users of the user's total (sum of values). `idf` is float64 (items,), for bm25 only.
     """
 
     function: ConfidenceFunction
@@ -39,17 +39,20 @@ class ConfidenceModel:
     idf: NDArray[np.float64] | None = field(default=None, repr=False)
 
     def constants(self) -> dict[str, Any]:
-        """The constants apart from `idf`, ready for JSON; `ConfidenceModel(**constants, idf=idf)` gives it back."""
+        """Return the constants except `idf`, for JSON. `restore` is the inverse."""
         return {constant.name: getattr(self, constant.name) for constant in fields(self) if constant.name != "idf"}
 
-    def weights(self, user_index: Index, item_index: Index, values: Values) -> Values:
-        """w of each pair, float64, within [1e-30, 1e30]. The rows must hold all pairs of each user that occurs, since
-        share and bm25 use the user's total; `user_index` may be any numbering, `item_index` is the training's."""
+    def weights(self, user_index: Positions, item_index: Positions, values: Values) -> Values:
+        """Return w of each pair, float64, within [1e-30, 1e30].
+
+        The rows must include all pairs of each user, since share and bm25 use the user's total. `user_index` may be any
+        numbering; `item_index` is that of training."""
         return np.clip(self._unscaled(user_index, item_index, values) / self.scale_factor, SMALLEST, LARGEST)
 
     def matrix(self, interactions: Interactions, alpha: float) -> sparse.csr_matrix:
-        """c = 1 + alpha * w as float32 CSR, users x items, indices sorted; every stored value is greater than 1. The
-        items must be the training's; a user of the map without pairs gives an empty row."""
+        """Return c = 1 + alpha * w as float32 CSR, users x items, with sorted indices. Every stored value is above 1.
+
+        The items must be those of training. A user without pairs has an empty row."""
         weights = self.weights(interactions.user_index, interactions.item_index, interactions.values)
         with np.errstate(over="ignore"):
             confidence = (1 + alpha * weights).astype(np.float32)
@@ -59,7 +62,7 @@ class ConfidenceModel:
         pointers = np.concatenate(([0], np.cumsum(pairs_of_user)))
         return sparse.csr_matrix((confidence, interactions.item_index, pointers), shape=shape)
 
-    def _unscaled(self, user_index: Index, item_index: Index, values: Values) -> Values:
+    def _unscaled(self, user_index: Positions, item_index: Positions, values: Values) -> Values:
         match self.function:
             case "binary":
                 weights = np.ones(len(values))
@@ -79,16 +82,16 @@ class ConfidenceModel:
 
 
 def fit(interactions: Interactions, confidence: Confidence) -> ConfidenceModel:
-    """Takes means and item frequencies from the training interactions. The functions w of a value r:
+    """Return the function w with means and item frequencies of the training interactions. For a value r, w is:
 
     - linear: r, as in the paper; log: ln(1 + r / eps), the paper's other form; binary: 1
     - share: r / n_u
     - bm25: idf_i r (K1 + 1) / (K1 (1 - B + B n_u / mean n) + r), with Lucene's idf
       ln(1 + (N - n_i + 0.5) / (n_i + 0.5)), which is positive for every item
 
-    n_u is the user's total, the sum of the values and not the number of items: it is the document length of BM25 when
-    the user is the document and r the term frequency (as in `implicit`'s bm25_weight), so someone who views everything
-    many times weighs less per view. n_i is the number of users of item i, N the number of users.
+    n_u is the user's total: the sum of the values, not the number of items. It is the document length of BM25 with users as
+    documents and r as term frequency, as in `implicit`'s bm25_weight. A user with many views has less weight per view.
+    n_i is the number of users of item i, N the number of users.
     """
     users = len(interactions.users)
     users_of_item = np.bincount(interactions.item_index, minlength=len(interactions.items))
@@ -108,14 +111,14 @@ def fit(interactions: Interactions, confidence: Confidence) -> ConfidenceModel:
     return replace(model, scale_factor=float(weights.mean()))
 
 
-def alpha_for(interactions: Interactions, given: float | None) -> float:
-    """The alpha for these training pairs: `given`, or where that is unset density^-0.7 / 4, within 2 and 100, three digits.
+def alpha_for(interactions: Interactions, fixed: float | None) -> float:
+    """Return `fixed`, or if it is None density^-0.7 / 4, within 2 and 100, to three digits.
 
-    Density is the share of cells with a pair, of the users and items that have any: the rarer a view, the more it says. The
-    exponent and the factor are fitted to the best alphas on seven data sets: docs/decisions/0018-defaults.md.
+    Density is the share of cells with a pair, counting users and items that have one. The exponent and the factor were
+    fitted to the best alphas on seven data sets: docs/decisions/0018-defaults.md.
     """
-    if given is not None:
-        return given
+    if fixed is not None:
+        return fixed
     users, items = (
         np.count_nonzero(np.bincount(index)) for index in (interactions.user_index, interactions.item_index)
     )
@@ -124,7 +127,7 @@ def alpha_for(interactions: Interactions, given: float | None) -> float:
 
 
 def restore(constants: dict[str, Any], item_users: NDArray[np.int64], users: int) -> ConfidenceModel:
-    """The model again from its constants and from the users that each item, (items,), and all items together had."""
+    """Return the model from its constants, the number of users of each item, int64 (items,), and the number of all users."""
     idf = _idf(item_users, users) if constants["function"] == "bm25" else None
     return ConfidenceModel(**constants, idf=idf)
 
@@ -135,7 +138,7 @@ def _idf(item_users: NDArray[np.int64], users: int) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, eq=False)
 class Weighted:
-    """The confidences of the pairs to train on, and what weighs other pairs the same way."""
+    """The confidences of the pairs to train on, with the model that weights other pairs in the same way."""
 
     model: ConfidenceModel
     alpha: float

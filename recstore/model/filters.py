@@ -1,6 +1,6 @@
-"""Which interactions take part in training: the recommender's filters, and what each of them dropped.
+"""Apply a recommender's filters to its interactions, and count the interactions that each filter drops.
 
-The step between interactions and confidence. Pure: no database, no settings but `Filters`.
+The step between interactions and confidence. Pure: no database, no settings except `Filters`.
 """
 
 from collections.abc import Callable
@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from recstore.definition import Filters
 from recstore.errors import NothingLeft
+from recstore.model.arrays import Mask
 from recstore.model.interactions import Interactions
 
 
 @dataclass(frozen=True)
 class FilterDrop:
-    """What one filter did, over all rounds: the interactions it dropped, the users and items left with none by that,
-    and the values it lowered to the cap (`clipped`, of max_value only, which drops nothing)."""
+    """Effect of one filter over all rounds: dropped interactions, and users and items that lost their last one. `clipped`
+    counts the values that max_value, which drops nothing, lowered to the cap."""
 
     filter: str
     threshold: float
@@ -37,7 +38,7 @@ class FilterDrop:
 
 
 class Filtered(NamedTuple):
-    """The interactions that are left, and what each filter did."""
+    """The interactions that are left, and the effect of each filter."""
 
     interactions: Interactions
     drops: list[FilterDrop]
@@ -54,11 +55,11 @@ class Filtered(NamedTuple):
 
 
 def apply(interactions: Interactions, filters: Filters) -> Filtered:
-    """The interactions that pass every filter, their id maps shrunk, and one FilterDrop per filter that is set.
+    """Return the interactions that pass every filter, with reduced id maps, and one FilterDrop per filter that is set.
 
-    `max_value` comes first, so totals count capped values; then the filters of items, then those of users, each seeing
-    what the one before has left: once (an item may then end below its threshold, since users went after it), or with
-    `until_stable` again until nothing more is dropped. Raises NothingLeft.
+    `max_value` comes first, so totals count capped values. The filters of items follow, then those of users, each on the
+    result of the previous one. One round may leave an item below its threshold, because users were dropped after it;
+    `until_stable` repeats the rounds until nothing more is dropped. Raises NothingLeft.
     """
     drops: dict[str, FilterDrop] = {}
     if filters.max_value is not None:
@@ -88,17 +89,17 @@ def apply(interactions: Interactions, filters: Filters) -> Filtered:
 
 @dataclass(frozen=True)
 class _Rule:
-    """A bound on a total per item or user: of values ('views') or of pairs (distinct users or items)."""
+    """A bound on a total per item or per user: the sum of values ("views") or the number of pairs."""
 
     filter: str
     side: str
     total: str
-    passes: Callable[[NDArray[Any], float], NDArray[np.bool_]]
+    passes: Callable[[NDArray[Any], float], Mask]
 
     def apply(self, interactions: Interactions, threshold: float) -> Interactions:
         index = interactions.item_index if self.side == "items" else interactions.user_index
         totals = np.bincount(index, weights=interactions.values if self.total == "views" else None)
-        passed: NDArray[np.bool_] = self.passes(totals, threshold)
+        passed: Mask = self.passes(totals, threshold)
         return interactions if passed.all() else interactions.subset(passed[index])
 
 

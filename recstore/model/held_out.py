@@ -1,9 +1,8 @@
-"""The pairs that no training sees, so that two generations can be compared on what neither was trained on. Pure.
+"""Choose pairs to hold out from training, so that two generations can be compared on pairs that neither has seen. Pure.
 
-A step between filters and confidence. A keyed hash of the ids chooses them: the same pairs in every run, whatever else comes
-or goes, and nobody who does not know the key can foresee them. Users of the lowest hashes are the sample; of theirs, a fifth
-of the pairs is held out. Each generation keeps the bounds that it used: what lies within those of two generations was seen
-by neither.
+The step between filters and confidence. A keyed hash of the ids chooses the same pairs in every run, whatever else changes in
+the source; without the key they cannot be predicted. The users with the lowest hashes are the sample, and a fifth of their
+pairs is held out. Each generation stores its bounds: pairs within the bounds of two generations were seen by neither.
 """
 
 import hashlib
@@ -15,32 +14,32 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from recstore.model.arrays import Mask
 from recstore.model.interactions import IdMap, Interactions
 
 PAIRS_OF_USER = 0.2
-"""The part of a sampled user's pairs that is held out; the rest is what the user is folded in by."""
+"""Share of a sampled user's pairs that is held out. The user is folded in from the rest."""
 
 USERS = 10_000
-"""Most users in the sample: enough to tell differences of one percent, and the comparison stays cheap."""
+"""Maximum users in the sample: enough to detect differences of one percent at little cost."""
 
 MIN_USERS = 50
-"""Fewest users to compare by; where the sample is smaller nothing is held out."""
+"""Minimum users in the sample. With fewer, nothing is held out."""
 
 MIN_USERS_OF_ITEM = 5
-"""Items with fewer users lose no pair: they could be left with none."""
+"""Minimum users of an item that may lose a pair, so that it keeps some."""
 
 _RANGE = 1 << 64
 
 PAIRS_BELOW = int(PAIRS_OF_USER * _RANGE)
-"""Pairs of sampled users with a hash below this are held out."""
+"""Bound on the hashes of held-out pairs of sampled users."""
 
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """`pairs` marks what is held out of the interactions it was chosen from; users with a hash below `users_below`, out of
-    2**64, are the sample."""
+    """`pairs` marks the held-out pairs. The sample is the users with a hash below `users_below`, out of 2**64."""
 
-    pairs: NDArray[np.bool_]
+    pairs: Mask
     users_below: int
 
     def __bool__(self) -> bool:
@@ -55,8 +54,9 @@ class HeldOut:
         return f"{int(self.pairs.sum()):,} pairs, for the gate"
 
     def stored(self, interactions: Interactions) -> dict[str, Any] | None:
-        """Ready for JSON, with what turns the published numbers of users of an item into those of the training; None where
-        nothing is held out."""
+        """Return the bounds for JSON, with the number of held-out pairs per item; None if nothing is held out.
+
+        The published number of users of an item, less this number, is the number in training."""
         if not self:
             return None
         items, counts = np.unique(interactions.item_index[self.pairs], return_counts=True)
@@ -72,7 +72,7 @@ class HeldOut:
 
 
 def choose(interactions: Interactions, key: UUID, share: float) -> HeldOut:
-    """At most `share` of the pairs. Nothing where that leaves fewer than MIN_USERS users to compare by."""
+    """Choose at most `share` of the pairs, or none if these have fewer than MIN_USERS users."""
     nothing = HeldOut(np.zeros(len(interactions), dtype=np.bool_), 0)
     if share <= 0:
         return nothing
@@ -90,7 +90,7 @@ def choose(interactions: Interactions, key: UUID, share: float) -> HeldOut:
     chosen = candidates[_mixed(of_user[user], of_item[item]) < np.uint64(PAIRS_BELOW)]
 
     most = int(share * len(interactions))
-    if len(chosen) > most:  # heavy users: the sample ends before the user that would be too much
+    if len(chosen) > most:  # active users: end the sample before the user that exceeds the share
         hashes = of_user[interactions.user_index[chosen]]
         users_below = int(np.sort(hashes)[most])
         chosen = chosen[hashes < np.uint64(users_below)]
@@ -102,12 +102,12 @@ def choose(interactions: Interactions, key: UUID, share: float) -> HeldOut:
 
 
 def user_hashes(users: IdMap, key: UUID) -> NDArray[np.uint64]:
-    """The hash of each user's id, uniform over 64 bits."""
+    """Return the hash of each user's id, uniform over 64 bits."""
     return _hashes(users, key, b"user")
 
 
 def _hashes(ids: IdMap, key: UUID, side: bytes) -> NDArray[np.uint64]:
-    """Keyed BLAKE2b of each id; a number hashes alike whatever its type. About a microsecond each."""
+    """Return the keyed BLAKE2b of each id, equal for equal numbers of any type. Takes about a microsecond each."""
     plain: Any = ids.ids.to_pylist()
     if pa.types.is_integer(ids.ids.type):
         plain = [number.to_bytes(8, "big", signed=True) for number in plain]
@@ -123,7 +123,7 @@ def _hashes(ids: IdMap, key: UUID, side: bytes) -> NDArray[np.uint64]:
 
 
 def _mixed(of_user: NDArray[np.uint64], of_item: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """One hash of two, by the finalizer of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), modulo 2**64."""
+    """Combine two hashes by the finalizer of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), modulo 2**64."""
     mixed = of_user + np.uint64(0x9E3779B97F4A7C15) * of_item
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

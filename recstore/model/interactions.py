@@ -1,7 +1,7 @@
-"""From Arrow record batches to interactions: id maps, one value per (user, item) pair, and what was refused.
+"""From Arrow record batches to interactions: id maps, one value per (user, item) pair, and counts of unusable rows.
 
-The step between the source and the filters. Ids stay in the application's type; inside, a user and an item are
-positions in their `IdMap`. Knows no database: batches come from whoever reads them.
+The step between the source and the filters; knows no database. Ids stay in the application's type; users and items are
+positions in their `IdMap`.
 """
 
 import hashlib
@@ -18,22 +18,19 @@ from scipy import sparse
 
 from recstore.definition import Duplicates
 from recstore.errors import SourceEmpty, SourceInvalid, TooManyNulls
+from recstore.model.arrays import Index, Mask, Positions, Times, Values
 from recstore.types import IdType
 
-Index = NDArray[np.int32]
-Values = NDArray[np.float64]
-Times = NDArray[np.int64]
-
 NO_TIME = int(np.iinfo(np.int64).min)
-"""In `Interactions.times`, of a pair whose time is not known: older than any."""
+"""Time of a pair without a known time: older than all others."""
 
 BLOCK_ROWS = 1 << 20
-"""Rows whose ids are encoded at once: 9 million rows are added in 0.5 s, batch by batch of 65 thousand in 2.4."""
+"""Rows whose ids are encoded at once: 9 million rows take 0.5 s, and 2.4 s in blocks of 65 thousand."""
 
 
 @dataclass(frozen=True, eq=False)
 class IdMap:
-    """The ids of one side in ascending order; an id's position is its index.
+    """The ids of users or items in ascending order; the position of an id is its index.
 
     `ids` is an Arrow array of `IdType.arrow`, sorted as PostgreSQL sorts it (numbers by value, uuid by bytes, text by
     the bytes of its UTF-8 form, COLLATE "C"), without NULL or duplicates.
@@ -45,26 +42,26 @@ class IdMap:
         return len(self.ids)
 
     def lookup(self, ids: pa.Array | pa.ChunkedArray) -> Index:
-        """The index of each of `ids` (any Arrow type of the same kind: other integers, large_string, arrow.uuid),
-        -1 where the id is unknown or NULL; int32, in the order of `ids`."""
+        """Return the int32 index of each of `ids`, -1 where the id is unknown or NULL. Other Arrow types of the same kind
+        are accepted: any integer, large_string, arrow.uuid."""
         kind = pa.int64() if pa.types.is_integer(self.ids.type) else self.ids.type
         found = pc.index_in(plain(ids).cast(kind), value_set=self.ids.cast(kind), skip_nulls=True)
         return np.asarray(pc.fill_null(found, -1), dtype=np.int32)
 
-    def take(self, index: NDArray[np.integer[Any]]) -> pa.Array:
-        """The ids at these positions, as an Arrow array of the map's type."""
+    def take(self, index: Positions) -> pa.Array:
+        """Return the ids at these positions, as an Arrow array of the map's type."""
         return self.ids.take(pa.array(index))
 
     def to_python(self, index: int) -> int | str | uuid.UUID:
-        """The id at one position as int, str or uuid.UUID."""
+        """Return the id at one position as int, str or uuid.UUID."""
         value: int | str | bytes = self.ids[index].as_py()
         return uuid.UUID(bytes=value) if isinstance(value, bytes) else value
 
 
 @dataclass(frozen=True)
 class SourceReport:
-    """What the source held. `rows` read = `nulls` (a NULL id; a NULL, NaN or infinite value) + `nonpositive` +
-    `duplicates` (merged away) + `pairs`; `total` is the sum of the pairs' values, `newest` the latest last_at used."""
+    """Counts of a source. The rows read are `nulls` (a NULL id; a NULL, NaN or infinite value) + `nonpositive` + `duplicates`
+    (merged) + `pairs`. `total` is the sum of the values, `newest` the latest last_at of a usable row."""
 
     rows: int
     nulls: int
@@ -77,7 +74,7 @@ class SourceReport:
     newest: datetime | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON; `newest` in ISO 8601."""
+        """Return the counts for JSON, with `newest` in ISO 8601."""
         return asdict(self) | {"newest": self.newest.isoformat() if self.newest else None}
 
 
@@ -85,8 +82,8 @@ class SourceReport:
 class Interactions:
     """Positive values of (user, item) pairs, sorted by user, then item; every pair once.
 
-    `user_index` and `item_index` (int32) are positions in `users` and `items`, `values` is float64; all three have the
-    length of the pairs. Every id of the maps occurs in at least one pair, but for a `part`.
+    `user_index`, `item_index` and `values` have one entry per pair. Every id of the maps occurs in at least one pair, except
+    in a `part`.
     """
 
     users: IdMap
@@ -95,15 +92,13 @@ class Interactions:
     item_index: Index
     values: Values
     times: Times | None = None
-    """When each pair was last interacted with, in microseconds since 1970 UTC, or NO_TIME; None where no pair has a time, or
-    nobody asked for them."""
+    """Time of the last interaction of each pair, or NO_TIME; None if times are unknown or were not requested."""
 
     def __len__(self) -> int:
         return len(self.values)
 
     def digest(self) -> str:
-        """A hash of ids and values, and of times where there are any: equal for equal interactions, in whatever order the
-        source gave them."""
+        """Return a hash of ids, values and times, which does not depend on the order of rows in the source."""
         digest = hashlib.blake2b(digest_size=16)
         for ids in (self.users.ids, self.items.ids):
             numbers = pa.types.is_integer(ids.type)
@@ -114,15 +109,15 @@ class Interactions:
             digest.update(np.ascontiguousarray(self.times).data)
         return digest.hexdigest()
 
-    def subset(self, keep: NDArray[np.bool_]) -> "Interactions":
-        """The pairs where `keep` is true, with both id maps shrunk to the ids that are left."""
+    def subset(self, keep: Mask) -> "Interactions":
+        """Return the pairs where `keep` is true, with both id maps reduced to the ids that are left."""
         users, user_index = _shrink(self.users, self.user_index[keep])
         items, item_index = _shrink(self.items, self.item_index[keep])
         times = None if self.times is None else self.times[keep]
         return Interactions(users, items, user_index, item_index, self.values[keep], times)
 
-    def part(self, keep: NDArray[np.bool_]) -> "Interactions":
-        """The pairs where `keep` is true, with the same id maps: positions mean the same in every part of one whole."""
+    def part(self, keep: Mask) -> "Interactions":
+        """Return the pairs where `keep` is true, with the same id maps, so that positions keep their meaning."""
         times = None if self.times is None else self.times[keep]
         return Interactions(
             self.users, self.items, self.user_index[keep], self.item_index[keep], self.values[keep], times
@@ -130,10 +125,10 @@ class Interactions:
 
 
 class InteractionsBuilder:
-    """Collects record batches of user_id, item_id, value and, if known, last_at, in any order.
+    """Collects record batches of user_id, item_id, value and, optionally, last_at, in any order.
 
-    Holds 16 bytes per usable row (24 with last_at for `duplicates` = 'last' or `with_times`) and the distinct ids. `name`
-    is the recommender's, for messages. `with_times` keeps the last_at of each pair: of its rows the newest.
+    Takes 16 bytes per usable row (24 with times) and the distinct ids. `name` is the recommender's, for messages.
+    `with_times` keeps the newest last_at of each pair.
     """
 
     def __init__(
@@ -158,7 +153,7 @@ class InteractionsBuilder:
         self._rows = self._nulls = self._nonpositive = 0
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Takes the usable rows of a batch and counts the others."""
+        """Add the usable rows of a batch and count the others."""
         user_ids, item_ids, value = (
             plain(batch["user_id"]),
             plain(batch["item_id"]),
@@ -178,22 +173,22 @@ class InteractionsBuilder:
             self._add_times(batch["last_at"].filter(usable))
 
     def build(self) -> tuple[Interactions, SourceReport]:
-        """The interactions and the report; the builder is spent.
+        """Return the interactions and the report. Call it once.
 
-        `duplicates`: 'sum', 'max', 'mean' of a pair's values, or the value of its 'last' row: the newest last_at (a
-        missing one is older than any), among equals the row that was read last. Raises TooManyNulls, SourceEmpty, and
-        SourceInvalid for values whose sum is not finite.
+        The value of a pair with several rows is their sum, max or mean, or that of the last row: the row with the newest
+        last_at (a missing one is the oldest), among equals the one read last.
+
+        Raises:
+            TooManyNulls: above `max_nulls`.
+            SourceEmpty: without a usable row.
+            SourceInvalid: if the sum of the values is not finite, or a time is beyond the year 9999.
         """
-        counts: dict[str, Any] = {
-            "name": self._name,
-            "rows": self._rows,
-            "nulls": self._nulls,
-            "nonpositive": self._nonpositive,
-        }
+        counts: dict[str, Any] = {"rows": self._rows, "nulls": self._nulls, "nonpositive": self._nonpositive}
         if self._nulls > self._max_nulls * self._rows:
-            raise TooManyNulls(**counts, share=self._nulls / self._rows, limit=self._max_nulls)
+            share = self._nulls / self._rows
+            raise TooManyNulls(name=self._name, **counts, share=share, limit=self._max_nulls)
         if not self._values:
-            raise SourceEmpty(**counts)
+            raise SourceEmpty(name=self._name, **counts)
         values = np.concatenate(self._values)
         self._values.clear()
         times = np.concatenate(self._times) if self._times else None
@@ -220,19 +215,11 @@ class InteractionsBuilder:
             newest = self._newest.as_py() if self._newest is not None else None
         except (OverflowError, ValueError):
             raise SourceInvalid(
-                reason="the newest last_at lies beyond the year 9999",
-                remedy="Leave such rows out, or cast them, in a query.",
+                reason="the newest last_at is after the year 9999", remedy="Exclude or cast such rows in a query."
             ) from None
+        duplicates, pairs = len(order) - len(values), len(values)
         report = SourceReport(
-            rows=self._rows,
-            nulls=self._nulls,
-            nonpositive=self._nonpositive,
-            duplicates=len(order) - len(values),
-            pairs=len(values),
-            users=len(users),
-            items=len(items),
-            total=total,
-            newest=newest,
+            **counts, duplicates=duplicates, pairs=pairs, users=len(users), items=len(items), total=total, newest=newest
         )
         if not self._with_times or newest is None:
             times = None
@@ -248,7 +235,7 @@ class InteractionsBuilder:
 
 
 class _IdCodes:
-    """The ids of one side as int32 codes into a dictionary, encoded a block of batches at a time."""
+    """The ids of users or items as int32 codes into a dictionary, encoded in blocks of batches."""
 
     def __init__(self, id_type: IdType) -> None:
         self._type = id_type.arrow
@@ -265,7 +252,7 @@ class _IdCodes:
             self._encode()
 
     def finish(self) -> tuple[IdMap, Index]:
-        """The id map, and each row's index in it."""
+        """Return the id map and the index of each row in it."""
         self._encode()
         whole = self._join()
         order = pc.sort_indices(whole.dictionary)
@@ -283,29 +270,30 @@ class _IdCodes:
             self._limit = 2 * len(self._join().dictionary) + 8 * BLOCK_ROWS
 
     def _join(self) -> pa.DictionaryArray:
-        """All blocks with one dictionary; done rarely before the end, so that many dictionaries do not fill memory."""
+        """Unify the dictionaries of all blocks: at the end, and earlier when they use much memory."""
         whole = pa.concat_arrays(self._codes)
         self._codes, self._entries = [whole], len(whole.dictionary)
         return whole
 
 
 def plain(ids: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """Ids without their extension type; text as string."""
+    """Return ids without their extension type, large strings as strings."""
     if isinstance(ids.type, pa.BaseExtensionType):
         return ids.cast(ids.type.storage_type)
     return ids.cast(pa.string()) if pa.types.is_large_string(ids.type) else ids
 
 
 def _order(index: Index, size: int) -> Index:
-    """A stable argsort of indices below `size`, in linear time (a CSR matrix with one entry per row, read by columns);
-    0.5 s for two passes over 9 million rows where NumPy's stable sort of a combined key takes 1.6."""
+    """Return a stable argsort of indices below `size`, in linear time: a CSR matrix with one entry per row, read by columns.
+
+    Two passes over 9 million rows take 0.5 s; NumPy's stable sort of a combined key takes 1.6 s."""
     rows = len(index)
     entries = np.ones(rows, dtype=np.int8)
     return np.asarray(sparse.csr_matrix((entries, index, np.arange(rows + 1)), shape=(rows, size)).tocsc().indices)
 
 
 def _merge(values: Values, starts: NDArray[np.intp], how: Duplicates, times: Times | None) -> Values:
-    """One value for each run of rows of one pair; runs begin at `starts`, rows within a run are in reading order."""
+    """Return one value per pair, whose rows are consecutive from `starts`, in reading order."""
     ends = np.append(starts[1:], len(values))
     with np.errstate(over="ignore"):
         match how:
@@ -324,7 +312,7 @@ def _merge(values: Values, starts: NDArray[np.intp], how: Duplicates, times: Tim
 
 
 def _shrink(ids: IdMap, index: Index) -> tuple[IdMap, Index]:
-    """The part of an id map that `index` uses, and the index into that part."""
+    """Return the ids that `index` uses as a map of their own, and the index into it."""
     used = np.zeros(len(ids), dtype=np.bool_)
     used[index] = True
     if used.all():

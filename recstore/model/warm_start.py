@@ -1,26 +1,28 @@
-"""Where a training begins: from the live generation's items where they fit, which takes a third of the iterations. Pure.
+"""Start training from the live generation's items if they fit, which takes a third of the iterations. Pure.
 
-Items alone go on: they were never trained on the pairs held out, while the published users have been solved with them.
-Measured in docs/decisions/0021-warm-start.md.
+Users are not reused: they were solved with the held-out pairs, which the items have never seen. Measurements:
+docs/decisions/0021-warm-start.md.
 """
 
 import numpy as np
 
 from recstore.definition import Definition
+from recstore.model.arrays import Matrix
 from recstore.model.held_out import HeldOut
 from recstore.model.interactions import IdMap
 from recstore.model.trained import Stored
-from recstore.model.trainers import Matrix
 
 LEAST_KNOWN = 0.5
-"""Share of the items that the live generation has to know."""
+"""Minimum share of the items that the live generation knows."""
 
 
 def initial_items(
     live: Stored | None, definition: Definition, items: IdMap, held: HeldOut, factors: int
 ) -> Matrix | None:
-    """The live generation's factors of `items`, (items, factors), zeros for those it does not know; None for a cold start:
-    where nothing is live, what is trained was altered, too few items are known, or it saw pairs that are held out now."""
+    """Return the live generation's factors of `items`, float32 (items, factors), zeros for unknown ones.
+
+    None means a cold start: nothing is live, the settings of training changed, too few items are known, or the live
+    generation was trained on pairs that are held out now."""
     if live is None or not definition.hyperparameters.warm_iterations:
         return None
     if _trained(live.definition) != _trained(definition) or live.fold_in.item_factors.shape[1] != factors:
@@ -37,6 +39,6 @@ def initial_items(
 
 
 def _trained(definition: Definition) -> tuple[object, object]:
-    """The settings that decide what the factors come to, however they are reached."""
+    """Return the settings that determine the result of training, whatever the start."""
     how = {"iterations", "warm_iterations", "seed"}
     return definition.confidence, definition.hyperparameters.model_dump(exclude=how)

@@ -363,7 +363,7 @@ MISTAKES: list[tuple[str, Callable[[Recstore], Any]]] = [
     (r"retrain\(\): reporter is <built-in .*>: it must be a Reporter", lambda s: s.retrain("retail", reporter=print)),
     (r"evaluate\(\): k is 10: it must be a Sequence", lambda s: s.evaluate("retail", k=10)),
     (r"evaluate\(\): split is 'item': it must be time, user or share", lambda s: s.evaluate("retail", split="item")),
-    (r"popular\(\): kay is 2: there is no such option", lambda s: s.popular("retail", kay=2)),
+    (r"popular\(\): kay is 2: this option does not exist", lambda s: s.popular("retail", kay=2)),
 ]
 
 

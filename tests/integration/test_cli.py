@@ -250,7 +250,7 @@ def test_a_source_that_was_dropped_and_made_again(shop: Database, recstore: Comm
     failed = recstore("retrain retail")
     assert (failed.code, "no table shop.views" in failed.err) == (2, True)
     assert (
-        "the last training failed: The source can not be read: there is no table shop.views"
+        "the last training failed: The source cannot be read: there is no table shop.views"
         in recstore("show retail").out
     )
     assert "lacks the view interactions" in recstore("db check").err

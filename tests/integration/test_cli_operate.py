@@ -82,7 +82,7 @@ def test_status_tells_what_is_live_what_failed_and_what_is_asked_for(recstore: C
     assert re.search(r"retail\n  live          generation \d for \d+ s: 240 users, 120 items\n", out)
     assert re.search(r"last retrain  succeeded \d+ s ago \(run 1\)\n", out)
     assert "schedule      none" in out
-    assert re.search(r"failed \d+ s ago \(run 2\)\n  error         Nothing is left after the filters", out)
+    assert re.search(r"failed \d+ s ago \(run 2\)\n  error         No interactions are left after the filters", out)
     assert re.search(r"at 03:00 every day \(UTC\), next \w{3} \d\d \w{3} 03:00 UTC \(in \d+ \w+\)", out)
     assert len(re.findall(r"reindex by worker \(command\) \d+ s ago: request \d", out)) == 4
     assert f"and 2 more: recstore requests {LONG} --open" in out
@@ -165,9 +165,11 @@ def test_a_run_that_failed(recstore: Command, shop: Database) -> None:
     shop.create("other")
     shop.retrain("other")
     recstore("retrain retail")
-    assert "Nothing is left after the filters" in recstore("runs --state failed").out
+    assert "No interactions are left after the filters" in recstore("runs --state failed").out
     story = recstore("logs retail").out
-    assert re.search(r"\nfilter +not finished\nfailed after \d.*\nError: Nothing is left after the filters", story)
+    assert re.search(
+        r"\nfilter +not finished\nfailed after \d.*\nError: No interactions are left after the filters", story
+    )
     assert story.endswith("The traceback: recstore logs 2 --trace\n")
     assert "Traceback (most recent call last)" not in story
     assert "Traceback (most recent call last)" in recstore("logs 2 --trace").out
@@ -212,7 +214,7 @@ def test_a_request_that_is_waited_for(recstore: Command, shop: Database) -> None
     with worker(shop):
         failed = recstore("request retrain retail --wait")
     assert failed.code == 1
-    assert "Error: Nothing is left after the filters" in failed.err
+    assert "Error: No interactions are left after the filters" in failed.err
 
 
 def test_a_run_that_was_skipped(recstore: Command, shop: Database) -> None:
@@ -236,7 +238,7 @@ def test_taking_a_request_back(recstore: Command, shop: Database) -> None:
     assert recstore("request cancel 1").out == "cancelled request 1, retrain of retail\n"
     assert recstore("request cancel 2 --json").json["state"] == "cancelled"
     again = recstore("request cancel 1")
-    assert (again.code, "can not be taken back any more, it is cancelled" in again.err) == (1, True)
+    assert (again.code, "cannot be cancelled: it is cancelled" in again.err) == (1, True)
     assert "Cancelled by worker." in recstore("requests retail").out
     assert recstore("requests --open").out == "Nothing is asked for.\n"
 
@@ -255,7 +257,7 @@ def test_nobody_comes(recstore: Command, shop: Database, monkeypatch: pytest.Mon
     late = recstore("request retrain retail --wait --timeout 0")
     assert (late.code, late.out) == (1, "request 1: retrain of retail\n")
     assert "request 1 waits for a worker\n" in late.err
-    assert "Error: Request 1 is waiting after 0 s and goes on without you." in late.err
+    assert "Error: Stopped waiting after 0 s. Request 1 is waiting" in late.err
 
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt
@@ -263,7 +265,7 @@ def test_nobody_comes(recstore: Command, shop: Database, monkeypatch: pytest.Mon
     monkeypatch.setattr(watching, "time", SimpleNamespace(sleep=interrupt))
     stopped = recstore("request retrain retail --wait")
     assert stopped.code == 130
-    assert "Error: Nobody waits any more, but request 2 goes on." in stopped.err
+    assert "Error: Stopped waiting. Request 2 will still run in the background." in stopped.err
     assert [row["state"] for row in recstore("requests --json").json] == ["waiting", "waiting"]
 
 
@@ -352,7 +354,7 @@ def test_every_screen_fits_the_terminal(
         assert max(map(len, printed.splitlines())) <= width, printed
         assert printed.count("…") == 0 or line != "status"
     assert f" {LONG} " in piped
-    assert "The live generation stays.\n" in piped
+    assert "The live generation stays live.\n" in piped
 
 
 def test_a_role_that_watches_and_asks(recstore: Command, shop: Database) -> None:
@@ -407,9 +409,7 @@ def test_a_schedule_is_told_in_words(recstore: Command) -> None:
 def test_a_crooked_schedule(recstore: Command, shop: Database) -> None:
     shop.create()
     crooked = recstore("alter retail --schedule", "99 3 * * *")
-    assert crooked.err == (
-        "Error: --schedule (schedule.cron) is '99 3 * * *': the schedule's minute can not be understood.\n"
-    )
+    assert crooked.err == ("Error: --schedule (schedule.cron) is '99 3 * * *': the schedule's minute is not valid.\n")
 
 
 def test_an_abandoned_run_says_so(recstore: Command, shop: Database) -> None:

@@ -289,7 +289,8 @@ def test_the_wrong_file_and_ids_that_do_not_convert(here: Database, file: Path, 
     changed(file, user_id=texts)
     about(file, user_type="text")
     with pytest.raises(
-        IdsDoNotConvert, match=r"2 of 240 have no bigint that is written the same, for instance '042', 'x'"
+        IdsDoNotConvert,
+        match=r"2 of 240 cannot be converted without changing how they are written, for example '042', 'x'",
     ):
         import_generation(here.url, here.settings, "retail", file)
     assert value(here.connect(), "SELECT retail.generation()") == 1
@@ -400,8 +401,8 @@ def test_the_file_is_there_whole_or_not_at_all(
     assert (answer.code, "exists. Replace it? Add --yes" in answer.err) == (2, True)
     for line, code, words in (
         ("retail /nonexistent/x.npz", 2, "there is no such folder"),
-        ("retail new.npz --generation 7", 2, "has no generation 7"),
-        ("nobody new.npz", 2, "There is no recommender named 'nobody'"),
+        ("retail new.npz --generation 7", 2, "Generation 7 of"),
+        ("nobody new.npz", 2, "Recommender 'nobody' does not exist"),
     ):
         answer = recstore(f"export {line}", url=here.url)
         assert (answer.code, words in answer.err) == (code, True), answer.err

@@ -106,7 +106,7 @@ def test_bad_lines_are_told_with_their_numbers_and_nothing_is_written(
     refused = load(BAD.encode() + b"7,\xff,1\r\n", "--table shop.bad --json", "--bad", str(told))
     assert refused.code == 2
     assert "5 of 107 lines of" in refused.err
-    assert "are bad, and at most 0 may be" in refused.err
+    assert "are bad; at most 0 are allowed" in refused.err
     assert refused.json["bad_lines"] == [4, 5, 106, 107, 109]
     assert refused.json["written"] == 0
     assert value(application, "SELECT to_regclass('shop.bad')::text") is None

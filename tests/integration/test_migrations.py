@@ -232,7 +232,7 @@ def test_the_database_s_revision_is_compared_with_the_code_s(
     shop.create(hyperparameters=SMALL)
     with monkeypatch.context() as patch:
         patch.setattr(schema_revision, "known", lambda: [head, "9998"])
-        with pytest.raises(errors.SchemaOutdated, match=f"at revision {head}, this recstore needs 9998"):
+        with pytest.raises(errors.SchemaOutdated, match=f"at revision {head}; this recstore requires 9998"):
             schema_revision.require_current(connection)
     connection.execute("UPDATE recstore_private.alembic_version SET version_num = '9999'")
     for attempt in (
@@ -253,13 +253,13 @@ def test_the_database_s_revision_is_compared_with_the_code_s(
 def test_pgvector_missing_or_too_old(bare: Database) -> None:
     with superuser(bare.server, bare.name) as owner:
         owner.execute("REVOKE CREATE ON DATABASE bare FROM worker")
-    with pytest.raises(errors.ExtensionMissing, match=r"role 'worker' may not install it.*CREATE EXTENSION vector"):
+    with pytest.raises(errors.ExtensionMissing, match=r"role 'worker' cannot install it.*CREATE EXTENSION vector"):
         upgrade(bare)
     with superuser(bare.server, bare.name) as owner:
         owner.execute("CREATE EXTENSION vector")
         owner.execute("SET allow_system_table_mods = on")
         owner.execute("UPDATE pg_extension SET extversion = '0.7.4' WHERE extname = 'vector'")
-    with pytest.raises(errors.ExtensionTooOld, match=r"pgvector 0\.7\.4 is installed, 0\.8 or newer"):
+    with pytest.raises(errors.ExtensionTooOld, match=r"pgvector 0\.7\.4 is installed; 0\.8 or newer"):
         upgrade(bare)
     assert column(bare.connect(), TABLES) == []
     with superuser(bare.server, bare.name) as owner:

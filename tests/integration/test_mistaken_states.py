@@ -43,14 +43,14 @@ class State:
 STATES = {
     "the source is dropped": State(
         {
-            "retrain clicks": (2, "The source can not be read: there is no table shop.clicks that this role can see."),
+            "retrain clicks": (2, "The source cannot be read: there is no table shop.clicks that this role can see."),
             "db check": (1, "'clicks' lacks the view interactions. Run: recstore db upgrade"),
         },
         "DROP TABLE shop.clicks CASCADE",
         "CREATE TABLE shop.clicks AS TABLE shop.views; GRANT SELECT ON shop.clicks TO worker",
     ),
     "the source is renamed": State(
-        {"alter clicks --alpha 3": (2, "The source can not be read: there is no table shop.clicks")},
+        {"alter clicks --alpha 3": (2, "The source cannot be read: there is no table shop.clicks")},
         "ALTER TABLE shop.clicks RENAME TO gone",
         "ALTER TABLE shop.gone RENAME TO clicks",
     ),
@@ -62,7 +62,7 @@ STATES = {
     "no right to read the source": State(
         {
             "retrain clicks": (1, "Grant it SELECT on the source's tables. The live generation of 'clicks' stays."),
-            "evaluate clicks": (1, "The role worker may not do this: permission denied for table clicks."),
+            "evaluate clicks": (1, "The role worker is not allowed to do this: permission denied for table clicks."),
             "create fresh --table shop.clicks --item product_id": (
                 1,
                 'table clicks. Have the owner run: GRANT SELECT ON shop.clicks TO "worker";',
@@ -77,7 +77,7 @@ STATES = {
         "GRANT USAGE ON SCHEMA shop TO worker",
     ),
     "row level security hides the source": State(
-        {"retrain clicks": (1, "The source of 'clicks' gave no usable rows (0 read")},
+        {"retrain clicks": (1, "The source of 'clicks' returned no usable rows (0 read")},
         "ALTER TABLE shop.clicks ENABLE ROW LEVEL SECURITY",
         "ALTER TABLE shop.clicks DISABLE ROW LEVEL SECURITY",
     ),
@@ -111,7 +111,7 @@ STATES = {
         by="postgres",
     ),
     "another session holds a lock": State(
-        {"drop clicks --yes": (1, 'could not get its lock in 1 attempts; something holds "clicks"."item_vectors" (pids')},
+        {"drop clicks --yes": (1, 'could not get its lock in 1 attempts; "clicks"."item_vectors" is locked (pids')},
         "BEGIN; TABLE clicks.item_vectors LIMIT 1",
         "ROLLBACK",
         by="postgres",
@@ -124,7 +124,7 @@ STATES = {
         by="postgres",
     ),
     "an older schema": State(
-        dict.fromkeys(("list", "retrain clicks", "status"), (1, "The database is at revision 0001, this recstore needs ")),
+        dict.fromkeys(("list", "retrain clicks", "status"), (1, "The database is at revision 0001; this recstore requires ")),
         VERSION + "'0001'",
         VERSION + f"'{head()}'",
         by="postgres",
@@ -136,7 +136,7 @@ STATES = {
         by="postgres",
     ),
     "objects of another version": State(
-        dict.fromkeys(("retrain clicks", "reindex clicks", "recommend-all clicks --into x.csv"), (1, "this recstore makes")),
+        dict.fromkeys(("retrain clicks", "reindex clicks", "recommend-all clicks --into x.csv"), (1, "this recstore creates")),
         OBJECTS + " - 1",
         OBJECTS + " + 1",
         by="postgres",
@@ -240,7 +240,7 @@ def test_sessions_that_may_not_write(mistaken: Shop, capsys: pytest.CaptureFixtu
     ):
         answer = mistaken.run(capsys, *line.split(), url=url)
         assert answer.code in (1, 2), line
-        assert "read-only transaction" in sentence_of(answer) or "has no generation 1" in answer.err
+        assert "read-only transaction" in sentence_of(answer) or "does not exist" in answer.err
     assert mistaken.run(capsys, "recommend", "clicks", "7", url=url).code == 0
 
 
@@ -256,7 +256,7 @@ def test_roles_without_rights(mistaken: Shop, capsys: pytest.CaptureFixture[str]
         "drop retail --yes",
     ):
         answer = mistaken.run(capsys, *line.split(), url=url)
-        assert "The role application may not do this: permission denied for" in sentence_of(answer)
+        assert "The role application is not allowed to do this: permission denied for" in sentence_of(answer)
         assert answer.code == 1
 
 
@@ -311,7 +311,7 @@ def test_before_the_first_upgrade(mistaken: Shop, capsys: pytest.CaptureFixture[
             assert answer.code == 1
             assert sentence_of(answer) == "This database has no recstore schema yet. Run: recstore db upgrade"
         steps = {
-            "": "permission denied to create extension \"vector\"). Have an administrator run: CREATE EXTENSION vector;",
+            "": "permission denied to create extension \"vector\"). Ask an administrator to run: CREATE EXTENSION vector;",
             "CREATE SCHEMA extensions; CREATE EXTENSION vector SCHEMA extensions": 'GRANT USAGE ON SCHEMA "extensions" TO',
             "GRANT USAGE ON SCHEMA extensions TO worker": "permission denied for database bare",
         }  # fmt: skip

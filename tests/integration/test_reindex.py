@@ -114,7 +114,9 @@ def test_an_old_transaction_is_named_and_what_was_there_stays(live: Database) ->
     with live.connect() as reader:
         reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         reader.execute("SELECT count(*) FROM retail.item_vectors")
-        with pytest.raises(ReindexBlocked, match=f"process {reader.info.backend_pid}.*What was there serves on"):
+        with pytest.raises(
+            ReindexBlocked, match=f"process {reader.info.backend_pid}.*The existing indexes stay in use"
+        ):
             reindex(live, flip_wait=0.2)
         assert files(live) == before
 

@@ -9,14 +9,14 @@ import pytest
 from numpy.typing import NDArray
 
 from recstore.lists import reading, shapes
-from recstore.lists.blocks import REASONS, Block, Items, Lists, Scoring
+from recstore.lists.blocks import REASONS, Block, Items, ListRows, Scoring
 from recstore.model.interactions import IdMap
 from recstore.types import IdType
 
 ITEMS, USERS, FACTORS, K = 300, 150, 8, 6
 
 
-def made(seed: int = 3, k: int = K, **options: object) -> tuple[Items, Block, Lists]:
+def made(seed: int = 3, k: int = K, **options: object) -> tuple[Items, Block, ListRows]:
     random = np.random.default_rng(seed)
     vectors = random.integers(-9, 10, (ITEMS, FACTORS)).astype(np.float32)  # products are exact, and many tie
     items = Items(
@@ -110,7 +110,7 @@ def test_a_list_does_not_depend_on_the_block_or_the_threads() -> None:
 
 def test_uuid_ids_are_text_in_files() -> None:
     ids = [uuid.UUID(int=n) for n in (1, 2**127, 7)]
-    text = shapes._as_text(pa.array([each.bytes for each in ids], pa.binary(16)), IdType.UUID)
+    text = shapes.as_text(pa.array([each.bytes for each in ids], pa.binary(16)), IdType.UUID)
     assert text.to_pylist() == [str(each) for each in ids]
 
 

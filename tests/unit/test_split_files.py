@@ -161,7 +161,7 @@ def test_ids_have_the_recommender_s_types(tmp_path: Path) -> None:
     pairs = read_pairs(written(tmp_path, "1,2\nx,3\n"))
     with pytest.raises(InvalidInput, match="not all of the type integer"):
         build(pairs, IdType.INTEGER, IdType.INTEGER)
-    with pytest.raises(InvalidInput, match="not all of the type uuid: '1' can not be the id"):
+    with pytest.raises(InvalidInput, match="not all of the type uuid: '1' is not a valid id"):
         build(pairs, IdType.UUID, IdType.INTEGER)
     with pytest.raises(InvalidInput, match="not all of the type smallint"):
         build(read_pairs(written(tmp_path, "99999,2\n")), IdType.SMALLINT, IdType.INTEGER)

@@ -80,11 +80,11 @@ def test_of_two_with_one_name_the_first_package_is_taken(install):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("nowhere:Popularity", "can not be loaded: ModuleNotFoundError: No module named 'nowhere'"),
-        ("shopkeepers:Mean", "can not be loaded: AttributeError: .*'Mean'"),
-        ("shopkeepers:broken", "can not be loaded: RuntimeError: no licence found"),
-        ("shopkeepers:Half", "is no trainer: it has no method solve_users"),
-        ("shopkeepers:dict", "can not be loaded: AttributeError"),
+        ("nowhere:Popularity", "cannot be loaded: ModuleNotFoundError: No module named 'nowhere'"),
+        ("shopkeepers:Mean", "cannot be loaded: AttributeError: .*'Mean'"),
+        ("shopkeepers:broken", "cannot be loaded: RuntimeError: no licence found"),
+        ("shopkeepers:Half", "is not a trainer: it has no method solve_users"),
+        ("shopkeepers:dict", "cannot be loaded: AttributeError"),
     ],
 )
 def test_a_broken_one_is_named_with_its_package(install, value, message):

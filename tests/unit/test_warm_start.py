@@ -44,6 +44,7 @@ def generation(interactions, definition=DEFINITION, share=0.1):
     return Stored(41, interactions.items, users, *parts)
 
 
+@pytest.mark.statistical
 def test_it_reaches_in_five_iterations_what_a_cold_start_reaches_in_fifteen(views):
     """On the views of later, of which the generation before knew nine in ten."""
     split = by_share(views, 0.1, seed=1, validation=True)

@@ -57,7 +57,7 @@ def test_an_application_s_message_becomes_a_request_once(shared: Workers) -> Non
     until(lambda: worker.output.count("this message came before") >= 2)
     shared.release("train")
     until(lambda: shared.runs() == [("retrain", "succeeded"), ("prune", "succeeded")])
-    until(lambda: "There is no recommender named 'unknown'" in worker.output)
+    until(lambda: "Recommender 'unknown' does not exist" in worker.output)
     assert [(row["job"], row["state"], row["origin"]) for row in shared.requests()] == [
         ("retrain", "succeeded", "task"),
         ("prune", "succeeded", "task"),
@@ -165,7 +165,7 @@ def test_a_worker_refuses_a_database_that_is_not_ready_for_it(workers: Workers) 
         connection.execute("UPDATE recstore_private.alembic_version SET version_num = '0001'")
     worker = workers.start(wait=False)
     assert worker.popen.wait(60) == 1
-    assert "at revision 0001, this recstore needs" in worker.output
+    assert "at revision 0001; this recstore requires" in worker.output
     assert "Run: recstore db upgrade" in worker.output
     assert "Traceback" not in worker.output
     nowhere = workers.start(wait=False, database_url="postgresql://nobody@/nothing?host=/nonexistent")

@@ -14,8 +14,9 @@ from recstore.errors import IdsDoNotConvert
 from recstore.files.archive.contents import NUMBERS, About, key_digest
 from recstore.files.archive.ids import NotConvertible, convert
 from recstore.files.archive.reading import Exported
+from recstore.model.arrays import Matrix
 from recstore.model.interactions import IdMap
-from recstore.model.vectors import ItemVectors, Matrix, UserVectors
+from recstore.model.vectors import ItemVectors, UserVectors
 from recstore.types import IdType
 
 

@@ -17,9 +17,8 @@ from pydantic import ValidationError
 
 from recstore.errors import FileRefused
 from recstore.files.archive.contents import FORMAT, VERSION, About, Array, ids_of
+from recstore.model.arrays import Matrix
 from recstore.types import IdType
-
-Matrix = NDArray[np.float32]
 
 TOLERANCE = {4: 1e-3, 2: 2e-2, 8: 1e-3}
 """How far a vector's length may be from what it should be, by the bytes of its elements."""

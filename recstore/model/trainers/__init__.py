@@ -1,6 +1,6 @@
-"""From the confidence matrix to factors: the protocol of a trainer, found by its name.
+"""From the confidence matrix to factors: the protocol of trainers, and how one is found by name.
 
-The step between confidence and vectors. Knows no database and no particular trainer; `als` is imported when asked for.
+The step between confidence and vectors. Knows no database; a trainer is imported when it is requested.
 """
 
 from collections.abc import Callable
@@ -14,48 +14,43 @@ from scipy import sparse
 
 from recstore.definition import DEFAULT_FACTORS, MAX_FACTORS, Hyperparameters
 from recstore.errors import InvalidInput, TooManyFactors
+from recstore.model.arrays import Matrix
 
 Device = Literal["auto", "cpu", "gpu"]
-Matrix = NDArray[np.float32]
 OnIteration = Callable[[int, float, float | None], None]
-"""Called after each iteration with its number from 0, its seconds, and the loss if it was asked for. Where the GPU fails
-and the CPU starts over, the numbers start over too. What it raises ends the training and passes through."""
+"""Called after each iteration with its number from 0, its seconds, and the loss if requested. The numbers start again if the
+CPU takes over from a failed GPU. An exception from it ends the training and propagates."""
 
 NOISE = 0.5
-"""The default regularization as a part of the largest singular value of noise: docs/decisions/0018-defaults.md."""
+"""Default regularization, relative to the largest singular value of noise: docs/decisions/0018-defaults.md."""
 
 ENOUGH = 0.03
-"""From this part of the number of users or items (the lesser) on, more factors need no more regularization."""
+"""Factors, relative to the lesser of users and items, above which the default regularization stays the same."""
 
 GROUP = "recstore.trainers"
-"""The entry point group by which other packages bring trainers of their own."""
+"""Entry point group of trainers from other packages."""
 
 
 @dataclass(frozen=True, eq=False)
 class FoldIn:
-    """What users are folded in against: the trained items, and what else the trainer's formula takes.
-
-    All of it can be had from a published generation: the factors from vectors and lengths, the other two as they are.
-    """
+    """The input for folding in users: the trained items and constants of the trainer. A published generation stores it all."""
 
     item_factors: Matrix  # (items, factors)
-    item_users: NDArray[np.int64]  # (items,), the users that each item had in the matrix it was trained on
-    constants: dict[str, Any]  # of the trainer, ready for JSON: numbers, and lists of one number per factor
+    item_users: NDArray[np.int64]  # (items,), number of users of each item in training
+    constants: dict[str, Any]  # for JSON: numbers, and lists with one number per factor
 
 
 OnFactors = Callable[[int, FoldIn], bool | None]
-"""Called after each iteration (after `OnIteration`) with its number from 0 and what users could be folded in against at that
-moment; the arrays are valid during the call only, since training goes on in place. Returning True ends the training with
-these factors. What it raises ends the training and passes through. A trainer without iterations calls it once, at its
-end, with the number 0."""
+"""Called after each iteration, after `OnIteration`, with its number from 0 and the current input for folding in users. The
+arrays are valid during the call only. True ends the training with these factors; an exception ends it and propagates. A
+trainer without iterations calls it once, with 0."""
 
 
 @dataclass(frozen=True, eq=False)
 class Factors:
-    """What a training gives: the predicted preference p_ui is user_factors[u] . item_factors[i].
+    """The result of training. The predicted preference is p_ui = user_factors[u] . item_factors[i].
 
-    `user_factors` are as the training left them, which need not be the exact ones (ALS ends with the items): for those
-    see `Trainer.solve_users`, which takes `fold_in`.
+    `user_factors` need not be exact, since ALS ends with a step on the items; `Trainer.solve_users` returns the exact ones.
     """
 
     user_factors: Matrix  # (users, factors)
@@ -65,12 +60,11 @@ class Factors:
 
     @property
     def item_factors(self) -> Matrix:
-        """(items, factors)"""
         return self.fold_in.item_factors
 
 
 class Trainer(Protocol):
-    """Trains factors on a confidence matrix, and solves users exactly against given item factors."""
+    """Trains factors on a confidence matrix, and solves users exactly against item factors."""
 
     def train(
         self,
@@ -85,23 +79,26 @@ class Trainer(Protocol):
         on_factors: OnFactors | None = None,
         with_loss: bool = False,
     ) -> Factors:
-        """Trains on `matrix` (users x items, float32 CSR, c = 1 + alpha w).
+        """Train on `matrix` (users x items, float32 CSR, c = 1 + alpha w).
 
-        `factors` overrides the hyperparameter of that name and is reduced to items - 1 where it is more. `threads` 0
-        means all cores. `item_factors`, (items, factors) float32, is a warm start; a row of zeros stands for an item
-        that is new; a trainer without iterations ignores it. The same input gives the same factors on the CPU, to the
-        bit and whatever the number of threads. The device "auto" is the GPU where it can be used and has room, else the
-        CPU; "gpu" is an error where "auto" would be the CPU. Raises TooManyFactors, DeviceUnavailable, TrainingDiverged,
-        and InvalidInput for a warm start of another shape.
+        `factors` replaces the hyperparameter of that name and is at most items - 1. `threads` 0 means all cores.
+        `item_factors`, float32 (items, factors), is a warm start, with rows of zeros for new items; trainers without
+        iterations ignore it. On the CPU the same input gives the same factors to the bit, for any number of threads. The
+        device "auto" is the GPU if it is usable and has enough memory, else the CPU; "gpu" never falls back.
+
+        Raises:
+            TooManyFactors, DeviceUnavailable, TrainingDiverged.
+            InvalidInput: for a warm start of another shape.
         """
 
     def solve_users(self, rows: sparse.csr_matrix, fold_in: FoldIn, threads: int = 0) -> Matrix:
-        """The exact factors of each row of confidences (any rows, columns as `fold_in.item_factors`), float32
-        (rows, factors); zeros for an empty row. Raises TrainingDiverged where they are not determined."""
+        """Return the exact factors of each row of confidences over the trained items, float32 (rows, factors).
+
+        An empty row gives zeros. Raises TrainingDiverged if the factors are not determined."""
 
 
 def item_users(matrix: sparse.csr_matrix) -> NDArray[np.int64]:
-    """The users of each item, (items,)."""
+    """Return the number of users of each item, int64 (items,)."""
     return np.bincount(matrix.indices, minlength=matrix.shape[1]).astype(np.int64)
 
 
@@ -113,32 +110,32 @@ _BUILT_IN = {
 
 
 def trainer(name: str) -> Trainer:
-    """The trainer of that name: one of recstore's, else one that an installed package brings: an entry point of the group
-    `recstore.trainers` whose object, called without arguments, gives a `Trainer`. Raises InvalidInput with the names
-    there are, or with what is wrong with the package's."""
+    """Return a trainer of recstore, or else one from an installed package: an entry point of the group `recstore.trainers`
+    whose object, called without arguments, returns a `Trainer`.
+
+    Raises InvalidInput if there is none of that name, or if it cannot be loaded."""
     found = _BUILT_IN.get(name) or _installed().get(name)
     if found is None:
         raise InvalidInput(f"There is no trainer named {name!r}; choose one of: {', '.join(trainer_names())}.")
     try:
-        made = found.load()()
-        missing = [method for method in ("train", "solve_users") if not callable(getattr(made, method, None))]
+        loaded: Trainer = found.load()()
+        missing = [method for method in ("train", "solve_users") if not callable(getattr(loaded, method, None))]
     except Exception as error:
         if name in _BUILT_IN:
             raise
-        raise InvalidInput(f"{_origin(found)} can not be loaded: {type(error).__name__}: {error}.") from error
+        raise InvalidInput(f"{_origin(found)} cannot be loaded: {type(error).__name__}: {error}.") from error
     if missing:
-        raise InvalidInput(f"{_origin(found)} is no trainer: it has no method {' and no method '.join(missing)}.")
-    loaded: Trainer = made
+        raise InvalidInput(f"{_origin(found)} is not a trainer: it has no method {' and no method '.join(missing)}.")
     return loaded
 
 
 def trainer_names() -> list[str]:
-    """The names that `trainer` knows, recstore's own and those of installed packages, sorted."""
+    """Return the names of all trainers, those of installed packages included, sorted."""
     return sorted(_BUILT_IN.keys() | _installed().keys())
 
 
 def _installed() -> dict[str, EntryPoint]:
-    """Of other packages; where two bring the same name, the package that comes first by name."""
+    """Return trainers of other packages by name. Of two with one name, the package first in the alphabet wins."""
     found = sorted(entry_points(group=GROUP), key=lambda point: point.dist.name if point.dist else "", reverse=True)
     return {point.name: point for point in found}
 
@@ -149,19 +146,19 @@ def _origin(point: EntryPoint) -> str:
 
 
 def default_factors(items: int) -> int:
-    """min(256, items - 1), at least 1."""
+    """Return min(256, items - 1), at least 1."""
     return max(1, min(DEFAULT_FACTORS, items - 1))
 
 
 def usable_factors(factors: int, items: int) -> int:
-    """`factors`, at most items - 1 and at least 1. Raises TooManyFactors above what can be published."""
+    """Return `factors`, reduced to items - 1. Raises TooManyFactors for more than can be published."""
     if factors > MAX_FACTORS:
         raise TooManyFactors(factors=factors, limit=MAX_FACTORS)
     return max(1, min(factors, items - 1))
 
 
 def warnings_for_factors(factors: int, items: int) -> list[str]:
-    """A sentence if that many factors are reduced. Raises TooManyFactors."""
+    """Return a warning if `factors` are reduced. Raises TooManyFactors."""
     usable = usable_factors(factors, items)
     if usable == factors:
         return []
@@ -169,36 +166,36 @@ def warnings_for_factors(factors: int, items: int) -> list[str]:
 
 
 def warnings_for(matrix: sparse.csr_matrix, hyperparameters: Hyperparameters, factors: int) -> list[str]:
-    """A sentence for each setting that is known to be bad for this confidence matrix (c = 1 + alpha w, float32 CSR)."""
+    """Return a warning for each setting that is known to be bad for this confidence matrix (c = 1 + alpha w)."""
     sentences = warnings_for_factors(factors, matrix.shape[1])
     weight = float(matrix.data.mean(dtype=np.float64)) - 1
     if weight <= 1.001:
         sentences.append(
-            f"A view weighs only {weight:.3g} on average (alpha * w, beside 1 for no view), so counts hardly matter; "
-            "raise alpha, or leave it unset with w scaled to the mean 1."
+            f"The mean weight of a view is only {weight:.3g} (alpha * w, against 1 for no view), so counts have little "
+            "effect. Raise alpha, or leave it unset with w scaled to the mean 1."
         )
     regularization = regularization_for(matrix, hyperparameters, factors)
     strongest = _largest_singular_value(matrix, enough=regularization)
     if regularization >= strongest:
         sentences.append(
-            f"A regularization of {regularization:g} is more than these data can resist: from {strongest:.3g} on all "
-            "factors shrink towards zero. Choose a tenth of that or less, or leave it unset."
+            f"A regularization of {regularization:g} is too strong for these data: from {strongest:.3g} on, all factors "
+            "become zero. Choose a tenth of that or less, or leave it unset."
         )
     elif hyperparameters.iterations > 30 and regularization < strongest / 1000:
         sentences.append(
-            f"{hyperparameters.iterations} iterations at a regularization of {regularization:g} tend to overfit; "
-            "15 are usually enough, or raise the regularization."
+            f"{hyperparameters.iterations} iterations with a regularization of {regularization:g} tend to overfit. "
+            "Use about 15, or raise the regularization."
         )
     return sentences
 
 
 def regularization_for(matrix: sparse.csr_matrix, hyperparameters: Hyperparameters, factors: int) -> float:
-    """The regularization of ALS on this confidence matrix with so many factors: the hyperparameter; if unset NOISE times the
-    largest singular value that a random matrix of C's size and sum of squares would have, less with fewer factors than
-    ENOUGH, and at most a quarter of C's own largest, since from that on all factors are zero. Three digits.
+    """Return the regularization of ALS for this confidence matrix C: the hyperparameter or, if unset, NOISE times the
+    largest singular value of a random matrix with the size and sum of squares of C, to three digits.
 
-    A random matrix's is the root of the sum of squares times (1 / sqrt(users) + 1 / sqrt(items)), counting those that have
-    pairs (the edge of Marchenko and Pastur's distribution, 1967). Fewer factors leave out noise by themselves.
+    That value is the root of the sum of squares times (1 / sqrt(users) + 1 / sqrt(items)), counting users and items with
+    pairs: the edge of the distribution of Marchenko and Pastur (1967). Fewer factors than ENOUGH need less, since they leave
+    out noise by themselves. The limit is a quarter of the largest singular value of C, at which all factors become zero.
     """
     if hyperparameters.regularization is not None:
         return hyperparameters.regularization
@@ -209,10 +206,10 @@ def regularization_for(matrix: sparse.csr_matrix, hyperparameters: Hyperparamete
 
 
 def _largest_singular_value(matrix: sparse.csr_matrix, enough: float) -> float:
-    """The largest singular value of a positive matrix, by power iteration; a lower bound once that is above `enough`.
+    """Return the largest singular value of a positive matrix, by power iteration, or a lower bound above `enough`.
 
-    Near zero the loss is sum_u,i -2 c_ui x_u . y_i + regularization (|x_u|^2 + |y_i|^2) to second order, so the zero
-    factors are a minimum exactly when the regularization is at least this value.
+    Near zero the loss is sum_u,i -2 c_ui x_u . y_i + regularization (|x_u|^2 + |y_i|^2) to second order, so zero factors are
+    a minimum if and only if the regularization is at least this value.
     """
     vector = np.full(matrix.shape[1], matrix.shape[1] ** -0.5, dtype=np.float32)
     value = 0.0

@@ -1,7 +1,7 @@
-"""What `implicit` needs of CUDA: the libraries, room for its arrays, and a device that still answers.
+"""Prepare CUDA for `implicit`: load its libraries, and check the memory and the state of the device.
 
-Called by `als` only, which imports `implicit`; nothing here does. Importing this touches no GPU, since a process that has
-touched one must not fork workers that want it: `rmm` is imported when the memory is asked for.
+Used by `als` only. Importing this module does not touch a GPU, since a process that has done so must not fork workers that
+use one; `rmm` is imported when the memory is queried.
 """
 
 import ctypes
@@ -12,23 +12,21 @@ from pathlib import Path
 LIBRARIES = ("libcudart.so.13", "libcublasLt.so.13", "libcublas.so.13", "libcurand.so.10")
 
 WARP = 32
-"""On the GPU factors are padded with zeros to a multiple of this (a zero column stays zero): the kernels' sums read all
-lanes of a warp."""
+"""Factors on the GPU are padded with zeros to a multiple of this, since the kernels sum over all lanes of a warp. A zero
+column stays zero."""
 
 MOST_FACTORS = 1024
-"""On the GPU: `implicit`'s kernels give each factor a thread of one block."""
+"""Maximum factors on the GPU: the kernels of `implicit` use one thread of a block per factor."""
 
 MOST_NUMBERS = 2**31 - 1
-"""Of one side's padded factors: the kernels of `implicit` 0.7.3 find a row of the other side by 32-bit arithmetic."""
+"""Maximum size of a factor matrix with padding: the kernels of `implicit` 0.7.3 address it by 32-bit arithmetic."""
 
 MARGIN, WORKSPACE = 1.1, 256 << 20
-"""On top of the arrays: a tenth for what allocations are rounded up to, and 256 MiB for cuBLAS, cuRAND and the kernels.
-Chosen, not measured."""
+"""Factor for the rounding of allocations, and bytes for cuBLAS, cuRAND and the kernels. Chosen, not measured."""
 
 
 def load_libraries() -> None:
-    """Loads the CUDA libraries of the wheels (extra `gpu`), where `implicit`'s module would not look for them. One that
-    can not be loaded is left to `implicit`, which says what it misses."""
+    """Load the CUDA libraries of the extra `gpu`, which `implicit` does not find by itself. It reports missing ones itself."""
     nvidia = find_spec("nvidia") if find_spec("rmm") else None
     for folder in (nvidia.submodule_search_locations or ()) if nvidia else ():
         for name in LIBRARIES:
@@ -38,18 +36,18 @@ def load_libraries() -> None:
 
 
 def padded(factors: int) -> int:
-    """`factors`, rounded up to a multiple of WARP."""
+    """Return `factors`, rounded up to a multiple of WARP."""
     return factors + -factors % WARP
 
 
 def bytes_needed(users: int, items: int, pairs: int, factors: int) -> int:
-    """Of GPU memory, to train: MARGIN * arrays + WORKSPACE, where with f = padded(factors) `implicit` allocates
+    """Return the GPU memory for training: MARGIN * arrays + WORKSPACE, where with f = padded(factors) `implicit` allocates
 
-    arrays = 4 f (users + items)                 both sides' factors, float32
+    arrays = 4 f (users + items)                 factors of users and items, float32
            + 4 (users + items + 2) + 16 pairs    the matrix and its transpose: int32 pointers and columns, float32 values
-           + 12 f^2                              the Gram matrix of each side, and one more for the loss
+           + 12 f^2                              two Gram matrices, and one more for the loss
 
-    The matrices are managed memory, which could spill to the host; they are counted since a training that spills crawls.
+    The matrices are managed memory, which may spill to the host. They are counted, since spilling is very slow.
     """
     f = padded(factors)
     arrays = 4 * f * (users + items) + 4 * (users + items + 2) + 16 * pairs + 12 * f * f
@@ -57,8 +55,9 @@ def bytes_needed(users: int, items: int, pairs: int, factors: int) -> int:
 
 
 def memory() -> tuple[int, int]:
-    """(free, total) bytes of the current device, its context made first. Raises ImportError without rmm, RuntimeError or
-    MemoryError without a device, and again once an error has left the device unusable for this process."""
+    """Return free and total bytes of the current device, creating its context.
+
+    Raises ImportError without rmm, and RuntimeError or MemoryError without a usable device."""
     import rmm.mr
 
     free, total = rmm.mr.available_device_memory()
@@ -66,27 +65,27 @@ def memory() -> tuple[int, int]:
 
 
 def room_problem(users: int, items: int, pairs: int, factors: int) -> str | None:
-    """Why a training of this size does not fit on the GPU, with the numbers; None where it does."""
+    """Return why training at this size does not fit on the GPU, with the numbers; None if it fits."""
     if factors > MOST_FACTORS:
-        return f"it takes at most {MOST_FACTORS} factors, not {factors}"
+        return f"it supports at most {MOST_FACTORS} factors, not {factors}"
     if max(users, items) * padded(factors) > MOST_NUMBERS:
         return (
-            f"it takes at most {MOST_NUMBERS} numbers for the factors of one side, and {max(users, items)} rows of "
+            f"it supports factor matrices of at most {MOST_NUMBERS} numbers, and {max(users, items)} rows of "
             f"{padded(factors)} are more"
         )
     try:
         free, total = memory()
     except (ImportError, RuntimeError, MemoryError) as error:
-        return f"its free memory could not be found out ({error})"
+        return f"its free memory is unknown ({error})"
     needed = bytes_needed(users, items, pairs, factors)
     if needed <= free:
         return None
-    return f"about {needed / 1e9:.2f} GB of its memory are needed, {free / 1e9:.2f} of {total / 1e9:.2f} GB are free"
+    return f"about {needed / 1e9:.2f} GB of its memory are required, {free / 1e9:.2f} of {total / 1e9:.2f} GB are free"
 
 
 def keep_if_broken(error: BaseException) -> None:
-    """Keeps `error`, its traceback and so the arrays in its frames for good, if the device no longer answers: freeing them
-    would throw inside C++ destructors and end the process (github.com/benfred/implicit/pull/722 shows one)."""
+    """Keep `error` and the arrays in its traceback forever if the device no longer answers: freeing them would throw in C++
+    destructors and end the process (for example github.com/benfred/implicit/pull/722)."""
     try:
         memory()
     except (ImportError, RuntimeError, MemoryError):

@@ -1,9 +1,9 @@
-"""ALS and the spectral embedding side by side: one vector per item and user whose inner product adds the scores of both.
+"""Concatenated factors of ALS and the spectral embedding, whose inner product is the weighted sum of both scores.
 
-With w the hyperparameter `spectral_weight`, the score is (1 - w) times ALS's plus w times the spectral one, which is first
-scaled to the mean of ALS's over the pairs of a sample of users. The ALS part's items are as trained. The spectral part's
-are scaled so that the mean squares of the two parts' lengths are as w to 1 - w, which then is about what the parts count
-in the cosine of two items; the users' factors take up the rest.
+With w the hyperparameter `spectral_weight`, the score is (1 - w) times that of ALS plus w times the spectral one, which is
+first scaled to the same mean over the pairs of a sample of users. The spectral items are scaled so that the mean squares of
+the lengths of the spectral and the ALS part are as w to 1 - w, which is then about their weight in the cosine of two items.
+The users' factors compensate for that scale.
 """
 
 from typing import Any
@@ -13,11 +13,11 @@ from scipy import sparse
 
 from recstore.definition import Hyperparameters
 from recstore.errors import InvalidInput
+from recstore.model.arrays import Matrix
 from recstore.model.trainers import (
     Device,
     Factors,
     FoldIn,
-    Matrix,
     OnFactors,
     OnIteration,
     Trainer,
@@ -28,7 +28,7 @@ from recstore.model.trainers.als import ALS
 from recstore.model.trainers.spectral import Spectral, mean_score
 
 SAMPLE = 500
-"""Users over whose pairs the mean scores of the two parts are compared."""
+"""Users over whose pairs the mean scores of the parts are compared."""
 
 _PARTS: dict[str, Trainer] = {"als": ALS(), "spectral": Spectral()}
 
@@ -36,9 +36,9 @@ _PARTS: dict[str, Trainer] = {"als": ALS(), "spectral": Spectral()}
 class Hybrid:
     """The trainer named "hybrid"; see `recstore.model.trainers.Trainer`.
 
-    The constants of its fold-in are {"parts": [..]} in the order of their factors, each part {"trainer": its name,
-    "factors": how many, "weight": a number, "constants": the trainer's}: a user's factors of a part are what that trainer's
-    fold-in gives against the items' factors of the part, times the weight.
+    The constants of its fold-in are {"parts": [..]} in the order of their factors, each part {"trainer": name, "factors":
+    number, "weight": number, "constants": of that trainer}. A user's factors of a part are those that its trainer solves
+    against the items' factors of the part, times the weight.
     """
 
     def train(
@@ -54,8 +54,8 @@ class Hybrid:
         on_factors: OnFactors | None = None,
         with_loss: bool = False,
     ) -> Factors:
-        """See `Trainer.train`. Iterations, loss, warm start and device are the ALS part's. `factors` is the number of both
-        parts together; each has at least one, and a single one is ALS's."""
+        """See `Trainer.train`. Iterations, loss, warm start and device apply to the ALS part. `factors` is the number of both
+        parts together; each has at least one, and a single factor belongs to ALS."""
         sentences = warnings_for_factors(factors, matrix.shape[1])
         factors = usable_factors(factors, matrix.shape[1])
         of_spectral = min(max(1, round(factors * hyperparameters.spectral_share)), factors - 1)
@@ -101,13 +101,13 @@ class Hybrid:
         return Factors(user_factors, fold_in, als.device, (*sentences, *als.warnings))
 
     def solve_users(self, rows: sparse.csr_matrix, fold_in: FoldIn, threads: int = 0) -> Matrix:
-        """See `Trainer.solve_users`. Each part by its own trainer."""
+        """Solve each part by its trainer. See `Trainer.solve_users`."""
         parts = range(len(fold_in.constants["parts"]))
         return np.hstack([_solve_part(rows, fold_in, number, threads) for number in parts])
 
 
 def _solve_part(rows: sparse.csr_matrix, fold_in: FoldIn, number: int, threads: int) -> Matrix:
-    """The users' factors of one part."""
+    """Return the users' factors of one part."""
     parts = fold_in.constants["parts"]
     start = sum(part["factors"] for part in parts[:number])
     part = parts[number]
@@ -117,7 +117,7 @@ def _solve_part(rows: sparse.csr_matrix, fold_in: FoldIn, number: int, threads: 
 
 
 def _fold_in(als: FoldIn, parts: list[tuple[str, Matrix, float, dict[str, Any]]]) -> FoldIn:
-    """Of (trainer, item factors, weight, constants) per part."""
+    """Combine parts of (trainer, item factors, weight, constants)."""
     described = [
         {"trainer": name, "factors": items.shape[1], "weight": weight, "constants": constants}
         for name, items, weight, constants in parts
@@ -126,7 +126,7 @@ def _fold_in(als: FoldIn, parts: list[tuple[str, Matrix, float, dict[str, Any]]]
 
 
 def _balance(sample: sparse.csr_matrix, als: FoldIn, spectral: FoldIn, share: float) -> tuple[float, float]:
-    """By what to multiply the spectral part's items, and then its users; zeros where ALS's factors are."""
+    """Return the factors for the spectral part's items and for its users; zeros if those of ALS are zero."""
     lengths, scores = [], []
     for name, fold_in in (("als", als), ("spectral", spectral)):
         lengths.append(float(np.einsum("if,if->", fold_in.item_factors, fold_in.item_factors, dtype=np.float64)) ** 0.5)
@@ -136,6 +136,6 @@ def _balance(sample: sparse.csr_matrix, als: FoldIn, spectral: FoldIn, share: fl
 
 
 def _sample(matrix: sparse.csr_matrix, seed: int) -> sparse.csr_matrix:
-    """The rows of at most SAMPLE users, none of them empty."""
+    """Return the rows of at most SAMPLE users with pairs."""
     users = np.flatnonzero(np.diff(matrix.indptr))
     return matrix[np.sort(np.random.default_rng(seed).choice(users, min(SAMPLE, len(users)), replace=False))]

@@ -1,4 +1,4 @@
-"""The spectral embedding: the truncated SVD of the degree-normalized pattern of who viewed what.
+"""The spectral embedding: the truncated SVD of the degree-normalized matrix of views.
 
 R is the binary pattern of the confidence matrix, d_u the items of a user, d_i the users of an item, and
 D_u^-1/2 R D_i^-1/2 ~ U S V^T. An item is y_i = d_i^b S V_i, a user x_u = S^(p - 1) V^T D_i^-1/2 R_u, so the score is
@@ -20,11 +20,11 @@ from threadpoolctl import threadpool_limits
 
 from recstore.definition import Hyperparameters
 from recstore.errors import DeviceUnavailable
+from recstore.model.arrays import Matrix
 from recstore.model.trainers import (
     Device,
     Factors,
     FoldIn,
-    Matrix,
     OnFactors,
     OnIteration,
     item_users,
@@ -33,15 +33,15 @@ from recstore.model.trainers import (
 )
 
 ROUNDING = 1e-5
-"""A singular value below this part of the largest is rounding; its factor is zero everywhere."""
+"""Singular value, relative to the largest, below which it is a rounding error and its factor is zero."""
 
 
 class Spectral:
     """The trainer named "spectral"; see `recstore.model.trainers.Trainer`.
 
-    Only where the matrix has pairs matters, not their confidence. The constants of its fold-in are {"item_exponent": b,
-    "scales": a number per factor}: x_u = scales * sum over the user's items of d_i^(-1/2 - b) y_i, elementwise, d_i being
-    the item's users in training.
+    It uses the pairs of the matrix, not their confidence. The constants of its fold-in are {"item_exponent": b, "scales": a
+    number per factor}: x_u = scales * sum over the user's items of d_i^(-1/2 - b) y_i, elementwise, with d_i the number of
+    users of the item in training.
     """
 
     def train(
@@ -57,11 +57,11 @@ class Spectral:
         on_factors: OnFactors | None = None,
         with_loss: bool = False,  # noqa: ARG002
     ) -> Factors:
-        """See `Trainer.train`. Not iterative: each callback is called once, and there is no loss and no warm start. Scores
-        are scaled to the mean 1 over the pairs of `matrix`; the sign of a factor is fixed by its largest number.
+        """See `Trainer.train`. Not iterative: each callback is called once, and there is no loss and no warm start.
 
-        On one core, whatever `threads` says: so the result is the same to the bit, and where others used the same two
-        cores, two BLAS threads took 4 to 20 times as long as one.
+        Scores are scaled to the mean 1 over the pairs of `matrix`. The largest number of a factor determines its sign. The
+        computation uses one core for any `threads`: results are equal to the bit, and on two busy cores two BLAS threads
+        took 4 to 20 times as long as one.
         """
         if device == "gpu":
             raise DeviceUnavailable(reason="the trainer 'spectral' computes on the CPU only")
@@ -80,7 +80,7 @@ class Spectral:
         return Factors(user_factors, fold_in, "cpu", tuple(sentences))
 
     def solve_users(self, rows: sparse.csr_matrix, fold_in: FoldIn, threads: int = 0) -> Matrix:  # noqa: ARG002
-        """See `Trainer.solve_users`. A weighted sum of items, so always determined, on one core."""
+        """Return weighted sums of items, which are always determined. See `Trainer.solve_users`."""
         weights = _powers(fold_in.item_users, -0.5 - fold_in.constants["item_exponent"]).astype(np.float32)
         weighted = sparse.csr_matrix((weights[rows.indices], rows.indices, rows.indptr), shape=rows.shape)
         sums: Matrix = weighted @ fold_in.item_factors
@@ -88,19 +88,18 @@ class Spectral:
 
 
 def mean_score(matrix: sparse.csr_matrix, user_factors: Matrix, item_factors: Matrix) -> float:
-    """The mean of x_u . y_i over the pairs of `matrix`."""
+    """Return the mean of x_u . y_i over the pairs of `matrix`."""
     sums = pattern(matrix) @ item_factors
     return float(np.einsum("uf,uf->", user_factors, sums, dtype=np.float64)) / matrix.nnz
 
 
 def pattern(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
-    """1 for each pair of `matrix`, float32."""
+    """Return `matrix` with the value 1 for each pair, float32."""
     return sparse.csr_matrix((np.ones(matrix.nnz, np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
 def _decompose(matrix: sparse.csr_matrix, hyperparameters: Hyperparameters, factors: int) -> FoldIn:
-    """The items, and the scales as an array without the one of all scores. Where the rank of `matrix` is less than
-    `factors`, the last factors are zero."""
+    """Return the items, with scales as an array, before the scaling of scores. Factors beyond the rank are zero."""
     users_of_item = item_users(matrix)
     by_user = sparse.diags_array(_powers(np.diff(matrix.indptr), -0.5))
     by_item = sparse.diags_array(_powers(users_of_item, -0.5))
@@ -117,6 +116,6 @@ def _decompose(matrix: sparse.csr_matrix, hyperparameters: Hyperparameters, fact
 
 
 def _powers(counts: NDArray[np.integer], exponent: float) -> NDArray[np.float64]:
-    """`counts` to that power, 0 for a count of 0."""
+    """Return `counts` to the power `exponent`, 0 for a count of 0."""
     counted = counts > 0
     return np.where(counted, np.where(counted, counts, 1).astype(np.float64) ** exponent, 0)
