@@ -240,8 +240,7 @@ def test_what_a_signal_raises_in_the_middle_is_no_error_of_cuda(device, error):
 def test_kernels_that_never_ran_are_noticed(device):
     device.has_kernels = False
     trained = ALS.train(clustered_matrix(), GIVEN, factors=20)
-    assert trained.device == "cpu"
-    assert "no kernels for this GPU, after 4 of 4 iterations" in trained.warnings[0]
+    assert (trained.device, "no kernels" in trained.warnings[0]) == ("cpu", True)
 
 
 @pytest.mark.parametrize("broken", [False, True])
@@ -277,7 +276,7 @@ def test_why_the_gpu_is_not_usable(monkeypatch):
         ALS.train(clustered_matrix(), GIVEN, factors=20, device="gpu")
 
 
-def test_the_free_memory_is_rmm_s_word(monkeypatch):
+def test_the_free_memory_comes_from_rmm(monkeypatch):
     rmm = SimpleNamespace(mr=SimpleNamespace(available_device_memory=lambda: (3, 4)))
     monkeypatch.setitem(sys.modules, "rmm", rmm)
     monkeypatch.setitem(sys.modules, "rmm.mr", rmm.mr)

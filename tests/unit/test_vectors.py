@@ -50,11 +50,8 @@ def test_collapsed_rows_are_not_published():
     assert not items.preference[[3, 4]].any()
     assert 0 < items.length[3] < 1e-12
     assert not factors_from(items.embedding, items.length, 6)[[3, 4]].any()
-
-
-def test_the_limit_of_collapse_is_a_millionth_of_the_longest():
-    factors = np.diag([1.0, 2e-6, 0.5e-6]).astype(np.float32)
-    assert item_vectors(factors, 3).published.tolist() == [True, True, False]
+    limit = np.diag([1.0, 2e-6, 0.5e-6]).astype(np.float32)  # a millionth of the longest
+    assert item_vectors(limit, 3).published.tolist() == [True, True, False]
 
 
 def test_the_mean_user_counts_every_published_user_once():
