@@ -1,43 +1,38 @@
-"""Files of (user, item) pairs, as they are published: found out what they are, and read; ids stay text.
+"""Files of (user, item) pairs in the forms they are published in; ids stay text.
 
 Pairs with or without a value and a time, lines of a user and items, or NCF's lines of sampled negatives; plain or gzip. A bad
 line is refused with its number. Pure: files in, columns out; `split_files` makes interactions of them.
 """
 
-import csv
 import gzip
+import io
 import re
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as arrow_csv
 from numpy.typing import NDArray
 
 from recstore.errors import InvalidInput
+from recstore.evaluation.delimited import ITEM_NAMES, SEPARATORS, SNIFFED, TIME_NAMES, USER_NAMES, Dialect, read_records
+from recstore.evaluation.delimited import sniff as sniff_text
 
 Format = Literal["auto", "pairs", "lists"]
 
-SNIFFED = 1000
-"""Lines that decide what a file is."""
-
-SEPARATORS = {"::": "'::'", "\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars", " ": "spaces"}
-"""In the order in which they are looked for, with their names for people."""
-
-USER_NAMES, ITEM_NAMES = ("user", "uid"), ("item", "iid", "movie", "product", "book", "track", "artist")
-TIME_NAMES = ("time", "date", "last_at")
+BLOCK = 100_000
+"""Rows that are read before they become columns."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a file was found to be. Of pairs: where its columns are, `value` and `time` None where it has none."""
+    """The form of a file. Of pairs: the places of its columns, `value` and `time` None if it has none."""
 
     kind: Literal["pairs", "lists", "negatives"]
     separator: str = " "
@@ -60,8 +55,7 @@ class Layout:
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """The rows of one file in its order: ids as text, values (float64) and times (int64, microseconds since 1970 UTC) or
-    None."""
+    """The rows of one file in its order: ids as text, values, and times in microseconds since 1970 UTC, or None."""
 
     path: Path | str
     layout: Layout
@@ -74,43 +68,42 @@ class Pairs:
         return len(self.users)
 
     def without_values(self) -> "Pairs":
-        """Every pair counts 1."""
+        """Return the same pairs, each counting 1."""
         return replace(self, values=None)
 
 
 def read_pairs(path: Path, format: Format = "auto") -> Pairs:
-    """Reads one file of pairs or of lists, plain or compressed by gzip. Raises InvalidInput with the line of a mistake."""
-    data = _read(path)
-    layout = sniff(data, format)
+    """Read one file of pairs or of lists, plain or compressed by gzip. Raises InvalidInput with the line of a mistake."""
+    text = _read(path)
+    layout = sniff(text, format)
     if layout.kind == "negatives":
         raise InvalidInput(
             f"{path} begins with a bracket, as a file of sampled negatives does: give it as --negatives."
         )
-    if layout.kind == "lists":
-        return _read_lists(path, data, layout)
-    return _read_columns(path, data, layout)
+    return _read_lists(path, text, layout) if layout.kind == "lists" else _read_columns(path, text, layout)
 
 
 def read_negatives(path: Path) -> Pairs:
-    """Reads sampled negatives: NCF's lines `(user,item)` and items, or lines of a user and items; the item in the brackets
-    is the test's own and left out. Raises InvalidInput."""
-    data = _read(path)
-    kind: Literal["lists", "negatives"] = "negatives" if data.lstrip()[:1] == b"(" else "lists"
-    return _read_lists(path, data, Layout(kind))
+    """Read sampled negatives: NCF's lines `(user,item)` and items, or lines of a user and items.
 
-
-def sniff(data: bytes, format: Format = "auto") -> Layout:
-    """What a file is, from its first lines.
-
-    Lists are lines of differing length, separated by blanks, each with another first field; `format` says so where one
-    can not tell. A first line is a header where its first field begins with "user", or where a count or a time ought to be
-    and is no number.
+    The item in the brackets is the test's own and left out. Raises InvalidInput.
     """
-    rows = [text for _, (_, text) in zip(range(SNIFFED), _lines(data), strict=False)]
-    if rows[0].startswith("(") and format == "auto":
+    text = _read(path)
+    return _read_lists(path, text, Layout("negatives" if text.lstrip()[:1] == "(" else "lists"))
+
+
+def sniff(text: str, format: Format = "auto") -> Layout:
+    """Return the form of a file, from its first lines.
+
+    Lists are lines of differing length, separated by blanks, each with another first field; `format` decides where that is
+    ambiguous. A first line is a header if its first field begins with "user", or a count or a time in it is no number.
+    """
+    if text.lstrip().startswith("(") and format == "auto":
         return Layout("negatives")
-    separator = next((mark for mark in SEPARATORS if mark in rows[0]), " ")
-    split = [_fields(row, separator) for row in rows]
+    form = sniff_text("the file", io.StringIO(text, newline="\n"))
+    between, share = max(form.parted.items(), key=lambda one: one[1])
+    separator = form.dialect.delimiter if form.fields > 1 else between if share > 0.5 else " "
+    split = [fields for _, fields in islice(_records(text, separator), SNIFFED) if isinstance(fields, list)]
     if format == "lists" or (format == "auto" and separator in " \t" and _are_lists(split)):
         return Layout("lists")
     return _columns_of(split, separator)
@@ -142,7 +135,7 @@ def _columns_of(split: Sequence[Sequence[str]], separator: str) -> Layout:
 
 
 def check(path: Path) -> None:
-    """Raises InvalidInput where there is no such file, or this user may not read it; better before the work than after it."""
+    """Raise InvalidInput if the file is missing or unreadable, before the work instead of after it."""
     with _plain_errors(path), path.open("rb"):
         pass
 
@@ -154,43 +147,32 @@ def _plain_errors(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise InvalidInput(f"There is no file {path}.") from None
     except (OSError, EOFError, zlib.error) as error:
-        raise InvalidInput(f"{path} can not be read: {getattr(error, 'strerror', None) or error}.") from None
+        raise InvalidInput(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path) -> str:
     with _plain_errors(path):
         data = path.read_bytes()
         if data[:2] == b"\x1f\x8b":
             data = gzip.decompress(data)
-    data = data.removeprefix(b"\xef\xbb\xbf")
     try:
-        data.decode()
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise InvalidInput(f"{path}, line {line}: it is not UTF-8 text.") from None
-    if not data.strip():
+    if not text.strip():
         raise InvalidInput(f"{path} is empty.")
-    return data
+    return text
 
 
-def _lines(data: bytes) -> Iterator[tuple[int, str]]:
-    """(number from 1, text) of each line that is not blank."""
-    start, number = 0, 0
-    while start < len(data):
-        end = data.find(b"\n", start)
-        end = len(data) if end < 0 else end
-        number += 1
-        if text := data[start:end].decode().strip():
-            yield number, text
-        start = end + 1
-
-
-def _fields(line: str, separator: str) -> list[str]:
+def _records(text: str, separator: str) -> Iterator[tuple[int, list[str] | str]]:
+    """Yield the line and the fields of each record, or the reason why it has none."""
+    lines = io.StringIO(text, newline="\n")
     if separator == " ":
-        return line.split()
-    if separator == "::":
-        return [field.strip() for field in line.split("::")]
-    return [field.strip() for field in next(csv.reader([line], delimiter=separator))]
+        yield from ((number, fields) for number, line in enumerate(lines, 1) if (fields := line.split()))
+    else:
+        dialect = Dialect(separator, None if separator == "::" else '"')
+        yield from ((number, fields) for number, line, fields in read_records(lines, dialect) if line.strip())
 
 
 def _is_number(field: str) -> bool:
@@ -200,15 +182,17 @@ def _is_number(field: str) -> bool:
         return False
 
 
-def _read_lists(path: Path, data: bytes, layout: Layout) -> Pairs:
+def _read_lists(path: Path, text: str, layout: Layout) -> Pairs:
     users: list[str] = []
     lists: list[list[str]] = []
-    for number, line in _lines(data):
+    for number, line in enumerate(io.StringIO(text, newline="\n"), 1):
+        if not line.strip():
+            continue
         first, *items = line.split()
         if layout.kind == "negatives":
             match = re.fullmatch(r"\(([^,()]+),([^,()]+)\)", first)
             if match is None:
-                raise InvalidInput(f"{path}, line {number}: {first!r} ought to be (user,item), as on the first line.")
+                raise InvalidInput(f"{path}, line {number}: {first!r} should be (user,item), as on the first line.")
             first = match[1].strip()
         users.append(first)
         lists.append(items)
@@ -217,66 +201,56 @@ def _read_lists(path: Path, data: bytes, layout: Layout) -> Pairs:
     return Pairs(path, layout, owners, pa.array(list(chain.from_iterable(lists)), pa.string()), None, None)
 
 
-def _read_columns(path: Path, data: bytes, layout: Layout) -> Pairs:
-    """By Arrow where every line is right; the first wrong one is then looked for line by line."""
+def _read_columns(path: Path, text: str, layout: Layout) -> Pairs:
+    rows = _records(text, layout.separator)
     if layout.fields < 2:
         raise InvalidInput(
-            f"{path}, line {next(_lines(data))[0]}: it has one field only; a user and an item are separated by blanks, tabs,"
+            f"{path}, line {next(rows)[0]}: it has one field only; a user and an item are separated by blanks, tabs,"
             " commas, semicolons, bars or '::'."
         )
-    wanted = [n for n in (layout.user, layout.item, layout.value, layout.time) if n is not None]
-    names = [f"f{n}" for n in range(layout.fields)]
-    text = [f"f{layout.user}", f"f{layout.item}"]
-    kinds = {f"f{n}": pa.string() if f"f{n}" in text else pa.float64() for n in wanted}
-    body = data.split(b"\n", 1)[1] if layout.header and b"\n" in data else (b"" if layout.header else data)
-    separator = layout.separator
-    if separator == "::":
-        body, separator = body.replace(b"::", b"\x1f"), "\x1f"
-    elif separator == " ":
-        body = re.sub(rb"(?m)^[ \t]+|[ \t\r]+$", b"", body)
-        body = re.sub(rb"[ \t]+", b" ", body)
-    if not body.strip():
-        raise InvalidInput(f"{path} has a header and no pairs.")
-    try:
-        table = arrow_csv.read_csv(
-            pa.py_buffer(body),
-            arrow_csv.ReadOptions(column_names=names, block_size=1 << 24),
-            arrow_csv.ParseOptions(delimiter=separator, quote_char=False if separator in "\x1f " else '"'),
-            arrow_csv.ConvertOptions(column_types=kinds, include_columns=list(kinds), null_values=[]),
-        )
-    except pa.ArrowInvalid as error:
-        _blame(path, data, layout)
-        raise InvalidInput(f"{path} can not be read: {' '.join(str(error).split())}.") from None
-    users, items = (pc.utf8_trim_whitespace(table[name].combine_chunks()) for name in text)
-    values = None if layout.value is None else table[f"f{layout.value}"].to_numpy()
-    times = None if layout.time is None else _microseconds(table[f"f{layout.time}"].to_numpy())
-    empty = pc.any(pc.equal(users, "")).as_py() or pc.any(pc.equal(items, "")).as_py()
-    if empty or (values is not None and not np.isfinite(values).all()):
-        _blame(path, data, layout)
-    return Pairs(path, layout, users, items, values, times)
-
-
-def _blame(path: Path, data: bytes, layout: Layout) -> None:
-    """Raises InvalidInput about the first line that is wrong."""
-    rows = _lines(data)
     if layout.header:
         next(rows)
-    for number, line in rows:
-        fields = _fields(line, layout.separator)
-        where = f"{path}, line {number}"
-        if len(fields) != layout.fields:
-            raise InvalidInput(
-                f"{where}: it has {len(fields)} fields separated by {SEPARATORS[layout.separator]}, the first line has"
-                f" {layout.fields}."
-            )
-        if not fields[layout.user] or not fields[layout.item]:
-            raise InvalidInput(f"{where}: an id is empty.")
-        for n in (layout.value, layout.time):
-            if n is not None and not _is_number(fields[n]):
-                raise InvalidInput(f"{where}: {fields[n]!r} is not a number.")
+    places = [layout.user, layout.item, *(n for n in (layout.value, layout.time) if n is not None)]
+    ids: list[list[pa.Array]] = [[], []]
+    numbers: list[list[NDArray[np.float64]]] = [[] for _ in places[2:]]
+    while block := list(islice(rows, BLOCK)):
+        for number, fields in block:
+            if isinstance(fields, str):
+                raise InvalidInput(f"{path}, line {number}: {fields}.")
+            if len(fields) != layout.fields:
+                raise InvalidInput(
+                    f"{path}, line {number}: it has {len(fields)} fields separated by {SEPARATORS[layout.separator]}, the first"
+                    f" line has {layout.fields}."
+                )
+        columns = [pc.utf8_trim_whitespace(pa.array([fields[n] for _, fields in block], pa.string())) for n in places]
+        for column, parts in zip(columns, ids, strict=False):
+            if (empty := pc.index(column, "").as_py()) >= 0:
+                raise InvalidInput(f"{path}, line {block[empty][0]}: an id is empty.")
+            parts.append(column)
+        for column, found_numbers in zip(columns[2:], numbers, strict=True):
+            found_numbers.append(_numbers(path, column, [number for number, _ in block]))
+    if not ids[0]:
+        raise InvalidInput(f"{path} has a header and no pairs.")
+    users, items = (pa.concat_arrays(parts) for parts in ids)
+    found_columns = dict(zip(places[2:], map(np.concatenate, numbers), strict=True))
+    times = None if layout.time is None else _microseconds(found_columns[layout.time])
+    return Pairs(path, layout, users, items, None if layout.value is None else found_columns[layout.value], times)
+
+
+def _numbers(path: Path, column: pa.Array, lines: Sequence[int]) -> NDArray[np.float64]:
+    try:
+        found: NDArray[np.float64] = pc.cast(column, pa.float64()).to_numpy()
+    except pa.ArrowInvalid:
+        found = np.array([np.nan])
+    if not np.isfinite(found).all():
+        line, text = next(
+            (line, text) for line, text in zip(lines, column.to_pylist(), strict=True) if not _is_number(text)
+        )
+        raise InvalidInput(f"{path}, line {line}: {text!r} is not a number.")
+    return found
 
 
 def _microseconds(times: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Of times as numbers: seconds since 1970, or milliseconds where that would lie thousands of years ahead."""
+    """Return times in microseconds: seconds since 1970, or milliseconds if that would be thousands of years ahead."""
     scale = 1e3 if np.max(times, initial=0) > 1e11 else 1e6
     return (times * scale).astype(np.int64)

@@ -136,6 +136,7 @@ def test_sampled_negatives(tmp_path: Path) -> None:
         ("user,item\n", "a header and no pairs"),
         ("1,2,0\n1,3,-1\n", "no pair with a value above 0"),
         ("1 \n2 \n", "line 1: it has one field only"),
+        ('1,"2\n3,4\n5,6\n', "line 1: a quote that is not closed"),
         ("(0,1)\t2\t3\n", "give it as --negatives"),
     ],
 )
@@ -151,9 +152,9 @@ def test_files_that_can_not_be_read(tmp_path: Path) -> None:
         read_pairs(tmp_path / "none")
     with pytest.raises(InvalidInput, match="directory"):
         read_pairs(tmp_path)
-    with pytest.raises(InvalidInput, match="can not be read"):
+    with pytest.raises(InvalidInput, match="cannot be read"):
         read_pairs(written(tmp_path, gzip.compress(b"1,2\n" * 999)[:-12]))
-    with pytest.raises(InvalidInput, match=r"line 2: '\(1,' ought to be"):
+    with pytest.raises(InvalidInput, match=r"line 2: '\(1,' should be"):
         read_negatives(written(tmp_path, "(0,13)\t14\n(1,\t3\n"))
 
 

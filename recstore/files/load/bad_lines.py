@@ -1,17 +1,15 @@
-"""The bad lines of a file: counted, with the reason for each, and written to a file on request."""
+"""The bad lines of a file: how many may be left out, the reason for each, and a file of them on request."""
 
 import csv
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from recstore.atomic import replacing
 from recstore.errors import InvalidInput, ReportNotWritten
 
 MOST = 100_000
-"""Bad lines that are counted before reading is given up, where no more are allowed."""
+"""Bad lines after which reading stops, if no more are allowed."""
 
 TEXT_LENGTH = 10_000
 """Characters kept of a bad line for `--bad`."""
@@ -19,14 +17,14 @@ TEXT_LENGTH = 10_000
 
 @dataclass(frozen=True)
 class Allowed:
-    """How many bad lines are left out instead of refusing the load: a number, or a share of all."""
+    """How many bad lines a load leaves out before it is refused: a number, or a share of all lines."""
 
     lines: int = 0
     share: float = 0.0
 
     @classmethod
     def parse(cls, text: str) -> "Allowed":
-        """From "10", "0.01" or "1%". Raises InvalidInput."""
+        """Read "10", "0.01" or "1%". Raises InvalidInput."""
         try:
             if text.endswith("%") or "." in text or "e" in text:  # 1e-05
                 share = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
@@ -47,24 +45,14 @@ class Allowed:
 
 @dataclass
 class BadLines:
-    """Reasons by line, and with `keep_text` the lines themselves."""
+    """Reasons by line, and the lines themselves where `--bad` asks for them."""
 
-    keep_text: bool = False
     most: int = MOST
     reasons: dict[int, str] = field(default_factory=dict)
     texts: dict[int, str] = field(default_factory=dict)
-    unmade: int = 0
-    """Lines that made no row at all."""
 
-    def unmake(self, line: int, reason: str, text: bytes = b"") -> None:
-        """A line that makes no row."""
-        self.unmade += 1
-        self.add(line, reason, text)
-
-    def add(self, line: int, reason: str, text: bytes = b"") -> None:
+    def add(self, line: int, reason: str) -> None:
         self.reasons[line] = f"{self.reasons[line]}; {reason}" if line in self.reasons else reason
-        if self.keep_text and text:
-            self.texts.setdefault(line, as_text(text))
 
     def __len__(self) -> int:
         return len(self.reasons)
@@ -73,34 +61,29 @@ class BadLines:
     def too_many(self) -> bool:
         return len(self) > self.most
 
-    def lines(self) -> NDArray[np.int64]:
-        return np.array(sorted(self.reasons), np.int64)
+    def lines(self) -> list[int]:
+        return sorted(self.reasons)
 
     def first(self, number: int) -> list[tuple[int, str]]:
-        return [(line, self.reasons[line]) for line in self.lines()[:number].tolist()]
+        return [(line, self.reasons[line]) for line in self.lines()[:number]]
 
     def write(self, path: Path) -> None:
-        """As CSV: line, reason, text; whole or not at all. Raises ReportNotWritten."""
-        with replacing(path, ReportNotWritten) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        """Write line, reason and text as CSV, whole or not at all. Raises ReportNotWritten."""
+        with replacing(path, ReportNotWritten) as draft, draft.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["line", "reason", "text"])
-            for line in self.lines().tolist():
+            for line in self.lines():
                 writer.writerow([line, self.reasons[line], self.texts.get(line, "")])
 
 
-def as_text(record: bytes) -> str:
-    """A line of the file as it can be shown."""
-    return record.removesuffix(b"\r").decode("utf-8", "backslashreplace")[:TEXT_LENGTH]
+def printable(text: str) -> str:
+    """Return a line of the file as it can be shown, undecodable bytes as \\xNN."""
+    return text.rstrip("\r\n").encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")[:TEXT_LENGTH]
 
 
-def ranges(lines: NDArray[np.int64], most: int = 50) -> str:
-    """Line numbers for people: "3, 7-9, 12", and how many more."""
-    if not len(lines):
-        return ""
-    parts: list[str] = []
-    breaks = np.flatnonzero(np.diff(lines) > 1) + 1
-    runs = np.split(lines, breaks)
-    for run in runs[:most]:
-        parts.append(f"{run[0]}" if len(run) == 1 else f"{run[0]}-{run[-1]}")
+def ranges(lines: list[int], most: int = 50) -> str:
+    """Return ascending line numbers as text: "3, 7-9, 12", and how many more."""
+    runs = [[line for _, line in run] for _, run in groupby(enumerate(lines), lambda one: one[1] - one[0])]
+    parts = [f"{run[0]}" if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs[:most]]
     left = sum(map(len, runs[most:]))
     return ", ".join(parts) + (f" and {left:,} more" if left else "")

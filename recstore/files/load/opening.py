@@ -4,6 +4,7 @@ import bz2
 import codecs
 import contextlib
 import gzip
+import io
 import lzma
 import shutil
 import sys
@@ -38,7 +39,7 @@ FOREIGN = {
     b"ARROW1": "an Arrow file: convert it to Parquet or CSV",
     b"SQLite format 3": "an SQLite database: export its table as CSV",
 }
-"""What a file begins with where it can not be loaded, and what to do."""
+"""What a file begins with where it cannot be loaded, and what to do."""
 
 
 @dataclass
@@ -68,7 +69,7 @@ class OpenedFile:
                 self._raw = raw
                 yield _unpacked(raw, self.packed)
         except (EOFError, OSError, lzma.LZMAError, zlib.error, pa.ArrowException) as error:
-            raise InvalidInput(f"{self.name} can not be read to its end: {_why(error)}.") from None
+            raise InvalidInput(f"{self.name} cannot be read to its end: {_why(error)}.") from None
         finally:
             self._raw = None
 
@@ -76,7 +77,7 @@ class OpenedFile:
 @contextlib.contextmanager
 def opened(file: str) -> Iterator[OpenedFile]:
     """The file named `file`, or standard input for "-", which is first kept in a temporary file, as is a Parquet file inside
-    gzip. Raises InvalidInput for what is no file, is empty or can not be loaded."""
+    gzip. Raises InvalidInput for what is no file, is empty or cannot be loaded."""
     with contextlib.ExitStack() as kept:
         path, name = Path(file), file
         if file == "-":
@@ -90,7 +91,7 @@ def opened(file: str) -> Iterator[OpenedFile]:
         except FileNotFoundError:
             raise InvalidInput(f"There is no file {name}.") from None
         except OSError as error:
-            raise InvalidInput(f"{name} can not be read: {error.strerror}.") from None
+            raise InvalidInput(f"{name} cannot be read: {error.strerror}.") from None
         for begin, what in FOREIGN.items():
             if first.startswith(begin):
                 raise InvalidInput(f"{name} is {what}, then load that.")
@@ -117,46 +118,48 @@ def refuse_to_overwrite(file: str, bad: str | Path | None) -> None:
         raise InvalidInput(f"--bad is {bad}, the file that is loaded: name another one.")
 
 
-def text_pieces(file: OpenedFile, encoding: str | None) -> Iterator[bytes]:
-    """The file's text in UTF-8, without a byte order mark, in pieces; line ends as they are, but a file whose only line ends
-    are carriage returns gets newlines. A byte that `encoding` has not stays as it is, so that its line is found to be bad.
+@dataclass(frozen=True)
+class TextDecoding:
+    """How a file's bytes become lines of text."""
 
-    Raises InvalidInput for an unknown encoding.
-    """
-    with file.reading() as stream:
-        first = stream.read(PIECE)
-        encoding = encoding or found_encoding(first)
+    file: OpenedFile
+    encoding: str
+    newline: str
+
+    @classmethod
+    def of(cls, file: OpenedFile, encoding: str | None) -> "TextDecoding":
+        """Find the encoding by the byte order mark if it is not given. Raises InvalidInput for an unknown one."""
+        with file.reading() as stream:
+            first = stream.read(PIECE)
+        marked = first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        encoding = encoding or ("utf-16" if marked else "utf-8")
         try:
-            decoder = None if is_utf8(encoding) else codecs.getincrementaldecoder(encoding)("surrogateescape")
-            if decoder and not isinstance(decoder.decode(b""), str):
-                raise LookupError
-        except Exception:  # codecs that are not of text fail each in its own way
+            "".encode(encoding)
+        except LookupError:
             known = "utf-8, latin-1, cp1252, utf-16 and Python's others"
-            raise InvalidInput(f"There is no encoding of text named {encoding!r}; known are {known}.") from None
-        only_returns = b"\r" in first and b"\n" not in first and decoder is None
-        piece, begun = first, False
-        while True:
-            last = not piece
-            if decoder is not None:
-                try:
-                    piece = decoder.decode(piece, last).encode("utf-8", "surrogateescape")
-                except UnicodeError:
-                    raise InvalidInput(f"{file.name} is not {encoding} text: say what it is with --encoding.") from None
-            if not begun and piece:
-                piece, begun = piece.removeprefix(codecs.BOM_UTF8), True
-            yield piece.replace(b"\r", b"\n") if only_returns else piece
-            if last:
-                return
-            piece = stream.read(PIECE)
+            raise InvalidInput(f"{encoding!r} is no encoding of text; known are {known}.") from None
+        return cls(file, encoding, "\r" if b"\r" in first and b"\n" not in first else "\n")
 
+    def lines(self) -> Iterator[str]:
+        """Yield the lines with their ends, without a byte order mark. An undecodable byte becomes a lone surrogate."""
+        try:
+            with self.file.reading() as stream:
+                text = io.TextIOWrapper(stream, self.encoding, "surrogateescape", self.newline)
+                yield next(text, "").removeprefix("\ufeff")
+                yield from text
+        except UnicodeError:
+            raise InvalidInput(
+                f"{self.file.name} is not {self.encoding} text: name its encoding with --encoding."
+            ) from None
 
-def found_encoding(first: bytes) -> str:
-    """utf-16 where the file begins with its mark, else utf-8."""
-    return "utf-16" if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8"
-
-
-def is_utf8(encoding: str) -> bool:
-    return codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii")
+    @staticmethod
+    def is_text(text: str) -> bool:
+        """Return whether every byte of a line was decoded."""
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return False
+        return True
 
 
 def _packed(first: bytes) -> str | None:
@@ -173,7 +176,7 @@ def _unpacked(raw: IO[bytes], packed: str | None) -> Any:
             return lzma.LZMAFile(raw)
         case "zstd" | "lz4":
             if not pa.Codec.is_available(packed):
-                raise InvalidInput(f"This pyarrow can not unpack {packed}: unpack the file, then load that.")
+                raise InvalidInput(f"This pyarrow cannot unpack {packed}: unpack the file, then load that.")
             return pa.CompressedInputStream(pa.PythonFile(raw, "r"), packed)
     return raw
 

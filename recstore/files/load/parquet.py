@@ -1,30 +1,35 @@
-"""Parquet as batches: the types are the file's own, a nested column or a duration is refused, a dictionary is taken apart."""
+"""Parquet as a source of a load: the types are the file's own; nested columns and durations are refused."""
 
 import contextlib
+import functools
+import io
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv as arrow_csv
 import pyarrow.parquet as pq
 
 from recstore.errors import InvalidInput
 from recstore.files.load.bad_lines import BadLines
-from recstore.files.load.batches import Batch, FileColumn
+from recstore.files.load.layout import Batch, FileColumn
 from recstore.files.load.opening import OpenedFile
 
 ROWS = 20_000
 """Rows of a batch."""
 
-HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
+WRITTEN = arrow_csv.WriteOptions(include_header=False, quoting_style="all_valid")
+"""An empty text is quoted, NULL is not."""
+
 PANDAS_INDEX = "__index_level_"
 
 
 @dataclass
 class ParquetReader:
-    """A Parquet file. A "line" is the number of a row, from 1. pandas' index columns are left out."""
+    """A Parquet file. Its lines are rows, numbered from 1. pandas' index columns are left out."""
 
     file: OpenedFile
     unit: str = "row"
@@ -56,10 +61,10 @@ class ParquetReader:
                 yield parquet
         except (pa.ArrowException, OSError) as error:
             reason = " ".join(str(error).split()).rstrip(".")
-            raise InvalidInput(f"{self.file.name} can not be read as Parquet: {reason}.") from None
+            raise InvalidInput(f"{self.file.name} cannot be read as Parquet: {reason}.") from None
 
     def batches(self, wanted: Sequence[int], bad: BadLines) -> Iterator[Batch]:
-        """Columns `wanted`, by position, in that order. Raises InvalidInput for one of a type that is not taken."""
+        """Yield the columns `wanted`, by position. Raises InvalidInput for one of a type that no column here takes."""
         names = [self.names[position] for position in wanted]
         for position in wanted:
             if self.columns[position].type is None:
@@ -70,17 +75,24 @@ class ParquetReader:
         row = 1
         with self._open() as parquet:
             for found in parquet.iter_batches(ROWS, columns=names, use_threads=False):
-                lines = np.arange(row, row + len(found), dtype=np.int64)
+                lines = pa.array(range(row, row + len(found)))
                 row += len(found)
                 columns = [_as_text(found.column(name)) for name in names]
-                keep = _without_zero_bytes(columns, lines, bad)
-                if not keep.all():
-                    lines, columns = lines[keep], [column.filter(pa.array(keep)) for column in columns]
-                yield Batch(lines, columns, lambda _: b"")
+                zero = [pc.fill_null(pc.match_substring(column, "\0"), False) for column in columns]
+                broken = functools.reduce(pc.or_, zero)
+                for line in lines.filter(broken).to_pylist():
+                    bad.add(line, "a zero byte")
+                table = pa.table([lines, *columns], [str(n) for n in range(len(columns) + 1)]).filter(pc.invert(broken))
+                text = io.BytesIO()
+                arrow_csv.write_csv(table, text, WRITTEN)
+                yield len(table), text.getvalue()
+
+    def texts(self, lines: set[int]) -> dict[int, str]:  # noqa: ARG002
+        return {}
 
 
 def _sql_type(kind: pa.DataType) -> str | None:
-    """PostgreSQL's type for an Arrow type; None for nested ones, durations and the like. Text may still turn out to be uuids."""
+    """Return PostgreSQL's type for an Arrow type, None for nested ones, durations and the like."""
     types = pa.types
     if types.is_dictionary(kind):
         return _sql_type(kind.value_type)
@@ -115,7 +127,7 @@ def _sql_type(kind: pa.DataType) -> str | None:
 
 
 def _as_text(column: pa.Array) -> pa.Array:
-    """The values as PostgreSQL reads them."""
+    """Return the values as PostgreSQL reads them."""
     kind = column.type
     if isinstance(kind, pa.BaseExtensionType):
         return _as_text(column.storage)
@@ -128,30 +140,7 @@ def _as_text(column: pa.Array) -> pa.Array:
     if pa.types.is_timestamp(kind):
         return pc.cast(column.cast(pa.timestamp("us", kind.tz and "UTC"), safe=False), pa.string())
     if pa.types.is_fixed_size_binary(kind) and kind.byte_width == 16:
-        return _uuids(column)
+        return pa.array([None if one is None else str(uuid.UUID(bytes=one)) for one in column.to_pylist()], pa.string())
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
         return pa.array([None if value is None else "\\x" + value.hex() for value in column.to_pylist()], pa.string())
     return column if pa.types.is_string(kind) else pc.cast(column, pa.string())
-
-
-def _uuids(column: pa.Array) -> pa.Array:
-    data = np.frombuffer(column.buffers()[1], np.uint8)[16 * column.offset : 16 * (column.offset + len(column))]
-    digits = HEX[np.stack([data >> 4, data & 15], axis=-1)].reshape(len(column), 32)
-    pieces = np.split(digits, [8, 12, 16, 20], axis=1)
-    dash = np.full((len(column), 1), ord("-"), np.uint8)
-    written = np.concatenate([part for piece in pieces for part in (piece, dash)][:-1], axis=1)
-    offsets = np.arange(0, 36 * (len(column) + 1), 36, dtype=np.int32)
-    texts = pa.StringArray.from_buffers(len(column), pa.py_buffer(offsets), pa.py_buffer(written.tobytes()))
-    return pc.if_else(column.is_valid(), texts, None) if column.null_count else texts
-
-
-def _without_zero_bytes(
-    columns: Sequence[pa.Array], lines: np.ndarray[Any, Any], bad: BadLines
-) -> np.ndarray[Any, Any]:
-    keep = np.ones(len(lines), np.bool_)
-    for column in columns:
-        zero = pc.fill_null(pc.match_substring(column, "\0"), False).to_numpy(zero_copy_only=False)
-        for index in np.flatnonzero(zero & keep).tolist():
-            bad.unmake(int(lines[index]), "a zero byte")
-        keep &= ~zero
-    return keep

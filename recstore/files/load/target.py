@@ -10,7 +10,7 @@ from psycopg import errors as pg
 from psycopg import sql
 
 from recstore.errors import InvalidInput, PermissionDenied, TableExists
-from recstore.files.load.batches import FileColumn
+from recstore.files.load.layout import FileColumn
 from recstore.postgres.connection import Connection, one_line
 from recstore.postgres.names import quoted, readable
 from recstore.sql.queries import query

@@ -30,7 +30,7 @@ def as_dict(plan: Plan) -> dict[str, Any]:
         ],
         "bad": len(plan.bad),
         "bad_allowed": plan.allowed,
-        "bad_lines": plan.bad.lines().tolist(),
+        "bad_lines": plan.bad.lines(),
         "reasons": [{plan.reader.unit: line, "reason": reason} for line, reason in plan.bad.first(SHOWN_BAD)],
         "complete": not plan.stopped,
         "statements": plan.statements(),
