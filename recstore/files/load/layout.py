@@ -103,14 +103,15 @@ class TextReader:
         # with the marks of COPY's own CSV a well-formed record goes to the server as it is
         verbatim = self.form.dialect == Dialect() and [*wanted] == [*range(count)] and [*self.nulls] == [""]
         for line, text, fields in read_records(self.decoding.lines(), self.form.dialect):
-            if line < self.form.first:
-                continue
-            if reason := self._wrong(text, fields):
-                bad.add(line, reason)
-                if bad.too_many:
-                    return
-            elif header:
-                header = False
+            if len(fields) != count or not text.isascii() or "\0" in text or isinstance(fields, str):
+                if (reason := self._wrong(text, fields)) and line >= self.form.first:
+                    bad.add(line, reason)
+                    if bad.too_many:
+                        return
+                if reason:
+                    continue
+            if header or line < self.form.first:
+                header = header and line < self.form.first
             elif verbatim:
                 yield f"{line},{text.rstrip(ENDS)}\n"
             else:

@@ -1,4 +1,4 @@
-"""A planned load as data for programs, and the refusal where too many of its lines are bad."""
+"""A planned load as data for programs, and the error if too many of its lines are bad."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ from recstore.errors import BadLinesFound
 from recstore.files.load.examining import Plan
 
 SHOWN_BAD = 10
-"""Bad lines that are told with their reason."""
+"""Bad lines that are printed with their reason."""
 
 
 def as_dict(plan: Plan) -> dict[str, Any]:
-    """The plan, ready for JSON."""
+    """Return the plan, ready for JSON."""
     return {
         "file": plan.file.name,
         "what": plan.reader.what,
@@ -38,17 +38,15 @@ def as_dict(plan: Plan) -> dict[str, Any]:
 
 
 def refusal(plan: Plan) -> BadLinesFound:
-    """Why a plan that is `refused` is not carried out."""
+    """Return the error of a plan that is `refused`."""
+    unit, bad = plan.reader.unit, plan.bad
     given_up = (
-        f"Nothing was written: of the first {plan.rows:,} {plan.reader.unit}s of {plan.file.name} more than {plan.bad.most:,} are"
-        f" bad, so the rest was not looked at. It was taken as: {plan.reader.what}. Say what it is with --delimiter, --quote,"
-        " --escape, --encoding and --no-header."
+        f"Nothing was written: of the first {plan.rows:,} {unit}s of {plan.file.name} more than {bad.most:,} are bad, so the"
+        f" rest was not read. It was read as: {plan.reader.what}. Describe it with --delimiter, --quote, --escape, --encoding and"
+        " --no-header."
     )
-    return BadLinesFound(
-        given_up if plan.stopped else None,
-        bad=len(plan.bad),
-        rows=plan.rows,
-        unit=plan.reader.unit,
-        file=plan.file.name,
-        allowed=plan.allowed,
-    )
+    data = {"bad": len(bad), "rows": plan.rows, "unit": unit, "file": plan.file.name, "allowed": plan.allowed}
+    message = given_up if plan.stopped else BadLinesFound(**data).message
+    if any("-8 text" in reason for reason in bad.reasons.values()):
+        message += " Some are not UTF-8: name the file's encoding, for instance --encoding latin-1."
+    return BadLinesFound(message, **data)
