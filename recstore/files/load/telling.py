@@ -45,7 +45,13 @@ def refusal(plan: Plan) -> BadLinesFound:
         f" rest was not read. It was read as: {plan.reader.what}. Describe it with --delimiter, --quote, --escape, --encoding and"
         " --no-header."
     )
-    data = {"bad": len(bad), "rows": plan.rows, "unit": unit, "file": plan.file.name, "allowed": plan.allowed}
+    data: dict[str, Any] = {
+        "bad": len(bad),
+        "rows": plan.rows,
+        "unit": unit,
+        "file": plan.file.name,
+        "allowed": plan.allowed,
+    }
     message = given_up if plan.stopped else BadLinesFound(**data).message
     if any("-8 text" in reason for reason in bad.reasons.values()):
         message += " Some are not UTF-8: name the file's encoding, for instance --encoding latin-1."
