@@ -91,14 +91,12 @@ def _show_plan(found: Loaded, bad: Path | None) -> None:
         names = ", ".join(column["name"] for column in columns[:3]) + ", .." * (len(columns) > 3)
         say(f"\nThe file has no header, so its columns are named {names}: --columns A,B,C names them otherwise.")
     if found.bad:
-        import numpy as np
-
         from recstore.files.load.bad_lines import ranges
 
         say(f"\n{counted(found.bad, f'bad {unit}')} ({found.bad / found.rows:.2%}):")
         for reason in found.reasons:
             say(f"  {unit} {reason[unit]:,}: {reason['reason']}")
-        if rest := ranges(np.array(found.bad_lines[len(found.reasons) :])):
+        if rest := ranges(found.bad_lines[len(found.reasons) :]):
             say(f"  and {unit}s {rest}")
         if bad is not None:
             say(f"  all of them are in {bad}")

@@ -228,7 +228,7 @@ def examine(connection: Connection, file: OpenedFile, wanted: Wanted, watch: Wat
     plan = Plan(reader, file, target, columns, wanted.primary_key, rows, bad, wanted.allowed.of(rows), bad.too_many)
     if wanted.keep_bad:
         bad.texts = reader.texts(set(bad.reasons))
-    watch.stage("look", time.monotonic() - began, {"told": f"{rows:,} {reader.unit}s, {len(bad):,} bad"})
+    watch.stage("look", time.monotonic() - began, {"summary": f"{rows:,} {reader.unit}s, {len(bad):,} bad"})
     return plan
 
 

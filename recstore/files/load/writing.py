@@ -45,7 +45,7 @@ def write(connection: Connection, plan: Plan, watch: Watch) -> int:
         if not (error.sqlstate or "").startswith(OF_THE_DATA):
             raise
         raise LoadRefused(table=target, reason=_reason(error), remedy=_remedy(error)) from None
-    watch.stage("load", time.monotonic() - began, {"told": f"{rows:,} rows into {target}"})
+    watch.stage("load", time.monotonic() - began, {"summary": f"{rows:,} rows into {target}"})
     _gather_statistics(connection, target, rows, watch)
     _warn_of_sequences(plan, watch)
     return rows
@@ -90,7 +90,7 @@ def _gather_statistics(connection: Connection, target: Target, rows: int, watch:
             f" run: ANALYZE {target};"
         )
     else:
-        watch.stage("analyze", time.monotonic() - began, {"told": "statistics for the planner"})
+        watch.stage("analyze", time.monotonic() - began, {"summary": "statistics for the planner"})
 
 
 def _prepare(connection: Connection, plan: Plan) -> None:
