@@ -1,7 +1,7 @@
-"""Learning curves: how well a model does after every n-th iteration, on what it was trained on and on what was held out.
+"""Measure learning curves: metrics after every n-th iteration, on the training pairs and on the held-out ones.
 
-Where training still gains and validation loses, more iterations only learn the training pairs by heart; so the number of
-iterations is read off the curve of one training, not searched for. Pure.
+Where training still gains and validation loses, more iterations only memorize the training pairs. The number of iterations
+is therefore read off the curve of one training, not searched for. Pure.
 """
 
 import copy
@@ -20,35 +20,38 @@ from recstore.evaluation.splits import SEED, Split, count_matrix
 from recstore.model.trainers import FoldIn, Trainer
 
 METRIC = "ndcg@20"
-"""What a curve is judged by where nobody says otherwise."""
+"""Default metric by which a curve is judged."""
 
 USERS = 2000
-"""Measured at each point, at most: points are compared with each other on the same users, so few are enough."""
+"""Most users measured at each point; points are compared on the same users, so few are enough."""
 
 LOWER_IS_BETTER = frozenset({"mse"})
 
 
 @dataclass(frozen=True)
 class Patience:
-    """Enough is when `metric` on the validation part has not become better for `points` points."""
+    """The rule that ends a training: `metric` on the validation part has not improved for `points` points."""
 
     metric: str = METRIC
     points: int = 3
 
     def over(self, curve: Sequence[CurvePoint]) -> bool:
-        """Whether the best point lies that far back."""
+        """Return true if the best point is that far back."""
         return bool(curve) and len(curve) - 1 - curve.index(best(curve, self.metric)) >= self.points
 
 
 class LearningCurve:
-    """Looks on at `model.fit(split.train, .., watch=curve)` and collects `points`: the metrics of `users` after every
-    `every`-th iteration, and after the last.
+    """Watch one training and collect `points`: the metrics of `users` after every `every`-th iteration and the last.
 
-    `split` has a validation part, which is what is held out. `users` None is a sample of USERS of those with a pair in both
-    parts, drawn from `seed`. Without `on_train` only the validation part is measured, and without `mse` that is left out,
-    which saves time. With `patience` the training ends when that is over, and the model is the one of the best point.
-    `on_point` is told of each point; what it raises ends the training. One curve watches one training; `seconds` is what
-    that cost.
+    Pass it as `watch` to `model.fit(split.train, ...)`. `seconds` is the time that measuring took.
+
+    Args:
+        split: has a validation part, which is what is held out.
+        users: indices; None samples USERS of those with a pair in both parts, drawn from `seed`.
+        on_train: measure the training part as well.
+        mse: measure the MSE, which takes longest.
+        patience: ends the training; the model is then that of the best point.
+        on_point: called with each point; an error that it raises ends the training.
     """
 
     def __init__(
@@ -77,12 +80,12 @@ class LearningCurve:
         self._best: FoldIn | None = None
 
     def begin(self, trainer: Trainer, matrix: sparse.csr_matrix, iterations: int) -> None:
-        """See `model.Watcher`."""
+        """Implement `trainers.Watcher`."""
         self._trainer, self._rows, self._iterations = trainer, matrix[self.users], iterations
         self._began = time.perf_counter()
 
     def __call__(self, number: int, fold_in: FoldIn) -> bool:
-        """See `training.OnFactors`."""
+        """Implement `trainers.OnFactors`; return true to end the training."""
         if number == 0:  # also where the CPU starts over after the GPU failed
             self.points.clear()
         self._done = number + 1
@@ -92,10 +95,10 @@ class LearningCurve:
         return self._patience is not None and self._patience.over(self.points)
 
     def finish(self, fold_in: FoldIn) -> tuple[FoldIn, int]:
-        """See `model.Watcher`."""
+        """Implement `trainers.Watcher`."""
         if not self.points or self.points[-1].iteration < self._done:
             self._measure(fold_in)
-        if self._done <= 1:  # called once or never: a trainer without iterations gives this again whatever it is told
+        if self._done <= 1:  # called once at most: a trainer without iterations gives this model for any number
             self.points[-1] = replace(self.points[-1], iteration=self._iterations)
         if self._patience is None or self._best is None:
             return fold_in, self.points[-1].iteration
@@ -120,7 +123,7 @@ class LearningCurve:
             self._on_point(point)
 
     def _metrics(self, scorer: FactorScorer, held_out: sparse.csr_matrix, *, exclude_train: bool) -> dict[str, float]:
-        """Without the popularity of what is listed: how many of the sampled users have an item says little of it."""
+        """Return the defined metrics without mean popularity, which a sample of the users does not show."""
         metrics = evaluate(
             scorer,
             self._train,
@@ -139,8 +142,10 @@ class LearningCurve:
 
 
 def best(curve: Sequence[CurvePoint], metric: str = METRIC) -> CurvePoint:
-    """The point with the best `metric` on the validation part; of equals the earliest. Raises ValueError where there is
-    none."""
+    """Return the point with the best `metric` on the validation part, the earliest of equals.
+
+    Raises ValueError if no point has the metric.
+    """
     sign = -1 if metric in LOWER_IS_BETTER else 1
     measured = [point for point in curve if metric in point.validation]
     if not measured:
@@ -149,7 +154,7 @@ def best(curve: Sequence[CurvePoint], metric: str = METRIC) -> CurvePoint:
 
 
 def sample(users: NDArray[np.intp], most: int, seed: int) -> NDArray[np.intp]:
-    """`most` random ones of `users`, ascending; all where there are not more."""
+    """Return `most` random users, ascending; all if there are not more."""
     if len(users) <= most:
         return users
     return np.sort(np.random.default_rng(seed).choice(users, most, replace=False))

@@ -1,4 +1,4 @@
-"""Lists that a person can judge: what is similar to a few popular items, and to a few of middling popularity. Pure."""
+"""Choose lists that a person can judge: items similar to a few popular and a few less popular ones. Pure."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,18 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 POPULAR, MIDDLING, ROWS = 3, 3, 6
-"""Items of each kind that are shown, and similar ones of each."""
+"""Number of popular items, of items of middling popularity, and of similar items for each."""
 
 LEAST_USERS = 3
-"""Of an item that is shown as similar, as `similar_items` has it."""
+"""Least number of users of an item that is shown, as in `similar_items`."""
 
 COLLAPSED = 1e-6
-"""Of the longest: factors shorter than this have no direction (design: why the vectors look like this)."""
+"""Share of the greatest length below which factors have no direction."""
 
 
 @dataclass(frozen=True)
 class Similar:
-    """An item, how many users it has, and the items most similar to it with their cosines, best first. Indices."""
+    """An item, its number of users, and the most similar items with their cosines, best first; items are indices."""
 
     item: int
     users: int
@@ -26,8 +26,11 @@ class Similar:
 
 
 def similar_items(item_factors: NDArray[np.float32], item_users: NDArray[np.integer[Any]]) -> list[Similar]:
-    """The most popular items, then those in the middle by number of users among all that have LEAST_USERS; by cosine of
-    the factors (items, factors). `item_users` (items,). Ties by index; empty where no item can be shown."""
+    """Return the items most similar, by cosine, to the most popular items and to those in the middle by number of users.
+
+    `item_factors` is (items, factors), `item_users` (items,). Only items with LEAST_USERS users count. Ties are broken by
+    index. The result is empty if fewer than two items can be shown.
+    """
     lengths = np.linalg.norm(item_factors, axis=1)
     shown = np.flatnonzero((item_users >= LEAST_USERS) & (lengths > COLLAPSED * lengths.max(initial=0)))
     if len(shown) < 2:

@@ -1,4 +1,4 @@
-"""What an evaluation found, as plain data: stored as JSON, printed by the command line, drawn by the report."""
+"""Results of an evaluation as plain data: stored as JSON, printed by the command line, drawn by the report."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -6,8 +6,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ModelResult:
-    """One model on the test part. A metric is None where it is not defined, for instance the MSE of a model whose scores are
-    no preferences."""
+    """One model's metrics on the test part.
+
+    A metric is None if it is not defined, for instance the MSE of a model whose scores are not preferences.
+    """
 
     name: str
     metrics: dict[str, float | None]
@@ -17,10 +19,10 @@ class ModelResult:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """The metrics after `iteration` iterations: a training with that many gives this model again.
+    """The metrics after `iteration` iterations; a training with that many gives the same model.
 
-    `train` finds the training pairs among all items, `validation` the held-out ones among those not trained on; `seconds`
-    of training, without the measuring, had passed.
+    `train` ranks the training pairs among all items, `validation` the held-out pairs among items not trained on. `seconds`
+    is the training time until then, without measuring.
     """
 
     iteration: int
@@ -29,13 +31,13 @@ class CurvePoint:
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """Return the fields for JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Example:
-    """A list that a person can judge: what it is of, and titles with their scores, best first."""
+    """A list that a person can judge: a heading, and titles with their scores, best first."""
 
     heading: str
     rows: list[tuple[str, float]]
@@ -43,8 +45,11 @@ class Example:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A recommender's model beside the baselines, all on one split. `results` has the recommender's own model first, then
-    popularity and item-kNN, then what else was measured; `users` and `items` count all that the split knows."""
+    """A recommender's model and the baselines, all on one split.
+
+    `results` has the recommender's own model first, then popularity and item-kNN, then all others. `users` and `items`
+    count every user and item of the split.
+    """
 
     recommender: str
     split: str
@@ -61,12 +66,12 @@ class Evaluation:
     warnings: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON; `from_dict` gives it back."""
+        """Return the fields for JSON, from which `from_dict` makes an equal evaluation."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> "Evaluation":
-        """An evaluation from its JSON."""
+        """Return the evaluation that was stored as JSON."""
         return cls(
             **stored
             | {

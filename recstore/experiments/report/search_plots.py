@@ -66,7 +66,7 @@ def best_so_far(search: SearchResult) -> Panel:
         _marks(axes, search, places)
         if steps:
             order, values = [*steps, max(places)], [*steps.values(), steps[max(steps)]]
-            axes.step(order, values, where="post", color=INK, linewidth=1.4)
+            axes.step(order, values, where="post", color=INK, label="best so far")
         axes.set_xlabel("trial")
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
         canvas.legend(figure, axes)
