@@ -80,7 +80,7 @@ class LearningCurve:
         self._best: FoldIn | None = None
 
     def begin(self, trainer: Trainer, matrix: sparse.csr_matrix, iterations: int) -> None:
-        """Implement `trainers.Watcher`."""
+        """Implement `fitted.Watcher`."""
         self._trainer, self._rows, self._iterations = trainer, matrix[self.users], iterations
         self._began = time.perf_counter()
 
@@ -95,7 +95,7 @@ class LearningCurve:
         return self._patience is not None and self._patience.over(self.points)
 
     def finish(self, fold_in: FoldIn) -> tuple[FoldIn, int]:
-        """Implement `trainers.Watcher`."""
+        """Implement `fitted.Watcher`."""
         if not self.points or self.points[-1].iteration < self._done:
             self._measure(fold_in)
         if self._done <= 1:  # called once at most: a trainer without iterations gives this model for any number
