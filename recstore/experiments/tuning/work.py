@@ -38,7 +38,7 @@ from recstore.experiments.tuning.search import PRESENT, Watch, conclude, tuned, 
 from recstore.experiments.tuning.stages import Plan
 from recstore.experiments.tuning.studies import Claim, Study
 from recstore.experiments.tuning.trials import SearchResult, TrialResult, best
-from recstore.operations import jobs
+from recstore.operations import recommenders
 from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.requests import CHANNEL
 from recstore.runs import Reporter, Silent
@@ -373,19 +373,14 @@ def adopt(
         if found.winner.stage != "start":  # else its own settings won
             better = Definition.model_validate(tuned(better, found.winner).model_dump())
         factors = better.hyperparameters.factors or 0
-        if factors > recommender.dimensions:
-            registry.check_definition(connection, recommender, better)  # a refused definition resizes nothing
-            if not resize:
-                raise InvalidInput(
-                    f"The best settings have {factors} factors, and {name!r} has room for {recommender.dimensions}. To make"
-                    f" more (readers of the views may wait a moment): recstore tune {name} --study {study} --adopt"
-                    " --resize"
-                )
-            jobs.resize(url, settings, name, factors, reporter=reporter)
-            recommender = registry.get(connection, name)
+        if factors > recommender.dimensions and not resize:
+            raise InvalidInput(
+                f"The best settings have {factors} factors, and {name!r} has room for {recommender.dimensions}. To make"
+                f" more (readers of the views may wait a moment): recstore tune {name} --study {study} --adopt --resize"
+            )
         changed = better != recommender.definition
         if changed:
-            registry.alter(connection, settings, recommender, better)
+            recommenders.alter(connection, url, settings, recommender, better, resize=resize, reporter=reporter)
         values = {"study": study, "best": found.best}
         connection.execute(queries.query("note_adopted"), values)
     return better, changed
