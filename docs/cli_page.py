@@ -21,9 +21,9 @@ Written by `make docs` from the code. `recstore COMMAND --help` says the same; s
 - `--json`: standard output is one JSON document, and nothing else (`status --watch`: one for each look; `up`: one for each line).
   An error is one line on standard error, the last one: `{"error": SENTENCE, "kind": NAME, "data": {..}}`, with the names of
   `recstore.errors`.
-- `--dry-run`: changes nothing, and tells what would be done. For `create`, `alter`, `grant`, `publish`, `rollback`, `prune`,
+- `--dry-run`: changes nothing, and prints what would be done. For `create`, `alter`, `grant`, `publish`, `rollback`, `prune`,
   `drop` and `db` that is the SQL, which `psql` would run as it is; lines that begin with `--` are remarks; with `--json` it is
-  `{"statements": [..]}`. Nobody waits for it. What a run writes about itself in `recstore.runs` is not shown.
+  `{"statements": [..]}`. No session waits for it. What a run writes about itself in `recstore.runs` is not shown.
 - `--yes`, `-y`: where something is replaced or dropped you are asked at a terminal; elsewhere this has to be said.
 - `recstore --install-completion`: Tab completes commands and options in bash, zsh, fish and PowerShell, and from the database
   recommenders, generations, runs, studies, roles, tables and columns. `--show-completion` prints the script.
@@ -46,7 +46,7 @@ made; after a process that was killed the next run cleans up.
 """
 
 COMMON = ("json", "help")
-"""Options that are told at the beginning."""
+"""Options that are described at the beginning."""
 
 
 def commands() -> Iterator[tuple[str, Any]]:

@@ -1,7 +1,7 @@
 """Recommendations that live in the application's own Postgres.
 
-An application asks `Recommender` or, asynchronously, `AsyncRecommender`; whoever runs the trainings has `Recstore`, everything of
-the command line as methods. docs/python.md has examples.
+An application reads with `Recommender` or, asynchronously, `AsyncRecommender`; an operator uses `Recstore`, the command line as
+methods. docs/python.md has examples.
 """
 
 import importlib
@@ -60,14 +60,14 @@ _HOMES = {
     ),
     "runs": ("Reporter",),
 }
-"""The module of each public name."""
+"""Module of each public name."""
 
 _MODULES = {"errors": "recstore.errors", "rows": "recstore.api.rows"}
-"""The public names that are modules."""
+"""Public names that are modules."""
 
 
 def __getattr__(name: str) -> Any:
-    """The public names are imported when they are asked for: an application pays for what it uses."""
+    """Import a public name when it is used: an application pays for nothing else."""
     for home, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(f"recstore.{home}"), name)

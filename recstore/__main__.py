@@ -1,5 +1,7 @@
-"""The entry point of `recstore` and of `python -m recstore`: as light as can be, so that an interrupt while the rest is
-being imported, a second or two, is a sentence, too."""
+"""The entry point of `recstore` and of `python -m recstore`.
+
+It imports little, so that an interrupt during the other imports, a second or two, is a sentence, too.
+"""
 
 import os
 import signal
@@ -8,7 +10,7 @@ from types import FrameType
 
 
 def main() -> None:
-    """Runs one command line; every error is a sentence, and the exit code tells the kind (docs/cli.md)."""
+    """Run one command line; every error is a sentence, and the exit code its kind (docs/cli.md)."""
     wanted = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # a shell's background job ignores Ctrl-C
     for number in (signal.SIGINT,) * wanted + (signal.SIGTERM,):
         signal.signal(number, _leave)
@@ -21,14 +23,14 @@ def main() -> None:
     try:
         code = cli.run(sys.argv[1:])
     except Exception as error:
-        code = cli.tell_defect(error)
+        code = cli.report_defect(error)
     if wanted:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is said and done
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # everything is printed
     sys.exit(code)
 
 
 def _leave(_signal: int, _frame: FrameType | None) -> None:
-    """At once: an exception could be lost within an import, or half import a library that then does not end well."""
+    """Exit at once: an exception could be lost within an import, or leave a library half imported."""
     os.write(sys.stderr.fileno(), b"Error: Interrupted before anything was done.\n")
     os._exit(130)
 

@@ -1,5 +1,5 @@
-"""A definition from sections and flat options, as the command line and Python give them: `--min-item-views 3` is
-`min_item_views=3` is `[filters] min_item_views = 3` of a TOML file. Knows no database."""
+"""A definition from sections and flat options: `--min-item-views 3` is `min_item_views=3` in Python and `[filters]
+min_item_views = 3` in a TOML file. Knows no database."""
 
 import difflib
 import tomllib
@@ -53,32 +53,32 @@ FLAGS = {
     ("lists", "k"): "lists-k",
     ("lists", "cron"): "lists-schedule",
 }
-"""Flags that are not simply the setting's name."""
+"""Flags that differ from the setting's name."""
 
 _SECTIONS = ", ".join(Definition.model_fields)
 
 
 def flag(section: str, name: str) -> str:
-    """The option of a setting, without its dashes."""
+    """Return the option of a setting, without its dashes."""
     return FLAGS.get((section, name), name.replace("_", "-"))
 
 
 def parsed(path: Path) -> dict[str, Any]:
-    """What a TOML file says. Raises InvalidInput with the line of a mistake."""
+    """Return the content of a TOML file. Raises InvalidInput with the line of a mistake."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InvalidInput(f"There is no file {path}.") from None
     except OSError as error:
-        raise InvalidInput(f"{path} can not be read: {error.strerror}.") from None
+        raise InvalidInput(f"{path} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
-        raise InvalidInput(f"{path} can not be read: it is not UTF-8 text.") from None
+        raise InvalidInput(f"{path} cannot be read: it is not UTF-8 text.") from None
     except tomllib.TOMLDecodeError as error:
         raise InvalidInput(f"{path} is not valid TOML: {error}.") from None
 
 
 def read_toml(path: Path, name: str) -> dict[str, dict[str, Any]]:
-    """The sections of a TOML file about recommender `name`. Raises InvalidInput."""
+    """Return the sections of a TOML file about recommender `name`. Raises InvalidInput."""
     read = parsed(path)
     if read.pop("name", name) != name:
         raise InvalidInput(f"{path} is about another recommender than {name!r}.")
@@ -91,26 +91,28 @@ def read_toml(path: Path, name: str) -> dict[str, dict[str, Any]]:
 
 
 def by_section(flat: Mapping[str, Any], *, without: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
-    """{section: {name: value}} of options by their flat names, `min_item_views` or `schedule`; None is the setting's default.
-    Raises InvalidInput for a name that there is not, or that is of a section in `without`."""
+    """Return {section: {name: value}} from options by their flat names, `min_item_views` or `schedule`; None is the default.
+
+    Raises InvalidInput for an unknown name, or one of a section in `without`.
+    """
     known = {
         flag(section, name).replace("-", "_"): (section, name, info)
         for section, model in SECTIONS.items()
         if section not in without
         for name, info in model.model_fields.items()
     }
-    given: dict[str, dict[str, Any]] = {}
+    chosen: dict[str, dict[str, Any]] = {}
     for option, value in flat.items():
         if option not in known:
             like = ", ".join(difflib.get_close_matches(option, known, 3)) or ", ".join(sorted(known))
             raise InvalidInput(f"There is no option {option!r} here; there are {like}.")
         section, name, info = known[option]
-        given.setdefault(section, {})[name] = info.get_default() if value is None else value
-    return given
+        chosen.setdefault(section, {})[name] = info.get_default() if value is None else value
+    return chosen
 
 
 def laid_over(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Sections with those of another over them, value by value."""
+    """Return sections overridden by others, value by value."""
     laid = dict(base)
     for section, values in over.items():
         laid[section] = (laid.get(section) or {}) | values if isinstance(values, dict) else values
@@ -118,7 +120,7 @@ def laid_over(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any
 
 
 def merge(base: dict[str, Any], given: dict[str, dict[str, Any]], titles: str | None) -> Definition:
-    """A definition from sections, overridden by options. Raises InvalidInput naming the option or the TOML key."""
+    """Return a definition from sections, overridden by options. Raises InvalidInput naming the option or the TOML key."""
     merged = {key: dict(value) if isinstance(value, dict) else value for key, value in base.items()}
     for section, values in given.items():
         merged[section] = dict(merged.get(section) or {}) | values
@@ -127,7 +129,7 @@ def merge(base: dict[str, Any], given: dict[str, dict[str, Any]], titles: str | 
             if other not in values:
                 merged[section].pop(other, None)
         if section == "candidates" and {"query", "table"} & values.keys():
-            merged[section] = values  # another table, or none, has nothing of the former
+            merged[section] = values  # settings of the former table do not apply to another one
     if titles is not None:
         merged["titles"] = None if titles.lower() == "none" else _titles(titles)
     for section in merged.keys() - Definition.model_fields.keys():
@@ -141,8 +143,8 @@ def merge(base: dict[str, Any], given: dict[str, dict[str, Any]], titles: str | 
     try:
         return Definition.model_validate(merged)
     except ValidationError as error:
-        told = {e["loc"][:2]: _sentence(e) for e in reversed(error.errors())}  # the first of each setting
-        raise InvalidInput(" ".join(list(told.values())[::-1][:3])) from None
+        sentences = {e["loc"][:2]: _sentence(e) for e in reversed(error.errors())}  # the first of each setting
+        raise InvalidInput(" ".join(list(sentences.values())[::-1][:3])) from None
 
 
 def _titles(text: str) -> dict[str, str]:

@@ -1,5 +1,4 @@
-"""What a run shows while it runs: a bar at a terminal, plain lines elsewhere, always on standard error; and the sentence
-for each stage that has ended."""
+"""The display of a run: a bar at a terminal, plain lines elsewhere; and a sentence for each finished stage."""
 
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ PLAIN_EVERY = 5.0
 
 
 class StageReporter:
-    """A `runs.Reporter` for people."""
+    """A `runs.Reporter` that prints to a console."""
 
     def __init__(self, console: Console) -> None:
         self.console = console

@@ -1,6 +1,6 @@
-"""A definition as a TOML file for people: every section and setting there is, with what it means; the defaults commented out.
+"""A definition as a TOML file for people: every section and setting with its meaning; defaults are commented out.
 
-Generic over `definition.Definition`; what it writes, `options.read_toml` reads back as the same definition.
+`options.read_toml` reads the file back as the same definition.
 """
 
 import json
@@ -15,22 +15,24 @@ from pydantic.fields import FieldInfo
 from recstore.definition import Definition
 
 WIDTH = 100
-"""Of comments."""
+"""Width of comments in characters."""
 
 
-HEAD = """Who viewed what, and how often: a recommender's settings, for recstore create NAME --file {file}
-What is commented out is the default, or unset. To change it later: recstore alter NAME --file {file}"""
-"""The comment at the beginning of a file of settings."""
+HEAD = """Settings of a recommender, for recstore create NAME --file {file}
+Lines that are commented out show the default, or an unset value. To change a setting later: recstore alter NAME --file {file}"""
+"""Comment at the beginning of a file of settings."""
 
 
 def settings_file(definition: Definition, file: str | Path) -> str:
-    """The text of a file of settings of that name, for `recstore create` and `alter`."""
+    """Return the text of a file of settings of that name, for `recstore create` and `alter`."""
     return commented(definition, HEAD.format(file=file))
 
 
 def commented(definition: Definition, head: str) -> str:
-    """The file's text; `head` is the comment at its beginning. What differs from the defaults, and the whole source's
-    table with its columns, is set; everything else is a comment."""
+    """Return the file's text, with the comment `head`.
+
+    Values that differ from the defaults are set, and the source's table with its columns; everything else is a comment.
+    """
     parts = [_comment(head)]
     for section, info in Definition.model_fields.items():
         parts.append("")
@@ -41,13 +43,13 @@ def commented(definition: Definition, head: str) -> str:
 def _section(name: str, model: type[BaseModel], values: BaseModel | None) -> list[str]:
     lines = [_comment(" ".join((model.__doc__ or "").split()))] if model.__doc__ else []
     lines.append(f"[{name}]" if values is not None else f"#[{name}]")
-    given = values.model_fields_set if values is not None else set()
+    chosen = values.model_fields_set if values is not None else set()
     for field, info in model.model_fields.items():
         if info.description:
             lines.append(_comment(info.description))
         value = getattr(values, field) if values is not None else None
         default = None if info.is_required() else info.get_default()
-        if values is not None and value is not None and (field in given or value != default):
+        if values is not None and value is not None and (field in chosen or value != default):
             lines.append(f"{field} = {literal(value)}")
         else:
             lines.append(f"#{field} =" + ("" if default is None else f" {literal(default)}"))
@@ -55,7 +57,7 @@ def _section(name: str, model: type[BaseModel], values: BaseModel | None) -> lis
 
 
 def _model(info: FieldInfo) -> type[BaseModel]:
-    """The section's class, of `Titles | None` too."""
+    """Return the section's class, for `Titles | None`, too."""
     kinds = [kind for kind in get_args(info.annotation) or (info.annotation,) if kind is not NoneType]
     model = kinds[0]
     assert isinstance(model, type)
@@ -64,7 +66,7 @@ def _model(info: FieldInfo) -> type[BaseModel]:
 
 
 def literal(value: Any) -> str:
-    """A value as TOML writes it."""
+    """Return a value in TOML."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
@@ -77,7 +79,7 @@ def literal(value: Any) -> str:
 
 
 def _string(text: str) -> str:
-    """JSON's strings are TOML's, but for a character that JSON leaves as it is."""
+    """Return a string in TOML: JSON's, except for one character that JSON does not escape."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 

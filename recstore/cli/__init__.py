@@ -1,4 +1,4 @@
-"""The command line: one module per kind of command, each a thin call into the library."""
+"""The command line, a client of `recstore.Recstore`: one module per group of commands, which shows results and asks."""
 
 import importlib
 import io
@@ -23,7 +23,7 @@ INTERRUPTED = 130
 """Exit code of Ctrl-C and of SIGTERM."""
 
 DEFECT = 70
-"""Exit code of an error that should not be possible."""
+"""Exit code of an error in recstore itself."""
 
 PANELS = {
     "Begin": {"init": ["init"], "load": ["load"], "schema": ["db"], "doctor": ["doctor"]},
@@ -46,13 +46,13 @@ PANELS = {
     },
     "Servers of its own": {"server": ["start", "stop", "psql", "demo", "worker-demo"]},
 }
-"""The commands as `recstore --help` shows them: headings, and the modules under each with the commands they have. A command
-line imports its command's module only, since some take a second."""
+"""The commands as `recstore --help` shows them: headings, and the modules under each with their commands. A command line imports
+only its command's module."""
 
 
 @cache
 def application(*commands: str) -> typer.Typer:
-    """The command line with the modules that have these commands; without any, with all of them."""
+    """Return the command line with the modules of these commands, by default with all."""
     app = new_application()
     for panel, modules in PANELS.items():
         for name, its_commands in modules.items():
@@ -68,8 +68,8 @@ def application(*commands: str) -> typer.Typer:
 
 
 def command_of(arguments: list[str]) -> str | None:
-    """The command that a command line names, or that somebody pressed Tab behind; None where all have to be known."""
-    if "_RECSTORE_COMPLETE" in os.environ:  # the shell hands over what was typed, by the names that typer's scripts use
+    """Return the command in a command line, or before the cursor when Tab is pressed; None where all commands are needed."""
+    if "_RECSTORE_COMPLETE" in os.environ:  # variables of typer's completion scripts
         typed = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS", "")
         words = typed.split()[1:] if typed[-1:].isspace() else typed.split()[1:-1]
     else:
@@ -86,20 +86,20 @@ def command_of(arguments: list[str]) -> str | None:
 
 @cache
 def command_line(command: str | None) -> Any:
-    """The command line as it is run, with one command, or all; imports what that takes."""
+    """Return the command line to run, with one command or all, and import its modules."""
     return typer.main.get_command(application(command) if command else application())
 
 
 def run(arguments: list[str]) -> int:
-    """Runs one command line; returns its exit code."""
-    for stream in (sys.stdout, sys.stderr):  # a title may have letters that this locale has not
+    """Run one command line and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):  # a title may have letters that are missing in this locale
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     state.json = "--json" in arguments  # for mistakes in the command line itself
     try:
         _check_text(arguments)
         code = int(command_line(command_of(arguments))(arguments, prog_name="recstore", standalone_mode=False) or 0)
-        if code == INTERRUPTED:  # what typer makes of Ctrl-C
+        if code == INTERRUPTED:  # typer's result of Ctrl-C
             raise KeyboardInterrupt
         return code
     except RecstoreError as error:
@@ -126,21 +126,21 @@ def run(arguments: list[str]) -> int:
     except OSError as error:
         if error.filename is not None:
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left there is not tried again
-        _complain(f"The answer can not be written: {error.strerror}. What was asked for is done.", "NotWritten")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest of the output is dropped
+        _complain(f"The output cannot be written: {error.strerror}. The command itself is done.", "NotWritten")
         return 1
     except typer.Exit as error:
         return error.exit_code
 
 
-def tell_defect(error: Exception) -> int:
-    """What is said of an error that nothing knows; its traceback goes to a file. Returns the exit code."""
+def report_defect(error: Exception) -> int:
+    """Report an unknown error, with its traceback in a file, and return the exit code."""
     with tempfile.NamedTemporaryFile("w", prefix="recstore-", suffix=".txt", delete=False) as report:
         report.write(f"recstore {version('recstore')}, Python {sys.version}\n")
         report.writelines(traceback.format_exception(error))
     _complain(
-        f"recstore has a defect: {type(error).__name__}: {error}. What was live stays live. To have it mended, report it with"
-        f" what {report.name} says.",
+        f"recstore has a defect: {type(error).__name__}: {error}. What was live stays live. To have it fixed, report it with"
+        f" the content of {report.name}.",
         "Defect",
         data={"report": report.name},
     )
@@ -158,7 +158,7 @@ def _check_text(arguments: list[str]) -> None:
 
 
 def _words(error: typer.TyperException) -> str:
-    """What typer says of the command line; of a value, which option has it and what it must be."""
+    """Return typer's message; for a value, the option and what it must be."""
     wrong, part = error.__cause__, getattr(error, "param", None)
     if not (isinstance(wrong, ValidationError) and part is not None):
         return error.format_message()
@@ -175,7 +175,7 @@ def _usage(error: typer.TyperException) -> str | None:
 def _complain(
     message: str, kind: str, hint: str | None = None, data: dict[str, Any] | None = None, label: str = "Error: "
 ) -> None:
-    """On standard error, also with --json: there it is one line, the last one, and standard output stays empty or data."""
+    """Print an error on standard error; with --json as one line, the last one."""
     if state.json:
         line = json.dumps({"error": message, "kind": kind, "data": data or {}}, default=str)
         state.errors.print(line, markup=False)

@@ -1,5 +1,7 @@
-"""What the shell offers when Tab is pressed: recommenders, generations, runs, .. of the database that is configured, and the
-choices of a setting. Within two seconds or not at all, and silent whatever goes wrong."""
+"""Completion in the shell: recommenders, generations, runs and more from the configured database, and the choices of a setting.
+
+It takes two seconds at most, and is silent on errors.
+"""
 
 import threading
 import time
@@ -18,21 +20,23 @@ from recstore.postgres.connection import conninfo
 from recstore.sql import queries
 
 SECONDS = 2
-"""Of everything that is asked for one line; libpq, which takes no less, means each host of the URL."""
+"""Time limit of one completion in seconds; libpq, which accepts no less, applies it to each host of the URL."""
 
 Offered = list[tuple[str, str]]
 Completer = Callable[[typer.Context, str], Offered]
 
 
 def asking(query: str, table: str = "table") -> Completer:
-    """Offers what a named query of `completing.sql` finds; its parameters are what was typed before: the name, and the table
-    in the parameter `table`."""
+    """Return a completer of a named query of `completing.sql`.
+
+    Its parameters are words before the cursor: the name, and the table in the parameter `table`.
+    """
 
     def complete(ctx: typer.Context, incomplete: str) -> Offered:
         rows: Offered = []
 
         def ask() -> None:
-            with suppress(Exception):  # there is nothing to tell: the cursor stands in the middle of a command
+            with suppress(Exception):  # a message would appear in the middle of the command line
                 rows.extend(_ask(ctx, queries.query(query), table=ctx.params.get(table)))
 
         until = ctx.meta.setdefault("recstore.until", time.monotonic() + SECONDS)
@@ -45,7 +49,7 @@ def asking(query: str, table: str = "table") -> Completer:
 
 
 def either(*completers: Completer) -> Completer:
-    """Offers what each of them does."""
+    """Return a completer that offers everything that these offer."""
 
     def complete(ctx: typer.Context, incomplete: str) -> Offered:
         return [row for completer in completers for row in completer(ctx, incomplete)]
@@ -54,7 +58,7 @@ def either(*completers: Completer) -> Completer:
 
 
 def choosing(*choices: str) -> Completer:
-    """Offers fixed words."""
+    """Return a completer of fixed words."""
 
     def complete(_: typer.Context, incomplete: str) -> Offered:
         return [(choice, "") for choice in choices if choice.startswith(incomplete)]
@@ -63,7 +67,7 @@ def choosing(*choices: str) -> Completer:
 
 
 def trainers(_: typer.Context, incomplete: str) -> Offered:
-    """Those that come with recstore, and those of installed packages."""
+    """Offer the trainers of recstore and of installed packages."""
     from recstore.model.trainers import trainer_names
 
     return [(name, "") for name in trainer_names() if name.startswith(incomplete)]
@@ -71,10 +75,10 @@ def trainers(_: typer.Context, incomplete: str) -> Offered:
 
 def _ask(ctx: typer.Context, query: str, **typed: Any) -> Offered:
     typed = {"name": None, "table": None} | dict(ctx.params) | typed
-    if typed["name"] is None:  # an option at the end that wants its value keeps arguments from being taken apart
+    if typed["name"] is None:  # arguments are not parsed yet where an option at the end is missing its value
         typed["name"] = next((word for word in ctx.args if not word.startswith("-")), None)
-    given = load_settings(database_url=ctx.find_root().params.get("database"))
-    target = make_conninfo(conninfo(database_url(given), "recstore:completion"), connect_timeout=SECONDS)
+    own = load_settings(database_url=ctx.find_root().params.get("database"))
+    target = make_conninfo(conninfo(database_url(own), "recstore:completion"), connect_timeout=SECONDS)
     with psycopg.connect(target, autocommit=True, row_factory=dict_row) as connection:
         connection.execute(f"SET statement_timeout = '{SECONDS}s'")
         rows: list[dict[str, Any]] = connection.execute(query, typed).fetchall()
@@ -99,4 +103,4 @@ SETTINGS: dict[tuple[str, str], Completer] = {
     ("candidates", "table"): tables,
     ("candidates", "column"): asking("complete_columns", "candidates__table"),
 } | {("source", name): asking("complete_columns", "source__table") for name in ("user", "item", "value", "last_at")}
-"""Of the options that are made from a definition's settings; those with fixed choices offer these."""
+"""Completers of a definition's settings; settings with fixed choices complete these."""

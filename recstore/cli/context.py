@@ -88,5 +88,5 @@ def confirm(question: str, yes: bool) -> None:
     if yes:
         return
     if not at_terminal():
-        raise InvalidInput(f"{question} Add --yes to say so where nobody can be asked.")
+        raise InvalidInput(f"{question} Add --yes to confirm without a terminal.")
     typer.confirm(question, abort=True)

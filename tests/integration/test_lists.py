@@ -588,7 +588,7 @@ def test_the_commands(trained: Database, recstore: Command, tmp_path: Path) -> N
     refused = run("recommend-all retail -k 2 --into", file)
     assert (refused.code, refused.err) == (
         2,
-        f"Error: {file} exists. Replace it? Add --yes to say so where nobody can be asked.\n",
+        f"Error: {file} exists. Replace it? Add --yes to confirm without a terminal.\n",
     )
     assert run("recommend-all retail -k 2 --yes --into", file).code == 0
     assert len(Path(file).read_text().splitlines()) == 481

@@ -3,11 +3,15 @@
 import importlib
 import subprocess
 import sys
+from inspect import signature
 
 import pytest
 import typer
 
-from recstore import cli
+from recstore import cli, lists
+from recstore.api.store import Recstore
+from recstore.evaluation.splits import SEED
+from recstore.experiments.tuning.options import Options
 
 
 def test_every_module_has_the_commands_it_is_listed_with() -> None:
@@ -50,8 +54,22 @@ def test_the_command_behind_which_tab_was_pressed(
     assert cli.command_of([]) == command
 
 
+def test_defaults_are_those_of_the_work_below() -> None:
+    """The declarations import nothing that computes, so they repeat the numbers."""
+    tune, options = signature(Recstore.tune).parameters, Options()
+    declared = [tune[name].default for name in ("metric", "trials", "time", "max_iterations", "users", "seed")]
+    stored = [options.metric, options.trials, options.seconds, options.most_iterations, options.users, options.seed]
+    assert declared == stored
+    assert signature(Recstore.evaluate).parameters["split_seed"].default == SEED
+    assert signature(Recstore.benchmark).parameters["split_seed"].default == SEED
+    assert signature(Recstore.similar_all).parameters["min_users"].default == lists.MIN_USERS
+
+
 def test_commands_that_look_import_nothing_that_computes() -> None:
     looking = [
+        "tune",
+        "evaluate",
+        "load",
         "list",
         "show",
         "status",

@@ -1,5 +1,4 @@
-"""What `Recstore`'s methods return: small frozen rows, with the names that the command's --json has (a Python keyword has an
-underscore behind it). `dataclasses.asdict` makes a dict of one.
+"""Results of `Recstore`'s methods: frozen rows with the names of the command's --json (a Python keyword ends with an underscore).
 
 Times are datetimes with a time zone, lengths of time timedeltas, JSON columns dicts and lists.
 """

@@ -1,4 +1,4 @@
-"""What the other methods did or found."""
+"""Results of methods that read no view."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ Id = Any
 
 @dataclass(frozen=True)
 class Statements:
-    """SQL in the order in which it was executed, or of a dry run would be; a line that begins with -- is a remark."""
+    """SQL in order of execution, or of a rehearsal; a line that begins with -- is a remark."""
 
     statements: tuple[str, ...]
 
@@ -29,7 +29,7 @@ class Statements:
 
 @dataclass(frozen=True)
 class Initialized:
-    """Tables that may tell who viewed what, the likeliest first; or the file that was written, and the definition in it."""
+    """Tables that may have the views, the likeliest first; or the written file, and the definition in it."""
 
     candidates: list[Json]
     written: str | None
@@ -38,7 +38,7 @@ class Initialized:
 
 @dataclass(frozen=True)
 class Dropped:
-    """What was dropped, and what went with it."""
+    """The dropped recommender, and the objects that were dropped with it."""
 
     dropped: str
     with_: list[str]
@@ -54,7 +54,7 @@ class RolledBack:
 
 @dataclass(frozen=True)
 class Pruned:
-    """Generations that were removed; those that somebody may still read, with whom; those kept for so many seconds more."""
+    """Removed generations; those still in use, with their sessions; those within the retention, with the seconds left."""
 
     pruned: list[int]
     postponed: dict[int, list[str]]

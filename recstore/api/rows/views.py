@@ -16,7 +16,7 @@ class Row:
 
     @classmethod
     def of(cls, row: Mapping[str, Any], **more: Any) -> Self:
-        """From what the database gave, by the fields' names."""
+        """Return a row from a result's columns, by the fields' names."""
         found = {**row, **more}
         return cls(**{field.name: found[field.name] for field in fields(cls)})  # type: ignore[arg-type]
 
@@ -50,8 +50,8 @@ class Generation(Row):
 
 @dataclass(frozen=True)
 class Request(Row):
-    """What was asked of the workers and what became of it. `state`: waiting, sent, running, succeeded, ready, skipped,
-    failed or cancelled."""
+    """A request to the workers and its result. `state`: waiting, sent, running, succeeded, ready, skipped, failed or
+    cancelled."""
 
     request: int
     recommender: str
@@ -141,8 +141,8 @@ class Listed(Summary):
 
 @dataclass(frozen=True)
 class Watched(Summary):
-    """A recommender in `status()`: since when the run goes on, when it retrains and when its lists are written next, what is
-    asked for and not finished. `ended_..` is of the training before the one that runs."""
+    """A recommender in `status()`: the start of its run, the next training and lists, its unfinished requests. `ended_..` are of
+    the training before the present one."""
 
     running_since: datetime | None
     ended_retrain: int | None
@@ -157,7 +157,7 @@ class Watched(Summary):
 
 @dataclass(frozen=True)
 class Dispatch(Row):
-    """A host whose workers looked for due work, and how long ago they did last."""
+    """A host whose workers dispatched due work, and the age of its last dispatch."""
 
     host: str
     dispatched_at: datetime
@@ -166,7 +166,7 @@ class Dispatch(Row):
 
 @dataclass(frozen=True)
 class Status:
-    """Everything that `recstore status` tells; `warning` is a sentence where nobody looks for due work."""
+    """The output of `recstore status`; `warning` is a sentence where no due work is dispatched."""
 
     now: datetime
     recommenders: list[Watched]
@@ -192,7 +192,7 @@ class Described(Row):
 
 @dataclass(frozen=True)
 class Created(Described):
-    """A new recommender, and how one user's rows are found in its source, which every recommend() pays."""
+    """A new recommender, and the lookup of one user's rows in its source, a cost of every recommend()."""
 
     lookup: Lookup
 
