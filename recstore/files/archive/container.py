@@ -4,8 +4,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
@@ -14,32 +13,24 @@ from numpy.typing import NDArray
 Write = Callable[[NDArray[Any]], None]
 
 
-class Archive:
-    """A context: a zip file at `path`, stored without compression, since vectors do not shrink."""
+class Archive(zipfile.ZipFile):
+    """A zip file without compression, since vectors do not shrink."""
 
     def __init__(self, path: Path) -> None:
-        self._zip = zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._zip.close()
+        super().__init__(path, "w", zipfile.ZIP_STORED)
 
     def add(self, name: str, array: NDArray[Any]) -> None:
-        """A whole array, which holds no Python objects."""
+        """Add a whole array, which holds no Python objects."""
         with self.rows(name, array.shape, array.dtype) as write:
             write(array)
 
     @contextmanager
     def rows(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[Write]:
-        """One array of that shape, whose rows are written in blocks. Raises ValueError where they were not as many."""
+        """Add an array of that shape, whose rows are written in blocks. Raises ValueError if their number differs."""
         expected = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         member = zipfile.ZipInfo(f"{name}.npy")
         member.external_attr = 0o600 << 16
-        with self._zip.open(member, "w", force_zip64=True) as stream:
+        with self.open(member, "w", force_zip64=True) as stream:
             header = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
             npy.write_array_header_1_0(stream, header)
             written = 0

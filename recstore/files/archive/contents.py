@@ -1,4 +1,4 @@
-"""What is in an exported file: its arrays by name, and what it says about itself. Pure.
+"""The content of an exported file: its arrays by name, and its description of itself. Pure.
 
 One .npz without pickle. The arrays are the columns of `item_vectors` and `user_vectors`, a row per item and per user, in the
 order of the ids; `about` is JSON. docs/files.md is the page for people.
@@ -19,15 +19,15 @@ from recstore.types import IdType
 
 FORMAT = "recstore generation"
 VERSION = 1
-"""Raised when a file could no longer be read by the recstore before."""
+"""The format's version: it rises when the recstore before could no longer read a file."""
 
 Array = NDArray[Any]
 
 PADDED_BYTES = 64 << 20
-"""Text ids as one fixed-width array may take this much, whatever they hold."""
+"""Bytes that text ids may always take as one fixed-width array."""
 
 PADDED_FACTOR = 4
-"""And beyond that so many times their UTF-8 form: one long id must not widen a million short ones."""
+"""The factor over their UTF-8 form that they may take beyond that: one long id must not widen a million short ones."""
 
 NUMBERS: dict[IdType, type[np.signedinteger[Any]]] = {
     IdType.SMALLINT: np.int16,
@@ -50,17 +50,17 @@ class About(BaseModel):
     user_type: IdType
     item_type: IdType
     users: int = Field(ge=0)
-    """That it was trained on, whether or not they are in the file."""
+    """The number of users it was trained on, whether or not they are in the file."""
     items: int = Field(ge=1)
     factors: int = Field(ge=1)
     definition: Definition
-    """The whole configuration that it was trained by."""
+    """The whole configuration of its training."""
     training: dict[str, Any]
-    """The hyperparameters as they were, what the data made of unset ones, and what the training told."""
+    """The hyperparameters, unset ones as the data made them, and what the training reported."""
     confidence: dict[str, Any]
     fold_in: dict[str, Any] | None = None
     held_out: dict[str, Any] | None = None
-    """Which pairs the items were not trained on, but for the items' own numbers (`item_held_out`) and the key."""
+    """The pairs the items were not trained on, without the key and the items' own numbers (`item_held_out`)."""
     filters: list[dict[str, Any]] = []
     metrics: dict[str, Any] | None = None
     snapshot: dict[str, Any] = {}
@@ -68,13 +68,15 @@ class About(BaseModel):
 
 
 def key_digest(key: uuid.UUID) -> str:
-    """Tells whether two recommenders hold out the same pairs, without giving the key away."""
+    """Return a digest that is equal for recommenders that hold out the same pairs, and does not reveal the key."""
     return hashlib.blake2b(b"recstore held out", digest_size=16, key=key.bytes).hexdigest()
 
 
 def id_arrays(side: str, ids: pa.Array, kind: IdType) -> dict[str, Array]:
-    """The ids as arrays by name: numbers in their own type, uuid and text as NumPy's text; where that would be too wide, the
-    UTF-8 bytes of all, one after the other, and where each ends."""
+    """Return the ids as arrays by name: numbers in their own type, uuid and text as NumPy's text.
+
+    Where that would be too wide, return the UTF-8 bytes of all, one after the other, and where each ends.
+    """
     if kind in NUMBERS:
         return {f"{side}_id": np.asarray(ids).astype(NUMBERS[kind])}
     if kind is IdType.UUID:
@@ -92,7 +94,7 @@ def id_arrays(side: str, ids: pa.Array, kind: IdType) -> dict[str, Array]:
 
 
 def ids_of(arrays: dict[str, Array], side: str, kind: IdType) -> pa.Array:
-    """The ids of `id_arrays` as Arrow's array of that type, in the file's order. Raises ValueError saying what is wrong."""
+    """Return the ids of `id_arrays` in the file's order. Raises ValueError that says what is wrong."""
     if kind in NUMBERS:
         numbers = arrays[f"{side}_id"]
         info = np.iinfo(NUMBERS[kind])
@@ -104,7 +106,7 @@ def ids_of(arrays: dict[str, Array], side: str, kind: IdType) -> pa.Array:
     texts = _texts(arrays, side)
     if kind is IdType.TEXT:
         if any("\0" in text for text in texts):
-            raise ValueError(f"{side}_id has a text with a zero byte, which Postgres can not hold")
+            raise ValueError(f"{side}_id has a text with a zero byte, which Postgres cannot hold")
         try:
             return pa.array(texts, kind.arrow)
         except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""A generation written to one file: what `recstore export` does. Reads one snapshot, changes nothing in the database."""
+"""The export of a generation to one file. Reads one snapshot, changes nothing in the database."""
 
 import time
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ APPLICATION = "recstore:export"
 
 @dataclass(frozen=True)
 class Written:
-    """What is in the file; `users` is 0 where it was written without them."""
+    """The content of a written file; `users` is 0 if it was written without them."""
 
     file: str
     recommender: str
@@ -51,9 +51,11 @@ def export(
     users: bool = True,
     reporter: Reporter | None = None,
 ) -> Written:
-    """Writes the live generation of recommender `name`, or that `generation`, to `path`, replacing what is there; without
-    `users`, nothing about people. The file is there whole or not at all. Ids, lengths and a block of vectors are what is
-    held in memory. Raises NotTrained, GenerationNotFound, ReportNotWritten, ConnectionLost."""
+    """Write the live generation of recommender `name`, or that `generation`, to `path`, whole or not at all.
+
+    An existing file is replaced. Without `users`, nothing about people is written. Memory holds ids, lengths and a block of
+    vectors. Raises NotTrained, GenerationNotFound, ReportNotWritten, ConnectionLost.
+    """
     check_place(path)
     start = time.perf_counter()
     connection = connect(url, APPLICATION)
@@ -68,11 +70,11 @@ def export(
                 assert snapshot is not None
                 doing = f"reading generation {row['generation']} of {name!r}"
                 with (
-                    replacing(path) as beside,
+                    replacing(path) as draft,
                     reading(url, APPLICATION, doing, snapshot=snapshot["snapshot"]) as transaction,
                 ):
                     writing = _Writing(transaction, recommender, row, rows, reporter or Silent(), users)
-                    with Archive(beside) as archive:
+                    with Archive(draft) as archive:
                         writing.write(archive)
     finally:
         connection.close()
@@ -93,7 +95,7 @@ def export(
 def _found(
     connection: Connection, recommender: Registered, wanted: int | None
 ) -> tuple[dict[str, Any], dict[str, int]]:
-    """The generation's row, and how many rows its tables have; from here on they can not be dropped."""
+    """Return the generation's row, and the number of rows of its tables, which cannot be dropped from here on."""
     live = generations.live(connection, recommender)
     number = wanted if wanted is not None or live is None else live.number
     if number is None:
@@ -144,7 +146,7 @@ class _Writing:
     def _vectors(
         self, archive: Archive, side: Side, identifier: str, kind: IdType, column: str, others: list[str]
     ) -> dict[str, list[pa.Array]]:
-        """Streams one column of vectors into the file, rows in the order of the ids; returns the ids and the other columns."""
+        """Stream one column of vectors into the file, rows in the order of the ids; return the ids and the other columns."""
         table = Generation(self.recommender, self.row["generation"]).table(side)
         order = f'v.{identifier} COLLATE "C"' if kind is IdType.TEXT else f"v.{identifier}"
         columns = ", ".join(f"v.{name}" for name in [identifier, *others])

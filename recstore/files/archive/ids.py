@@ -1,4 +1,6 @@
-"""Ids of one type as ids of another: an id becomes the one that is written the same, so that none can become another's. Pure."""
+"""Conversion of ids: an id becomes the one that is written the same, so distinct ids stay distinct. Pure."""
+
+import uuid
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,7 +13,7 @@ EXAMPLES = 3
 
 
 class NotConvertible(ValueError):
-    """Some ids have no id of the other type that is written the same: how many of how many, and the first of them."""
+    """Some ids have no counterpart of the other type: how many of how many, and the first of them."""
 
     def __init__(self, failed: int, total: int, examples: list[str]) -> None:
         super().__init__(f"{failed} of {total}")
@@ -19,8 +21,10 @@ class NotConvertible(ValueError):
 
 
 def convert(ids: pa.Array, found: IdType, wanted: IdType) -> pa.Array:
-    """Each of `ids` (`found`'s Arrow type) as the id of `wanted` that is written the same, in the same order: 42 and '42', but
-    not 42 and '042'; a uuid is written in lower case with hyphens. So distinct ids stay distinct. Raises NotConvertible."""
+    """Return for each id of the type `found` the id of the type `wanted` that is written the same, in the same order.
+
+    42 and '42' are written the same, 42 and '042' are not; a uuid is written in lower case with hyphens. Raises NotConvertible.
+    """
     if found is wanted:
         return ids
     if found in NUMBERS and wanted in NUMBERS:
@@ -45,30 +49,23 @@ def convert(ids: pa.Array, found: IdType, wanted: IdType) -> pa.Array:
 
 
 def written(ids: pa.Array, kind: IdType) -> list[str]:
-    """The one text that each id is written as."""
+    """Return the text that each id is written as."""
     if kind is IdType.UUID:
-        return [_hyphens(value.hex()) for value in ids.to_pylist()]
+        return [str(uuid.UUID(bytes=value)) for value in ids.to_pylist()]
     texts: list[str] = ids.cast(pa.string()).to_pylist()
     return texts
 
 
 def _read(text: str, wanted: IdType) -> int | bytes | None:
-    """The number or uuid that is written exactly so, if there is one."""
-    if wanted is IdType.UUID:
-        digits = text.replace("-", "")
-        known = len(digits) == 32 and not set(digits) - set("0123456789abcdef") and _hyphens(digits) == text
-        return bytes.fromhex(digits) if known else None
-    if len(text) > 20 or not text.isascii():
-        return None
+    """Return the number or uuid that is written exactly so, if there is one."""
     try:
-        number = int(text)
+        if wanted is IdType.UUID:
+            found = uuid.UUID(text)
+            return found.bytes if str(found) == text else None
+        number = int(text) if len(text) <= 20 else None
     except ValueError:
         return None
-    return number if str(number) == text and _least(wanted) <= number <= _most(wanted) else None
-
-
-def _hyphens(digits: str) -> str:
-    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+    return number if number is not None and str(number) == text and _least(wanted) <= number <= _most(wanted) else None
 
 
 def _least(kind: IdType) -> int:
