@@ -234,5 +234,5 @@ def test_what_is_no_such_file(path: Path, tmp_path: Path) -> None:
             reading.read(tmp_path / name)
     with pytest.raises(FileRefused, match="there is no such file"):
         reading.read(tmp_path / "nowhere.npz")
-    with pytest.raises(FileRefused, match="can not be read: Is a directory"):
+    with pytest.raises(FileRefused, match="cannot be read: Is a directory"):
         reading.read(tmp_path)

@@ -22,7 +22,7 @@ from recstore.types import IdType
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """What a file brings: row i of everything about items is the item of `items` at that position, likewise users."""
+    """A file's content: row i of each array about items belongs to the item at position i of `items`, likewise users."""
 
     path: Path
     about: About
@@ -40,7 +40,7 @@ class Fitted:
     mean_preference: Matrix  # (factors,)
 
     def item_vectors(self, dimensions: int) -> ItemVectors:
-        """As they were published."""
+        """Return the vectors as they were published."""
         return ItemVectors(
             embedding=_padded(self.item_embedding, dimensions),
             preference=_padded(self.item_preference, dimensions),
@@ -50,17 +50,20 @@ class Fitted:
         )
 
     def user_vectors(self, dimensions: int) -> UserVectors:
-        """As they were published; none where the file has no users."""
+        """Return the vectors as they were published; none if the file has no users."""
         published = _present(self.user_preference)
         return UserVectors(_padded(self.user_preference, dimensions), self.user_length, published)
 
     def mean(self, dimensions: int) -> Matrix:
-        """The mean user direction, (dimensions,)."""
+        """Return the mean user direction, (dimensions,)."""
         return np.asarray(_padded(self.mean_preference[None], dimensions)[0])
 
     def held_out(self, user_type: IdType, item_type: IdType, key: Any) -> dict[str, Any] | None:
-        """As a training stores it. Which pairs a generation did not see is known only where the recommender holds out the
-        same ones, by `key` and by ids that hash alike; otherwise nothing counts as unseen."""
+        """Return the held-out pairs as a training stores them.
+
+        The pairs a generation did not see are known only if the recommender holds out the same ones, by `key` and by ids that
+        hash alike; otherwise nothing counts as unseen.
+        """
         said = self.about.held_out
         if said is None:
             return None
@@ -72,7 +75,7 @@ class Fitted:
         return kept | {"items": positions.tolist(), "counts": self.item_held_out[positions].tolist()}
 
     def conversions(self, user_type: IdType, item_type: IdType) -> list[str]:
-        """In words, for instance "user ids from bigint to text"; empty where the types are the file's."""
+        """Return sentences such as "user ids from bigint to text"; none if the types are the file's."""
         sides = (("user", self.about.user_type, user_type), ("item", self.about.item_type, item_type))
         return [
             f"{side} ids from {found.value} to {wanted.value}"
@@ -82,8 +85,7 @@ class Fitted:
 
 
 def fit(exported: Exported, name: str, user_type: IdType, item_type: IdType) -> Fitted:
-    """The file's content with ids of these types. Raises IdsDoNotConvert, and nothing is lost: an id converts to the one
-    that is written the same (see `converting.convert`)."""
+    """Return the file's content with ids of these types, each written as before. Raises IdsDoNotConvert."""
     about = exported.about
     users, of_users = _ids(exported, name, "user", exported.user_ids, about.user_type, user_type)
     items, of_items = _ids(exported, name, "item", exported.item_ids, about.item_type, item_type)
@@ -108,7 +110,7 @@ def fit(exported: Exported, name: str, user_type: IdType, item_type: IdType) -> 
 def _ids(
     exported: Exported, name: str, side: str, ids: pa.Array, found: IdType, wanted: IdType
 ) -> tuple[IdMap, Callable[[NDArray[Any]], NDArray[Any]]]:
-    """The ids in order, and what brings rows into that order."""
+    """Return the ids in order, and a function that brings rows into that order."""
     try:
         converted = convert(ids, found, wanted)
     except NotConvertible as error:
@@ -137,10 +139,10 @@ def _padded(rows: Matrix, dimensions: int) -> Matrix:
 
 
 def _present(vectors: Matrix) -> NDArray[np.bool_]:
-    """Which rows are not zeros."""
+    """Return which rows are not zeros."""
     return np.asarray(vectors.any(axis=1))
 
 
 def _alike(one: IdType, other: IdType) -> bool:
-    """Whether an id hashes alike in both types (see `held_out`)."""
+    """Return whether an id hashes alike in both types (see `held_out`)."""
     return one is other or (one in NUMBERS and other in NUMBERS)

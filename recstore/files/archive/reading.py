@@ -1,6 +1,6 @@
-"""An exported file read and looked at from end to end before anything is done with it. Pure: no database.
+"""The check of an exported file from end to end, before its content is used. Pure: no database.
 
-Whatever is wrong with it becomes one sentence (`FileRefused`): a file may come from anywhere, and nothing in it is executed.
+Each fault becomes one sentence (`FileRefused`): a file may come from anywhere, and nothing in it is executed.
 """
 
 import json
@@ -21,12 +21,12 @@ from recstore.model.arrays import Matrix
 from recstore.types import IdType
 
 TOLERANCE = {4: 1e-3, 2: 2e-2, 8: 1e-3}
-"""How far a vector's length may be from what it should be, by the bytes of its elements."""
+"""Tolerance of a vector's length, by the bytes of its elements."""
 
 
 @dataclass(frozen=True, eq=False)
 class Exported:
-    """A file's content: rows as in the file, vectors of `about.factors` dimensions, zeros where none was published."""
+    """A file's content: rows as in the file, vectors of `about.factors` dimensions, zeros if none was published."""
 
     path: Path
     about: About
@@ -45,7 +45,7 @@ class Exported:
 
 
 def read(path: Path) -> Exported:
-    """The whole file, checked: its form and version, shapes, unique ids, finite numbers, lengths. Raises FileRefused."""
+    """Read the whole file; check form and version, shapes, unique ids, finite numbers, lengths. Raises FileRefused."""
     try:
         return _checked(path, _arrays(path))
     except ValueError as error:
@@ -53,7 +53,7 @@ def read(path: Path) -> Exported:
 
 
 def _arrays(path: Path) -> dict[str, Array]:
-    """Every array by name. Raises FileRefused, and ValueError saying what is wrong."""
+    """Return every array by name. Raises FileRefused, and ValueError that says what is wrong."""
     try:
         with path.open("rb") as stream:
             start = stream.read(4)
@@ -72,7 +72,7 @@ def _arrays(path: Path) -> dict[str, Array]:
             "its end is missing: it was not copied whole" if cut else f"it is damaged ({error})"
         ) from error
     except OSError as error:
-        raise FileRefused(path=path, reason=f"it can not be read: {error.strerror or error}") from error
+        raise FileRefused(path=path, reason=f"it cannot be read: {error.strerror or error}") from error
 
 
 def _array(file: Any, name: str) -> Array:
@@ -81,7 +81,7 @@ def _array(file: Any, name: str) -> Array:
     except Exception as error:  # of NumPy's parser, zipfile or zlib, whatever bytes they met
         if "pickle" in str(error):
             raise ValueError(f"{name} is pickled Python, which recstore never loads") from error
-        raise ValueError(f"it is damaged: {name} can not be read ({' '.join(str(error).split())})") from error
+        raise ValueError(f"it is damaged: {name} cannot be read ({' '.join(str(error).split())})") from error
     if not isinstance(found, np.ndarray):
         raise ValueError(f"{name} is no NumPy array")
     return found
@@ -93,12 +93,12 @@ def _checked(path: Path, arrays: dict[str, Array]) -> Exported:
     sides = ("item", "user") if has_users else ("item",)
     plain = ["item_embedding", "item_preference", "item_length", "item_users", "item_views", "mean_preference"]
     plain += ["user_preference", "user_length"] * has_users
-    lacking = [name for name in plain if name not in arrays]
+    missing = [name for name in plain if name not in arrays]
     for side in sides:
         if f"{side}_id" not in arrays and not {f"{side}_id_utf8", f"{side}_id_end"} <= arrays.keys():
-            lacking.append(f"{side}_id")
-    if lacking:
-        raise ValueError(f"it has no array {' and no array '.join(lacking)}")
+            missing.append(f"{side}_id")
+    if missing:
+        raise ValueError(f"it has no array {' and no array '.join(missing)}")
 
     ids = {"user": pa.array([], about.user_type.arrow)}
     for side, kind in (("item", about.item_type), ("user", about.user_type)):
@@ -189,7 +189,7 @@ def _vectors(arrays: dict[str, Array], name: str, rows: int, factors: int) -> Ma
 
 
 def _check_unit(name: str, vectors: Matrix, dtype: np.dtype[Any]) -> NDArray[np.bool_]:
-    """Which rows are vectors at all, the others being zeros."""
+    """Return which rows are not zeros. Raises ValueError if one of them is not of length 1."""
     norms = _norms(vectors)
     _check_finite(name, norms)
     present = norms > 0
@@ -226,8 +226,8 @@ def _counts(arrays: dict[str, Array], name: str, rows: int) -> NDArray[np.int64]
 
 def _check_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
     if array.shape != shape:
-        told = " x ".join(map(str, array.shape)) or "a single one"
-        raise ValueError(f"{name} is {told}, but {' x '.join(map(str, shape))} by its ids and `about`")
+        found = " x ".join(map(str, array.shape)) or "a single one"
+        raise ValueError(f"{name} is {found}, but {' x '.join(map(str, shape))} by its ids and `about`")
 
 
 def _check_finite(name: str, numbers: NDArray[np.float64]) -> None:

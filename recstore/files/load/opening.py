@@ -1,4 +1,4 @@
-"""A file as bytes: found, unpacked, decoded into UTF-8, piece by piece. Text and Parquet are told apart by what is in them."""
+"""The file itself: located, decompressed, decoded line by line. Its content shows whether it is text or Parquet."""
 
 import bz2
 import codecs
@@ -20,7 +20,7 @@ import pyarrow as pa
 from recstore.errors import InvalidInput
 
 PIECE = 1 << 20
-"""Bytes of text looked at in one go."""
+"""Bytes read to find the encoding, and copied at once."""
 
 PACKED = {
     b"\x1f\x8b": "gzip",
@@ -39,12 +39,12 @@ FOREIGN = {
     b"ARROW1": "an Arrow file: convert it to Parquet or CSV",
     b"SQLite format 3": "an SQLite database: export its table as CSV",
 }
-"""What a file begins with where it cannot be loaded, and what to do."""
+"""First bytes of files that cannot be loaded, with the remedy."""
 
 
 @dataclass
 class OpenedFile:
-    """A file that can be read from its beginning more than once. `name` is what people call it."""
+    """A file that can be read from its beginning more than once. `name` is for messages."""
 
     name: str
     path: Path
@@ -54,16 +54,16 @@ class OpenedFile:
     _raw: IO[bytes] | None = field(default=None, repr=False)
 
     def position(self) -> int:
-        """Bytes read so far of the file as it lies there."""
+        """Return the bytes read so far, as stored."""
         return self._raw.tell() if self._raw and not self._raw.closed else self.size
 
     def progress(self) -> tuple[int, int]:
-        """Megabytes read, of how many."""
+        """Return the megabytes read, and all of them."""
         return self.position() >> 20, max(self.size >> 20, 1)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[IO[bytes]]:
-        """The bytes from the beginning, unpacked. Raises InvalidInput where that fails."""
+        """Open the decompressed bytes from the beginning. Raises InvalidInput if that fails."""
         try:
             with self.path.open("rb") as raw:
                 self._raw = raw
@@ -76,8 +76,11 @@ class OpenedFile:
 
 @contextlib.contextmanager
 def opened(file: str) -> Iterator[OpenedFile]:
-    """The file named `file`, or standard input for "-", which is first kept in a temporary file, as is a Parquet file inside
-    gzip. Raises InvalidInput for what is no file, is empty or cannot be loaded."""
+    """Open the file named `file`, or standard input for "-".
+
+    Standard input and compressed Parquet go through a temporary file. Raises InvalidInput for a file that is missing, empty or
+    of an unknown kind.
+    """
     with contextlib.ExitStack() as kept:
         path, name = Path(file), file
         if file == "-":
@@ -110,7 +113,7 @@ def opened(file: str) -> Iterator[OpenedFile]:
 
 
 def refuse_to_overwrite(file: str, bad: str | Path | None) -> None:
-    """Raises InvalidInput where the bad lines would be written over the file itself, by whatever name."""
+    """Raise InvalidInput if the bad lines would overwrite the file itself, under whatever name."""
     same = False
     with contextlib.suppress(OSError):  # one of them is not there
         same = bad is not None and Path(bad).samefile(file)

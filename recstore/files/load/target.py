@@ -1,4 +1,4 @@
-"""The table that a file is loaded into, as it is or as it will be made: its columns beside the file's, and the statements."""
+"""The table that a file is loaded into, existing or new, and the match of its columns with the file's."""
 
 import re
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ from recstore.sql.queries import query
 
 Mode = Literal["create", "append", "replace"]
 
-MOST_COLUMNS = 1600
-"""Of a table of PostgreSQL."""
+MOST_COLUMNS = 1599
+"""Columns a PostgreSQL table may have, less the line of the staging table."""
 
 SYSTEM_COLUMNS = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
 
@@ -35,7 +35,7 @@ LONGEST_NAME = 63
 
 @dataclass(frozen=True)
 class Target:
-    """A table by its schema and name; `columns` of one that exists."""
+    """A table by schema and name; `columns` are those of an existing one."""
 
     schema: str
     name: str
@@ -51,7 +51,7 @@ class Target:
         return f"{self.plain(self.schema)}.{self.plain(self.name)}"
 
     def plain(self, name: str) -> str:
-        """The name as this server has it, quoted where it must be."""
+        """Return the name as this server writes it, quoted if necessary."""
         return readable(name, self.keywords)
 
 
@@ -66,12 +66,12 @@ class TableColumn:
     generated: bool
     has_default: bool
     sequence: str | None
-    """That gives it its next value, where it is serial or an identity."""
+    """The sequence of a serial or identity column."""
 
 
 @dataclass(frozen=True)
 class Match:
-    """A column of the file and the one it goes to; `type` None: to be found."""
+    """A column of the file and the one it goes to. A `type` of None is detected."""
 
     position: int
     file_name: str
@@ -82,8 +82,10 @@ class Match:
 
 
 def find_target(connection: Connection, table: str, mode: Mode) -> Target:
-    """The table named so, which must exist unless `mode` is create, and else must not. Raises InvalidInput, TableExists,
-    PermissionDenied."""
+    """Return the table of that name. It must exist, unless `mode` is create.
+
+    Raises InvalidInput, TableExists, PermissionDenied.
+    """
     try:
         named = connection.execute(query("name_parts"), {"table": table}).fetchone()
         found = connection.execute(query("target"), {"table": table}).fetchone()
@@ -118,8 +120,8 @@ def find_target(connection: Connection, table: str, mode: Mode) -> Target:
             )
     if found["row_security"]:
         raise InvalidInput(
-            f"{table} has row-level security for the role {connection.info.user}, which PostgreSQL's COPY into it does not"
-            " take. Load into another table, and INSERT from there."
+            f"{table} has row-level security for the role {connection.info.user}, so a load could not see all of its"
+            " rows. Load into another table, and INSERT from there."
         )
     if mode == "replace" and found["cascading"]:
         raise InvalidInput(
@@ -173,7 +175,7 @@ def match(
     types: dict[str, str],
     primary_key: Sequence[str],
 ) -> list[Match]:
-    """Which column of the file goes where. Raises InvalidInput for names that are missing, twice, or unknown."""
+    """Match the columns of the file with the table's. Raises InvalidInput for missing, repeated or unknown names."""
     picked = _pick(columns, named, chosen)
     if target.mode == "create":
         return _new_columns(connection, picked, types, primary_key)
@@ -184,7 +186,7 @@ def match(
 
 
 def _pick(columns: Sequence[FileColumn], named: bool, chosen: Sequence[str] | None) -> list[tuple[int, FileColumn]]:
-    """Columns of the file with their positions, chosen by the header's names or named anew ("-" leaves one out)."""
+    """Return columns of the file with their positions, chosen by the header's names or renamed ("-" leaves one out)."""
     if chosen is None:
         return list(enumerate(columns))
     have = [column.name for column in columns]
@@ -229,8 +231,10 @@ def _new_columns(
 
 
 def _known_type(connection: Connection, column: str, text: str) -> tuple[str, bool]:
-    """As PostgreSQL names it, or as it is written where it has a length or precision, for that may stand in the middle
-    (timestamp(3) with time zone); and whether it is a kind of text. Raises InvalidInput."""
+    """Return a type as PostgreSQL names it, and whether it is a kind of text. Raises InvalidInput.
+
+    A type with a length or precision stays as it is written, for instance timestamp(3) with time zone.
+    """
     try:
         row = connection.execute(query("known_type"), {"type": text}).fetchone()
     except psycopg.DatabaseError:
@@ -279,7 +283,7 @@ def _once(names: Sequence[str], what: str) -> None:
 
 
 def simple_name(text: str, position: int) -> str:
-    """A header's name as SQL likes it: lower case, underscores for what is no letter or digit."""
+    """Return a header's name in lower case, with underscores for everything but letters and digits."""
     name = re.sub(r"\W+", "_", text.strip().lower()).strip("_") or f"column_{position + 1}"
     name = name.encode()[:LONGEST_NAME].decode("utf-8", "ignore")
     return f"_{name}" if name[0].isdigit() else name
