@@ -10,7 +10,7 @@ from support import Hook, look, states
 
 from recstore import pipeline, registry, requests
 from recstore.background import dispatch
-from recstore.definition import Schedule
+from recstore.definition import Hyperparameters, Schedule
 from recstore.errors import AlteredMeanwhile, BrokerUnreachable, NothingRequested
 from recstore.operations import jobs
 from recstore.requests import Job
@@ -30,6 +30,12 @@ def rows(database: Database) -> list[dict[str, Any]]:
     return look(database, "SELECT * FROM recstore.requests ORDER BY request")
 
 
+def alter(database: Database, **changes: object) -> None:
+    with database.connect() as connection:
+        retail = registry.get(connection, "retail")
+        registry.alter(connection, database.settings, retail, retail.definition.model_copy(update=changes))
+
+
 def serve(database: Database, **settings: object) -> jobs.Outcome:
     given = database.settings.model_copy(update=settings)
     return pipeline.retrain(database.url, given, "retail", requested=True)
@@ -44,10 +50,15 @@ def test_one_message_for_all_that_ask_for_the_same(trained: Database) -> None:
     assert dispatched(trained)[1] == []
     request(trained)  # served by the run that the message on its way begins
     assert dispatched(trained)[1] == []
-    assert serve(trained).live
+    outcome = serve(trained)
+    assert outcome.live
     assert [row["state"] for row in rows(trained)] == ["succeeded"] * 3 + ["sent", "succeeded"]
     with pytest.raises(NothingRequested):
         serve(trained)
+    answer = look(trained, "SELECT retail.generation() AS generation, r.* FROM retail.recommend(1, 5) r")
+    assert {(row["generation"], row["reason"]) for row in answer} == {(outcome.generation, "trained")}
+    assert [row["score"] for row in answer] == sorted((row["score"] for row in answer), reverse=True)
+    assert len(answer) == 5
 
 
 def test_a_message_that_nobody_begins_is_sent_again(trained: Database) -> None:
@@ -139,10 +150,7 @@ def test_a_rollback_is_not_undone_by_a_generation_that_was_ready_before(trained:
 
 def test_a_schedule_asks_once_however_much_was_missed_and_whatever_the_clock_said(trained: Database) -> None:
     def schedule(cron: str, since: datetime) -> None:
-        with trained.connect() as connection:
-            retail = registry.get(connection, "retail")
-            changed = retail.definition.model_copy(update={"schedule": Schedule(cron=cron)})
-            registry.alter(connection, trained.settings, retail, changed)
+        alter(trained, schedule=Schedule(cron=cron))
         look(trained, "UPDATE recstore_private.recommenders SET scheduled_at = %s RETURNING id", since)
 
     now = datetime.now(UTC)
@@ -184,12 +192,8 @@ def test_what_was_altered_before_the_request_is_what_is_trained(
 
     def claim(*arguments: Any) -> Any:
         monkeypatch.setattr(requests, "claim", really)
-        with trained.connect() as connection:  # after the run has looked at its recommender
-            retail = registry.get(connection, "retail")
-            fewer = retail.definition.hyperparameters.model_copy(update={"factors": 8})
-            changed = retail.definition.model_copy(update={"hyperparameters": fewer})
-            registry.alter(connection, trained.settings, retail, changed)
-            request(trained)
+        alter(trained, hyperparameters=Hyperparameters(factors=8))  # after the run has read its recommender
+        request(trained)
         return really(*arguments)
 
     monkeypatch.setattr(requests, "claim", claim)
@@ -202,12 +206,7 @@ def test_what_was_altered_before_the_request_is_what_is_trained(
 def test_of_two_who_alter_at_once_the_second_is_told(trained: Database) -> None:
     with trained.connect() as connection:
         retail = registry.get(connection, "retail")
-        registry.alter(
-            connection,
-            trained.settings,
-            retail,
-            retail.definition.model_copy(update={"schedule": Schedule(cron="0 3 * * *")}),
-        )
+        alter(trained, schedule=Schedule(cron="0 3 * * *"))
         with pytest.raises(AlteredMeanwhile, match="nothing was changed"):
             registry.alter(connection, trained.settings, retail, retail.definition)
 

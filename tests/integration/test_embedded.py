@@ -25,26 +25,31 @@ ROOT = os.geteuid() == 0
 CHECKOUT = str(Path(recstore.__path__[0]).parent)
 
 
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() and shutil.disk_usage("/dev/shm").free > 8 << 30 else None
+"""Where the homes are, if there is plenty: each is a thousand files."""
+
+
 @pytest.fixture
 def new_home() -> Iterator[Path]:
-    """A home to be made, whose path a shell would trip over; whatever runs in it is stopped afterwards."""
-    with tempfile.TemporaryDirectory() as folder:
+    """A home to be created, with a path that shells break on; a server that runs in it is stopped afterwards."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         home = Path(folder) / "my home $(false) `false` 'ä\"" / "recstore"
         yield home
         stop(home)
 
 
 @pytest.fixture(scope="module")
-def used_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("used") / "home"
-    start(home)
-    stop(home)
-    return home
+def used_home() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        home = Path(folder) / "home"
+        start(home)
+        stop(home)
+        yield home
 
 
 @pytest.fixture
 def home(new_home: Path, used_home: Path) -> Path:
-    """A home in which the server has run before, which saves a second where the first start is not looked at."""
+    """A home in which the server has run before, which saves a second where the first start is not tested."""
     shutil.copytree(used_home, new_home)
     return new_home
 
@@ -103,7 +108,7 @@ def test_temporary_server_ends_with_a_killed_parent_although_its_forked_child_li
             os.kill(int(child), signal.SIGKILL)
 
 
-def test_wrong_setting_is_told_in_a_sentence() -> None:
+def test_a_wrong_setting_is_named() -> None:
     with (
         pytest.raises(EmbeddedFailed, match='unrecognized configuration parameter "nonsense"'),
         temporary_server(settings={"nonsense": "1"}),
@@ -231,7 +236,7 @@ def test_callers_environment_does_not_matter(home: Path, monkeypatch: pytest.Mon
         assert alive(server.pid)
 
 
-def test_unusable_homes_are_told_in_a_sentence(tmp_path: Path) -> None:
+def test_unusable_homes_are_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for unusable in tmp_path / "file", tmp_path / "file" / "below", tmp_path / ("/".join(["x" * 200] * 5)):
         with pytest.raises(EmbeddedFailed, match="cannot use"):

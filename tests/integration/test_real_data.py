@@ -46,26 +46,31 @@ WITHIN = 0.99 - 0.01
 """What calibration found on its own sample to be 0.99 or more, less three standard errors of a sample of this size."""
 
 
+def best(of: Factors, scores: np.ndarray) -> list[Any]:
+    """The items of the ten highest scores."""
+    return [of.items[i] for i in np.argsort(-scores, kind="stable")[:10]]
+
+
 def ann_recall(answers: list[list[Any]], exact: list[list[Any]]) -> float:
-    found = sum(len(set(mine) & set(best)) for mine, best in zip(answers, exact, strict=True))
+    found = sum(len(set(mine) & set(right)) for mine, right in zip(answers, exact, strict=True))
     return found / sum(map(len, exact))
 
 
 def test_hnsw_reaches_the_ann_recall_on_real_data(retail: Database, retail_factors: Factors) -> None:
     of, connection = retail_factors, retail.connect()
-    chosen = rows(connection, "SELECT recommend_ef, similar_ef FROM retail._generation")[0]
-    assert chosen["recommend_ef"]
-    assert chosen["similar_ef"]
+    (chosen,) = rows(connection, "SELECT recommend_ef, similar_ef FROM retail._generation")
+    assert all(chosen.values())
     random = np.random.default_rng(1)
-    viewed: dict[int, list[int]] = {}
-    for row in rows(connection, "SELECT user_id, array_agg(product_id) AS items FROM shop.views GROUP BY 1"):
-        viewed[row["user_id"]] = row["items"]
+    viewed = {
+        row["user_id"]: row["items"]
+        for row in rows(connection, "SELECT user_id, array_agg(product_id) AS items FROM shop.views GROUP BY 1")
+    }
     answers, exact = [], []
     for user in random.choice(of.users, SAMPLE, replace=False).tolist():
         answers.append(column(connection, "SELECT item_id FROM retail.recommend(%s)", user))
         scores = of.y @ of.x[of.user(user)]
         scores[np.searchsorted(of.items, viewed[user])] = -np.inf
-        exact.append([of.items[i] for i in np.argsort(-scores, kind="stable")[:10]])
+        exact.append(best(of, scores))
         assert not set(viewed[user]) & set(answers[-1])
         assert len(answers[-1]) == 10
     assert ann_recall(answers, exact) >= WITHIN
@@ -74,7 +79,7 @@ def test_hnsw_reaches_the_ann_recall_on_real_data(retail: Database, retail_facto
         answers.append(column(connection, "SELECT item_id FROM retail.similar_items(%s, 10, 1)", item))
         scores = directions @ directions[of.item(item)]
         scores[of.item(item)] = -np.inf
-        exact.append([of.items[i] for i in np.argsort(-scores, kind="stable")[:10]])
+        exact.append(best(of, scores))
     assert ann_recall(answers, exact) >= WITHIN
 
 
@@ -85,37 +90,32 @@ WHERE r.visible AND r.title LIKE %s
 ORDER BY v.preference <#> (SELECT retail.user_vector(%s)) LIMIT 10
 """
 
+UNFILTERED = """
+SELECT item_id FROM retail.item_vectors ORDER BY preference <#> (SELECT retail.user_vector(%s)) LIMIT 10
+"""
 
-def test_a_query_of_one_s_own_agrees_with_numpy_and_the_function(retail: Database, retail_factors: Factors) -> None:
-    of = retail_factors
+
+def test_an_own_query_agrees_with_numpy_and_the_function(retail: Database, retail_factors: Factors) -> None:
+    of, connection = retail_factors, retail.connect()
     random = np.random.default_rng(2)
     users = random.choice(of.users, SAMPLE, replace=False).tolist()
+
+    def searched(query: str, *values: object) -> list[Any]:
+        with connection.transaction():
+            connection.execute("SELECT retail.use_search_settings()")
+            return column(connection, query, *values)
+
     for pattern in ("%", "%RED%", "%CHRISTMAS%"):
-        connection = retail.connect()
         allowed = column(connection, "SELECT product_id FROM shop.products WHERE visible AND title LIKE %s", pattern)
         hidden = ~np.isin(of.items, allowed)
         answers, exact = [], []
         for user in users:
-            with connection.transaction():
-                connection.execute("SELECT retail.use_search_settings()")
-                answers.append(column(connection, DIRECT, pattern, user))
+            answers.append(searched(DIRECT, pattern, user))
             scores = of.y @ of.x[of.user(user)]
             scores[hidden] = -np.inf
-            exact.append([of.items[i] for i in np.argsort(-scores, kind="stable")[:10]])
+            exact.append(best(of, scores))
             assert len(answers[-1]) == 10
         assert ann_recall(answers, exact) >= WITHIN, pattern
-    without, function = [], []
-    connection = retail.connect()
-    for user in users:
-        with connection.transaction():
-            connection.execute("SELECT retail.use_search_settings()")
-            without.append(
-                column(
-                    connection,
-                    "SELECT item_id FROM retail.item_vectors ORDER BY preference <#>"
-                    " (SELECT retail.user_vector(%s)) LIMIT 10",
-                    user,
-                )
-            )
-        function.append(column(connection, "SELECT item_id FROM retail.recommend(%s, 10, false)", user))
+    without = [searched(UNFILTERED, user) for user in users]
+    function = [column(connection, "SELECT item_id FROM retail.recommend(%s, 10, false)", user) for user in users]
     assert ann_recall(without, function) >= 0.98
