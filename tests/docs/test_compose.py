@@ -100,7 +100,7 @@ PARAMETERS = dict(pair.split("=", 1) for pair in shlex.split(SERVICES["postgres"
 # What is written
 
 
-def test_each_variable_is_explained_in_the_example_and_none_besides() -> None:
+def test_the_example_explains_each_variable_and_no_other() -> None:
     text = (ROOT / ".env.example").read_text()
     used = {match["name"] for match in VARIABLE.finditer(RAW) if match["name"]}
     handed_on = {name for service in SERVICES.values() for name, value in environment(service).items() if value is None}
@@ -132,12 +132,12 @@ def test_defaults_in_the_example_are_those_of_the_code() -> None:
         ("RECSTORE_DATABASE_URL", "Set RECSTORE_DATABASE_URL in .env, as in .env.example."),
     ],
 )
-def test_what_has_no_default_is_asked_for(missing: str, sentence: str) -> None:
+def test_a_variable_without_default_is_required(missing: str, sentence: str) -> None:
     with pytest.raises(KeyError, match=re.escape(sentence)):
         services(**{missing: ""})
 
 
-def test_nothing_of_the_bundled_database_is_asked_for_with_a_database_of_ones_own() -> None:
+def test_an_own_database_requires_no_variable_of_the_bundled_one() -> None:
     url = "postgresql://me@db/shop"
     given = services(RECSTORE_DATABASE_URL=url, POSTGRES_PASSWORD="")
     assert {given[name]["environment"]["RECSTORE_DATABASE_URL"] for name in OURS} == {url}
@@ -209,7 +209,7 @@ def test_every_service_is_watched_restarted_confined_and_logs_without_filling_th
         assert service["security_opt"] == ["no-new-privileges:true"]
         assert service["logging"]["options"]["max-size"]
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
-        # Compose writes `configs` into the container itself, which it can not where that is read-only
+        # Compose writes `configs` into the container itself, which fails where that is read-only
         assert not (service.get("read_only") and "configs" in service)
     for name in OURS:
         assert SERVICES[name]["read_only"]

@@ -61,7 +61,7 @@ def test_one_message_for_all_that_ask_for_the_same(trained: Database) -> None:
     assert len(answer) == 5
 
 
-def test_a_message_that_nobody_begins_is_sent_again(trained: Database) -> None:
+def test_a_message_that_no_run_begins_is_sent_again(trained: Database) -> None:
     request(trained)
     assert len(dispatched(trained)[1]) == 1
     assert dispatched(trained, resend=3600)[1] == []
@@ -70,7 +70,7 @@ def test_a_message_that_nobody_begins_is_sent_again(trained: Database) -> None:
     assert len(dispatched(trained, resend=3600)[1]) == 1  # a clock that was wrong
 
 
-def test_what_can_not_be_sent_waits(trained: Database) -> None:
+def test_a_request_that_cannot_be_sent_waits(trained: Database) -> None:
     request(trained)
 
     def send(_job: Job, _name: str) -> None:
@@ -82,7 +82,7 @@ def test_what_can_not_be_sent_waits(trained: Database) -> None:
 
 
 @pytest.mark.contract
-def test_an_open_cancel_delays_nobody(trained: Database) -> None:
+def test_an_open_cancel_delays_no_other_request(trained: Database) -> None:
     first, second = request(trained), request(trained)
     with trained.connect() as other:
         other.execute("BEGIN")
@@ -169,7 +169,7 @@ def test_a_schedule_asks_once_however_much_was_missed_and_whatever_the_clock_sai
     assert dispatched(trained)[0].scheduled == ["retail"]
 
 
-def test_what_can_not_be_removed_is_not_tried_each_time(trained: Database) -> None:
+def test_a_failed_removal_is_not_retried_each_time(trained: Database) -> None:
     with trained.connect() as owner:
         owner.execute("CREATE SCHEMA mine")
         owner.execute("CREATE VIEW mine.items AS SELECT item_id FROM retail._items_1")
@@ -179,7 +179,7 @@ def test_what_can_not_be_removed_is_not_tried_each_time(trained: Database) -> No
             dispatched(trained)
         assert states(trained)[1] == "pruning"
         assert look(trained, "SELECT count(*) AS n FROM recstore.runs WHERE job = 'prune'")[0]["n"] <= 1
-        assert 2 not in states(trained)  # one that can not go holds up no other
+        assert 2 not in states(trained)  # one that cannot be removed does not delay the others
         owner.execute("DROP VIEW mine.items")
     jobs.prune(trained.url, trained.settings, "retail")
     assert 1 not in states(trained)
@@ -203,7 +203,7 @@ def test_what_was_altered_before_the_request_is_what_is_trained(
     assert look(trained, factors, generation) == [{"factors": 8}]
 
 
-def test_of_two_who_alter_at_once_the_second_is_told(trained: Database) -> None:
+def test_of_two_concurrent_alters_the_second_fails(trained: Database) -> None:
     with trained.connect() as connection:
         retail = registry.get(connection, "retail")
         alter(trained, schedule=Schedule(cron="0 3 * * *"))

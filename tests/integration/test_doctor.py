@@ -224,7 +224,7 @@ PROBLEMS = {
         fix=False,
         undo="UPDATE recstore_private.recommenders SET definition = definition - 'moods'",
     ),
-    "a slot that nobody reads": Problem(
+    "a slot that is not in use": Problem(
         "SELECT pg_create_physical_replication_slot('forgotten', true)", {"standbys": "note"}
     ),
     "a detach cut short": Problem(
@@ -250,7 +250,7 @@ PROBLEMS = {
         " 'Scratch data of recstore: safe to drop, along with the recommender of this name, when no recstore works with it.'",
         {"scratch": "note"},
     ),
-    "a request that nobody takes": Problem(
+    "a request that no worker takes": Problem(
         "INSERT INTO recstore_private.requests (recommender, job, origin, requested_at)"
         " VALUES ('retail', 'retrain', 'sql', now() - interval '1 hour')",
         {"requests": "warning", "dispatch": "warning"},
@@ -312,8 +312,8 @@ def test_a_good_database_has_nothing_worse_than_notes(good: Database) -> None:
     found = examined(good)
     assert worse_than_ok(found) == USUAL
     assert {finding.reader for finding in found} == {None, "shopper"}
-    told = {finding.check for finding in found}
-    assert {check.name for check in CHECKS} - told == {"gpu-room"}  # asked of a GPU only
+    checked = {finding.check for finding in found}
+    assert {check.name for check in CHECKS} - checked == {"gpu-room"}  # runs with a GPU only
 
 
 def test_a_database_without_schema(empty: Database, recstore: Command) -> None:
@@ -353,7 +353,7 @@ def test_no_connection_is_a_finding(good: Database, recstore: Command) -> None:
 
 
 def test_a_role_that_may_nothing(good: Database) -> None:
-    """It sees what the catalogs tell anybody, and how it is with itself."""
+    """It sees what the catalogs show to every role, and its own rights."""
     found = examined(good, "shopper")
     assert worse_than_ok(found) == {
         "schema": "note",
@@ -388,7 +388,7 @@ def test_who_holds_a_flip_is_named(spoiled: Database) -> None:
     reading.execute("BEGIN")
     reading.execute("SELECT FROM retail.item_vectors LIMIT 1")
     barrier = "UPDATE recstore_private.generations SET barrier = {}, barrier_transactions = {} WHERE state = 'attached'"
-    for stands in (("'cleared'", "'[]'"), ("'invalidated'", "'[\"99/99\"]'")):  # it came when nobody waited any more
+    for stands in (("'cleared'", "'[]'"), ("'invalidated'", "'[\"99/99\"]'")):  # no flip waits for it
         as_superuser(spoiled, barrier.format(*stands))
         assert "flip-holders" not in worse_than_ok(examined(spoiled, "postgres", flip_wait=0))
     as_superuser(spoiled, barrier.format("'attached'", "NULL"))
@@ -436,7 +436,7 @@ def test_a_generation_that_was_rolled_back_is_no_warning(spoiled: Database) -> N
     assert "passed over by a rollback" in found.found
 
 
-def test_a_lookup_that_fails_is_told(good: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lookup_that_fails_is_a_warning(good: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     failed = inspection.Lookup(indexed=False, milliseconds=None, problem="division by zero")
     monkeypatch.setattr(inspection, "check_lookup", lambda *_: failed)
     found = examined(good)
@@ -463,7 +463,7 @@ def test_a_check_that_fails_hangs_or_writes_is_a_finding(good: Database, monkeyp
         return look
 
     def freezing(subject: Subject) -> Iterator[Finding]:
-        """Its server process no longer even looks at the time."""
+        """Freeze its server process, timeouts included."""
         frozen.append(subject.connection.info.backend_pid)
         os.kill(frozen[0], signal.SIGSTOP)
         subject.connection.execute("SELECT")
@@ -642,9 +642,9 @@ def unused_port() -> int:
     return port
 
 
-def test_the_page_and_the_readme_tell_of_every_check() -> None:
+def test_the_page_has_every_check() -> None:
     page = (Path(__file__).parents[2] / "docs/doctor.md").read_text()
     for check in CHECKS:
-        assert f"`{check.name}`" in page, f"docs/doctor.md does not tell of {check.name}"
+        assert f"`{check.name}`" in page, f"missing in docs/doctor.md: {check.name}"
     names = {line.split("`")[1] for line in page.splitlines() if line.startswith("| `")}
     assert names == {check.name for check in CHECKS}

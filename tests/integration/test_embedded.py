@@ -65,11 +65,11 @@ def test_temporary_server_serves_every_client_and_leaves_nothing(
         with psycopg.connect(server.url, autocommit=True) as connection:
             connection.execute("CREATE EXTENSION vector")
             connection.execute('CREATE DATABASE "an odd/name?"')
-            told = connection.execute(
+            settings = connection.execute(
                 "SELECT current_setting('server_version_num')::int / 10000, current_setting('work_mem'), "
                 "current_setting('fsync'), current_setting('server_encoding'), '[1,2]'::vector::text"
             ).fetchone()
-        assert told == (version, "7MB", "on" if version == 18 else "off", "UTF8", "[1,2]")
+        assert settings == (version, "7MB", "on" if version == 18 else "off", "UTF8", "[1,2]")
         engine = sqlalchemy.create_engine(server.url.replace("postgresql:", "postgresql+psycopg:"))
         with engine.connect() as opened:
             assert opened.scalar(sqlalchemy.text("SELECT current_database()")) == "postgres"

@@ -79,7 +79,7 @@ def test_unavailable_without_the_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_record_without_its_up_is_not_believed(tmp_path: Path) -> None:
-    """As in a copied home, whose record tells of the original's broker."""
+    """As in a copied home, whose record names the original broker."""
     assert broker_url(tmp_path / "none") is None
     with temporary_broker() as broker:
         (tmp_path / "broker").write_text(broker.url + "\n")

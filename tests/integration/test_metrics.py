@@ -1,4 +1,4 @@
-"""What Prometheus is told, against a real database: nothing of it is counted in a process."""
+"""The metrics for Prometheus, against a real database: no process counts anything."""
 
 import re
 import time
@@ -38,7 +38,7 @@ def scrape(settings: Settings) -> Samples:
 
 
 def lint(text: str) -> None:
-    """What `promtool check metrics` looks at, and the labels that Prometheus adds itself."""
+    """Check what `promtool check metrics` checks, and the labels that Prometheus adds itself."""
     for metric in text_string_to_metric_families(text):
         for name in {sample.name for sample in metric.samples}:
             assert re.fullmatch(r"recstore_[a-z]+(_[a-z]+)*", name)

@@ -24,7 +24,7 @@ from recstore.errors import RecstoreError
 
 CHECKOUT = str(Path(recstore.__path__[0]).parent)
 
-Said = list[tuple[str, str]]
+Lines = list[tuple[str, str]]
 
 
 def shell(script: str) -> list[str]:
@@ -76,7 +76,7 @@ def put_away(home: Path) -> bool:
 
 
 def test_a_child_that_ends_is_named_with_what_it_said_and_the_others_end(tmp_path: Path) -> None:
-    said: Said = []
+    said: Lines = []
     with embedded.foreground(tmp_path, lambda *line: said.append(line)) as processes:
         first = processes.start("a", shell("echo '[bold]é'; sleep 60"), {})
         until(lambda: said)
@@ -89,7 +89,7 @@ def test_a_child_that_ends_is_named_with_what_it_said_and_the_others_end(tmp_pat
 
 
 def test_stubborn_children_are_killed_with_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: Said = []
+    said: Lines = []
     monkeypatch.setattr(children, "QUICK", 0.1)
     with suppress(KeyboardInterrupt), embedded.foreground(tmp_path, lambda *line: said.append(line)) as processes:
         for name in "a", "b":
@@ -107,24 +107,24 @@ def test_stubborn_children_are_killed_with_theirs(tmp_path: Path, monkeypatch: p
 
 
 def test_a_second_interrupt_skips_the_grace(tmp_path: Path) -> None:
-    def tell(name: str, line: str) -> None:
+    def show(name: str, line: str) -> None:
         said.append((name, line))
         if "Ctrl-C again" in line:
             os.kill(os.getpid(), signal.SIGINT)
 
-    said: Said = []
-    with suppress(KeyboardInterrupt), embedded.foreground(tmp_path, tell) as processes:
+    said: Lines = []
+    with suppress(KeyboardInterrupt), embedded.foreground(tmp_path, show) as processes:
         child = processes.start("a", shell("trap '' TERM; echo ready; sleep 60"), {}, 3600)
         until(lambda: said)
         os.kill(os.getpid(), signal.SIGINT)
     assert child.process.returncode == -signal.SIGQUIT
 
 
-def test_nobody_reading_any_more_is_an_interrupt(tmp_path: Path) -> None:
-    def tell(_name: str, _line: str) -> None:
+def test_a_closed_output_is_an_interrupt(tmp_path: Path) -> None:
+    def show(_name: str, _line: str) -> None:
         raise BrokenPipeError
 
-    with embedded.foreground(tmp_path, tell) as processes:
+    with embedded.foreground(tmp_path, show) as processes:
         processes.start("a", shell("echo; sleep 60"), {})
         processes.wait()
 
@@ -162,7 +162,7 @@ def test_after_a_kill_the_keeper_ends_the_stubborn_too_and_only_then_the_next_be
 # The command
 
 
-def test_what_the_children_are_told(
+def test_the_environment_of_the_children(
     shop: Database, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = """
@@ -183,16 +183,16 @@ def test_what_the_children_are_told(
     assert "http://127.0.0.1:7002" in printed.out
     assert "secret" not in printed.out
     for queues, port in ("train", 7001), ("default", 7002):
-        told = (tmp_path / "a home" / queues).read_text().splitlines()
+        variables = (tmp_path / "a home" / queues).read_text().splitlines()
         assert {
             f"RECSTORE_DATABASE_URL={shop.url}",
             "RECSTORE_BROKER_URL=redis://u:secret@redis/0",
             f"RECSTORE_HOME={tmp_path}/a home",
             f"RECSTORE_METRICS_PORT={port}",
-        } <= set(told)
+        } <= set(variables)
 
 
-def test_a_database_of_another_version_is_told_of_before_anything_starts(
+def test_a_database_of_another_version_stops_it_before_anything_starts(
     empty: Database, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RECSTORE_HOME", str(tmp_path))
