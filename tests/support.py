@@ -1,6 +1,7 @@
 """What several tests share: waiting with a deadline, stopping a run at a stage, generations whose answers NumPy knows."""
 
 import os
+import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,13 @@ def until(condition: Callable[[], Any], seconds: float = 30) -> Any:
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.01)
     return answer
+
+
+def free_port() -> int:
+    """A TCP port of this machine that is free, very likely still when it is used."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
 
 
 def lacking(package: str, what: str) -> NoReturn:

@@ -2,23 +2,33 @@
 
 import logging
 import sys
+import threading
 from typing import Any
 
+import psycopg
 from celery import signals
 
-from recstore.config import load_settings
+from recstore import requests
+from recstore.background import dispatch
+from recstore.config import Settings, load_settings
 from recstore.embedded.configured import database_url
 from recstore.errors import RecstoreError
 from recstore.postgres.connection import connect, plain_errors
 from recstore.sql.schema_revision import require_current, require_extension
 
 from .app import app
-from .listener import Listener
 from .monitoring import Pulse, serve
+from .tasks import report, send
 
 log = logging.getLogger(__name__)
 
-_listener: Listener | None = None
+PAUSE = 5.0
+"""Seconds before the listener reconnects."""
+
+ALIVE_EVERY = 30.0
+"""Seconds after which a silent connection is tested."""
+
+_stopped = threading.Event()
 
 
 def connect_signals() -> None:
@@ -49,15 +59,27 @@ def check(**_: Any) -> None:
 
 
 def begin(**_: Any) -> None:
-    global _listener
     settings = load_settings()
-    _listener = Listener(settings)
-    _listener.start()
+    threading.Thread(target=listen, args=[settings], name="recstore-listener", daemon=True).start()
     serve(settings)
     app.send_task("recstore.dispatch", expires=settings.dispatch_interval)  # without waiting for beat
 
 
 def end(**_: Any) -> None:
     """Stop listening at SIGTERM. Metrics and health checks continue while the jobs end."""
-    if _listener:
-        _listener.stop()
+    _stopped.set()
+
+
+def listen(settings: Settings) -> None:
+    """Send what is due at once on a NOTIFY. If this thread fails, beat's dispatch does the same later."""
+    while not _stopped.is_set():
+        try:
+            with connect(database_url(settings), "recstore:listen") as connection:
+                connection.execute(f"LISTEN {requests.CHANNEL}")
+                while not _stopped.is_set():  # first what was requested before LISTEN
+                    report(dispatch.send_due(connection, settings, send))
+                    for _ in connection.notifies(timeout=ALIVE_EVERY, stop_after=1):
+                        pass
+        except (RecstoreError, psycopg.Error) as error:
+            log.warning("not listening for requests at the moment: %s", " ".join(str(error).split()))
+            _stopped.wait(PAUSE)

@@ -18,7 +18,7 @@ import pytest
 import redis
 import yaml  # type: ignore[import-untyped]
 from conftest import superuser
-from support import until
+from support import free_port, until
 
 from recstore.config import Settings
 from recstore.embedded import Server, broker_path, temporary_broker, temporary_server, tool_path
@@ -356,12 +356,6 @@ def test_redis_takes_its_configuration(tmp_path: Path) -> None:
         assert process.wait(20) == 0
 
 
-def free_port() -> str:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return str(listening.getsockname()[1])
-
-
 def listens(process: subprocess.Popen[str], port: str) -> bool:
     assert process.poll() is None, process.communicate()[0]
     with socket.socket() as client:
@@ -378,7 +372,7 @@ def test_the_services_become_healthy_and_end_at_sigterm(database: str) -> None:
     with temporary_broker() as broker, ExitStack() as stack:
         running = {}
         for name in ("worker", "train", "beat"):
-            port = free_port()
+            port = str(free_port())
             replaced = {"RECSTORE_DATABASE_URL": database, "RECSTORE_BROKER_URL": broker.url}
             replaced |= {"RECSTORE_METRICS_HOST": "127.0.0.1", "RECSTORE_METRICS_PORT": port}
             replaced |= {"RECSTORE_DISPATCH_INTERVAL": "1"}

@@ -4,7 +4,6 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 from conftest import VERSION, Command, Database, drop_database, make_database, superuser
-from support import lacking, look, until
+from support import free_port, lacking, look, until
 from support_sql import as_template, copy_of
 
 from recstore import cli, doctor, registry
@@ -602,8 +601,9 @@ def test_kinds_of_poolers(observed: Observed, kind: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["transaction", "session", "statement"])
-def test_pgbouncer_is_recognized(mode: str, good: Database, tmp_path: Path, unused_port: int) -> None:
+def test_pgbouncer_is_recognized(mode: str, good: Database, tmp_path: Path) -> None:
     """Debian's package pgbouncer, in front of the test server."""
+    unused_port = free_port()
     program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
         lacking("pgbouncer", "that doctor recognizes one")
@@ -632,14 +632,6 @@ def test_pgbouncer_is_recognized(mode: str, good: Database, tmp_path: Path, unus
     assert not look(good, "SELECT FROM pg_locks WHERE locktype = 'advisory'")
     if mode == "statement":
         assert "statement pooling" in found[0].found
-
-
-@pytest.fixture
-def unused_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port: int = listening.getsockname()[1]
-    return port
 
 
 def test_the_page_has_every_check() -> None:

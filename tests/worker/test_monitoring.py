@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import Database
 from recstore.worker import monitoring
-from support import until
+from support import free_port, until
 
 from recstore import cli
 from recstore.background.messages import queue_lengths
@@ -38,14 +38,6 @@ def ask(port: int, path: str) -> tuple[int, str]:
             return error.code, error.read().decode()
 
 
-@pytest.fixture
-def port() -> int:
-    """One that is free, very likely still when it is used."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 def children(worker: Process) -> set[int]:
     """The processes of its pool."""
     pid = worker.popen.pid
@@ -61,7 +53,8 @@ def listens(pid: int, port: int) -> bool:
 
 
 @pytest.mark.campaign
-def test_a_worker_answers_whatever_becomes_of_its_broker_and_its_children(workers: Workers, port: int) -> None:
+def test_a_worker_answers_whatever_becomes_of_its_broker_and_its_children(workers: Workers) -> None:
+    port = free_port()
     worker = workers.start(metrics_port=port, dispatch_interval=1000)
     assert ask(port, "/live") == (200, "ok\n")
     assert ask(port, "/ready") == (200, "ok\n")
@@ -116,7 +109,8 @@ def test_a_worker_answers_whatever_becomes_of_its_broker_and_its_children(worker
     assert worker.popen.wait(60) == 0
 
 
-def test_a_port_in_use_is_a_warning(port: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_port_in_use_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    port = free_port()
     with socket.create_server(("127.0.0.1", port)):
         monitoring.serve(Settings(metrics_port=port))
     (record,) = caplog.records
