@@ -6,8 +6,8 @@ RUN apt-get update && apt-get install -y --no-install-recommends libgomp1 && rm 
 ENV PATH=/opt/recstore/bin:$PATH PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 
 FROM base AS build
-# requirements/core.txt, or gpu.txt: the same and the CUDA libraries, which then need only the host's driver
-ARG LIBRARIES=core
+# requirements/worker.txt, or gpu.txt: the same and the CUDA libraries, which then need only the host's driver
+ARG LIBRARIES=worker
 RUN python -m venv /opt/recstore
 WORKDIR /build
 COPY requirements/${LIBRARIES}.txt requirements/

@@ -5,12 +5,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
-WORKERS ?= 2
+# more than the cores: tests of workers and servers mostly wait
+WORKERS ?= 3
+# the contract subset also runs on these; 18 is tested by `make test`
+CONTRACT_VERSIONS ?= 16
 # what is compiled once is not compiled again by each of the hundreds of processes that tests start
 unexport PYTHONDONTWRITEBYTECODE
-PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+PARALLEL = -n $(WORKERS) --dist worksteal
 
-.PHONY: help demo worker-demo test check format campaign docs docs-retail schema lock clean
+.PHONY: help demo worker-demo test contract check format campaign coverage mutants sentences docs docs-retail schema build lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -34,29 +37,46 @@ $(VENV)/.dev: $(VENV)/bin/python requirements/dev.txt pyproject.toml
 demo: $(VENV)/.demo  ## the main job on real data, on the embedded PostgreSQL
 	@$(BIN)/recstore demo
 
-worker-demo: $(VENV)/.demo  ## a shop's year in a minute: beat and a worker retrain, a reader asks, each change is told
+worker-demo: $(VENV)/.demo  ## a shop's year in a minute: beat and a worker retrain while a reader asks
 	@$(BIN)/recstore worker-demo
 
-check: $(VENV)/.dev  ## format, lint, import rules, types
+check: $(VENV)/.dev  ## format, lint, spelling, import rules, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/codespell
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-test: check  ## check, every test on PostgreSQL 18, the contract subset on 16
-	$(PYTEST) $(PARALLEL) -m "not campaign"
-	RECSTORE_TEST_POSTGRES=16 $(PYTEST) $(PARALLEL) -m "contract and not campaign"
+test: check  ## check, and every test on PostgreSQL 18
+	$(PYTEST) $(PARALLEL) -m "not campaign and not statistical"
 
-campaign: $(VENV)/.dev  ## the long forms: everything on both versions, large catalogues, the workers' chaos again and again
-	RECSTORE_TEST_POSTGRES=18 $(PYTEST) $(PARALLEL)
-	RECSTORE_TEST_POSTGRES=16 $(PYTEST) $(PARALLEL)
+contract: $(VENV)/.dev  ## the contract subset on older PostgreSQL versions
+	for version in $(CONTRACT_VERSIONS); do \
+		RECSTORE_TEST_POSTGRES=$$version $(PYTEST) $(PARALLEL) -m "contract and not campaign" || exit 1; done
+
+campaign: $(VENV)/.dev coverage mutants  ## the long forms on both versions, the workers' chaos again, coverage, mutants
+	RECSTORE_TEST_HYPOTHESIS=thorough RECSTORE_TEST_POSTGRES=18 $(PYTEST) $(PARALLEL)
+	RECSTORE_TEST_HYPOTHESIS=thorough RECSTORE_TEST_POSTGRES=16 $(PYTEST) $(PARALLEL)
 	for round in 2 3; do $(PYTEST) $(PARALLEL) tests/worker || exit 1; done
 
-format: $(VENV)/.dev  ## format the code and mend what lint can mend
+coverage: $(VENV)/.dev  ## coverage by branch, of subprocesses too
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(PARALLEL) -m "not campaign"
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+mutants: $(VENV)/.dev  ## mutation testing of the modelling, the measures and the flip
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/mutmut run --max-children $(WORKERS)
+	$(BIN)/mutmut results
+
+sentences: $(VENV)/.dev  ## write tests/golden/sentences.txt again: every sentence that users read
+	$(BIN)/python tests/golden/sentences.py
+
+format: $(VENV)/.dev  ## format the code and fix what lint can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(VENV)/.dev  ## write docs/settings.md and docs/cli.md anew from the code
+docs: $(VENV)/.dev  ## write docs/settings.md and docs/cli.md again from the code
 	$(BIN)/python docs/generate.py
 
 docs-retail: $(VENV)/.demo  ## write the reports of docs/retail.md into docs/retail/, ten minutes
@@ -65,14 +85,19 @@ docs-retail: $(VENV)/.demo  ## write the reports of docs/retail.md into docs/ret
 schema: $(VENV)/.dev  ## dump recstore's own schemas, as the migrations make them, to migrations/schema.sql
 	$(BIN)/python tests/schema_dump.py
 
+build: $(VENV)/.dev  ## the wheel and the source archive in dist/
+	$(BIN)/python -m build --no-isolation
+
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	--no-annotate pyproject.toml requirements/build.in
-lock: $(VENV)/.dev  ## resolve the dependencies anew into requirements/*.txt
+lock: $(VENV)/.dev  ## resolve the newest dependencies into requirements/*.txt
 	$(COMPILE) --upgrade -o requirements/core.txt
-	$(COMPILE) --upgrade --extra embedded -o requirements/demo.txt
-	$(COMPILE) --upgrade --extra embedded --extra dev -o requirements/dev.txt
-	$(COMPILE) --upgrade --extra gpu -o requirements/gpu.txt
+	$(COMPILE) --upgrade --extra worker --extra tuning --extra reports -o requirements/worker.txt
+	$(COMPILE) --upgrade --extra all -o requirements/demo.txt
+	$(COMPILE) --upgrade --extra dev -o requirements/dev.txt
+	$(COMPILE) --upgrade --extra gpu --extra tuning --extra reports -o requirements/gpu.txt
 
 clean:  ## stop the embedded server; remove what was installed and made here
 	-@[ ! -x $(BIN)/recstore ] || $(BIN)/recstore stop
-	rm -rf $(VENV) .recstore build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .recstore build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
+		.coverage .coverage.* mutants

@@ -8,6 +8,8 @@ import importlib
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
+from recstore.errors import installed_parts
+
 if TYPE_CHECKING:
     from recstore import errors
     from recstore.api import rows
@@ -70,7 +72,8 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is used: an application pays for nothing else."""
     for home, names in _HOMES.items():
         if name in names:
-            return getattr(importlib.import_module(f"recstore.{home}"), name)
+            with installed_parts():
+                return getattr(importlib.import_module(f"recstore.{home}"), name)
     if name == "__version__":
         return importlib.metadata.version("recstore")
     if name in _MODULES:

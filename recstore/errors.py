@@ -5,6 +5,8 @@ attributes of the exception: a program reads data, a person reads a sentence. Th
 """
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 
@@ -321,6 +323,31 @@ class ResizeUnfinished(RecstoreError):
 class LockTimeout(RecstoreError):
     """{what} could not get its lock in {attempts} attempts; {relation} is locked (pids {pids}). Nothing was changed. Retry
     when those sessions have ended."""
+
+
+class PartNotInstalled(RecstoreError):
+    """This needs the package {package}, which is not installed. Install it with: pip install 'recstore[{extra}]'"""
+
+    EXTRAS: ClassVar[dict[str, str]] = {
+        "worker": "adbc_driver_manager adbc_driver_postgresql celery implicit kombu numpy prometheus_client pyarrow scipy"
+        " sklearn threadpoolctl",
+        "tuning": "optuna",
+        "reports": "jinja2 matplotlib",
+    }
+    """Extra -> the top-level modules that come with it."""
+
+
+@contextmanager
+def installed_parts() -> Iterator[None]:
+    """Turn a failed import of a package that comes with an extra into PartNotInstalled."""
+    try:
+        yield
+    except ModuleNotFoundError as missing:
+        package = (missing.name or "").partition(".")[0]
+        for extra, packages in PartNotInstalled.EXTRAS.items():
+            if package in packages.split():
+                raise PartNotInstalled(package=package, extra=extra) from missing
+        raise
 
 
 class EmbeddedUnavailable(RecstoreError):

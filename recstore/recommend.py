@@ -6,14 +6,18 @@ nothing about training.
 
 from collections.abc import Callable, Coroutine, Sequence
 from functools import wraps
-from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
-import numpy as np
 import sqlalchemy as sa
-from numpy.typing import NDArray
 from pgvector.sqlalchemy import VECTOR
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
+
+from recstore.errors import installed_parts
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Id = Any
 """The application's id type: int, uuid.UUID or str."""
@@ -215,9 +219,11 @@ class Recommender(Selectables):
         value: float | None = self._value(self._functions.predict(untyped(user_id), untyped(item_id)))
         return value
 
-    def user_vector(self, user_id: Id) -> NDArray[np.float32]:
+    def user_vector(self, user_id: Id) -> "NDArray[np.float32]":
         """Return the user's query vector, float32 (dimensions,); the mean user direction for an unknown user."""
         value = self._value(sa.cast(self._functions.user_vector(untyped(user_id)), sa.ARRAY(sa.REAL)))
+        with installed_parts():
+            import numpy as np  # 70 MB, for this method alone
         return np.asarray(value, dtype=np.float32)
 
     def generation(self) -> int | None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -17,12 +18,14 @@ from recstore.errors import (
     DependentObjects,
     InvalidInput,
     InvalidName,
+    PartNotInstalled,
     PermissionDenied,
     ReadersLackRights,
     RecommenderExists,
     RecommenderNotFound,
     SchemaNameTaken,
     TooManyFactors,
+    installed_parts,
 )
 from recstore.postgres.connection import Connection, one_line, plain_errors, with_short_lock
 from recstore.postgres.grants import check_role
@@ -133,10 +136,11 @@ def create(connection: Connection, name: str, definition: Definition) -> Registe
 
 def check_names(connection: Connection, definition: Definition) -> None:
     """Raise InvalidInput unless the trainer, the table of titles and its columns exist; PermissionDenied for the table."""
-    from recstore.model.trainers import trainer  # with NumPy and SciPy, a third of a second
+    with suppress(PartNotInstalled), installed_parts():  # where nothing trains, the first training checks the name
+        from recstore.model.trainers import trainer  # with NumPy and SciPy, a third of a second
 
+        trainer(definition.hyperparameters.trainer)
     titles = definition.titles
-    trainer(definition.hyperparameters.trainer)
     if titles is None:
         return
     try:

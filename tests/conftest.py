@@ -1,7 +1,8 @@
 """A real PostgreSQL for every test that wants one: a server per session, a template database, a database per test.
 
 recstore's own role is `worker`, which is no superuser and owns neither the database nor the application's tables; the
-application's is `application`. RECSTORE_TEST_POSTGRES chooses the version (18, or 16 for the contract subset).
+application's is `application`. RECSTORE_TEST_POSTGRES chooses the version (18, or 16 for the contract subset),
+RECSTORE_TEST_SERVER a host whose server on port 5432 trusts everyone instead, RECSTORE_TEST_HYPOTHESIS=thorough more examples.
 """
 
 import json
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import hypothesis
 import numpy as np
 import psycopg
 import pytest
@@ -30,8 +32,13 @@ from recstore.postgres.connection import Connection, connect
 from recstore.sql.objects import Registered
 
 os.environ["RECSTORE_CALIBRATION_QUESTIONS"] = "2"  # the real number takes most of a small training
+os.environ.setdefault("RECSTORE_THREADS", "1")  # what several threads gain at these sizes, their waiting costs
 VERSION = int(os.environ.get("RECSTORE_TEST_POSTGRES", "18"))
 _numbers = count(1)
+
+hypothesis.settings.register_profile("fast", max_examples=50, deadline=None)
+hypothesis.settings.register_profile("thorough", max_examples=1000, deadline=None)
+hypothesis.settings.load_profile(os.environ.get("RECSTORE_TEST_HYPOTHESIS", "fast"))
 
 
 @dataclass
@@ -87,13 +94,16 @@ def superuser(server: Server, database: str = "postgres") -> psycopg.Connection[
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     """In memory where there is plenty: a database for each test is a thousand files that are made and removed."""
-    memory = Path("/dev/shm")
+    memory, host = Path("/dev/shm"), os.environ.get("RECSTORE_TEST_SERVER")
     with ExitStack() as stack:
-        with pytest.MonkeyPatch.context() as patch:
-            if memory.is_dir() and shutil.disk_usage(memory).free > 8 << 30:
-                patch.setattr(tempfile, "tempdir", str(memory))
-            settings = {"max_connections": "60", "max_wal_size": "512MB"}
-            server = stack.enter_context(temporary_server(VERSION, settings))
+        if host:
+            server = Server(VERSION, Path("/nonexistent"), Path(host), 0)
+        else:
+            with pytest.MonkeyPatch.context() as patch:
+                if memory.is_dir() and shutil.disk_usage(memory).free > 8 << 30:
+                    patch.setattr(tempfile, "tempdir", str(memory))
+                settings = {"max_connections": "60", "max_wal_size": "512MB"}
+                server = stack.enter_context(temporary_server(VERSION, settings))
         administration(server).execute("CREATE ROLE worker LOGIN; CREATE ROLE application LOGIN")
         yield server
         administration(server).close()

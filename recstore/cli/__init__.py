@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from rich.text import Text
 
 from recstore.cli.context import new_application, state
-from recstore.errors import InvalidInput, RecstoreError
+from recstore.errors import InvalidInput, RecstoreError, installed_parts
 from recstore.wording import what_is_wrong
 
 INTERRUPTED = 130
@@ -98,7 +98,8 @@ def run(arguments: list[str]) -> int:
     state.json = "--json" in arguments  # for mistakes in the command line itself
     try:
         _check_text(arguments)
-        code = int(command_line(command_of(arguments))(arguments, prog_name="recstore", standalone_mode=False) or 0)
+        with installed_parts():
+            code = int(command_line(command_of(arguments))(arguments, prog_name="recstore", standalone_mode=False) or 0)
         if code == INTERRUPTED:  # typer's result of Ctrl-C
             raise KeyboardInterrupt
         return code

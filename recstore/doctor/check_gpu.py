@@ -1,11 +1,22 @@
 """Checks of this machine's GPU: whether a training here would use it, and why not."""
 
 from collections.abc import Iterator
+from contextlib import suppress
+from types import ModuleType
 
 from recstore.config import Settings
 from recstore.doctor.findings import Finding, check, error, note, ok, warning
 from recstore.doctor.subject import Subject
-from recstore.errors import DeviceUnavailable
+from recstore.errors import DeviceUnavailable, PartNotInstalled, installed_parts
+
+
+def _als() -> ModuleType | None:
+    """Return the trainer, which takes a second to import; None where it is not installed."""
+    with suppress(PartNotInstalled), installed_parts():
+        from recstore.model.trainers import als
+
+        return als
+    return None
 
 
 @check("process", well="RECSTORE_DEVICE=cpu: no GPU is used")
@@ -13,8 +24,10 @@ def gpu(settings: Settings) -> Iterator[Finding]:
     """Check the machine that this runs on, which should be that of the worker of the queue `train`."""
     if settings.device == "cpu":
         return
-    from recstore.model.trainers import als  # imports `implicit`, which takes a second
-
+    als = _als()
+    if als is None:
+        yield ok("nothing trains on this machine: recstore[worker] is not installed")
+        return
     problem = als.gpu_problem()
     if problem is None:
         yield ok("trainings on this machine use the GPU")
@@ -36,10 +49,9 @@ def gpu(settings: Settings) -> Iterator[Finding]:
 
 @check("recommender")
 def gpu_room(subject: Subject, name: str) -> Iterator[Finding]:
-    if subject.settings.device == "cpu":
+    als = None if subject.settings.device == "cpu" else _als()
+    if als is None:
         return
-    from recstore.model.trainers import als
-
     live = subject.live(name)
     if live["generation"] is None or als.gpu_problem() is not None:
         return

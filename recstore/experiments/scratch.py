@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import psycopg
 
@@ -16,15 +17,16 @@ from recstore import registry
 from recstore.config import Settings
 from recstore.definition import Candidates, Definition, Filters, Gate, Publication, Schedule, Source
 from recstore.errors import RecommenderNotFound, RecstoreError, SchemaNameTaken
-from recstore.model.interactions import Interactions
 from recstore.operations import jobs
 from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.postgres.names import quoted
-from recstore.publication import loading
 from recstore.runs import Reporter
 from recstore.sql import queries
 from recstore.sql.objects import Registered
 from recstore.types import IdType
+
+if TYPE_CHECKING:
+    from recstore.model.interactions import Interactions
 
 LOCK_NAMESPACE = 0x72656378
 """First key of the session lock of a scratch recommender in use; the second is the name's random part."""
@@ -48,7 +50,7 @@ class Store:
 
 @contextmanager
 def scratch(
-    store: Store, settings: Settings, interactions: Interactions, definition: Definition, reporter: Reporter
+    store: Store, settings: Settings, interactions: "Interactions", definition: Definition, reporter: Reporter
 ) -> Iterator[Registered]:
     """Make an untrained recommender whose source is exactly `interactions`; remove it when the context ends, however it
     ends. A kept one stays, unless an error ends the context.
@@ -117,7 +119,7 @@ def _definition(definition: Definition, table: str) -> Definition:
     )
 
 
-def _load(connection: Connection, name: str, interactions: Interactions, store: Store) -> str:
+def _load(connection: Connection, name: str, interactions: "Interactions", store: Store) -> str:
     """Make the table that is the source, and return its name."""
     schema = quoted(f"{name}_data")
     table = f"{schema}.pairs"
@@ -129,6 +131,8 @@ def _load(connection: Connection, name: str, interactions: Interactions, store: 
             f"CREATE {'' if store.keep else 'UNLOGGED'} TABLE {table} (user_id {store.user_type.value} NOT NULL,"
             f" item_id {store.item_type.value} NOT NULL, value double precision NOT NULL)"
         )
+        from recstore.publication import loading  # NumPy, which doctor does without
+
         columns: dict[str, loading.Column] = {
             "user_id": loading.Ids(interactions.users.ids, store.user_type, interactions.user_index),
             "item_id": loading.Ids(interactions.items.ids, store.item_type, interactions.item_index),

@@ -63,12 +63,12 @@ for line in sys.stdin.read().splitlines():
 
 @pytest.mark.parametrize("packages", ["at hand", pytest.param("locked", marks=pytest.mark.campaign)])
 def test_an_installed_wheel_does_the_main_job(packages: str, wheel: Path, tmp_path: Path, empty: Database) -> None:
-    """On the packages of this environment, or on the locked ones of an installation without extras."""
+    """On the packages of this environment, or on the locked ones of a worker."""
     run(sys.executable, "-m", "venv", "--without-pip", "env", cwd=tmp_path)
     python, recstore = tmp_path / "env/bin/python", tmp_path / "env/bin/recstore"
     install = [sys.executable, "-m", "uv", "pip", "install", "-q", "--python", python]
     if packages == "locked":
-        run(*install, "--require-hashes", "-r", ROOT / "requirements/core.txt", cwd=tmp_path)
+        run(*install, "--require-hashes", "-r", ROOT / "requirements/worker.txt", cwd=tmp_path)
     else:
         (site,) = tmp_path.glob("env/lib/python*/site-packages")
         (site / "at_hand.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")) + "\n")

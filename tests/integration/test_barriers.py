@@ -3,7 +3,7 @@
 import struct
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,30 +120,26 @@ def test_a_run_waits_while_it_may_and_flips_when_the_session_ends(
 @pytest.mark.contract
 @pytest.mark.parametrize("role", ROLES)
 def test_publish_now_flips_at_once_and_says_whom_it_disturbs(
-    shop: Database, made: Generations, quick: Settings, role: str
+    shop: Database, made: Generations, quick: Settings, role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = idle(shop, role, VIEWS)
     made.publish(quick)
     assert not made.publish(quick).live
+    invalidate, invalidated = barriers.invalidate, []
+
+    def noted(connection: Connection, parents: Sequence[str]) -> None:
+        invalidated.append((len(parents), states(shop)[3]))
+        invalidate(connection, parents)
+
+    monkeypatch.setattr(barriers, "invalidate", noted)
     outcome = jobs.publish(shop.url, quick, "retail", now=True)
+    assert invalidated == [(2, "live")]  # plans that missed the attach
+    monkeypatch.undo()
     assert (outcome.generation, outcome.live, outcome.blockers) == (3, True, ())
     assert any("Published at once" in w and f"process {session.info.backend_pid} " in w for w in outcome.warnings)
     assert served(made, session, 3)  # alive, and its next statement is planned anew
     session.execute("COMMIT")
     assert made.publish().live
-
-
-def test_publish_now_invalidates_what_missed_the_attach(
-    shop: Database, made: Generations, quick: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    session = idle(shop, "worker", VIEWS)
-    made.publish(quick)
-    made.publish(quick)
-    invalidated = []
-    monkeypatch.setattr(barriers, "invalidate", lambda _, parents: invalidated.append((len(parents), states(shop)[3])))
-    jobs.publish(shop.url, quick, "retail", now=True)
-    assert invalidated == [(2, "live")]
-    session.execute("COMMIT")
 
 
 @pytest.mark.contract

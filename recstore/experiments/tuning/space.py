@@ -4,16 +4,16 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from pydantic import ValidationError
 
 from recstore.definition import MAX_FACTORS, Confidence, Definition, Hyperparameters
 from recstore.errors import InvalidInput
-from recstore.model.interactions import Interactions
-from recstore.model.trainers import trainer_names
 from recstore.wording import what_is_wrong
+
+if TYPE_CHECKING:
+    from recstore.model.interactions import Interactions
 
 Parameters = dict[str, Any]
 """Settings by name: those of `Hyperparameters`, those of `Confidence`, and "confidence" for the latter's function."""
@@ -128,10 +128,12 @@ class Space:
         return all(bounds.allows(parameters[name]) for name, bounds in self.of(parameters["trainer"]).items())
 
 
-def default_space(train: Interactions) -> Space:
+def default_space(train: "Interactions") -> Space:
     """Return the default bounds, without the functions that these interactions cannot tell apart: where nearly all values
     are equal, linear, log and binary are the same."""
     bounds = dict(BOUNDS)
+    import numpy as np  # rows of results name a search's parameters where nothing trains
+
     if np.count_nonzero(train.values != np.median(train.values)) <= EQUAL * len(train):
         bounds["confidence"] = Choices(("bm25", "binary", "share"))
     most = max(1, min(MAX_FACTORS, len(train.items) - 1))
@@ -153,6 +155,8 @@ def narrowed(space: Space, changes: Mapping[str, Any]) -> Space:
             made = bounds[name] = _bounds(name, wanted, bounds.get(name))
             for value in (made.low, made.high) if isinstance(made, Range) else made.values:
                 settled({name: value})  # what a definition refuses would fail in every trial
+    from recstore.model.trainers import trainer_names
+
     for trainer in trainers:
         if trainer not in trainer_names():
             raise InvalidInput(f"There is no trainer named {trainer!r}; choose among: {', '.join(trainer_names())}.")
