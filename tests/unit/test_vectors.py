@@ -55,8 +55,11 @@ def test_collapsed_rows_are_not_published():
 
 
 def test_the_mean_user_counts_every_published_user_once():
-    factors = np.array([[10, 0], [0, 1], [0, 0]], dtype=np.float32)
-    np.testing.assert_allclose(user_vectors(factors, 3).mean(), [0.5, 0.5, 0])
+    factors = np.array([[10, 0], [0, 1], [0, 0], [0, 2], [3, 0]], dtype=np.float32)
+    mean = user_vectors(factors, 3).mean()
+    np.testing.assert_allclose(mean, [0.5, 0.5, 0])
+    assert mean.dtype == np.float32
+    np.testing.assert_allclose(user_vectors(factors[:1], 2).mean(), [1, 0])
 
 
 def test_what_is_not_a_number_is_refused():
