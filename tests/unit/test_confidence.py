@@ -93,8 +93,9 @@ def test_extreme_values_stay_positive_and_finite(function, scale):
     assert ((data > 1) & np.isfinite(data)).all()
 
 
-def test_a_user_without_pairs_is_an_empty_row(interactions):
-    keep = interactions.user_index != 1
+@pytest.mark.parametrize(("user", "pairs"), [(1, [2, 0, 2]), (2, [2, 1, 0])])  # the last one has the last item alone
+def test_a_user_without_pairs_is_an_empty_row(interactions, user, pairs):
+    keep = interactions.user_index != user
     part = replace(
         interactions,
         user_index=interactions.user_index[keep],
@@ -102,4 +103,10 @@ def test_a_user_without_pairs_is_an_empty_row(interactions):
         values=interactions.values[keep],
     )
     matrix = fit(interactions, Confidence()).matrix(part, 1)
-    assert np.diff(matrix.indptr).tolist() == [2, 0, 2]
+    assert matrix.shape == (3, 3)
+    assert np.diff(matrix.indptr).tolist() == pairs
+
+
+def test_the_least_confidence_is_the_next_number_above_one(interactions):
+    matrix = fit(interactions, Confidence()).matrix(interactions, 1e-12)
+    assert set(matrix.data) == {np.nextafter(np.float32(1), np.float32(2))}
