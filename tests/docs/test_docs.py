@@ -51,7 +51,10 @@ def test_the_locked_requirements_have_hashes_and_name_no_index() -> None:
 
 
 def test_every_command_is_explained_on_a_page_and_has_an_example() -> None:
-    written = [ROOT / "README.md", *(page for page in ROOT.glob("docs/*.md") if page.name not in ("cli.md", "settings.md"))]
+    written = [
+        ROOT / "README.md",
+        *(page for page in ROOT.glob("docs/*.md") if page.name not in ("cli.md", "settings.md")),
+    ]
     text = "".join(page.read_text() for page in written)
     groups = [(group.name or "", group.typer_instance) for group in cli.application().registered_groups]
     commands = 0

@@ -12,7 +12,9 @@ def links(page: Path) -> set[Path]:
 
 
 def test_every_page_is_linked_from_the_index() -> None:
-    missing = {page.resolve() for page in DOCS.glob("*.md")} - links(DOCS / "index.md") - {(DOCS / "index.md").resolve()}
+    missing = (
+        {page.resolve() for page in DOCS.glob("*.md")} - links(DOCS / "index.md") - {(DOCS / "index.md").resolve()}
+    )
     assert not missing, f"docs/index.md does not link {sorted(page.name for page in missing)}"
 
 
@@ -28,7 +30,9 @@ def test_the_readme_is_at_most_8_kilobytes() -> None:
 
 def test_the_picture_shows_the_stages_of_a_training() -> None:
     source = (ROOT / "recstore/pipeline.py").read_text()
-    stages = set(re.findall(r'run\.stage\("([^"]+)"', source)) | set(re.findall(r"building\.(\w+)[,)]", source)) | {"tidy"}
+    stages = (
+        set(re.findall(r'run\.stage\("([^"]+)"', source)) | set(re.findall(r"building\.(\w+)[,)]", source)) | {"tidy"}
+    )
     shown = set(re.findall(r'<text class="name"[^>]*>([^<]+)<', (DOCS / "pictures/retrain.svg").read_text()))
     assert len(stages) >= 16
     assert stages <= shown, f"docs/pictures/retrain.svg does not show {sorted(stages - shown)}"
