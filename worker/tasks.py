@@ -5,10 +5,12 @@ An application's message becomes a request; the dispatcher's own (`requested`) w
 message that comes twice, late, or to the wrong queue is harmless: the database knows what is requested.
 """
 
+import os
 import signal
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from types import FrameType
 from typing import Any
 
 import kombu.exceptions
@@ -174,4 +176,14 @@ def _register(url: str, settings: Settings, job: requests.Job, name: str, task_i
 def _limit() -> None:
     """Let Celery's soft time limit interrupt the run, which then reports why it ended; psycopg cancels its query."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGUSR1, signal.default_int_handler)
+        signal.signal(signal.SIGUSR1, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt, but only after an import: an interrupted one fails with another error, and so does the next."""
+    while frame:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            threading.Timer(0.1, os.kill, [os.getpid(), number]).start()
+            return
+        frame = frame.f_back
+    raise KeyboardInterrupt

@@ -242,7 +242,7 @@ class Measuring(Part):
         from recstore.experiments.tuning import studies
 
         with self._current() as opened:
-            warning = watching.nobody_dispatches(opened, self.settings)
+            warning = watching.dispatch_warning(opened, self.settings)
             study = studies.get(opened, number)
         if warning and reporter:
             reporter.warn(warning)

@@ -101,7 +101,7 @@ class Requesting(Part):
             raise InvalidInput("--timeout says how long to wait: it goes with --wait.")
         with self._watching() as opened:
             number = requests.ask(opened, name, job, force=force)
-            warning = watching.nobody_dispatches(opened, self.settings)
+            warning = watching.dispatch_warning(opened, self.settings)
             request = Request.of(requests.get(opened, number))
         if warning and reporter:
             reporter.warn(warning)

@@ -99,11 +99,11 @@ def status(opened: Connection, settings: Settings, name: str | None = None) -> R
         "now": now,
         "recommenders": rows,
         "dispatches": rows_of(opened, "watch_dispatches"),
-        "warning": nobody_dispatches(opened, settings),
+        "warning": dispatch_warning(opened, settings),
     }
 
 
-def nobody_dispatches(opened: Connection, settings: Settings) -> str | None:
+def dispatch_warning(opened: Connection, settings: Settings) -> str | None:
     """Return a warning if the last dispatch is so long ago that no worker, or no beat, seems to be running."""
     newest = next(iter(rows_of(opened, "watch_dispatches")), None)
     if newest is None:

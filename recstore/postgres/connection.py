@@ -84,7 +84,7 @@ def connect(url: str, application_name: str = "recstore") -> Connection:
     try:
         target = conninfo(url, application_name)
         connection = psycopg.connect(target, autocommit=True, row_factory=dict_row)
-        if pooler.lends_by_the_transaction(connection, target):
+        if pooler.in_transaction_mode(connection, target):
             raise TransactionPooler
         connection.execute(OWN_SETTINGS)
         with suppress(pg.InvalidParameterValue):  # the server's platform has no such check

@@ -1,7 +1,7 @@
 """Detect a connection pooler between recstore and its database, and its kind.
 
-A run holds a session's advisory lock and settings until it ends. A pooler that lends server sessions by the transaction would
-pass both on to another client.
+A run holds a session's advisory lock and settings until it ends. A pooler that assigns a server session to each transaction
+would pass both on to another client.
 """
 
 import os
@@ -82,18 +82,18 @@ def observe(target: str) -> Observed:
     return Observed(announced, tuple(first), tuple(second))
 
 
-def lends_by_the_transaction(connection: psycopg.Connection[Any], target: str) -> bool:
-    """Return True behind a pooler that lends server processes by the transaction. Costs a direct connection one statement."""
+def in_transaction_mode(connection: psycopg.Connection[Any], target: str) -> bool:
+    """Return True behind a pooler in transaction mode. A direct connection costs one statement."""
     answer = connection.execute("SELECT pg_backend_pid()").pgresult
     assert answer is not None
     process = int(answer.get_value(0, 0) or 0)
     if process == connection.info.backend_pid:
         return False
-    return _lends_by_the_transaction(make_conninfo(target, application_name="recstore"))  # cached by this string
+    return _in_transaction_mode(make_conninfo(target, application_name="recstore"))  # cached by this string
 
 
 @cache
-def _lends_by_the_transaction(target: str) -> bool:
+def _in_transaction_mode(target: str) -> bool:
     with suppress(psycopg.Error):  # a pool of sessions may have no more than those that are in use
         return kind_of(observe(target)) == "transaction"
     return False

@@ -1,10 +1,14 @@
 """Workers that are killed, stopped and paused: the live generation still serves, no request is lost, nothing is done twice and
 nothing is left over."""
 
+import importlib
 import os
 import signal
+import time
+from pathlib import Path
 
 import pytest
+from recstore.worker import tasks
 from support import assert_nothing_left, look, until
 
 from .conftest import Workers
@@ -120,3 +124,17 @@ def test_a_run_that_takes_too_long_ends_with_an_error(workers: Workers) -> None:
     assert workers.one(request)["outcome"].startswith("The run took longer than RECSTORE_TIME_LIMIT (1.5 s)")
     workers.release("prepare")
     workers.nothing_left()
+
+
+def test_the_time_limit_lets_an_import_end_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "interrupted.py").write_text("import signal\nsignal.raise_signal(signal.SIGUSR1)\nwhole = True\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = signal.getsignal(signal.SIGUSR1)
+    tasks._limit()
+    try:
+        whole = importlib.import_module("interrupted").whole
+        with pytest.raises(KeyboardInterrupt):
+            time.sleep(10)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert whole

@@ -93,7 +93,7 @@ def test_a_worker_answers_whatever_becomes_of_its_broker_and_its_children(worker
     assert status == 503
     assert "The broker could not be reached" in text
     assert "\nrecstore_broker_up 0.0\n" in ask(port, "/metrics")[1]
-    worker.says("Trying again in")
+    worker.logs("Trying again in")
     assert ask(port, "/live") == (200, "ok\n")
     workers.broker.start()
     until(lambda: ask(port, "/ready")[0] == 200)
