@@ -23,7 +23,7 @@ from recstore.definition import Gate, Hyperparameters, Publication, Schedule, So
 from recstore.embedded import Server
 from recstore.errors import IdsDoNotConvert, ImportRefused, ImportShrunk, ReportNotWritten
 from recstore.files.archive import exporting, reading
-from recstore.files.archive.container import Archive
+from recstore.files.archive.exporting import Archive
 from recstore.files.archive.importing import import_generation
 from recstore.operations import jobs
 from recstore.publication import stored

@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 from recstore.definition import Definition, Source
 from recstore.errors import FileRefused
 from recstore.files.archive import contents, reading
-from recstore.files.archive.adapting import fit
-from recstore.files.archive.container import Archive
-from recstore.files.archive.ids import NotConvertible, convert, written
+from recstore.files.archive.contents import NotConvertible, convert, written
+from recstore.files.archive.exporting import Archive
 from recstore.types import IdType
 
 UUIDS = [uuid.UUID(int=n * 7**20) for n in range(5)]
@@ -141,7 +140,7 @@ def test_distinct_ids_stay_distinct(texts: list[str], wanted: IdType) -> None:
 
 def test_a_file_is_read_and_fits_other_ids(path: Path) -> None:
     np.savez(path, **content())
-    fitted = fit(reading.read(path), "shop", IdType.TEXT, IdType.TEXT)
+    fitted = reading.fit(reading.read(path), "shop", IdType.TEXT, IdType.TEXT)
     assert fitted.items.ids.to_pylist() == ["1", "10", "11", "2", "3"]  # in the order of text
     assert fitted.item_users.tolist() == [5, 2, 1, 4, 3]
     items = fitted.item_vectors(64)

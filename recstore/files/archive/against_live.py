@@ -11,7 +11,7 @@ from scipy import sparse
 from recstore.errors import FileRefused, ImportShrunk, RecstoreError
 from recstore.evaluation import gate
 from recstore.evaluation.gate import Verdict
-from recstore.files.archive.adapting import Fitted
+from recstore.files.archive.reading import Exported
 from recstore.model import confidence, filters, held_out, trainers, vectors
 from recstore.model.interactions import Interactions
 from recstore.model.trained import Stored
@@ -26,13 +26,13 @@ from recstore.types import IdType
 
 
 def python_ids(ids: pa.Array, kind: IdType) -> list[Any]:
-    """As psycopg takes them."""
+    """Return ids as psycopg takes them."""
     plain: list[Any] = ids.to_pylist()
     return [uuid.UUID(bytes=value) for value in plain] if kind is IdType.UUID else plain
 
 
-def fallen(connection: Connection, recommender: Registered, fitted: Fitted, live: Generation) -> str | None:
-    """Return what the file has far less of than the live generation, in words: users, items, or items that both have."""
+def fallen(connection: Connection, recommender: Registered, fitted: Exported, live: Generation) -> str | None:
+    """Name what the file has far less of than the live generation: users, items, or items that both have."""
     max_fall = recommender.definition.gate.max_fall
     before = connection.execute(queries.query("generation_size"), {"generation": live.number}).fetchone()
     assert before is not None
@@ -48,7 +48,7 @@ def fallen(connection: Connection, recommender: Registered, fitted: Fitted, live
     return ", ".join(words) or None
 
 
-def guard(run: Run, fitted: Fitted, force: bool) -> None:
+def guard(run: Run, fitted: Exported, force: bool) -> None:
     """Refuse a file that holds far less than the live generation, in case it is the wrong file. Raises ImportShrunk."""
     live = generations.live(run.connection, run.recommender)
     words = None if live is None else fallen(run.connection, run.recommender, fitted, live)
@@ -59,8 +59,8 @@ def guard(run: Run, fitted: Fitted, force: bool) -> None:
         raise ImportShrunk(path=fitted.path, name=run.name, fallen=words, most=most, generation=live.number)
 
 
-def as_stored(fitted: Fitted, generation: int, recommender: Registered) -> Stored | None:
-    """As it will be read back once it is published; None where the file lacks what a fold-in takes."""
+def as_stored(fitted: Exported, generation: int, recommender: Registered) -> Stored | None:
+    """Return the model as it will be read back after its publication; None if the file has no data of a fold-in."""
     about = fitted.about
     if about.fold_in is None:
         return None
@@ -77,8 +77,8 @@ def as_stored(fitted: Fitted, generation: int, recommender: Registered) -> Store
     )
 
 
-def check_fold_in(fitted: Fitted) -> None:
-    """Folds a user of one view in, so that what a later retrain reads of the file is there. Raises FileRefused."""
+def check_fold_in(fitted: Exported) -> None:
+    """Fold a user of one view in, as proof that a later retrain can. Raises FileRefused."""
     about = fitted.about
     if about.fold_in is None:
         return
@@ -99,12 +99,12 @@ def check_fold_in(fitted: Fitted) -> None:
         raise FileRefused(path=fitted.path, reason=reason) from error
 
 
-def _confidence(fitted: Fitted) -> confidence.ConfidenceModel:
+def _confidence(fitted: Exported) -> confidence.ConfidenceModel:
     about = fitted.about
     return confidence.restore(about.confidence, fitted.item_users - fitted.item_held_out, about.users)
 
 
-def _fold_in(fitted: Fitted, constants: dict[str, Any]) -> FoldIn:
+def _fold_in(fitted: Exported, constants: dict[str, Any]) -> FoldIn:
     factors = vectors.factors_from(fitted.item_embedding, fitted.item_length, fitted.about.factors)
     return FoldIn(factors, fitted.item_users - fitted.item_held_out, constants)
 

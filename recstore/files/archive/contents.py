@@ -1,4 +1,4 @@
-"""The content of an exported file: its arrays by name, and its description of itself. Pure.
+"""The content of an exported file: its arrays by name, its description of itself, and the conversion of its ids. Pure.
 
 One .npz without pickle. The arrays are the columns of `item_vectors` and `user_vectors`, a row per item and per user, in the
 order of the ids; `about` is JSON. docs/files.md is the page for people.
@@ -28,6 +28,9 @@ PADDED_BYTES = 64 << 20
 
 PADDED_FACTOR = 4
 """The factor over their UTF-8 form that they may take beyond that: one long id must not widen a million short ones."""
+
+EXAMPLES = 3
+"""Ids that an error names."""
 
 NUMBERS: dict[IdType, type[np.signedinteger[Any]]] = {
     IdType.SMALLINT: np.int16,
@@ -80,7 +83,7 @@ def id_arrays(side: str, ids: pa.Array, kind: IdType) -> dict[str, Array]:
     if kind in NUMBERS:
         return {f"{side}_id": np.asarray(ids).astype(NUMBERS[kind])}
     if kind is IdType.UUID:
-        return {f"{side}_id": np.array([str(uuid.UUID(bytes=value)) for value in ids.to_pylist()], dtype="U36")}
+        return {f"{side}_id": np.array(written(ids, kind), dtype="U36")}
     texts: list[str] = ids.to_pylist()
     ends = np.cumsum([len(text.encode()) for text in texts], dtype=np.int64)
     width = max(1, max(map(len, texts), default=1))
@@ -135,3 +138,51 @@ def _texts(arrays: dict[str, Array], side: str) -> list[str]:
         return [whole[start:end].decode() for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
     except UnicodeDecodeError:
         raise ValueError(f"{side}_id_utf8 is not UTF-8") from None
+
+
+class NotConvertible(ValueError):
+    """Some ids have no counterpart of the other type: how many of how many, and the first of them."""
+
+    def __init__(self, failed: int, total: int, examples: list[str]) -> None:
+        super().__init__(f"{failed} of {total}")
+        self.failed, self.total, self.examples = failed, total, examples
+
+
+def convert(ids: pa.Array, found: IdType, wanted: IdType) -> pa.Array:
+    """Return for each id of the type `found` the id of the type `wanted` that is written the same, in the same order.
+
+    42 and '42' are written the same, 42 and '042' are not; a uuid is written in lower case with hyphens. So distinct ids
+    stay distinct. Raises NotConvertible.
+    """
+    if found is wanted:
+        return ids
+    texts = written(ids, found)
+    if wanted is IdType.TEXT:
+        return pa.array(texts, wanted.arrow)
+    converted = [_read(text, wanted) for text in texts]
+    failed = [text for text, value in zip(texts, converted, strict=True) if value is None]
+    if failed:
+        shown = failed[:EXAMPLES] if found in NUMBERS else [repr(text) for text in failed[:EXAMPLES]]
+        raise NotConvertible(len(failed), len(texts), shown)
+    return pa.array(converted, wanted.arrow)
+
+
+def written(ids: pa.Array, kind: IdType) -> list[str]:
+    """Return the text that each id is written as."""
+    if kind is IdType.UUID:
+        return [str(uuid.UUID(bytes=value)) for value in ids.to_pylist()]
+    texts: list[str] = ids.cast(pa.string()).to_pylist()
+    return texts
+
+
+def _read(text: str, wanted: IdType) -> int | bytes | None:
+    """Return the number or uuid that is written exactly so, if there is one."""
+    try:
+        if wanted is IdType.UUID:
+            found = uuid.UUID(text)
+            return found.bytes if str(found) == text else None
+        number = int(text) if len(text) <= 20 else 0
+    except ValueError:
+        return None
+    limits = np.iinfo(NUMBERS[wanted])
+    return number if str(number) == text and limits.min <= number <= limits.max else None

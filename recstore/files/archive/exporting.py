@@ -1,6 +1,9 @@
-"""The export of a generation to one file. Reads one snapshot, changes nothing in the database."""
+"""Export a generation to one .npz, block by block: it need not fit into memory. Reads one snapshot, changes nothing."""
 
 import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.lib import format as npy
+from numpy.typing import NDArray
 from psycopg import errors as pg
 
 from recstore import registry
 from recstore.atomic import check_place, replacing
 from recstore.errors import GenerationNotFound, NotTrained
-from recstore.files.archive.container import Archive
 from recstore.files.archive.contents import About, id_arrays, key_digest
 from recstore.model.interactions import plain
 from recstore.postgres.arrow import Reading, reading
@@ -27,6 +31,41 @@ from recstore.sql.schema_revision import require_current
 from recstore.types import IdType
 
 APPLICATION = "recstore:export"
+
+Write = Callable[[NDArray[Any]], None]
+
+
+class Archive(zipfile.ZipFile):
+    """A zip file without compression, since vectors do not shrink."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w", zipfile.ZIP_STORED)
+
+    def add(self, name: str, array: NDArray[Any]) -> None:
+        """Add a whole array, which holds no Python objects."""
+        with self.rows(name, array.shape, array.dtype) as write:
+            write(array)
+
+    @contextmanager
+    def rows(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[Write]:
+        """Add an array of that shape, whose rows are written in blocks. Raises ValueError if their number differs."""
+        expected = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        member = zipfile.ZipInfo(f"{name}.npy")
+        member.external_attr = 0o600 << 16
+        with self.open(member, "w", force_zip64=True) as stream:
+            header = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+            npy.write_array_header_1_0(stream, header)
+            written = 0
+
+            def write(block: NDArray[Any]) -> None:
+                nonlocal written
+                content = np.ascontiguousarray(block, dtype=dtype).tobytes()
+                stream.write(content)
+                written += len(content)
+
+            yield write
+            if written != expected:
+                raise ValueError(f"{name}: {written} bytes of rows instead of {expected}")
 
 
 @dataclass(frozen=True)
@@ -87,8 +126,8 @@ def export(
         factors=row["factors"],
         bytes=path.stat().st_size,
     )
-    told = f"{done.items:,} items, {done.users:,} users, {done.factors} factors, {done.bytes / 1e6:,.1f} MB"
-    (reporter or Silent()).stage("export", time.perf_counter() - start, {"summary": told})
+    summary = f"{done.items:,} items, {done.users:,} users, {done.factors} factors, {done.bytes / 1e6:,.1f} MB"
+    (reporter or Silent()).stage("export", time.perf_counter() - start, {"summary": summary})
     return done
 
 
@@ -170,7 +209,7 @@ class _Writing:
         for name, array in id_arrays(side, ids, kind).items():
             archive.add(name, array)
 
-    def _held_out(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+    def _held_out(self) -> NDArray[np.int64]:
         counts = np.zeros(self.rows["items"], dtype=np.int64)
         if held := self.row["held_out"]:
             counts[held["items"]] = held["counts"]
@@ -200,5 +239,5 @@ class _Writing:
         )
 
 
-def _numbers(arrays: list[pa.Array], dtype: type[Any]) -> np.ndarray[Any, Any]:
+def _numbers(arrays: list[pa.Array], dtype: type[Any]) -> NDArray[Any]:
     return np.concatenate([np.asarray(array).astype(dtype) for array in arrays]) if arrays else np.zeros(0, dtype)

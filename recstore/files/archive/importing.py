@@ -1,4 +1,4 @@
-"""A file's generation published as a recommender's next one: what `recstore import` does, by the steps of a retrain.
+"""Publish a file's generation as a recommender's next one, by the steps of a retrain.
 
 The file is read and looked at first, without a database. The live generation serves until the flip, and after any error.
 """
@@ -18,8 +18,6 @@ from recstore import pipeline, registry
 from recstore.config import Settings
 from recstore.definition import Definition
 from recstore.errors import ImportRefused, NoRoom, NothingToImportInto, RecommenderNotFound, RecstoreError, SourceEmpty
-from recstore.files.archive import reading
-from recstore.files.archive.adapting import Fitted, fit
 from recstore.files.archive.against_live import (
     as_stored,
     check_fold_in,
@@ -29,6 +27,7 @@ from recstore.files.archive.against_live import (
     judge,
     python_ids,
 )
+from recstore.files.archive.reading import Exported, fit, read
 from recstore.model.interactions import IdMap, Interactions
 from recstore.operations import jobs
 from recstore.postgres.connection import Connection, connect, one_line, plain_errors
@@ -36,12 +35,11 @@ from recstore.publication import admission, building, generations
 from recstore.runs import Reporter, Run, Silent, job, take_lock
 from recstore.sql.objects import Registered
 from recstore.sql.schema_revision import require_current
-from recstore.types import IdType
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What an import would do; `fallen` tells in words what the file has far less of than the live generation."""
+    """The effects of an import; `fallen` names what the file has far less of than the live generation."""
 
     file: str
     recommender: str
@@ -58,12 +56,13 @@ class Plan:
 
 
 def look(url: str, name: str, path: Path, *, create: bool = False) -> Plan:
-    """Reads and checks the file and what it would be published into; changes nothing. Raises as `import_generation` does,
-    but for what only the publication finds out."""
-    with _fitted(url, name, path, create=create) as (connection, recommender, fitted, user_type, item_type):
+    """Read and check the file, and the recommender it would be published into; change nothing.
+
+    Raises as `import_generation` does, except for what only the publication finds out.
+    """
+    with _fitted(url, name, path, create=create) as (connection, recommender, fitted, conversions):
         about = fitted.about
         live = generations.live(connection, recommender) if recommender else None
-        told = fallen(connection, recommender, fitted, live) if recommender and live is not None else None
         return Plan(
             file=str(path),
             recommender=name,
@@ -73,10 +72,10 @@ def look(url: str, name: str, path: Path, *, create: bool = False) -> Plan:
             users=len(fitted.users),
             items=len(fitted.items),
             factors=about.factors,
-            conversions=tuple(fitted.conversions(user_type, item_type)),
+            conversions=tuple(conversions),
             creates=recommender is None,
             live_generation=live.number if live else None,
-            fallen=told,
+            fallen=fallen(connection, recommender, fitted, live) if recommender and live else None,
         )
 
 
@@ -90,11 +89,14 @@ def import_generation(
     force: bool = False,
     reporter: Reporter | None = None,
 ) -> jobs.Outcome:
-    """Publishes the file at `path` as the next generation of recommender `name`. With `create`, a recommender that is not
-    there is made as the file says, and gone again if the import fails; a warning says so where it stays, since its generation
-    went live before the error or another run is at work on it. With `force`, also what holds far less than the live generation
-    or is worse. Raises FileRefused, IdsDoNotConvert, NoRoom, NothingToImportInto, ImportShrunk, ImportRefused, .."""
-    with _fitted(url, name, path, create=create) as (connection, recommender, fitted, _, _):
+    """Publish the file at `path` as the next generation of recommender `name`.
+
+    With `create`, a missing recommender is created as the file says, and dropped again if the import fails. It stays, with
+    a warning, if its generation went live before the error or another run is at work on it. With `force`, publish even a
+    model that is far smaller or worse. Raises FileRefused, IdsDoNotConvert, NoRoom, NothingToImportInto, ImportShrunk,
+    ImportRefused and the errors of a retrain.
+    """
+    with _fitted(url, name, path, create=create) as (connection, recommender, fitted, _):
         if recommender is None:
             _create(connection, settings, name, fitted)
     try:
@@ -108,32 +110,29 @@ def import_generation(
 @contextmanager
 def _fitted(
     url: str, name: str, path: Path, *, create: bool
-) -> Iterator[tuple[Connection, Registered | None, Fitted, IdType, IdType]]:
-    """The file fitted to the recommender, or to the one that `create` would make."""
-    exported = reading.read(path)
+) -> Iterator[tuple[Connection, Registered | None, Exported, list[str]]]:
+    """Fit the file to the recommender, or to the one that `create` would make; name the conversions of its ids."""
+    exported = read(path)
     connection = connect(url)
     try:
         with plain_errors(f"importing into {name!r}", connection):
             require_current(connection)
-            try:
-                recommender: Registered | None = registry.get(connection, name)
-            except RecommenderNotFound:
-                recommender = None
+            recommender, definition = None, exported.about.definition
+            with suppress(RecommenderNotFound):
+                recommender = registry.get(connection, name)
             if recommender is not None:
                 user_type, item_type = recommender.user_type, recommender.item_type
                 _check_room(recommender, path, exported.about.factors)
             elif create:
                 registry.check_name(connection, name)
-                definition = exported.about.definition
                 shape, _ = registry.inspect(connection, definition)
                 registry.check_names(connection, definition)
                 user_type, item_type = shape.user_type, shape.item_type
             else:
-                source = exported.about.definition.source
-                raise NothingToImportInto(name=name, source=source.table or "the file's query")
+                raise NothingToImportInto(name=name, source=definition.source.table or "the file's query")
             fitted = fit(exported, name, user_type, item_type)
             check_fold_in(fitted)
-            yield connection, recommender, fitted, user_type, item_type
+            yield connection, recommender, fitted, fitted.conversions(user_type, item_type)
     finally:
         connection.close()
 
@@ -143,8 +142,8 @@ def _check_room(recommender: Registered, path: Path, factors: int) -> None:
         raise NoRoom(path=path, name=recommender.name, factors=factors, dimensions=recommender.dimensions)
 
 
-def _create(connection: Connection, settings: Settings, name: str, fitted: Fitted) -> None:
-    """The recommender and its first, empty generation, or nothing."""
+def _create(connection: Connection, settings: Settings, name: str, fitted: Exported) -> None:
+    """Create the recommender and its first, empty generation, or nothing."""
     recommender = registry.create(connection, name, _definition(fitted))
     try:
         generations.attach(connection, settings, recommender)
@@ -154,21 +153,18 @@ def _create(connection: Connection, settings: Settings, name: str, fitted: Fitte
         raise
 
 
-def _definition(fitted: Fitted) -> Definition:
-    """The file's, with room for its factors: it may come from a recommender that was resized."""
+def _definition(fitted: Exported) -> Definition:
+    """Return the file's definition with room for its factors: it may come from a recommender that was resized."""
     definition = fitted.about.definition
-    storage = definition.storage
-    if storage.dimensions is not None and storage.dimensions < fitted.about.factors:
-        storage = storage.model_copy(update={"dimensions": fitted.about.factors})
-    elif storage.dimensions is None:
-        _, dimensions = registry.storage_for(definition)
-        if dimensions < fitted.about.factors:
-            storage = storage.model_copy(update={"dimensions": fitted.about.factors})
+    dimensions = definition.storage.dimensions or registry.storage_for(definition)[1]
+    if dimensions >= fitted.about.factors:
+        return definition
+    storage = definition.storage.model_copy(update={"dimensions": fitted.about.factors})
     return definition.model_copy(update={"storage": storage})
 
 
 def _take_back(url: str, settings: Settings, name: str, reporter: Reporter) -> None:
-    """Drops the recommender that was made for an import that failed, unless a generation of it is live; warns if it stays."""
+    """Drop the recommender of a failed import, unless a generation of it is live; warn if it stays."""
     try:
         connection = connect(url)
         try:
@@ -191,11 +187,11 @@ def _take_back(url: str, settings: Settings, name: str, reporter: Reporter) -> N
 
 
 @job()
-def import_(run: Run, *, fitted: Fitted, force: bool) -> jobs.Outcome:
+def import_(run: Run, *, fitted: Exported, force: bool) -> jobs.Outcome:
     """Publish a file's model by the stages of a retrain."""
     recommender, about = run.recommender, fitted.about
     _check_room(recommender, fitted.path, about.factors)
-    run.stage("file", lambda: Origin(fitted, recommender))
+    origin = run.stage("file", lambda: Origin(fitted, recommender))
     guard(run, fitted, force)
     if not fitted.has_users:
         run.warn("The file has no users: until the next retrain recommend() returns popular items for every user.")
@@ -207,7 +203,6 @@ def import_(run: Run, *, fitted: Fitted, force: bool) -> jobs.Outcome:
     if new and compared and compared.live and pulled:
         verdict = run.stage("gate", judge, run, new, compared.live, pulled)
         admission.check_verdict(run, verdict, force, ImportRefused, path=fitted.path)
-    imported = _origin(fitted)
     content = building.Content(
         population=building.Population(
             users=fitted.users,
@@ -220,7 +215,7 @@ def import_(run: Run, *, fitted: Fitted, force: bool) -> jobs.Outcome:
         items=fitted.item_vectors(recommender.dimensions),
         users=fitted.user_vectors(recommender.dimensions),
         factors=about.factors,
-        snapshot=_snapshot(fitted) | {"imported": imported},
+        snapshot=_snapshot(fitted) | {"imported": origin.details()},
         filters=about.filters,
         confidence=about.confidence,
         training=about.training,
@@ -238,52 +233,45 @@ def import_(run: Run, *, fitted: Fitted, force: bool) -> jobs.Outcome:
 class Origin:
     """The file that a generation is imported from."""
 
-    fitted: Fitted
+    fitted: Exported
     recommender: Registered
 
     def details(self) -> dict[str, Any]:
-        return _origin(self.fitted)
+        about = self.fitted.about
+        return {
+            "file": self.fitted.path.name,
+            "recommender": about.recommender,
+            "generation": about.generation,
+            "exported_at": about.exported_at.isoformat(),
+            "users": about.users,
+            "items": about.items,
+            "user_type": about.user_type.value,
+            "item_type": about.item_type.value,
+        }
 
     def __str__(self) -> str:
-        return _words(self.fitted, self.recommender)
+        about = self.fitted.about
+        words = f"generation {about.generation} of {about.recommender!r}: {len(self.fitted.items):,} items,"
+        words += f" {len(self.fitted.users):,} users, {about.factors} factors"
+        conversions = self.fitted.conversions(self.recommender.user_type, self.recommender.item_type)
+        return "; ".join([words, *conversions])
 
 
-def _origin(fitted: Fitted) -> dict[str, Any]:
-    about = fitted.about
-    return {
-        "file": fitted.path.name,
-        "recommender": about.recommender,
-        "generation": about.generation,
-        "exported_at": about.exported_at.isoformat(),
-        "users": about.users,
-        "items": about.items,
-        "user_type": about.user_type.value,
-        "item_type": about.item_type.value,
-    }
-
-
-def _words(fitted: Fitted, recommender: Registered) -> str:
-    about = fitted.about
-    words = f"generation {about.generation} of {about.recommender!r}: {len(fitted.items):,} items,"
-    words += f" {len(fitted.users):,} users, {about.factors} factors"
-    return "; ".join([words, *fitted.conversions(recommender.user_type, recommender.item_type)])
-
-
-def _snapshot(fitted: Fitted) -> dict[str, Any]:
-    """What was read for the training, with the counts that the next training's guard compares with."""
+def _snapshot(fitted: Exported) -> dict[str, Any]:
+    """Return the source's figures, with the counts that the next training's guard compares with."""
     counts = {"users": fitted.about.users, "items": len(fitted.items), "pairs": int(fitted.item_users.sum())}
     said = fitted.about.snapshot
     return said | {name: said[name] if isinstance(said.get(name), int) else value for name, value in counts.items()}
 
 
 def _trained_by(own: Definition, file: Definition) -> Definition:
-    """How the file was trained, in the recommender's definition: its source is what the next training's is compared with."""
+    """Return the recommender's definition, trained as the file was; the next training is compared with its source."""
     parts = ("filters", "confidence", "hyperparameters")
     return own.model_copy(update={part: getattr(file, part) for part in parts})
 
 
 def _pulled(run: Run) -> Interactions:
-    """The source's pairs; none where it has no usable rows yet."""
+    """Return the source's pairs, none if it has no usable rows yet."""
     try:
         return run.stage("read", pipeline.read_source, run).interactions
     except SourceEmpty:
@@ -293,8 +281,8 @@ def _pulled(run: Run) -> Interactions:
         return Interactions(users, items, none, none, np.zeros(0))
 
 
-def _seen(run: Run, fitted: Fitted) -> Callable[[NDArray[np.int64]], Sequence[list[Any]]]:
-    """What users have seen in this database, as recommend() would ask: one query for all that calibration samples."""
+def _seen(run: Run, fitted: Exported) -> Callable[[NDArray[np.int64]], Sequence[list[Any]]]:
+    """Return a function for what users have seen, as recommend() asks: one query for all that calibration samples."""
 
     def seen(positions: NDArray[np.int64]) -> list[list[Any]]:
         recommender = run.recommender
@@ -315,7 +303,7 @@ def _seen(run: Run, fitted: Fitted) -> Callable[[NDArray[np.int64]], Sequence[li
         except psycopg.DatabaseError as error:
             if run.connection.closed:
                 raise
-            run.warn(f"Calibrated as if nobody had seen anything, since the source can not be read: {one_line(error)}.")
+            run.warn(f"Calibrated as if no user had seen anything, since the source cannot be read: {one_line(error)}.")
             return [[] for _ in asked]
         if not rows:
             run.warn(f"None of {len(asked)} sampled users of the file is in the source here. Is it the right file?")

@@ -1,11 +1,11 @@
-"""The check of an exported file from end to end, before its content is used. Pure: no database.
+"""Read an exported file, check it from end to end, and fit its content to a recommender's ids. Pure: no database.
 
 Each fault becomes one sentence (`FileRefused`): a file may come from anywhere, and nothing in it is executed.
 """
 
 import json
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,21 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from recstore.errors import FileRefused
-from recstore.files.archive.contents import FORMAT, VERSION, About, Array, ids_of
+from recstore.errors import FileRefused, IdsDoNotConvert
+from recstore.files.archive.contents import (
+    FORMAT,
+    NUMBERS,
+    VERSION,
+    About,
+    Array,
+    NotConvertible,
+    convert,
+    ids_of,
+    key_digest,
+)
 from recstore.model.arrays import Matrix
+from recstore.model.interactions import IdMap
+from recstore.model.vectors import ItemVectors, UserVectors
 from recstore.types import IdType
 
 TOLERANCE = {4: 1e-3, 2: 2e-2, 8: 1e-3}
@@ -26,10 +38,15 @@ TOLERANCE = {4: 1e-3, 2: 2e-2, 8: 1e-3}
 
 @dataclass(frozen=True, eq=False)
 class Exported:
-    """A file's content: rows as in the file, vectors of `about.factors` dimensions, zeros if none was published."""
+    """A file's content: row i of each array about items belongs to the item at position i of `item_ids`, likewise users.
+
+    `read` returns the file's own ids and order, `fit` a recommender's. Vectors have `about.factors` dimensions; those that
+    were not published are zeros.
+    """
 
     path: Path
     about: About
+    has_users: bool
     item_ids: pa.Array
     item_embedding: Matrix
     item_preference: Matrix
@@ -41,7 +58,96 @@ class Exported:
     user_preference: Matrix
     user_length: NDArray[np.float64]
     mean_preference: Matrix  # (factors,)
-    has_users: bool
+
+    @property
+    def items(self) -> IdMap:
+        return IdMap(self.item_ids)
+
+    @property
+    def users(self) -> IdMap:
+        return IdMap(self.user_ids)
+
+    def item_vectors(self, dimensions: int) -> ItemVectors:
+        """Return the vectors as they were published."""
+        return ItemVectors(
+            embedding=_padded(self.item_embedding, dimensions),
+            preference=_padded(self.item_preference, dimensions),
+            length=self.item_length,
+            published=_present(self.item_embedding),
+            longest=float(self.item_length.max()),
+        )
+
+    def user_vectors(self, dimensions: int) -> UserVectors:
+        """Return the vectors as they were published; none if the file has no users."""
+        preference = self.user_preference
+        return UserVectors(_padded(preference, dimensions), self.user_length, _present(preference))
+
+    def mean(self, dimensions: int) -> Matrix:
+        """Return the mean user direction, (dimensions,)."""
+        return np.asarray(_padded(self.mean_preference[None], dimensions)[0])
+
+    def held_out(self, user_type: IdType, item_type: IdType, key: Any) -> dict[str, Any] | None:
+        """Return the held-out pairs as a training stores them.
+
+        The pairs a generation did not see are known only if the recommender holds out the same ones, by `key` and by ids that
+        hash alike; otherwise nothing counts as unseen.
+        """
+        about = self.about
+        if about.held_out is None:
+            return None
+        positions = np.flatnonzero(self.item_held_out)
+        kept = {name: value for name, value in about.held_out.items() if name != "key_digest"}
+        sides = ((about.user_type, user_type), (about.item_type, item_type))
+        alike = all(one is other or {one, other} <= NUMBERS.keys() for one, other in sides)  # numbers hash alike
+        if not alike or about.held_out.get("key_digest") != key_digest(key):
+            kept["users_below"] = 0
+        return kept | {"items": positions.tolist(), "counts": self.item_held_out[positions].tolist()}
+
+    def conversions(self, user_type: IdType, item_type: IdType) -> list[str]:
+        """Return sentences such as "user ids from bigint to text"; none if the types are the file's."""
+        sides = [("user", self.about.user_type, user_type)] * self.has_users
+        return [
+            f"{side} ids from {found.value} to {wanted.value}"
+            for side, found, wanted in [*sides, ("item", self.about.item_type, item_type)]
+            if found is not wanted
+        ]
+
+
+def fit(exported: Exported, name: str, user_type: IdType, item_type: IdType) -> Exported:
+    """Return the content with ids of these types, each written as before, in their order. Raises IdsDoNotConvert."""
+    parts: dict[str, Any] = {}
+    sides = (("user", exported.about.user_type, user_type), ("item", exported.about.item_type, item_type))
+    for side, found, wanted in sides:
+        try:
+            ids = convert(getattr(exported, f"{side}_ids"), found, wanted)
+        except NotConvertible as error:
+            raise IdsDoNotConvert(
+                path=exported.path,
+                name=name,
+                side=side,
+                found=found.value,
+                wanted=wanted.value,
+                failed=error.failed,
+                total=error.total,
+                examples=", ".join(error.examples),
+            ) from None
+        parts[f"{side}_ids"] = ids
+        order = np.asarray(pc.sort_indices(ids))
+        if (order[1:] < order[:-1]).any():  # otherwise nothing is copied
+            arrays = [one.name for one in fields(exported) if one.name.startswith(f"{side}_") and one.name not in parts]
+            parts |= {array: getattr(exported, array)[order] for array in arrays}
+            parts[f"{side}_ids"] = ids.take(pa.array(order))
+    return replace(exported, **parts)
+
+
+def _present(vectors: Matrix) -> NDArray[np.bool_]:
+    """Return which rows are not zeros."""
+    return np.asarray(vectors.any(axis=1))
+
+
+def _padded(rows: Matrix, dimensions: int) -> Matrix:
+    more = dimensions - rows.shape[1]
+    return np.pad(rows, ((0, 0), (0, more))) if more else rows
 
 
 def read(path: Path) -> Exported:
@@ -103,7 +209,9 @@ def _checked(path: Path, arrays: dict[str, Array]) -> Exported:
     ids = {"user": pa.array([], about.user_type.arrow)}
     for side, kind in (("item", about.item_type), ("user", about.user_type)):
         if side in sides:
-            ids[side] = _unique(ids_of(arrays, side, kind), side)
+            found = ids[side] = ids_of(arrays, side, kind)
+            if twice := len(found) - len(pc.unique(found)):
+                raise ValueError(f"{twice:,} of its {len(found):,} {side} ids occur more than once")
     items, users, factors = len(ids["item"]), len(ids["user"]), about.factors
     if not items:
         raise ValueError("it has no items")
@@ -170,13 +278,6 @@ def _about(arrays: dict[str, Array]) -> About:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise ValueError(f"`about` is not understood here ({where}: {first['msg']}); a newer recstore may") from None
-
-
-def _unique(ids: pa.Array, side: str) -> pa.Array:
-    distinct = len(pc.unique(ids))
-    if distinct < len(ids):
-        raise ValueError(f"{len(ids) - distinct:,} of its {len(ids):,} {side} ids occur more than once")
-    return ids
 
 
 def _vectors(arrays: dict[str, Array], name: str, rows: int, factors: int) -> Matrix:
