@@ -9,6 +9,7 @@ from recstore.api import texts
 from recstore.api.arguments import Argument, Name, Option
 from recstore.api.base import Part
 from recstore.api.rows import Loaded
+from recstore.errors import InvalidInput
 from recstore.runs import Reporter, Silent
 
 if TYPE_CHECKING:
@@ -74,26 +75,33 @@ class Loading(Part):
 
         Raises BadLinesFound, LoadRefused, TableExists, InvalidInput.
         """
-        from recstore.files.load import telling
-        from recstore.files.load.examining import examine, wanted_of
-        from recstore.files.load.layout import Given
+        from recstore.files.load.bad_lines import Allowed
+        from recstore.files.load.examining import Wanted, examine
+        from recstore.files.load.layout import TextOptions
         from recstore.files.load.opening import opened, refuse_to_overwrite
         from recstore.files.load.writing import write
 
-        text = Given(delimiter, quote, escape, encoding, header)
-        keys = texts.names(primary_key) or ()
-        names, lines = texts.names(columns), _lines(max_bad)
-        wanted = wanted_of(table, append, replace, text, names, type, null, keys, lines, bad)
+        if append and replace:
+            raise InvalidInput("--append and --replace exclude each other.")
+        wanted = Wanted(
+            table=table,
+            mode="append" if append else "replace" if replace else "create",
+            text=TextOptions(delimiter, quote, escape, encoding, header),
+            columns=texts.names(columns),
+            nulls=tuple(null or [""]),
+            types=dict(type or {}),
+            primary_key=texts.names(primary_key) or (),
+            allowed=Allowed.parse(str(_lines(max_bad))),
+            keep_bad=bad is not None,
+        )
         watch = reporter or Silent()
         refuse_to_overwrite(str(file), bad)
         with self._connection() as database, opened(str(file)) as found:
             plan = examine(database, found, wanted, watch)
             if bad is not None:
                 plan.bad.write(Path(bad))
-            refused = telling.refusal(plan) if plan.refused else None
-            loaded = Loaded(
-                **telling.as_dict(plan), written=0, dry_run=self.dry, unit=plan.reader.unit, refused=refused
-            )
+            refused = plan.refusal()
+            loaded = Loaded(**plan.as_dict(), written=0, dry_run=self.dry, unit=plan.reader.unit, refused=refused)
             if examined:
                 examined(loaded)
             if self.dry:

@@ -97,7 +97,7 @@ def read_records(lines: Iterable[str], dialect: Dialect) -> Iterator[Record]:
     line, reader = 1, dialect.reader(feed())
     marks = (dialect.quote or "\r", dialect.escape or "\r")
     while True:
-        if not again:  # a line without quotes and escapes needs no csv, which takes twice the time
+        if not again:  # a line without quotes and escapes needs no csv
             for text in source:
                 bare = text.rstrip("\r\n")
                 if marks[0] in bare or marks[1] in bare or "\r" in bare:

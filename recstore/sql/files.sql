@@ -69,8 +69,8 @@ CASE
 
 -- name: staged_kinds
 -- The kinds of a staged column's values. OFFSET 0 computes each kind once.
-SELECT kind, count(*), min(line) AS line
-FROM (SELECT line, v, {kind} AS kind FROM (SELECT line, btrim({value}) AS v FROM pg_temp.recstore_load) t OFFSET 0) k
+SELECT kind, count(*)
+FROM (SELECT v, {kind} AS kind FROM (SELECT btrim({value}) AS v FROM pg_temp.recstore_load) t OFFSET 0) k
 WHERE v IS NOT NULL
 GROUP BY kind;
 

@@ -24,7 +24,7 @@ from support_sql import column, rows, value
 from recstore.errors import LoadInterrupted, LoadRefused
 from recstore.files.load import staging, writing
 from recstore.files.load.examining import Plan, Wanted, examine
-from recstore.files.load.layout import Given
+from recstore.files.load.layout import TextOptions
 from recstore.files.load.opening import opened
 from recstore.files.load.writing import write
 from recstore.postgres.connection import Connection
@@ -570,13 +570,13 @@ def test_rows_that_pythons_csv_writes_come_back_from_postgres(
     file = tmp_path / "rows.csv"
     with file.open("w", newline="", encoding="utf-8") as text:
         csv.writer(text, quoting=quoting, **options).writerows(table)
-    given = Given(delimiter, quote, escape if "escapechar" in options else "none", "utf-8", False)
+    given = TextOptions(delimiter, quote, escape if "escapechar" in options else "none", "utf-8", False)
     if kind == "unquoted":
-        given = Given(delimiter, "none", escape, "utf-8", False)
+        given = TextOptions(delimiter, "none", escape, "utf-8", False)
     names = [f"c{n}" for n in range(len(table[0]))]
     application.prepare_threshold = None  # the table is another one each time
     application.execute("DROP TABLE IF EXISTS shop.rows")
-    wanted = Wanted("shop.rows", given=given, columns=names, types=dict.fromkeys(names, "text"))
+    wanted = Wanted("shop.rows", text=given, columns=names, types=dict.fromkeys(names, "text"))
     plan = load_in(application, file, wanted)
     assert not len(plan.bad)
     found = [list(row.values()) for row in rows(application, "SELECT * FROM shop.rows ORDER BY ctid")]

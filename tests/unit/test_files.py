@@ -17,7 +17,7 @@ from recstore.errors import InvalidInput, ReportNotWritten
 from recstore.evaluation import delimited
 from recstore.evaluation.delimited import Dialect, TextForm, read_records
 from recstore.files.load.bad_lines import Allowed, BadLines, ranges
-from recstore.files.load.layout import Given, open_text
+from recstore.files.load.layout import TextOptions, open_text
 from recstore.files.load.opening import OpenedFile, TextDecoding, opened
 
 
@@ -60,7 +60,7 @@ def test_escapes_hold_in_and_out_of_quotes() -> None:
 def form_of(text: bytes, name: str = "views.csv", known: Collection[str] = (), **given: Any) -> TextForm:
     file = OpenedFile(name, Path("/dev/stdin"), len(text), None, False)
     file.reading = lambda: contextlib.nullcontext(io.BytesIO(text))  # type: ignore[method-assign]
-    return open_text(file, Given(**given), [""], list(known)).form
+    return open_text(file, TextOptions(**given), [""], list(known)).form
 
 
 @pytest.mark.parametrize(

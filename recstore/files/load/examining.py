@@ -1,21 +1,23 @@
-"""The look at a file: it is staged and examined, and the target stays as it is. The result is a `Plan`."""
+"""Stage and examine a file without touching the target: from its options to a `Plan`."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
-from recstore.errors import InvalidInput
+from recstore.errors import BadLinesFound, InvalidInput
 from recstore.files.load.bad_lines import MOST, Allowed, BadLines
-from recstore.files.load.layout import Given, Reader, open_text
+from recstore.files.load.layout import Reader, TextOptions, open_text
 from recstore.files.load.opening import OpenedFile
 from recstore.files.load.parquet import ParquetReader
-from recstore.files.load.staging import TABLE, Check, Kind, Numbers, Staging, absent_is_null, narrowest, nearly
+from recstore.files.load.staging import TABLE, Check, Staging, absent_is_null, narrowest, nearly
 from recstore.files.load.target import Match, Mode, Target, find_target, match
 from recstore.postgres.connection import Connection
 
 EXAMPLES = 3
+
+SHOWN_BAD = 10
+"""Bad lines that are printed with their reason."""
 
 
 class Watch(Protocol):
@@ -30,45 +32,17 @@ class Watch(Protocol):
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the user wants of a load."""
+    """The options of a load."""
 
     table: str
     mode: Mode = "create"
-    given: Given = field(default_factory=Given)
+    text: TextOptions = field(default_factory=TextOptions)
     columns: Sequence[str] | None = None
     nulls: Sequence[str] = ("",)
     types: dict[str, str] = field(default_factory=dict)
     primary_key: Sequence[str] = ()
     allowed: Allowed = field(default_factory=Allowed)
     keep_bad: bool = False
-
-
-def wanted_of(
-    table: str,
-    append: bool,
-    replace: bool,
-    text: Given,
-    columns: Sequence[str] | None,
-    type: Mapping[str, str] | None,
-    null: Sequence[str] | None,
-    primary_key: Sequence[str],
-    max_bad: float | str,
-    bad: str | Path | None,
-) -> Wanted:
-    """Return the request that the options of `load` make. Raises InvalidInput."""
-    if append and replace:
-        raise InvalidInput("--append and --replace exclude each other.")
-    return Wanted(
-        table=table,
-        mode="append" if append else "replace" if replace else "create",
-        given=text,
-        columns=columns,
-        nulls=tuple(null or [""]),
-        types=dict(type or {}),
-        primary_key=primary_key,
-        allowed=Allowed.parse(str(max_bad)),
-        keep_bad=bad is not None,
-    )
 
 
 @dataclass
@@ -101,31 +75,31 @@ class PlannedColumn:
 
     def decide(self, staging: Staging, rows: int, reader: Reader, delimiter: str, trusted: bool) -> Iterator[Check]:
         """Find the type where none is given; yield what makes a row bad. The types of a file that is `trusted` hold."""
-        name, given, kinds = self.match.name, self.match.type, dict[str, Kind]()
-        if given is None:
-            kinds = staging.kinds(self.staged, self.absent)
+        name, fixed, kinds, exact = self.match.name, self.match.type, dict[str, int](), False
+        if fixed is None:
+            kinds, exact = staging.kinds(self.staged, self.absent)
             self.type = narrowest(kinds)
             self.note = self._note(staging, kinds, reader.unit)
             if self.type == "double precision":
                 numbers = staging.numbers(self.staged, self.absent)
-                self.type = "numeric" if numbers.exact else self.type
+                self.type = "numeric" if numbers["exact"] else self.type
                 self.note = self._note_of(numbers, delimiter)
         else:
-            self.type = "uuid" if trusted and given == "text" and staging.only_uuids(self.staged) else given
-        if len(kinds) == 1 and not any(one.line for one in kinds.values()):  # as PostgreSQL writes the type
-            texts, self.nulls = 0, rows - sum(one.count for one in kinds.values())
+            self.type = "uuid" if trusted and fixed == "text" and staging.only_uuids(self.staged) else fixed
+        if exact:
+            texts, self.nulls = 0, rows - sum(kinds.values())
         else:
             self.nulls, texts = staging.absent(self.staged, self.absent)
         self.nulls += 0 if self.textual else texts
         self.absent = self.absent if texts else []
         if "text" in kinds and self.type != "text":
             yield staging.plain_text(f"{name}: ", self.staged, self.absent, self.type)
-        if given not in (None, "text") and not trusted:
+        if fixed not in (None, "text") and not trusted:
             yield staging.fits(f"{name}: ", self.value, self.type)
         if self.match.required:
             yield Check(f"{name} is empty", f"{self.value} IS NULL", "''")
 
-    def _note(self, staging: Staging, kinds: dict[str, Kind], unit: str) -> str:
+    def _note(self, staging: Staging, kinds: dict[str, int], unit: str) -> str:
         name = self.match.name
         if not kinds:
             return f"{name} has no values at all: text, unless you give --type {name}=TYPE"
@@ -133,7 +107,7 @@ class PlannedColumn:
             check = staging.plain_text("", self.staged, self.absent, type)
             ((line, reason),) = staging.misfitting([check], 1)
             return (
-                f"{name} is text because of {kinds['text'].count:,} of {sum(one.count for one in kinds.values()):,} values, the"
+                f"{name} is text because of {kinds['text']:,} of {sum(kinds.values()):,} values, the"
                 f" first on {unit} {line:,}: {reason}. To make those {unit}s bad instead: --type {name}={type}"
             )
         if "big" in kinds and kinds.keys() <= {"integer", "bigint", "big", "numeric"}:
@@ -142,14 +116,14 @@ class PlannedColumn:
             )
         return ""
 
-    def _note_of(self, numbers: Numbers, delimiter: str) -> str:
+    def _note_of(self, numbers: dict[str, bool], delimiter: str) -> str:
         instead = f"--type {self.match.name}=text"
-        if delimiter == ";" and numbers.thousands:
+        if delimiter == ";" and numbers["thousands"]:
             return (
                 f"{self.match.name} is {self.type}, though each of its numbers has three digits after the point. If the points"
                 f" are for thousands: {instead}"
             )
-        if numbers.whole:
+        if numbers["whole"]:
             return (
                 f"{self.match.name} is {self.type}, though all its numbers are whole. Ids that went through a spreadsheet or"
                 f" a data frame may have lost digits. To keep them as they are written: {instead}"
@@ -159,7 +133,7 @@ class PlannedColumn:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a load would do: `rows` includes the bad lines; `stopped` if so many were bad that reading ended there."""
+    """A load to be written: `rows` includes the bad lines; `stopped` if so many were bad that reading ended there."""
 
     reader: Reader
     file: OpenedFile
@@ -175,10 +149,6 @@ class Plan:
     def good(self) -> int:
         """Rows to be written."""
         return self.rows - len(self.bad)
-
-    @property
-    def refused(self) -> bool:
-        return self.stopped or len(self.bad) > self.allowed
 
     def insert(self, rows: str = "") -> str:
         """Return the statement that fills the table, from all staged rows or from some."""
@@ -198,6 +168,55 @@ class Plan:
         create = f"CREATE TABLE {table} (\n{columns}\n);"
         keys = ", ".join(map(plain, self.primary_key))
         return [create, self.insert()] + [f"ALTER TABLE {table} ADD PRIMARY KEY ({keys});"] * bool(keys)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the plan, ready for JSON."""
+        return {
+            "file": self.file.name,
+            "what": self.reader.what,
+            "table": str(self.target),
+            "mode": self.target.mode,
+            "rows": self.rows,
+            "columns": [
+                {
+                    "name": column.match.name,
+                    "in_the_file": column.match.file_name,
+                    "type": column.type,
+                    "nulls": column.nulls,
+                    "examples": column.examples,
+                    "note": column.note,
+                }
+                for column in self.columns
+            ],
+            "bad": len(self.bad),
+            "bad_allowed": self.allowed,
+            "bad_lines": self.bad.lines(),
+            "reasons": [{self.reader.unit: line, "reason": reason} for line, reason in self.bad.first(SHOWN_BAD)],
+            "complete": not self.stopped,
+            "statements": self.statements(),
+        }
+
+    def refusal(self) -> BadLinesFound | None:
+        """Return the error of a load with too many bad lines."""
+        if not self.stopped and len(self.bad) <= self.allowed:
+            return None
+        unit, bad = self.reader.unit, self.bad
+        given_up = (
+            f"Nothing was written: of the first {self.rows:,} {unit}s of {self.file.name} more than {bad.most:,} are bad, so"
+            f" the rest was not read. It was read as: {self.reader.what}. Describe it with --delimiter, --quote, --escape,"
+            " --encoding and --no-header."
+        )
+        data: dict[str, Any] = {
+            "bad": len(bad),
+            "rows": self.rows,
+            "unit": unit,
+            "file": self.file.name,
+            "allowed": self.allowed,
+        }
+        message = given_up if self.stopped else BadLinesFound(**data).message
+        if any("-8 text" in reason for reason in bad.reasons.values()):
+            message += " Some are not UTF-8: name the file's encoding, for instance --encoding latin-1."
+        return BadLinesFound(message, **data)
 
 
 def examine(connection: Connection, file: OpenedFile, wanted: Wanted, watch: Watch) -> Plan:
@@ -235,10 +254,10 @@ def examine(connection: Connection, file: OpenedFile, wanted: Wanted, watch: Wat
 def _reader(file: OpenedFile, wanted: Wanted, target: Target) -> tuple[Reader, str]:
     """Return the file as the kind it is, and its delimiter. Raises InvalidInput."""
     if file.parquet:
-        if wanted.given != Given():
+        if wanted.text != TextOptions():
             raise InvalidInput("A Parquet file describes itself: leave out the options of text files.")
         return ParquetReader(file), ""
-    reader = open_text(file, wanted.given, wanted.nulls, [column.name for column in target.columns])
+    reader = open_text(file, wanted.text, wanted.nulls, [column.name for column in target.columns])
     return reader, reader.form.dialect.delimiter
 
 

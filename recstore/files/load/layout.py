@@ -1,4 +1,4 @@
-"""Delimited text as a source of a load: its form, and its records as CSV for the staging table."""
+"""Read delimited text for a load: guess its form, and yield its records as CSV for the staging table."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -21,8 +21,8 @@ BETWEEN = re.compile(r"\s|::|[\x01^~]")
 
 
 @dataclass(frozen=True)
-class Given:
-    """What the user says about a text file; None is guessed. An empty quote or escape means that there is none."""
+class TextOptions:
+    """The form of a text file as the user gives it; None is guessed. An empty quote or escape means that there is none."""
 
     delimiter: str | None = None
     quote: str | None = None
@@ -44,7 +44,7 @@ Batch = tuple[int, bytes]
 
 
 class Reader(Protocol):
-    """What both kinds of file offer to a load."""
+    """A file of either kind, as a load reads it."""
 
     unit: str
     """The word for what is counted: line, or row."""
@@ -143,16 +143,16 @@ class TextReader:
         return {line: printable(text) for line, text, _ in records if line in lines}
 
 
-def open_text(file: OpenedFile, given: Given, nulls: Sequence[str], known: Sequence[str]) -> TextReader:
+def open_text(file: OpenedFile, options: TextOptions, nulls: Sequence[str], known: Sequence[str]) -> TextReader:
     """Guess the form of a text that goes into a table with the columns `known`. Raises InvalidInput."""
-    decoding = TextDecoding.of(file, given.encoding)
-    marks = {"delimiter": given.delimiter, "quote": given.quote, "escape": given.escape}
-    form = sniff(file.name, decoding.lines(), **marks, header=given.header, known=known)
+    decoding = TextDecoding.of(file, options.encoding)
+    marks = {"delimiter": options.delimiter, "quote": options.quote, "escape": options.escape}
+    form = sniff(file.name, decoding.lines(), **marks, header=options.header, known=known)
     if form.names and not decoding.is_text("".join(form.names)):
         raise InvalidInput(
             f"The header of {file.name} is not {decoding.encoding} text: name its encoding, for instance --encoding latin-1."
         )
-    if form.fields == 1 and given.delimiter is None:
+    if form.fields == 1 and options.delimiter is None:
         _refuse_several(file.name, form)
     return TextReader(file, decoding, form, nulls)
 

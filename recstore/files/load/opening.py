@@ -90,7 +90,8 @@ def opened(file: str) -> Iterator[OpenedFile]:
         try:
             with path.open("rb") as stream:
                 first = stream.read(16)
-            found = OpenedFile(name, path, path.stat().st_size, _packed(first), first[:4] == b"PAR1")
+            packed = next((kind for begin, kind in PACKED.items() if first.startswith(begin)), None)
+            found = OpenedFile(name, path, path.stat().st_size, packed, first[:4] == b"PAR1")
         except FileNotFoundError:
             raise InvalidInput(f"There is no file {name}.") from None
         except OSError as error:
@@ -163,10 +164,6 @@ class TextDecoding:
         except UnicodeEncodeError:
             return False
         return True
-
-
-def _packed(first: bytes) -> str | None:
-    return next((name for begin, name in PACKED.items() if first.startswith(begin)), None)
 
 
 def _unpacked(raw: IO[bytes], packed: str | None) -> Any:

@@ -24,6 +24,8 @@ ROWS = 20_000
 WRITTEN = arrow_csv.WriteOptions(include_header=False, quoting_style="all_valid")
 """An empty text is quoted, NULL is not."""
 
+TEXTS, BYTES = (pa.string(), pa.large_string(), pa.string_view()), (pa.binary(), pa.large_binary())
+
 PANDAS_INDEX = "__index_level_"
 
 
@@ -98,6 +100,10 @@ def _sql_type(kind: pa.DataType) -> str | None:
         return _sql_type(kind.value_type)
     if isinstance(kind, pa.BaseExtensionType):
         return "uuid" if kind.extension_name == "arrow.uuid" else _sql_type(kind.storage_type)
+    if kind in BYTES:
+        return "bytea"
+    if kind in TEXTS:
+        return "text"
     for is_kind, name in (
         (types.is_boolean, "boolean"),
         (types.is_int64, "bigint"),
@@ -108,12 +114,7 @@ def _sql_type(kind: pa.DataType) -> str | None:
         (types.is_floating, "real"),
         (types.is_date, "date"),
         (types.is_time, "time without time zone"),
-        (types.is_string, "text"),
-        (types.is_large_string, "text"),
-        (types.is_string_view, "text"),
         (types.is_null, "text"),
-        (types.is_binary, "bytea"),
-        (types.is_large_binary, "bytea"),
     ):
         if is_kind(kind):
             return name
@@ -141,6 +142,6 @@ def _as_text(column: pa.Array) -> pa.Array:
         return pc.cast(column.cast(pa.timestamp("us", kind.tz and "UTC"), safe=False), pa.string())
     if pa.types.is_fixed_size_binary(kind) and kind.byte_width == 16:
         return pa.array([None if one is None else str(uuid.UUID(bytes=one)) for one in column.to_pylist()], pa.string())
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+    if kind in BYTES or pa.types.is_fixed_size_binary(kind):
         return pa.array([None if value is None else "\\x" + value.hex() for value in column.to_pylist()], pa.string())
     return column if pa.types.is_string(kind) else pc.cast(column, pa.string())

@@ -50,29 +50,6 @@ PLAIN = {
 
 
 @dataclass(frozen=True)
-class Kind:
-    """The values of one kind in a column: how many, and the first line."""
-
-    kind: str
-    count: int
-    line: int
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """What the numbers of a column with points or exponents have in common."""
-
-    exact: bool
-    """A double would round one of them."""
-
-    whole: bool
-    """All are whole numbers."""
-
-    thousands: bool
-    """All have exactly three digits after the point."""
-
-
-@dataclass(frozen=True)
 class Check:
     """A condition on the values of a column: SQL that is true for a bad row, and SQL of the reason with a text before it."""
 
@@ -83,7 +60,7 @@ class Check:
 
 @dataclass
 class Staging:
-    """The staged rows. Columns are c1, c2, .."""
+    """The staged rows. Columns are c1, c2 and so on."""
 
     connection: Connection
     width: int
@@ -130,8 +107,8 @@ class Staging:
         )
         return row["nulls"], row["texts"]
 
-    def kinds(self, column: int, absent: Sequence[str]) -> dict[str, Kind]:
-        """Return what the values of a column are, NULLs and their texts left out."""
+    def kinds(self, column: int, absent: Sequence[str]) -> tuple[dict[str, int], bool]:
+        """Count the values of each kind, NULLs and their texts left out; true if PostgreSQL writes all exactly so."""
         c = f"c{column}"
         for kind, plain in PLAIN.items():
             try:
@@ -139,15 +116,15 @@ class Staging:
             except psycopg.DataError:
                 continue
             if row["plain"]:
-                return {kind: Kind(kind, row["count"], 0)}
+                return {kind: row["count"]}, True
         statement = fill(query("staged_kinds"), {"kind": self._kind(), "value": absent_is_null(c, absent)})
-        found = self.connection.execute(statement).fetchall()
-        return {row["kind"]: Kind(**row) for row in found}
+        return {row["kind"]: row["count"] for row in self.connection.execute(statement)}, False
 
-    def numbers(self, column: int, absent: Sequence[str]) -> Numbers:
+    def numbers(self, column: int, absent: Sequence[str]) -> dict[str, bool]:
+        """Return what a column's numbers have in common: see the query."""
         value = absent_is_null(f"c{column}", absent)
         statement = fill(query("staged_numbers"), {"value": value, "is_number": self._takes("numeric", value)})
-        return Numbers(**self.connection.execute(statement).fetchall()[0])
+        return self.connection.execute(statement).fetchall()[0]
 
     def only_uuids(self, column: int) -> bool:
         """Return whether every value of a column is written as a UUID."""
@@ -219,24 +196,18 @@ def quoted_text(text: str) -> str:
     return sql.Literal(text).as_string(None)
 
 
-def narrowest(kinds: dict[str, Kind]) -> str:
-    """Return the type of a column, text where no other holds its values. A few of them may be plain text."""
-    misfits, total = _misfits(kinds)
-    return type_of(kinds) if misfits <= MISFITS * total else "text"
+def narrowest(kinds: dict[str, int]) -> str:
+    """Return the type of a column, text if no other holds its values. A few of them may be plain text."""
+    return type_of(kinds) if kinds.get("text", 0) <= MISFITS * sum(kinds.values()) else "text"
 
 
-def nearly(kinds: dict[str, Kind]) -> str | None:
+def nearly(kinds: dict[str, int]) -> str | None:
     """Return the type that four fifths of the values of a text column have."""
-    misfits, total = _misfits(kinds)
-    found = type_of(kinds) if 0 < 5 * misfits < total else "text"
+    found = type_of(kinds) if 0 < 5 * kinds.get("text", 0) < sum(kinds.values()) else "text"
     return found if found != "text" else None
 
 
-def _misfits(kinds: dict[str, Kind]) -> tuple[int, int]:
-    return kinds["text"].count if "text" in kinds else 0, sum(one.count for one in kinds.values())
-
-
-def type_of(kinds: dict[str, Kind]) -> str:
+def type_of(kinds: dict[str, int]) -> str:
     """Return the type that holds all values but plain text."""
     names = kinds.keys() - {"text"}
     return next((type for type, held in HOLDS.items() if names and names <= held), "text")

@@ -221,12 +221,12 @@ def _new_columns(
                 raise InvalidInput(f"{option} names {name!r}; the columns are {', '.join(names)}.")
     matches = []
     for (position, column), name in zip(picked, names, strict=True):
-        given, textual = types.get(name), True
-        if given:
-            given, textual = _known_type(connection, name, given)
+        type, textual = types.get(name), True
+        if type:
+            type, textual = _known_type(connection, name, type)
         elif column.type:
-            given, textual = column.type, column.type == "text"
-        matches.append(Match(position, column.name, name, given, textual, name in primary_key))
+            type, textual = column.type, column.type == "text"
+        matches.append(Match(position, column.name, name, type, textual, name in primary_key))
     return matches
 
 

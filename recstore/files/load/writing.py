@@ -1,4 +1,4 @@
-"""The load itself: the staged rows go into the target, all in one transaction."""
+"""Write the staged rows into the target, all in one transaction."""
 
 import time
 
@@ -51,11 +51,11 @@ def write(connection: Connection, plan: Plan, watch: Watch) -> int:
     return rows
 
 
-def _check_all_arrived(plan: Plan, rows: int, taken: int, watch: Watch) -> None:
+def _check_all_arrived(plan: Plan, rows: int, arrived: int, watch: Watch) -> None:
     """Refuse to replace, or warn, if the table's own triggers or rules kept rows out or moved them elsewhere."""
-    if taken == rows:
+    if arrived == rows:
         return
-    reason = f"of {rows:,} rows it took {taken:,}: a trigger or a rule of its own kept the others out or moved them elsewhere"
+    reason = f"of {rows:,} rows it took {arrived:,}: a trigger or a rule of its own kept the others out or moved them elsewhere"
     if plan.target.mode == "replace":
         raise LoadRefused(table=plan.target, reason=reason, remedy="Use --append, or load into another table.")
     watch.warn(f"{plan.target}: {reason}.")
@@ -123,7 +123,7 @@ def _insert(connection: Connection, plan: Plan, watch: Watch) -> int:
     watch.progress("load", 0, plan.good)
     try:
         with connection.transaction():
-            taken = connection.execute(plan.insert()).rowcount
+            arrived = connection.execute(plan.insert()).rowcount
     except psycopg.DatabaseError as error:
         if not (error.sqlstate or "").startswith(OF_THE_DATA):
             raise
@@ -131,7 +131,7 @@ def _insert(connection: Connection, plan: Plan, watch: Watch) -> int:
         reason = f"{plan.reader.unit} {line:,} of {plan.file.name}: {_reason(error)}"
         raise LoadRefused(table=plan.target, reason=reason, remedy=_remedy(error)) from None
     watch.progress("load", plan.good, plan.good)
-    return taken
+    return arrived
 
 
 def _first_refused(
