@@ -7,130 +7,29 @@ stops there and cannot publish anything.
 
 import platform
 import socket
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import wraps
 from importlib.metadata import version
-from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, runtime_checkable
+from typing import Any, ParamSpec, Self, TypeVar
 
 import psycopg
 from psycopg.types.json import Jsonb
 
 from recstore import registry, requests
 from recstore.config import Settings
-from recstore.errors import LostLock, NothingRequested, ObjectsOutdated, RecstoreError, RunInProgress, RunTooLong
+from recstore.errors import LostLock, NothingRequested, ObjectsOutdated, RecstoreError, RunTooLong
 from recstore.postgres.connection import Connection, connect, plain_errors
+from recstore.runs.locks import LISTS_NAMESPACE, LOCK_NAMESPACE, give_lock, take_lock
+from recstore.runs.reporter import Recorder, Reporter, Silent, described
 from recstore.sql import queries
 from recstore.sql.generation import Generation
 from recstore.sql.objects import OBJECTS_VERSION, Registered
 from recstore.sql.schema_revision import require_current
 
-LOCK_NAMESPACE = 0x72656373
-"""First key of recstore's advisory locks ("recs"); the second is the recommender's id."""
-
-LISTS_NAMESPACE = 0x7265636C
-"""First key of the locks of runs that write lists ("recl"); they run next to any other job of the recommender."""
-
-BUILD_LOCK = -2
-"""Second key of the lock that lets one index build at a time run in a database."""
-
 P = ParamSpec("P")
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
-
-
-@runtime_checkable
-class Described(Protocol):
-    """A stage's result that describes itself: `details` are stored with the run, `str()` is the sentence for people."""
-
-    def details(self) -> dict[str, Any]:
-        """Return the figures of the stage, ready for JSON."""
-
-
-@runtime_checkable
-class Reporter(Protocol):
-    """Receives what a run reports while it works."""
-
-    def stage(self, name: str, seconds: float, details: dict[str, Any]) -> None:
-        """Receive a stage that ended; `details["summary"]` is a sentence about it."""
-
-    def progress(self, name: str, done: int, total: int, note: str = "") -> None:
-        """Receive how far a long stage is."""
-
-    def warn(self, sentence: str) -> None:
-        """Receive a warning."""
-
-
-class Silent:
-    """A reporter that drops everything."""
-
-    def stage(self, name: str, seconds: float, details: dict[str, Any]) -> None: ...
-
-    def progress(self, name: str, done: int, total: int, note: str = "") -> None: ...
-
-    def warn(self, sentence: str) -> None: ...
-
-
-PROGRESS_EVERY = 1.0
-"""Seconds between two updates of the progress in a run's row."""
-
-
-class Recorder:
-    """A reporter that passes everything on and stores the progress in the run's row.
-
-    It writes from a connection of its own, since the run's is busy. Without a connection it stores nothing.
-    """
-
-    def __init__(self, url: str, run: int, reporter: Reporter) -> None:
-        self.url, self.run, self.reporter = url, run, reporter
-        self.stage, self.warn = reporter.stage, reporter.warn
-        self.connection: Connection | None = None
-        self.lock = threading.Lock()
-        self.next = time.monotonic() + PROGRESS_EVERY
-
-    def progress(self, name: str, done: int, total: int, note: str = "") -> None:
-        self.reporter.progress(name, done, total, note)
-        if time.monotonic() < self.next or not self.lock.acquire(blocking=False):
-            return
-        try:
-            self.next = time.monotonic() + PROGRESS_EVERY
-            with suppress(psycopg.Error, RecstoreError):
-                if self.connection is None:
-                    self.connection = connect(self.url, "recstore:progress")
-                    self.connection.execute("SET statement_timeout = '5s'")
-                at = {"stage": name, "done": done, "total": total, "note": note}
-                self.connection.execute(queries.query("update_run_progress"), {"run": self.run, "progress": Jsonb(at)})
-        finally:
-            self.lock.release()
-
-    def close(self) -> None:
-        if self.connection:
-            self.connection.close()
-
-
-def take_lock(connection: Connection, recommender: Registered, namespace: int = LOCK_NAMESPACE) -> None:
-    """Take the recommender's session lock. Raises RunInProgress, naming the holder."""
-    row = connection.execute(queries.query("lock_run"), lock_keys(recommender, namespace)).fetchone()
-    if row and row["locked"]:
-        return
-    holder = connection.execute(queries.query("lock_holder"), lock_keys(recommender, namespace)).fetchone()
-    who = "it has just ended, try again"
-    if holder:
-        who = f"{holder['application_name'] or 'another role'}, server process {holder['pid']}"
-        who += f", connected {holder['backend_start']:%Y-%m-%d %H:%M:%S %Z}" if holder["backend_start"] else ""
-    raise RunInProgress(name=recommender.name, who=who)
-
-
-def give_lock(connection: Connection, recommender: Registered, namespace: int = LOCK_NAMESPACE) -> None:
-    """Release the recommender's session lock."""
-    connection.execute(queries.query("unlock_run"), lock_keys(recommender, namespace))
-
-
-def lock_keys(recommender: Registered, namespace: int = LOCK_NAMESPACE) -> dict[str, int]:
-    return {"namespace": namespace, "recommender_id": recommender.id}
 
 
 def abandon(connection: Connection, settings: Settings, recommender: Registered, *, lists: bool = False) -> list[int]:
@@ -374,57 +273,6 @@ class ListsRun(Run):
     def _fence(self, keys: dict[str, int]) -> None: ...
 
     def check(self, stage: str) -> None: ...
-
-
-def described(result: object) -> dict[str, Any]:
-    """Return what a stage's result says of itself: its details and, as `summary`, its sentence."""
-    details = result.details() if isinstance(result, Described) else {}
-    return details | {"summary": str(result)} if isinstance(result, Described | str) else details
-
-
-class Job(Protocol[T_co]):
-    """A job as callers see it; `arguments` and `options` are its own."""
-
-    def __call__(
-        self,
-        url: str,
-        settings: Settings,
-        name: str,
-        *arguments: Any,
-        reporter: Reporter | None = None,
-        requested: bool = False,
-        time_limit: float | None = None,
-        **options: Any,
-    ) -> T_co: ...
-
-
-def job(kind: type[Run] = Run, **fixed: Any) -> Callable[[Callable[Concatenate[Any, P], T]], Job[T]]:
-    """Make a job of a function that takes a run: a call begins a run of the recommender and works in it.
-
-    The job's name is the function's. `kind` is the class of its runs, `fixed` are options of it.
-    """
-
-    def decorate(function: Callable[Concatenate[Any, P], T]) -> Job[T]:
-        work: Callable[..., T] = function
-
-        @wraps(function)
-        def begin(
-            url: str,
-            settings: Settings,
-            name: str,
-            *arguments: Any,
-            reporter: Reporter | None = None,
-            requested: bool = False,
-            time_limit: float | None = None,
-            **options: Any,
-        ) -> T:
-            limits: dict[str, Any] = {"requested": requested, "time_limit": time_limit}
-            with kind(url, settings, name, function.__name__.rstrip("_"), reporter, **limits, **fixed) as run:
-                return work(run, *arguments, **options)
-
-        return begin
-
-    return decorate
 
 
 def wal(connection: Connection, since: int | None = None) -> int | None:
