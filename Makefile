@@ -13,7 +13,7 @@ CONTRACT_VERSIONS ?= 16
 unexport PYTHONDONTWRITEBYTECODE
 PARALLEL = -n $(WORKERS) --dist worksteal
 
-.PHONY: help demo worker-demo test contract check format campaign coverage mutants sentences docs docs-retail schema build lock clean
+.PHONY: help demo worker-demo test statistical contract check format campaign coverage mutants sentences docs docs-retail schema build lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,9 @@ check: $(VENV)/.dev  ## format, lint, spelling, import rules, types
 
 test: check  ## check, and every test on PostgreSQL 18
 	$(PYTEST) $(PARALLEL) -m "not campaign and not statistical"
+
+statistical: $(VENV)/.dev  ## trainings whose metrics must lie in a band: after a change of model/ or evaluation/, and in CI
+	$(PYTEST) $(PARALLEL) -m "statistical and not campaign"
 
 contract: $(VENV)/.dev  ## the contract subset on older PostgreSQL versions
 	for version in $(CONTRACT_VERSIONS); do \

@@ -26,6 +26,10 @@ class Stored:
     definition: Definition
     held_out: dict[str, Any] | None  # see `held_out.HeldOut.stored`
 
+    def details(self) -> dict[str, Any]:
+        """Return the generation's number."""
+        return {"generation": self.generation}
+
     def __str__(self) -> str:
         return f"generation {self.generation}"
 
