@@ -21,7 +21,7 @@ from recstore.evaluation import split_files, splits
 from recstore.evaluation.splits import Split
 from recstore.experiments.experiment import Experiment
 from recstore.experiments.tuning.options import Options
-from recstore.experiments.tuning.search import PRESENT, Watch, conclude, search, winner_of
+from recstore.experiments.tuning.search import PRESENT, Search, Watch, winner_of
 from recstore.experiments.tuning.space import words
 from recstore.experiments.tuning.stages import Plan
 from recstore.experiments.tuning.trials import TrialResult
@@ -106,10 +106,11 @@ def main() -> int:
             if arguments.only not in (None, budget):
                 continue
             began = time.perf_counter()
-            found = search(split, definition, options, settings, watch=Lines())
+            search = Search(split, definition, options)
+            found = search.run_all(Experiment(settings), Lines())
             took = time.perf_counter() - began
             winner = winner_of(found)
-            evaluation = conclude(Experiment(settings), split, definition, winner, options, name=name).evaluation
+            evaluation = search.conclude(Experiment(settings), winner, name).evaluation
             reached[budget] = evaluation.results[0].metrics[arguments.metric] or 0.0
             print(f"{budget}: {len(found)} trials in {took:.0f} s: {words(winner.parameters, winner.iterations)}")
             print(f"  validation {arguments.metric} {winner.value:.5f}")

@@ -103,9 +103,9 @@ class Measuring(Part):
         Raises SplitImpossible, TimesMissing, InvalidInput.
         """
         from recstore.experiments import evaluate as evaluating
-        from recstore.experiments.measure import Wanted
+        from recstore.experiments.measure import Measurement
 
-        wanted = Wanted(tuple(sorted(set(k))), users, include_seen, negatives, curve, sql, search, split_seed)
+        wanted = Measurement(tuple(sorted(set(k))), users, include_seen, negatives, curve, sql, search, split_seed)
         choice = evaluating.chosen_part(split, share, items, split_seed, test_query, texts.path(test_file))
         check_report(texts.path(report), texts.path(pictures))
         options.by_section(settings, without=(*WITHOUT, "storage"))
@@ -300,12 +300,12 @@ class Measuring(Part):
         Raises InvalidInput.
         """
         from recstore.experiments import benchmark as benchmarking
-        from recstore.experiments.measure import Wanted
+        from recstore.experiments.measure import Measurement
         from recstore.experiments.tuning.options import Options
 
         if trials is not None and not tune:
             raise InvalidInput("--trials goes with --tune.")
-        wanted = Wanted(tuple(sorted(set(k))), users, include_seen, 0, curve, sql, search, split_seed)
+        wanted = Measurement(tuple(sorted(set(k))), users, include_seen, 0, curve, sql, search, split_seed)
         check_report(texts.path(report), texts.path(pictures))
         files = benchmarking.Files(Path(train), Path(test), texts.path(negatives), format, values)
         chosen = options.by_section(settings, without=(*WITHOUT, "filters"))

@@ -16,10 +16,10 @@ from recstore.evaluation import split_files, splits
 from recstore.evaluation.pair_files import Format
 from recstore.evaluation.results import Evaluation
 from recstore.experiments.experiment import Experiment
-from recstore.experiments.measure import Wanted, measure
+from recstore.experiments.measure import Measurement, measure
 from recstore.experiments.scratch import Store, check_name
 from recstore.experiments.tuning.options import Options
-from recstore.experiments.tuning.search import Watch, search, tuned, winner_of
+from recstore.experiments.tuning.search import Search, Watch, tuned, winner_of
 from recstore.experiments.tuning.space import words
 from recstore.model import trainers
 from recstore.postgres.connection import connect, plain_errors
@@ -59,7 +59,7 @@ def benchmark(
     settings: Settings,
     files: Files,
     definition: Definition,
-    wanted: Wanted,
+    wanted: Measurement,
     *,
     tune: Options | None = None,
     watch: Watch | None = None,
@@ -97,7 +97,7 @@ def benchmark(
         details |= {"files": list(found.sentences), "told": summary}
     if tune is not None:
         with experiment.step("tune") as details:
-            winner = winner_of(search(split, definition, tune, settings, watch=watch))
+            winner = winner_of(Search(split, definition, tune).run_all(Experiment(settings), watch))
             definition = tuned(definition, winner)
             details |= {"parameters": winner.parameters, "told": words(winner.parameters, winner.iterations)}
     measured = measure(

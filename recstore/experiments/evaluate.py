@@ -20,7 +20,7 @@ from recstore.evaluation import examples, pair_files, split_files, splits
 from recstore.evaluation.results import Evaluation, Example
 from recstore.evaluation.splits import Split, SplitChoice
 from recstore.experiments.experiment import Experiment
-from recstore.experiments.measure import Measured, Wanted, measure
+from recstore.experiments.measure import Measured, Measurement, measure
 from recstore.experiments.scratch import Store
 from recstore.model import filters, trainers
 from recstore.model.interactions import Interactions
@@ -64,7 +64,7 @@ def evaluate(
     url: str,
     settings: Settings,
     name: str,
-    wanted: Wanted,
+    wanted: Measurement,
     split: SplitChoice | TestPairs,
     *,
     definition: Definition | None = None,
@@ -97,7 +97,7 @@ def read_split(
     recommender: Registered,
     definition: Definition,
     choice: SplitChoice | TestPairs,
-    wanted: Wanted,
+    wanted: Measurement,
 ) -> Split:
     """Read the source through the recommender's view, as a retrain does, filter it, and split it as `choice` says; with a
     validation part where a curve is wanted."""

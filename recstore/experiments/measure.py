@@ -36,7 +36,7 @@ TOO_FEW = 100
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Measurement:
     """The measurement that is asked for. `users`: a whole number of those that can be measured, or a share of them; None:
     all. `negatives`: sampled ones per user, 0: the full ranking. `curve`: iterations between two points, 0: no curve."""
 
@@ -87,7 +87,7 @@ def measure(
     experiment: Experiment,
     split: Split,
     definition: Definition,
-    wanted: Wanted,
+    wanted: Measurement,
     *,
     name: str,
     model: str | None = None,
@@ -134,7 +134,7 @@ class _Test:
     """The test part, on which every model is measured in the same way."""
 
     def __init__(
-        self, experiment: Experiment, split: Split, wanted: Wanted, negatives: sparse.csr_matrix | None
+        self, experiment: Experiment, split: Split, wanted: Measurement, negatives: sparse.csr_matrix | None
     ) -> None:
         self.experiment, self.split, self.wanted = experiment, split, wanted
         self.users = wanted.sample(split.users())
@@ -260,7 +260,7 @@ class _Within(Silent):
         self.warnings.append(sentence)
 
 
-def _curve(experiment: Experiment, split: Split, definition: Definition, wanted: Wanted) -> list[CurvePoint]:
+def _curve(experiment: Experiment, split: Split, definition: Definition, wanted: Measurement) -> list[CurvePoint]:
     iterations = definition.hyperparameters.iterations
     with experiment.step("curve") as details:
         watch = LearningCurve(

@@ -20,8 +20,8 @@ from recstore.definition import Hyperparameters
 from recstore.evaluation.splits import SplitChoice
 from recstore.experiments import experiment
 from recstore.experiments.evaluate import evaluate
-from recstore.experiments.measure import Wanted
-from recstore.experiments.tuning import search, studies, trial, work
+from recstore.experiments.measure import Measurement
+from recstore.experiments.tuning import search, studies, work
 from recstore.experiments.tuning.options import Options
 from recstore.source import pulling
 
@@ -310,21 +310,22 @@ def test_no_trial_sees_the_test_part_or_delays_a_retrain_and_the_users_are_those
     shop.create()
     choice = SplitChoice("share", 0.6)
     study = work.begin(shop.url, shop.settings, "retail", SMALL, choice)
-    run, retrained = trial.run, []
+    run, retrained = search.Search.run, []
 
-    def blind(experiment: Any, split: Any, *rest: Any) -> Any:
+    def blind(self: search.Search, *rest: Any) -> Any:
         if not retrained:
             retrained.append(pipeline.retrain(shop.url, shop.settings, "retail").live)
-        return run(experiment, replace(split, test=object()), *rest)  # any use of it is an AttributeError
+        blinded = replace(self.split, test=object())  # type: ignore[arg-type]  # any use of it is an AttributeError
+        return run(replace(self, split=blinded), *rest)
 
-    monkeypatch.setattr(trial, "run", blind)
+    monkeypatch.setattr(search.Search, "run", blind)
     work.work(shop.url, shop.settings, study)
     assert retrained == [True]
     assert study_row(shop, study)["state"] == "ended", study_row(shop, study)["outcome"]
     assert all(row["state"] in ("complete", "pruned") for row in rows(shop, study))
     with shop.connect() as connection:
         found = work.result(connection, study).evaluation
-    evaluated = evaluate(shop.url, shop.settings, "retail", Wanted(), choice)
+    evaluated = evaluate(shop.url, shop.settings, "retail", Measurement(), choice)
     assert found
     assert found.evaluated_users == evaluated.evaluated_users > len(work._newest[shop.url, study].split.users())
     assert list(found.results[0].metrics) == list(evaluated.results[0].metrics)

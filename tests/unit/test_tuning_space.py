@@ -14,9 +14,9 @@ from recstore.errors import InvalidInput
 from recstore.evaluation import splits
 from recstore.evaluation.curves import CurvePoint
 from recstore.evaluation.fitted import weigh
-from recstore.experiments.tuning import sampling, snapshot, space, stages, trial, trials
-from recstore.experiments.tuning.noise import PART, Noise, noise_of
+from recstore.experiments.tuning import sampling, search, space, stages, studies, trials
 from recstore.experiments.tuning.options import Options
+from recstore.experiments.tuning.sampling import PART, Noise, noise_of
 from recstore.experiments.tuning.space import BOUNDS, Choices, Parameters, Range, Space
 from recstore.experiments.tuning.trials import TrialResult
 from recstore.model import trainers
@@ -343,13 +343,13 @@ ALIKE = [curve(0.1, 0.2)] * 3
     ],
 )
 def test_a_trial_below_the_median_of_the_others_is_pruned(own: Any, others: Any, pruned: bool) -> None:
-    assert trial.hopeless(own, others, "ndcg@20") is pruned
+    assert search.hopeless(own, others, "ndcg@20") is pruned
 
 
 @pytest.mark.parametrize("validation", [True, False])
 def test_a_snapshot_is_the_same_split(validation: bool) -> None:
     split = splits.by_user(interactions(), 1, validation=validation)
-    again = snapshot.unpack(snapshot.pack(split))
+    again = studies.unpack(studies.pack(split))
     assert (again.how, again.notes) == (split.how, split.notes)
     assert again.train.digest() == split.train.digest()
     assert again.test.digest() == split.test.digest()

@@ -1,23 +1,14 @@
-"""The options of a search, and the plan they give on a split. Pure."""
+"""The options of a search, whatever the data are. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from recstore.definition import MAX_FACTORS, Definition
+from recstore.definition import MAX_FACTORS
 from recstore.errors import InvalidInput
-from recstore.evaluation.curves import sample
-from recstore.evaluation.fitted import weigh
-from recstore.evaluation.splits import SEED, Split
+from recstore.evaluation.splits import SEED
 from recstore.experiments.tuning import space as spaces
-from recstore.experiments.tuning.noise import noise_of
-from recstore.experiments.tuning.space import BOUNDS, EVERYTHING, Choices, Parameters, Space, default_space, narrowed
-from recstore.experiments.tuning.stages import Plan
-from recstore.model import confidence
-from recstore.model import trainers as training
+from recstore.experiments.tuning.space import BOUNDS, EVERYTHING, Parameters, Space, narrowed
 
 METRICS = ("ndcg", "recall", "precision", "map", "hit_rate")
 """Metrics that can be searched by, each with its k."""
@@ -62,18 +53,9 @@ class Options:
         if name not in METRICS or not k.isdecimal() or int(k) < 1:
             known = ", ".join(f"{metric}@20" for metric in METRICS)
             raise InvalidInput(f"{self.metric!r} cannot be searched by; choose one of {known}, or another k.")
-        self._limits(Space(EVERYTHING, (1, MAX_FACTORS), BOUNDS))
+        self.limits(Space(EVERYTHING, (1, MAX_FACTORS), BOUNDS))
 
-    def measured(self, split: Split) -> NDArray[np.intp]:
-        """Return the users that every trial is measured on, ascending. Raises InvalidInput where there is none."""
-        users = sample(split.users(split.validation), self.users, self.seed)
-        if not len(users):
-            raise InvalidInput(
-                "No user has both a training pair and a validation pair, so nothing can be chosen by these data."
-            )
-        return users
-
-    def _limits(self, space: Space) -> tuple[Space, list[Parameters]]:
+    def limits(self, space: Space) -> tuple[Space, list[Parameters]]:
         """Return the part of `space` that is searched, and the points of a grid. Raises InvalidInput."""
         changes = dict(self.space)
         if self.trainers:
@@ -83,38 +65,3 @@ class Options:
         if self.grid and changes:
             raise InvalidInput("A grid is the whole space: give either --grid or what narrows the search, not both.")
         return narrowed(space, changes), spaces.grid(self.grid) if self.grid else []
-
-    def plan(self, split: Split, definition: Definition, most_factors: int | None = None) -> Plan:
-        """Return the plan of the search on this split. Raises InvalidInput."""
-        space, points = self._limits(default_space(split.train))
-        functions = space.bounds["confidence"]
-        weighed = {definition.confidence.function, *(functions.values if isinstance(functions, Choices) else ())}
-        return Plan(
-            space,
-            present_settings(split, definition, most_factors),
-            self.trials or len(points) or self.TRIALS,
-            self.seconds,
-            self.seed,
-            noise_of(split.train, definition.confidence, sorted(weighed)),
-            tuple(points),
-        )
-
-    def scales(self, plan: Plan) -> dict[str, str]:
-        """Return "log", "linear" or "categorical" for each parameter that varies."""
-        scales = plan.space.scales()
-        if not self.grid:
-            return scales
-        known = scales | {"regularization": "log", "alpha": "log"}
-        numbers = {name: all(isinstance(point[name], int | float) for point in plan.points) for name in self.grid}
-        return {name: known.get(name, "linear" if numbers[name] else "categorical") for name in self.grid}
-
-
-def present_settings(split: Split, definition: Definition, most_factors: int | None) -> Parameters:
-    """Return the definition's settings, and where it leaves one open the value that a training takes."""
-    hyperparameters = definition.hyperparameters
-    default = training.default_factors(len(split.train.items))
-    alpha = confidence.alpha_for(split.train, hyperparameters.alpha)
-    matrix = weigh(split.train, definition.confidence, alpha)[1]
-    factors = hyperparameters.factors or min(default, most_factors or default)
-    regularization = training.regularization_for(matrix, hyperparameters, factors)
-    return spaces.present(definition) | {"factors": factors, "alpha": alpha, "regularization": regularization}

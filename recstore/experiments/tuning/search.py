@@ -1,28 +1,58 @@
-"""Search on a split, in this process and in memory; and conclude a search with one measurement of the test part.
+"""Search on a split: plan it, run its trials, and conclude it with one measurement of the test part. No database.
 
-`work` does the same with its trials in Postgres.
+The number of iterations is no parameter: it is where the learning curve was best. A trial is pruned by the median stopping
+rule (Golovin et al., "Google Vizier", KDD 2017). `work` does the same with its trials in Postgres.
 """
 
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from statistics import median
 
-from recstore.config import Settings
+import numpy as np
+from numpy.typing import NDArray
+
 from recstore.definition import Definition
-from recstore.errors import NothingFound
-from recstore.evaluation.curves import CurvePoint
+from recstore.errors import DeviceUnavailable, InvalidInput, NothingFound, RecstoreError
+from recstore.evaluation.curves import CurvePoint, LearningCurve, Patience, sample
+from recstore.evaluation.curves import best as best_point
+from recstore.evaluation.fitted import weigh
 from recstore.evaluation.splits import Split
 from recstore.experiments.experiment import Experiment
-from recstore.experiments.measure import Measured, Wanted, measure
-from recstore.experiments.tuning import trial as trial_
+from recstore.experiments.measure import Measured, Measurement, measure
 from recstore.experiments.tuning.options import Options
-from recstore.experiments.tuning.space import applied
+from recstore.experiments.tuning.sampling import noise_of
+from recstore.experiments.tuning.space import Choices, Parameters, applied, default_space, present
 from recstore.experiments.tuning.stages import Plan
 from recstore.experiments.tuning.trials import TrialResult, Trials, best
+from recstore.model import confidence
+from recstore.model import trainers as training
 
 TEST_USERS = 10_000
 """Most users of the test part that the winner is measured on."""
 
 PRESENT = "present settings"
 """Name of the measurement of the settings that the recommender has."""
+
+PATIENCE = 2
+"""Points in a row without a gain after which a trial ends."""
+
+GAIN = 1.002
+"""Least ratio of a point to the last gain that counts as a gain: a curve that only creeps has shown what it will reach."""
+
+LEAST_CURVES = 4
+"""Other trials that a median needs."""
+
+FAR = 0.8
+"""Part of the best value of the others below which a trial is pruned, however few they are: of the most expensive trials
+there are few."""
+
+LEAST_POINTS = 2
+"""Points of a trial before which it is not pruned: a strong regularization starts slowly and may end well."""
+
+OnPoint = Callable[[CurvePoint], None]
+"""Called with each point of a trial's curve; an exception ends the trial."""
 
 
 class Watch:
@@ -38,29 +68,145 @@ class Watch:
         """Receive a trial that ended; `trials` includes it."""
 
 
-def search(
-    split: Split, definition: Definition, options: Options, settings: Settings, *, watch: Watch | None = None
-) -> list[TrialResult]:
-    """Run the trials on a split with a validation part; the test part is not looked at. Raises InvalidInput,
-    DeviceUnavailable."""
-    options.check()
-    plan, experiment, watch = options.plan(split, definition), Experiment(settings), watch or Watch()
-    found: list[TrialResult] = []
-    while begun := plan.next(found):
-        watch.begins(begun, plan, found)
-        others, number = [] if plan.points else found, begun.number
-        ended = trial_.run(
-            experiment,
-            split,
-            definition,
-            options,
-            begun,
-            others,
-            lambda point, n=number: watch.point(n, point),  # type: ignore[misc]
+class Stopped(Exception):
+    """The trial is no longer wanted."""
+
+
+class _Pruned(Exception):
+    """The trial is not worth its remaining iterations."""
+
+
+class _Enough(Patience):
+    """Over when `points` points in a row were not better by GAIN than the last that was."""
+
+    def over(self, curve: Sequence[CurvePoint]) -> bool:
+        reached, since = 0.0, 0
+        for point in curve:
+            value = point.validation[self.metric]
+            since = 0 if value >= GAIN * reached else since + 1
+            reached = value if since == 0 else reached
+        return since >= self.points
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """A search on a split with a validation part, for better settings of `definition`. `most_factors`: the room there is."""
+
+    split: Split
+    definition: Definition
+    options: Options
+    most_factors: int | None = None
+
+    def users(self) -> NDArray[np.intp]:
+        """Return the users that every trial is measured on, ascending. Raises InvalidInput where there is none."""
+        users = sample(self.split.users(self.split.validation), self.options.users, self.options.seed)
+        if not len(users):
+            raise InvalidInput(
+                "No user has both a training pair and a validation pair, so nothing can be chosen by these data."
+            )
+        return users
+
+    @cached_property
+    def plan(self) -> Plan:
+        """Return the plan of the search. Raises InvalidInput."""
+        options, train, own = self.options, self.split.train, self.definition.confidence
+        space, points = options.limits(default_space(train))
+        functions = space.bounds["confidence"]
+        weighed = {own.function, *(functions.values if isinstance(functions, Choices) else ())}
+        trials = options.trials or len(points) or options.TRIALS
+        noise = noise_of(train, own, sorted(weighed))
+        return Plan(space, self._present(), trials, options.seconds, options.seed, noise, tuple(points))
+
+    def _present(self) -> Parameters:
+        """Return the definition's settings, and where it leaves one open the value that a training takes."""
+        train, hyperparameters = self.split.train, self.definition.hyperparameters
+        default = training.default_factors(len(train.items))
+        alpha = confidence.alpha_for(train, hyperparameters.alpha)
+        matrix = weigh(train, self.definition.confidence, alpha)[1]
+        factors = hyperparameters.factors or min(default, self.most_factors or default)
+        regularization = training.regularization_for(matrix, hyperparameters, factors)
+        return present(self.definition) | {"factors": factors, "alpha": alpha, "regularization": regularization}
+
+    def scales(self) -> dict[str, str]:
+        """Return "log", "linear" or "categorical" for each parameter that varies."""
+        scales, points = self.plan.space.scales(), self.plan.points
+        if not points:
+            return scales
+        known = scales | {"regularization": "log", "alpha": "log"}
+        numbers = {name: all(isinstance(point[name], int | float) for point in points) for name in points[0]}
+        return {name: known.get(name, "linear" if numbers[name] else "categorical") for name in numbers}
+
+    def run(self, experiment: Experiment, trial: TrialResult, others: Trials, on_point: OnPoint) -> TrialResult:
+        """Train with the parameters of `trial`, follow the validation part, stop when it gains nothing more, and return the
+        finished trial. Does not look at the test part.
+
+        Prunes it by the curves of the finished `others` with its trainer and its number of factors; in a grid never. A
+        trial fails where the data or the parameters make a training impossible: factors diverge or collapse, or memory
+        runs out. An unavailable device, or a setting that is wrong whatever the parameters, is raised.
+        """
+        options, kind = self.options, _kind(trial)
+        alike = [] if self.plan.points else [other for other in others if other.finished and _kind(other) == kind]
+        curves = [other.curve for other in alike if other.curve]
+
+        def judge(point: CurvePoint) -> None:
+            on_point(point)
+            if hopeless(curve.points, curves, options.metric):
+                raise _Pruned
+
+        curve = LearningCurve(
+            self.split,
+            every=options.every,
+            ks=(options.k,),
+            users=self.users(),
+            on_train=False,
+            patience=_Enough(options.metric, PATIENCE),
+            on_point=judge,
+            threads=experiment.settings.threads,
         )
-        found.append(ended)
-        watch.ends(ended, plan, found)
-    return found
+        tried = applied(self.definition, trial.parameters, options.most_iterations)
+        began = time.perf_counter()
+        ended = replace(trial, state="complete")
+        try:
+            experiment.fit(self.split.train, tried, watch=curve, users=curve.users[:1])
+        except _Pruned:
+            ended = replace(trial, state="pruned")
+        except (DeviceUnavailable, InvalidInput):
+            raise
+        except MemoryError:
+            ended = replace(trial, state="failed", error="There was not enough memory.")
+        except RecstoreError as error:
+            ended = replace(trial, state="failed", error=error.message)
+        ended = replace(ended, seconds=round(time.perf_counter() - began, 3), curve=list(map(_rounded, curve.points)))
+        if ended.state == "failed" or not ended.curve:
+            return replace(ended, state="failed")
+        top = best_point(ended.curve, options.metric)
+        one_step = len(ended.curve) == 1 and top.iteration == options.most_iterations > options.every
+        return replace(ended, value=top.validation[options.metric], iterations=None if one_step else top.iteration)
+
+    def run_all(self, experiment: Experiment, watch: Watch | None = None) -> list[TrialResult]:
+        """Run the trials in this process. Raises InvalidInput, DeviceUnavailable."""
+        self.options.check()
+        found: list[TrialResult] = []
+        watch = watch or Watch()
+        while begun := self.plan.next(found):
+            watch.begins(begun, self.plan, found)
+            found.append(self.run(experiment, begun, found, partial(watch.point, begun.number)))
+            watch.ends(found[-1], self.plan, found)
+        return found
+
+    def conclude(self, experiment: Experiment, winner: TrialResult, name: str) -> Measured:
+        """Refit the winner on all but the test part and measure that part, once: next to popularity, item-kNN and, where
+        they differ, the definition's own settings."""
+        measured = measure(
+            experiment,
+            self.split,
+            tuned(self.definition, winner),
+            Measurement(tuple(sorted({10, 20, self.options.k})), TEST_USERS, seed=self.options.seed),
+            name=name,
+            model=f"{name}, tuned",
+            others={} if winner.stage == "start" else {PRESENT: self.definition},
+        )
+        return replace(measured, evaluation=replace(measured.evaluation, curve=winner.curve))
 
 
 def winner_of(trials: Trials) -> TrialResult:
@@ -77,18 +223,26 @@ def tuned(definition: Definition, winner: TrialResult) -> Definition:
     return applied(definition, winner.parameters, winner.iterations)
 
 
-def conclude(
-    experiment: Experiment, split: Split, definition: Definition, winner: TrialResult, options: Options, *, name: str
-) -> Measured:
-    """Refit the winner on all but the test part and measure that part, once: next to popularity, item-kNN and, where they
-    differ, the definition's own settings."""
-    measured = measure(
-        experiment,
-        split,
-        tuned(definition, winner),
-        Wanted(tuple(sorted({10, 20, options.k})), TEST_USERS, seed=options.seed),
-        name=name,
-        model=f"{name}, tuned",
-        others={} if winner.stage == "start" else {PRESENT: definition},
-    )
-    return replace(measured, evaluation=replace(measured.evaluation, curve=winner.curve))
+def hopeless(curve: list[CurvePoint], others: Iterable[list[CurvePoint]], metric: str) -> bool:
+    """Return whether the trial with this curve should end: its best value is below the median of the best values that the
+    others had by the same iteration, or far below the best of them. A pruned trial counts with what it had reached."""
+    if len(curve) < LEAST_POINTS:
+        return False
+
+    def reached(points: list[CurvePoint]) -> float:
+        known = (point.validation[metric] for point in points if point.iteration <= curve[-1].iteration)
+        return max(known, default=-1.0)
+
+    rivals = [value for other in others if (value := reached(other)) >= 0]
+    mine = reached(curve)
+    return bool(rivals) and (mine < FAR * max(rivals) or (len(rivals) >= LEAST_CURVES and mine < median(rivals)))
+
+
+def _rounded(point: CurvePoint) -> CurvePoint:
+    """Return the part of a point that is kept."""
+    validation = {name: round(value, 6) for name, value in point.validation.items()}
+    return CurvePoint(point.iteration, {}, validation, round(point.seconds, 3))
+
+
+def _kind(trial: TrialResult) -> tuple[object, object]:
+    return trial.parameters.get("trainer"), trial.parameters.get("factors")

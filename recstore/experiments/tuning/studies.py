@@ -4,20 +4,25 @@ A trial that runs holds a session lock, so the end of its process is noticed. De
 row for that moment. Every function commits; trials and metrics are computed elsewhere, without a transaction.
 """
 
+import json
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import numpy as np
 import psycopg
+import pyarrow as pa
 from psycopg.types.json import Jsonb
 
 from recstore.definition import Definition
 from recstore.errors import StudyNotFound
 from recstore.evaluation.definitions import OF_LISTS
 from recstore.evaluation.results import CurvePoint, Evaluation
+from recstore.evaluation.splits import Split
 from recstore.experiments.tuning.trials import Kind, SearchResult, TrialResult, Trials, begun
+from recstore.model.interactions import IdMap, Interactions
 from recstore.postgres.connection import Connection
 from recstore.requests import notify
 from recstore.sql import queries
@@ -33,6 +38,8 @@ ATTEMPTS = 3
 
 CHUNK = 4 << 20
 """Bytes of a study's data in a row."""
+
+_PARTS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -62,8 +69,9 @@ class Claim:
     attempts: int
 
 
-def create(connection: Connection, row: Mapping[str, Any], content: bytes) -> int:
+def create(connection: Connection, row: Mapping[str, Any], split: Split) -> int:
     """Create a study from the columns of its row and its data; return its number."""
+    content = pack(split)
     with connection.transaction():
         values = {name: Jsonb(value) if isinstance(value, dict) else value for name, value in row.items()}
         study: int = _row(connection, "insert_study", values)["study"]
@@ -94,10 +102,43 @@ def _place(metric: tuple[str, float | None]) -> tuple[int, int, int]:
     return (2 if name == "coverage" else 0 if at else 1), int(k or 0), names.index(name)
 
 
-def data(connection: Connection, study: int) -> bytes:
-    """Return the data that the study was created with; nothing once it has ended."""
+def data(connection: Connection, study: int) -> Split | None:
+    """Return the split that the study was created with; None once it has ended."""
     rows = connection.execute(queries.query("study_data"), {"study": study}, binary=True)
-    return b"".join(row["content"] for row in rows)
+    content = b"".join(row["content"] for row in rows)
+    return unpack(content) if content else None
+
+
+def pack(split: Split) -> bytes:
+    """Return the split as an Arrow IPC stream: one row of lists, compressed. Times are left out, since the split is made."""
+    parts = [(code, part) for code, name in enumerate(_PARTS) if (part := getattr(split, name)) is not None]
+    columns = {
+        "users": split.train.users.ids,
+        "items": split.train.items.ids,
+        "user_index": pa.array(np.concatenate([part.user_index for _, part in parts]), pa.int32()),
+        "item_index": pa.array(np.concatenate([part.item_index for _, part in parts]), pa.int32()),
+        "value": pa.array(np.concatenate([part.values for _, part in parts]), pa.float64()),
+        "part": pa.array(np.concatenate([np.full(len(part), code, np.int8) for code, part in parts]), pa.int8()),
+    }
+    lists = {name: pa.LargeListArray.from_arrays([0, len(values)], values) for name, values in columns.items()}
+    described = json.dumps({"how": split.how, "notes": list(split.notes)})
+    row = pa.RecordBatch.from_pydict(lists).replace_schema_metadata({"split": described})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, row.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_batch(row)
+    packed: bytes = sink.getvalue().to_pybytes()
+    return packed
+
+
+def unpack(content: bytes) -> Split:
+    with pa.ipc.open_stream(pa.py_buffer(content)) as reader:
+        row = reader.read_next_batch()
+    described = json.loads(row.schema.metadata[b"split"])
+    columns = {name: row[name].flatten() for name in row.schema.names}
+    pairs = [columns[name].to_numpy() for name in ("user_index", "item_index", "value")]
+    whole = Interactions(IdMap(columns["users"]), IdMap(columns["items"]), *pairs)
+    train, validation, test = (whole.part(columns["part"].to_numpy() == code) for code in range(len(_PARTS)))
+    return Split(train, validation if len(validation) else None, test, described["how"], tuple(described["notes"]))
 
 
 def unfinished(connection: Connection, recommender_id: int) -> list[dict[str, Any]]:

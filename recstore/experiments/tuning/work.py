@@ -27,15 +27,13 @@ from recstore.errors import (
     StudyEmpty,
 )
 from recstore.evaluation.results import CurvePoint, Evaluation
-from recstore.evaluation.splits import Split, SplitChoice
+from recstore.evaluation.splits import SplitChoice
 from recstore.experiments.evaluate import TestPairs, read_split, with_examples
 from recstore.experiments.experiment import Experiment
-from recstore.experiments.measure import Wanted
-from recstore.experiments.tuning import snapshot, studies
-from recstore.experiments.tuning import trial as trial_
+from recstore.experiments.measure import Measurement
+from recstore.experiments.tuning import studies
 from recstore.experiments.tuning.options import Options
-from recstore.experiments.tuning.search import PRESENT, Watch, conclude, tuned, winner_of
-from recstore.experiments.tuning.stages import Plan
+from recstore.experiments.tuning.search import PRESENT, Search, Stopped, Watch, tuned, winner_of
 from recstore.experiments.tuning.studies import Claim, Study
 from recstore.experiments.tuning.trials import SearchResult, TrialResult, best
 from recstore.operations import recommenders
@@ -118,22 +116,22 @@ def begin(
         recommender = registry.get(connection, name)
         definition = recommender.definition
         options.check()
-        wanted = Wanted(curve=1, seed=options.seed)
+        wanted = Measurement(curve=1, seed=options.seed)
         split = read_split(url, connection, experiment, recommender, definition, choice, wanted)
-        options.measured(split)
-        plan = options.plan(split, definition, recommender.dimensions)
+        search = Search(split, definition, options, recommender.dimensions)
+        search.users()  # none is an error before anything is stored
         row = {
             "recommender_id": recommender.id,
-            "kind": "grid" if plan.points else "optuna",
+            "kind": "grid" if search.plan.points else "optuna",
             "metric": options.metric,
             "options": asked(options, choice) | {"dimensions": recommender.dimensions},
             "definition": definition.model_dump(mode="json"),
             "split": split.how,
             "snapshot": next(step for step in experiment.steps if step["step"] == "read"),
-            "scales": options.scales(plan),
+            "scales": search.scales(),
             "parallel": parallel,
         }
-        return studies.create(connection, row, snapshot.pack(split))
+        return studies.create(connection, row, split)
 
 
 def asked(options: Options, choice: SplitChoice | TestPairs) -> dict[str, Any]:
@@ -182,30 +180,15 @@ def resumed(
     return Resumed(number, sum(trial.finished for trial in studies.trials(connection, number)))
 
 
-@dataclass(frozen=True, eq=False)
-class _Loaded:
-    """A study with its data."""
-
-    study: Study
-    split: Split
-    options: Options
-    plan: Plan
-    dimensions: int
-
-
-_newest: dict[tuple[str, int], _Loaded] = {}
+_newest: dict[tuple[str, int], Search] = {}
 """The study that this process worked on last: a worker's child runs many trials of one."""
 
 
-def _load(url: str, connection: Connection, study: Study) -> _Loaded | None:
+def _load(url: str, connection: Connection, study: Study) -> Search | None:
     found = _newest.get((url, study.study))
-    if found is None:
-        content = studies.data(connection, study.study)
-        if not content:
-            return None
-        split, options = snapshot.unpack(content), Options(**study.options["search"])
-        dimensions = study.options["dimensions"]
-        found = _Loaded(study, split, options, options.plan(split, study.definition, dimensions), dimensions)
+    if found is None and (split := studies.data(connection, study.study)):
+        options = Options(**study.options["search"])
+        found = Search(split, study.definition, options, study.options["dimensions"])
         _newest.clear()
         _newest[url, study.study] = found
     return found
@@ -243,25 +226,27 @@ def work_on(
         if message:
             connection.execute(queries.query("begin_message"), {"study": study})
         known = studies.get(connection, study)
-        loaded = _load(url, connection, known) if known.state == "running" else None
-        if loaded is None:
+        search = _load(url, connection, known) if known.state == "running" else None
+        if search is None:
             return Step.FINISHED
-        experiment.most_factors = loaded.dimensions
-        claim, at_work = studies.claim(connection, study, loaded.plan.next)
+        experiment.most_factors = search.most_factors
+        claim, at_work = studies.claim(connection, study, search.plan.next)
         if claim is not None:
-            _try(url, connection, experiment, loaded, claim, watch or Watch())
+            _try(url, connection, experiment, search, study, claim, watch or Watch())
             return Step.TRIAL_RUN
         if not at_work:
             with studies.measuring(connection, study) as attempt:
                 if attempt:
-                    _end(connection, experiment, loaded, attempt)
+                    _end(connection, experiment, search, known, attempt)
                     return Step.FINISHED
         return Step.WAITING
 
 
-def _try(url: str, connection: Connection, experiment: Experiment, loaded: _Loaded, claim: Claim, watch: Watch) -> None:
+def _try(
+    url: str, connection: Connection, experiment: Experiment, search: Search, number: int, claim: Claim, watch: Watch
+) -> None:
     """Run a trial and store its curve and its result, unless they are no longer wanted."""
-    number, plan = loaded.study.study, loaded.plan
+    plan = search.plan
     others = [trial for trial in studies.trials(connection, number) if trial.number != claim.trial.number]
     watch.begins(claim.trial, plan, others)
     curve: list[CurvePoint] = []
@@ -272,18 +257,14 @@ def _try(url: str, connection: Connection, experiment: Experiment, loaded: _Load
         curve.append(replace(point, train={}))
         watch.point(claim.trial.number, point)
         wanted = True
-        with suppress(
-            psycopg.Error
-        ):  # the result is stored on another connection, if the trial is still this process's
+        with suppress(psycopg.Error):  # the result is stored on another connection, if this process still has the trial
             wanted = studies.note_curve(connection, claim, curve)
         if not wanted:
-            raise trial_.Stopped
+            raise Stopped
 
-    finished = [] if plan.points else [trial for trial in others if trial.finished]
-    definition, options = loaded.study.definition, loaded.options
     try:
-        ended = trial_.run(experiment, loaded.split, definition, options, claim.trial, finished, on_point)
-    except trial_.Stopped:
+        ended = search.run(experiment, claim.trial, others, on_point)
+    except Stopped:
         return
     try:
         stored = studies.finish_trial(connection, claim, ended)
@@ -294,9 +275,9 @@ def _try(url: str, connection: Connection, experiment: Experiment, loaded: _Load
         watch.ends(ended, plan, [*others, ended])
 
 
-def _end(connection: Connection, experiment: Experiment, loaded: _Loaded, attempt: int) -> None:
+def _end(connection: Connection, experiment: Experiment, search: Search, study: Study, attempt: int) -> None:
     """Refit the winner, measure it, and end the study."""
-    study, number = loaded.study, loaded.study.study
+    number = study.study
     try:
         winner = winner_of(studies.trials(connection, number))
     except NothingFound as error:
@@ -305,7 +286,7 @@ def _end(connection: Connection, experiment: Experiment, loaded: _Loaded, attemp
     try:
         if attempt > studies.ATTEMPTS:
             raise RecstoreError("its process ended without finishing that, several times; perhaps memory ran out.")
-        measured = conclude(experiment, loaded.split, study.definition, winner, loaded.options, name=study.recommender)
+        measured = search.conclude(experiment, winner, study.recommender)
         recommender = registry.get(connection, study.recommender)
         evaluation = with_examples(connection, recommender, measured, experiment.reporter)
     except (ConnectionFailed, ConnectionLost, DeviceUnavailable):
@@ -314,7 +295,7 @@ def _end(connection: Connection, experiment: Experiment, loaded: _Loaded, attemp
         sentence = f"The winner, trial {winner.number}, could not be measured: {error.message}"
         studies.finish(connection, number, "failed", sentence, best=winner.number)
         return
-    sentence = outcome(winner, evaluation, loaded.options.metric)
+    sentence = outcome(winner, evaluation, search.options.metric)
     studies.finish(connection, number, "ended", sentence, best=winner.number, evaluation=evaluation)
 
 
