@@ -1,6 +1,8 @@
 """The Celery app and its configuration, all of it from recstore's settings."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from celery import Celery
 from kombu.entity import Exchange, Queue
@@ -53,14 +55,16 @@ def configure(settings: Settings) -> dict[str, object]:
     }
 
 
-def _settings() -> Settings:
-    """Load the settings, or end the process with the error alone, not with Celery's report of a failed import."""
+@contextmanager
+def exit_on_error() -> Iterator[None]:
+    """End the process with the error alone, not with Celery's report of it."""
     try:
-        return load_settings()
+        yield
     except RecstoreError as error:
         sys.stderr.write(f"Error: {error.message}\n")
         sys.exit(error.exit_code)
 
 
 app = Celery("recstore", include=[f"{__package__}.tasks"])
-app.conf.update(configure(_settings()))
+with exit_on_error():
+    app.conf.update(configure(load_settings()))

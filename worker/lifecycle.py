@@ -1,7 +1,6 @@
 """The worker's main process in addition to Celery: check the database at the start, listen for requests, serve metrics."""
 
 import logging
-import sys
 import threading
 from typing import Any
 
@@ -16,7 +15,7 @@ from recstore.errors import RecstoreError
 from recstore.postgres.connection import connect, plain_errors
 from recstore.sql.schema_revision import require_current, require_extension
 
-from .app import app
+from .app import app, exit_on_error
 from .monitoring import Pulse, serve
 from .tasks import report, send
 
@@ -42,13 +41,13 @@ def connect_signals() -> None:
 def check(**_: Any) -> None:
     """Exit with an error unless the database is as this version needs it."""
     settings = load_settings()
-    try:
-        with connect(database_url(settings)) as connection, plain_errors("starting the worker", connection):
-            require_extension(connection)
-            require_current(connection)
-    except RecstoreError as error:
-        sys.stderr.write(f"Error: {error.message}\n")
-        sys.exit(error.exit_code)
+    with (
+        exit_on_error(),
+        connect(database_url(settings)) as connection,
+        plain_errors("starting the worker", connection),
+    ):
+        require_extension(connection)
+        require_current(connection)
     if settings.visibility_timeout <= settings.time_limit:
         log.warning(
             "RECSTORE_VISIBILITY_TIMEOUT (%g s) is not above RECSTORE_TIME_LIMIT (%g s): Redis will deliver the message of"

@@ -21,6 +21,7 @@ from recstore.sql.objects import Registered
 NAME = "retail"
 PRODUCTS = (1606, 2505, 599)
 CUSTOMERS = (1, 42, 1000)
+TITLES = Titles(table="shop.products", item="product_id", title="title")
 
 SHOP = """
 CREATE SCHEMA IF NOT EXISTS shop;
@@ -96,9 +97,12 @@ def step(console: Console, name: str) -> Iterator[list[str]]:
     console.print(f"{name:<12} {time.perf_counter() - began:7.2f} s   {'; '.join(done)}", markup=False)
 
 
+def read_data(file: str) -> bytes:
+    return gzip.decompress(resources.files(__package__).joinpath("data", file).read_bytes())
+
+
 def load_shop(connection: Connection) -> str:
     """Create the application's own tables, and fill them if they are empty."""
-    data = resources.files(__package__).joinpath("data")
     with connection.transaction():
         connection.execute(SHOP)
         if not connection.execute("SELECT FROM shop.views LIMIT 1").fetchall():
@@ -107,7 +111,7 @@ def load_shop(connection: Connection) -> str:
                 ("views", "user_id, product_id, view_count", "online_retail_2010.views.csv.gz"),
             ):
                 with connection.cursor().copy(f"COPY shop.{table} ({columns}) FROM STDIN (FORMAT csv, HEADER)") as copy:
-                    copy.write(gzip.decompress(data.joinpath(file).read_bytes()))
+                    copy.write(read_data(file))
             connection.execute("ANALYZE shop.products, shop.views")
     counts = connection.execute(
         "SELECT (SELECT count(*) FROM shop.products) AS products, (SELECT count(*) FROM shop.views) AS views"
@@ -123,7 +127,7 @@ def _create(connection: Connection, settings: Settings) -> str:
     except RecommenderNotFound:
         definition = Definition(
             source=Source(table="shop.views", item="product_id", value="view_count"),
-            titles=Titles(table="shop.products", item="product_id", title="title"),
+            titles=TITLES,
         )
         jobs.create(connection, settings, NAME, definition)
         return f"recommender {NAME} over shop.views"

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from recstore import embedded
 from recstore.config import Settings
-from recstore.definition import Definition, Hyperparameters, Publication, Schedule, Source, Titles
-from recstore.demo import step
+from recstore.definition import Definition, Hyperparameters, Publication, Schedule, Source
+from recstore.demo import TITLES, step
 from recstore.demo.story import Story
 from recstore.demo.traffic import Arrivals, Visitor
 from recstore.embedded.configured import celery, celery_environment, celery_worker
@@ -137,7 +137,7 @@ def _create(connection: Connection, settings: Settings, seconds: float) -> str:
     every = next(n for n in (2, 3, 4, 5, 6, 10, 12, 15, 20, 30) if n >= seconds / TRAININGS or n == 30)
     definition = Definition(
         source=Source(query=QUERY),
-        titles=Titles(table="shop.products", item="product_id", title="title"),
+        titles=TITLES,
         # two cores do everything: fewer factors than usual, and no index, which so few products hardly need
         hyperparameters=Hyperparameters(factors=64),
         publication=Publication(search="exact"),

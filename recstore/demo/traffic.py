@@ -3,7 +3,6 @@
 It is the application's side alone: its own tables and connections, and plain SQL on the published vectors.
 """
 
-import gzip
 import random
 import time
 from bisect import bisect_left
@@ -11,11 +10,11 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from importlib import resources
 from threading import Event
 
 import psycopg
 
+from recstore.demo import read_data
 from recstore.errors import RecstoreError
 from recstore.postgres.connection import Connection, connect, one_line
 
@@ -53,7 +52,7 @@ class Arrivals:
     """The events as lines of CSV, which begin with their time, in its order."""
 
     def __init__(self) -> None:
-        _, *self.lines = _data("online_retail_2010_events.csv.gz").splitlines(keepends=True)
+        _, *self.lines = read_data("online_retail_2010_events.csv.gz").splitlines(keepends=True)
         self.customers = sorted({int(line.split(b",")[1]) for line in self.lines})
         self.arrived = 0
 
@@ -61,7 +60,7 @@ class Arrivals:
         """Create the application's tables, with the events before `until`."""
         connection.execute(SHOP)
         with connection.cursor().copy("COPY shop.products FROM STDIN (FORMAT csv, HEADER)") as copy:
-            copy.write(_data("online_retail_2010.resources.csv.gz"))
+            copy.write(read_data("online_retail_2010.resources.csv.gz"))
         self._arrive(connection, until)
         connection.execute("ANALYZE shop.products, shop.events")
 
@@ -139,7 +138,3 @@ class Visitor:
             rows = connection.execute(statement, parameters).fetchall()
         milliseconds = 1000 * (time.perf_counter() - began)
         self.reads.append(Read(milliseconds, rows[0]["generation"] if rows else None, len(rows)))
-
-
-def _data(file: str) -> bytes:
-    return gzip.decompress(resources.files(__package__).joinpath("data", file).read_bytes())

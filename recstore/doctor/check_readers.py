@@ -54,12 +54,8 @@ def _views(subject: Subject, name: str, reader: str) -> dict[str, str]:
 @check("reader", well="may read what the views read in the application's tables")
 def reader_source(subject: Subject, name: str, reader: str) -> Iterator[Finding]:
     for view, needs in _views(subject, name, reader).items():
-        for relation, owner, grants in unreadable(subject, name, view, reader):
-            yield error(
-                f"may not read {relation}, which the view {view} reads",
-                f"{needs} fails for this role. Have the owner, {owner}, run:",
-                *grants,
-            )
+        what, fails = f", which the view {view} reads", f"{needs} fails for this role."
+        yield from unreadable(subject, name, view, reader, "", what, fails)
 
 
 @check("reader", well="no row-level security hides rows from it")

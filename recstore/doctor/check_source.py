@@ -31,27 +31,22 @@ def relations(subject: Subject, name: str, view: str, role: str) -> list[dict[st
     return subject.rows("doctor_relations_read", schema=name, view=view, role=role)
 
 
-def unreadable(subject: Subject, name: str, view: str, role: str) -> list[tuple[str, str, list[str]]]:
-    """Return (relation, owner, missing grants) of those that a view reads with the rights of `role`, which may not."""
-    found = []
+def unreadable(subject: Subject, name: str, view: str, role: str, who: str, what: str, fails: str) -> Iterator[Finding]:
+    """Report the relations that a view reads with the rights of `role`, which may not."""
     for row in relations(subject, name, view, role):
         if not row["direct"] or (row["usage"] and row["selectable"]):
             continue
         relation, to = subject.quoted(row["schema"], row["name"]), subject.quoted(role)
         grants = [] if row["usage"] else [f"GRANT USAGE ON SCHEMA {subject.quoted(row['schema'])} TO {to};"]
         grants += [] if row["selectable"] else [f"GRANT SELECT ON {relation} TO {to};"]
-        found.append((relation, row["owner"], grants))
-    return found
+        yield error(f"{who}may not read {relation}{what}", f"{fails} Have the owner, {row['owner']}, run:", *grants)
 
 
 @check("recommender")
 def source_readable(subject: Subject, name: str) -> Iterator[Finding]:
     """Read a row of the view, which needs every right that a training needs."""
-    missing = unreadable(subject, name, "interactions", subject.role)
-    for relation, owner, grants in missing:
-        yield error(
-            f"the role {subject.role} may not read {relation}", f"{FAILS} Have the owner, {owner}, run:", *grants
-        )
+    missing = [*unreadable(subject, name, "interactions", subject.role, f"the role {subject.role} ", "", FAILS)]
+    yield from missing
     if missing:
         return
     view = sql.Identifier(name, "interactions")
@@ -99,7 +94,9 @@ def source_lookup(subject: Subject, name: str) -> Iterator[Finding]:
     lookup = inspection.check_lookup(subject.connection, name, PATIENCE)
     if lookup.problem:
         exists = subject.rows("column_type", schema=name, view="interactions", column="user_id")
-        if exists and not unreadable(subject, name, "interactions", subject.role):  # otherwise other checks report it
+        if exists and not any(
+            unreadable(subject, name, "interactions", subject.role, "", "", "")
+        ):  # reported elsewhere
             yield warning(
                 f"the lookup of one user's rows could not be examined: {lookup.problem}",
                 "Every recommend() looks up what its user has seen, at an unknown cost.",
@@ -144,13 +141,10 @@ def candidates(subject: Subject, name: str) -> Iterator[Finding]:
     recommender = subject.registered[name]
     if not recommender.definition.candidates.given:
         return
-    missing = unreadable(subject, name, "candidates", subject.role)
-    for relation, owner, grants in missing:
-        yield error(
-            f"the role {subject.role} may not read {relation}, which the candidates are selected from",
-            f"The next training cannot calibrate and fails; the live generation stays. Have the owner, {owner}, run:",
-            *grants,
-        )
+    fails = "The next training cannot calibrate and fails; the live generation stays."
+    who, what = f"the role {subject.role} ", ", which the candidates are selected from"
+    missing = [*unreadable(subject, name, "candidates", subject.role, who, what, fails)]
+    yield from missing
     if missing:
         return
     try:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from recstore.embedded.daemon import LOCK, running, start, stop, version_in
-from recstore.embedded.instance import Server, lock, locked, short_directory
+from recstore.embedded.instance import Server, elapsed, lock, locked, short_directory
 from recstore.embedded.programs import ENVIRONMENT, plain_errors, supervised
 from recstore.embedded.valkey import RECORD, SCHEME, SOCKET, UP_LOCK, broker_command, wait_for
 from recstore.errors import RecstoreError
@@ -192,11 +192,9 @@ class Foreground:
                 self._show(f"stopping {names}")
             for child in living:
                 child.process.send_signal(number)
-            deadline = time.monotonic() + seconds
-            while any(child.lives() for child in living):
-                if self.interrupts > step or time.monotonic() > deadline:
+            for waited in elapsed(0.02):
+                if self.interrupts > step or waited > seconds or not any(child.lives() for child in living):
                     break
-                time.sleep(0.02)
         for child in children:
             if child.lives():
                 self._show(f"killing {child.name}")
@@ -250,8 +248,7 @@ def _alone(home: Path) -> Iterator[int]:
     with plain_errors(home):
         home.mkdir(parents=True, exist_ok=True)
         file.touch(mode=0o600)
-    deadline = time.monotonic() + PATIENCE
-    while True:
+    for waited in elapsed(0.05):
         with lock(file, fcntl.LOCK_EX) as held:
             if held is not None:
                 os.truncate(held, 0)
@@ -264,11 +261,10 @@ def _alone(home: Path) -> Iterator[int]:
                 f"`recstore up` runs already in {home}, as process {holder}. Stop that one first, or choose another home: "
                 "RECSTORE_HOME."
             )
-        if time.monotonic() > deadline:
+        if waited > PATIENCE:
             raise RecstoreError(
                 f"Processes of an earlier `recstore up` in {home} have not ended yet. Try again in a moment."
             )
-        time.sleep(0.05)
 
 
 def _exists(pid: int) -> bool:

@@ -8,13 +8,13 @@ the home. The pid and the socket's directory are read from PostgreSQL's own pid 
 import fcntl
 import os
 import shutil
-import time
 from pathlib import Path
 
 from recstore.embedded.instance import (
     SETTINGS,
     Server,
     answers,
+    elapsed,
     lock,
     locked,
     options,
@@ -53,12 +53,10 @@ def start(home: Path, version: int = 18) -> Server:
     home = home.absolute()
     if len(os.fsencode(home)) > LONGEST_HOME:
         raise EmbeddedFailed(f"The embedded server cannot use {home}: PostgreSQL takes paths of 1023 bytes at most.")
-    began = time.monotonic()
     with plain_errors(home):
         home.mkdir(parents=True, exist_ok=True)
-        while True:
+        for waited in elapsed(0.05):
             server = running(home) or _start_unless_locked(home, version)
-            waited = time.monotonic() - began
             if server:
                 if server.version != version:
                     raise EmbeddedFailed(
@@ -76,7 +74,7 @@ def start(home: Path, version: int = 18) -> Server:
                     f"The embedded server did not start: for {TIMEOUT} s another process has held the lock of {home} "
                     "without serving. Run: recstore stop"
                 )
-            time.sleep(0.05)
+    raise AssertionError
 
 
 def version_in(home: Path) -> int:
@@ -87,11 +85,11 @@ def version_in(home: Path) -> int:
 def stop(home: Path) -> bool:
     """Stop the server of `home`, disconnecting its clients; False when none was running. Raises EmbeddedFailed."""
     home = home.absolute()
-    began = time.monotonic()
     stopped = False
     with plain_errors(home):
-        while locked(home / LOCK):
-            waited = time.monotonic() - began
+        for waited in elapsed(0.02):
+            if not locked(home / LOCK):
+                break
             server = running(home) or (_recorded_in(home) if waited > PATIENCE else None)
             if server:
                 _stop(server)
@@ -101,7 +99,6 @@ def stop(home: Path) -> bool:
                 raise EmbeddedFailed(
                     f"The embedded server of {home} did not stop: a process of it still holds its lock."
                 )
-            time.sleep(0.02)
         if (home / LOCK).exists():
             with lock(home / LOCK, fcntl.LOCK_EX) as held:
                 if held is not None:

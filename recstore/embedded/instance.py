@@ -6,6 +6,7 @@ import re
 import shlex
 import socket
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -78,6 +79,14 @@ def remove_sockets(directory: Path) -> None:
         for name in SOCKET_FILES:
             (directory / name).unlink(missing_ok=True)
         directory.rmdir()
+
+
+def elapsed(pause: float) -> Iterator[float]:
+    """Yield the seconds since the first step, again and again, with pauses."""
+    began = time.monotonic()
+    while True:
+        yield time.monotonic() - began
+        time.sleep(pause)
 
 
 @contextmanager

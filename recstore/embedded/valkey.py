@@ -5,11 +5,10 @@ on disk: everything that must survive is in PostgreSQL.
 """
 
 import socket
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-from recstore.embedded.instance import locked
+from recstore.embedded.instance import elapsed, locked
 from recstore.embedded.programs import broker_path, failed
 
 SCHEME = "redis+socket://"
@@ -54,11 +53,11 @@ def broker_url(home: Path) -> str | None:
 
 def wait_for(path: Path, output: Callable[[], str], lives: Callable[[], bool] = lambda: True) -> None:
     """Wait until the server at this socket answers. Raises EmbeddedFailed with its `output`."""
-    deadline = time.monotonic() + PATIENCE
-    while not _answers(path):
-        if not lives() or time.monotonic() > deadline:
+    for waited in elapsed(0.01):
+        if _answers(path):
+            return
+        if not lives() or waited > PATIENCE:
             raise failed("start", output())
-        time.sleep(0.01)
 
 
 def _answers(path: Path) -> bool:

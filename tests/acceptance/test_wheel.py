@@ -25,13 +25,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dist")
     source = tmp_path_factory.mktemp("source") / "recstore"
     run("git", "-c", "safe.directory=*", "clone", "-q", ROOT, source, cwd=folder)
-    run(
-        "cp",
-        "-a",
-        *(ROOT / name for name in ("recstore", "migrations", "worker", "pyproject.toml", "README.md")),
-        source,
-        cwd=folder,
-    )
+    parts = (ROOT / name for name in ("recstore", "migrations", "worker", "pyproject.toml", "README.md"))
+    run("cp", "-a", *parts, source, cwd=folder)
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", folder, source, cwd=folder)
     return next(folder.glob("*.whl"))
 

@@ -124,16 +124,9 @@ def test_defaults_in_the_example_are_those_of_the_code() -> None:
         assert f"#{name}={default}\n" in text
 
 
-@pytest.mark.parametrize(
-    ("missing", "sentence"),
-    [
-        ("REDIS_PASSWORD", "Set REDIS_PASSWORD in .env."),
-        ("POSTGRES_PASSWORD", "Set POSTGRES_PASSWORD in .env."),
-        ("RECSTORE_DATABASE_URL", "Set RECSTORE_DATABASE_URL in .env, as in .env.example."),
-    ],
-)
-def test_a_variable_without_default_is_required(missing: str, sentence: str) -> None:
-    with pytest.raises(KeyError, match=re.escape(sentence)):
+@pytest.mark.parametrize("missing", ["REDIS_PASSWORD", "POSTGRES_PASSWORD", "RECSTORE_DATABASE_URL"])
+def test_a_variable_without_default_is_required(missing: str) -> None:
+    with pytest.raises(KeyError, match=f"Set {missing} in .env"):
         services(**{missing: ""})
 
 
@@ -194,12 +187,8 @@ def test_services_wait_for_what_exists() -> None:
             assert always, f"{name} would not start without the profile of {other}"
             assert how["condition"] == "service_completed_successfully" or "healthcheck" in SERVICES[other]
     assert set(example()["COMPOSE_PROFILES"].split(",")) == {"postgres", "cpu"}
-    assert {profile for service in SERVICES.values() for profile in service.get("profiles", [])} == {
-        "postgres",
-        "cpu",
-        "gpu",
-        "flower",
-    }
+    profiles = {profile for service in SERVICES.values() for profile in service.get("profiles", [])}
+    assert profiles == {"postgres", "cpu", "gpu", "flower"}
 
 
 def test_every_service_is_watched_restarted_confined_and_logs_without_filling_the_disk() -> None:
@@ -249,13 +238,11 @@ def test_the_dockerfile_copies_what_exists_and_is_sent() -> None:
 
 def test_flower_shows_nothing_without_a_password() -> None:
     words = [word.replace("exec celery flower", "echo started") for word in SERVICES["flower"]["command"]]
-    refused = subprocess.run(words, env={"PATH": os.defpath, "FLOWER_BASIC_AUTH": ""}, capture_output=True, text=True)
-    assert refused.returncode != 0
-    assert "Set FLOWER_BASIC_AUTH=name:password in .env." in refused.stderr
-    started = subprocess.run(
-        words, env={"PATH": os.defpath, "FLOWER_BASIC_AUTH": "a:b"}, capture_output=True, text=True
-    )
-    assert started.stdout == "started\n"
+    for auth, code, output in ("", 1, ""), ("a:b", 0, "started\n"):
+        known = {"PATH": os.defpath, "FLOWER_BASIC_AUTH": auth}
+        done = subprocess.run(words, env=known, capture_output=True, text=True)
+        assert (min(done.returncode, 1), done.stdout) == (code, output)
+        assert ("FLOWER_BASIC_AUTH" in done.stderr) == (code == 1)
 
 
 def test_systemd_runs_what_compose_runs() -> None:
@@ -328,10 +315,9 @@ def test_the_role_of_the_bundled_database_is_no_superuser(server: Server) -> Non
 
 def test_the_health_check_of_the_bundled_database(server: Server) -> None:
     _, program, *options = SERVICES["postgres"]["healthcheck"]["test"]
-    words = [option.replace("127.0.0.1", str(server.sockets)) for option in options]
-    assert subprocess.run([tool_path(18, program), *words], check=False, capture_output=True).returncode == 0
-    words = [option.replace("127.0.0.1", "/nowhere") for option in options]
-    assert subprocess.run([tool_path(18, program), *words], check=False, capture_output=True).returncode != 0
+    for host, healthy in (str(server.sockets), True), ("/nowhere", False):
+        words = [option.replace("127.0.0.1", host) for option in options]
+        assert (subprocess.run([tool_path(18, program), *words], capture_output=True).returncode == 0) == healthy
 
 
 def test_redis_takes_its_configuration(tmp_path: Path) -> None:

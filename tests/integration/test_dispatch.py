@@ -101,10 +101,8 @@ def test_a_dropped_recommender_s_requests_end(trained: Database) -> None:
         retail = registry.get(connection, "retail")
         jobs.drop(connection, trained.settings, retail)
         dispatched(trained)
-        assert (rows(trained)[0]["state"], rows(trained)[0]["outcome"]) == (
-            "failed",
-            "The recommender 'retail' was dropped.",
-        )
+        (row,) = rows(trained)
+        assert (row["state"], "was dropped" in row["outcome"]) == ("failed", True)
         trained.create()
         look(
             trained,

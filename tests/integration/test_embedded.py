@@ -84,15 +84,16 @@ def test_temporary_server_serves_every_client_and_leaves_nothing(
     assert not server.sockets.exists()
 
 
-def test_temporary_server_ends_with_a_killed_parent_although_its_forked_child_lives() -> None:
-    code = """if True:
+@pytest.mark.parametrize(("kind", "place"), [("server", "sockets"), ("broker", "socket.parent")])
+def test_a_temporary_one_ends_with_a_killed_parent_although_its_forked_child_lives(kind: str, place: str) -> None:
+    code = f"""if True:
         import os, signal
-        from recstore.embedded import temporary_server
-        with temporary_server() as server:
+        from recstore.embedded import temporary_{kind}
+        with temporary_{kind}() as it:
             child = os.fork()
             if not child:
                 signal.pause()
-            print(server.pid, server.sockets, child, flush=True)
+            print(it.pid, it.{place}, child, flush=True)
             signal.pause()
     """
     with subprocess.Popen([sys.executable, "-c", code], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as parent:
@@ -222,13 +223,7 @@ def test_moved_and_copied_homes(home: Path) -> None:
 
 
 def test_callers_environment_does_not_matter(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hostile = {
-        "PGHOST": "nowhere",
-        "PGPORT": "1",
-        "PGOPTIONS": "-c nonsense=1",
-        "PGDATA": "/nowhere",
-        "LC_ALL": "nonsense",
-    }
+    hostile = {"PGHOST": "nowhere", "PGPORT": "1", "PGOPTIONS": "-c nonsense=1", "PGDATA": "/nowhere", "LC_ALL": "none"}
     for name, value in hostile.items():
         monkeypatch.setenv(name, value)
     start(home)
@@ -324,13 +319,8 @@ def python_path() -> str:
 def interpreter(person: list[str]) -> str:
     """A Python that this person may run: that of the tests may be out of reach, for instance below /root."""
     for python in sys.executable, *(f"/usr/bin/python3{minor}" for minor in ("", ".14", ".13", ".12", ".11")):
-        command = [
-            *person,
-            python,
-            "-c",
-            "import sys, recstore.embedded as e; e.tool_path(18, 'psql'); sys.version_info >= (3, 11)",
-        ]
-        with_path = {"PYTHONPATH": python_path()}
+        code = "import sys, recstore.embedded as e; e.tool_path(18, 'psql'); assert sys.version_info >= (3, 11)"
+        command, with_path = [*person, python, "-c", code], {"PYTHONPATH": python_path()}
         try:
             if subprocess.run(command, cwd="/", env=with_path, capture_output=True).returncode == 0:
                 return python

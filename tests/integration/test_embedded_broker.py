@@ -1,10 +1,7 @@
-"""The embedded broker with real processes: restarted, killed with its parent, found by others."""
+"""The embedded broker with real processes: restarted, found by others."""
 
 import importlib.util
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import kombu
@@ -12,13 +9,9 @@ import pytest
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from support import until
 
-import recstore
 from recstore.embedded import broker_path, broker_url, temporary_broker
 from recstore.errors import EmbeddedUnavailable
-
-CHECKOUT = str(Path(recstore.__path__[0]).parent)
 
 
 def test_temporary_broker_serves_celery_restarts_on_its_socket_and_leaves_nothing() -> None:
@@ -46,29 +39,6 @@ def test_temporary_broker_serves_celery_restarts_on_its_socket_and_leaves_nothin
     assert not broker.socket.parent.exists()
     with pytest.raises(ProcessLookupError):
         os.kill(last, 0)
-
-
-def test_it_ends_with_a_killed_parent_although_its_forked_child_lives() -> None:
-    code = """if True:
-        import os, signal
-        from recstore.embedded import temporary_broker
-        with temporary_broker() as broker:
-            child = os.fork()
-            if not child:
-                signal.pause()
-            print(broker.socket, child, flush=True)
-            signal.pause()
-    """
-    with subprocess.Popen([sys.executable, "-c", code], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout
-        socket, child = parent.stdout.readline().split()
-        try:
-            parent.kill()
-            until(lambda: not Path(socket).parent.exists())  # which the helper removes after the broker's end
-            os.kill(int(child), 0)
-        finally:
-            parent.kill()
-            os.kill(int(child), signal.SIGKILL)
 
 
 def test_unavailable_without_the_wheel(monkeypatch: pytest.MonkeyPatch) -> None:

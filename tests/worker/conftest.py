@@ -132,6 +132,13 @@ class Workers:
 
         return until(there, 60)
 
+    def caught(self, place: str = "train") -> int:
+        """Request a retrain and wait until it is held at this place; return the request."""
+        self.hold(place)
+        request = self.request("retrain")
+        self.held(place)
+        return request
+
     def release(self, place: str) -> None:
         (self.folder / f"hold {place}").unlink()
         (self.folder / f"held {place}").unlink(missing_ok=True)

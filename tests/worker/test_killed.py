@@ -26,9 +26,7 @@ def test_kill_9_at_any_stage(workers: Workers, places: list[str]) -> None:
     victim = workers.start()
     for place in places:
         before = workers.live()
-        workers.hold(place)
-        request = workers.request("retrain")
-        workers.held(place)
+        request = workers.caught(place)
         victim.signal(signal.SIGKILL)
         victim.popen.wait()
         assert workers.live() == before + (place in ("flip", "tidy")), place
@@ -45,8 +43,7 @@ def test_kill_9_at_any_stage(workers: Workers, places: list[str]) -> None:
 def test_a_killed_pool_process_is_replaced_and_its_request_tried_again(workers: Workers) -> None:
     workers.beat()
     worker = workers.start(attempts=2)
-    workers.hold("train")
-    request = workers.request("retrain")
+    request = workers.caught()
     os.kill(workers.held("train"), signal.SIGKILL)
     workers.release("train")
     workers.ends(request)
@@ -91,9 +88,7 @@ def test_a_worker_that_slept_past_its_deadline_publishes_nothing(workers: Worker
 
 def test_a_warm_stop_ends_the_run_and_a_cold_one_gives_it_back(workers: Workers) -> None:
     worker = workers.start()
-    workers.hold("train")
-    request = workers.request("retrain")
-    workers.held("train")
+    request = workers.caught()
     worker.popen.send_signal(signal.SIGTERM)
     worker.logs("Warm shutdown")
     workers.release("train")
@@ -103,9 +98,7 @@ def test_a_warm_stop_ends_the_run_and_a_cold_one_gives_it_back(workers: Workers)
     assert_nothing_left(workers.database)
 
     worker = workers.start()
-    workers.hold("train")
-    request = workers.request("retrain")
-    workers.held("train")
+    request = workers.caught()
     worker.popen.send_signal(signal.SIGQUIT)
     worker.popen.wait(60)
     until(lambda: workers.retrains() in (["succeeded", "failed"], ["succeeded", "abandoned"]))

@@ -97,9 +97,7 @@ def test_a_worker_answers_whatever_becomes_of_its_broker_and_its_children(worker
     assert ask(port, "/live") == (200, "ok\n")
     workers.broker.start()
     until(lambda: ask(port, "/ready")[0] == 200)
-    workers.hold("train")
-    request = workers.request("retrain")
-    workers.held("train")
+    request = workers.caught()
     worker.popen.send_signal(signal.SIGTERM)
     until(lambda: ask(port, "/ready")[0] == 503)
     assert "is being stopped" in ask(port, "/ready")[1]
@@ -132,34 +130,27 @@ def test_health_is_an_exit_code_and_a_sentence(
     monkeypatch.setenv("RECSTORE_BROKER_URL", broker.url)
     monkeypatch.setenv("RECSTORE_DISPATCH_INTERVAL", "30")
 
-    def healthy(*more: str) -> tuple[int, str]:
-        code = cli.run(["--database", shop.url, "health", *more])
+    def healthy(code: int, words: str, *more: str) -> str:
+        assert cli.run(["--database", shop.url, "health", *more]) == code
         printed = capsys.readouterr()
-        return code, printed.out + printed.err
+        assert words in printed.out + printed.err
+        return printed.out
 
-    code, text = healthy()
-    assert code == 1
-    assert "No dispatch has been made yet" in text
+    healthy(1, "No dispatch has been made yet")
     with shop.connect() as connection:
         connection.execute(queries.query("note_dispatch"), {"host": "here"})
-        code, text = healthy()
-        assert code == 0
-        assert re.search(r"^healthy: .* revision \d{4}, the broker answers, the last dispatch was 0 s ago\n$", text)
-        answer = json.loads(healthy("--json")[1])
+        assert re.search(
+            r"^healthy: .* revision \d{4}, .* the last dispatch was 0 s ago\n$", healthy(0, "the broker answers")
+        )
+        answer = json.loads(healthy(0, "", "--json"))
         assert answer["healthy"] is True
         assert answer["last_dispatch_seconds"] < 100
         connection.execute("UPDATE recstore_private.dispatches SET dispatched_at = now() - interval '101 seconds'")
-        code, text = healthy("--json")
-        assert code == 1
-        assert "The last dispatch was 101 s ago" in json.loads(text)["error"]
+        assert "101 s ago" in json.loads(healthy(1, "", "--json"))["error"]
         broker.stop()
-        code, text = healthy()
-        assert code == 3
-        assert "The broker could not be reached" in text
+        healthy(3, "The broker could not be reached")
         connection.execute("UPDATE recstore_private.alembic_version SET version_num = '0001'")
-        code, text = healthy()
-        assert code == 1
-        assert "Run: recstore db upgrade" in text
+        healthy(1, "Run: recstore db upgrade")
     assert cli.run(["--database", "postgresql://127.0.0.1:1/none", "health"]) == 3
 
 

@@ -18,9 +18,7 @@ def test_a_message_delivered_again_during_the_run_publishes_once(workers: Worker
     short = {"visibility_timeout": 1, "resend": 1000}
     for _ in range(2):
         workers.start(**short)
-    workers.hold("train")
-    request = workers.request("retrain")
-    workers.held("train")
+    request = workers.caught()
     again = "SELECT count(*) AS n FROM pg_stat_activity WHERE application_name LIKE 'recstore:run:%%'"
     until(
         lambda: any(
@@ -37,9 +35,7 @@ def test_a_message_delivered_again_during_the_run_publishes_once(workers: Worker
 
 
 def test_redis_restarted(shared: Workers, beat: Process) -> None:  # noqa: ARG001
-    shared.hold("train")
-    first = shared.request("retrain")
-    shared.held("train")
+    first = shared.caught()
     shared.broker.stop()
     while_down = shared.request("reindex")
     shared.release("train")
@@ -53,9 +49,7 @@ def test_redis_restarted(shared: Workers, beat: Process) -> None:  # noqa: ARG00
 
 def test_postgres_restarted(shared: Workers, beat: Process) -> None:  # noqa: ARG001
     before, server = shared.live(), shared.database.server
-    shared.hold("train")
-    request = shared.request("retrain")
-    shared.held("train")
+    request = shared.caught()
     administration(server).close()
     administration.cache_clear()
     outcome = run([*pg_ctl(server.version, server.data), "-m", "fast", "restart", "-l", "log"], server.data.parent)

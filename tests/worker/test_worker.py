@@ -19,9 +19,7 @@ SETTINGS = {"resend": 1000}
 def test_requests_from_sql_start_at_once_and_are_merged(shared: Workers) -> None:
     """Without beat: only the listener can start them."""
     before = shared.live()
-    shared.hold("train")
-    first = shared.request("retrain")
-    shared.held("train")
+    first = shared.caught()
     assert shared.state(first) == "running"
     later = [shared.request("retrain") for _ in range(3)]  # after the first has read its data
     index = shared.request("reindex")
