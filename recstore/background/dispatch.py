@@ -45,10 +45,6 @@ class Dispatched:
     published: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the actions for JSON, without empty lists."""
-        return {name: value for name, value in vars(self).items() if value}
-
 
 def dispatch(url: str, settings: Settings, send: Send) -> Dispatched:
     """Dispatch everything that is due. Raises RecstoreError only for a missing connection or a wrong schema."""

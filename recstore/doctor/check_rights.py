@@ -15,14 +15,10 @@ from recstore.postgres.connection import LIFTED
 def create_schemas(subject: Subject) -> Iterator[Finding]:
     if subject.row("doctor_rights")["create_schemas"]:
         return
-    level, means = (
-        note,
-        "Existing recommenders keep working, but `recstore create` and `recstore evaluate --sql` will fail.",
-    )
-    if not subject.private:
-        level, means = error, "The first upgrade creates recstore's own schema, and each recommender has one."
-    elif subject.revision is not None:
-        level = warning
+    level, means = error, "The first upgrade creates recstore's own schema, and each recommender has one."
+    if subject.private:
+        level = note if subject.revision is None else warning
+        means = "Existing recommenders keep working, but `recstore create` and `recstore evaluate --sql` will fail."
     yield level(
         f"the role {subject.role} may not create schemas in {subject.database}",
         f"{means} Have an administrator run:",

@@ -134,7 +134,7 @@ def test_health_is_an_exit_code_and_a_sentence(
         assert cli.run(["--database", shop.url, "health", *more]) == code
         printed = capsys.readouterr()
         assert words in printed.out + printed.err
-        return printed.out
+        return printed.out + printed.err
 
     healthy(1, "No dispatch has been made yet")
     with shop.connect() as connection:
