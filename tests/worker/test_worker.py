@@ -93,7 +93,7 @@ def test_a_request_that_cannot_begin_reports_why_and_waits(shared: Workers, beat
     versions = "UPDATE recstore_private.recommenders SET objects_version = %s RETURNING id"
     look(shared.database, versions, 0)
     request = shared.request("retrain")
-    until(lambda: "Run: recstore db upgrade" in (shared.one(request)["outcome"] or ""))
+    until(lambda: "recstore db upgrade" in (shared.one(request)["outcome"] or ""))
     assert shared.state(request) in ("waiting", "sent")
     look(shared.database, versions, objects.OBJECTS_VERSION)
     shared.ends(request)
