@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import count
@@ -129,6 +129,15 @@ def drop_database(database: Database) -> None:
     administration(database.server).execute(f"DROP DATABASE {database.name} WITH (FORCE)")
 
 
+@contextmanager
+def database_from(server: Server, template: str) -> Iterator[Database]:
+    database = make_database(server, template)
+    try:
+        yield database
+    finally:
+        drop_database(database)
+
+
 def make_template(database: Database, name: str) -> str:
     for connection in database.opened:
         connection.close()
@@ -216,25 +225,29 @@ def calibrated() -> Iterator[None]:
 @pytest.fixture
 def empty(server: Server, empty_template: str) -> Iterator[Database]:
     """A database with pgvector and nothing else."""
-    database = make_database(server, empty_template)
-    yield database
-    drop_database(database)
+    with database_from(server, empty_template) as database:
+        yield database
 
 
 @pytest.fixture
 def shop(server: Server, shop_template: str) -> Iterator[Database]:
     """A migrated database with the small shop and no recommender yet."""
-    database = make_database(server, shop_template)
-    yield database
-    drop_database(database)
+    with database_from(server, shop_template) as database:
+        yield database
 
 
 @pytest.fixture
 def trained(server: Server, trained_template: str) -> Iterator[Database]:
     """The small shop with the recommender `retail`, whose first generation is live: quicker than training one."""
-    database = make_database(server, trained_template)
-    yield database
-    drop_database(database)
+    with database_from(server, trained_template) as database:
+        yield database
+
+
+@pytest.fixture(scope="module")
+def shared(server: Server, trained_template: str) -> Iterator[Database]:
+    """The same, once for all tests of a module, each of which leaves it as it was."""
+    with database_from(server, trained_template) as database:
+        yield database
 
 
 @pytest.fixture

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from conftest import Database, make_database, superuser
 from numpy.typing import NDArray
 
-from recstore.embedded import Server
 from recstore.postgres.connection import Connection
 
 Rows = list[dict[str, Any]]
@@ -118,19 +116,6 @@ def assert_ranking(
     if given:
         limit = sorted(expected.values(), reverse=True)[len(given) - 1]
         assert min(expected[one] for one in given) >= limit - 2 * margin
-
-
-def as_template(database: Database, name: str) -> str:
-    """Turns a database into a template and closes its connections."""
-    for connection in database.opened:
-        connection.close()
-    with superuser(database.server) as connection:
-        connection.execute(f"ALTER DATABASE {database.name} RENAME TO {name}")
-    return name
-
-
-def copy_of(server: Server, template: str) -> Database:
-    return make_database(server, template)
 
 
 WITHOUT_PEOPLE = [

@@ -2,13 +2,14 @@
 
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import psycopg
 import pytest
-from conftest import Command, Database, drop_database, make_database, make_template, superuser
+from conftest import Command, Database, database_from, make_database, make_template, superuser
 from psycopg import errors as pg
 from support import Hook
 from support_sql import Factors, assert_ranking, column, make_many, read_factors, rows, transaction, unit, value
@@ -39,10 +40,10 @@ CALLS = ("recommend(7)", "recommend(99999)", "similar_items(7)", "popular_items(
 VISIBLE = Candidates(query="SELECT id FROM shop.things WHERE visible")
 
 
-def alter(database: Database, name: str, chosen: Candidates, **more: bool) -> objects.Registered:
+def alter(database: Database, name: str, chosen: Candidates, sections: Any = None, **more: bool) -> objects.Registered:
     with database.connect() as connection:
         recommender = registry.get(connection, name)
-        definition = recommender.definition.model_copy(update={"candidates": chosen})
+        definition = recommender.definition.model_copy(update={"candidates": chosen} | (sections or {}))
         return registry.alter(connection, database.settings, recommender, definition, **more)
 
 
@@ -55,37 +56,31 @@ def _few_questions() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def limited(server: Server, shop_template: str) -> Iterator[str]:
+def limited(server: Server, shop_template: str) -> str:
     """shop.things, of which all are visible, and recommenders exact and hnsw over many views of them, whose candidates are
     the visible ones; as a template."""
     database = make_database(server, shop_template)
     with database.connect("application") as application:
-        application.execute("CREATE TABLE shop.things (id integer PRIMARY KEY, visible boolean NOT NULL DEFAULT true)")
-        application.execute(f"INSERT INTO shop.things SELECT generate_series(1, {ITEMS})")
+        application.execute(
+            "CREATE TABLE shop.things (id integer PRIMARY KEY, visible boolean NOT NULL DEFAULT true);"
+            f" INSERT INTO shop.things SELECT generate_series(1, {ITEMS})"
+        )
         random = np.random.default_rng(3)
         near = (np.arange(USERS)[:, None] * ITEMS // USERS + random.integers(0, 200, (USERS, 100))) % ITEMS
         pairs = {(user + 1, int(item) + 1) for user in range(USERS) for item in near[user]}
         pairs |= {(item * USERS // ITEMS + 1, item + 1) for item in range(ITEMS)}  # every item has somebody
         make_many(application, pairs)
         application.execute("GRANT SELECT ON shop.things TO worker; ANALYZE shop.things")
-    for name, search in (("exact", "exact"), ("hnsw", "hnsw")):
-        database.create(
-            name,
-            source=Source(table="shop.many"),
-            candidates=VISIBLE,
-            hyperparameters=SMALL,
-            publication=Publication(search=search, ann_recall=0.97),
-        )
+    of_many = {"source": Source(table="shop.many"), "candidates": VISIBLE, "hyperparameters": SMALL}
+    for name in ("exact", "hnsw"):
+        database.create(name, publication=Publication(search=name, ann_recall=0.97), **of_many)
         assert database.retrain(name).live
-    yield make_template(database, "template_limited")
-    with superuser(server) as connection:
-        connection.execute("DROP DATABASE template_limited")
+    return make_template(database, "template_limited")
 
 
 def copy_of_limited(server: Server, limited: str) -> Iterator[Database]:
-    database = make_database(server, limited)
-    yield database
-    drop_database(database)
+    with database_from(server, limited) as database:
+        yield database
 
 
 asked = pytest.fixture(copy_of_limited, scope="module")
@@ -104,6 +99,12 @@ def factors(asked: Database) -> dict[str, Factors]:
 def hide(connection: Connection, condition: str) -> None:
     """Within the caller's transaction, as the application."""
     connection.execute(f"UPDATE shop.things SET visible = NOT ({condition})")
+
+
+def make_heap(application: Connection) -> None:
+    """Ids without an index to look them up in."""
+    application.execute("CREATE TABLE shop.heap AS SELECT id FROM shop.things CROSS JOIN generate_series(1, 20)")
+    application.execute("GRANT SELECT ON shop.heap TO worker; ANALYZE shop.heap")
 
 
 def ids(connection: Connection, call: str) -> list[Any]:
@@ -239,10 +240,7 @@ def test_the_caller_s_own_rights_decide(changed: Database) -> None:
         try:
             recommender = registry.get(worker, "exact")
             printed = registry.grant_reader(worker, recommender, "clerk")
-            assert printed[-1] == (
-                "-- still to be run by the owner of what the candidates read, for every list of items:"
-                " GRANT USAGE ON SCHEMA shop TO clerk; GRANT SELECT ON shop.things TO clerk;"
-            )
+            assert "GRANT USAGE ON SCHEMA shop TO clerk; GRANT SELECT ON shop.things TO clerk;" in printed[-1]
             with changed.connect("clerk") as clerk:
                 for call in calls:
                     with pytest.raises(pg.InsufficientPrivilege, match="denied for table things"):
@@ -277,39 +275,28 @@ def test_the_caller_s_own_rights_decide(changed: Database) -> None:
 
 
 def test_candidates_come_and_go_while_readers_read_on(changed: Database) -> None:
-    problems: list[str] = []
     done = threading.Event()
-    allowed = {False: set(range(1, ITEMS + 1)), True: set(range(1, 401))}
+    narrow, everything = set(range(1, 401)), set(range(1, ITEMS + 1))
 
     def read(prepared: bool) -> None:
         with changed.connect() as connection:
+            connection.prepare_threshold = 0 if prepared else None
             while not done.is_set():
                 for call in CALLS:
-                    try:
-                        found = [
-                            row["item_id"]
-                            for row in connection.execute(
-                                f"SELECT item_id FROM hnsw.{call}", prepare=prepared
-                            ).fetchall()
-                        ]
-                    except psycopg.Error as error:
-                        problems.append(f"{call}: {error}")
-                        return
-                    if len(found) != 10 or not (set(found) <= allowed[True] or set(found) <= allowed[False]):
-                        problems.append(f"{call}: {found}")
+                    found = ids(connection, f"hnsw.{call}")
+                    assert len(found) == 10, call
+                    assert set(found) <= narrow or set(found) <= everything, call
 
-    threads = [threading.Thread(target=read, args=[prepared]) for prepared in (True, False)]
-    for thread in threads:
-        thread.start()
-    try:
-        wider = Candidates(query="SELECT id::bigint FROM shop.things WHERE id <= 400")  # another type: a new view
-        for chosen in (Candidates(), Candidates(query="SELECT id FROM shop.things WHERE id <= 400"), wider) * 4:
-            alter(changed, "hnsw", chosen)
-    finally:
-        done.set()
-        for thread in threads:
-            thread.join()
-    assert problems == []
+    with ThreadPoolExecutor(2) as pool:
+        readers = [pool.submit(read, prepared) for prepared in (True, False)]
+        try:
+            wider = Candidates(query="SELECT id::bigint FROM shop.things WHERE id <= 400")  # another type: a new view
+            for chosen in (Candidates(), Candidates(query="SELECT id FROM shop.things WHERE id <= 400"), wider) * 4:
+                alter(changed, "hnsw", chosen)
+        finally:
+            done.set()
+        for reader in readers:
+            reader.result()
     with changed.connect() as connection:
         assert max(ids(connection, "hnsw.recommend(7, 50)")) <= 400
         alter(changed, "hnsw", Candidates())
@@ -365,8 +352,7 @@ def test_calibration_is_of_every_item_and_says_where_hardly_any_is_a_candidate(c
         assert value(worker, f"SELECT hnsw._nearest_items({asked})") is None
         assert value(worker, f"SELECT cardinality(hnsw._nearest_items({asked}, true))") == 10
         # no index to look candidates up in: no index scan that would read them all for each row, from now on
-        application.execute("CREATE TABLE shop.heap AS SELECT id FROM shop.things CROSS JOIN generate_series(1, 20)")
-        application.execute("GRANT SELECT ON shop.heap TO worker; ANALYZE shop.heap")
+        make_heap(application)
         assert None not in rows(worker, "SELECT recommend_ef, similar_ef FROM hnsw._generation")[0].values()
         recommender = alter(changed, "hnsw", Candidates(table="shop.heap", column="id", condition="id <= 8"))
         assert not candidates.looked_up_by_index(worker, recommender)
@@ -386,15 +372,14 @@ def test_calibration_is_of_every_item_and_says_where_hardly_any_is_a_candidate(c
 def test_what_is_altered_during_a_training_holds_after_it(changed: Database) -> None:
     """Also after the training that finishes a resize, and so do its checks."""
     with changed.connect("application") as application, changed.connect() as worker:
-        application.execute("CREATE TABLE shop.heap AS SELECT id FROM shop.things CROSS JOIN generate_series(1, 20)")
-        application.execute("GRANT SELECT ON shop.heap TO worker; ANALYZE shop.heap")
-        recommender = registry.get(worker, "hnsw")
-        publication = recommender.definition.publication.model_copy(update={"keep": 1})
-        definition = recommender.definition.model_copy(update={"publication": publication, "candidates": Candidates()})
-        before = registry.alter(worker, changed.settings, recommender, definition)
+        make_heap(application)
+        publication = registry.get(worker, "hnsw").definition.publication.model_copy(update={"keep": 1})
+        before = alter(changed, "hnsw", Candidates(), {"publication": publication})
         jobs.resize(changed.url, changed.settings, "hnsw", 100)
         with pytest.raises(AlteredMeanwhile):  # whoever read it before would put back the former dimensions
-            registry.alter(worker, changed.settings, before, definition.model_copy(update={"candidates": VISIBLE}))
+            registry.alter(
+                worker, changed.settings, before, before.definition.model_copy(update={"candidates": VISIBLE})
+            )
 
         def narrow(stage: str) -> None:
             if stage == "train":
@@ -414,14 +399,7 @@ def test_another_column_of_items_that_the_candidates_follow_is_looked_at(changed
         application.execute("CREATE INDEX ON shop.wide (item_id); GRANT SELECT ON shop.wide TO worker")
         application.execute("ANALYZE shop.wide")
         for column_, found in (("item_id", True), ("other", False)):
-            recommender = registry.get(worker, "hnsw")
-            definition = recommender.definition.model_copy(
-                update={
-                    "source": Source(table="shop.wide", item=column_),
-                    "candidates": Candidates(table="shop.wide"),
-                }
-            )
-            registry.alter(worker, changed.settings, recommender, definition)
+            alter(changed, "hnsw", Candidates(table="shop.wide"), {"source": Source(table="shop.wide", item=column_)})
             assert (value(worker, "SELECT recommend_ef FROM hnsw._generation") is not None) == found
 
 
@@ -443,18 +421,17 @@ REFUSED: dict[str, tuple[Candidates, type[RecstoreError], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize(("chosen", "error", "words"), REFUSED.values(), ids=REFUSED)
 def test_candidates_that_can_not_be_are_refused(
-    asked: Database, case: tuple[Candidates, type[RecstoreError], str]
+    asked: Database, chosen: Candidates, error: type[RecstoreError], words: str
 ) -> None:
-    chosen, error, told = case
     with asked.connect("application") as application:
         application.execute("CREATE TABLE IF NOT EXISTS shop.secret (user_id integer)")
         application.execute(
             "CREATE OR REPLACE FUNCTION shop.shown(integer) RETURNS boolean STABLE LANGUAGE plpgsql"
             " AS 'BEGIN RETURN EXISTS (SELECT FROM things WHERE id = $1); END'"
         )
-    with pytest.raises(error, match=told):
+    with pytest.raises(error, match=words):
         alter(asked, "exact", chosen)
     with asked.connect() as connection:
         assert registry.get(connection, "exact").definition.candidates == VISIBLE
@@ -504,18 +481,15 @@ def test_commands_set_and_tell_candidates(shop: Database, recstore: Command) -> 
     with shop.connect("application") as application:
         application.execute("UPDATE shop.products SET visible = product_id <= 12")
     assert {row["item_id"] for row in recstore("popular retail -k 50 --json").json} <= set(range(1, 13))
-    told = recstore(
-        "alter retail --candidates", "SELECT product_id FROM shop.products WHERE visible AND product_id > 3"
-    )
-    assert "now these are 9 of the live 120 items" in told.out
-    assert "next training" not in told.out
+    few = recstore("alter retail --candidates", "SELECT product_id FROM shop.products WHERE visible AND product_id > 3")
+    assert "9 of the live 120 items" in few.out
+    assert "next training" not in few.out
     none = "SELECT product_id FROM shop.products WHERE product_id > 999"
-    assert "None of the live generation's 120 items is a candidate" in recstore("alter retail --candidates", none).err
+    assert "120 items" in recstore("alter retail --candidates", none).err
     with shop.connect("application") as application:
         application.execute("UPDATE shop.products SET visible = false")
-    assert "No item is a candidate now." in recstore("popular retail").out
-    assert "every candidate, or there is none now" in recstore("recommend retail 1").out
-    assert "No candidate with at least 3 users" in recstore("similar retail 5").out
+    for line in ("popular retail", "recommend retail 1", "similar retail 5"):
+        assert "candidate" in recstore(line).out
     broken = recstore("alter retail --candidates", "SELECT product_id FROM shop.producs")
     assert (broken.code, broken.err.count("\n")) == (2, 1)
     assert 'relation "shop.producs" does not exist' in broken.err

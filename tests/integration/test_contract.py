@@ -7,7 +7,7 @@ import implicit
 import numpy as np
 import psycopg
 import pytest
-from conftest import Database, drop_database, make_database
+from conftest import Database, database_from
 from psycopg import errors as pg
 from support_sql import Factors, assert_ranking, column, read_factors, rows, transaction, unit, value
 
@@ -25,25 +25,20 @@ pytestmark = pytest.mark.usefixtures("calibrated")
 NAMES = ("exact", "hnsw", "half")
 """Three recommenders over the same source: exact scans, HNSW on items and users, half precision."""
 
-TOLERANCE = {"exact": 2e-5, "hnsw": 2e-5, "half": 4e-3}
-
 SETTINGS = "SELECT name, setting FROM pg_settings WHERE name ~ '^(hnsw|ivfflat|enable_|search_path)' ORDER BY name"
 
 
 @pytest.fixture(scope="module")
 def answers(server: Server, shop_template: str) -> Iterator[Database]:
     """The small shop with the recommenders NAMES trained; nobody changes it but within a transaction that rolls back."""
-    database = make_database(server, shop_template)
     small = Hyperparameters(factors=16, iterations=4, regularization=3, alpha=60)
-    database.create("exact", hyperparameters=small)
-    database.create("hnsw", hyperparameters=small, publication=Publication(search="hnsw", index_users=True))
-    database.create("half", hyperparameters=small, storage=Storage(vector_type="halfvec"))
-    for name in NAMES:
-        assert database.retrain(name).live
-        with database.connect() as connection:
+    hnsw, half = Publication(search="hnsw", index_users=True), Storage(vector_type="halfvec")
+    with database_from(server, shop_template) as database, database.connect() as connection:
+        for name, more in zip(NAMES, ({}, {"publication": hnsw}, {"storage": half}), strict=True):
+            database.create(name, hyperparameters=small, **more)
+            assert database.retrain(name).live
             registry.grant_reader(connection, registry.get(connection, name), "application", people=True)
-    yield database
-    drop_database(database)
+        yield database
 
 
 @pytest.fixture
@@ -52,18 +47,21 @@ def connection(answers: Database) -> Iterator[Connection]:
         yield connection
 
 
-@pytest.fixture(scope="module")
-def factors(answers: Database) -> dict[str, Factors]:
-    with answers.connect() as connection:
-        return {name: read_factors(connection, name) for name in NAMES}
+@pytest.fixture(scope="module", params=NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    found: str = request.param
+    return found
 
 
 @pytest.fixture(scope="module")
-def seen(answers: Database) -> dict[int, list[int]]:
-    """User -> items viewed."""
+def of(answers: Database, name: str) -> Factors:
     with answers.connect() as connection:
-        found = rows(connection, "SELECT user_id, array_agg(product_id) AS items FROM shop.views GROUP BY 1")
-    return {row["user_id"]: row["items"] for row in found}
+        return read_factors(connection, name)
+
+
+@pytest.fixture(scope="module")
+def tolerance(name: str) -> float:
+    return 4e-3 if name == "half" else 2e-5
 
 
 def functions(name: str) -> list[str]:
@@ -82,28 +80,25 @@ def functions(name: str) -> list[str]:
 
 
 @pytest.mark.contract
-@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("k", [1, 10, 1000])
 def test_recommend_ranks_by_predicted_preference_without_seen_items_or_with_them(
-    connection: Connection, factors: dict[str, Factors], seen: dict[int, list[int]], name: str, k: int
+    connection: Connection, of: Factors, tolerance: float, name: str, k: int
 ) -> None:
-    of = factors[name]
     for user in (1, 2, 17, 113, 240):
         answer = rows(connection, f"SELECT * FROM {name}.recommend(%s, %s)", user, k)
         assert {row["reason"] for row in answer} == {"trained"}
         scores = of.scores[of.user(user)]
-        assert_ranking(answer, of.items, scores, k, excluded=seen[user], tolerance=TOLERANCE[name])
+        seen = column(connection, "SELECT product_id FROM shop.views WHERE user_id = %s", user)
+        assert_ranking(answer, of.items, scores, k, excluded=seen, tolerance=tolerance)
         answer = rows(connection, f"SELECT * FROM {name}.recommend(%s, %s, exclude_seen => false)", user, k)
-        assert_ranking(answer, of.items, scores, k, tolerance=TOLERANCE[name])
-        assert k == 1 or set(seen[user]) & {row["item_id"] for row in answer}
+        assert_ranking(answer, of.items, scores, k, tolerance=tolerance)
+        assert k == 1 or set(seen) & {row["item_id"] for row in answer}
 
 
 @pytest.mark.contract
-@pytest.mark.parametrize("name", NAMES)
 def test_similar_items_rank_by_cosine_among_items_with_enough_users(
-    connection: Connection, factors: dict[str, Factors], name: str
+    connection: Connection, of: Factors, tolerance: float, name: str
 ) -> None:
-    of = factors[name]
     few = [item for item, users in zip(of.items, of.item_users, strict=True) if users < 3]
     fewer = [item for item, users in zip(of.items, of.item_users, strict=True) if users < 20]
     assert few
@@ -114,52 +109,46 @@ def test_similar_items_rank_by_cosine_among_items_with_enough_users(
         for arguments, without in (("10", few), ("1000", few), ("10, 1", []), ("10, min_users => 20", fewer)):
             k = int(arguments.split(",")[0])
             answer = rows(connection, f"SELECT * FROM {name}.similar_items(%s, {arguments})", item)
-            assert_ranking(answer, of.items, expected, k, excluded=[item, *without], tolerance=TOLERANCE[name])
+            assert_ranking(answer, of.items, expected, k, excluded=[item, *without], tolerance=tolerance)
 
 
 @pytest.mark.contract
-@pytest.mark.parametrize("name", NAMES)
-def test_similar_users_rank_by_cosine(connection: Connection, factors: dict[str, Factors], name: str) -> None:
-    of = factors[name]
+def test_similar_users_rank_by_cosine(connection: Connection, of: Factors, tolerance: float, name: str) -> None:
     cosines = unit(of.x) @ unit(of.x).T
     for user in (1, 99, 240):
         for k in (1, 10, 1000):
             answer = rows(connection, f"SELECT * FROM {name}.similar_users(%s, %s)", user, k)
             assert_ranking(
-                answer, of.users, cosines[of.user(user)], k, excluded=[user], key="user_id", tolerance=TOLERANCE[name]
+                answer, of.users, cosines[of.user(user)], k, excluded=[user], key="user_id", tolerance=tolerance
             )
 
 
 @pytest.mark.contract
-@pytest.mark.parametrize("name", NAMES)
 def test_an_audience_is_ranked_by_direction_with_the_predicted_preference_beside_it(
-    connection: Connection, factors: dict[str, Factors], name: str
+    connection: Connection, of: Factors, tolerance: float, name: str
 ) -> None:
-    of = factors[name]
     longest = np.linalg.norm(of.y, axis=1).max()
     for item in (1, 44, 120):
         scores = unit(of.x) @ of.y[of.item(item)] / longest
         for k in (1, 10, 1000):
             answer = rows(connection, f"SELECT * FROM {name}.users_for_item(%s, %s)", item, k)
-            assert_ranking(answer, of.users, scores, k, key="user_id", tolerance=TOLERANCE[name])
+            assert_ranking(answer, of.users, scores, k, key="user_id", tolerance=tolerance)
             predicted = [of.scores[of.user(row["user_id"]), of.item(item)] for row in answer]
-            margin = TOLERANCE[name] * np.abs(of.scores).max()
+            margin = tolerance * np.abs(of.scores).max()
             assert np.allclose([row["preference"] for row in answer], predicted, rtol=0, atol=margin)
 
 
 @pytest.mark.contract
-@pytest.mark.parametrize("name", NAMES)
 def test_predict_is_the_inner_product_of_the_factors(
-    connection: Connection, factors: dict[str, Factors], name: str
+    connection: Connection, of: Factors, tolerance: float, name: str
 ) -> None:
-    of = factors[name]
     found = value(
         connection,
         f"SELECT array_agg({name}.predict(u, i) ORDER BY u, i) FROM unnest(%s::int[]) u, unnest(%s::int[]) i",
         of.users[:9],
         of.items,
     )
-    margin = TOLERANCE[name] * np.abs(of.scores).max()
+    margin = tolerance * np.abs(of.scores).max()
     assert np.allclose(np.array(found).reshape(9, -1), of.scores[:9], rtol=0, atol=margin)
     for unknown in ("99999, 1", "1, 99999", "NULL, 1", "1, NULL"):
         assert value(connection, f"SELECT {name}.predict({unknown})") is None
@@ -178,11 +167,9 @@ def test_popular_items_are_counted_in_the_source(connection: Connection) -> None
 
 
 @pytest.mark.contract
-@pytest.mark.parametrize("name", NAMES)
 def test_user_vector_is_the_view_s_and_for_an_unknown_user_the_mean(
-    connection: Connection, factors: dict[str, Factors], name: str
+    connection: Connection, of: Factors, tolerance: float, name: str
 ) -> None:
-    of = factors[name]
     vector_type = "halfvec" if name == "half" else "vector"
     assert value(connection, f"SELECT pg_typeof({name}.user_vector(1))::text") == vector_type
     assert value(
@@ -190,34 +177,26 @@ def test_user_vector_is_the_view_s_and_for_an_unknown_user_the_mean(
     )
     for unknown in ("99999", "NULL"):
         found = value(connection, f"SELECT {name}.user_vector({unknown})::real[]")
-        assert np.allclose(found, unit(of.x).mean(axis=0), rtol=0, atol=TOLERANCE[name])
+        assert np.allclose(found, unit(of.x).mean(axis=0), rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("name", NAMES)
 def test_the_views_lengths_give_the_factors_back_in_either_column(
-    connection: Connection, factors: dict[str, Factors], name: str
+    connection: Connection, of: Factors, tolerance: float, name: str
 ) -> None:
-    of = factors[name]
     longest = np.linalg.norm(of.y, axis=1).max()
     preferences = column(connection, f"SELECT preference::real[] FROM {name}.item_vectors ORDER BY item_id")
-    assert np.allclose(np.array(preferences) * longest, of.y, rtol=0, atol=TOLERANCE[name] * longest)
+    assert np.allclose(np.array(preferences) * longest, of.y, rtol=0, atol=tolerance * longest)
     lengths = column(connection, f"SELECT length FROM {name}.item_vectors ORDER BY item_id")
     assert max(lengths) == value(connection, f"SELECT max_item_length FROM {name}._generation")
 
 
 @pytest.mark.contract
-def test_stored_users_are_what_implicit_solves_for_them(answers: Database, factors: dict[str, Factors]) -> None:
-    of = factors["exact"]
+def test_stored_users_are_what_implicit_solves_for_them(answers: Database) -> None:
+    of = read_factors(answers.connect(), "exact")
     source = Source(table="shop.views", user="user_id", item="product_id", value="view_count")
+    of_source = "exact", source, IdType.BIGINT, IdType.INTEGER
     interactions, *_ = pulling.read(
-        answers.url,
-        answers.settings,
-        "exact",
-        source,
-        IdType.BIGINT,
-        IdType.INTEGER,
-        application_name="test",
-        has_last_at=False,
+        answers.url, answers.settings, *of_source, application_name="test", has_last_at=False
     )
     definition = registry.get(answers.connect(), "exact").definition
     matrix = confidence.fit(interactions, definition.confidence).matrix(interactions, definition.hyperparameters.alpha)
@@ -256,7 +235,6 @@ def test_equal_scores_come_in_order_of_the_ids(connection: Connection) -> None:
 
 
 @pytest.mark.contract
-@pytest.mark.parametrize("name", NAMES)
 def test_an_unknown_user_gets_popular_items_and_what_any_user_views_now_is_excluded_at_once(
     answers: Database, connection: Connection, name: str
 ) -> None:
@@ -281,7 +259,6 @@ def test_an_unknown_user_gets_popular_items_and_what_any_user_views_now_is_exclu
         assert [tuple(row.values()) for row in answer] == expected[:5]
 
 
-@pytest.mark.parametrize("name", NAMES)
 def test_an_unknown_item_or_user_has_nobody_near(connection: Connection, name: str) -> None:
     for call in ("similar_items", "similar_users", "users_for_item"):
         for unknown in ("99999", "NULL"):
@@ -317,7 +294,6 @@ def test_before_the_first_training_there_is_nothing_and_no_error_but_for_user_ve
 
 
 @pytest.mark.contract
-@pytest.mark.parametrize("name", NAMES)
 def test_no_function_changes_the_session_s_settings(answers: Database, name: str) -> None:
     """In sessions of a plain role that have not loaded pgvector's library: its settings do not exist yet."""
     worker = answers.connect()
@@ -361,11 +337,10 @@ def test_search_settings_last_for_the_transaction_and_no_longer_than_a_call_that
 
 @pytest.mark.contract
 def test_a_canary_is_seen_in_its_own_recommender_only(server: Server, shop_template: str) -> None:
-    database = make_database(server, shop_template)
-    try:
-        database.create("one", hyperparameters=Hyperparameters(factors=8, iterations=2))
-        database.create("two", hyperparameters=Hyperparameters(factors=8, iterations=2))
+    with database_from(server, shop_template) as database:
         worker = database.connect()
+        for name in ("one", "two"):
+            database.create(name, hyperparameters=Hyperparameters(factors=8, iterations=2))
         first, second = (database.retrain("one").generation for _ in range(2))
         other = database.retrain("two").generation
         empty = value(worker, "SELECT max(generation) FROM recstore.generations WHERE recommender = 'one'")
@@ -400,8 +375,6 @@ def test_a_canary_is_seen_in_its_own_recommender_only(server: Server, shop_templ
             canary.execute(f"SET LOCAL recstore.generation = {first}")
             assert look(canary, "one") == old_one
         assert value(canary, "SELECT one.generation()") == second
-    finally:
-        drop_database(database)
 
 
 def database_rollback(database: Database, connection: Connection, name: str, generation: int) -> None:

@@ -12,9 +12,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from conftest import VERSION, Command, Database, drop_database, make_database, superuser
+from conftest import VERSION, Command, Database, drop_database, make_database, make_template, superuser
 from support import free_port, lacking, look, until
-from support_sql import as_template, copy_of
 
 from recstore import cli, doctor, registry
 from recstore.config import Settings
@@ -61,7 +60,7 @@ def template(server: Server, shop_template: str) -> str:
     with database.connect("application") as connection:
         connection.execute("GRANT USAGE ON SCHEMA shop TO shopper")
         connection.execute("GRANT SELECT ON ALL TABLES IN SCHEMA shop TO shopper")
-    return as_template(database, "template_doctor")
+    return make_template(database, "template_doctor")
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +72,7 @@ def kept() -> list[Database]:
 @pytest.fixture
 def good(server: Server, template: str, kept: list[Database], request: pytest.FixtureRequest) -> Iterator[Database]:
     """For a test that puts something in the way and removes it: if it passes, the next one gets the same database."""
-    database = kept.pop() if kept else copy_of(server, template)
+    database = kept.pop() if kept else make_database(server, template)
     failed = request.session.testsfailed
     yield database
     if request.session.testsfailed == failed:
@@ -85,7 +84,7 @@ def good(server: Server, template: str, kept: list[Database], request: pytest.Fi
 @pytest.fixture
 def spoiled(server: Server, template: str) -> Iterator[Database]:
     """For a test that leaves something behind, or needs what an earlier one removed."""
-    database = copy_of(server, template)
+    database = make_database(server, template)
     yield database
     drop_database(database)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import Command, Database, drop_database, make_database, superuser
+from conftest import Command, Database, database_from, superuser
 from support import Generations, look, states
 
 from recstore import registry
@@ -56,9 +56,8 @@ def effect(database: Database) -> list[str]:
 @pytest.fixture
 def twin(server: Server, shop_template: str) -> Iterator[Database]:
     """Another such shop."""
-    database = make_database(server, shop_template)
-    yield database
-    drop_database(database)
+    with database_from(server, shop_template) as database:
+        yield database
 
 
 def rehearse(recstore: Command, database: Database, line: str) -> list[str]:
@@ -79,43 +78,40 @@ def execute(database: Database, statements: list[str]) -> None:
         connection.execute(statement)  # type: ignore[call-overload]
 
 
-def same(recstore: Command, twin: Database, shop: Database, line: str) -> list[str]:
-    """Executes on the one what a dry run prints, on the other the command; both have the same effect."""
-    statements = rehearse(recstore, twin, line)
-    execute(twin, statements)
-    assert recstore(line + " --yes" * line.startswith("drop")).code == 0
-    assert effect(twin) == effect(shop), line
-    return statements
-
-
 def test_what_is_printed_does_what_the_command_does(recstore: Command, shop: Database, twin: Database) -> None:
-    same(recstore, twin, shop, CREATE + " --keep 3")
-    assert "SELECT v.view_count" not in "".join(same(recstore, twin, shop, "alter retail --alpha 3 --value none"))
-    same(recstore, twin, shop, "grant retail application --people")
-    same(recstore, twin, shop, "db grant application")
-    same(recstore, twin, shop, "db revoke application")
+    def same(line: str) -> str:
+        """Executes on the one what a dry run prints, on the other the command; both have the same effect."""
+        statements = rehearse(recstore, twin, line)
+        execute(twin, statements)
+        assert recstore(line + " --yes" * line.startswith("drop")).code == 0
+        assert effect(twin) == effect(shop), line
+        return "\n".join(statements)
+
+    same(CREATE + " --keep 3")
+    assert "SELECT v.view_count" not in same("alter retail --alpha 3 --value none")
+    for line in ("grant retail application --people", "db grant application", "db revoke application"):
+        same(line)
     for database in (twin, shop):
-        with database.connect("application") as application:
-            application.execute("GRANT SELECT ON shop.products TO worker")
-            application.execute("CREATE TABLE shop.heap AS SELECT generate_series(1, 20000) AS product_id")
-            application.execute("GRANT SELECT ON shop.heap TO worker")
+        database.connect("application").execute(
+            "CREATE TABLE shop.heap AS SELECT generate_series(1, 20000) AS product_id;"
+            " GRANT SELECT ON shop.products, shop.heap TO worker"
+        )
         made = Generations(database)
         for _ in range(3):
             made.publish()
-    assert any("pointers" in statement for statement in same(recstore, twin, shop, "rollback retail"))
-    same(recstore, twin, shop, "rollback retail --to 3")
+    assert "pointers" in same("rollback retail")
+    same("rollback retail --to 3")
     of = "--candidates-column product_id --candidates-table"
-    chosen = same(recstore, twin, shop, f"alter retail {of} shop.products --candidates-condition visible")
-    assert any(".candidates" in statement for statement in chosen)
-    assert "recommend_ef = NULL" not in "".join(chosen)
-    heap = same(recstore, twin, shop, f"alter retail {of} shop.heap --candidates-condition none")
-    assert "recommend_ef = NULL" in "".join(heap)
-    same(recstore, twin, shop, "alter retail --keep 2")
-    resized = same(recstore, twin, shop, "alter retail --factors 1000 --resize")
-    assert any(statement.startswith("DROP TABLE IF EXISTS") for statement in resized)  # of what is old
-    assert any(statement.startswith("DROP VIEW") for statement in resized)  # another type: not replaced in place
-    same(recstore, twin, shop, "prune retail --keep 1 --yes")
-    same(recstore, twin, shop, "drop retail --cascade")
+    chosen = same(f"alter retail {of} shop.products --candidates-condition visible")
+    assert ".candidates" in chosen
+    assert "recommend_ef = NULL" not in chosen
+    assert "recommend_ef = NULL" in same(f"alter retail {of} shop.heap --candidates-condition none")
+    same("alter retail --keep 2")
+    resized = same("alter retail --factors 1000 --resize")
+    assert "\nDROP TABLE IF EXISTS" in resized  # of what is old
+    assert "\nDROP VIEW" in resized  # another type: not replaced in place
+    same("prune retail --keep 1 --yes")
+    same("drop retail --cascade")
 
 
 def test_a_migration_is_printed_up_and_down(recstore: Command, empty: Database) -> None:
@@ -126,7 +122,7 @@ def test_a_migration_is_printed_up_and_down(recstore: Command, empty: Database) 
         execute(empty, [answer.out])
         assert recstore("db check", url=empty.url).code == (0 if line == "db upgrade" else 1)
     assert recstore("db upgrade", url=empty.url).code == 0
-    assert "Alembic refused" in recstore("db downgrade 0815 --dry-run", url=empty.url).err
+    assert recstore("db downgrade 0815 --dry-run", url=empty.url).code != 0
     assert recstore("db upgrade --dry-run", url=empty.url).out == "-- nothing to do\n"
 
 
@@ -165,13 +161,8 @@ def test_nobody_waits_for_a_dry_run_and_what_would_hold_it_up_is_said(
     with shop.connect() as other:
         take_lock(other, registry.get(other, "retail"))
         assert recstore("drop retail --dry-run").out.startswith("-- refused for now: another run of 'retail'")
-    for line in (
-        "drop nix",
-        "rollback retail --to 99",
-        "publish retail",
-        "alter retail --factors 1000",
-        "grant retail nix",
-    ):
+    wrong = "drop nix", "rollback retail --to 99", "publish retail", "alter retail --factors 1000", "grant retail nix"
+    for line in wrong:
         assert recstore(line + " --dry-run").code in (1, 2)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import VERSION, Database, drop_database, make_database, make_shop, superuser
+from conftest import VERSION, Database, database_from, make_shop, superuser
 from support_sql import WITH_PEOPLE, WITHOUT_PEOPLE, column, read_factors, rows, value
 
 from recstore import registry
@@ -21,20 +21,13 @@ SMALL = Hyperparameters(factors=8, iterations=2)
 @pytest.fixture
 def elsewhere(server: Server) -> Iterator[Database]:
     """The small shop in a database whose pgvector is in the schema extensions, and nobody's search_path."""
-    with superuser(server) as owner:
-        owner.execute("DROP DATABASE IF EXISTS template_extensions")
-        owner.execute("CREATE DATABASE template_extensions")
-    with superuser(server, "template_extensions") as owner:
-        owner.execute("CREATE SCHEMA extensions")
-        owner.execute("CREATE EXTENSION vector SCHEMA extensions")
-        owner.execute("GRANT USAGE ON SCHEMA extensions TO PUBLIC")
-    database = make_database(server, "template_extensions")
-    with database.connect() as connection:
-        schema.upgrade(connection, database.url, database.settings)
-    with database.connect("application") as connection:
-        make_shop(connection)
-    yield database
-    drop_database(database)
+    with database_from(server, "template0") as database:
+        with superuser(server, database.name) as owner:
+            owner.execute("CREATE SCHEMA extensions; CREATE EXTENSION vector SCHEMA extensions")
+            owner.execute("GRANT USAGE ON SCHEMA extensions TO PUBLIC")
+        schema.upgrade(database.connect(), database.url, database.settings)
+        make_shop(database.connect("application"))
+        yield database
 
 
 @pytest.mark.contract
@@ -66,9 +59,9 @@ def test_everything_works_with_pgvector_in_another_schema(elsewhere: Database, v
         schema.check(elsewhere.url)
 
 
-def tool(name: str, database: Database, *arguments: str) -> str:
-    """Runs pg_dump or pg_restore as recstore's plain role."""
-    command = [str(tool_path(VERSION, name)), f"--dbname={database.url}", *arguments]
+def tool(name: str, *arguments: str) -> str:
+    """Runs pg_dump or pg_restore."""
+    command = [str(tool_path(VERSION, name)), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={"PATH": os.defpath})
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return done.stdout
@@ -79,25 +72,28 @@ def test_a_dump_is_restored_by_a_plain_role_and_goes_on(
     server: Server, empty_template: str, shop: Database, tmp_path: Path
 ) -> None:
     recommender = shop.create(hyperparameters=SMALL, publication=Publication(search="hnsw", index_users=True))
-    with shop.connect() as connection:
-        registry.grant_reader(connection, recommender, "application", people=True)
     for _ in range(3):
         shop.retrain()
     questions = [*WITHOUT_PEOPLE[:2], *WITH_PEOPLE[:6], "SELECT * FROM retail.item_vectors ORDER BY item_id"]
     with shop.connect() as connection:
+        registry.grant_reader(connection, recommender, "application", people=True)
         expected = [rows(connection, question) for question in questions]
         last = value(connection, "SELECT max(generation) FROM recstore.generations")
         comments = value(connection, "SELECT obj_description('retail.item_vectors'::regclass)")
     dump, contents = tmp_path / "dump", tmp_path / "contents"
-    tool("pg_dump", shop, "--format=custom", f"--file={dump}")
-    lines = subprocess.run(
-        [str(tool_path(VERSION, "pg_restore")), "--list", str(dump)], capture_output=True, text=True, check=True
-    ).stdout.splitlines()
+    tool("pg_dump", f"--dbname={shop.url}", "--format=custom", f"--file={dump}")
+    lines = tool("pg_restore", "--list", str(dump)).splitlines()
     contents.write_text("\n".join(line for line in lines if "EXTENSION" not in line))  # there already, and not ours
 
-    restored = make_database(server, empty_template)
-    try:
-        tool("pg_restore", restored, "--no-owner", f"--use-list={contents}", "--exit-on-error", str(dump))
+    with database_from(server, empty_template) as restored:
+        tool(
+            "pg_restore",
+            f"--dbname={restored.url}",
+            "--no-owner",
+            f"--use-list={contents}",
+            "--exit-on-error",
+            str(dump),
+        )
         with restored.connect() as fresh:
             assert [rows(fresh, question) for question in questions] == expected
             assert value(fresh, "SELECT obj_description('retail.item_vectors'::regclass)") == comments
@@ -120,5 +116,3 @@ def test_a_dump_is_restored_by_a_plain_role_and_goes_on(
             assert states == ["live"]
             assert len(rows(fresh, "SELECT * FROM retail.recommend(1, 10)")) == 10
             assert registry.drop(fresh, restored.settings, registry.get(fresh, "retail")) == []
-    finally:
-        drop_database(restored)

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Command, Database, drop_database, make_database
+from conftest import Command, Database, drop_database, make_database, make_template
 from support import Hook, look
-from support_sql import as_template, copy_of, rows, value
+from support_sql import rows, value
 
 from recstore import registry
 from recstore.definition import Gate, Hyperparameters, Publication, Schedule, Source, Storage
@@ -62,12 +62,12 @@ def published(server: Server, shop_template: str) -> str:
     database = make_database(server, shop_template)
     database.create(hyperparameters=GIVEN, gate=Gate(held_out=0.2))
     assert database.retrain().live
-    return as_template(database, "template_exchange")
+    return make_template(database, "template_exchange")
 
 
 @pytest.fixture
 def here(server: Server, published: str) -> Iterator[Database]:
-    database = copy_of(server, published)
+    database = make_database(server, published)
     yield database
     drop_database(database)
 
@@ -76,7 +76,7 @@ def here(server: Server, published: str) -> Iterator[Database]:
 def exported(server: Server, published: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its generation in a file."""
     path = tmp_path_factory.mktemp("exchange") / "retail.npz"
-    database = copy_of(server, published)
+    database = make_database(server, published)
     done = exporting.export(database.url, "retail", path)
     assert (done.generation, done.users, done.items, done.factors) == (1, 240, 120, 8)
     assert done.bytes == path.stat().st_size

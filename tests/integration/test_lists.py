@@ -15,10 +15,10 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from conftest import Command, Database, drop_database, make_database, superuser
+from conftest import Command, Database, database_from, make_database, make_template, superuser
 from pyarrow import parquet
 from support import Hook, look, until
-from support_sql import Rows, as_template, copy_of, rows, value
+from support_sql import Rows, rows, value
 
 from recstore import errors, lists, pipeline, registry
 from recstore.atomic import replacing
@@ -34,12 +34,10 @@ MADE = "SELECT * FROM made.recommendations"
 
 
 @pytest.fixture(scope="module")
-def template(server: Server, shop_template: str) -> str:
+def template(server: Server, trained_template: str) -> str:
     """The small shop, trained, with a schema for tables of lists; and what is rare in it. User 1 has seen nearly everything,
     user 9 nothing any more; user 5 and item 7 have no vector, item 4 has that of item 3."""
-    database = make_database(server, shop_template)
-    database.create()
-    database.retrain()
+    database = make_database(server, trained_template)
     mixed = Source(
         query="SELECT 'ñ' || v.user_id AS user_id, md5(v.product_id::text)::uuid AS item_id, v.view_count AS value"
         " FROM shop.views v",
@@ -62,14 +60,13 @@ def template(server: Server, shop_template: str) -> str:
             "UPDATE retail._items_1 i SET (embedding, preference) = (t.embedding, t.preference) FROM retail._items_1 t"
             " WHERE t.item_id = 3 AND i.item_id = 4"
         )
-    return as_template(database, "template_lists")
+    return make_template(database, "template_lists")
 
 
 @pytest.fixture
 def trained(server: Server, template: str) -> Iterator[Database]:
-    database = copy_of(server, template)
-    yield database
-    drop_database(database)
+    with database_from(server, template) as database:
+        yield database
 
 
 def recommend(database: Database, into: str = "made.recommendations", name: str = "retail", **more: Any) -> lists.Made:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Database, drop_database, make_database
+from conftest import Database, database_from
 from support import until
 from support_sql import column, make_many, rows, transaction, value
 
@@ -16,6 +16,11 @@ from recstore.postgres.connection import Connection
 
 ITEMS, USERS, VIEWS = 4000, 4000, 6
 
+COMMON: dict[str, Any] = {
+    "source": Source(table="shop.many", value="value"),
+    "hyperparameters": Hyperparameters(factors=16, iterations=2, regularization=1),
+}
+
 Plan = dict[str, Any]
 
 
@@ -23,32 +28,24 @@ Plan = dict[str, Any]
 def planned(server: Server, shop_template: str) -> Iterator[Database]:
     """shop.many: large enough for an index to be the natural choice. Recommender hnsw has two generations, of
     which the second is live, exact has one; both have the next, empty one."""
-    database = make_database(server, shop_template)
-    with database.connect("application") as application:
-        random = np.random.default_rng(5)
+    random = np.random.default_rng(5)
+    with database_from(server, shop_template) as database, pytest.MonkeyPatch.context() as patch:
+        application = database.connect("application")
         make_many(
             application,
             {(user, int(i)) for user in range(1, USERS + 1) for i in random.integers(1, ITEMS + 1, VIEWS)},
         )
         application.execute(
-            f"CREATE TABLE shop.things AS SELECT n AS id, n % 2 = 0 AS visible FROM generate_series(1, {ITEMS}) n"
+            f"CREATE TABLE shop.things AS SELECT n AS id, n % 2 = 0 AS visible FROM generate_series(1, {ITEMS}) n;"
+            " ALTER TABLE shop.things ADD PRIMARY KEY (id); GRANT SELECT ON shop.things TO worker"
         )
-        application.execute("ALTER TABLE shop.things ADD PRIMARY KEY (id)")
-        application.execute("GRANT SELECT ON shop.things TO worker")
         application.execute("ANALYZE shop.things")
-    common = {
-        "source": Source(table="shop.many", value="value"),
-        "hyperparameters": Hyperparameters(factors=16, iterations=2, regularization=1),
-    }
-    publication = Publication(search="hnsw", index_users=True, ann_recall=0.7)
-    database.create("hnsw", publication=publication, **common)
-    database.create("exact", **common)
-    with pytest.MonkeyPatch.context() as patch:
+        database.create("hnsw", publication=Publication(search="hnsw", index_users=True, ann_recall=0.7), **COMMON)
+        database.create("exact", **COMMON)
         patch.setenv("RECSTORE_CALIBRATION_QUESTIONS", "40")  # what is chosen is not the point here
         for name in ("hnsw", "hnsw", "exact"):
             assert database.retrain(name).live
         yield database
-    drop_database(database)
 
 
 @pytest.fixture
@@ -111,11 +108,10 @@ ORDERED = {
 
 
 @pytest.mark.contract
-@pytest.mark.parametrize("query", ORDERED.values(), ids=ORDERED)
+@pytest.mark.parametrize(("statement", "index"), ORDERED.values(), ids=ORDERED)
 def test_a_query_on_a_view_scans_the_live_generation_s_hnsw_in_order(
-    connection: Connection, query: tuple[str, str]
+    connection: Connection, statement: str, index: str
 ) -> None:
-    statement, index = query
     statement = statement.replace("{vector}", value(connection, "SELECT hnsw.user_vector(1)::text"))
     assert_in_order(connection, "hnsw", statement, index)
 
@@ -141,12 +137,7 @@ def assert_in_order(connection: Connection, name: str, statement: str, index: st
 
 @pytest.mark.contract
 def test_a_resize_leaves_the_views_their_indexes(planned: Database, connection: Connection) -> None:
-    planned.create(
-        "resized",
-        source=Source(table="shop.many", value="value"),
-        hyperparameters=Hyperparameters(factors=16, iterations=2, regularization=1),
-        publication=Publication(search="hnsw", ann_recall=0.7),
-    )
+    planned.create("resized", publication=Publication(search="hnsw", ann_recall=0.7), **COMMON)
     planned.retrain("resized")
     jobs.resize(planned.url, planned.settings, "resized", 100)
     statement = (

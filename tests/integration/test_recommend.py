@@ -1,49 +1,50 @@
 """The read side in Python gives what the SQL functions give, in the caller's transaction, and composes."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from conftest import Database, drop_database, make_database
+from conftest import Database
 from sqlalchemy.orm import Session
+from support_sql import rows
 
 from recstore import Recommender
-from recstore.embedded import Server
 
-
-@pytest.fixture(scope="module")
-def trained(server: Server, shop_template: str) -> Iterator[Database]:
-    database = make_database(server, shop_template)
-    database.create()
-    database.retrain()
-    yield database
-    drop_database(database)
+ASKED: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+    ("recommend", (1, 5), {}),
+    ("recommend", (1,), {"k": 5, "exclude_seen": False}),
+    ("recommend", (10**6, 3), {}),
+    ("similar_items", (3, 5), {"min_users": 1}),
+    ("similar_users", (1, 5), {}),
+    ("users_for_item", (3, 5), {}),
+    ("popular_items", (5,), {}),
+    ("predict", (1, 3), {}),
+    ("predict", (1, 999), {}),
+    ("generation", (), {}),
+]
 
 
 @pytest.fixture
-def engine(trained: Database) -> Iterator[sa.Engine]:
-    engine = sa.create_engine(trained.url.replace("postgresql://", "postgresql+psycopg://", 1), poolclass=sa.NullPool)
+def engine(shared: Database) -> Iterator[sa.Engine]:
+    engine = sa.create_engine(shared.url.replace("postgresql://", "postgresql+psycopg://", 1), poolclass=sa.NullPool)
     yield engine
     engine.dispose()
 
 
-def test_methods_are_the_functions(trained: Database, engine: sa.Engine) -> None:
-    retail, connection = Recommender(engine, "retail"), trained.connect()
-    for result, statement in (
-        (retail.recommend(1, 5), "SELECT * FROM retail.recommend(1, 5)"),
-        (retail.recommend(1, 5, exclude_seen=False), "SELECT * FROM retail.recommend(1, 5, false)"),
-        (retail.similar_items(3, 5, min_users=1), "SELECT * FROM retail.similar_items(3, 5, 1)"),
-        (retail.similar_users(1, 5), "SELECT * FROM retail.similar_users(1, 5)"),
-        (retail.users_for_item(3, 5), "SELECT * FROM retail.users_for_item(3, 5)"),
-        (retail.popular_items(5), "SELECT * FROM retail.popular_items(5)"),
-    ):
-        expected = connection.execute(statement).fetchall()
-        assert [row._asdict() for row in result] == expected
-        assert len(expected) == 5
-    assert retail.generation() == 1
-    assert retail.predict(1, 3) == connection.execute("SELECT retail.predict(1, 3) AS p").fetchone()["p"]  # type: ignore[index]
-    assert retail.predict(1, 999) is None
+def test_methods_are_the_functions(shared: Database, engine: sa.Engine) -> None:
+    retail, connection = Recommender(engine, "retail"), shared.connect()
+    for name, arguments, options in ASKED:
+        given = ", ".join(map(str, (*arguments, *options.values())))
+        expected = rows(connection, f"SELECT * FROM retail.{name}({given})")
+        answer = getattr(retail, name)(*arguments, **options)
+        if isinstance(answer, list):
+            assert [row._asdict() for row in answer] == expected
+            assert len(expected) in (3, 5)
+        else:
+            assert [answer] == list(expected[0].values())
+    assert (retail.generation(), retail.predict(1, 999)) == (1, None)
     vector = retail.user_vector(1)
     assert vector.dtype == np.float32
     assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
@@ -73,10 +74,10 @@ def test_the_direct_query_composes_and_equals_the_function(engine: sa.Engine) ->
         assert len(connection.execute(titled).all()) == 5
 
 
-def test_it_joins_the_callers_transaction(engine: sa.Engine, trained: Database) -> None:
+def test_it_joins_the_callers_transaction(engine: sa.Engine, shared: Database) -> None:
     with Session(engine) as session:
         before = [row.item_id for row in Recommender(session, "retail").recommend(1, 3)]
-        connection = trained.connect("application")
+        connection = shared.connect("application")
         connection.execute("INSERT INTO shop.views VALUES (1, %s, 1) ON CONFLICT DO NOTHING", [before[0]])
         try:
             after = [row.item_id for row in Recommender(session, "retail").recommend(1, 3)]

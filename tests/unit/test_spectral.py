@@ -1,14 +1,10 @@
-import json
-
 import numpy as np
 import pytest
 from scipy import sparse
-from threadpoolctl import threadpool_limits
+from test_trainers import clicks
 
 from recstore.definition import Hyperparameters
 from recstore.errors import DeviceUnavailable
-from recstore.model import vectors
-from recstore.model.trainers import FoldIn, item_users
 from recstore.model.trainers.spectral import Spectral, mean_score
 
 SPECTRAL = Spectral()
@@ -16,15 +12,6 @@ SPECTRAL = Spectral()
 
 def hyperparameters(**given):
     return Hyperparameters(**{"trainer": "spectral", "item_exponent": 0.4, "singular_exponent": 0.5} | given)
-
-
-def clicks(users=150, items=60, seed=3):
-    """Users of four tastes; the values are of no consequence."""
-    rng = np.random.default_rng(seed)
-    chance = np.where(np.arange(users)[:, None] % 4 == np.arange(items) % 4, 0.5, 0.05) * (1 + np.arange(items) % 3) / 3
-    return sparse.csr_matrix(
-        np.where(rng.random((users, items)) < chance, 1 + 9 * rng.random((users, items)), 0), dtype="f4"
-    )
 
 
 def dense_scores(matrix, factors, item_exponent, singular_exponent):
@@ -69,46 +56,6 @@ def test_the_cosine_of_items_is_of_their_users():
     assert cosine[0, 1] > 0.9999 > cosine[0, 2] > 0.8
 
 
-def test_users_are_folded_in_from_what_a_generation_publishes():
-    """As training left them; as the sum in the docstring; and anybody else's rows."""
-    matrix, given = clicks(), hyperparameters()
-    trained = SPECTRAL.train(matrix, given, factors=8)
-    published = vectors.item_vectors(trained.item_factors, dimensions=64)
-    again = FoldIn(
-        vectors.factors_from(published.embedding, published.length, 8),
-        item_users(matrix),
-        json.loads(json.dumps(trained.fold_in.constants)),
-    )
-    longest = np.abs(trained.user_factors).max()
-    np.testing.assert_allclose(SPECTRAL.solve_users(matrix, trained.fold_in), trained.user_factors, atol=1e-6 * longest)
-    np.testing.assert_allclose(SPECTRAL.solve_users(matrix, again), trained.user_factors, atol=1e-6 * longest)
-
-    row = sparse.csr_matrix((np.array([7, 2, 3], "f4"), [4, 11, 50], [0, 3, 3]), shape=(2, 60))
-    solved = SPECTRAL.solve_users(row, again)
-    weights = again.item_users[[4, 11, 50]] ** -0.9
-    expected = weights @ trained.item_factors[[4, 11, 50]].astype(float) * again.constants["scales"]
-    np.testing.assert_allclose(solved[0], expected, rtol=1e-4)
-    assert solved.dtype == np.float32
-    assert not solved[1].any()
-    assert SPECTRAL.solve_users(matrix[:0], again).shape == (0, 8)
-
-
-def test_the_same_pairs_and_seed_give_the_same_bits_with_any_number_of_threads_and_any_values():
-    matrix = clicks(users=700, items=300)
-    other_values = matrix.copy()
-    other_values.data[:] = 61
-    trained = []
-    for threads, given in ((1, matrix), (3, other_values)):
-        with threadpool_limits(threads):
-            trained.append(SPECTRAL.train(given, hyperparameters(), factors=40, threads=threads))
-    np.testing.assert_array_equal(trained[0].item_factors, trained[1].item_factors)
-    np.testing.assert_array_equal(trained[0].user_factors, trained[1].user_factors)
-    other = SPECTRAL.train(matrix, hyperparameters(seed=8), factors=4)
-    same_signs = SPECTRAL.train(matrix, hyperparameters(), factors=4)
-    assert not np.array_equal(other.item_factors, same_signs.item_factors)
-    np.testing.assert_allclose(other.item_factors, same_signs.item_factors, atol=2e-3)
-
-
 @pytest.mark.parametrize(("users", "items", "factors"), [(3, 40, 30), (1, 1, 1), (40, 2, 5), (5, 5, 4)])
 def test_where_the_data_determine_fewer_factors_the_rest_is_zero(users, items, factors):
     matrix = sparse.csr_matrix(np.tril(np.ones((users, items)), items - users), dtype="f4")
@@ -136,23 +83,26 @@ def test_users_and_items_without_pairs_are_zero():
     )
 
 
-def test_each_callback_is_called_once_and_there_is_no_gpu():
-    seen = []
-    trained = SPECTRAL.train(
-        clicks(),
-        hyperparameters(),
-        factors=4,
-        on_iteration=lambda number, seconds, loss: seen.append((number, seconds >= 0, loss)),
-        on_factors=lambda number, fold_in: seen.append((number, fold_in)),
-        with_loss=True,
+def test_a_user_is_the_weighted_sum_of_her_items():
+    trained = SPECTRAL.train(clicks(), hyperparameters(), factors=8)
+    row = sparse.csr_matrix((np.array([7, 2, 3], "f4"), [4, 11, 50], [0, 3]), shape=(1, 60))
+    weights = trained.fold_in.item_users[[4, 11, 50]] ** -0.9
+    expected = weights @ trained.item_factors[[4, 11, 50]].astype(float) * trained.fold_in.constants["scales"]
+    np.testing.assert_allclose(SPECTRAL.solve_users(row, trained.fold_in)[0], expected, rtol=1e-4)
+
+
+def test_neither_the_values_nor_the_signs_of_the_seed_matter():
+    matrix, other_values = clicks(), clicks()
+    other_values.data[:] = 61
+    one, same, other = (
+        SPECTRAL.train(given, hyperparameters(seed=seed), factors=4)
+        for given, seed in ((matrix, 42), (other_values, 42), (matrix, 8))
     )
-    assert seen == [(0, True, None), (0, trained.fold_in)]
-    assert trained.device == "cpu"
+    np.testing.assert_array_equal(one.item_factors, same.item_factors)
+    np.testing.assert_array_equal(one.user_factors, same.user_factors)
+    np.testing.assert_allclose(other.item_factors, one.item_factors, atol=2e-3)
 
-    def stop(*_):
-        raise KeyError("lost the lock")
 
-    with pytest.raises(KeyError, match="lost the lock"):
-        SPECTRAL.train(clicks(), hyperparameters(), factors=4, on_factors=stop)
-    with pytest.raises(DeviceUnavailable, match="CPU only"):
+def test_there_is_no_gpu_for_it():
+    with pytest.raises(DeviceUnavailable):
         SPECTRAL.train(clicks(), hyperparameters(), factors=4, device="gpu")

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from scipy import sparse
+from test_trainers import clicks
 
 from recstore.definition import Hyperparameters
 from recstore.errors import DeviceUnavailable
@@ -19,12 +19,6 @@ from recstore.model.trainers import als, cuda, trainer
 ALS = als.ALS()
 GIVEN = Hyperparameters(regularization=20.0, iterations=4, seed=7)
 GB = 10**9
-
-
-def clustered_matrix(users=60, items=40):
-    rng = np.random.default_rng(3)
-    seen = rng.random((users, items)) < np.where(np.arange(users)[:, None] % 4 == np.arange(items) % 4, 0.5, 0.05)
-    return sparse.csr_matrix(np.where(seen, 1 + 20 * rng.random((users, items)), 0).astype(np.float32))
 
 
 class Device:
@@ -102,7 +96,7 @@ def device(monkeypatch):
 def test_factors_go_to_the_gpu_padded_and_come_back_without(factors):
     start = np.asfortranarray(np.random.default_rng(1).random((40, factors), dtype=np.float32))
     cpu, gpu = (
-        ALS.train(clustered_matrix(), GIVEN, factors=factors, device=device, item_factors=start)
+        ALS.train(clicks(60, 40), GIVEN, factors=factors, device=device, item_factors=start)
         for device in ("cpu", "auto")
     )
     assert (gpu.device, gpu.warnings) == ("gpu", ())
@@ -112,7 +106,7 @@ def test_factors_go_to_the_gpu_padded_and_come_back_without(factors):
 
 
 def test_the_estimate_is_what_implicit_allocates_and_the_margin(device):
-    matrix = clustered_matrix()
+    matrix = clicks(60, 40)
     ALS.train(matrix, GIVEN, factors=20, with_loss=True)
     assert device.allocated == 4 * 32 * (60 + 40) + 4 * (61 + 41) + 16 * matrix.nnz + 3 * 4 * 32**2
     assert cuda.bytes_needed(60, 40, matrix.nnz, 20) == int(1.1 * device.allocated) + (256 << 20)
@@ -133,7 +127,7 @@ def test_the_factors_of_the_moment_come_down_without_the_padding():
         seen.append(fold_in.item_factors)
         return number == 2
 
-    trained = ALS.train(clustered_matrix(), GIVEN, factors=20, on_factors=on_factors)
+    trained = ALS.train(clicks(60, 40), GIVEN, factors=20, on_factors=on_factors)
     assert trained.device == "gpu"
     assert [factors.shape for factors in seen] == [(40, 20)] * 3
     assert not np.array_equal(seen[1], seen[2])
@@ -141,16 +135,16 @@ def test_the_factors_of_the_moment_come_down_without_the_padding():
 
 
 def test_the_factors_come_down_only_if_somebody_wants_them(device):
-    ALS.train(clustered_matrix(), GIVEN, factors=20, on_iteration=lambda *_: None)
+    ALS.train(clicks(60, 40), GIVEN, factors=20, on_iteration=lambda *_: None)
     assert device.downloads == 2
-    ALS.train(clustered_matrix(), GIVEN, factors=20, on_factors=lambda *_: None)
+    ALS.train(clicks(60, 40), GIVEN, factors=20, on_factors=lambda *_: None)
     assert device.downloads == 2 + GIVEN.iterations + 2
 
 
 def test_an_error_of_cuda_on_the_way_down_is_no_error_of_the_callback(device):
     device.fails_at_download = 2
     seen = []
-    trained = ALS.train(clustered_matrix(), GIVEN, factors=20, on_factors=lambda number, _: seen.append(number))
+    trained = ALS.train(clicks(60, 40), GIVEN, factors=20, on_factors=lambda number, _: seen.append(number))
     assert (trained.device, seen) == ("cpu", [0, 0, 1, 2, 3])
     assert "after 2 of 4 iterations" in trained.warnings[0]
 
@@ -160,7 +154,7 @@ def test_the_als_part_of_a_hybrid_trains_there(device):
     seen = []
     cpu, gpu = (
         trainer("hybrid").train(
-            clustered_matrix(), given, factors=12, device=where, on_factors=lambda number, _: seen.append(number)
+            clicks(60, 40), given, factors=12, device=where, on_factors=lambda number, _: seen.append(number)
         )
         for where in ("cpu", "gpu")
     )
@@ -168,15 +162,17 @@ def test_the_als_part_of_a_hybrid_trains_there(device):
     np.testing.assert_allclose(gpu.item_factors, cpu.item_factors, rtol=1e-3, atol=1e-4)
 
 
-def test_a_training_too_large_for_the_gpu_is_told_in_numbers(device):
-    device.free = 200_000_000
+@pytest.mark.parametrize(
+    ("spoil", "words"), [({"free": 2 * GB // 10}, "0.20 of 16.00 GB"), ({"broken": True}, "unknown")]
+)
+def test_a_training_for_which_the_gpu_has_no_room_is_done_by_the_cpu(device, spoil, words):
+    vars(device).update(spoil)
     seen = []
-    trained = ALS.train(clustered_matrix(), GIVEN, factors=20, on_iteration=lambda *progress: seen.append(progress[0]))
+    trained = ALS.train(clicks(60, 40), GIVEN, factors=20, on_iteration=lambda *progress: seen.append(progress[0]))
     assert (trained.device, seen, device.half_sweeps) == ("cpu", [0, 1, 2, 3], 0)
-    numbers = "about 0.27 GB of its memory are required, 0.20 of 16.00 GB are free"
-    assert trained.warnings == (f"The GPU was not used: {numbers}. The CPU was used instead.",)
-    with pytest.raises(DeviceUnavailable, match=numbers):
-        ALS.train(clustered_matrix(), GIVEN, factors=20, device="gpu")
+    assert words in trained.warnings[0]
+    with pytest.raises(DeviceUnavailable, match=words):
+        ALS.train(clicks(60, 40), GIVEN, factors=20, device="gpu")
 
 
 def test_what_implicit_s_kernels_can_not_count_is_not_tried(device):
@@ -188,28 +184,20 @@ def test_what_implicit_s_kernels_can_not_count_is_not_tried(device):
         assert "16777216 rows of 128 are more" in cuda.room_problem(users, items, 10**6, 100)
 
 
-def test_a_free_memory_that_can_not_be_found_out_is_a_reason(device):
-    device.broken = True
-    trained = ALS.train(clustered_matrix(), GIVEN, factors=20)
-    assert "its free memory is unknown (an illegal memory access" in trained.warnings[0]
-    with pytest.raises(DeviceUnavailable, match="is unknown"):
-        ALS.train(clustered_matrix(), GIVEN, factors=20, device="gpu")
-
-
 @pytest.mark.parametrize("error", [RuntimeError, MemoryError])
 def test_after_an_error_of_cuda_the_cpu_starts_from_the_beginning(device, error):
     device.fails_at, device.error = 5, error
     seen = []
-    trained = ALS.train(clustered_matrix(), GIVEN, factors=20, on_iteration=lambda *progress: seen.append(progress[0]))
+    trained = ALS.train(clicks(60, 40), GIVEN, factors=20, on_iteration=lambda *progress: seen.append(progress[0]))
     assert seen == [0, 1, 0, 1, 2, 3]
-    cpu = ALS.train(clustered_matrix(), GIVEN, factors=20, device="cpu")
+    cpu = ALS.train(clicks(60, 40), GIVEN, factors=20, device="cpu")
     np.testing.assert_array_equal(trained.item_factors, cpu.item_factors)
     np.testing.assert_array_equal(trained.user_factors, cpu.user_factors)
     assert trained.device == "cpu"
     assert trained.warnings[0].startswith("The GPU failed: out of luck, after 2 of 4 iterations. The CPU trained from")
     device.fails_at = device.half_sweeps
     with pytest.raises(DeviceUnavailable, match="out of luck, after 0 of 4"):
-        ALS.train(clustered_matrix(), GIVEN, factors=20, device="gpu")
+        ALS.train(clicks(60, 40), GIVEN, factors=20, device="gpu")
 
 
 class LostItsPlace(RuntimeError):
@@ -226,7 +214,7 @@ def test_what_the_callback_raises_is_no_error_of_cuda(device, error, callback):
 
     seen = []
     with pytest.raises(error, match="the lock is lost"):
-        ALS.train(clustered_matrix(), GIVEN, factors=20, **{callback: stop})
+        ALS.train(clicks(60, 40), GIVEN, factors=20, **{callback: stop})
     assert (seen, device.half_sweeps) == ([0, 1], 4)
 
 
@@ -234,12 +222,12 @@ def test_what_the_callback_raises_is_no_error_of_cuda(device, error, callback):
 def test_what_a_signal_raises_in_the_middle_is_no_error_of_cuda(device, error):
     device.fails_at, device.error = 3, error
     with pytest.raises(error, match="out of luck"):
-        ALS.train(clustered_matrix(), GIVEN, factors=20)
+        ALS.train(clicks(60, 40), GIVEN, factors=20)
 
 
 def test_kernels_that_never_ran_are_noticed(device):
     device.has_kernels = False
-    trained = ALS.train(clustered_matrix(), GIVEN, factors=20)
+    trained = ALS.train(clicks(60, 40), GIVEN, factors=20)
     assert (trained.device, "no kernels" in trained.warnings[0]) == ("cpu", True)
 
 
@@ -250,7 +238,7 @@ def test_arrays_are_freed_after_a_failure_unless_freeing_would_end_the_process(d
     def report(number, *_):
         device.broken = broken and number == 0
 
-    ALS.train(clustered_matrix(), GIVEN, factors=20, on_iteration=report)
+    ALS.train(clicks(60, 40), GIVEN, factors=20, on_iteration=report)
     assert len(device.arrays) == (4 if broken else 0)
 
 
@@ -261,29 +249,26 @@ def test_a_process_forked_after_cuda_was_loaded_leaves_it_alone():
     assert als.gpu_problem() is None
 
 
-def test_why_the_gpu_is_not_usable(monkeypatch):
-    monkeypatch.setattr(als.implicit.gpu, "HAS_RMM", False)
-    assert "pip install 'recstore[gpu]'" in als.gpu_problem()
-    assert ALS.train(clustered_matrix(), GIVEN, factors=20).warnings == ()
-    with pytest.raises(DeviceUnavailable, match="rmm is not installed"):
-        ALS.train(clustered_matrix(), GIVEN, factors=20, device="gpu")
-    monkeypatch.setattr(als.implicit.gpu, "HAS_RMM", True)
+@pytest.mark.parametrize(("installed", "words", "warned"), [(False, "recstore[gpu]", 0), (True, "driver", 1)])
+def test_why_the_gpu_is_not_usable(monkeypatch, installed, words, warned):
+    monkeypatch.setattr(als.implicit.gpu, "HAS_RMM", installed)
     monkeypatch.setattr(als.implicit.gpu, "HAS_CUDA", False)
     monkeypatch.setattr(als, "_import_warnings", [SimpleNamespace(message="driver version is insufficient")])
-    trained = ALS.train(clustered_matrix(), GIVEN, factors=20)
-    assert trained.warnings == ("The GPU was not used: driver version is insufficient. The CPU was used instead.",)
-    with pytest.raises(DeviceUnavailable, match="driver version is insufficient"):
-        ALS.train(clustered_matrix(), GIVEN, factors=20, device="gpu")
+    assert words in als.gpu_problem()
+    warnings = ALS.train(clicks(60, 40), GIVEN, factors=20).warnings
+    assert [words in warning for warning in warnings] == [True] * warned
+    with pytest.raises(DeviceUnavailable, match="driver" if installed else "rmm"):
+        ALS.train(clicks(60, 40), GIVEN, factors=20, device="gpu")
 
 
 def test_the_free_memory_comes_from_rmm(monkeypatch):
     rmm = SimpleNamespace(mr=SimpleNamespace(available_device_memory=lambda: (3, 4)))
-    monkeypatch.setitem(sys.modules, "rmm", rmm)
-    monkeypatch.setitem(sys.modules, "rmm.mr", rmm.mr)
+    for name, module in (("rmm", rmm), ("rmm.mr", rmm.mr)):
+        monkeypatch.setitem(sys.modules, name, module)
     assert cuda.memory() == (3, 4)
 
 
 @pytest.mark.skipif(als.gpu_problem() is not None, reason=f"no GPU: {als.gpu_problem()}")
 def test_the_gpu_gives_what_the_cpu_gives():
-    cpu, gpu = (ALS.train(clustered_matrix(), GIVEN, factors=20, device=device) for device in ("cpu", "gpu"))
+    cpu, gpu = (ALS.train(clicks(60, 40), GIVEN, factors=20, device=device) for device in ("cpu", "gpu"))
     np.testing.assert_allclose(gpu.user_factors @ gpu.item_factors.T, cpu.user_factors @ cpu.item_factors.T, atol=2e-2)
