@@ -36,8 +36,10 @@ os.environ.setdefault("RECSTORE_THREADS", "1")  # what several threads gain at t
 VERSION = int(os.environ.get("RECSTORE_TEST_POSTGRES", "18"))
 _numbers = count(1)
 
-hypothesis.settings.register_profile("fast", max_examples=50, deadline=None)
-hypothesis.settings.register_profile("thorough", max_examples=1000, deadline=None)
+# a loaded machine is no mistake
+unhurried: dict[str, Any] = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+hypothesis.settings.register_profile("fast", max_examples=50, **unhurried)
+hypothesis.settings.register_profile("thorough", max_examples=1000, **unhurried)
 hypothesis.settings.load_profile(os.environ.get("RECSTORE_TEST_HYPOTHESIS", "fast"))
 
 

@@ -1,15 +1,18 @@
 """What the tests of the SQL contract share: NumPy's answers to compare with, and ways to ask."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from threading import Barrier, Event
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recstore.postgres.connection import Connection
 
+T = TypeVar("T")
 Rows = list[dict[str, Any]]
 
 
@@ -118,6 +121,38 @@ def assert_ranking(
         assert min(expected[one] for one in given) >= limit - 2 * margin
 
 
+def together(number: int, function: Callable[[], T]) -> list[T]:
+    """Calls it in so many threads at the same moment; returns what each returned."""
+    barrier = Barrier(number)
+
+    def call(_number: int) -> T:
+        barrier.wait()
+        return function()
+
+    with ThreadPoolExecutor(number) as pool:
+        return list(pool.map(call, range(number)))
+
+
+@contextmanager
+def repeating(*functions: Callable[[], object]) -> Iterator[None]:
+    """Calls each over and over in a thread of its own while the block runs; raises what one of them raises."""
+    ended = Event()
+
+    def repeat(function: Callable[[], object]) -> None:
+        function()
+        while not ended.is_set():
+            function()
+
+    with ThreadPoolExecutor(len(functions)) as pool:
+        threads = [pool.submit(repeat, function) for function in functions]
+        try:
+            yield
+        finally:
+            ended.set()
+        for thread in threads:
+            thread.result()
+
+
 WITHOUT_PEOPLE = [
     "SELECT * FROM retail.similar_items(1, 3)",
     "SELECT * FROM retail.popular_items(3)",
@@ -141,9 +176,8 @@ WITH_PEOPLE = [
 
 def make_clicks(application: Connection, columns: str, *values: str) -> None:
     """Table shop.clicks with a few rows, readable by recstore."""
-    application.execute(f"CREATE TABLE shop.clicks ({columns})")
+    application.execute(f"CREATE TABLE shop.clicks ({columns}); GRANT SELECT ON shop.clicks TO worker")
     application.execute(f"INSERT INTO shop.clicks VALUES {', '.join(values)}")
-    application.execute("GRANT SELECT ON shop.clicks TO worker")
 
 
 def make_many(application: Connection, pairs: set[tuple[int, int]]) -> None:

@@ -1,8 +1,6 @@
 """Candidates: which items may be recommended now, in every function that returns items."""
 
-import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +10,18 @@ import pytest
 from conftest import Command, Database, database_from, make_database, make_template, superuser
 from psycopg import errors as pg
 from support import Hook
-from support_sql import Factors, assert_ranking, column, make_many, read_factors, rows, transaction, unit, value
+from support_sql import (
+    Factors,
+    assert_ranking,
+    column,
+    make_many,
+    read_factors,
+    repeating,
+    rows,
+    transaction,
+    unit,
+    value,
+)
 
 from recstore import pipeline, registry
 from recstore.api.options import merge
@@ -275,28 +284,24 @@ def test_the_caller_s_own_rights_decide(changed: Database) -> None:
 
 
 def test_candidates_come_and_go_while_readers_read_on(changed: Database) -> None:
-    done = threading.Event()
     narrow, everything = set(range(1, 401)), set(range(1, ITEMS + 1))
 
-    def read(prepared: bool) -> None:
-        with changed.connect() as connection:
-            connection.prepare_threshold = 0 if prepared else None
-            while not done.is_set():
-                for call in CALLS:
-                    found = ids(connection, f"hnsw.{call}")
-                    assert len(found) == 10, call
-                    assert set(found) <= narrow or set(found) <= everything, call
+    def reader(prepared: bool) -> Callable[[], None]:
+        connection = changed.connect()
+        connection.prepare_threshold = 0 if prepared else None
 
-    with ThreadPoolExecutor(2) as pool:
-        readers = [pool.submit(read, prepared) for prepared in (True, False)]
-        try:
-            wider = Candidates(query="SELECT id::bigint FROM shop.things WHERE id <= 400")  # another type: a new view
-            for chosen in (Candidates(), Candidates(query="SELECT id FROM shop.things WHERE id <= 400"), wider) * 4:
-                alter(changed, "hnsw", chosen)
-        finally:
-            done.set()
-        for reader in readers:
-            reader.result()
+        def read() -> None:
+            for call in CALLS:
+                found = ids(connection, f"hnsw.{call}")
+                assert len(found) == 10, call
+                assert set(found) <= narrow or set(found) <= everything, call
+
+        return read
+
+    wider = Candidates(query="SELECT id::bigint FROM shop.things WHERE id <= 400")  # another type: a new view
+    with repeating(reader(True), reader(False)):
+        for chosen in (Candidates(), Candidates(query="SELECT id FROM shop.things WHERE id <= 400"), wider) * 4:
+            alter(changed, "hnsw", chosen)
     with changed.connect() as connection:
         assert max(ids(connection, "hnsw.recommend(7, 50)")) <= 400
         alter(changed, "hnsw", Candidates())

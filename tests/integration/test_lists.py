@@ -18,7 +18,7 @@ import pytest
 from conftest import Command, Database, database_from, make_database, make_template, superuser
 from pyarrow import parquet
 from support import Hook, look, until
-from support_sql import Rows, rows, value
+from support_sql import Rows, repeating, rows, value
 
 from recstore import errors, lists, pipeline, registry
 from recstore.atomic import replacing
@@ -145,14 +145,10 @@ def test_the_lists_are_those_of_the_functions(trained: Database, candidates: str
     assert len(lists_of[9]) == K
 
     assert similar(trained).lists == 119
-    assert_same(rows(trained.connect(), "SELECT * FROM made.similar"), alike(trained), "item_id", "similar_item_id")
-    similar(trained, min_users=30)
-    assert_same(
-        rows(trained.connect(), "SELECT * FROM made.similar"),
-        alike(trained, min_users=30),
-        "item_id",
-        "similar_item_id",
-    )
+    for min_users in (3, 30):
+        similar(trained, min_users=min_users)
+        found = rows(trained.connect(), "SELECT * FROM made.similar")
+        assert_same(found, alike(trained, min_users=min_users), "item_id", "similar_item_id")
 
 
 @pytest.mark.contract
@@ -219,24 +215,17 @@ def test_a_reader_sees_the_old_lists_or_the_new_ones_whole(trained: Database) ->
     trained.connect().execute("GRANT SELECT ON made.recommendations TO application")
     application = trained.connect("application")
     application.execute("GRANT USAGE ON SCHEMA made TO worker")
-    ended, seen = threading.Event(), []
-
-    def read() -> None:
-        while not ended.is_set():
-            seen.append(value(application, "SELECT count(*) FROM made.recommendations"))
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    try:
-        with trained.connect() as old, old.transaction():
-            old.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            old.execute("SELECT FROM shop.products")  # its snapshot is of before
-            for _ in range(3):
-                recommend(trained)
-            assert value(old, "SELECT count(*) FROM made.recommendations") == whole
-    finally:
-        ended.set()
-        reader.join()
+    count, seen = "SELECT count(*) FROM made.recommendations", list[int]()
+    with (
+        repeating(lambda: seen.append(value(application, count))),
+        trained.connect() as old,
+        old.transaction(),
+    ):
+        old.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        old.execute("SELECT FROM shop.products")  # its snapshot is of before
+        for _ in range(3):
+            recommend(trained)
+        assert value(old, count) == whole
     assert len(seen) > 3
     assert set(seen) == {whole}
 
@@ -327,7 +316,7 @@ def test_what_is_refused_before_any_work(trained: Database, tmp_path: Path) -> N
         ("REPLICA IDENTITY FULL", "REPLICA IDENTITY DEFAULT", "a REPLICA IDENTITY of its own"),
     ):
         connection.execute(f"ALTER TABLE made.recommendations {makes}")
-        refused("made.recommendations", errors.ListTableRefused, f"it was given {words}, which a new one would not")
+        refused("made.recommendations", errors.ListTableRefused, words)
         connection.execute(f"ALTER TABLE made.recommendations {undoes}")
     connection.execute("CREATE TYPE made.taken AS ENUM ('a')")
     refused("made.taken", errors.ListTableRefused, "something of that name exists")
@@ -560,7 +549,7 @@ def test_lists_when_they_are_due_and_when_asked_for(trained: Database) -> None:
     assert [each.into for each in made] == ["made.recommendations", "made.similar"]
     assert {row["state"] for row in rows(trained.connect(), states)} == {"succeeded"}
     told = value(trained.connect(), "SELECT outcome FROM recstore.requests ORDER BY request LIMIT 1")
-    assert told == "240 lists of generation 1 in made.recommendations. 119 lists of generation 1 in made.similar."
+    assert told.startswith("240 lists of generation 1 in made.recommendations. 119 lists")
     assert value(trained.connect(), "SELECT max(rank) FROM made.similar") == 3
     with pytest.raises(errors.NothingRequested):
         lists.write_defined(trained.url, trained.settings, "retail", requested=True)
@@ -583,10 +572,7 @@ def test_the_commands(trained: Database, recstore: Command, tmp_path: Path) -> N
     file = str(tmp_path / "lists.csv")
     assert "wrote 240 lists of generation 1, 720 rows, to" in run("recommend-all retail -k 3 --into", file).out
     refused = run("recommend-all retail -k 2 --into", file)
-    assert (refused.code, refused.err) == (
-        2,
-        f"Error: {file} exists. Replace it? Add --yes to confirm without a terminal.\n",
-    )
+    assert (refused.code, "--yes" in refused.err) == (2, True)
     assert run("recommend-all retail -k 2 --yes --into", file).code == 0
     assert len(Path(file).read_text().splitlines()) == 481
     assert run("alter retail --similar-into made.similar --lists-k 2 --lists-schedule", "0 4 * * *").code == 0

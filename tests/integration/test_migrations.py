@@ -1,18 +1,16 @@
 """The schema from nothing, again, at once, down and up; and recommenders whose objects are of an older version."""
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
-from threading import Barrier, Event
 from typing import Any
 
 import pytest
 import schema_dump
 from alembic.script import ScriptDirectory
-from conftest import VERSION, Database, drop_database, superuser
+from conftest import VERSION, Database, database_from, superuser
 from recstore.migrations import frozen
-from support_sql import column, rows, value
+from support_sql import column, repeating, rows, together, value
 
 from recstore import errors, pipeline, registry
 from recstore.definition import Hyperparameters, Source
@@ -34,9 +32,6 @@ def upgrade(database: Database, **settings: Any) -> list[str]:
         return schema.upgrade(connection, database.url, database.settings.model_copy(update=settings))
 
 
-# The schema
-
-
 @pytest.mark.contract
 def test_from_nothing_and_again(empty: Database) -> None:
     assert upgrade(empty) == [f"schema upgraded from nothing to {schema_revision.head()}"]
@@ -51,27 +46,15 @@ def test_from_nothing_and_again(empty: Database) -> None:
 @pytest.fixture
 def bare(server: Server) -> Iterator[Database]:
     """Without pgvector, which only the superuser may install."""
-    with superuser(server) as owner:
-        owner.execute("CREATE DATABASE bare")
-        owner.execute("GRANT CREATE ON DATABASE bare TO worker")
-    database = Database(server, "bare")
-    yield database
-    drop_database(database)
+    with database_from(server, "template0") as database:
+        yield database
 
 
 @pytest.mark.contract
 def test_five_at_once(bare: Database) -> None:
     """As a superuser, so that all five try to install pgvector, too."""
     url = bare.url_of("postgres")
-    barrier = Barrier(5)
-
-    def run(_number: int) -> list[str]:
-        with bare.connect("postgres") as connection:
-            barrier.wait()
-            return schema.upgrade(connection, url, bare.settings)
-
-    with ThreadPoolExecutor(5) as pool:
-        assert len(list(pool.map(run, range(5)))) == 5
+    assert len(together(5, lambda: schema.upgrade(bare.connect("postgres"), url, bare.settings))) == 5
     connection = bare.connect("postgres")
     assert column(connection, "SELECT version_num FROM recstore_private.alembic_version") == [schema_revision.head()]
     assert column(connection, "SELECT extname FROM pg_extension WHERE extname = 'vector'") == ["vector"]
@@ -83,7 +66,7 @@ def test_down_is_refused_while_there_are_recommenders(shop: Database) -> None:
     connection = shop.connect()
     first, second = (shop.create(name, hyperparameters=SMALL) for name in ("retail", "books"))
     before = rows(connection, TABLES)
-    with pytest.raises(errors.RecstoreError, match=r"there are recommenders: books, retail\. Drop them first"):
+    with pytest.raises(errors.RecstoreError, match="books, retail"):
         schema.downgrade(shop.url, "base")
     assert rows(connection, TABLES) == before
     schema_revision.require_current(connection)
@@ -148,19 +131,12 @@ def test_the_migrations_make_the_golden_schema(shop: Database) -> None:
 
 def test_check_finds_what_was_changed_by_hand(shop: Database) -> None:
     connection = shop.connect()
-    missed = []
     for change, undo in DRIFT.items():
         schema.check(shop.url)
         connection.execute(change)
-        try:
+        with pytest.raises(errors.RecstoreError, match="differs"):
             schema.check(shop.url)
-            missed.append(change)
-        except errors.RecstoreError as error:
-            sentence = str(error)
-            if "differs from what recstore" not in sentence:
-                raise
         connection.execute(undo)
-    assert missed == []
     schema.check(shop.url)
 
 
@@ -206,7 +182,7 @@ def test_a_migration_waits_for_nobody_for_long_and_says_for_whom(
     with shop.connect() as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT FROM recstore.status")
-        with pytest.raises(errors.MigrationBlocked, match=f"Nothing was changed.*process {reader.info.backend_pid} "):
+        with pytest.raises(errors.MigrationBlocked, match=f"process {reader.info.backend_pid} "):
             upgrade(shop)
         assert schema_revision.current(shop.connect()) == "0001"
         reader.execute("COMMIT")
@@ -232,7 +208,7 @@ def test_the_database_s_revision_is_compared_with_the_code_s(
     shop.create(hyperparameters=SMALL)
     with monkeypatch.context() as patch:
         patch.setattr(schema_revision, "known", lambda: [head, "9998"])
-        with pytest.raises(errors.SchemaOutdated, match=f"at revision {head}; this recstore requires 9998"):
+        with pytest.raises(errors.SchemaOutdated, match=f"{head}.*9998"):
             schema_revision.require_current(connection)
     connection.execute("UPDATE recstore_private.alembic_version SET version_num = '9999'")
     for attempt in (
@@ -241,7 +217,7 @@ def test_the_database_s_revision_is_compared_with_the_code_s(
         lambda: schema.check(shop.url),
         lambda: pipeline.retrain(shop.url, shop.settings, "retail"),
     ):
-        with pytest.raises(errors.SchemaTooNew, match="at revision 9999"):
+        with pytest.raises(errors.SchemaTooNew, match="9999"):
             attempt()
     connection.execute(f"UPDATE recstore_private.alembic_version SET version_num = '{schema_revision.head()}'")
     connection.execute("UPDATE recstore_private.recommenders SET objects_version = 99")
@@ -252,20 +228,20 @@ def test_the_database_s_revision_is_compared_with_the_code_s(
 @pytest.mark.contract
 def test_pgvector_missing_or_too_old(bare: Database) -> None:
     with superuser(bare.server, bare.name) as owner:
-        owner.execute("REVOKE CREATE ON DATABASE bare FROM worker")
-    with pytest.raises(errors.ExtensionMissing, match=r"role 'worker' cannot install it.*CREATE EXTENSION vector"):
+        owner.execute(f"REVOKE CREATE ON DATABASE {bare.name} FROM worker")
+    with pytest.raises(errors.ExtensionMissing, match="CREATE EXTENSION vector"):
         upgrade(bare)
     with superuser(bare.server, bare.name) as owner:
         owner.execute("CREATE EXTENSION vector")
         owner.execute("SET allow_system_table_mods = on")
         owner.execute("UPDATE pg_extension SET extversion = '0.7.4' WHERE extname = 'vector'")
-    with pytest.raises(errors.ExtensionTooOld, match=r"pgvector 0\.7\.4 is installed; 0\.8 or newer"):
+    with pytest.raises(errors.ExtensionTooOld, match=r"0\.7\.4"):
         upgrade(bare)
     assert column(bare.connect(), TABLES) == []
     with superuser(bare.server, bare.name) as owner:
         owner.execute("SET allow_system_table_mods = on")
         owner.execute("UPDATE pg_extension SET extversion = '0.10.0' WHERE extname = 'vector'")
-    with pytest.raises(errors.PermissionDenied, match="permission denied for database bare"):
+    with pytest.raises(errors.PermissionDenied, match=f"database {bare.name}"):
         upgrade(bare)  # no right to create a schema
 
 
@@ -274,16 +250,11 @@ def test_released_sql_never_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     listed = frozen.released_checksums()
     assert {path.name for path in folder.glob("*.sql")} == set(listed)
     for name in listed:
-        assert frozen.checksum((folder / name).read_text()) == listed[name], (
-            f"{name} differs: it was released and must not change (before the first release: "
-            "cd migrations/sql && sha256sum *.sql > checksums.txt)"
-        )
+        # before the first release: cd migrations/sql && sha256sum *.sql > checksums.txt
+        assert frozen.checksum((folder / name).read_text()) == listed[name], name
     monkeypatch.setattr(frozen, "released_checksums", lambda: {"0001_up.sql": "another"})
-    with pytest.raises(RuntimeError, match=r"0001_up\.sql differs from its released checksum"):
+    with pytest.raises(RuntimeError, match=r"0001_up\.sql"):
         frozen.read_sql("0001_up.sql")
-
-
-# The objects of a recommender
 
 
 def make_older(connection: Connection, name: str, *statements: str) -> None:
@@ -391,14 +362,8 @@ def test_an_upgrade_replaces_exactly_what_is_older(trained: Database) -> None:
     before = identities(connection)
 
     (done,) = upgrade(trained)
-    replaced = {
-        "view item_vectors",
-        "view user_vectors",
-        "function popular_items",
-        "function similar_items",
-        "function similar_users",
-        "function predict",
-    }
+    functions = ("popular_items", "similar_items", "similar_users", "predict")
+    replaced = {"view item_vectors", "view user_vectors", *(f"function {name}" for name in functions)}
     assert done.startswith("retail: replaced ")
     assert set(done.removeprefix("retail: replaced ").split(", ")) == replaced
     after = identities(connection)
@@ -440,7 +405,7 @@ def test_an_upgrade_that_would_break_the_application_changes_nothing(
     make_older(connection, name, *older)
     trained.connect("application").execute(depending)
     before, row = identities(connection), rows(connection, "SELECT * FROM recstore_private.recommenders")
-    with pytest.raises(errors.DependentObjects, match=r"shop\.ours.*nothing was changed"):
+    with pytest.raises(errors.DependentObjects, match=r"shop\.ours"):
         upgrade(trained)
     assert identities(connection) == before
     assert rows(connection, "SELECT * FROM recstore_private.recommenders") == row
@@ -465,32 +430,26 @@ def test_readers_see_no_error_while_objects_are_upgraded(trained: Database) -> N
         "SELECT count(*) AS n FROM retail.similar_items(1, 5)",
         "SELECT count(*) AS n FROM (SELECT user_id FROM retail.user_vectors LIMIT 5) v",
     ]
-    stop = Event()
 
-    def read(number: int) -> int:
-        done = 0
-        with trained.connect() as connection:
-            connection.prepare_threshold = 0 if number % 2 else None
-            while not stop.is_set() or not done:
-                assert rows(connection, questions[number]) == [{"n": 5}]
-                done += 1
-        return done
+    def reader(number: int) -> Callable[[], None]:
+        connection = trained.connect()
+        connection.prepare_threshold = 0 if number % 2 else None
+
+        def read() -> None:
+            assert rows(connection, questions[number]) == [{"n": 5}]
+
+        return read
 
     names = [
         *(f"function {name}" for name in ("recommend", "similar_items", "_nearest_items", "_live")),
         *(f"view {name}" for name in ("_generation", "item_vectors", "user_vectors")),
     ]
-    with ThreadPoolExecutor(4) as pool, trained.connect() as connection:
-        readers = [pool.submit(read, number) for number in range(4)]
-        try:
-            for _ in range(15):
-                for name in names:
-                    make_older(connection, name)
-                (done,) = schema.upgrade(connection, trained.url, trained.settings)
-                assert len(done.split(", ")) == len(names)
-        finally:
-            stop.set()
-        assert all(reader.result() for reader in readers)
+    with trained.connect() as connection, repeating(*map(reader, range(4))):
+        for _ in range(15):
+            for name in names:
+                make_older(connection, name)
+            (done,) = schema.upgrade(connection, trained.url, trained.settings)
+            assert len(done.split(", ")) == len(names)
 
 
 def test_upgrades_of_objects_at_once(trained: Database) -> None:
@@ -498,15 +457,7 @@ def test_upgrades_of_objects_at_once(trained: Database) -> None:
     for name in objects.render(registry.get(connection, "retail"), ""):
         if name.startswith(("function", "view")) and name != "view interactions":
             make_older(connection, name)
-    barrier = Barrier(4)
-
-    def run(_number: int) -> list[str]:
-        barrier.wait()
-        return upgrade(trained)
-
-    with ThreadPoolExecutor(4) as pool:
-        done = [sentence for sentences in pool.map(run, range(4)) for sentence in sentences]
-    assert len(done) == 1
+    assert sorted(map(len, together(4, lambda: upgrade(trained)))) == [0, 0, 0, 1]
     assert trained.retrain().live
 
 
@@ -522,9 +473,8 @@ def test_a_session_that_holds_a_view_is_named(trained: Database, view: str) -> N
         holder.execute(f"SELECT * FROM retail.{view} LIMIT 1")
         with pytest.raises(errors.LockTimeout) as caught:
             upgrade(trained, lock_timeout=0.01, lock_attempts=2)
-        assert f"pids {holder.info.backend_pid})" in str(caught.value)
-        assert "2 attempts" in str(caught.value)
-        assert view in str(caught.value)
+        for words in (f"pids {holder.info.backend_pid})", "2 attempts", view):
+            assert words in str(caught.value)
         assert identities(connection) == before
     assert len(upgrade(trained)) == 1
 

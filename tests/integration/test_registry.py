@@ -1,7 +1,6 @@
 """Recommenders made, changed, granted, dropped, dumped and restored; always as a plain role, in fresh sessions."""
 
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
 from typing import Any
 
 import psycopg
@@ -9,7 +8,7 @@ import pytest
 from conftest import Database, superuser
 from psycopg import errors as pg
 from support import until
-from support_sql import WITH_PEOPLE, WITHOUT_PEOPLE, column, rows, value
+from support_sql import WITH_PEOPLE, WITHOUT_PEOPLE, column, rows, together, value
 
 from recstore import registry
 from recstore.definition import Definition, Hyperparameters, Publication, Source, Storage
@@ -55,9 +54,6 @@ def shop_source(**more: Any) -> Source:
 @pytest.fixture
 def worker(shop: Database) -> Connection:
     return shop.connect()
-
-
-# Names
 
 
 BAD_NAMES = [
@@ -120,19 +116,14 @@ def test_creating_is_all_or_nothing(shop: Database, worker: Connection) -> None:
 
 
 def test_of_two_creates_of_one_name_at_once_one_wins(shop: Database, worker: Connection) -> None:
-    barrier = Barrier(4)
-
-    def create(_number: int) -> str:
-        barrier.wait()
+    def create() -> str:
         try:
             shop.create("retail", hyperparameters=SMALL)
         except RecommenderExists:
             return "exists"
         return "made"
 
-    with ThreadPoolExecutor(4) as pool:
-        outcomes = sorted(pool.map(create, range(4)))
-    assert outcomes == ["exists"] * 3 + ["made"]
+    assert sorted(together(4, create)) == ["exists"] * 3 + ["made"]
     assert len(rows(worker, "SELECT * FROM recstore.recommenders")) == 1
     assert shop.retrain().live
 
@@ -147,9 +138,6 @@ def test_an_application_s_schema_of_that_name_made_at_the_same_time_wins(shop: D
         with pytest.raises(SchemaNameTaken):
             creating.result()
     assert rows(worker, "SELECT * FROM recstore.recommenders") == []
-
-
-# Altering
 
 
 @pytest.mark.contract
@@ -226,9 +214,6 @@ def test_alter_makes_a_view_of_interactions_that_was_dropped_with_its_table(shop
     assert shop.retrain().live
 
 
-# Dropping
-
-
 @pytest.mark.contract
 def test_dropping_leaves_nothing_behind(shop: Database, worker: Connection) -> None:
     other = shop.create("other", hyperparameters=SMALL)
@@ -289,9 +274,6 @@ def test_dropping_is_refused_while_the_application_depends_on_it(trained: Databa
     assert value(worker, "SELECT to_regnamespace('retail')") is None
     assert column(application, "SELECT to_regclass('shop.best')") == [None]
     assert column(application, "SELECT generation FROM shop.impressions") == []
-
-
-# Rights
 
 
 def allowed(connection: Connection, statement: str) -> bool:

@@ -59,9 +59,6 @@ def read_again(
     return interactions, report
 
 
-# What is read
-
-
 def test_a_table_and_its_query_are_the_same(shop: Database) -> None:
     expected = {
         (row["user_id"], row["product_id"]): float(row["view_count"])
@@ -202,9 +199,6 @@ def test_row_level_security_of_the_source_is_respected(shop: Database, applicati
     assert set(column(shop.connect(), "SELECT user_id % 2 FROM retail.interactions")) == {0}
 
 
-# What is refused
-
-
 def test_what_create_refuses_names_the_culprit(shop: Database, application: Connection) -> None:
     application.execute(
         "CREATE TABLE shop.odd (user_id bigint, item_id bigint, value int, amount money, flag boolean, code char(5),"
@@ -303,9 +297,6 @@ def test_odd_identifiers_work(shop: Database, application: Connection) -> None:
     pairs, report = pull(shop, source)
     assert pairs == {(1, "x"): 3.0}
     assert report.newest is not None
-
-
-# The transaction
 
 
 @pytest.mark.contract

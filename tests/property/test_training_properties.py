@@ -1,7 +1,7 @@
 """Exact user solves fulfil the normal equations, whatever the rows."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
@@ -11,12 +11,11 @@ from recstore.model.trainers import FoldIn, trainer
 @given(
     users=st.integers(1, 6),
     items=st.integers(2, 12),
-    factors=st.integers(1, 11),
+    factors=st.integers(1, 19),
     density=st.floats(0, 1),
-    regularization=st.sampled_from([0.01, 1.0, 50.0]),
+    regularization=st.sampled_from([0.01, 1.0, 100.0]),
     seed=st.integers(0, 2**31),
 )
-@settings(max_examples=100, deadline=None)
 def test_exact_users_fulfil_the_normal_equations(users, items, factors, density, regularization, seed):
     rng = np.random.default_rng(seed)
     viewed = rng.random((users, items)) < density
@@ -25,6 +24,7 @@ def test_exact_users_fulfil_the_normal_equations(users, items, factors, density,
     solved = trainer("als").solve_users(
         sparse.csr_matrix(confidence), FoldIn(y, viewed.sum(axis=0), {"regularization": regularization})
     )
+    assert solved.dtype == np.float32
     for row, p, x in zip(confidence.astype(float), viewed, solved, strict=True):
         c = np.where(p, row, 1.0)
         residual = y.T.astype(float) @ (c * (p - y.astype(float) @ x)) - regularization * x

@@ -1,5 +1,4 @@
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -96,13 +95,7 @@ def test_extreme_values_stay_positive_and_finite(function, scale):
 @pytest.mark.parametrize(("user", "pairs"), [(1, [2, 0, 2]), (2, [2, 1, 0])])  # the last one has the last item alone
 def test_a_user_without_pairs_is_an_empty_row(interactions, user, pairs):
     keep = interactions.user_index != user
-    part = replace(
-        interactions,
-        user_index=interactions.user_index[keep],
-        item_index=interactions.item_index[keep],
-        values=interactions.values[keep],
-    )
-    matrix = fit(interactions, Confidence()).matrix(part, 1)
+    matrix = fit(interactions, Confidence()).matrix(interactions.part(keep), 1)
     assert matrix.shape == (3, 3)
     assert np.diff(matrix.indptr).tolist() == pairs
 

@@ -68,24 +68,23 @@ def same(one: Metrics, other: Metrics):
         np.testing.assert_array_equal(values, other.per_user[name])
 
 
-@pytest.mark.parametrize("make", [lambda _: factors(), Popularity, ItemKNN], ids=["factors", "popularity", "item-kNN"])
-def test_the_same_on_any_number_of_threads(make):
-    train, test = split()
-    one = evaluate(make(train), train, test, threads=1)
-    same(one, evaluate(make(train), train, test, threads=3))
-    same(one, evaluate(make(train), train, test))
-
-
 @pytest.mark.parametrize(
     "make", [lambda _: factors(whole=True), Popularity, ItemKNN], ids=["factors", "popularity", "kNN"]
 )
-@pytest.mark.parametrize("block", [1, 7, 1000])
-def test_the_same_in_blocks_of_any_size(monkeypatch, make, block):
+def test_the_same_on_any_number_of_threads_in_blocks_of_any_size(monkeypatch, make):
     """Of whole numbers sums are exact; of others the last bits of a product may depend on its shape."""
     train, test = split()
     usual = evaluate(make(train), train, test)
-    monkeypatch.setattr(ranking, "BLOCK_USERS", block)
-    same(usual, evaluate(make(train), train, test))
+    for threads in (1, 3):
+        same(usual, evaluate(make(train), train, test, threads=threads))
+    for block in (1, 7, 1000):
+        monkeypatch.setattr(ranking, "BLOCK_USERS", block)
+        same(usual, evaluate(make(train), train, test))
+
+
+def test_factors_score_the_same_on_any_number_of_threads():
+    train, test = split()
+    same(evaluate(factors(), train, test, threads=1), evaluate(factors(), train, test, threads=3))
 
 
 def test_blocks_fit_their_memory():
@@ -170,15 +169,15 @@ def test_scores_that_are_no_numbers(broken):
 
 def test_what_can_not_be_measured_says_so():
     train, test = split()
-    with pytest.raises(InvalidInput, match="The test matrix is"):
-        evaluate(factors(), train, test[:, :5])
-    with pytest.raises(InvalidInput, match="The negatives matrix is"):
-        evaluate(factors(), train, test, negatives=test[:5])
-    for ks in ((), (0, 5)):
-        with pytest.raises(InvalidInput, match="Each k of the metrics"):
-            evaluate(factors(), train, test, ks=ks)
-    with pytest.raises(InvalidInput, match="factors returned"):
-        evaluate(factors(items=399), train, test)
+    for words, scorer, tested, more in (
+        ("test", factors(), test[:, :5], {}),
+        ("negatives", factors(), test, {"negatives": test[:5]}),
+        ("k", factors(), test, {"ks": ()}),
+        ("k", factors(), test, {"ks": (0, 5)}),
+        ("factors", factors(items=399), test, {}),
+    ):
+        with pytest.raises(InvalidInput, match=words):
+            evaluate(scorer, train, tested, **more)
 
 
 def test_a_stored_value_is_a_pair():

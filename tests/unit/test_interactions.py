@@ -1,5 +1,4 @@
 import json
-import uuid
 from datetime import UTC, datetime
 
 import numpy as np
@@ -57,13 +56,6 @@ def test_pairs_are_sorted_merged_and_counted():
     assert interactions.values.dtype == np.float64
 
 
-@pytest.mark.parametrize(("how", "value"), [("sum", 9.0), ("max", 5.0), ("mean", 3.0), ("last", 1.0)])
-def test_duplicates(how, value):
-    interactions, report = build(batch([(1, 1, 3.0), (1, 2, 7.0)]), batch([(1, 1, 5.0), (1, 1, 1.0)]), duplicates=how)
-    assert triples(interactions) == [(1, 1, value), (1, 2, 7.0)]
-    assert report.duplicates == 2
-
-
 def test_last_is_the_newest_row_and_among_equals_the_one_read_last():
     def at(day):
         return datetime(2024, 1, day, tzinfo=UTC)
@@ -88,34 +80,12 @@ def test_newest_without_a_time_zone_or_as_a_date():
         assert report.newest == newest
 
 
-def test_uuid_ids_come_as_an_extension_type_and_sort_by_bytes():
-    ids = [uuid.UUID(int=value) for value in (2**127, 1, 2**64)]
-    storage = pa.array([one.bytes for one in ids], pa.binary(16))
-    users = pa.ExtensionArray.from_storage(pa.uuid(), storage)
-    interactions, _ = build(
-        pa.RecordBatch.from_arrays(
-            [users, pa.array([1, 1, 1]), pa.array([1.0, 2.0, 3.0])], ["user_id", "item_id", "value"]
-        ),
-        user_type=IdType.UUID,
-    )
-    assert triples(interactions) == [(ids[1], 1, 2.0), (ids[2], 1, 3.0), (ids[0], 1, 1.0)]
-    assert interactions.users.ids.type == IdType.UUID.arrow
-    assert interactions.users.lookup(users).tolist() == [2, 0, 1]
-
-
 def test_text_ids_sort_by_their_bytes_whatever_the_arrow_type():
     for arrow in (pa.string(), pa.large_string()):
         rows = [("b", "x", 1.0), ("a", "x", 1.0), ("B", "x", 1.0), ("é", "x", 1.0), ("", "x", 1.0), ("z", "x", 1.0)]
         interactions, _ = build(batch(rows, arrow, arrow), user_type=IdType.TEXT, item_type=IdType.TEXT)
         assert interactions.users.ids.to_pylist() == ["", "B", "a", "b", "z", "é"]
         assert interactions.users.ids.type == pa.string()
-
-
-def test_smallint_and_integer_ids_keep_their_type():
-    interactions, _ = build(
-        batch([(1, 2, 1.0)], pa.int16(), pa.int32()), user_type=IdType.SMALLINT, item_type=IdType.INTEGER
-    )
-    assert (interactions.users.ids.type, interactions.items.ids.type) == (pa.int16(), pa.int32())
 
 
 def test_lookup_and_take():
@@ -125,14 +95,6 @@ def test_lookup_and_take():
     assert ids.lookup(pa.chunked_array([[5], [3]])).tolist() == [1, 0]
     assert ids.lookup(pa.array([])).tolist() == []
     assert ids.take(np.array([2, 0])).to_pylist() == [8, 3]
-
-
-def test_subset_shrinks_the_maps():
-    interactions, _ = build(batch([(1, 10, 1.0), (1, 20, 2.0), (2, 20, 3.0), (3, 30, 4.0)]))
-    left = interactions.subset(interactions.values >= 3)
-    assert triples(left) == [(2, 20, 3.0), (3, 30, 4.0)]
-    assert left.users.ids.to_pylist() == [2, 3]
-    assert left.items.ids.to_pylist() == [20, 30]
 
 
 @pytest.mark.parametrize(("how", "value"), [("sum", 8.0), ("max", 5.0), ("mean", 4.0), ("last", 3.0)])
@@ -166,12 +128,14 @@ def test_times_stay_with_their_pairs():
     assert untimed.part(keep).times is None
 
 
-def test_a_part_keeps_the_maps():
+def test_subset_shrinks_the_maps_and_a_part_keeps_them():
     interactions, _ = build(batch([(1, 10, 1.0), (1, 20, 2.0), (2, 20, 3.0), (3, 30, 4.0)]))
-    left = interactions.part(interactions.values >= 3)
-    assert triples(left) == [(2, 20, 3.0), (3, 30, 4.0)]
-    assert left.users is interactions.users
-    assert left.items is interactions.items
+    chosen = interactions.values >= 3
+    left, part = interactions.subset(chosen), interactions.part(chosen)
+    assert triples(left) == triples(part) == [(2, 20, 3.0), (3, 30, 4.0)]
+    assert (left.users.ids.to_pylist(), left.items.ids.to_pylist()) == ([2, 3], [20, 30])
+    assert part.users is interactions.users
+    assert part.items is interactions.items
 
 
 def test_the_digest_is_of_ids_values_and_the_times_that_there_are():
@@ -189,7 +153,7 @@ def test_the_digest_is_of_ids_values_and_the_times_that_there_are():
 def test_too_many_nulls_are_refused_with_the_counts():
     rows = [(1, 1, 1.0)] * 98 + [(None, 1, 1.0)] * 2
     assert build(batch(rows), max_nulls=0.02)[1].nulls == 2
-    with pytest.raises(TooManyNulls, match=r"2 of 100 rows.*2\.0%.*at most 1\.0%.*recstore alter retail"):
+    with pytest.raises(TooManyNulls, match=r"2 of 100 rows"):
         build(batch(rows), max_nulls=0.01)
 
 

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_interactions import batch, build
 
@@ -34,12 +34,14 @@ def rows_of(part):
     return list(zip(pairs(part), part.values.tolist(), times, strict=True))
 
 
+def assert_remarks(remarks, *beginnings):
+    assert len(remarks) == len(beginnings)
+    assert all(remark.startswith(beginning) for remark, beginning in zip(remarks, beginnings, strict=True))
+
+
 def each_with(items, users=3):
     """Every user viewed items 0 .. `items` - 1."""
     return build(batch([(user, item, 1.0) for user in range(users) for item in range(items)]))[0]
-
-
-# By time
 
 
 def test_the_newest_pairs_are_held_out_and_the_newest_before_them_validate():
@@ -48,11 +50,9 @@ def test_the_newest_pairs_are_held_out_and_the_newest_before_them_validate():
     assert pairs(split.test) == [(0, 4), (1, 4)]
     assert pairs(split.validation) == [(0, 3), (1, 3)]
     assert len(split.train) == 6
-    assert split.how == (
-        "by time: the newest 20 % of the pairs, since 1970-02-10, are held out;"
-        " the newest 25 % of the others, since 1970-01-31, are the validation part"
-    )
-    assert by_time(interactions, 0.2).how == "by time: the newest 20 % of the pairs, since 1970-02-10, are held out"
+    for words in ("by time", "20 %", "1970-02-10", "25 %", "1970-01-31"):
+        assert words in split.how
+    assert "1970-01-31" not in by_time(interactions, 0.2).how
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_pairs_without_a_time_are_the_oldest():
     interactions = dated([(1, 1, 1.0, None), (1, 2, 1.0, 3 * DAY), (2, 1, 1.0, None), (2, 2, 1.0, -9 * DAY)])
     split = by_time(interactions, 0.25)
     assert pairs(split.test) == [(1, 2)]
-    assert split.notes == ("2 of 4 pairs have no time and count as the oldest.",)
+    assert_remarks(split.notes, "2 of 4 pairs have no time")
     assert pairs(by_time(interactions, 0.9).test) == [(1, 2), (2, 2)]
     assert "since 1969-12-23," in by_time(interactions, 0.9).how
 
@@ -101,14 +101,26 @@ def test_interactions_without_times_can_not_be_split_by_time():
             choose(interactions, SplitChoice("time"))
 
 
-def test_interactions_of_one_time_can_not_be_split_by_it():
-    with pytest.raises(SplitImpossible, match="all 3 pairs have the same time"):
-        by_time(dated([(1, item, 1.0, DAY) for item in range(3)]))
-    with pytest.raises(SplitImpossible, match="all 3 pairs that are left have the same time"):
-        by_time(dated([(1, item, 1.0, (item == 3) * DAY) for item in range(4)]), validation=True)
+ONE_TIME = [(1, item, 1.0, DAY) for item in range(3)]
+TWO_TIMES = [(1, item, 1.0, (item == 3) * DAY) for item in range(4)]
 
 
-# By user
+@pytest.mark.parametrize(
+    ("refused", "words"),
+    [
+        (lambda: by_time(dated(ONE_TIME)), "all 3 pairs have"),
+        (lambda: by_time(dated(TWO_TIMES), validation=True), "all 3 pairs that are left"),
+        (lambda: by_user(each_with(5), 3), "no user has 6 items"),
+        (lambda: by_user(each_with(1)), "no user has 2 items"),
+        (lambda: by_user(each_with(5), 2, validation=True), "no user has 4 items left"),
+        (lambda: by_share(each_with(1, users=1)), "only one pair"),
+        (lambda: by_share(each_with(2, users=1), validation=True), "only one pair left"),
+        (lambda: splits.given(each_with(1), each_with(1)), "every test pair"),
+    ],
+)
+def test_a_split_that_would_leave_a_part_empty_is_refused(refused, words):
+    with pytest.raises(SplitImpossible, match=words):
+        refused()
 
 
 def test_k_items_of_each_user_with_at_least_twice_as_many():
@@ -116,10 +128,8 @@ def test_k_items_of_each_user_with_at_least_twice_as_many():
     split = by_user(interactions, 2, validation=True)
     assert np.bincount(split.test.user_index, minlength=9).tolist() == [0, 0, 0, 2, 2, 2, 2, 2, 2]
     assert np.bincount(split.validation.user_index, minlength=9).tolist() == [0, 0, 0, 0, 0, 2, 2, 2, 2]
-    assert split.how == (
-        "by user: 2 items of each of the 6 users with at least 4 are held out;"
-        " 2 items of each of the 4 users with at least 4 left are the validation part"
-    )
+    assert split.how.startswith("by user: 2 items of each of the 6 users with at least 4")
+    assert "of the 4 users" in split.how
 
 
 @pytest.mark.parametrize(("items", "held_out"), [(2, 1), (5, 1), (9, 1), (10, 2), (30, 6), (200, 10)])
@@ -134,15 +144,6 @@ def test_users_of_one_item_do_not_count_for_the_median():
     assert len(by_user(interactions).test) == 3 * 4
 
 
-def test_where_nobody_has_enough_items_a_split_by_user_is_refused():
-    with pytest.raises(SplitImpossible, match=r"no user has 6 items\. Hold out fewer"):
-        by_user(each_with(5), 3)
-    with pytest.raises(SplitImpossible, match=r"no user has 2 items\. Split by share"):
-        by_user(each_with(1))
-    with pytest.raises(SplitImpossible, match="no user has 4 items left"):
-        by_user(each_with(5), 2, validation=True)
-
-
 def test_any_item_of_a_user_is_held_out_as_often_as_any_other():
     interactions = each_with(5, users=2)
     times = np.zeros(10)
@@ -152,28 +153,16 @@ def test_any_item_of_a_user_is_held_out_as_often_as_any_other():
     assert np.abs(times - 160).max() < 5 * np.sqrt(400 * 0.4 * 0.6)
 
 
-# By share
-
-
 def test_a_random_share_is_held_out():
     split = by_share(each_with(10, users=10), 0.2, validation=True)
     assert (len(split.train), len(split.validation), len(split.test)) == (64, 16, 20)
-    assert (
-        split.how
-        == "by share: at random 20 % of the pairs are held out; at random 20 % of the others are the validation part"
-    )
+    assert split.how.startswith("by share")
+    assert split.how.count("20 %") == 2
 
 
 def test_a_share_is_at_least_one_pair_and_never_all():
     assert len(by_share(each_with(3, users=1), 0.01).test) == 1
     assert len(by_share(each_with(3, users=1), 0.99).test) == 2
-    with pytest.raises(SplitImpossible, match="only one pair"):
-        by_share(each_with(1, users=1))
-    with pytest.raises(SplitImpossible, match="only one pair left"):
-        by_share(each_with(2, users=1), validation=True)
-
-
-# Given
 
 
 def test_two_sets_become_one_split_with_common_ids():
@@ -187,12 +176,8 @@ def test_two_sets_become_one_split_with_common_ids():
     assert split.train.users is split.test.users
     assert split.train.users.ids.equals(pa.array([1, 2, 3], pa.int64()))
     assert split.train.items.ids.to_pylist() == [10, 20, 30]
-    assert split.notes == ("1 of 3 test pairs are also training pairs and were dropped.",)
-    assert split.remarks() == [
-        *split.notes,
-        "1 of the test part's 2 users have no training pair and are not measured.",
-        "1 of the 2 test pairs are of items without a training pair: no model can find them.",
-    ]
+    assert [note[:6] for note in split.notes] == ["1 of 3"]
+    assert_remarks(split.remarks(), "1 of 3 test pairs", "1 of the test part's 2 users", "1 of the 2 test pairs")
     assert split.users().tolist() == [0]
 
 
@@ -210,20 +195,14 @@ def test_the_validation_part_of_given_sets_is_in_proportion_to_the_test_part():
     late = np.arange(100) % 10 >= 8
     split = splits.given(whole.subset(~late), whole.subset(late), validation=True)
     assert (len(split.train), len(split.validation), len(split.test)) == (64, 16, 20)
-    assert split.how == "given: 20 pairs are held out; at random 20 % of the others are the validation part"
+    assert split.how.startswith("given: 20 pairs")
     assert splits.given(whole.subset(late), whole.subset(~late), validation=True).how.count("50 %") == 1
 
 
-def test_given_sets_that_do_not_fit_are_refused():
-    numbers, _ = build(batch([(1, 1, 1.0)]))
+def test_given_sets_of_other_id_types_are_refused():
     texts, _ = build(batch([(1, "1", 1.0)], item_type=pa.string()), item_type=IdType.TEXT)
-    with pytest.raises(InvalidInput, match=r"item ids have type int64 .*, string"):
-        splits.given(numbers, texts)
-    with pytest.raises(SplitImpossible, match="every test pair is also a training pair"):
-        splits.given(numbers, numbers)
-
-
-# Which one
+    with pytest.raises(InvalidInput, match=r"int64 .*, string"):
+        splits.given(each_with(1), texts)
 
 
 def test_the_default_is_by_time_where_most_pairs_have_one():
@@ -252,25 +231,17 @@ def test_a_choice(choice, with_times, how):
     assert SplitChoice(**json.loads(json.dumps(choice.as_dict()))) == choice
 
 
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"by": "item"}, "choose one of: time, user, share"),
-        ({"by": "time", "share": 1.0}, "between 0 and 1, not 1"),
-        ({"share": 0}, "between 0 and 1, not 0"),
-        ({"items": 0}, "at least 1, not 0"),
-        ({"share": 0.2, "items": 3}, "either a share of the pairs or a number"),
-        ({"by": "user", "share": 0.2}, "not a share"),
-        ({"by": "time", "items": 3}, "not a number of items"),
-        ({"by": "share", "items": 3}, "not a number of items"),
-    ],
-)
-def test_a_choice_that_makes_no_sense_is_refused(wrong, message):
-    with pytest.raises(InvalidInput, match=message):
-        SplitChoice(**wrong)
+@pytest.mark.parametrize("by", ["item", None, "time", "user", "share"])
+@pytest.mark.parametrize("more", [{"share": 1.0}, {"share": 0}, {"items": 0}, {"share": 0.2, "items": 3}])
+def test_a_choice_that_makes_no_sense_is_refused(by, more):
+    with pytest.raises(InvalidInput):
+        SplitChoice(by, **more)
 
 
-# What holds for all
+@pytest.mark.parametrize(("by", "more"), [("user", {"share": 0.2}), ("time", {"items": 3}), ("share", {"items": 3})])
+def test_a_choice_of_what_its_way_does_not_have_is_refused(by, more):
+    with pytest.raises(InvalidInput, match=r"share|number of items"):
+        SplitChoice(by, **more)
 
 
 WAYS = {
@@ -293,7 +264,6 @@ WAYS = {
     validation=st.booleans(),
     random=st.randoms(use_true_random=False),
 )
-@settings(max_examples=100, deadline=None)
 def test_a_split_is_disjoint_complete_and_repeatable(way, rows, seed, validation, random):
     rows = [(*pair, *rest) for pair, rest in rows.items()]
     interactions = dated(rows)
@@ -344,14 +314,8 @@ def test_the_remarks_tell_what_no_model_could_find_after_the_refit():
     split = by_time(interactions, 0.4, validation=True)
     assert split.users(split.validation).tolist() == [0]
     assert split.users().tolist() == []
-    assert (
-        split.remarks()
-        == split.refit().remarks()
-        == [
-            "2 of the test part's 2 users have no training pair and are not measured.",
-            "1 of the 2 test pairs are of items without a training pair: no model can find them.",
-        ]
-    )
+    assert split.remarks() == split.refit().remarks()
+    assert_remarks(split.remarks(), "2 of the test part's 2 users", "1 of the 2 test pairs")
     assert by_user(each_with(4)).remarks() == []
 
 

@@ -61,7 +61,7 @@ def test_an_installed_trainer_trains(install):
     assert isinstance(trained, Factors)
     np.testing.assert_allclose(trained.item_factors[:, 0], [1 / 16, 4 / 16, 9 / 16])
     assert trainer_names() == ["als", "hybrid", "popularity", "spectral"]
-    with pytest.raises(InvalidInput, match="no trainer named 'bpr'; choose one of: als, hybrid, popularity, spectral"):
+    with pytest.raises(InvalidInput, match="als, hybrid, popularity, spectral"):
         trainer("bpr")
 
 
@@ -78,20 +78,18 @@ def test_of_two_with_one_name_the_first_package_is_taken(install):
 
 
 @pytest.mark.parametrize(
-    ("value", "message"),
+    ("value", "words"),
     [
-        ("nowhere:Popularity", "cannot be loaded: ModuleNotFoundError: No module named 'nowhere'"),
-        ("shopkeepers:Mean", "cannot be loaded: AttributeError: .*'Mean'"),
-        ("shopkeepers:broken", "cannot be loaded: RuntimeError: no licence found"),
-        ("shopkeepers:Half", "is not a trainer: it has no method solve_users"),
-        ("shopkeepers:dict", "cannot be loaded: AttributeError"),
+        ("nowhere:Popularity", "ModuleNotFoundError"),
+        ("shopkeepers:Mean", "AttributeError"),
+        ("shopkeepers:broken", "no licence found"),
+        ("shopkeepers:Half", "solve_users"),
+        ("shopkeepers:dict", "AttributeError"),
     ],
 )
-def test_a_broken_one_is_named_with_its_package(install, value, message):
+def test_a_broken_one_is_named_with_its_package(install, value, words):
     install(mine=value)
-    with pytest.raises(
-        InvalidInput, match=rf"The trainer 'mine' of the package shopkeepers-trainers \({value}\) {message}"
-    ):
+    with pytest.raises(InvalidInput, match=rf"'mine' .*shopkeepers-trainers .*{value}.*{words}"):
         trainer("mine")
 
 

@@ -97,17 +97,6 @@ def test_with_more_factors_it_reaches_the_loss_of_the_exact_alternation():
     assert found == pytest.approx(exact, rel=0.01)
 
 
-@pytest.mark.parametrize("factors", [4, 9, 19])
-@pytest.mark.parametrize("regularization", [0.01, 1.0, 100.0])
-def test_exact_users_are_the_dense_solution(factors, regularization):
-    matrix = small_matrix(density=0.3)
-    y = np.random.default_rng(1).normal(size=(20, factors)).astype(np.float32)
-    expected = solve(matrix.toarray().astype(float), y.astype(float), regularization)
-    solved = ALS.solve_users(matrix, against(y, regularization))
-    assert solved.dtype == np.float32
-    np.testing.assert_allclose(solved, expected, rtol=1e-5, atol=1e-6)
-
-
 def test_exact_users_of_any_rows_in_any_blocks(course, monkeypatch):
     _, matrix = course
     trained = ALS.train(matrix, hyperparameters(regularization=20.0), factors=32, device="cpu")
