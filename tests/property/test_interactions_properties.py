@@ -6,7 +6,7 @@ from math import isfinite
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from recstore.definition import Filters
@@ -55,7 +55,6 @@ def sort_key(one):
 
 @pytest.mark.parametrize("id_type", IDS)
 @given(data=st.data(), batch_rows=st.integers(1, 7))
-@settings(max_examples=25)
 def test_id_maps_are_sorted_unique_and_inverse(id_type, data, batch_rows):
     ids = data.draw(st.lists(IDS[id_type], min_size=1, max_size=20))
     rows = [(one, 1, 1.0, None) for one in ids]
@@ -79,7 +78,6 @@ def test_id_maps_are_sorted_unique_and_inverse(id_type, data, batch_rows):
     batch_rows=st.integers(1, 9),
     duplicates=st.sampled_from(["sum", "max", "mean", "last"]),
 )
-@settings(max_examples=200)
 def test_duplicates_against_a_dictionary(rows, batch_rows, duplicates):
     rows = [*rows, (9, 9, 1.0, None)]
     groups, nulls, nonpositive = defaultdict(list), 0, 0
@@ -151,7 +149,6 @@ views, counts = st.none() | st.integers(1, 8), st.none() | st.integers(1, 4)
         until_stable=st.booleans(),
     ),
 )
-@settings(max_examples=200)
 def test_filters_against_a_dictionary(pairs, filters):
     interactions, _ = build([(*pair, value, None) for pair, value in pairs.items()], 100)
     expected = naive_filter(pairs, filters)

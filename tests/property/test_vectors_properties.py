@@ -1,7 +1,7 @@
 """Published vectors rank as the factors do, and give them back, over many orders of magnitude."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -18,7 +18,6 @@ def factors(draw, width=5):
 
 
 @given(x=factors(), y=factors(), padding=st.integers(0, 3))
-@settings(max_examples=150)
 def test_ranking_and_round_trip(x, y, padding):
     users, items = user_vectors(x, 5 + padding), item_vectors(y, 5 + padding)
     for factors_, unit, length, published in (
@@ -43,7 +42,6 @@ def test_ranking_and_round_trip(x, y, padding):
 
 
 @given(y=factors())
-@settings(max_examples=50)
 def test_a_common_scale_of_all_items_changes_no_vector(y):
     once, scaled = item_vectors(y, 5), item_vectors(y * np.float32(2**-10), 5)
     np.testing.assert_array_equal(once.embedding, scaled.embedding)
