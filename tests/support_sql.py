@@ -8,9 +8,13 @@ from threading import Barrier, Event
 from typing import Any, TypeVar
 
 import numpy as np
+from conftest import Database
 from numpy.typing import NDArray
 
+from recstore import registry
+from recstore.model.interactions import Interactions, SourceReport
 from recstore.postgres.connection import Connection
+from recstore.source import inspection, pulling
 
 T = TypeVar("T")
 Rows = list[dict[str, Any]]
@@ -86,6 +90,25 @@ def read_factors(connection: Connection, name: str = "retail") -> Factors:
 def _scaled(found: Rows) -> NDArray[np.float64]:
     unit = np.array([row["unit"] for row in found], dtype=np.float64)
     return unit * np.array([row["length"] for row in found])[:, None]
+
+
+def read_source(database: Database, name: str, *, with_times: bool = False) -> tuple[Interactions, SourceReport]:
+    """Read the recommender's source as a training does."""
+    with database.connect() as connection:
+        recommender = registry.get(connection, name)
+        has_last_at = inspection.inspect(connection, recommender.definition.source).has_last_at
+    interactions, report, _ = pulling.read(
+        database.url,
+        database.settings,
+        name,
+        recommender.definition.source,
+        recommender.user_type,
+        recommender.item_type,
+        application_name="test",
+        has_last_at=has_last_at,
+        with_times=with_times,
+    )
+    return interactions, report
 
 
 def unit(matrix: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,16 +9,14 @@ import psycopg
 import pytest
 from conftest import Database, database_from
 from psycopg import errors as pg
-from support_sql import Factors, assert_ranking, column, read_factors, rows, transaction, unit, value
+from support_sql import Factors, assert_ranking, column, read_factors, read_source, rows, transaction, unit, value
 
 from recstore import registry
-from recstore.definition import Hyperparameters, Publication, Source, Storage
+from recstore.definition import Hyperparameters, Publication, Storage
 from recstore.embedded import Server
 from recstore.model import confidence
 from recstore.operations import jobs
 from recstore.postgres.connection import Connection
-from recstore.source import pulling
-from recstore.types import IdType
 
 pytestmark = pytest.mark.usefixtures("calibrated")
 
@@ -188,11 +186,7 @@ def test_the_views_lengths_give_the_factors_back_in_either_column(
 @pytest.mark.contract
 def test_stored_users_are_what_implicit_solves_for_them(answers: Database) -> None:
     of = read_factors(answers.connect(), "exact")
-    source = Source(table="shop.views", user="user_id", item="product_id", value="view_count")
-    of_source = "exact", source, IdType.BIGINT, IdType.INTEGER
-    interactions, *_ = pulling.read(
-        answers.url, answers.settings, *of_source, application_name="test", has_last_at=False
-    )
+    interactions, _ = read_source(answers, "exact")
     definition = registry.get(answers.connect(), "exact").definition
     matrix = confidence.fit(interactions, definition.confidence).matrix(interactions, definition.hyperparameters.alpha)
     model = implicit.cpu.als.AlternatingLeastSquares(factors=16, regularization=3, alpha=1.0)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from conftest import Database, superuser
 from support import until
-from support_sql import column, make_clicks, rows, set_step, value
+from support_sql import column, make_clicks, read_source, rows, set_step, value
 
-from recstore import pipeline, registry
+from recstore import pipeline
 from recstore.definition import Source
 from recstore.errors import (
     PermissionDenied,
@@ -23,40 +23,20 @@ from recstore.errors import (
     UnsupportedIdType,
     UnsupportedValueType,
 )
-from recstore.model.interactions import NO_TIME, Interactions, SourceReport
+from recstore.model.interactions import NO_TIME, SourceReport
 from recstore.operations.dry_run import rehearsing
 from recstore.postgres.connection import Connection
-from recstore.source import inspection, pulling
+from recstore.source import inspection
 from recstore.types import IdType
 
 
 def pull(shop: Database, source: Source, name: str = "read") -> tuple[dict[tuple[Any, Any], float], SourceReport]:
     """Creates a recommender over the source and reads it: (user, item) -> value, and the report."""
     shop.create(name, source=source)
-    interactions, report = read_again(shop, name)
+    interactions, report = read_source(shop, name)
     users, items = interactions.users, interactions.items
     pairs = zip(interactions.user_index, interactions.item_index, interactions.values.tolist(), strict=True)
     return {(users.to_python(user), items.to_python(item)): value for user, item, value in pairs}, report
-
-
-def read_again(
-    shop: Database, name: str, *, with_times: bool = False, **settings: object
-) -> tuple[Interactions, SourceReport]:
-    with shop.connect() as connection:
-        recommender = registry.get(connection, name)
-        has_last_at = inspection.inspect(connection, recommender.definition.source).has_last_at
-    interactions, report, _ = pulling.read(
-        shop.url,
-        shop.settings.model_copy(update=settings),
-        name,
-        recommender.definition.source,
-        recommender.user_type,
-        recommender.item_type,
-        application_name="test",
-        has_last_at=has_last_at,
-        with_times=with_times,
-    )
-    return interactions, report
 
 
 def test_a_table_and_its_query_are_the_same(shop: Database) -> None:
@@ -162,13 +142,13 @@ def test_times_are_read_for_those_who_ask(shop: Database, application: Connectio
         "(2, 2, 1, '1969-12-31 23:59:59Z')",
     )
     _, report = pull(shop, Source(table="shop.clicks", value="value", last_at="at"))
-    interactions, again = read_again(shop, "read", with_times=True)
+    interactions, again = read_source(shop, "read", with_times=True)
     assert interactions.times is not None
     assert interactions.times.tolist() == [2_000_000, NO_TIME, -1_000_000]
     assert again == report
-    assert read_again(shop, "read")[0].times is None
+    assert read_source(shop, "read")[0].times is None
     pull(shop, Source(table="shop.clicks", value="value"), "timeless")
-    assert read_again(shop, "timeless", with_times=True)[0].times is None
+    assert read_source(shop, "timeless", with_times=True)[0].times is None
 
 
 def test_nulls_nan_and_nonpositive_values_are_counted_and_left_out(shop: Database, application: Connection) -> None:
@@ -302,12 +282,12 @@ def test_odd_identifiers_work(shop: Database, application: Connection) -> None:
 @pytest.mark.contract
 def test_reading_can_not_write(shop: Database, stepping: Connection) -> None:
     shop.create(source=Source(table="shop.live", value="value"))
-    assert read_again(shop, "retail")[1].rows == 9
+    assert read_source(shop, "retail")[1].rows == 9
     stepping.execute("CREATE SEQUENCE shop.numbers; GRANT ALL ON shop.numbers TO worker")
     for change in ("INSERT INTO shop.log VALUES ('x')", "PERFORM nextval('shop.numbers')", "CREATE TABLE shop.more ()"):
         set_step(stepping, f"{change};")
         with pytest.raises(SourceInvalid, match="read-only transaction"):
-            read_again(shop, "retail")
+            read_source(shop, "retail")
     assert rows(stepping, "SELECT * FROM shop.log") == []
     assert value(stepping, "SELECT is_called FROM shop.numbers") is False
 
@@ -324,13 +304,13 @@ def test_everything_is_read_in_one_snapshot(shop: Database, stepping: Connection
     stepping.execute("SELECT pg_advisory_lock(5)")
     blocked = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
     with ThreadPoolExecutor(1) as pool:
-        reading = pool.submit(read_again, shop, "retail")
+        reading = pool.submit(read_source, shop, "retail")
         until(lambda: column(stepping, blocked))
         stepping.execute("INSERT INTO shop.log VALUES ('new'); SELECT pg_advisory_unlock(5)")
         interactions, report = reading.result()
     assert report.rows == 9
     assert set(interactions.values) == {1.0}
-    assert set(read_again(shop, "retail")[0].values) == {100.0}
+    assert set(read_source(shop, "retail")[0].values) == {100.0}
 
 
 def test_a_slow_source_is_stopped(shop: Database, stepping: Connection) -> None:

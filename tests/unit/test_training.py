@@ -232,8 +232,8 @@ def test_the_default_regularization_leaves_something_where_all_is_noise(shape):
     assert np.abs(trained.item_factors).max() > 0.1
 
 
-@pytest.mark.parametrize("module", ["recstore.model.trainers", "recstore.pipeline"])
-def test_importing_the_protocol_or_the_job_imports_no_trainer_and_no_cuda(module):
+def test_importing_the_protocol_or_the_job_imports_no_trainer_and_no_cuda():
     """A worker's parent process imports these and forks; `implicit` would have touched the GPU in it."""
-    code = f"import sys, {module}; assert not {{'implicit', 'rmm', 'cuda', 'sklearn'}} & set(sys.modules)"
+    modules = "sys, recstore.model.trainers, recstore.pipeline"
+    code = f"import {modules}; assert not {{'implicit', 'rmm', 'cuda', 'sklearn'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
