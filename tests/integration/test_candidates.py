@@ -77,7 +77,7 @@ def limited(server: Server, shop_template: str) -> str:
         random = np.random.default_rng(3)
         near = (np.arange(USERS)[:, None] * ITEMS // USERS + random.integers(0, 200, (USERS, 100))) % ITEMS
         pairs = {(user + 1, int(item) + 1) for user in range(USERS) for item in near[user]}
-        pairs |= {(item * USERS // ITEMS + 1, item + 1) for item in range(ITEMS)}  # every item has somebody
+        pairs |= {(item * USERS // ITEMS + 1, item + 1) for item in range(ITEMS)}  # every item has a user
         make_many(application, pairs)
         application.execute("GRANT SELECT ON shop.things TO worker; ANALYZE shop.things")
     of_many = {"source": Source(table="shop.many"), "candidates": VISIBLE, "hyperparameters": SMALL}
@@ -146,7 +146,7 @@ def test_a_product_hidden_a_moment_ago_is_gone_from_the_next_answer(shopkeeper: 
 @pytest.mark.contract
 @pytest.mark.parametrize("share", SHARES)
 @pytest.mark.parametrize("name", ["exact", "hnsw"])
-def test_lists_are_numpy_s_over_the_eligible_items_at_any_share(
+def test_lists_are_numpy_s_at_any_share(
     shopkeeper: Connection, factors: dict[str, Factors], name: str, share: str
 ) -> None:
     of, number = factors[name], SHARES[share]
@@ -178,9 +178,7 @@ def test_lists_are_numpy_s_over_the_eligible_items_at_any_share(
 
 
 @pytest.mark.contract
-def test_the_index_answers_where_many_are_eligible_and_a_scan_where_few_are(
-    changed: Database, factors: dict[str, Factors]
-) -> None:
+def test_an_index_answers_where_many_are_eligible_else_a_scan(changed: Database, factors: dict[str, Factors]) -> None:
     reader = changed.connect()
     table = f"hnsw._items_{value(reader, 'SELECT hnsw.generation()')}"
 
@@ -206,7 +204,7 @@ def test_the_index_answers_where_many_are_eligible_and_a_scan_where_few_are(
         return after[0] - before[0], after[1] - before[1]
 
     of = factors["hnsw"]
-    # somebody who has five eighths of the best 50, the first scan's width at ef_search 40, with remainders 0 to 4
+    # a user with five eighths of the best 50, the first scan's width at ef_search 40, with remainders 0 to 4
     best = np.array(of.items)[np.argsort(-of.scores, axis=1)[:, :50]]
     user = of.users[int(np.argmin(np.abs((best % 8 < 5).sum(axis=1) - 31)))]
     reader.execute("UPDATE recstore_private.generations SET recommend_ef = 40")
@@ -427,7 +425,7 @@ REFUSED: dict[str, tuple[Candidates, type[RecstoreError], str]] = {
 
 
 @pytest.mark.parametrize(("chosen", "error", "words"), REFUSED.values(), ids=REFUSED)
-def test_candidates_that_can_not_be_are_refused(
+def test_wrong_candidates_are_refused(
     asked: Database, chosen: Candidates, error: type[RecstoreError], words: str
 ) -> None:
     with asked.connect("application") as application:

@@ -30,7 +30,7 @@ SETTINGS = "SELECT name, setting FROM pg_settings WHERE name ~ '^(hnsw|ivfflat|e
 
 @pytest.fixture(scope="module")
 def answers(server: Server, shop_template: str) -> Iterator[Database]:
-    """The small shop with the recommenders NAMES trained; nobody changes it but within a transaction that rolls back."""
+    """The small shop with the recommenders NAMES trained; tests change it only in a transaction that is rolled back."""
     small = Hyperparameters(factors=16, iterations=4, regularization=3, alpha=60)
     hnsw, half = Publication(search="hnsw", index_users=True), Storage(vector_type="halfvec")
     with database_from(server, shop_template) as database, database.connect() as connection:
@@ -76,9 +76,7 @@ def functions(name: str) -> list[str]:
 
 @pytest.mark.contract
 @pytest.mark.parametrize("k", [1, 10, 1000])
-def test_recommend_ranks_by_predicted_preference_without_seen_items_or_with_them(
-    connection: Connection, of: Factors, name: str, k: int
-) -> None:
+def test_recommend_ranks_by_predicted_preference(connection: Connection, of: Factors, name: str, k: int) -> None:
     for user in (1, 2, 17, 113, 240):
         answer = rows(connection, f"SELECT * FROM {name}.recommend(%s, %s)", user, k)
         assert {row["reason"] for row in answer} == {"trained"}
@@ -119,7 +117,7 @@ def test_similar_users_rank_by_cosine(connection: Connection, of: Factors, name:
 
 
 @pytest.mark.contract
-def test_an_audience_is_ranked_by_direction_with_the_predicted_preference_beside_it(
+def test_an_audience_is_ranked_by_direction_and_has_predicted_preferences(
     connection: Connection, of: Factors, name: str
 ) -> None:
     longest = np.linalg.norm(of.y, axis=1).max()
@@ -224,7 +222,7 @@ def test_equal_scores_come_in_order_of_the_ids(connection: Connection) -> None:
 
 
 @pytest.mark.contract
-def test_an_unknown_user_gets_popular_items_and_what_any_user_views_now_is_excluded_at_once(
+def test_an_unknown_user_gets_popular_items_and_a_view_counts_at_once(
     answers: Database, connection: Connection, name: str
 ) -> None:
     popular = rows(connection, f"SELECT * FROM {name}.popular_items(1000)")
@@ -248,7 +246,7 @@ def test_an_unknown_user_gets_popular_items_and_what_any_user_views_now_is_exclu
         assert [tuple(row.values()) for row in answer] == expected[:5]
 
 
-def test_an_unknown_item_or_user_has_nobody_near(connection: Connection, name: str) -> None:
+def test_an_unknown_item_or_user_has_no_neighbours(connection: Connection, name: str) -> None:
     for call in ("similar_items", "similar_users", "users_for_item"):
         for unknown in ("99999", "NULL"):
             assert rows(connection, f"SELECT * FROM {name}.{call}({unknown}, 5)") == []

@@ -12,7 +12,7 @@ SMALL = Hyperparameters(factors=8, iterations=2)
 pytestmark = pytest.mark.usefixtures("calibrated")
 
 
-def test_long_text_ids_stay_in_the_row_beside_wide_vectors(shop: Database) -> None:
+def test_long_text_ids_stay_in_the_row_next_to_wide_vectors(shop: Database) -> None:
     """A row above 2 kB makes PostgreSQL move what it may out of line; an exact scan would fetch each id from there."""
     query = (
         "SELECT 'a customer with quite a long identifier ' || user_id AS user_id,"

@@ -1,4 +1,4 @@
-"""`--dry-run`: it prints the SQL, that SQL does the job, and until then nothing is changed and nobody waits."""
+"""`--dry-run`: it prints the SQL, that SQL does the job, and until then nothing is changed and no session waits."""
 
 import re
 from collections.abc import Iterator
@@ -126,7 +126,7 @@ def test_a_migration_is_printed_up_and_down(recstore: Command, empty: Database) 
     assert recstore("db upgrade --dry-run", url=empty.url).out == "-- nothing to do\n"
 
 
-def test_nobody_waits_for_a_dry_run_and_what_would_hold_it_up_is_said(
+def test_a_dry_run_blocks_no_session_and_reports_obstacles(
     recstore: Command, shop: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recstore(CREATE)

@@ -20,7 +20,7 @@ SMALL = Hyperparameters(factors=8, iterations=2)
 
 @pytest.fixture
 def elsewhere(server: Server) -> Iterator[Database]:
-    """The small shop in a database whose pgvector is in the schema extensions, and nobody's search_path."""
+    """The small shop in a database whose pgvector is in the schema extensions, in no search_path."""
     with database_from(server, "template0") as database:
         with superuser(server, database.name) as owner:
             owner.execute("CREATE SCHEMA extensions; CREATE EXTENSION vector SCHEMA extensions")

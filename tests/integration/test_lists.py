@@ -395,8 +395,8 @@ def test_a_file_that_is_replaced_keeps_its_mode(tmp_path: Path, name: str) -> No
             file.chmod(mode)
         with output.writing(file, schema) as write:
             write(pa.record_batch([pa.array([1])], schema=schema))
-            (beside,) = set(tmp_path.iterdir()) - {file}
-            assert mode is None or beside.stat().st_mode & 0o777 == mode
+            (partial,) = set(tmp_path.iterdir()) - {file}
+            assert mode is None or partial.stat().st_mode & 0o777 == mode
         assert mode is None or file.stat().st_mode & 0o777 == mode
 
 
@@ -409,8 +409,8 @@ def test_what_a_killed_process_left_goes_and_a_link_stays(tmp_path: Path) -> Non
     with others[0].open() as at_work:
         fcntl.flock(at_work, fcntl.LOCK_EX)
         for path in (link, target):  # which is not there, and is
-            with replacing(path, errors.ListsNotWritten) as beside:
-                beside.write_text(path.name)
+            with replacing(path, errors.ListsNotWritten) as partial:
+                partial.write_text(path.name)
             assert (link.readlink(), target.read_text()) == (Path(target.name), path.name)
     assert set(tmp_path.iterdir()) == {target, link, *others}
     link.unlink()
@@ -481,17 +481,17 @@ def test_whatever_ends_the_work_leaves_the_old_lists(trained: Database, tmp_path
     recommend(trained)
 
 
-def test_a_training_goes_on_beside_it_and_other_lists_and_a_drop_wait(trained: Database) -> None:
-    told: dict[str, Any] = {}
+def test_a_training_runs_at_the_same_time_and_other_lists_and_a_drop_wait(trained: Database) -> None:
+    seen: dict[str, Any] = {}
 
     def meanwhile(name: str) -> None:
-        if name != "recommend-all" or told:
+        if name != "recommend-all" or seen:
             return
-        told["running"] = rows(trained.connect(), "SELECT running_job, running_progress FROM recstore.status")
-        told["states"] = rows(trained.connect(), "SELECT job, state FROM recstore.runs ORDER BY run DESC LIMIT 1")
+        seen["running"] = rows(trained.connect(), "SELECT running_job, running_progress FROM recstore.status")
+        seen["states"] = rows(trained.connect(), "SELECT job, state FROM recstore.runs ORDER BY run DESC LIMIT 1")
         for _ in range(2):
             settings = trained.settings.model_copy(update={"prune_wait": 0})
-            told["retrain"] = pipeline.retrain(trained.url, settings, "retail")
+            seen["retrain"] = pipeline.retrain(trained.url, settings, "retail")
         with pytest.raises(errors.RunInProgress, match="recstore:run:"):
             similar(trained)
         connection = trained.connect()
@@ -502,10 +502,10 @@ def test_a_training_goes_on_beside_it_and_other_lists_and_a_drop_wait(trained: D
 
     made = recommend(trained, reporter=Hook(on_progress=meanwhile))
     assert made.generation == 1
-    assert told["retrain"].live
-    latest = told["retrain"].generation
-    assert {row["running_job"] for row in told["running"]} == {"lists", None}
-    assert told["states"] == [{"job": "lists", "state": "running"}]
+    assert seen["retrain"].live
+    latest = seen["retrain"].generation
+    assert {row["running_job"] for row in seen["running"]} == {"lists", None}
+    assert seen["states"] == [{"job": "lists", "state": "running"}]
     assert recommend(trained).generation == latest
 
 
@@ -548,8 +548,8 @@ def test_lists_when_they_are_due_and_when_asked_for(trained: Database) -> None:
     made = lists.write_defined(trained.url, trained.settings, "retail", requested=True)
     assert [each.into for each in made] == ["made.recommendations", "made.similar"]
     assert {row["state"] for row in rows(trained.connect(), states)} == {"succeeded"}
-    told = value(trained.connect(), "SELECT outcome FROM recstore.requests ORDER BY request LIMIT 1")
-    assert told.startswith("240 lists of generation 1 in made.recommendations. 119 lists")
+    outcome = value(trained.connect(), "SELECT outcome FROM recstore.requests ORDER BY request LIMIT 1")
+    assert outcome.startswith("240 lists of generation 1 in made.recommendations. 119 lists")
     assert value(trained.connect(), "SELECT max(rank) FROM made.similar") == 3
     with pytest.raises(errors.NothingRequested):
         lists.write_defined(trained.url, trained.settings, "retail", requested=True)

@@ -50,9 +50,7 @@ LOOKUPS: list[tuple[bool, str | None, str]] = [
 
 
 @pytest.mark.contract
-def test_check_lookup_tells_whether_a_user_s_rows_are_found_by_an_index(
-    shop: Database, application: Connection, history: str
-) -> None:
+def test_check_lookup_reports_whether_an_index_is_used(shop: Database, application: Connection, history: str) -> None:
     connection = shop.connect()
     for number, (indexed, index, query) in enumerate(LOOKUPS):
         with application.transaction():

@@ -174,7 +174,7 @@ def test_background_work_comes_and_goes_with_its_revision(trained: Database) -> 
     assert trained.retrain().live
 
 
-def test_a_migration_waits_for_nobody_for_long_and_says_for_whom(
+def test_a_blocked_migration_gives_up_soon_and_names_the_session(
     shop: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(schema, "LOCK_TIMEOUT", 300)
@@ -191,7 +191,7 @@ def test_a_migration_waits_for_nobody_for_long_and_says_for_whom(
 
 
 @pytest.mark.contract
-def test_the_database_s_revision_is_compared_with_the_code_s(
+def test_the_database_s_revision_must_be_the_code_s(
     empty: Database, shop: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(errors.SchemaMissing, match="recstore db upgrade"):

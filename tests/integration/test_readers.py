@@ -322,10 +322,10 @@ def test_a_flip_waits_for_a_statement_planned_before_the_attach(
 
 @pytest.mark.contract
 @pytest.mark.parametrize("invalidating", [True, False])
-def test_a_plan_that_missed_the_attach_is_made_anew_before_the_flip(
+def test_a_plan_that_missed_the_attach_is_replaced_before_the_flip(
     made: Generations, stalled: Stalled, monkeypatch: pytest.MonkeyPatch, invalidating: bool
 ) -> None:
-    """The attach's invalidation arrives while the plan of an inlined function is being made, when nothing tells yet that
+    """The attach's invalidation arrives while the plan of an inlined function is being made, when nothing shows yet that
     the plan is about the parents. Its transaction ends before the flip, but the plan without the partition stays."""
     if not invalidating:
         monkeypatch.setattr(barriers, "invalidate", lambda *_: None)

@@ -141,7 +141,7 @@ def test_an_application_s_schema_of_that_name_made_at_the_same_time_wins(shop: D
 
 
 @pytest.mark.contract
-def test_an_altered_source_is_seen_at_once_and_its_hyperparameters_at_the_next_training(
+def test_an_altered_source_holds_at_once_and_hyperparameters_from_the_next_training(
     shop: Database, worker: Connection
 ) -> None:
     recommender = shop.create(hyperparameters=SMALL)
@@ -317,12 +317,12 @@ def test_rights(shop: Database, worker: Connection, seen: str) -> None:
         assert may(WITHOUT_PEOPLE) == may(WITH_PEOPLE) == {True}
         assert may(NEVER) == {False}
         shop.retrain()
-    with pytest.raises(InvalidInput, match="no role named 'nobody'"):
-        registry.grant_reader(worker, recommender, "nobody")
+    with pytest.raises(InvalidInput, match="no role named 'missing'"):
+        registry.grant_reader(worker, recommender, "missing")
 
 
 @pytest.mark.contract
-def test_rights_where_functions_are_not_everybody_s(shop: Database, worker: Connection) -> None:
+def test_rights_where_functions_are_not_public(shop: Database, worker: Connection) -> None:
     worker.execute("ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
     recommender = shop.create(source=shop_source(), hyperparameters=SMALL)
     shop.retrain()

@@ -280,7 +280,7 @@ def test_odd_identifiers_work(shop: Database, application: Connection) -> None:
 
 
 @pytest.mark.contract
-def test_reading_can_not_write(shop: Database, stepping: Connection) -> None:
+def test_reading_cannot_write(shop: Database, stepping: Connection) -> None:
     shop.create(source=Source(table="shop.live", value="value"))
     assert read_source(shop, "retail")[1].rows == 9
     stepping.execute("CREATE SEQUENCE shop.numbers; GRANT ALL ON shop.numbers TO worker")

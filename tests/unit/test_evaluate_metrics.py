@@ -121,12 +121,12 @@ def test_some_of_the_users():
         evaluate(factors(), train, test, users=np.array([3, 150]))
 
 
-def test_nobody_to_measure():
+def test_no_user_to_measure():
     train, _ = split()
-    nobody = evaluate(factors(), train, sparse.csr_matrix(train.shape))
-    assert nobody.users == 0
-    assert set(nobody.values.values()) == {None}
-    assert json.loads(json.dumps(nobody.as_dict())) == {"users": 0, "items": 400, "values": nobody.values}
+    nothing = evaluate(factors(), train, sparse.csr_matrix(train.shape))
+    assert nothing.users == 0
+    assert set(nothing.values.values()) == {None}
+    assert json.loads(json.dumps(nothing.as_dict())) == {"users": 0, "items": 400, "values": nothing.values}
 
 
 def test_one_item():
@@ -138,7 +138,7 @@ def test_one_item():
 
 
 def test_a_user_who_has_seen_everything():
-    """A held-out item that is in training too can not be listed; it counts as held out, and as the last in its pairs."""
+    """A held-out item that is in training too cannot be listed; it counts as held out, and as the last in its pairs."""
     train, test = pairs([[0, 1, 2], [0, 1]], 3), pairs([[1], [1]], 3)
     measured = evaluate(factors(2, 3), train, test, ks=(2,))
     assert measured.per_user["recall@2"].tolist() == [0, 0]
@@ -167,7 +167,7 @@ def test_scores_that_are_no_numbers(broken):
         evaluate(Given(scores), pairs([[], [], []], 2500), pairs([[0], [0], [0]], 2500))
 
 
-def test_what_can_not_be_measured_says_so():
+def test_what_cannot_be_measured_is_refused():
     train, test = split()
     for words, scorer, tested, more in (
         ("test", factors(), test[:, :5], {}),
@@ -200,11 +200,11 @@ def test_what_is_not_wanted_is_left_out():
     assert evaluate(Popularity(train), train, test).values["mse"] is None
 
 
-def test_progress_is_told():
+def test_progress_is_reported():
     train, test = split()
-    told = []
-    evaluate(factors(), train, test, on_users=lambda done, of: told.append((done, of)), threads=2)
-    assert told == [(64, 150), (128, 150), (150, 150)]
+    seen = []
+    evaluate(factors(), train, test, on_users=lambda done, of: seen.append((done, of)), threads=2)
+    assert seen == [(64, 150), (128, 150), (150, 150)]
 
 
 def test_given_lists_are_measured_alike():

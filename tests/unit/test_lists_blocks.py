@@ -79,7 +79,7 @@ def test_without_popular_items_who_has_no_vector_has_no_list() -> None:
     assert made(most=1.0)[2].score.max() == 1
 
 
-def test_nothing_to_list_and_nobody_to_list_for() -> None:
+def test_no_items_or_no_users() -> None:
     items, block, _ = made()
     none = Items(items.ids, items.vectors, items.present, np.zeros(ITEMS, dtype=bool), items.users, items.views)
     with Scoring(none, K, 1, popular_users=100) as scoring:

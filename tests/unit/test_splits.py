@@ -93,7 +93,7 @@ def test_a_time_is_written_as_precisely_as_it_is(microseconds, written):
     assert f"since {written}, are" in split.how
 
 
-def test_interactions_without_times_can_not_be_split_by_time():
+def test_interactions_without_times_cannot_be_split_by_time():
     for interactions in (each_with(5), dated([(1, 1, 1.0, None), (1, 2, 1.0, None)])):
         with pytest.raises(TimesMissing, match="--last-at"):
             by_time(interactions)

@@ -1,4 +1,4 @@
-"""The GPU's path without a GPU: `implicit`'s own fit on arrays in host memory that count their bytes and fail when told.
+"""The GPU's path without a GPU: `implicit`'s own fit on arrays in host memory that count their bytes and fail on demand.
 
 The kernels are `implicit`'s for the CPU, so what is shown here is everything around them. The last test is for hardware.
 """
@@ -134,7 +134,7 @@ def test_the_factors_of_the_moment_come_down_without_the_padding():
     np.testing.assert_array_equal(trained.item_factors, seen[2])
 
 
-def test_the_factors_come_down_only_if_somebody_wants_them(device):
+def test_the_factors_come_down_only_if_there_is_a_callback(device):
     ALS.train(clicks(60, 40), GIVEN, factors=20, on_iteration=lambda *_: None)
     assert device.downloads == 2
     ALS.train(clicks(60, 40), GIVEN, factors=20, on_factors=lambda *_: None)
@@ -175,7 +175,7 @@ def test_a_training_for_which_the_gpu_has_no_room_is_done_by_the_cpu(device, spo
         ALS.train(clicks(60, 40), GIVEN, factors=20, device="gpu")
 
 
-def test_what_implicit_s_kernels_can_not_count_is_not_tried(device):
+def test_what_implicit_s_kernels_cannot_count_is_not_tried(device):
     assert cuda.room_problem(10**6, 10**5, 10**6, 1024) is None
     assert "at most 1024 factors, not 1025" in cuda.room_problem(100, 100, 100, 1025)
     device.free = 10**15
