@@ -348,7 +348,7 @@ def test_the_live_generation_survives_every_failure_of_the_source(shop: Database
 
     reset = "TRUNCATE shop.clicks; INSERT INTO shop.clicks SELECT * FROM shop.views"
     no_user = "UPDATE shop.clicks SET user_id = NULL WHERE user_id < 10"
-    fails(SourceEmpty, "", "TRUNCATE shop.clicks", reset)
+    fails(SourceEmpty, "usable", "TRUNCATE shop.clicks", reset)
     fails(SourceInvalid, "division by zero", "UPDATE shop.clicks SET view_count = 0 WHERE user_id = 200", reset)
     fails(TooManyNulls, "1.0%", no_user, reset)
     grant = "GRANT SELECT ON shop.clicked TO worker"
