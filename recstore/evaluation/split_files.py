@@ -1,6 +1,6 @@
-"""Splits as published with papers and libraries: from their files to interactions.
+"""Read splits as published with papers and libraries: from their files to interactions.
 
-Where `recstore benchmark` begins, and what `recstore evaluate --test-file` reads. Pure; knows no database and no model.
+The first step of `recstore benchmark` and `recstore evaluate --test-file`. Pure: knows no database and no model.
 """
 
 from collections.abc import Sequence
@@ -28,14 +28,16 @@ class SplitFiles:
     user_type: IdType
     item_type: IdType
     sentences: tuple[str, ...]
-    """What was found in each file, for people."""
+    """Sentences about the contents of each file."""
 
 
 def read_split(
     train: Path, test: Path, negatives: Path | None = None, *, format: Format = "auto", values: bool = True
 ) -> SplitFiles:
-    """Reads a split. Ids are bigint where all of a side's are whole numbers, else text; several rows of one pair are added
-    up; without `values`, or where a file has none, every row counts 1. Raises InvalidInput with file and line."""
+    """Read a split. Ids are bigint if all of a side's are whole numbers, else text; several rows of one pair are added up.
+
+    Without `values`, or if a file has none, every row counts 1. Raises InvalidInput with file and line.
+    """
     parts = {"train": read_pairs(train, format), "test": read_pairs(test, format)}
     if not values:
         parts = {name: part.without_values() for name, part in parts.items()}
@@ -43,7 +45,7 @@ def read_split(
     every = [*parts.values(), *([others] if others else [])]
     user_type, item_type = (id_type(pa.chunked_array([getattr(p, side) for p in every])) for side in ("users", "items"))
     built = {name: build(part, user_type, item_type) for name, part in parts.items()}
-    sentences = [f"{name}: {_told(parts[name], *found)}" for name, found in built.items()]
+    sentences = [f"{name}: {_summary(parts[name], *found)}" for name, found in built.items()]
     if others:
         users = len(pc.unique(others.users))
         sentences.append(f"negatives: {len(others):,} items for {users:,} users; {others.layout}")
@@ -52,7 +54,7 @@ def read_split(
 
 
 def id_type(ids: pa.ChunkedArray) -> IdType:
-    """bigint where every id is a whole number, written as PostgreSQL would write it, else text."""
+    """Return bigint if every id is a whole number as PostgreSQL writes it, else text."""
     distinct = pc.unique(ids)
     try:
         numbers = pc.cast(distinct, pa.int64())
@@ -62,8 +64,7 @@ def id_type(ids: pa.ChunkedArray) -> IdType:
 
 
 def build(pairs: Pairs, user_type: IdType, item_type: IdType) -> tuple[Interactions, SourceReport]:
-    """The interactions of a file's rows, ids of the given types. Raises InvalidInput where an id is not of its type, or
-    nothing is left."""
+    """Return the interactions of a file's rows. Raises InvalidInput if an id is not of its type, or nothing is left."""
     values = pairs.values if pairs.values is not None else np.ones(len(pairs))
     columns = {
         "user_id": _typed(pairs.users, user_type, pairs.path),
@@ -81,14 +82,14 @@ def build(pairs: Pairs, user_type: IdType, item_type: IdType) -> tuple[Interacti
 
 
 def from_rows(rows: Sequence[tuple[str, str]], user_type: IdType, item_type: IdType, what: str) -> Interactions:
-    """Pairs of ids as text that come from elsewhere; `what` names them in messages. Raises as `build`."""
+    """Return the interactions of pairs of ids as text; `what` names them in messages. Raises as `build`."""
     users, items = zip(*rows, strict=True) if rows else ((), ())
     columns = pa.array(users, pa.string()), pa.array(items, pa.string())
     return build(Pairs(what, Layout("pairs"), *columns, None, None), user_type, item_type)[0]
 
 
 def matrix(pairs: Pairs, users: IdMap, items: IdMap, user_type: IdType, item_type: IdType) -> sparse.csr_matrix:
-    """1 for each of the rows whose two ids are known, float32 CSR (users, items)."""
+    """Return 1 for each of the rows whose two ids are known, float32 CSR (users, items)."""
     rows, columns = users.lookup(_typed(pairs.users, user_type)), items.lookup(_typed(pairs.items, item_type))
     known = (rows >= 0) & (columns >= 0)
     shape = len(users), len(items)
@@ -97,7 +98,7 @@ def matrix(pairs: Pairs, users: IdMap, items: IdMap, user_type: IdType, item_typ
     return found
 
 
-def _told(pairs: Pairs, interactions: Interactions, report: SourceReport) -> str:
+def _summary(pairs: Pairs, interactions: Interactions, report: SourceReport) -> str:
     words = [
         f"{len(interactions):,} pairs of {len(interactions.users):,} users and {len(interactions.items):,} items",
         str(pairs.layout) + ("" if pairs.values is not None or pairs.layout.value is None else ", values left out"),
@@ -110,7 +111,7 @@ def _told(pairs: Pairs, interactions: Interactions, report: SourceReport) -> str
 
 
 def _typed(ids: pa.Array, kind: IdType, path: Path | str = "") -> pa.Array:
-    """Text as ids of a type."""
+    """Return text as ids of a type. Raises InvalidInput."""
     if kind is IdType.TEXT:
         return ids
     try:

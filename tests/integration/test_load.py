@@ -33,7 +33,7 @@ DEMO = resources.files("recstore.demo").joinpath("data")
 
 
 class Watching:
-    """Nobody is told, but warnings are kept; `then` is done after each piece that was written."""
+    """Keeps warnings; calls `then` after each piece that was written."""
 
     def __init__(self, then: Callable[[], None] = lambda: None) -> None:
         self.then = then
@@ -257,6 +257,13 @@ def test_a_table_that_exists_is_added_to_or_replaced_on_request_only(
     assert [tuple(row.values()) for row in rows(shop.connect(), "SELECT * FROM retail.interactions")] == [(7, 8, 9)]
 
 
+def test_doubles_of_a_primary_key_are_told(load: Any, application: Connection) -> None:
+    told = load("a,b\n1,1\n1,1\n2,1\n", "--table shop.keyed --primary-key a,b")
+    assert told.code == 1
+    assert "1 keys (a, b) occur more than once: (1, 1) 2 times" in told.err
+    assert value(application, "SELECT to_regclass('shop.keyed')::text") is None
+
+
 def test_recstores_own_schemas_take_no_file(shop: Database, recstore: Command, tmp_path: Path) -> None:
     shop.create()
     file = tmp_path / "views.csv"
@@ -457,13 +464,6 @@ def test_the_tables_own_types_decide(load: Any, application: Connection) -> None
     ]
     own = load("id,twice\n1,2\n", "--table shop.strict --append")
     assert "computes that column itself" in own.err
-
-
-def test_doubles_of_a_primary_key_are_told(load: Any, application: Connection) -> None:
-    told = load("a,b\n1,1\n1,1\n2,1\n", "--table shop.keyed --primary-key a,b")
-    assert told.code == 1
-    assert "1 keys (a, b) occur more than once: (1, 1) 2 times" in told.err
-    assert value(application, "SELECT to_regclass('shop.keyed')::text") is None
 
 
 def test_what_a_role_may_not_do_is_a_sentence(recstore: Command, tmp_path: Path) -> None:

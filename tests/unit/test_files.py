@@ -7,6 +7,7 @@ import io
 import lzma
 import os
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,9 @@ def test_a_broken_record_costs_its_own_line_only(quoted: bool) -> None:
 
 def test_a_quote_that_is_never_closed_does_not_swallow_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delimited, "LONGEST", 1000)
-    told = found('1,"a\n' + "".join(f"{n},b\n" for n in range(2, 2000)))
-    assert told[0] == (1, "a quote that is not closed")
-    assert [line for line, _ in told] == list(range(1, 2000))
+    words = found('1,"a\n' + "".join(f"{n},b\n" for n in range(2, 2000)))
+    assert words[0] == (1, "a quote that is not closed")
+    assert [line for line, _ in words] == list(range(1, 2000))
 
 
 def test_escapes_hold_in_and_out_of_quotes() -> None:
@@ -98,7 +99,7 @@ def test_what_a_file_is_comes_from_its_first_lines(
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "words"),
     [
         ("a", b"1 2 3\n4 5 6\n", "hold several values. .* --delimiter space"),
         ("a.csv.gz", b"red 12\nblue 13\n", "--delimiter space"),
@@ -107,8 +108,8 @@ def test_what_a_file_is_comes_from_its_first_lines(
         ("a.txt", b"1|2|'a|b|c'\n1|2|'a|b'\n1|2|'a'\n", "hold bars. .* --delimiter bar"),
     ],
 )
-def test_several_values_of_a_line_are_never_taken_for_one_text(name: str, text: bytes, told: str) -> None:
-    with pytest.raises(InvalidInput, match=told):
+def test_several_values_of_a_line_are_never_taken_for_one_text(name: str, text: bytes, words: str) -> None:
+    with pytest.raises(InvalidInput, match=words):
         form_of(text, name)
     assert form_of(text, name, delimiter="^").fields == 1
 
@@ -130,28 +131,9 @@ def test_what_the_person_says_of_a_file_holds() -> None:
         form_of(b"\n\n")
 
 
-PACKERS = {
-    "csv": lambda data: data,
-    "gz": gzip.compress,
-    "bz2": bz2.compress,
-    "xz": lzma.compress,
-    "zst": lambda data: pa_compressed("zstd", data),
-    "lz4": lambda data: pa_compressed("lz4", data),
+PACKERS = {"csv": bytes, "gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress} | {
+    codec: partial(pa.compress, codec=codec, asbytes=True) for codec in ("zstd", "lz4")
 }
-
-
-def pa_compressed(codec: str, data: bytes) -> bytes:
-    packed = io.BytesIO()
-    with pa.CompressedOutputStream(packed, codec) as stream:
-        stream.write(data)
-        stream.flush()
-        return packed.getvalue() if stream.closed else _closed(stream, packed)
-
-
-def _closed(stream: pa.CompressedOutputStream, packed: io.BytesIO) -> bytes:
-    packed.close = lambda: None  # type: ignore[method-assign]
-    stream.close()
-    return packed.getvalue()
 
 
 @pytest.mark.parametrize("kind", PACKERS)
@@ -166,17 +148,17 @@ def test_a_packed_file_is_found_by_what_is_in_it_and_read_twice(kind: str, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "words"),
     [
         (b"PK\x03\x04....", "zip archive"),
         (b"", "is empty"),
         (gzip.compress(b"1,2\n" * 100000)[:200], "cannot be read to its end"),
     ],
 )
-def test_what_can_not_be_loaded_is_a_sentence(content: bytes, told: str, tmp_path: Path) -> None:
+def test_what_can_not_be_loaded_is_a_sentence(content: bytes, words: str, tmp_path: Path) -> None:
     file = tmp_path / "data.csv"
     file.write_bytes(content)
-    with pytest.raises(InvalidInput, match=told), opened(str(file)) as one:
+    with pytest.raises(InvalidInput, match=words), opened(str(file)) as one:
         list(TextDecoding.of(one, None).lines())
 
 

@@ -158,14 +158,20 @@ def test_files_that_can_not_be_read(tmp_path: Path) -> None:
         read_negatives(written(tmp_path, "(0,13)\t14\n(1,\t3\n"))
 
 
-def test_ids_have_the_recommender_s_types(tmp_path: Path) -> None:
-    pairs = read_pairs(written(tmp_path, "1,2\nx,3\n"))
-    with pytest.raises(InvalidInput, match="not all of the type integer"):
-        build(pairs, IdType.INTEGER, IdType.INTEGER)
-    with pytest.raises(InvalidInput, match="not all of the type uuid: '1' is not a valid id"):
-        build(pairs, IdType.UUID, IdType.INTEGER)
-    with pytest.raises(InvalidInput, match="not all of the type smallint"):
-        build(read_pairs(written(tmp_path, "99999,2\n")), IdType.SMALLINT, IdType.INTEGER)
+@pytest.mark.parametrize(
+    ("text", "user_type", "words"),
+    [
+        ("1,2\nx,3\n", IdType.INTEGER, "integer"),
+        ("1,2\nx,3\n", IdType.UUID, "uuid: '1' is not a valid id"),
+        ("99999,2\n", IdType.SMALLINT, "smallint"),
+    ],
+)
+def test_ids_not_of_the_recommenders_types(text: str, user_type: IdType, words: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=f"not all of the type {words}"):
+        build(read_pairs(written(tmp_path, text)), user_type, IdType.INTEGER)
+
+
+def test_uuids_are_ids(tmp_path: Path) -> None:
     uuids = "00000000-0000-0000-0000-000000000002,2\n00000000-0000-0000-0000-000000000001,3\n"
     interactions, _ = build(read_pairs(written(tmp_path, uuids)), IdType.UUID, IdType.INTEGER)
     assert interactions.item_index.tolist() == [1, 0]
