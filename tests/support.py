@@ -57,11 +57,12 @@ def look(database: Database, statement: str, *parameters: object) -> list[dict[s
 
 @dataclass
 class Hook:
-    """A reporter that calls back at the end of a stage and within one; remembers the stages."""
+    """A reporter that calls back at the end of a stage and within one; remembers stages and warnings."""
 
     on_stage: Callable[[str], None] = lambda _: None
     on_progress: Callable[[str], None] = lambda _: None
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     def stage(self, name: str, _seconds: float, details: dict[str, Any]) -> None:
         self.stages[name] = details
@@ -70,7 +71,8 @@ class Hook:
     def progress(self, name: str, _done: int, _total: int, _note: str = "") -> None:
         self.on_progress(name)
 
-    def warn(self, sentence: str) -> None: ...
+    def warn(self, sentence: str) -> None:
+        self.warnings.append(sentence)
 
 
 @dataclass

@@ -254,9 +254,9 @@ def _dialects(
 ) -> Iterator[Dialect]:
     """Yield those to try, likelier ones first."""
     text = "".join(sample)
-    given = {"--quote": quote, "--escape": escape}
+    options = {"--quote": quote, "--escape": escape}
     marks = {
-        option: None if one in ("", "none") else mark(one, option) for option, one in given.items() if one is not None
+        option: None if one in ("", "none") else mark(one, option) for option, one in options.items() if one is not None
     }
     likely = [",", "\t", ";", "|", *(["::"] if "::" in text else [])]
     for between in [mark(delimiter, "--delimiter")] if delimiter else likely:

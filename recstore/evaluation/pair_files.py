@@ -130,7 +130,7 @@ def _columns_of(split: Sequence[Sequence[str]], separator: str) -> Layout:
         value = rest[0] if rest else None
     sample = next(iter(split[1:]), None) if header else split[0]
     if time is not None and not (sample and len(sample) > time and _is_number(sample[time])):
-        time = None  # written as a date: a split that is given has no use for it
+        time = None  # written as a date, which a published split does not need
     return Layout("pairs", separator, header, fields, user, item, value, time)
 
 

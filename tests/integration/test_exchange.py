@@ -8,7 +8,6 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +30,7 @@ from recstore.publication import stored
 from recstore.runs import LISTS_NAMESPACE, take_lock
 from recstore.sql.generation import Generation
 
-
-@dataclass
-class Warned(Hook):
-    """Remembers the warnings, too."""
-
-    warnings: list[str] = field(default_factory=list)
-
-    def warn(self, sentence: str) -> None:
-        self.warnings.append(sentence)
-
-
-GIVEN = Hyperparameters(factors=8, iterations=6, regularization=5, alpha=60)
+HYPERPARAMETERS = Hyperparameters(factors=8, iterations=6, regularization=5, alpha=60)
 USERS = (1, 2, 14, 40, 99999)
 ITEMS = (1, 2, 17, 60)
 
@@ -61,7 +49,7 @@ print(json.dumps({
 def published(server: Server, shop_template: str) -> str:
     """A template: the shop with a live generation, of whose pairs a fifth is held out."""
     database = make_database(server, shop_template)
-    database.create(hyperparameters=GIVEN, gate=Gate(held_out=0.2))
+    database.create(hyperparameters=HYPERPARAMETERS, gate=Gate(held_out=0.2))
     assert database.retrain().live
     return make_template(database, "template_exchange")
 
@@ -228,7 +216,7 @@ def test_into_the_same_recommender_the_gate_compares(here: Database, file: Path,
     """The file's held-out pairs are those of this recommender: neither generation saw them."""
     with here.connect() as connection:
         recommender = registry.get(connection, "retail")
-        worse = GIVEN.model_copy(update={"factors": 1})
+        worse = HYPERPARAMETERS.model_copy(update={"factors": 1})
         altered = recommender.definition.model_copy(update={"hyperparameters": worse})
         registry.alter(connection, here.settings, recommender, altered)
     assert here.retrain(force=True).live
@@ -320,7 +308,7 @@ def test_an_interrupted_import_leaves_nothing_or_warns(
                     take_lock(other, registry.get(other, "retail"), LISTS_NAMESPACE)
                 raise KeyboardInterrupt
 
-        watching = Warned(on_stage=interrupt)
+        watching = Hook(on_stage=interrupt)
         with pytest.raises(KeyboardInterrupt):
             import_generation(shop.url, shop.settings, "retail", file, create=True, reporter=watching)
     assert value(shop.connect(), "SELECT count(*) FROM recstore_private.recommenders") == bool(stays)

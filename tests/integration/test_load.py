@@ -19,6 +19,7 @@ import pytest
 from conftest import Answer, Command, Database
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support import Hook
 from support_sql import column, rows, value
 
 from recstore.errors import LoadInterrupted, LoadRefused
@@ -30,22 +31,6 @@ from recstore.files.load.writing import write
 from recstore.postgres.connection import Connection
 
 DEMO = resources.files("recstore.demo").joinpath("data")
-
-
-class Watching:
-    """Keeps warnings; calls `then` after each piece that was written."""
-
-    def __init__(self, then: Callable[[], None] = lambda: None) -> None:
-        self.then = then
-        self.warnings: list[str] = []
-
-    def warn(self, sentence: str) -> None:
-        self.warnings.append(sentence)
-
-    def stage(self, name: str, seconds: float, details: dict[str, Any]) -> None: ...
-
-    def progress(self, *_: object) -> None:
-        self.then()
 
 
 @pytest.fixture
@@ -63,8 +48,8 @@ def load(shop: Database, recstore: Command, tmp_path: Path) -> Any:
 def load_in(connection: Connection, file: Path, wanted: Wanted, then: Callable[[], None] = lambda: None) -> Plan:
     """In this process, without the command line."""
     with opened(str(file)) as found:
-        plan = examine(connection, found, wanted, Watching())
-        write(connection, plan, Watching(then))
+        plan = examine(connection, found, wanted, Hook())
+        write(connection, plan, Hook(on_progress=lambda _: then()))
     return plan
 
 
@@ -204,7 +189,7 @@ def test_the_type_of_a_column_is_the_narrowest_that_keeps_its_values(
             [[f"c{n}" for n in range(len(TYPES))], *zip_longest(*(values for values, _, _ in TYPES), fillvalue="")]
         )
     with opened(str(file)) as found:
-        plan = examine(application, found, Wanted("shop.found"), Watching())
+        plan = examine(application, found, Wanted("shop.found"), Hook())
     told = [(column.type, column.note) for column in plan.columns]
     assert [type for type, _ in told] == [type for _, type, _ in TYPES]
     assert [
@@ -409,14 +394,14 @@ def test_statistics_that_are_cut_short_are_a_warning(
             raise KeyboardInterrupt
         return execute(connection, statement, *arguments, **options)
 
-    watching = Watching()
+    watching = Hook()
     with opened(str(file)) as found, shop.connect("application") as other:
         plan = examine(application, found, Wanted("shop.counted", "append"), watching)
         if what == "interrupt":
             monkeypatch.setattr(psycopg.Connection, "execute", interrupted)
         else:
             monkeypatch.setattr(writing, "LOCK_SECONDS", 0.1)
-            watching.then = lambda: (
+            watching.on_progress = lambda _: (
                 other.execute("BEGIN; LOCK TABLE shop.counted IN SHARE UPDATE EXCLUSIVE MODE") and None
             )
         assert write(application, plan, watching) == 2

@@ -111,13 +111,10 @@ def _fold_in(fitted: Exported, constants: dict[str, Any]) -> FoldIn:
 
 @dataclass(frozen=True, eq=False)
 class Comparable:
-    """The live generation as the gate compares it with the file's, or why it cannot."""
+    """The live generation as the gate compares it with the file's, or the reason why it is not compared."""
 
     live: Stored | None
-    reason: str | None
-
-    def __bool__(self) -> bool:
-        return self.live is not None and self.reason is None
+    reason: str | None = None
 
     def details(self) -> dict[str, Any]:
         return {}
@@ -135,8 +132,9 @@ def comparable(run: Run, new: Stored | None) -> Comparable:
     if live is None:
         return Comparable(None, f"{generation} is of an older recstore")
     if new is None:
-        return Comparable(live, "the file has no data for a fold-in")
-    return Comparable(live, gate.incomparable(live) or gate.incomparable(new))
+        return Comparable(None, "the file has no data for a fold-in")
+    reason = gate.incomparable(live) or gate.incomparable(new)
+    return Comparable(None if reason else live, reason)
 
 
 def judge(run: Run, new: Stored, live: Stored, pulled: Interactions) -> Verdict:

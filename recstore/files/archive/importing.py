@@ -196,12 +196,12 @@ def import_(run: Run, *, fitted: Exported, force: bool) -> jobs.Outcome:
     if not fitted.has_users:
         run.warn("The file has no users: until the next retrain recommend() returns popular items for every user.")
     run.stage("prepare", jobs.prepare, run)
-    new, compared = as_stored(fitted, run.generation.number, recommender), None
+    new, live = as_stored(fitted, run.generation.number, recommender), None
     if recommender.definition.gate.held_out:
-        compared = run.stage("hold out", comparable, run, new)
-    pulled = _pulled(run) if compared or recommender.definition.source.seen == "published" else None
-    if new and compared and compared.live and pulled:
-        verdict = run.stage("gate", judge, run, new, compared.live, pulled)
+        live = run.stage("hold out", comparable, run, new).live
+    pulled = _pulled(run) if live or recommender.definition.source.seen == "published" else None
+    if new and live and pulled:
+        verdict = run.stage("gate", judge, run, new, live, pulled)
         admission.check_verdict(run, verdict, force, ImportRefused, path=fitted.path)
     content = building.Content(
         population=building.Population(

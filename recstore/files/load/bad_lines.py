@@ -1,4 +1,4 @@
-"""The bad lines of a file: how many may be left out, the reason for each, and a file of them on request."""
+"""Collect the bad lines of a file with the reason for each: how many a load leaves out, and a file of them."""
 
 import csv
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ TEXT_LENGTH = 10_000
 
 @dataclass(frozen=True)
 class Allowed:
-    """How many bad lines a load leaves out before it is refused: a number, or a share of all lines."""
+    """The bad lines a load leaves out before it is refused: a number, or a share of all lines."""
 
     lines: int = 0
     share: float = 0.0

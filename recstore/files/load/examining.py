@@ -21,7 +21,7 @@ SHOWN_BAD = 10
 
 
 class Watch(Protocol):
-    """What a load reports its progress to: a `StageReporter`."""
+    """The receiver of a load's progress: a `StageReporter`."""
 
     def stage(self, name: str, seconds: float, details: dict[str, Any]) -> None: ...
 
@@ -74,7 +74,7 @@ class PlannedColumn:
         return self.value if self.type == "text" else f"{self.value}::{self.type}"
 
     def decide(self, staging: Staging, rows: int, reader: Reader, delimiter: str, trusted: bool) -> Iterator[Check]:
-        """Find the type where none is given; yield what makes a row bad. The types of a file that is `trusted` hold."""
+        """Find the type if none is chosen; yield what makes a row bad. The types of a file that is `trusted` hold."""
         name, fixed, kinds, exact = self.match.name, self.match.type, dict[str, int](), False
         if fixed is None:
             kinds, exact = staging.kinds(self.staged, self.absent)
@@ -220,7 +220,7 @@ class Plan:
 
 
 def examine(connection: Connection, file: OpenedFile, wanted: Wanted, watch: Watch) -> Plan:
-    """Stage the whole file, find types where none are given, count bad lines. No transaction stays open.
+    """Stage the whole file, find types where none are chosen, count bad lines. No transaction stays open.
 
     Raises InvalidInput, TableExists, PermissionDenied.
     """

@@ -1,4 +1,4 @@
-"""The file itself: located, decompressed, decoded line by line. Its content shows whether it is text or Parquet."""
+"""Open a file: locate, decompress and decode it line by line. Its content shows whether it is text or Parquet."""
 
 import bz2
 import codecs
@@ -124,7 +124,7 @@ def refuse_to_overwrite(file: str, bad: str | Path | None) -> None:
 
 @dataclass(frozen=True)
 class TextDecoding:
-    """How a file's bytes become lines of text."""
+    """The decoding of a file's bytes into lines of text."""
 
     file: OpenedFile
     encoding: str
@@ -132,7 +132,7 @@ class TextDecoding:
 
     @classmethod
     def of(cls, file: OpenedFile, encoding: str | None) -> "TextDecoding":
-        """Find the encoding by the byte order mark if it is not given. Raises InvalidInput for an unknown one."""
+        """Find the encoding by the byte order mark if it is None. Raises InvalidInput for an unknown one."""
         with file.reading() as stream:
             first = stream.read(PIECE)
         marked = first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))

@@ -1,4 +1,4 @@
-"""The temporary table between a file and its target: every field as text, with the line it comes from.
+"""Stage a file in a temporary table before its target: every field as text, with the line it comes from.
 
 PostgreSQL decides here which types the columns have and which values a type takes. Knows neither file formats nor the target.
 """

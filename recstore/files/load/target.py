@@ -1,4 +1,4 @@
-"""The table that a file is loaded into, existing or new, and the match of its columns with the file's."""
+"""Find the table that a file is loaded into, existing or new, and match its columns with the file's."""
 
 import re
 from collections.abc import Sequence
