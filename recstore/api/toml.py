@@ -66,21 +66,10 @@ def _model(info: FieldInfo) -> type[BaseModel]:
 
 
 def literal(value: Any) -> str:
-    """Return a value in TOML."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return _string(value)
+    """Return a value in TOML: JSON, except for tables and for one character that JSON does not escape."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_string(key)} = {literal(one)}" for key, one in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(literal, value)) + "]"
-    return repr(value)
-
-
-def _string(text: str) -> str:
-    """Return a string in TOML: JSON's, except for one character that JSON does not escape."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+        return "{" + ", ".join(f"{literal(key)} = {literal(one)}" for key, one in value.items()) + "}"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _comment(text: str) -> str:

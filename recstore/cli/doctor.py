@@ -19,10 +19,7 @@ EXIT_CODES = {"ok": 0, "note": 0, "warning": 6, "error": 1}
 """Exit codes by the worst finding; 3 where the database could not be reached."""
 
 MARKS = {"ok": ("✓", "green"), "note": ("•", "cyan"), "warning": ("!", "bold yellow"), "error": ("✗", "bold red")}
-"""Marks before findings at a terminal."""
-
-PLAIN = {"ok": "ok", "note": "note", "warning": "warning", "error": "ERROR"}
-"""Marks elsewhere."""
+"""Marks before findings at a terminal; elsewhere the level in words."""
 
 Found = tuple["list[Finding]", int]
 """Findings, and the number of checks."""
@@ -96,10 +93,9 @@ def _print_one(finding: "Finding") -> None:
 
 
 def _line(level: str, words: str) -> None:
-    mark, style = MARKS[level]
+    (mark, style), plain = MARKS[level], level.upper() if level == "error" else level
     if not state.output.is_terminal:
-        say(f"  {PLAIN[level]}: {words}")
-    elif state.output.encoding.startswith("utf"):
-        say(Text.assemble("  ", (mark, style), " ", words))
-    else:
-        say(Text.assemble("  ", (PLAIN[level], style), " ", words))
+        say(f"  {plain}: {words}")
+        return
+    shown = mark if state.output.encoding.startswith("utf") else plain
+    say(Text.assemble("  ", (shown, style), " ", words))

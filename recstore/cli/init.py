@@ -22,6 +22,9 @@ from recstore.source.discovery import Candidate, Table
 SHOWN = 12
 """Tables that are listed at a terminal; any other can be named."""
 
+IDS = ("table", "user", "item")
+"""Options without which there is no file."""
+
 
 def register(app: typer.Typer) -> None:
     Commands(app, Beginning).add(
@@ -36,39 +39,27 @@ def register(app: typer.Typer) -> None:
 
 def _init(
     part: Beginning,
-    file: Path,
-    table: str | None,
-    user: str | None,
-    item: str | None,
-    value: str | None,
-    last_at: str | None,
-    titles: str | None,
-    candidates_table: str | None,
-    candidates_column: str | None,
-    candidates_condition: str | None,
+    arguments: dict[str, Any],
     dry_run: Annotated[bool, Option("Print the file and write nothing.")] = False,
     yes: Yes = False,
 ) -> Initialized | str:
-    given: Texts = {"table": table, "user": user, "item": item, "value": value, "last_at": last_at}
-    if state.json and not dry_run and not any(given.values()):
+    file = arguments.pop("file")
+    if state.json and not dry_run and not any(arguments.get(name) for name in (*IDS, "value", "last_at")):
         return part.init(file)
     if not dry_run:
         check_place(file)
         if question := replaced(file):
             confirm(question, yes)
-    limits = {"table": candidates_table, "column": candidates_column, "condition": candidates_condition}
-    if not all((table, user, item, value)):
+    if not all(arguments.get(name) for name in (*IDS, "value")):
         seen = part.look()
         found = discovery.candidates(seen.tables)
         if not at_terminal():
             raise InvalidInput(_what_to_say(found, seen.role))
-        if not found and table is None:
+        if not found and "table" not in arguments:
             raise InvalidInput(_nothing_found(seen.role))
-        given, titles, limits = _asked(seen.tables, found, given, titles, limits)
-    options: Any = _set(given | {f"candidates_{name}": limit for name, limit in limits.items()})
-    if dry_run:
-        return Rehearsal(part.settings).init(file, titles=titles, **options)
-    return part.init(file, titles=titles, **options)
+        _ask(seen.tables, found, arguments)
+    chosen = {name: value for name, value in arguments.items() if name == "titles" or value.lower() != "none"}
+    return (Rehearsal(part.settings) if dry_run else part).init(file, **chosen)
 
 
 def _data(done: Initialized | str) -> Any:
@@ -87,14 +78,6 @@ def _initialized(done: Initialized | str, part: Beginning, file: Path) -> None:
     steps = ["recstore db upgrade"] * (not part.look().upgraded)
     for step in [*steps, f"recstore create NAME --file {file}", "recstore retrain NAME"]:
         say(f"  {step}")
-
-
-Texts = dict[str, str | None]
-
-
-def _set(values: Texts) -> dict[str, str]:
-    """Return the values that were chosen and are not the word none."""
-    return {key: value for key, value in values.items() if value is not None and value.lower() != "none"}
 
 
 def _nothing_found(role: str) -> str:
@@ -120,75 +103,55 @@ def _what_to_say(found: list[Candidate], role: str) -> str:
     return f"{sentence} The likeliest: {likely}."
 
 
-Asked = tuple[Texts, str | None, Texts]
-
-
-def _asked(
-    tables: list[Table],
-    found: list[Candidate],
-    chosen: Texts,
-    titles: str | None,
-    limits: Texts,
-) -> Asked:
-    """Return the options, completed by answers at the terminal. Raises InvalidInput for an unknown table."""
-    chosen = dict(chosen)
-    if chosen["table"] is None:
+def _ask(tables: list[Table], found: list[Candidate], chosen: dict[str, str]) -> None:
+    """Complete the options by answers at the terminal. Raises InvalidInput for an unknown table."""
+    if "table" not in chosen:
         options = [(c.table.name, _of_table(c)) for c in found[:SHOWN]]
         chosen["table"] = _choose("Which table has the views?", options, {t.name for t in tables})
-    named = next((t for t in tables if t.name.replace('"', "") == str(chosen["table"]).replace('"', "")), None)
+    named = next((t for t in tables if t.name.replace('"', "") == chosen["table"].replace('"', "")), None)
     if named is None:
         raise InvalidInput(f"There is no table {chosen['table']} that this role can read. Write it as schema.table.")
     likely = next((c for c in found if c.table == named), Candidate(named, (), (), (), (), 0))
     kinds = {column.name: column.type for column in named.columns}
 
     def ask(what: str, question: str, names: Sequence[str], none: str | None = None) -> None:
-        if chosen[what] is None and (names or none is None):
+        if what not in chosen and (names or none is None):
             options = [(name, kinds[name]) for name in names]
             chosen[what] = _choose(question, options, set(kinds), none)
 
     ask("user", "Which column is the user's id?", likely.users or list(kinds))
     ask("item", "Which column is the item's id?", [c for c in likely.items or list(kinds) if c != chosen["user"]])
-    used = {chosen["user"], chosen["item"]}
-    numbers = [column.name for column in named.columns if column.number and column.name not in used]
-    values = [c for c in (*likely.values, *(n for n in numbers if n not in likely.values)) if c not in used]
+    numbers = [column.name for column in named.columns if column.number]
+    values = [c for c in dict.fromkeys((*likely.values, *numbers)) if c not in (chosen["user"], chosen["item"])]
     ask("value", "Which column counts the views?", values, "none: every row counts 1")
     ask("last_at", "Which column is the time of the last view?", likely.times, "none of them")
-    of_items = discovery.tables_of_items(tables, named, str(chosen["item"]))
-    if titles is None:
-        titles = _titles(of_items, str(chosen["item"]))
-    if limits["table"] is None and limits["condition"] is None:
-        limits = _limits(of_items, str(chosen["item"])) or limits
-    return chosen, titles, limits
+    of_items = [
+        (table, key)
+        for table in discovery.tables_of_items(tables, named, chosen["item"])
+        if (key := table.column(chosen["item"]) or table.key())
+    ]
+    titles = [
+        (f"{table.name}:{key.name}:{title}", "") for table, key in of_items for title in discovery.titles_of(table)
+    ]
+    if titles and "titles" not in chosen:
+        chosen["titles"] = _choose("Which column names an item to people?", titles, none="none of them")
+    limits = {
+        f"{table.name} WHERE {condition}": (table.name, key.name, condition)
+        for table, key in of_items
+        for condition in discovery.conditions_of(table)
+    }
+    if limits and not {"candidates_table", "candidates_condition"} & chosen.keys():
+        question = "Recommend only some items, looked up live?"
+        limit = _choose(question, [(text, "") for text in limits], none="no, all of them", default=0)
+        if limit in limits:
+            names = ("candidates_table", "candidates_column", "candidates_condition")
+            chosen |= dict(zip(names, limits[limit], strict=True))
 
 
 def _of_table(candidate: Candidate) -> str:
     table = candidate.table
     rows = "a view" if table.is_view else f"about {table.rows:,} rows"
     return f"{rows}: {', '.join(column.name for column in table.columns)}"
-
-
-def _titles(of_items: list[Table], item: str) -> str | None:
-    options = [
-        (f"{table.name}:{key.name}:{title}", "")
-        for table in of_items
-        if (key := table.column(item) or table.key())
-        for title in discovery.titles_of(table)
-    ]
-    return _choose("Which column names an item to people?", options, none="none of them") if options else None
-
-
-def _limits(of_items: list[Table], item: str) -> Texts | None:
-    found = {
-        f"{table.name} WHERE {condition}": {"table": table.name, "column": key.name, "condition": condition}
-        for table in of_items
-        if (key := table.column(item) or table.key())
-        for condition in discovery.conditions_of(table)
-    }
-    if not found:
-        return None
-    question = "Recommend only some items, looked up live?"
-    chosen = _choose(question, [(text, "") for text in found], none="no, all of them", default=0)
-    return dict(found[chosen]) if chosen in found else None
 
 
 def _choose(
