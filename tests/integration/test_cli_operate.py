@@ -133,7 +133,6 @@ def test_the_story_of_every_job(recstore: Command, shop: Database) -> None:
     shop.retrain()
     reindexed = recstore("reindex retail")
     assert reindexed.out.startswith("generation 2 of retail is reindexed and calibrated")
-    assert "built anew" in reindexed.err
     assert recstore("reindex retail --json").json["generation"] == 2
     recstore("prune retail --keep 1 --yes")
     recstore("alter retail --factors 100 --resize")

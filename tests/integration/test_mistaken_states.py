@@ -44,7 +44,7 @@ STATES = {
     "the source is dropped": State(
         {
             "retrain clicks": (2, "The source cannot be read: there is no table shop.clicks that this role can see."),
-            "db check": (1, "'clicks' lacks the view interactions. Run: recstore db upgrade"),
+            "db check": (1, "recstore db upgrade"),
         },
         "DROP TABLE shop.clicks CASCADE",
         "CREATE TABLE shop.clicks AS TABLE shop.views; GRANT SELECT ON shop.clicks TO worker",
@@ -92,14 +92,14 @@ STATES = {
         "ALTER TABLE shop.gone RENAME TO products",
     ),
     "the titles may not be read": State(
-        {"similar clicks 1": (1, "The titles in shop.products can not be read: permission denied for table products.")},
+        {"similar clicks 1": (1, "permission denied for table products")},
         "REVOKE SELECT ON shop.products FROM worker",
         "GRANT SELECT ON shop.products TO worker",
     ),
     "a view of recstore is gone": State(
         {
-            "recommend retail 7": (1, "'retail' lacks the view interactions. Run: recstore db upgrade"),
-            "db check": (1, "'retail' lacks the view interactions. Run: recstore db upgrade"),
+            "recommend retail 7": (1, "recstore db upgrade"),
+            "db check": (1, "recstore db upgrade"),
         },
         "DROP VIEW retail.interactions",
         by="postgres",
