@@ -146,9 +146,8 @@ STATES = {
 
 @pytest.fixture(scope="module")
 def mistaken(server: Any, shop_template: str) -> Iterator[Shop]:
-    with trained_shop(
-        server, shop_template, titles=Titles(table="shop.products", item="product_id", title="title")
-    ) as shop:
+    titles = Titles(table="shop.products", item="product_id", title="title")
+    with trained_shop(server, shop_template, titles=titles) as shop:
         yield shop
 
 
@@ -231,13 +230,8 @@ def _refuse_tls(listening: socket.socket) -> None:
 def test_sessions_that_may_not_write(mistaken: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     """As on a standby; what a role or a database sets is undone, what the URL says holds."""
     url = mistaken.database.url + "&options=-cdefault_transaction_read_only%3Don"
-    for line in (
-        "retrain clicks",
-        "alter clicks --alpha 3",
-        "drop clicks --yes",
-        "rollback clicks --to 1",
-        "prune clicks",
-    ):
+    lines = "retrain clicks; alter clicks --alpha 3; drop clicks --yes; rollback clicks --to 1; prune clicks"
+    for line in lines.split("; "):
         answer = mistaken.run(capsys, *line.split(), url=url)
         assert answer.code in (1, 2), line
         assert "read-only transaction" in sentence_of(answer) or "does not exist" in answer.err
@@ -246,15 +240,8 @@ def test_sessions_that_may_not_write(mistaken: Shop, capsys: pytest.CaptureFixtu
 
 def test_roles_without_rights(mistaken: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     url = mistaken.database.url_of("application")
-    for line in (
-        "list",
-        "show retail",
-        "status",
-        "retrain retail",
-        "request retrain retail",
-        "recommend retail 7",
-        "drop retail --yes",
-    ):
+    lines = "list; show retail; status; retrain retail; request retrain retail; recommend retail 7; drop retail --yes"
+    for line in lines.split("; "):
         answer = mistaken.run(capsys, *line.split(), url=url)
         assert "The role application is not allowed to do this: permission denied for" in sentence_of(answer)
         assert answer.code == 1
@@ -269,15 +256,13 @@ def test_another_run_in_progress(mistaken: Shop, capsys: pytest.CaptureFixture[s
             assert "Another run of 'clicks' is in progress (test, server process" in sentence_of(answer)
 
 
-def test_requests_of_what_is_dropped_are_told(mistaken: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+def test_requests_of_what_is_dropped_are_printed(mistaken: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     mistaken.database.create("short")
     mistaken.run(capsys, "request", "retrain", "short")
-    assert mistaken.run(capsys, "drop", "short", "--yes").out.endswith(
-        "what was asked of the workers for it has ended: request 1\n"
-    )
+    assert mistaken.run(capsys, "drop", "short", "--yes").out.endswith("request 1\n")
 
 
-def test_a_failure_is_told_while_the_next_run_works(mistaken: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failure_is_shown_while_the_next_run_works(mistaken: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     add = "INSERT INTO recstore_private.runs (recommender_id, job, state, error, finished_at, pid, host) SELECT id, 'retrain',"
     mistaken.administer(
         f"{add} 'failed', 'It was the lark.', now(), 1, 'lathe' FROM recstore_private.recommenders WHERE name = 'books'",
@@ -297,16 +282,8 @@ def test_before_the_first_upgrade(mistaken: Shop, capsys: pytest.CaptureFixture[
     with superuser(server) as connection:
         connection.execute("CREATE DATABASE bare TEMPLATE template0")
     with superuser(server, "bare") as connection:
-        for line in (
-            "list",
-            "status",
-            "retrain x",
-            "recommend x 1",
-            "create x --table y",
-            "health",
-            "tune x",
-            "drop x --yes",
-        ):
+        lines = "list; status; retrain x; recommend x 1; create x --table y; health; tune x; drop x --yes"
+        for line in lines.split("; "):
             answer = mistaken.run(capsys, *line.split(), url=bare.url)
             assert answer.code == 1
             assert sentence_of(answer) == "This database has no recstore schema yet. Run: recstore db upgrade"
