@@ -17,23 +17,17 @@ from recstore.definition import Definition
 WIDTH = 100
 """Width of comments in characters."""
 
-
 HEAD = """Settings of a recommender, for recstore create NAME --file {file}
 Lines that are commented out show the default, or an unset value. To change a setting later: recstore alter NAME --file {file}"""
 """Comment at the beginning of a file of settings."""
 
 
 def settings_file(definition: Definition, file: str | Path) -> str:
-    """Return the text of a file of settings of that name, for `recstore create` and `alter`."""
-    return commented(definition, HEAD.format(file=file))
-
-
-def commented(definition: Definition, head: str) -> str:
-    """Return the file's text, with the comment `head`.
+    """Return the text of a file of settings of that name, for `recstore create` and `alter`.
 
     Values that differ from the defaults are set, and the source's table with its columns; everything else is a comment.
     """
-    parts = [_comment(head)]
+    parts = [_comment(HEAD.format(file=file))]
     for section, info in Definition.model_fields.items():
         parts.append("")
         parts += _section(section, _model(info), getattr(definition, section))

@@ -1,6 +1,6 @@
 """The past: `recstore requests`, `recstore runs`, and the story of one run, `recstore logs`."""
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Annotated
 
 import typer
@@ -70,12 +70,9 @@ def _story(part: Watching, run: int | str | None, follow: bool) -> RunStory | No
     if found is None or (state.json and not follow):
         return found
     reporter = None if state.json else StageReporter(state.output)
-    if not reporter:
-        with suppress(KeyboardInterrupt):
-            return part.logs(found.run, follow=True)
-        return part.logs(found.run)
-    _head(found)
-    with suppress(KeyboardInterrupt), reporter.showing():
+    if reporter:
+        _head(found)
+    with suppress(KeyboardInterrupt), reporter.showing() if reporter else nullcontext():
         return part.logs(found.run, follow=follow, reporter=reporter)
     return part.logs(found.run)
 

@@ -52,7 +52,7 @@ def _created(made: Created, part: Managing) -> None:
     if made.definition["schedule"]["cron"]:
         say(f"retrained by the workers {_planned(made)}")
     _offer_seen_table(made, part)
-    if _has_candidates(made):
+    if made.definition["candidates"]["table"] or made.definition["candidates"]["query"]:
         say(part.candidates(made.name))
     say(f"next: recstore retrain {made.name}")
 
@@ -124,11 +124,6 @@ def _planned(found: Described) -> str:
     """Return in words when it is retrained."""
     times = found.definition["schedule"]
     return planned(times["cron"], times["timezone"], found.next_retrain) if times["cron"] else "none"
-
-
-def _has_candidates(found: Described) -> bool:
-    limits = found.definition["candidates"]
-    return bool(limits["table"] or limits["query"])
 
 
 def _lists_words(definition: dict[str, Any]) -> str:

@@ -144,7 +144,7 @@ def test_the_file_has_every_setting_and_reads_back_as_the_same() -> None:
         hyperparameters=Hyperparameters(factors=12, options={"power": 2, "kind of": "x"}),
         titles=Titles(table="t", item="i", title='"T"'),
     )
-    text = toml.commented(definition, "A head")
+    text = toml.settings_file(definition, "retail.toml")
     assert merge({}, tomllib.loads(text), None) == definition
     every = re.sub(r"^#([a-z_0-9]+ = )", r"\1", text, flags=re.MULTILINE)  # the defaults are the defaults
     assert every != text
