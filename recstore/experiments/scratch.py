@@ -67,23 +67,22 @@ def scratch(
         check_name(guard, name)
         if not store.keep:
             guard.execute("SELECT pg_advisory_lock(%s, %s)", _lock(name))
+        kept = False
         try:
             with plain_errors(f"making {name!r}", guard):
                 table = _load(guard, name, interactions, store)
             yield jobs.create(guard, settings, name, _definition(definition, table))
-        except BaseException:
-            _take_away(store.url, settings, name, reporter)
-            raise
-        if not store.keep:
-            _take_away(store.url, settings, name, reporter)
+            kept = bool(store.keep)
+        finally:
+            if not kept:
+                _take_away(store.url, settings, name, reporter)
 
 
 def check_name(connection: Connection, name: str) -> None:
     """Raise InvalidName, RecommenderExists or SchemaNameTaken unless a recommender can have this name, and its data the
     schema NAME_data."""
     registry.check_name(connection, name)
-    taken = connection.execute("SELECT FROM pg_namespace n WHERE n.nspname = %s", [f"{name}_data"]).fetchone()
-    if taken is not None:
+    if connection.execute("SELECT FROM pg_namespace n WHERE n.nspname = %s", [f"{name}_data"]).fetchone():
         raise SchemaNameTaken(name=f"{name}_data")
 
 

@@ -1,4 +1,4 @@
-"""Whom a flip and a pruning wait for: real sessions, a real pg_dump; nobody is ever killed, nobody gets a wrong answer."""
+"""The sessions that a flip and a pruning wait for, with a real pg_dump: none is killed, none gets a wrong answer."""
 
 import struct
 import subprocess
@@ -45,7 +45,7 @@ def made(shop: Database) -> Generations:
 
 @pytest.fixture
 def quick(shop: Database) -> Settings:
-    """Waits for nobody."""
+    """Settings that wait for no session."""
     return shop.settings.model_copy(update={"flip_wait": 0, "prune_wait": 0})
 
 
@@ -137,7 +137,7 @@ def test_publish_now_flips_at_once_and_says_whom_it_disturbs(
     monkeypatch.undo()
     assert (outcome.generation, outcome.live, outcome.blockers) == (3, True, ())
     assert any("Published at once" in w and f"process {session.info.backend_pid} " in w for w in outcome.warnings)
-    assert served(made, session, 3)  # alive, and its next statement is planned anew
+    assert served(made, session, 3)  # alive, and its next statement is planned again
     session.execute("COMMIT")
     assert made.publish().live
 
@@ -365,7 +365,7 @@ def test_a_cancelled_detach_is_finalized_later_and_holds_up_nothing(
     pending("_items_1")
     with shop.connect() as connection:
         assert served(made, connection, 3)
-    assert made.publish(lasting).live  # attaching beside a pending detach works
+    assert made.publish(lasting).live  # attaching works while a detach is pending
     snapshot = idle(shop, "worker", "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT retail.generation()")
     outcome = made.publish(quick)
     assert outcome.live

@@ -108,8 +108,8 @@ def test_a_recommender_can_be_kept(recstore: Command, shop: Database, tmp_path: 
     assert answer.code == 0
     assert "recstore drop movies" in answer.out
     assert len(recstore("recommend movies 1 -k 3 --json").json) == 3
-    taken = recstore(line)
-    assert (taken.code, "'movies'" in taken.err) == (2, True)
+    again = recstore(line)
+    assert (again.code, "'movies'" in again.err) == (2, True)
     recstore("drop movies --yes")
     assert "'movies_data'" in recstore(line).err
     assert look(shop, "SELECT count(*) AS n FROM movies_data.pairs")[0]["n"] > 300

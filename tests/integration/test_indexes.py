@@ -1,4 +1,4 @@
-"""Index builds that lack memory are tried again serially with less; what cannot be built fails the run, not the store."""
+"""Index builds that run out of memory are tried again serially with less; what cannot be built fails the run, not the store."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("calibrated")
 
 
 @pytest.fixture
-def lacking(monkeypatch: pytest.MonkeyPatch) -> Callable[[type[Exception], int], list[str]]:
+def starved(monkeypatch: pytest.MonkeyPatch) -> Callable[[type[Exception], int], list[str]]:
     """Makes CREATE INDEX .. USING hnsw fail so many times; returns the settings that each attempt ran with."""
 
     def install(error: type[Exception], times: int) -> list[str]:
@@ -52,22 +52,22 @@ def lacking(monkeypatch: pytest.MonkeyPatch) -> Callable[[type[Exception], int],
 
 @pytest.mark.parametrize("error", [pg.OutOfMemory, pg.DiskFull])
 def test_out_of_memory_or_shared_memory_is_tried_again_serially_with_less(
-    shop: Database, lacking: Callable[..., list[str]], error: type[Exception]
+    shop: Database, starved: Callable[..., list[str]], error: type[Exception]
 ) -> None:
     shop.create(publication=Publication(search="hnsw"))
-    attempts = lacking(error, 1)
+    attempts = starved(error, 1)
     outcome = shop.retrain()
     assert outcome.live
     assert attempts[:2] == ["64MB, workers 2", "32MB, workers 0"]
-    assert any("trying again serially with 32 MB" in warning for warning in outcome.warnings)
+    assert any("32 MB" in warning for warning in outcome.warnings)
 
 
-def test_a_build_that_never_succeeds_costs_nothing(trained: Database, lacking: Callable[..., list[str]]) -> None:
+def test_a_build_that_never_succeeds_costs_nothing(trained: Database, starved: Callable[..., list[str]]) -> None:
     with trained.connect() as connection:
         connection.execute(
             "UPDATE recstore_private.recommenders SET definition = jsonb_set(definition, '{publication,search}', '\"hnsw\"')"
         )
-    attempts = lacking(pg.OutOfMemory, 99)
+    attempts = starved(pg.OutOfMemory, 99)
     with pytest.raises(RecstoreError, match="calibrate"):
         trained.retrain()
     assert attempts[-1] == "16MB, workers 0"

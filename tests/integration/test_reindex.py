@@ -1,4 +1,4 @@
-"""The indexes of the live generation built anew: readers go on, the plans follow the settings, failures leave what was."""
+"""The indexes of the live generation rebuilt: readers go on, the plans follow the settings, failures leave what was."""
 
 import threading
 from typing import Any
@@ -8,7 +8,7 @@ from conftest import Database, superuser
 from support import Hook, assert_nothing_left, look, until
 
 from recstore import registry
-from recstore.definition import Publication
+from recstore.definition import Publication, Source
 from recstore.errors import NotTrained, RecstoreError, ReindexBlocked
 from recstore.operations import jobs
 from recstore.postgres.connection import Connection
@@ -32,8 +32,7 @@ def live(shop: Database) -> Database:
 
 
 def reindex(database: Database, **settings: object) -> jobs.Outcome:
-    given = database.settings.model_copy(update=settings)
-    return jobs.reindex(database.url, given, "retail")
+    return jobs.reindex(database.url, database.settings.model_copy(update=settings), "retail")
 
 
 def files(database: Database) -> dict[str, int]:
@@ -57,7 +56,7 @@ def answers(connection: Connection) -> list[Any]:
 
 
 @pytest.mark.contract
-def test_every_index_is_built_anew_and_readers_go_on(live: Database) -> None:
+def test_every_index_is_rebuilt_and_readers_go_on(live: Database) -> None:
     before, stop, read, errors = files(live), threading.Event(), [0], []
     with live.connect() as connection:
         expected = answers(connection)
@@ -114,9 +113,7 @@ def test_an_old_transaction_is_named_and_what_was_there_stays(live: Database) ->
     with live.connect() as reader:
         reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         reader.execute("SELECT count(*) FROM retail.item_vectors")
-        with pytest.raises(
-            ReindexBlocked, match=f"process {reader.info.backend_pid}.*The existing indexes stay in use"
-        ):
+        with pytest.raises(ReindexBlocked, match=f"process {reader.info.backend_pid}"):
             reindex(live, flip_wait=0.2)
         assert files(live) == before
 
@@ -126,9 +123,9 @@ def test_an_old_transaction_is_named_and_what_was_there_stays(live: Database) ->
                 reader.execute("SELECT count(*) FROM retail.item_vectors, retail.user_vectors")
 
         reader.execute("COMMIT")
-        given = live.settings.model_copy(update={"flip_wait": 0.5, "prune_wait": 0.1})
+        patient = live.settings.model_copy(update={"flip_wait": 0.5, "prune_wait": 0.1})
         with pytest.raises(ReindexBlocked):
-            jobs.reindex(live.url, given, "retail", reporter=Hook(late))
+            jobs.reindex(live.url, patient, "retail", reporter=Hook(late))
         assert len(answers(reader)) == 3
         reader.execute("COMMIT")
     reindex(live)
@@ -163,8 +160,6 @@ def test_there_is_nothing_to_reindex_before_the_first_training(shop: Database) -
 
 
 def test_the_published_table_of_seen_items_is_reindexed_too(shop: Database) -> None:
-    from recstore.definition import Source
-
     shop.create(source=Source(table="shop.views", item="product_id", value="view_count", seen="published"))
     shop.retrain()
     reindex(shop)

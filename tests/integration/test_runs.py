@@ -370,7 +370,7 @@ PLACES = ["prepare", "in train", "in load", "calibrate", "check", "flip"]
     ids=["some", "all"],
 )
 def test_killed_at_any_stage(live: Database, victims: Callable[[str], int], places: list[str]) -> None:
-    """By kill -9, at the end of a stage and in the middle of those that tell how far they are."""
+    """By kill -9, at the end of a stage and in the middle of those that report progress."""
     for place in places:
         before = generation(live)
         pid = victims(place)

@@ -35,30 +35,30 @@ def views():
 class Trained:
     """A training that saw `seen` of the interactions, and its generation as the database would give it back."""
 
-    def __init__(self, interactions, held, seen, given=GIVEN):
+    def __init__(self, interactions, held, seen, settings=GIVEN):
         part = interactions.part(seen)
         self.interactions, self.held = interactions, held
-        self.trainer = trainer(given.trainer)
+        self.trainer = trainer(settings.trainer)
         self.model = confidence.fit(part, Confidence())
-        self.matrix = self.model.matrix(interactions.part(~held.pairs), given.alpha)
-        trained_on = self.model.matrix(part, given.alpha)
-        self.fold_in = self.trainer.train(trained_on, given, factors=given.factors, device="cpu").fold_in
-        self.given = given
+        self.matrix = self.model.matrix(interactions.part(~held.pairs), settings.alpha)
+        trained_on = self.model.matrix(part, settings.alpha)
+        self.fold_in = self.trainer.train(trained_on, settings, factors=settings.factors, device="cpu").fold_in
+        self.settings = settings
 
     def stored(self):
         users = np.bincount(self.interactions.item_index, minlength=len(self.interactions.items))
-        told = self.held.stored(self.interactions)
-        definition = Definition(source=Source(table="views"), hyperparameters=self.given)
-        parts = self.interactions.items, users, self.fold_in, self.model, self.given.alpha, "als", definition, told
+        marks = self.held.stored(self.interactions)
+        definition = Definition(source=Source(table="views"), hyperparameters=self.settings)
+        parts = self.interactions.items, users, self.fold_in, self.model, self.settings.alpha, "als", definition, marks
         return Stored(41, *parts)
 
     def judged(self, live=None):
         return gate.judge(self.interactions, self.held, KEY, self.stored(), live)
 
 
-def trained(views, given=GIVEN, leak=False):
+def trained(views, settings=GIVEN, leak=False):
     held = held_out.choose(views, KEY, 0.1)
-    return Trained(views, held, np.ones(len(views), dtype=bool) if leak else ~held.pairs, given)
+    return Trained(views, held, np.ones(len(views), dtype=bool) if leak else ~held.pairs, settings)
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +97,8 @@ def test_a_worse_one_is_stopped(views, first, worse):
 
 
 def test_who_has_seen_the_held_out_pairs_scores_visibly_higher(views):
-    given = GIVEN.model_copy(update={"factors": 60, "regularization": 1.0})  # enough to know single pairs by heart
-    honest, leaking = trained(views, given), trained(views, given, leak=True)
+    settings = GIVEN.model_copy(update={"factors": 60, "regularization": 1.0})  # enough to know single pairs by heart
+    honest, leaking = trained(views, settings), trained(views, settings, leak=True)
     compared = leaking.judged(honest.stored()).live
     assert compared.difference > 3 * compared.standard_error
     # so a live generation that had seen them would hold up every honest one

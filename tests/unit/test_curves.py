@@ -32,8 +32,8 @@ def course():
     return builder.build()[0]
 
 
-def hyperparameters(**given):
-    return Hyperparameters(**{"factors": 8, "regularization": 1.0, "alpha": 10.0, "iterations": 6} | given)
+def hyperparameters(**settings):
+    return Hyperparameters(**{"factors": 8, "regularization": 1.0, "alpha": 10.0, "iterations": 6} | settings)
 
 
 def point(iteration, **validation):
@@ -60,11 +60,11 @@ RANKED = {1: [0.1, 9.0, 5.0, 4.0], 2: [0.1, 4.5, 5.0, 4.0], 3: [0.1, 1.0, 5.0, 4
 """Item factors by which the held-out item 1 has this place."""
 
 
-def watched(places, split=None, told=20, **given):
+def watched(places, split=None, iterations=20, **settings):
     """The curve of a training that puts the held-out item at `places`, in place, until the curve has enough; and what is
     then folded in against."""
-    curve = LearningCurve(split or small_split(), ks=(1, 2), **given)
-    curve.begin(Fixed(), count_matrix(small_split().train), told)
+    curve = LearningCurve(split or small_split(), ks=(1, 2), **settings)
+    curve.begin(Fixed(), count_matrix(small_split().train), iterations)
     y = np.zeros((4, 1), dtype=np.float32)
     for number, place in enumerate(places):
         y[:, 0] = RANKED[place]
@@ -90,10 +90,9 @@ def test_training_pairs_are_found_among_all_items():
     assert [one.train["recall@2"] for one in curve.points] == [1.0, 1.0, 0.0]
 
 
-def test_every_nth_iteration_is_a_point_and_the_last():
-    assert [one.iteration for one in watched([3] * 7, every=3)[0].points] == [3, 6, 7]
-    assert [one.iteration for one in watched([3] * 6, every=3)[0].points] == [3, 6]
-    assert [one.iteration for one in watched([3] * 2, every=3)[0].points] == [2]
+@pytest.mark.parametrize(("iterations", "points"), [(7, [3, 6, 7]), (6, [3, 6]), (2, [2])])
+def test_every_nth_iteration_is_a_point_and_the_last(iterations, points):
+    assert [one.iteration for one in watched([3] * iterations, every=3)[0].points] == points
 
 
 def test_patience_ends_a_training_that_gains_nothing_and_goes_back_to_its_best_point():
@@ -127,8 +126,8 @@ def test_a_training_that_starts_over_starts_the_curve_over():
 
 @pytest.mark.parametrize("places", [[], [1]])
 def test_a_trainer_without_iterations_has_one_point(places):
-    """Called once or never; told the same number of iterations, it gives the same again."""
-    curve, (_, iterations) = watched(places, told=15, patience=Patience("ndcg@2"))
+    """Called once or never: the number of iterations is the one that it began with."""
+    curve, (_, iterations) = watched(places, iterations=15, patience=Patience("ndcg@2"))
     assert [one.iteration for one in curve.points] == [15]
     assert iterations == 15
 
@@ -142,17 +141,17 @@ def test_only_what_is_asked_for_is_measured():
     assert set(whole.points[0].validation) == set(whole.points[0].train) == names | {"mse"}
 
 
-def test_on_point_is_told_and_may_give_up():
-    told = []
+def test_on_point_is_called_and_may_give_up():
+    points = []
 
     def give_up(one):
-        told.append(one)
-        if len(told) == 2:
+        points.append(one)
+        if len(points) == 2:
             raise KeyError("hopeless")
 
     with pytest.raises(KeyError, match="hopeless"):
         watched([3, 2, 1], on_point=give_up)
-    assert [one.iteration for one in told] == [1, 2]
+    assert [one.iteration for one in points] == [1, 2]
 
 
 def test_a_curve_needs_a_validation_part():
@@ -203,8 +202,8 @@ def test_each_point_is_what_a_training_with_so_many_iterations_gives(course):
 def test_with_patience_the_model_is_the_one_of_the_best_point(course):
     split = by_user(course, validation=True)
     curve = LearningCurve(split, patience=Patience("recall@10", 2))
-    given = hyperparameters(iterations=60, regularization=0.01, factors=32)  # learns by heart
-    stopped = fit(split.train, Confidence(), given, device="cpu", watch=curve)
+    settings = hyperparameters(iterations=60, regularization=0.01, factors=32)  # learns by heart
+    stopped = fit(split.train, Confidence(), settings, device="cpu", watch=curve)
     found = best(curve.points, "recall@10").iteration
     assert found == stopped.hyperparameters.iterations
     assert found + 2 == len(curve.points) < 60
@@ -213,16 +212,16 @@ def test_with_patience_the_model_is_the_one_of_the_best_point(course):
 
 
 def test_a_fitted_model_is_what_the_steps_of_a_retrain_give(course):
-    given = Hyperparameters(iterations=2)
-    model = fit(course, Confidence(), given, device="cpu")
+    settings = Hyperparameters(iterations=2)
+    model = fit(course, Confidence(), settings, device="cpu")
     weights = confidence.fit(course, Confidence())
     matrix = weights.matrix(course, confidence.alpha_for(course, None))
-    trained = trainer("als").train(matrix, given, factors=118, device="cpu")
+    trained = trainer("als").train(matrix, settings, factors=118, device="cpu")
     np.testing.assert_array_equal(model.factors.item_factors, trained.item_factors)
     np.testing.assert_array_equal(model.user_factors, trainer("als").solve_users(matrix, trained.fold_in))
     assert (model.matrix != matrix).nnz == 0
     used = {"factors": 118, "alpha": confidence.alpha_for(course, None)}
-    assert model.hyperparameters == given.model_copy(update=used)
+    assert model.hyperparameters == settings.model_copy(update=used)
     assert model.name == model.scorer.name == "als"
     np.testing.assert_allclose(
         model.scorer.scores(np.array([3])), model.user_factors[[3]] @ model.factors.item_factors.T, rtol=1e-5, atol=1e-6
@@ -230,8 +229,8 @@ def test_a_fitted_model_is_what_the_steps_of_a_retrain_give(course):
 
 
 def test_factors_are_as_many_as_a_retrain_takes(course):
-    def factors(**given):
-        model = fit(course, Confidence(), Hyperparameters(iterations=1, **given), most_factors=64, device="cpu")
+    def factors(**settings):
+        model = fit(course, Confidence(), Hyperparameters(iterations=1, **settings), most_factors=64, device="cpu")
         return model.factors.item_factors.shape[1]
 
     assert factors() == 64
@@ -321,14 +320,7 @@ def test_where_there_is_nothing_to_learn_nothing_is_found(way):
 
 def test_an_evaluation_goes_through_json():
     evaluation = Evaluation(
-        recommender="retail",
-        split="by time",
-        seed=42,
-        users=10,
-        items=20,
-        train_pairs=80,
-        test_pairs=20,
-        evaluated_users=9,
+        *("retail", "by time", 42, 10, 20, 80, 20, 9),
         results=[ModelResult("als", {"recall@20": 0.25, "mse": None}, 1.5, {"factors": 8})],
         taken_at="2024-05-06T07:08:09+00:00",
         curve=[CurvePoint(3, {"recall@20": 0.5}, {"recall@20": 0.25}, 0.125)],

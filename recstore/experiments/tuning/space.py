@@ -129,7 +129,7 @@ class Space:
 
 
 def default_space(train: "Interactions") -> Space:
-    """Return the default bounds, without the functions that these interactions cannot tell apart: where nearly all values
+    """Return the default bounds, without the functions that are the same on these interactions: where nearly all values
     are equal, linear, log and binary are the same."""
     bounds = dict(BOUNDS)
     import numpy as np  # rows of results name a search's parameters where nothing trains
