@@ -8,9 +8,10 @@ RECSTORE_TEST_SERVER a host whose server on port 5432 trusts everyone instead, R
 import json
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import count
@@ -33,6 +34,8 @@ from recstore.sql.objects import Registered
 
 os.environ["RECSTORE_CALIBRATION_QUESTIONS"] = "2"  # the real number takes most of a small training
 os.environ.setdefault("RECSTORE_THREADS", "1")  # what several threads gain at these sizes, their waiting costs
+with suppress(ValueError):  # not in the main thread
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and tests send it
 VERSION = int(os.environ.get("RECSTORE_TEST_POSTGRES", "18"))
 _numbers = count(1)
 
