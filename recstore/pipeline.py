@@ -100,7 +100,7 @@ def read_source(run: Run) -> Pulled:
 
 def nothing_new(run: Run, pulled: Pulled) -> Outcome | None:
     """Skip a run that only the schedule asks for and that would repeat the newest training; None for any other run."""
-    latest = run.connection.execute(queries.query("latest_trained"), {"recommender_id": run.recommender.id}).fetchone()
+    latest = queries.row(run.connection, "latest_trained", recommender_id=run.recommender.id)
     if latest is None or latest["live"] is None or not run.scheduled_only:
         return None
     untrained = {"schedule", "titles", "candidates", "lists"}

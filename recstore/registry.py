@@ -47,11 +47,10 @@ def check_name(connection: Connection, name: str) -> None:
         raise InvalidName(name=name, reason=f"it is {len(name)} characters long")
     if name.startswith(("pg_", "recstore")):
         raise InvalidName(name=name, reason="names that begin with pg_ or recstore are taken")
-    found = connection.execute(queries.query("name_checks"), {"name": name}).fetchone()
-    assert found is not None
+    found = queries.one(connection, "name_checks", name=name)
     if found["reserved"]:
         raise InvalidName(name=name, reason="it is a reserved word of SQL")
-    if connection.execute(queries.query("select_recommender"), {"name": name}).fetchone():
+    if queries.row(connection, "select_recommender", name=name):
         raise RecommenderExists(name=name)
     if found["schema_exists"]:
         raise SchemaNameTaken(name=name)
@@ -98,20 +97,18 @@ def create(connection: Connection, name: str, definition: Definition) -> Registe
         vector_type, dimensions = storage_for(definition)
         try:
             with connection.transaction():
-                row = connection.execute(
-                    queries.query("insert_recommender"),
-                    {
-                        "name": name,
-                        "definition": Jsonb(definition.model_dump(mode="json")),
-                        "user_type": shape.user_type.value,
-                        "item_type": shape.item_type.value,
-                        "vector_type": vector_type,
-                        "dimensions": dimensions,
-                        "objects_version": objects.OBJECTS_VERSION,
-                    },
-                ).fetchone()
-                assert row is not None
-                connection.execute(queries.query("insert_pointer"), {"recommender_id": row["id"]})
+                row = queries.one(
+                    connection,
+                    "insert_recommender",
+                    name=name,
+                    definition=Jsonb(definition.model_dump(mode="json")),
+                    user_type=shape.user_type.value,
+                    item_type=shape.item_type.value,
+                    vector_type=vector_type,
+                    dimensions=dimensions,
+                    objects_version=objects.OBJECTS_VERSION,
+                )
+                queries.run(connection, "insert_pointer", recommender_id=row["id"])
                 registered = get(connection, name)
                 connection.execute(f"CREATE SCHEMA {registered.schema}")
                 connection.execute(f"COMMENT ON SCHEMA {registered.schema} IS 'Recommendations by recstore: {name}.'")
@@ -145,7 +142,7 @@ def check_names(connection: Connection, definition: Definition) -> None:
         return
     try:
         with connection.transaction():
-            row = connection.execute(queries.query("readable_table"), {"table": titles.table}).fetchone()
+            row = queries.row(connection, "readable_table", table=titles.table)
     except (pg.SyntaxError, pg.InvalidName, pg.InsufficientPrivilege) as error:
         raise InvalidInput(f"The titles' table {titles.table!r} cannot be looked up: {one_line(error)}.") from None
     if row is None:
@@ -164,7 +161,7 @@ def check_names(connection: Connection, definition: Definition) -> None:
 def get(connection: Connection, name: str) -> Registered:
     """Return the recommender with this name. Raises RecommenderNotFound."""
     with plain_errors(f"looking up {name!r}", connection):
-        row = connection.execute(queries.query("select_recommender"), {"name": name}).fetchone()
+        row = queries.row(connection, "select_recommender", name=name)
     if row is None:
         raise RecommenderNotFound(name=name)
     row["definition"] = Definition.model_validate(row["definition"])
@@ -174,14 +171,14 @@ def get(connection: Connection, name: str) -> Registered:
 
 
 def all_registered(connection: Connection) -> list[Registered]:
-    names = connection.execute(queries.query("select_recommender_names")).fetchall()
+    names = queries.rows(connection, "select_recommender_names")
     return [get(connection, row["name"]) for row in names]
 
 
 def overview(connection: Connection, name: str | None = None) -> list[dict[str, Any]]:
     """Return the rows of recstore.status with each definition: of all recommenders, or of one."""
     with plain_errors("listing recommenders"):
-        return connection.execute(queries.query("select_recommenders"), {"name": name}).fetchall()
+        return queries.rows(connection, "select_recommenders", name=name)
 
 
 def overview_of(connection: Connection, name: str) -> dict[str, Any]:
@@ -237,16 +234,16 @@ def alter(
 
         def change() -> None:
             keys = {"recommender_id": recommender.id, "definition": Jsonb(definition.model_dump(mode="json"))}
-            connection.execute(queries.query("lock_recommender"), keys)
+            queries.run(connection, "lock_recommender", **keys)
             found, before = get(connection, recommender.name), recommender.definition
             if dataclasses.replace(found, objects_version=recommender.objects_version) != recommender:
                 raise AlteredMeanwhile(name=recommender.name)
-            connection.execute(queries.query("update_definition"), keys)
+            queries.run(connection, "update_definition", **keys)
             if definition.schedule != before.schedule:  # a new schedule has missed nothing
-                connection.execute(queries.query("restart_schedule"), keys)
+                queries.run(connection, "restart_schedule", **keys)
             lists_due = [(each.lists.cron, each.schedule.timezone) for each in (definition, before)]
             if lists_due[0] != lists_due[1]:
-                connection.execute(queries.query("restart_lists"), keys)
+                queries.run(connection, "restart_lists", **keys)
             old_parents = objects.has_old_parents(connection, recommender)
             changed = objects.replace(connection, altered, objects.render(altered, *selects, old_parents=old_parents))
             if selects[1] and "view candidates" in changed:
@@ -257,7 +254,7 @@ def alter(
                     grants = " ".join(statement for statements in missing.values() for statement in statements)
                     raise ReadersLackRights(name=recommender.name, readers=", ".join(missing), grants=grants)
                 if not indexed:
-                    connection.execute(queries.query("scan_exactly"), keys)
+                    queries.run(connection, "scan_exactly", **keys)
 
         relations = [recommender.relation(name) for name in ("interactions", "candidates")]
         with_short_lock(connection, settings, f"Altering {recommender.name!r}", relations, change)
@@ -287,7 +284,7 @@ def dependents(connection: Connection, recommender: Registered) -> list[str]:
     """Return descriptions of what would be lost with the recommender's schema and is not recstore's."""
     known = [name.split()[1] for name in objects.render(recommender, "")]
     keys = {"quoted": recommender.schema, "known": known}
-    rows = connection.execute(queries.query("schema_dependents"), keys).fetchall()
+    rows = queries.rows(connection, "schema_dependents", **keys)
     return [row["object"] for row in rows]
 
 
@@ -298,7 +295,7 @@ def drop(connection: Connection, settings: Settings, recommender: Registered, *,
     """
 
     def change() -> list[str]:
-        connection.execute(queries.query("delete_recommender"), {"recommender_id": recommender.id})
+        queries.run(connection, "delete_recommender", recommender_id=recommender.id)
         found = dependents(connection, recommender)
         if found and not cascade:
             raise DependentObjects(
@@ -325,7 +322,7 @@ def grant_reader(connection: Connection, recommender: Registered, role: str, *, 
     check_role(connection, role)
     with plain_errors(f"granting to {role!r}", connection), connection.transaction():
         # so that a generation attached at the same time copies the new grants, or is in the list
-        connection.execute(queries.query("lock_recommender"), {"recommender_id": recommender.id})
+        queries.run(connection, "lock_recommender", recommender_id=recommender.id)
         sides = ["items", "users"] if people else ["items"]
         names = ["_generation", "item_vectors", "candidates"] + (["user_vectors", "interactions"] if people else [])
         tables = connection.execute(

@@ -51,8 +51,8 @@ class Rehearsal(Loading):
     dry = True
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        self.db = SchemaRehearsal(settings)
+        super().__init__(settings.model_copy(update={"lock_attempts": 1}))  # reports who holds a lock, at once
+        self.db = SchemaRehearsal(self.settings)
 
     def create(
         self,

@@ -16,7 +16,7 @@ from scipy import sparse
 from recstore.evaluation.metrics import evaluate
 from recstore.evaluation.results import CurvePoint as CurvePoint
 from recstore.evaluation.scorers import FactorScorer
-from recstore.evaluation.splits import SEED, Split, count_matrix
+from recstore.evaluation.splits import SEED, Split
 from recstore.model.trainers import FoldIn, Trainer
 
 METRIC = "ndcg@20"
@@ -73,7 +73,7 @@ class LearningCurve:
         self.points: list[CurvePoint] = []
         self.seconds = 0.0
         self.users = sample(split.users(split.validation), USERS, seed) if users is None else users
-        self._train, self._validation = (count_matrix(part)[self.users] for part in (split.train, split.validation))
+        self._train, self._validation = (part.matrix()[self.users] for part in (split.train, split.validation))
         self._every, self._ks, self._on_train, self._mse, self._threads = every, ks, on_train, mse, threads
         self._patience, self._on_point = patience, on_point
         self._done = 0

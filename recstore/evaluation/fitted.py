@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
-import pyarrow as pa
 from scipy import sparse
 
 from recstore.definition import Confidence, Hyperparameters
@@ -16,7 +15,7 @@ from recstore.evaluation.scorers import FactorScorer
 from recstore.model import confidence, trainers
 from recstore.model.arrays import Matrix, Positions
 from recstore.model.confidence import ConfidenceModel
-from recstore.model.interactions import IdMap, Interactions
+from recstore.model.interactions import Interactions
 from recstore.model.trainers import Device, Factors, FoldIn, OnIteration, Trainer
 
 
@@ -112,11 +111,5 @@ def fit(
 
 def weigh(interactions: Interactions, weighting: Confidence, alpha: float) -> tuple[ConfidenceModel, sparse.csr_matrix]:
     """Return the confidence model and matrix of a part. Means and frequencies count only users with a pair in it."""
-    present = np.bincount(interactions.user_index, minlength=len(interactions.users)) > 0
-    learned = interactions
-    if not present.all():
-        users = IdMap(interactions.users.ids.filter(pa.array(present)))
-        position = np.cumsum(present, dtype=np.int32) - np.int32(1)
-        learned = replace(interactions, users=users, user_index=position[interactions.user_index])
-    weights = confidence.fit(learned, weighting)
+    weights = confidence.fit(interactions.shrunk(users=True, items=False), weighting)
     return weights, weights.matrix(interactions, alpha)

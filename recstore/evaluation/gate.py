@@ -148,9 +148,8 @@ def incomparable(generation: Stored) -> str | None:
 
 def _binary(interactions: Interactions, pairs: NDArray[np.bool_]) -> sparse.csr_matrix:
     """Return 1 for each of these pairs, (users, items)."""
-    user, item = interactions.user_index[pairs], interactions.item_index[pairs]
-    shape = len(interactions.users), len(interactions.items)
-    return sparse.csr_matrix((np.ones(len(user), dtype=np.float32), (user, item)), shape=shape)
+    part = interactions.part(pairs)
+    return part.matrix(np.ones(len(part), dtype=np.float32))
 
 
 def _measure(scorer: Scorer, seen: sparse.csr_matrix, test: sparse.csr_matrix, threads: int) -> Metrics:

@@ -3,7 +3,6 @@
 import numpy as np
 from scipy import sparse
 
-from recstore.evaluation import splits
 from recstore.evaluation.splits import Split
 from recstore.model.arrays import Positions
 
@@ -14,7 +13,7 @@ def sampled_negatives(split: Split, users: Positions, number: int, seed: int) ->
     The items have a training pair, and are neither in training nor held out for the user. Users with fewer such items get
     all of them."""
     random = np.random.default_rng(seed)
-    train, test = splits.count_matrix(split.train), splits.count_matrix(split.test)
+    train, test = split.train.matrix(), split.test.matrix()
     known = np.flatnonzero(np.bincount(train.indices, minlength=train.shape[1]))
     rows = []
     for user in users:

@@ -10,7 +10,7 @@ import re
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
@@ -66,10 +66,6 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.users)
-
-    def without_values(self) -> "Pairs":
-        """Return the same pairs, each counting 1."""
-        return replace(self, values=None)
 
 
 def read_pairs(path: Path, format: Format = "auto") -> Pairs:

@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pydantic import TypeAdapter
+
 
 @dataclass(frozen=True)
 class ModelResult:
@@ -72,14 +74,4 @@ class Evaluation:
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> "Evaluation":
         """Return the evaluation that was stored as JSON."""
-        return cls(
-            **stored
-            | {
-                "results": [ModelResult(**result) for result in stored["results"]],
-                "curve": [CurvePoint(**point) for point in stored["curve"]],
-                "examples": [
-                    Example(example["heading"], [(title, score) for title, score in example["rows"]])
-                    for example in stored["examples"]
-                ],
-            }
-        )
+        return TypeAdapter(cls).validate_python(stored)

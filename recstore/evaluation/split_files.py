@@ -4,7 +4,7 @@ The first step of `recstore benchmark` and `recstore evaluate --test-file`. Pure
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +40,7 @@ def read_split(
     """
     parts = {"train": read_pairs(train, format), "test": read_pairs(test, format)}
     if not values:
-        parts = {name: part.without_values() for name, part in parts.items()}
+        parts = {name: replace(part, values=None) for name, part in parts.items()}
     others = read_negatives(negatives) if negatives else None
     every = [*parts.values(), *([others] if others else [])]
     user_type, item_type = (id_type(pa.chunked_array([getattr(p, side) for p in every])) for side in ("users", "items"))

@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from scipy import sparse
 
 from recstore.errors import InvalidInput, SplitImpossible, TimesMissing
 from recstore.model.arrays import Mask, Times
@@ -59,18 +58,15 @@ class Split:
 
     def remarks(self) -> list[str]:
         """Return sentences on the metrics of the test part: `notes`, and users and items that no model could know."""
-        learned = [part for part in (self.train, self.validation) if part is not None]
-        users, items = np.zeros(len(self.test.users), np.bool_), np.zeros(len(self.test.items), np.bool_)
-        for part in learned:
-            users[part.user_index] = True
-            items[part.item_index] = True
-        tested = np.unique(self.test.user_index)
+        parts = [part for part in (self.train, self.validation) if part is not None]
+        users = np.isin(np.unique(self.test.user_index), np.concatenate([part.user_index for part in parts]))
+        items = np.isin(self.test.item_index, np.concatenate([part.item_index for part in parts]))
         sentences = list(self.notes)
-        if strangers := int(np.count_nonzero(~users[tested])):
+        if strangers := int(np.count_nonzero(~users)):
             sentences.append(
-                f"{strangers} of the test part's {len(tested)} users have no training pair and are not measured."
+                f"{strangers} of the test part's {len(users)} users have no training pair and are not measured."
             )
-        if unfindable := int(np.count_nonzero(~items[self.test.item_index])):
+        if unfindable := int(np.count_nonzero(~items)):
             of = f"{unfindable} of the {len(self.test)} test pairs are of items without a training pair"
             sentences.append(f"{of}: no model can find them.")
         return sentences
@@ -108,10 +104,9 @@ class SplitChoice:
 def choose(interactions: Interactions, choice: SplitChoice, *, validation: bool = False) -> Split:
     """Split by `choice`. The test part is the same with and without `validation`. Raises TimesMissing, SplitImpossible."""
     by = choice.by
-    if by is None and choice.share is None:
-        by = "user" if choice.items is not None or not _dated(interactions) else "time"
-    elif by is None:
-        by = "time" if _dated(interactions) else "share"
+    if by is None:
+        undated: By = "user" if choice.share is None else "share"
+        by = undated if choice.items is not None or not _dated(interactions) else "time"
     share = SHARE if choice.share is None else choice.share
     match by:
         case "time":
@@ -220,13 +215,6 @@ def given(train: Interactions, test: Interactions, seed: int = SEED, *, validati
     inner = _split(train, _random_share(train, share, seed), "share", False)
     how += f"; at random {_percent_of(len(inner.test), len(train))} of the others are the validation part"
     return Split(inner.train, inner.test, test, how, notes)
-
-
-def count_matrix(interactions: Interactions) -> sparse.csr_matrix:
-    """Return the values as float64 CSR, users x items, with sorted indices: the form that metrics take."""
-    shape = len(interactions.users), len(interactions.items)
-    pointers = np.concatenate(([0], np.cumsum(np.bincount(interactions.user_index, minlength=shape[0]))))
-    return sparse.csr_matrix((interactions.values, interactions.item_index, pointers), shape=shape)
 
 
 def _split(interactions: Interactions, pick: _Pick, by: By, validation: bool, notes: tuple[str, ...] = ()) -> Split:

@@ -17,7 +17,7 @@ from scipy import sparse
 from recstore import pipeline
 from recstore.definition import Definition, Publication, Search, Storage
 from recstore.errors import InvalidInput, RecstoreError
-from recstore.evaluation import metrics, scorers, splits
+from recstore.evaluation import metrics, scorers
 from recstore.evaluation.curves import METRIC, LearningCurve, sample
 from recstore.evaluation.fitted import FittedModel
 from recstore.evaluation.metrics import Metrics
@@ -141,7 +141,7 @@ class _Test:
         self.negatives = negatives
         if negatives is None and wanted.negatives:
             self.negatives = sampled_negatives(split, self.users, wanted.negatives, wanted.seed)
-        self.train, self.test = splits.count_matrix(split.train), splits.count_matrix(split.test)
+        self.train, self.test = split.train.matrix(), split.test.matrix()
 
     def trained(
         self, name: str, definition: Definition, *, first: bool = False

@@ -5,8 +5,10 @@ so that at most one part's scores per thread are in memory.
 """
 
 import threading
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,13 @@ class Items:
     eligible: Mask  # items that may be listed
     users: NDArray[np.int64]
     views: NDArray[np.float64]
+    generation: int
+
+    def details(self) -> dict[str, Any]:
+        return {"generation": self.generation, "items": len(self.ids)}
+
+    def __str__(self) -> str:
+        return f"generation {self.generation}, {len(self.ids):,} items"
 
     def popular(self) -> Positions:
         """Return the eligible items: most users first, then most views, then by id."""
@@ -69,6 +78,10 @@ class ListRows:
         return len(self.owner)
 
 
+_Part = tuple[Positions, Future[Any]]
+"""Owners whose lists a thread computes, and what `_best` will return for them."""
+
+
 class Scoring:
     """Computes the lists of blocks in threads, which end with the context.
 
@@ -99,16 +112,22 @@ class Scoring:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def begin(self, block: Block) -> "Pending":
-        """Start computing the lists of a block in the background."""
+    def lists(self, blocks: Iterable[Block]) -> Iterator[tuple[Block, ListRows]]:
+        """Yield each block with its rows, ordered by owner and rank; meanwhile the next block is computed.
+
+        Raises ScoresNotFinite.
+        """
+        begun = ((block, self._begin(block)) for block in blocks)
+        for (block, parts), _ in pairwise(chain(begun, ((None, []),))):
+            assert block is not None
+            yield block, self._rows_of(block, parts)
+
+    def _begin(self, block: Block) -> list[_Part]:
         trained = np.flatnonzero(block.present)
         row = np.repeat(np.arange(len(block)), np.diff(block.seen_starts))
         column = self._column[block.seen]
-        parts: list[tuple[Positions, Future[Any]]] = []
-        for start in range(0, len(trained), self._rows):
-            owners = trained[start : start + self._rows]
-            parts.append((owners, self._pool.submit(self._best, block, owners, row, column)))
-        return Pending(self, block, parts)
+        owners = [trained[start : start + self._rows] for start in range(0, len(trained), self._rows)]
+        return [(part, self._pool.submit(self._best, block, part, row, column)) for part in owners]
 
     def _best(self, block: Block, owners: Positions, row: Positions, column: Positions) -> tuple[Positions, Matrix]:
         """Return, for one part, the best columns in order (-1 where a list is shorter) and their products.
@@ -141,33 +160,25 @@ class Scoring:
         item = np.concatenate(lists) if lists else self._popular[:0]
         return np.repeat(owners, [len(each) for each in lists]), item
 
-
-class Pending:
-    """Lists that threads are computing."""
-
-    def __init__(self, scoring: Scoring, block: Block, parts: list[tuple[Positions, Future[Any]]]) -> None:
-        self.scoring, self.block, self.parts = scoring, block, parts
-
-    def lists(self) -> ListRows:
-        """Wait for the rows and return them, ordered by owner and rank. Raises ScoresNotFinite."""
-        scoring = self.scoring
+    def _rows_of(self, block: Block, parts: list[_Part]) -> ListRows:
+        """Wait for the parts of a block and join them, with the lists of owners without a vector."""
         owners, items, scores, ranks = [], [], [], []
-        for owner, future in self.parts:
+        for owner, future in parts:
             best, products = future.result()
             row, place = np.nonzero(best >= 0)
             owners.append(owner[row])
-            items.append(scoring.listed[best[row, place]])
-            scores.append(products[row, place].astype(np.float64) * self.block.factor[owner[row]])
+            items.append(self.listed[best[row, place]])
+            scores.append(products[row, place].astype(np.float64) * block.factor[owner[row]])
             ranks.append(place + 1)
         owner, item = (np.concatenate([*each, np.empty(0, np.int64)]).astype(np.int64) for each in (owners, items))
         score, rank = np.concatenate([*scores, np.empty(0)]), np.concatenate([*ranks, np.empty(0, np.int64)])
-        if scoring.most is not None:
-            score = score.clip(-scoring.most, scoring.most)
+        if self.most is not None:
+            score = score.clip(-self.most, self.most)
         reason = np.full(len(owner), TRAINED)
-        if scoring.popular_users is None or self.block.present.all():
+        if self.popular_users is None or block.present.all():
             return ListRows(owner, rank, item, score, reason)
-        some, popular = scoring._most_popular(self.block)
-        share = scoring.items.users[popular] / scoring.popular_users
+        some, popular = self._most_popular(block)
+        share = self.items.users[popular] / self.popular_users
         owner, item, score = (np.concatenate(pair) for pair in ((owner, some), (item, popular), (score, share)))
         reason = np.concatenate((reason, np.full(len(some), POPULAR)))
         rank = np.concatenate((rank, 1 + np.arange(len(some)) - np.searchsorted(some, some)))

@@ -10,13 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from itertools import chain, pairwise
 from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
 from recstore import registry
-from recstore.config import Settings
 from recstore.errors import InvalidInput
 from recstore.lists import output, reading, shapes, tables
 from recstore.lists.blocks import Block, Items, ListRows, Scoring
@@ -24,7 +22,8 @@ from recstore.lists.reading import Snapshot
 from recstore.lists.shapes import Shape
 from recstore.lists.tables import ListTable
 from recstore.postgres.connection import Connection, connect, plain_errors
-from recstore.runs import ListsRun, Reporter
+from recstore.publication import loading
+from recstore.runs import ListsRun, Summary, job
 from recstore.sql.generation import Generation
 from recstore.sql.objects import Registered
 from recstore.sql.schema_revision import require_current
@@ -46,6 +45,9 @@ class Made:
     lists: int
     rows: int
     seconds: float
+
+    def __str__(self) -> str:
+        return f"{counted(self.lists, 'list')} of generation {self.generation} in {self.into}."
 
 
 @dataclass(frozen=True)
@@ -80,66 +82,35 @@ class _Wanted:
         return f"{mark} generation {generation}, k {self.k}. The next one replaces this table."
 
 
-def recommend_all(
-    url: str,
-    settings: Settings,
-    name: str,
-    into: str | Path,
-    *,
-    k: int = 20,
-    users: str | None = None,
-    reporter: Reporter | None = None,
-) -> Made:
+@job("lists", kind=ListsRun, serves=False)
+def recommend_all(run: ListsRun, into: str | Path, *, k: int = 20, users: str | None = None) -> Made:
     """Write the answers of `recommend(user, k)`, by exact scan, for every user of the live generation.
 
     `users` is a SELECT whose first column names other users, who may be unknown to the generation. `into` is schema.table,
     or a file with the ending .csv, .csv.gz or .parquet. Raises RecstoreError; existing lists then stay.
     """
-    with ListsRun(url, settings, name, "lists", reporter, serves=False) as run:
-        return _make(run, _wanted(run.connection, run.recommender, into, k, users=users))
+    return _make(run, _wanted(run.connection, run.recommender, into, k, users=users))
 
 
-def similar_all(
-    url: str,
-    settings: Settings,
-    name: str,
-    into: str | Path,
-    *,
-    k: int = 20,
-    min_users: int = MIN_USERS,
-    reporter: Reporter | None = None,
-) -> Made:
+@job("lists", kind=ListsRun, serves=False)
+def similar_all(run: ListsRun, into: str | Path, *, k: int = 20, min_users: int = MIN_USERS) -> Made:
     """Write the answers of `similar_items(item, k, min_users)` for every item; otherwise like `recommend_all`."""
-    with ListsRun(url, settings, name, "lists", reporter, serves=False) as run:
-        return _make(run, _wanted(run.connection, run.recommender, into, k, similar=True, min_users=min_users))
+    return _make(run, _wanted(run.connection, run.recommender, into, k, similar=True, min_users=min_users))
 
 
-def write_defined(
-    url: str,
-    settings: Settings,
-    name: str,
-    *,
-    reporter: Reporter | None = None,
-    requested: bool = False,
-    time_limit: float | None = None,
-) -> list[Made]:
-    """Write the tables that the recommender's definition names; `requested`, `time_limit`: see `Run`. Raises InvalidInput if
-    it names none."""
-    with ListsRun(url, settings, name, "lists", reporter, requested=requested, time_limit=time_limit) as run:
-        defined = run.recommender.definition.lists
-        named = [
-            (into, into == defined.similar_into) for into in (defined.recommend_into, defined.similar_into) if into
-        ]
-        if not named:
-            raise InvalidInput(
-                f"The definition of {name!r} names no table for lists: recstore alter {name} --recommend-into schema.table"
-            )
-        wanted = [_wanted(run.connection, run.recommender, into, defined.k, similar=similar) for into, similar in named]
-        made = [_make(run, each) for each in wanted]
-        run.outcome = " ".join(
-            f"{counted(each.lists, 'list')} of generation {each.generation} in {each.into}." for each in made
+@job("lists", kind=ListsRun)
+def write_defined(run: ListsRun) -> list[Made]:
+    """Write the tables that the recommender's definition names. Raises InvalidInput if it names none."""
+    defined = run.recommender.definition.lists
+    named = [(into, into == defined.similar_into) for into in (defined.recommend_into, defined.similar_into) if into]
+    if not named:
+        raise InvalidInput(
+            f"The definition of {run.name!r} names no table for lists: recstore alter {run.name} --recommend-into schema.table"
         )
-        return made
+    wanted = [_wanted(run.connection, run.recommender, into, defined.k, similar=similar) for into, similar in named]
+    made = [_make(run, each) for each in wanted]
+    run.outcome = " ".join(map(str, made))
+    return made
 
 
 def plan(
@@ -202,21 +173,16 @@ def _make(run: ListsRun, wanted: _Wanted) -> Made:
         role = run.connection.info.user
         run.recommender = registry.get(run.connection, run.name)  # altered or resized, maybe, since the lists before
         snapshot = reads.enter_context(reading.snapshot(run.url, run.recommender, run.application_name, role))
-        with run.staged("read") as details:
-            items = _items(snapshot, wanted)
-            generation = snapshot.live.generation
-            run.generation = Generation(run.recommender, generation)
-            details |= {"generation": generation, "items": len(items.ids)}
-            details["summary"] = f"generation {generation}, {len(items.ids):,} items"
+        run.generation = Generation(run.recommender, snapshot.live.generation)
+        items = run.stage("read", _items, snapshot, wanted)
         write = _file if isinstance(wanted.target, Path) else _table
-        with write(run, wanted, generation, items) as add:
-            with run.staged(wanted.shape.command) as details:
-                owners, rows = _score(run, snapshot, wanted, items, add)
-                details |= {"lists": owners, "rows": rows}
-                details["summary"] = f"{counted(rows, 'row')} in {counted(owners, 'list')}"
+        with write(run, wanted, items) as add:
+            scored = run.stage(wanted.shape.command, _score, run, snapshot, wanted, items, add)
             reads.close()  # from here on the generation may be pruned; vacuum waits for the new table's own transaction
-    run.outcome = f"{counted(owners, 'list')} of generation {generation} in {wanted.into}."
-    return Made(run.number, generation, wanted.into, owners, rows, round(time.perf_counter() - began, 3))
+    seconds = round(time.perf_counter() - began, 3)
+    made = Made(run.number, items.generation, wanted.into, **scored.figures, seconds=seconds)
+    run.outcome = str(made)
+    return made
 
 
 def _items(snapshot: Snapshot, wanted: _Wanted) -> Items:
@@ -226,9 +192,8 @@ def _items(snapshot: Snapshot, wanted: _Wanted) -> Items:
     return items
 
 
-def _score(run: ListsRun, snapshot: Snapshot, wanted: _Wanted, items: Items, add: Add) -> tuple[int, int]:
-    """Compute and add every list; return the number of lists and of rows. While threads score a block, the previous one is
-    written and the next one read."""
+def _score(run: ListsRun, snapshot: Snapshot, wanted: _Wanted, items: Items, add: Add) -> Summary:
+    """Compute and add every list. While threads score a block, the previous one is written and the next one read."""
     live = snapshot.live
     if wanted.similar:
         blocks, total = reading.item_blocks(items), int(items.present.sum())
@@ -241,41 +206,36 @@ def _score(run: ListsRun, snapshot: Snapshot, wanted: _Wanted, items: Items, add
     done = rows = owners = 0
     began = time.monotonic()
     with threadpool_limits(1, "blas"), scoring:
-        for pending, _ in pairwise(chain(map(scoring.begin, blocks), (None,))):
-            assert pending is not None
-            listed = pending.lists()
-            add(pending.block, listed)
-            done += len(pending.block)
+        for block, listed in scoring.lists(blocks):
+            add(block, listed)
+            done += len(block)
             rows += len(listed)
             owners += int((listed.rank == 1).sum())
             speed = done / max(time.monotonic() - began, 1e-3)
             left = f", {duration((total - done) / speed)} left" if speed and total > done else ""
             run.reporter.progress(wanted.shape.command, done, max(done, total), f"{speed:,.0f} lists a second{left}")
-    return owners, rows
+    return Summary(f"{counted(rows, 'row')} in {counted(owners, 'list')}", {"lists": owners, "rows": rows})
 
 
 @contextmanager
-def _table(run: ListsRun, wanted: _Wanted, generation: int, items: Items) -> Iterator[Add]:
+def _table(run: ListsRun, wanted: _Wanted, items: Items) -> Iterator[Add]:
     """Yield a function that adds rows to a new table, which replaces the old one at the end."""
     assert isinstance(wanted.target, ListTable)
     shape = wanted.shape
     temporary = f"recstore_lists_{run.number}"
     with tables.filling(run.url, run.application_name, wanted.target, shape, temporary) as writer:
-        with writer.copying() as write:
-            yield lambda block, rows: write(shape.copied(items, block, rows, generation), len(rows), None)
-        with run.staged("index") as details:
-            writer.index(wanted.comment(run.recommender, generation), run.settings.index_memory)
-            details["summary"] = f"primary key ({', '.join(shape.key)}), statistics"
-        with run.staged("swap") as details:
-            writer.swap(run.settings, run.recommender)
-            details["summary"] = f"{wanted.target} is that of generation {generation}"
+        with loading.copying(writer.connection, writer.temporary, list(shape.columns), freeze=True) as write:
+            yield lambda block, rows: write(shape.copied(items, block, rows), len(rows), None)
+        comment = wanted.comment(run.recommender, items.generation)
+        run.stage("index", writer.index, comment, run.settings.index_memory)
+        run.stage("swap", writer.swap, run)
     run.wal_elsewhere += writer.wal_bytes
 
 
 @contextmanager
-def _file(run: ListsRun, wanted: _Wanted, generation: int, items: Items) -> Iterator[Add]:  # noqa: ARG001
+def _file(_run: ListsRun, wanted: _Wanted, items: Items) -> Iterator[Add]:
     """Yield a function that adds rows to a new file, which replaces the old one at the end."""
     assert isinstance(wanted.target, Path)
-    batch = wanted.shape.batches(items, generation)
+    batch = wanted.shape.batches(items)
     with output.writing(wanted.target, wanted.shape.arrow) as write:
         yield lambda block, rows: write(batch(block, rows))

@@ -20,7 +20,7 @@ from recstore.lists.blocks import Block, Items
 from recstore.model.arrays import Mask, Matrix
 from recstore.model.interactions import IdMap, plain
 from recstore.postgres.arrow import Reading, reading
-from recstore.postgres.connection import Connection, one_line
+from recstore.postgres.connection import Connection, one_line, read_only
 from recstore.postgres.names import quoted
 from recstore.source.plans import planned
 from recstore.source.selects import stripped, syntax_error
@@ -34,7 +34,7 @@ SIMILAR_BLOCK = 4096
 """Owners in a block of lists of similar items."""
 
 LIVE = """
-SELECT l.generation, l.users, l.max_item_length, l.seen_published, g.factors, g.items
+SELECT l.generation, l.users, l.max_item_length, l.seen_published, g.factors
 FROM {schema}._generation l
 JOIN recstore_private.generations g ON g.generation = l.generation
 """
@@ -73,14 +73,13 @@ LEFT JOIN (
 
 @dataclass(frozen=True)
 class Live:
-    """The live generation of the snapshot."""
+    """The live generation of the snapshot, by the columns of LIVE."""
 
     generation: int
     users: int
-    items: int
-    factors: int
     max_item_length: float
     seen_published: bool
+    factors: int
 
 
 def users_select(recommender: Registered, generation: int, *, seen_published: bool, query: str | None = None) -> str:
@@ -102,8 +101,7 @@ def checked_query(connection: Connection, recommender: Registered, query: str) -
     select = stripped(query)
     cast = f"SELECT q.user_id::{recommender.user_type.value} FROM (\n{select}\n) q (user_id) LIMIT 0"  # noqa: S608
     try:
-        with connection.transaction():
-            connection.execute("SET TRANSACTION READ ONLY")
+        with read_only(connection):
             connection.execute(cast, prepare=True)
     except psycopg.errors.InsufficientPrivilege as error:
         remedy = "Ask the owner to grant it SELECT on the relations that --users reads."
@@ -133,8 +131,7 @@ class Snapshot:
         row = transaction.row(LIVE.format(schema=recommender.schema))
         if row is None:
             raise NotTrained(name=recommender.name)
-        generation, users, longest, seen_published, factors, items = row
-        self.live = Live(generation, users, items, factors, longest, seen_published)
+        self.live = Live(*row)
 
     def items(self, column: str) -> Items:
         """Return all items of the generation with the vectors in `column` (preference or embedding)."""
@@ -162,6 +159,7 @@ class Snapshot:
             np.asarray(table["eligible"]).astype(np.bool_),
             table["users"].to_numpy().astype(np.int64),
             table["views"].to_numpy(),
+            self.live.generation,
         )
 
     def users(self, items: Items, query: str | None = None) -> Iterator[Block]:

@@ -51,7 +51,7 @@ class Shape:
         """The schema of a file, where uuids are text."""
         return pa.schema({name: _IN_FILES[kind] for name, kind in self.columns.items()})
 
-    def copied(self, items: Items, block: Block, rows: ListRows, generation: int) -> list[Column]:
+    def copied(self, items: Items, block: Block, rows: ListRows) -> list[Column]:
         """Return the rows as columns for COPY."""
         return [
             Ids(block.ids, self.owner_type, rows.owner),
@@ -59,10 +59,10 @@ class Shape:
             Ids(items.ids.ids, self.item_type, rows.item),
             Scalars(rows.score, ">f8"),
             *([Ids(_REASONS, IdType.TEXT, rows.reason)] if self.reasons else []),
-            Scalars(np.broadcast_to(np.int64(generation), len(rows)), ">i8"),
+            Scalars(np.broadcast_to(np.int64(items.generation), len(rows)), ">i8"),
         ]
 
-    def batches(self, items: Items, generation: int) -> Callable[[Block, ListRows], pa.RecordBatch]:
+    def batches(self, items: Items) -> Callable[[Block, ListRows], pa.RecordBatch]:
         """Return a function that turns rows into a record batch of the schema of a file."""
         item_ids = as_text(items.ids.ids, self.item_type)
 
@@ -73,7 +73,7 @@ class Shape:
                 item_ids.take(pa.array(rows.item)),
                 pa.array(rows.score, pa.float64()),
                 *([_REASONS.take(pa.array(rows.reason))] if self.reasons else []),
-                pa.array(np.full(len(rows), generation), pa.int64()),
+                pa.array(np.full(len(rows), items.generation), pa.int64()),
             ]
             return pa.record_batch(arrays, schema=self.arrow)
 

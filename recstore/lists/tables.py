@@ -12,15 +12,12 @@ from typing import Any
 from psycopg import errors as pg
 from psycopg import sql
 
-from recstore.config import Settings
 from recstore.errors import InvalidInput, ListTableRefused, PermissionDenied
 from recstore.lists.shapes import Shape
 from recstore.postgres.connection import Connection, connect, plain_errors, with_short_lock
 from recstore.postgres.names import quoted
-from recstore.publication import loading
-from recstore.runs import wal
+from recstore.runs import Run, wal
 from recstore.sql import objects, queries
-from recstore.sql.objects import Registered
 
 MARK = "Made by recstore: {command} of {name},"
 """Start of the comment on a table that the same lists may replace."""
@@ -55,13 +52,10 @@ def look_at(connection: Connection, recommender: str, text: str, shape: Shape) -
     def refuse(reason: str, remedy: str) -> ListTableRefused:
         return ListTableRefused(table=str(table), reason=reason, remedy=remedy)
 
-    def fetch(name: str, **keys: object) -> list[dict[str, Any]]:
-        return connection.execute(queries.query(name), keys).fetchall()
-
     schema, name = _parsed(connection, text)
-    if fetch("reserved_schema", schema=schema):
+    if queries.rows(connection, "reserved_schema", schema=schema):
         raise InvalidInput(f"The schema {schema!r} is reserved: name a table in another schema, as schema.table.")
-    found = fetch("list_table", schema=schema, table=name)
+    found = queries.rows(connection, "list_table", schema=schema, table=name)
     if not found:
         raise InvalidInput(
             f"There is no schema {schema!r} for the table {text}. Name a table as schema.table in a schema that exists, or"
@@ -73,7 +67,7 @@ def look_at(connection: Connection, recommender: str, text: str, shape: Shape) -
     if not row["may_create"]:
         remedy = f"Ask the schema's owner to run: GRANT USAGE, CREATE ON SCHEMA {quoted(schema)} TO {quoted(role)};"
         raise PermissionDenied(role=role, reason=f"it cannot create a table in the schema {schema!r}", remedy=remedy)
-    if published := fetch("list_table_publications", schema=schema):
+    if published := queries.rows(connection, "list_table_publications", schema=schema):
         names = ", ".join(quoted(each["publication"]) for each in published)
         raise refuse(
             f"the publication {names} replicates new tables of this schema, which stops subscribers that do not have them",
@@ -91,20 +85,22 @@ def look_at(connection: Connection, recommender: str, text: str, shape: Shape) -
     if row["row_security"]:
         off = f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY;"
         raise refuse("it has row-level security, which a new one would not have", f"Name another table, or run: {off}")
-    columns = fetch("list_table_columns", oid=oid)
+    columns = queries.rows(connection, "list_table_columns", oid=oid)
     types = {each["name"]: each["type"] for each in columns}
     changed = [f"the column {quoted(name)} {kind}" for name, kind in types.items() if shape.columns.get(name) != kind]
     changed += [f"no column {quoted(name)}" for name in shape.columns if name not in types]
-    changed += [each["what"] for each in fetch("list_table_storage", oid=oid)]
+    changed += [each["what"] for each in queries.rows(connection, "list_table_storage", oid=oid)]
     if changed:
         remedy = "Name another table, or undo the change. Keep your own columns in a table next to it."
         raise refuse(f"it was given {', '.join(changed)}, which a new one would not have", remedy)
-    if dependents := fetch("list_table_dependents", oid=oid):
+    if dependents := queries.rows(connection, "list_table_dependents", oid=oid):
         reason = f"dropping it would also drop {', '.join(each['object'] for each in dependents)}"
         raise refuse(reason, "Drop these first, or write the lists to another table and read them from there.")
-    grants = objects.grants_on(connection, str(table)) + fetch("list_table_column_grants", oid=oid)
+    grants = objects.grants_on(connection, str(table)) + queries.rows(connection, "list_table_column_grants", oid=oid)
     comments = {each["name"]: each["comment"] for each in columns if each["comment"]}
-    return ListTable(schema, name, oid, row["key"], fetch("list_table_indexes", oid=oid), grants, comments)
+    return ListTable(
+        schema, name, oid, row["key"], queries.rows(connection, "list_table_indexes", oid=oid), grants, comments
+    )
 
 
 def _parsed(connection: Connection, text: str) -> tuple[str, str]:
@@ -121,26 +117,23 @@ def _parsed(connection: Connection, text: str) -> tuple[str, str]:
     return parts[0], parts[1]
 
 
+@dataclass
 class TableWriter:
-    """Writes rows to the new table, then swaps it in. Created by `filling`."""
+    """Completes the new table, `temporary`, once its rows are copied, then swaps it in. Created by `filling`."""
 
-    def __init__(self, connection: Connection, table: ListTable, shape: Shape, temporary: str) -> None:
-        self.connection, self.table, self.shape = connection, table, shape
-        self.wal_bytes = 0
-        self.temporary = f"{table.quoted_schema}.{quoted(temporary)}"
+    connection: Connection
+    table: ListTable
+    shape: Shape
+    temporary: str
+    wal_bytes: int = 0
 
-    @contextmanager
-    def copying(self) -> Iterator[loading.Write]:
-        """Yield a function that copies rows into the table."""
-        with loading.copying(self.connection, self.temporary, list(self.shape.columns), freeze=True) as write:
-            yield write
-
-    def index(self, comment: str, memory: int) -> None:
+    def index(self, comment: str, memory: int) -> str:
         """Build the primary key and the old table's other indexes, with `memory` MB; set statistics and comment."""
         self._execute([f"SET LOCAL maintenance_work_mem = '{memory}MB'"])
         self._execute(described(self.temporary, self.table, self.shape, comment))
+        return f"primary key ({', '.join(self.shape.key)}), statistics"
 
-    def swap(self, settings: Settings, recommender: Registered) -> None:
+    def swap(self, run: Run) -> str:
         """Replace the old table, with the grants and indexes that it has by now. Commits with the surrounding transaction.
 
         Raises ListTableRefused if the old table is no longer what it was, LockTimeout.
@@ -150,20 +143,21 @@ class TableWriter:
             there = self.connection.execute("SELECT to_regclass(%s) IS NOT NULL AS yes", [str(self.table)]).fetchone()
             if there and there["yes"]:
                 self._execute([f"LOCK TABLE {self.table} IN ACCESS EXCLUSIVE MODE"])
-            again = look_at(self.connection, recommender.name, str(self.table), self.shape)
+            again = look_at(self.connection, run.name, str(self.table), self.shape)
             default = objects.grants_on(self.connection, self.temporary)
             self._execute(followed(self.temporary, self.table, again))
             self._execute(swapped(self.temporary, again, self.shape, default))
 
         # building an index takes time, so new ones are built before the lock
-        now = look_at(self.connection, recommender.name, str(self.table), self.shape)
+        now = look_at(self.connection, run.name, str(self.table), self.shape)
         self._execute(followed(self.temporary, self.table, now))
         self.table = now
         try:
-            with_short_lock(self.connection, settings, f"Replacing {self.table}", str(self.table), change)
+            with_short_lock(self.connection, run.settings, f"Replacing {self.table}", str(self.table), change)
         except pg.DependentObjectsStillExist as error:
             reason = " and ".join((error.diag.message_detail or "other objects depend on it").splitlines())
             raise ListTableRefused(table=str(self.table), reason=reason, remedy="Drop these first.") from None
+        return f"{self.table} is that of {run.generation}"
 
     def _execute(self, statements: Sequence[str]) -> None:
         for statement in statements:
@@ -175,7 +169,7 @@ def filling(url: str, application_name: str, table: ListTable, shape: Shape, tem
     """Create the table `temporary` and yield its writer, within one transaction: committed at the end, undone by any error."""
     with closing(connect(url, application_name)) as connection:
         with plain_errors(f"writing {table}", connection), connection.transaction():
-            writer = TableWriter(connection, table, shape, temporary)
+            writer = TableWriter(connection, table, shape, f"{table.quoted_schema}.{quoted(temporary)}")
             connection.execute(created(writer.temporary, shape))
             yield writer
         if connection.info.server_version >= 180000:  # older servers cannot attribute WAL to a session

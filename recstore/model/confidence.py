@@ -57,10 +57,7 @@ class ConfidenceModel:
         with np.errstate(over="ignore"):
             confidence = (1 + alpha * weights).astype(np.float32)
         np.clip(confidence, np.nextafter(np.float32(1), np.float32(2)), np.finfo(np.float32).max, out=confidence)
-        shape = len(interactions.users), len(interactions.items)
-        pairs_of_user = np.bincount(interactions.user_index, minlength=shape[0])
-        pointers = np.concatenate(([0], np.cumsum(pairs_of_user)))
-        return sparse.csr_matrix((confidence, interactions.item_index, pointers), shape=shape)
+        return interactions.matrix(confidence)
 
     def _unscaled(self, user_index: Positions, item_index: Positions, values: Values) -> Values:
         match self.function:

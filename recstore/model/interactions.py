@@ -109,12 +109,15 @@ class Interactions:
             digest.update(np.ascontiguousarray(self.times).data)
         return digest.hexdigest()
 
+    def matrix(self, numbers: NDArray[Any] | None = None) -> sparse.csr_matrix:
+        """Return a number for each pair, by default its value, as CSR, users x items, with sorted indices."""
+        shape = len(self.users), len(self.items)
+        pointers = np.concatenate(([0], np.cumsum(np.bincount(self.user_index, minlength=shape[0]))))
+        return sparse.csr_matrix((self.values if numbers is None else numbers, self.item_index, pointers), shape=shape)
+
     def subset(self, keep: Mask) -> "Interactions":
         """Return the pairs where `keep` is true, with both id maps reduced to the ids that are left."""
-        users, user_index = _shrink(self.users, self.user_index[keep])
-        items, item_index = _shrink(self.items, self.item_index[keep])
-        times = None if self.times is None else self.times[keep]
-        return Interactions(users, items, user_index, item_index, self.values[keep], times)
+        return self.part(keep).shrunk(users=True, items=True)
 
     def part(self, keep: Mask) -> "Interactions":
         """Return the pairs where `keep` is true, with the same id maps, so that positions keep their meaning."""
@@ -122,6 +125,12 @@ class Interactions:
         return Interactions(
             self.users, self.items, self.user_index[keep], self.item_index[keep], self.values[keep], times
         )
+
+    def shrunk(self, *, users: bool, items: bool) -> "Interactions":
+        """Return the same pairs, with the id maps of these sides reduced to the ids that occur in a pair."""
+        user_side = _shrink(self.users, self.user_index) if users else (self.users, self.user_index)
+        item_side = _shrink(self.items, self.item_index) if items else (self.items, self.item_index)
+        return Interactions(user_side[0], item_side[0], user_side[1], item_side[1], self.values, self.times)
 
 
 class InteractionsBuilder:

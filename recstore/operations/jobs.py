@@ -15,9 +15,8 @@ from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.publication import barriers, flipping, generations, reindexing
 from recstore.publication.flipping import Flip
 from recstore.publication.generations import Prepared, Pruned
-from recstore.runs import LISTS_NAMESPACE, LOCK_NAMESPACE, Run, give_lock, job, take_lock
+from recstore.runs import LISTS_NAMESPACE, LOCK_NAMESPACE, Run, Summary, give_lock, job, take_lock
 from recstore.source import candidates
-from recstore.sql.generation import Generation
 from recstore.sql.objects import Registered
 from recstore.sql.schema_revision import require_current
 
@@ -35,34 +34,6 @@ class Outcome:
     blockers: tuple[str, ...]
     warnings: tuple[str, ...]
     skipped: bool = False
-
-
-@dataclass(frozen=True)
-class Tidied:
-    """The attached next generation, and what the prune did."""
-
-    next: Generation
-    pruned: Pruned
-
-    def details(self) -> dict[str, Any]:
-        return {"next": self.next.number} | self.pruned.details()
-
-    def __str__(self) -> str:
-        return str(self.pruned)
-
-
-@dataclass(frozen=True)
-class Room:
-    """The storage of the generations to come."""
-
-    vector_type: str
-    dimensions: int
-
-    def details(self) -> dict[str, Any]:
-        return {"type": self.vector_type, "dimensions": self.dimensions}
-
-    def __str__(self) -> str:
-        return f"room for {self.dimensions} dimensions, {self.vector_type}"
 
 
 def create(connection: Connection, settings: Settings, name: str, definition: Definition) -> Registered:
@@ -97,9 +68,12 @@ def check_views(run: Run) -> None:
         candidates.check_readable(run.connection, run.recommender)
 
 
-def advance_barrier(run: Run) -> barriers.Barrier:
+def advance_barrier(run: Run) -> Summary:
     """Advance the generation's barrier, so that its waiting overlaps the load."""
-    return barriers.Barrier(barriers.advance(run.connection, run.generation))
+    blockers = barriers.advance(run.connection, run.generation)
+    if not blockers:
+        return Summary("the flip waits for no session")
+    return Summary(f"the flip waits for {barriers.named(blockers)}", {"flip_waits_for": list(map(str, blockers))})
 
 
 def finish(run: Run, flip: Flip) -> Outcome:
@@ -122,9 +96,10 @@ def finish(run: Run, flip: Flip) -> Outcome:
     return Outcome(run.number, number, flip.live, blockers, tuple(run.warnings))
 
 
-def _tidy(run: Run) -> Tidied:
+def _tidy(run: Run) -> Summary:
     following = generations.next_of(run.connection, run.settings, run.recommender)
-    return Tidied(following, _prune(run, run.recommender.definition.publication.keep))
+    pruned = _prune(run, run.recommender.definition.publication.keep)
+    return Summary(str(pruned), {"next": following.number} | pruned.details())
 
 
 def _prune(run: Run, keep: int, wait: float | None = None) -> Pruned:
@@ -208,13 +183,8 @@ def drop(connection: Connection, settings: Settings, recommender: Registered, *,
     with ExitStack() as locks:
         for namespace in (LOCK_NAMESPACE, LISTS_NAMESPACE):
             take_lock(connection, recommender, namespace)
-            locks.callback(_release, connection, recommender, namespace)
+            locks.callback(give_lock, connection, recommender, namespace)
         return registry.drop(connection, settings, recommender, cascade=cascade)
-
-
-def _release(connection: Connection, recommender: Registered, namespace: int) -> None:
-    if not connection.closed:
-        give_lock(connection, recommender, namespace)
 
 
 @job()
@@ -224,16 +194,17 @@ def resize(run: Run, factors: int) -> tuple[str, int]:
     The live generation stays and the next training uses the room. Readers of the views may wait for a moment.
     """
     run.stage("prune", _clean_and_prune, run, run.recommender.definition.publication.keep, 0)
-    room = run.stage("resize", _resize, run, factors)
+    vector_type, dimensions = registry.storage_for(run.recommender.definition, factors, fixed=False)
+    run.stage("resize", _resize, run, vector_type, dimensions)
     run.recommender = registry.get(run.connection, run.name)
     run.stage("attach", _attach, run)
-    return room.vector_type, room.dimensions
+    return vector_type, dimensions
 
 
-def _resize(run: Run, factors: int) -> Room:
-    room = Room(*registry.storage_for(run.recommender.definition, factors, fixed=False))
-    generations.resize(run.connection, run.settings, run.recommender, room.vector_type, room.dimensions)
-    return room
+def _resize(run: Run, vector_type: str, dimensions: int) -> Summary:
+    generations.resize(run.connection, run.settings, run.recommender, vector_type, dimensions)
+    room = {"type": vector_type, "dimensions": dimensions}
+    return Summary(f"room for {dimensions} dimensions, {vector_type}", room)
 
 
 def _attach(run: Run) -> str:

@@ -83,7 +83,7 @@ def _refused(error: object) -> InvalidInput:
 def _blocked(url: str) -> RecstoreError:
     """Return the error that names the sessions which block a migration."""
     with connect(url, "recstore:migrate") as connection:
-        rows = connection.execute(queries.query("holders_of_own_relations")).fetchall()
+        rows = queries.rows(connection, "holders_of_own_relations")
     return MigrationBlocked(who="; ".join(row["who"] for row in rows) or "a session that has just ended")
 
 

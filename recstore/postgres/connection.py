@@ -144,6 +144,16 @@ def plain_errors(doing: str, connection: Connection | None = None) -> Iterator[N
         raise RecstoreError(f"The database refused while {doing}: {one_line(error)}.") from error
 
 
+@contextmanager
+def read_only(connection: Connection, **settings: object) -> Iterator[None]:
+    """Open a READ ONLY transaction with these settings, which is rolled back."""
+    with connection.transaction(force_rollback=True):
+        connection.execute("SET TRANSACTION READ ONLY")
+        for name, value in settings.items():
+            connection.execute(f"SET LOCAL {name} = {value}")
+        yield
+
+
 def with_short_lock(
     connection: Connection, settings: Settings, what: str, relation: str | Sequence[str], change: Callable[[], T]
 ) -> T:

@@ -15,7 +15,7 @@ def check_source(run: Run, report: SourceReport, force: bool) -> None:
 
     With `force`, or if the definition names another source now, it warns. Raises SourceShrunk.
     """
-    live = run.connection.execute(queries.query("live_size"), {"recommender_id": run.recommender.id}).fetchone()
+    live = queries.row(run.connection, "live_size", recommender_id=run.recommender.id)
     if live is None:
         return
     max_fall = run.recommender.definition.gate.max_fall

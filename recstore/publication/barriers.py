@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from psycopg import errors as pg
 from psycopg.types.json import Jsonb
@@ -44,42 +43,28 @@ def lock_holders(connection: Connection, relations: Sequence[str], *, strong: bo
 
     With `strong`, only locks that are stronger than those of readers and writers, as ANALYZE and CREATE INDEX take.
     """
-    rows = connection.execute(
-        queries.query("lock_holding_transactions"), {"relations": list(relations), "strong": strong}
-    ).fetchall()
+    rows = queries.rows(connection, "lock_holding_transactions", relations=list(relations), strong=strong)
     return [row["virtualtransaction"] for row in rows]
 
 
 def open_transactions(connection: Connection) -> list[str]:
     """Return every transaction that is open in this database."""
-    return [row["virtualtransaction"] for row in connection.execute(queries.query("open_transactions")).fetchall()]
+    return [row["virtualtransaction"] for row in queries.rows(connection, "open_transactions")]
 
 
 def still_open(connection: Connection, transactions: Sequence[str]) -> list[Blocker]:
     """Return the sessions of those transactions that have not ended."""
-    if not transactions:
-        return []
-    rows = connection.execute(queries.query("still_open"), {"transactions": list(transactions)}).fetchall()
-    return [Blocker(row["pid"], row["role"], row["application_name"], row["since"]) for row in rows]
+    return _blockers(connection, "still_open", transactions=list(transactions)) if transactions else []
 
 
 def old_snapshots(connection: Connection, xid: str) -> list[Blocker]:
     """Return the sessions whose snapshot may be older than transaction `xid`, as far as this role may see."""
-    rows = connection.execute(queries.query("old_snapshots"), {"xid": xid}).fetchall()
+    return _blockers(connection, "old_snapshots", xid=xid)
+
+
+def _blockers(connection: Connection, statement: str, **keys: object) -> list[Blocker]:
+    rows = queries.rows(connection, statement, **keys)
     return [Blocker(row["pid"], row["role"], row["application_name"], row["since"]) for row in rows]
-
-
-@dataclass(frozen=True)
-class Barrier:
-    """The sessions that a generation's flip still waits for."""
-
-    blockers: list[Blocker]
-
-    def details(self) -> dict[str, Any]:
-        return {"flip_waits_for": [str(blocker) for blocker in self.blockers]} if self.blockers else {}
-
-    def __str__(self) -> str:
-        return f"the flip waits for {named(self.blockers)}" if self.blockers else "the flip waits for no session"
 
 
 def named(blockers: Sequence[Blocker]) -> str:
@@ -96,8 +81,7 @@ def advance(connection: Connection, generation: Generation) -> list[Blocker]:
     and waits again (measured in design: going live without a seam). Idempotent and safe to call from any process.
     """
     parents = generation.recommender.parents()
-    row = connection.execute(queries.query("select_barrier"), {"generation": generation.number}).fetchone()
-    assert row is not None
+    row = queries.one(connection, "select_barrier", generation=generation.number)
     barrier, transactions = row["barrier"], row["transactions"]
     if barrier == "cleared":
         return []
@@ -131,10 +115,7 @@ def invalidate(connection: Connection, parents: Sequence[str]) -> None:
 
 def note(connection: Connection, generation: int, barrier: str, transactions: list[str]) -> list[str]:
     """Store the transactions that a generation waits for, so that another process can continue; return them."""
-    connection.execute(
-        queries.query("set_barrier"),
-        {"generation": generation, "barrier": barrier, "transactions": Jsonb(transactions)},
-    )
+    queries.run(connection, "set_barrier", generation=generation, barrier=barrier, transactions=Jsonb(transactions))
     return transactions
 
 

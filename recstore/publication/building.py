@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 from psycopg.types.json import Jsonb
 
 from recstore.definition import Definition
+from recstore.model.arrays import Mask, Matrix, Positions
 from recstore.model.interactions import IdMap, Interactions
 from recstore.model.vectors import ItemVectors, UserVectors
 from recstore.publication import calibration, checks, indexes, loading
-from recstore.publication.calibration import Kind, Plans, Query, recommending
-from recstore.publication.checks import Checked
+from recstore.publication.calibration import Plans, Sampled
 from recstore.publication.loading import Ids, Scalars, Vectors
-from recstore.runs import Run
+from recstore.runs import Run, Summary
 from recstore.sql import objects, queries
+from recstore.sql.generation import Side
 from recstore.wording import counted
 
 
@@ -84,42 +85,11 @@ class Content:
         return int(np.count_nonzero(~self.items.published))
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """Rows copied, and items among them whose factors shrank to nothing."""
-
-    items: int
-    users: int
-    collapsed: int
-
-    def details(self) -> dict[str, Any]:
-        return vars(self)
-
-    def __str__(self) -> str:
-        return f"{self.items:,} items, {self.users:,} users"
-
-
-@dataclass(frozen=True)
-class Indexed:
-    """Sides whose tables have their lookup indexes and statistics."""
-
-    tables: list[str]
-
-    def details(self) -> dict[str, Any]:
-        return vars(self)
-
-    def __str__(self) -> str:
-        return "ids and popularity"
-
-
-def load(run: Run, content: Content) -> Loaded:
+def load(run: Run, content: Content) -> Summary:
     """Copy the rows of a generation and describe it."""
     recommender, connection, generation = run.recommender, run.connection, run.generation
     definition = (content.definition or recommender.definition).model_dump(mode="json")
-    started = connection.execute(
-        queries.query("start_building"), generation.keys | {"run": run.number, "definition": Jsonb(definition)}
-    ).fetchone()
-    assert started is not None
+    queries.one(connection, "start_building", **generation.keys, run=run.number, definition=Jsonb(definition))
     population, items, users = content.population, content.items, content.users
     vector_type = recommender.vector_type
 
@@ -159,32 +129,32 @@ def load(run: Run, content: Content) -> Loaded:
     if _seen_published(run):
         assert content.pulled is not None
         _load_seen(run, content.pulled)
-    connection.execute(
-        queries.query("describe_generation"),
-        {
-            "generation": generation.number,
-            "snapshot": Jsonb(content.snapshot),
-            "filters": Jsonb(content.filters),
-            "confidence": Jsonb(content.confidence),
-            "training": Jsonb(content.training),
-            "fold_in": content.fold_in and Jsonb(content.fold_in),
-            "held_out": content.held_out and Jsonb(content.held_out),
-            "metrics": content.metrics and Jsonb(content.metrics),
-            "factors": content.factors,
-            "users": len(population.users) if content.trained_users is None else content.trained_users,
-            "items": len(population.items),
-            "collapsed_items": content.collapsed,
-            "max_item_length": content.items.longest,
-            "mean_preference": (users.mean() if content.mean_preference is None else content.mean_preference).tolist(),
-            "seen_published": _seen_published(run),
-        },
+    queries.run(
+        connection,
+        "describe_generation",
+        generation=generation.number,
+        snapshot=Jsonb(content.snapshot),
+        filters=Jsonb(content.filters),
+        confidence=Jsonb(content.confidence),
+        training=Jsonb(content.training),
+        fold_in=content.fold_in and Jsonb(content.fold_in),
+        held_out=content.held_out and Jsonb(content.held_out),
+        metrics=content.metrics and Jsonb(content.metrics),
+        factors=content.factors,
+        users=len(population.users) if content.trained_users is None else content.trained_users,
+        items=len(population.items),
+        collapsed_items=content.collapsed,
+        max_item_length=content.items.longest,
+        mean_preference=(users.mean() if content.mean_preference is None else content.mean_preference).tolist(),
+        seen_published=_seen_published(run),
     )
     if content.collapsed:
         run.warn(
             f"{counted(content.collapsed, 'item')} collapsed: the factors shrank to zero. They keep their popularity, have no"
             " vectors, and appear in no list of similar or recommended items."
         )
-    return Loaded(copied_items, copied_users, content.collapsed)
+    figures = {"items": copied_items, "users": copied_users, "collapsed": content.collapsed}
+    return Summary(f"{copied_items:,} items, {copied_users:,} users", figures)
 
 
 def _seen_published(run: Run) -> bool:
@@ -209,14 +179,15 @@ def _load_seen(run: Run, pulled: Interactions) -> None:
     )
 
 
-def index(run: Run, _content: Content) -> Indexed:
+def index(run: Run, _content: Content) -> Summary:
     """Build the lookup indexes of the generation and collect its statistics."""
-    generation = run.generation
     seen = _seen_published(run)
-    indexes.index_lookups(run.connection, generation, seen=seen)
-    for table in [generation.items, generation.users] + [generation.seen] * seen:
-        run.connection.execute(f"ANALYZE {table}")
-    return Indexed(["items", "users"] + ["seen"] * seen)
+    sides: list[Side] = ["items", "users", "seen"] if seen else ["items", "users"]
+    for statement in indexes.lookups(run.generation, seen=seen).values():
+        run.connection.execute(statement)
+    for side in sides:
+        run.connection.execute(f"ANALYZE {run.generation.table(side)}")
+    return Summary("ids and popularity", {"tables": sides})
 
 
 def calibrate(run: Run, content: Content) -> Plans:
@@ -226,21 +197,13 @@ def calibrate(run: Run, content: Content) -> Plans:
     questions = run.settings.calibration_questions
     sampled_users = _sample(random, users.published, questions)
     sampled_items = _sample(random, items.published, questions)
-    seen = population.seen(sampled_users)
-    kinds = [
-        recommending(int(items.published.sum()), _queries(users.preference[sampled_users], seen)),
-        Kind("similar", int(items.published.sum()),
-             _queries(items.embedding[sampled_items], [_ids(population.items, [item]) for item in sampled_items])),
-    ]  # fmt: skip
-    if run.recommender.definition.publication.index_users:
-        kinds.append(
-            Kind("users", int(users.published.sum()),
-                 _queries(users.preference[sampled_users], [_ids(population.users, [user]) for user in sampled_users]))
-        )  # fmt: skip
-    return calibration.calibrate_all(run, kinds)
+    people = _sampled(population.users, users.preference, sampled_users, population.seen(sampled_users))
+    products = _sampled(population.items, items.embedding, sampled_items, [[]] * len(sampled_items))
+    published = int(items.published.sum()), int(users.published.sum())
+    return calibration.calibrate_all(run, calibration.kinds_of(run, *published, people, products))
 
 
-def check(run: Run, content: Content) -> Checked:
+def check(run: Run, content: Content) -> Summary:
     """Compare the tables with what was computed. Raises PublicationFailed."""
     hnsw = calibration.indexed(run.connection, run.generation)
     return checks.check(
@@ -253,16 +216,14 @@ def check(run: Run, content: Content) -> Checked:
     )
 
 
-def _sample(random: np.random.Generator, published: NDArray[np.bool_], size: int) -> NDArray[np.int64]:
+def _sample(random: np.random.Generator, published: Mask, size: int) -> NDArray[np.int64]:
     candidates = np.flatnonzero(published)
     return np.sort(random.choice(candidates, min(size, len(candidates)), replace=False))
 
 
-def _queries(vectors: NDArray[np.float32], excluded: Sequence[list[Any]]) -> list[Query]:
-    return [
-        Query("[" + ",".join(map(repr, vector.tolist())) + "]", ids)
-        for vector, ids in zip(vectors, excluded, strict=True)
-    ]
+def _sampled(ids: IdMap, vectors: Matrix, positions: Positions, seen: Sequence[list[Any]]) -> list[Sampled]:
+    texts = ("[" + ",".join(map(repr, vector.tolist())) + "]" for vector in vectors[positions])
+    return list(zip(texts, _ids(ids, positions), seen, strict=True))
 
 
 def _ids(ids: IdMap, positions: Iterable[int]) -> list[Any]:

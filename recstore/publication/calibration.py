@@ -20,8 +20,8 @@ from recstore.publication import indexes
 from recstore.publication.indexes import DENSER, Graph
 from recstore.runs import Run
 from recstore.source import candidates
+from recstore.sql import queries
 from recstore.sql.generation import Generation, Side
-from recstore.sql.queries import query as named
 
 LADDER = (40, 100, 200, 400, 800)
 K = 10
@@ -38,6 +38,10 @@ class Query:
 
     vector: str
     excluded: list[Any]
+
+
+Sampled = tuple[str, Any, list[Any]]
+"""The vector of a sampled user or item as text, its id, and the ids of the items that a user has seen."""
 
 
 SEARCHED: dict[str, tuple[Side, str]] = {
@@ -65,12 +69,20 @@ class Kind:
         return SEARCHED[self.name][1]
 
 
-def recommending(rows: int, queries: Sequence[Query]) -> Kind:
-    """Return the kind "recommend", with each query once more without exclusions, as an application's own query runs it.
+def kinds_of(run: Run, items: int, users: int, people: Sequence[Sampled], products: Sequence[Sampled]) -> list[Kind]:
+    """Return the kinds of queries to calibrate over these numbers of rows, asked by sampled users and items.
 
-    That can be the harder one: a scan that skips rows continues for longer.
+    "recommend" has each query once more without exclusions, as an application's own query runs it. That can be the harder
+    one: a scan that skips rows continues for longer.
     """
-    return Kind("recommend", rows, [*queries, *(Query(query.vector, []) for query in queries)])
+    asked = [Query(vector, seen) for vector, _, seen in people] + [Query(vector, []) for vector, _, _ in people]
+    kinds = [
+        Kind("recommend", items, asked),
+        Kind("similar", items, [Query(vector, [own]) for vector, own, _ in products]),
+    ]
+    if run.recommender.definition.publication.index_users:
+        kinds.append(Kind("users", users, [Query(vector, [own]) for vector, own, _ in people]))
+    return kinds
 
 
 @dataclass(frozen=True)
@@ -107,18 +119,6 @@ class Plans:
         return "; ".join(f"{kind}: {trial}" for kind, trial in self.chosen.items())
 
 
-@dataclass(frozen=True)
-class Calibrated:
-    """The choice for one kind of query, and the plans it was chosen from."""
-
-    kind: str
-    chosen: Trial
-    trials: tuple[Trial, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"chosen": asdict(self.chosen), "trials": [asdict(trial) for trial in self.trials]}
-
-
 OnTrial = Callable[[str, Trial], None]
 
 
@@ -130,8 +130,9 @@ def calibrate(
     *,
     built: Graph | None = None,
     live: bool = False,
-) -> Calibrated:
-    """Choose the plan of one kind of query, keeping an HNSW index only where the plan uses it.
+) -> tuple[Trial, list[Trial]]:
+    """Choose the plan of one kind of query, keeping an HNSW index only where the plan uses it; return it and all that were
+    tried.
 
     `search` "exact" builds none, "hnsw" takes the index if it reaches the wanted ANN recall, "auto" if it is also faster.
     An index that does not reach it is built once more with a denser graph. `built` is the graph of an existing index;
@@ -145,7 +146,7 @@ def calibrate(
     if search == "exact" or kind.rows <= K:
         if built:
             _drop(run, kind)
-        return Calibrated(kind.name, exact, tuple(trials))
+        return exact, trials
     for graph in (built or Graph(), DENSER) if built != DENSER else (DENSER,):
         if graph != built:
             indexes.build_hnsw(run, kind.side, kind.column, kind.rows, graph, live=live)
@@ -159,12 +160,12 @@ def calibrate(
                 break
         too_slow = search == "auto" and chosen is not None and chosen.milliseconds >= exact.milliseconds
         if chosen is not None and not too_slow:
-            return Calibrated(kind.name, chosen, tuple(trials))
+            return chosen, trials
         if not _drop(run, kind) or too_slow:
             break  # a denser graph would be slower still
     if search == "hnsw":
         run.warn(f"HNSW did not reach ANN recall@{K} {ann_recall:g} for {kind.name} queries: they use the exact scan.")
-    return Calibrated(kind.name, exact, tuple(trials))
+    return exact, trials
 
 
 def calibrate_all(
@@ -176,7 +177,7 @@ def calibrate_all(
     """
     publication = run.recommender.definition.publication
     items_search = _search_among_candidates(run, publication.search)
-    results = []
+    results = {}
     for number, kind in enumerate(kinds):
         run.reporter.progress("calibrate", number, len(kinds), kind.name)
 
@@ -188,10 +189,15 @@ def calibrate_all(
 
         run.check("calibrate")
         search = items_search if kind.side == "items" else publication.search
-        results.append(calibrate(run, kind, search, on_trial, built=(built or {}).get(kind.name), live=live))
+        results[kind.name] = calibrate(run, kind, search, on_trial, built=(built or {}).get(kind.name), live=live)
     run.reporter.progress("calibrate", len(kinds), len(kinds))
-    _store(run, results)
-    return Plans({result.kind: result.chosen for result in results})
+    efs = {f"{kind}_ef": results[kind][0].ef if kind in results else None for kind in SEARCHED}
+    stored = {
+        kind: {"chosen": asdict(chosen), "trials": [asdict(trial) for trial in trials]}
+        for kind, (chosen, trials) in results.items()
+    }
+    queries.run(run.connection, "store_calibration", **efs, generation=run.generation.number, calibration=Jsonb(stored))
+    return Plans({kind: chosen for kind, (chosen, _) in results.items()})
 
 
 def _search_among_candidates(run: Run, search: Search) -> Search:
@@ -255,19 +261,7 @@ def _measure(
     return Trial(ef, graph.m if graph else None, recall, milliseconds), answers
 
 
-def _store(run: Run, calibrated: Sequence[Calibrated]) -> None:
-    by_kind = {result.kind: result for result in calibrated}
-    efs = {
-        f"{kind}_ef": by_kind[kind].chosen.ef if kind in by_kind else None for kind in ("recommend", "similar", "users")
-    }
-    stored = Jsonb({kind: result.as_dict() for kind, result in by_kind.items()})
-    run.connection.execute(
-        named("store_calibration"), efs | {"generation": run.generation.number, "calibration": stored}
-    )
-
-
 def indexed(connection: Connection, generation: Generation) -> list[tuple[Side, str]]:
     """Return the (side, column) whose stored plan uses an HNSW index."""
-    row = connection.execute(named("select_calibration"), {"generation": generation.number}).fetchone()
-    assert row is not None
+    row = queries.one(connection, "select_calibration", generation=generation.number)
     return [SEARCHED[kind] for kind in SEARCHED if row[f"{kind}_ef"]]

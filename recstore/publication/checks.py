@@ -1,11 +1,9 @@
 """Check a generation's tables before it may go live."""
 
-from dataclasses import dataclass
-from typing import Any
-
 from recstore.errors import PublicationFailed
 from recstore.postgres.connection import Connection
 from recstore.postgres.names import quoted
+from recstore.runs import Summary
 from recstore.sql import queries
 from recstore.sql.generation import Generation
 
@@ -13,27 +11,9 @@ TOLERANCE = {"vector": 1e-3, "halfvec": 2e-2}
 """Largest difference of a stored vector's length from 1; half precision rounds each of up to 1984 elements."""
 
 
-@dataclass(frozen=True)
-class Checked:
-    """Rows found, collapsed items among them, and rows with a wrong vector."""
-
-    items: int
-    users: int
-    collapsed: int
-    bad: int
-
-    def details(self) -> dict[str, Any]:
-        return vars(self)
-
-    def __str__(self) -> str:
-        return "row counts, lengths, no NaN" + (f", {self.collapsed} collapsed" if self.collapsed else "")
-
-
 def check_indexes(connection: Connection, generation: Generation, indexes: list[str]) -> None:
     """Raise PublicationFailed unless each of these indexes exists and is valid."""
-    missing = connection.execute(
-        queries.query("lacking_indexes"), {"quoted": generation.recommender.schema, "names": indexes}
-    ).fetchall()
+    missing = queries.rows(connection, "lacking_indexes", quoted=generation.recommender.schema, names=indexes)
     if missing:
         names = ", ".join(row["name"] for row in missing)
         raise PublicationFailed(generation=generation.number, reason=f"the index {names} is missing or not valid")
@@ -41,7 +21,7 @@ def check_indexes(connection: Connection, generation: Generation, indexes: list[
 
 def check(
     connection: Connection, generation: Generation, *, users: int, items: int, collapsed: int, indexes: list[str]
-) -> Checked:
+) -> Summary:
     """Check rows, NULLs, lengths and indexes against what was computed; NaN fails the comparison of lengths.
 
     Raises PublicationFailed.
@@ -83,4 +63,4 @@ def check(
             f"{name} {found[name]} instead of {expected[name]}" for name in expected if found[name] != expected[name]
         )
         raise PublicationFailed(generation=generation.number, reason=wrong)
-    return Checked(**found)
+    return Summary("row counts, lengths, no NaN" + (f", {collapsed} collapsed" if collapsed else ""), found)

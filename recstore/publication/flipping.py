@@ -34,11 +34,6 @@ class Flip:
         return "live" if self.live else "not yet live"
 
 
-def set_ready(run: Run) -> None:
-    """Mark the run's generation, complete and checked, as ready to go live."""
-    run.connection.execute(queries.query("set_ready"), {"generation": run.generation.number})
-
-
 def go_live(run: Run, wait: float) -> Flip:
     """Flip to the run's ready generation, or after `wait` seconds return the sessions that it waits for."""
     blockers = barriers.wait(
@@ -55,7 +50,7 @@ def go_live(run: Run, wait: float) -> Flip:
 
 def publish(run: Run, wait: float) -> Flip:
     """Mark the run's generation ready and flip to it as `go_live` does."""
-    set_ready(run)
+    queries.run(run.connection, "set_ready", generation=run.generation.number)
     return go_live(run, wait)
 
 
@@ -81,7 +76,7 @@ def look_again(connection: Connection, recommender: Registered) -> list[Blocker]
 
 def _note(connection: Connection, generation: Generation, blockers: list[Blocker]) -> None:
     reason = f"waits for {barriers.named(blockers)}"
-    connection.execute(queries.query("set_reason"), {"generation": generation.number, "reason": reason})
+    queries.run(connection, "set_reason", generation=generation.number, reason=reason)
 
 
 def flip(connection: Connection, generation: Generation, job: str, run: int | None) -> int | None:
@@ -92,23 +87,23 @@ def flip(connection: Connection, generation: Generation, job: str, run: int | No
     """
     name, keys = generation.recommender.name, generation.keys | {"run": run}
     with connection.transaction():
-        state = connection.execute(queries.query("lock_generation"), keys).fetchone()
+        state = queries.row(connection, "lock_generation", **keys)
         if state is None or state["state"] not in ("ready", "published"):
             raise GenerationNotFound(name=name, generation=generation.number)
-        flipped = connection.execute(queries.query("flip"), keys).fetchone()
+        flipped = queries.row(connection, "flip", **keys)
         if flipped is None:
-            fence = connection.execute(queries.query("select_fence"), keys).fetchone()
+            fence = queries.row(connection, "select_fence", **keys)
             raise LostLock(run=run, name=name, by=fence["fence"] if fence else None, stage="the flip")
         before: int | None = flipped["from_generation"]
-        connection.execute(queries.query("set_published"), keys)
-        connection.execute(queries.query("insert_flip"), keys | {"from_generation": before, "job": job})
+        queries.run(connection, "set_published", **keys)
+        queries.run(connection, "insert_flip", **keys, from_generation=before, job=job)
     return before
 
 
 def ready_generation(connection: Connection, recommender: Registered) -> Generation:
     """Return the newest generation that is ready to go live and newer than the live one. Raises NothingReady."""
     rows = generations.all_of(connection, recommender)
-    live = next((row["generation"] for row in rows if row["live"]), 0)
+    live = generations.live_number(rows)
     ready = [row["generation"] for row in rows if row["state"] == "ready" and row["generation"] > live]
     if not ready:
         raise NothingReady(name=recommender.name)
@@ -121,15 +116,14 @@ def roll_back(connection: Connection, recommender: Registered, to: int | None = 
     Takes no run lock, so it works during a training. Raises NothingToRollBack, GenerationNotFound, NotTrained.
     """
     rows = generations.all_of(connection, recommender)
-    live = next((row["generation"] for row in rows if row["live"]), None)
-    if live is None:
+    live = generations.live_number(rows)
+    if not live:
         raise NotTrained(name=recommender.name)
     published = [row["generation"] for row in rows if row["state"] == "published" and not row["live"]]
     if to is None:
-        earlier = [generation for generation in published if generation < live]
-        if not earlier:
+        to = max((generation for generation in published if generation < live), default=None)
+        if to is None:
             raise NothingToRollBack(name=recommender.name)
-        to = max(earlier)
     elif to not in published:
         raise GenerationNotFound(name=recommender.name, generation=to)
     before = flip(connection, Generation(recommender, to), "rollback", None)

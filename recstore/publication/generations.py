@@ -22,13 +22,18 @@ from recstore.sql.objects import OLD_PARENTS, Registered
 
 def all_of(connection: Connection, recommender: Registered) -> list[dict[str, Any]]:
     """Return the row of every generation that is not pruned, the oldest first; the column `live` marks the live one."""
-    return connection.execute(queries.query("select_generations"), {"recommender_id": recommender.id}).fetchall()
+    return queries.rows(connection, "select_generations", recommender_id=recommender.id)
 
 
 def live(connection: Connection, recommender: Registered) -> Generation | None:
     """Return the live generation; None before the first publication."""
-    row = connection.execute(queries.query("select_pointer"), {"recommender_id": recommender.id}).fetchone()
+    row = queries.row(connection, "select_pointer", recommender_id=recommender.id)
     return Generation(recommender, row["generation"]) if row and row["generation"] is not None else None
+
+
+def live_number(rows: list[dict[str, Any]]) -> int:
+    """Return the number of the live one of `all_of`; 0 if none is."""
+    return next((row["generation"] for row in rows if row["live"]), 0)
 
 
 def attach(connection: Connection, settings: Settings, recommender: Registered) -> Generation:
@@ -38,12 +43,9 @@ def attach(connection: Connection, settings: Settings, recommender: Registered) 
     """
 
     def change() -> Generation:
-        connection.execute(queries.query("lock_recommender"), {"recommender_id": recommender.id})
+        queries.run(connection, "lock_recommender", recommender_id=recommender.id)
         storage = {"vector_type": recommender.vector_type, "dimensions": recommender.dimensions}
-        row = connection.execute(
-            queries.query("insert_generation"), storage | {"recommender_id": recommender.id}
-        ).fetchone()
-        assert row is not None
+        row = queries.one(connection, "insert_generation", **storage, recommender_id=recommender.id)
         made = Generation(recommender, row["generation"])
         for parent, partition in zip(recommender.parents(), (made.items, made.users), strict=True):
             connection.execute(f"CREATE TABLE {partition} (LIKE {parent} INCLUDING STORAGE)")
@@ -93,11 +95,11 @@ def next_of(connection: Connection, settings: Settings, recommender: Registered)
 def mark_pruning(connection: Connection, generation: Generation, reason: str) -> bool:
     """Mark a generation for removal, so that no new statement reads it; return False if it is live."""
     with connection.transaction():
-        connection.execute(queries.query("lock_generation"), generation.keys)
-        pointer = connection.execute(queries.query("select_pointer"), generation.keys).fetchone()
+        queries.run(connection, "lock_generation", **generation.keys)
+        pointer = queries.row(connection, "select_pointer", **generation.keys)
         if pointer and pointer["generation"] == generation.number:
             return False
-        connection.execute(queries.query("set_pruning"), generation.keys | {"reason": reason})
+        queries.run(connection, "set_pruning", **generation.keys, reason=reason)
     barriers.note(connection, generation.number, "pruning", barriers.open_transactions(connection))
     return True
 
@@ -118,18 +120,14 @@ def surplus(
     Kept are the live one, the `keep - 1` newest that were live before, and the newest that is ready to go live.
     """
     rows = all_of(connection, recommender)
-    live = next((row["generation"] for row in rows if row["live"]), 0)
+    live = live_number(rows)
     ready = [row["generation"] for row in rows if row["state"] == "ready"]
-    waiting = max((generation for generation in ready if generation > live), default=None)
-    retired = sorted(
-        (row["generation"] for row in rows if row["state"] == "published" and not row["live"]), reverse=True
-    )
-    found = [generation for generation in ready if generation != waiting]
+    newest = max([live, *ready])
+    found = [generation for generation in ready if generation < newest]
+    retired = [row["generation"] for row in reversed(rows) if row["state"] == "published" and not row["live"]]
     retained = {}
     for generation in retired[keep - 1 :]:
-        row = connection.execute(
-            queries.query("retired_long_enough"), {"recommender_id": recommender.id, "generation": generation}
-        ).fetchone()
+        row = queries.row(connection, "retired_long_enough", recommender_id=recommender.id, generation=generation)
         left = settings.retention - row["seconds"] if row and row["seconds"] is not None else 0
         if left > 0:
             retained[generation] = left
@@ -176,10 +174,14 @@ class Pruned:
 def pruned_words(done: dict[str, Any]) -> list[str]:
     """Describe what a prune did and left, a phrase each."""
     removed = ", ".join(map(str, done["pruned"]))
-    words = [f"removed {removed}"] if removed else []
-    words += [f"{number} stays until {'; '.join(who)} has ended" for number, who in done.get("postponed", {}).items()]
-    words += [f"{number} stays {left} s more (RECSTORE_RETENTION)" for number, left in done.get("retained", {}).items()]
-    return words or ["no generation to remove"]
+    return [f"removed {removed}"] * bool(removed) + left_words(done) or ["no generation to remove"]
+
+
+def left_words(done: dict[str, Any]) -> list[str]:
+    """Describe which generations a prune left and why, a phrase each."""
+    words = [f"{number} stays until {'; '.join(who)} has ended" for number, who in done.get("postponed", {}).items()]
+    kept = done.get("retained", {})
+    return words + [f"{number} stays {left} s more (RECSTORE_RETENTION)" for number, left in kept.items()]
 
 
 def prune(
@@ -214,8 +216,7 @@ def prune(
 
 def _may_see(connection: Connection, generation: int) -> list[Blocker]:
     """Return who may still read a generation that is being pruned: transactions open when it was marked, older snapshots."""
-    row = connection.execute(queries.query("select_barrier"), {"generation": generation}).fetchone()
-    assert row is not None
+    row = queries.one(connection, "select_barrier", generation=generation)
     transactions = row["transactions"]
     if transactions is None:
         transactions = barriers.note(connection, generation, "pruning", barriers.open_transactions(connection))
@@ -237,7 +238,7 @@ def _remove(connection: Connection, settings: Settings, generation: Generation, 
 
     def change() -> None:
         connection.execute(f"DROP TABLE IF EXISTS {', '.join(generation.table(side) for side in SIDES)}")
-        connection.execute(queries.query("set_pruned"), {"generation": generation.number})
+        queries.run(connection, "set_pruned", generation=generation.number)
 
     with_short_lock(connection, settings, f"Removing {generation}", generation.items, change)
     return []
@@ -245,7 +246,7 @@ def _remove(connection: Connection, settings: Settings, generation: Generation, 
 
 def _partitions(connection: Connection, parent: str) -> dict[str, bool]:
     """Return, for each partition by name, whether its detach is pending."""
-    rows = connection.execute(queries.query("partitions_of"), {"parent": parent}).fetchall()
+    rows = queries.rows(connection, "partitions_of", parent=parent)
     return {row["name"]: row["detach_pending"] for row in rows}
 
 
@@ -317,9 +318,8 @@ def resize(
         objects.lock_views(connection, recommender)
         for name, old in OLD_PARENTS.items():
             connection.execute(f"ALTER TABLE {recommender.relation(name)} RENAME TO {old}")
-        connection.execute(
-            queries.query("update_storage"),
-            {"recommender_id": recommender.id, "vector_type": vector_type, "dimensions": dimensions},
+        queries.run(
+            connection, "update_storage", recommender_id=recommender.id, vector_type=vector_type, dimensions=dimensions
         )
         objects.replace_storage(connection, recommender, vector_type, dimensions)
 

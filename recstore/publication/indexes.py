@@ -32,12 +32,6 @@ DENSER = Graph(m=32, ef_construction=200)
 """The graph for vectors whose lengths differ too much for the default one to reach the wanted ANN recall."""
 
 
-def index_lookups(connection: Connection, generation: Generation, *, seen: bool) -> None:
-    """Build the B-tree indexes: rows by id (unique), and items by popularity."""
-    for statement in lookups(generation, seen=seen).values():
-        connection.execute(statement)
-
-
 def lookups(generation: Generation, *, seen: bool, concurrently: bool = False) -> dict[str, str]:
     """Return the statement that builds each B-tree index of a generation, by the index's name."""
     collate = ' COLLATE "C"' if generation.recommender.item_type is IdType.TEXT else ""
@@ -156,7 +150,7 @@ def drop_leftovers(run: Run) -> None:
 def existing(run: Run) -> list[dict[str, Any]]:
     """Return the indexes of the generation's tables: name, side, column, valid, and m for HNSW."""
     tables = [run.generation.table(side) for side in SIDES]
-    return run.connection.execute(queries.query("indexes_of"), {"tables": tables}).fetchall()
+    return queries.rows(run.connection, "indexes_of", tables=tables)
 
 
 def _drop(run: Run, name: str) -> bool:
@@ -177,7 +171,7 @@ def _one_build(run: Run, what: str) -> Iterator[None]:
     connection = run.connection
     keys = {"namespace": LOCK_NAMESPACE, "recommender_id": BUILD_LOCK}
     while True:  # polls, because a waiting statement would hold a snapshot
-        row = connection.execute(queries.query("lock_run"), keys).fetchone()
+        row = queries.row(connection, "lock_run", **keys)
         if row and row["locked"]:
             break
         run.reporter.progress(what, 0, 1, "waits for another index build in this database")
@@ -186,7 +180,7 @@ def _one_build(run: Run, what: str) -> Iterator[None]:
         yield
     finally:
         if not connection.closed:
-            connection.execute(queries.query("unlock_run"), keys)
+            queries.run(connection, "unlock_run", **keys)
 
 
 @contextmanager
@@ -216,7 +210,7 @@ def _watched(run: Run, what: str) -> Iterator[None]:
             connection: Connection | None = None
             while not ended.wait(1.0):
                 connection = connection or connect(run.url, "recstore:progress")
-                row = connection.execute(queries.query("index_progress"), {"pid": pid}).fetchone()
+                row = queries.row(connection, "index_progress", pid=pid)
                 if row and row["total"]:
                     run.reporter.progress(what, row["done"], row["total"])
             if connection:

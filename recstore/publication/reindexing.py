@@ -14,11 +14,11 @@ from psycopg import errors as pg
 from recstore.errors import ReindexBlocked
 from recstore.publication import barriers, calibration, checks, indexes
 from recstore.publication.barriers import Blocker
-from recstore.publication.calibration import SEARCHED, Kind, Plans, Query, recommending
+from recstore.publication.calibration import SEARCHED, Kind, Plans, Sampled
 from recstore.publication.generations import Prepared
 from recstore.publication.indexes import DENSER, Graph
-from recstore.runs import Run
-from recstore.sql.queries import query
+from recstore.runs import Run, Summary
+from recstore.sql import queries
 
 
 @dataclass(frozen=True)
@@ -32,19 +32,6 @@ class Rebuilt:
 
     def __str__(self) -> str:
         return f"{len(self.rows)} rebuilt"
-
-
-@dataclass(frozen=True)
-class Complete:
-    """The number of indexes that exist and are valid."""
-
-    indexes: int
-
-    def details(self) -> dict[str, Any]:
-        return vars(self)
-
-    def __str__(self) -> str:
-        return f"{self.indexes} indexes"
 
 
 def prepare(run: Run) -> Prepared:
@@ -91,18 +78,16 @@ def calibrate(run: Run, rebuilt: Rebuilt) -> Plans:
         return calibration.calibrate_all(run, _kinds(run, _size(run)), built, live=True)
 
 
-def check(run: Run) -> Complete:
+def check(run: Run) -> Summary:
     """Check that every index that the plans need exists and is valid. Raises PublicationFailed."""
     hnsw = calibration.indexed(run.connection, run.generation)
     expected = indexes.names(run.generation, seen=_size(run)["seen_published"], hnsw=hnsw)
     checks.check_indexes(run.connection, run.generation, expected)
-    return Complete(len(expected))
+    return Summary(f"{len(expected)} indexes", {"indexes": len(expected)})
 
 
 def _size(run: Run) -> dict[str, Any]:
-    row = run.connection.execute(query("generation_size"), {"generation": run.generation.number}).fetchone()
-    assert row is not None
-    return row
+    return queries.one(run.connection, "generation_size", generation=run.generation.number)
 
 
 def _graph(m: int | None) -> Graph:
@@ -127,29 +112,20 @@ def _blocked(run: Run, blockers: list[Blocker]) -> ReindexBlocked:
 def _kinds(run: Run, rows: dict[str, Any]) -> list[Kind]:
     """Sample queries from the generation's own tables, with the seen items that recommend() would read."""
     recommender, generation = run.recommender, run.generation
-    people = _sample(run, generation.users, "user_id", "preference")
+    seen_in = generation.seen if rows["seen_published"] else recommender.relation("interactions")
+    seen = f"SELECT coalesce(array_agg(s.item_id), '{{}}') AS ids FROM {seen_in} s WHERE s.user_id = %s"  # noqa: S608
+    people: list[Sampled] = []
+    for vector, user, _ in _sample(run, generation.users, "user_id", "preference"):
+        found = run.connection.execute(seen, [user]).fetchone()
+        people.append((vector, user, found["ids"] if found else []))
     products = _sample(run, generation.items, "item_id", "embedding")
-    seen_in = recommender.relation("interactions")
-    if rows["seen_published"]:
-        seen_in = generation.seen
-    seen = f"SELECT array_agg(s.item_id) AS ids FROM {seen_in} s WHERE s.user_id = %s"  # noqa: S608
-    queries = []
-    for row in people:
-        found = run.connection.execute(seen, [row["id"]]).fetchone()
-        queries.append(Query(row["vector"], (found and found["ids"]) or []))
-    published = rows["items"] - rows["collapsed_items"]
-    kinds = [
-        recommending(published, queries),
-        Kind("similar", published, [Query(row["vector"], [row["id"]]) for row in products]),
-    ]
-    if recommender.definition.publication.index_users:
-        kinds.append(Kind("users", rows["users"], [Query(row["vector"], [row["id"]]) for row in people]))
-    return kinds
+    return calibration.kinds_of(run, rows["items"] - rows["collapsed_items"], rows["users"], people, products)
 
 
-def _sample(run: Run, table: str, identifier: str, column: str) -> list[dict[str, Any]]:
-    return run.connection.execute(
+def _sample(run: Run, table: str, identifier: str, column: str) -> list[Sampled]:
+    rows = run.connection.execute(
         f"SELECT v.{identifier} AS id, v.{column}::text AS vector FROM {table} v WHERE v.{column} IS NOT NULL"  # noqa: S608
         f" ORDER BY hashtextextended(v.{identifier}::text, %s), v.{identifier} LIMIT %s",
         [run.number, run.settings.calibration_questions],
     ).fetchall()
+    return [(row["vector"], row["id"], []) for row in rows]

@@ -28,7 +28,7 @@ def live(run: Run) -> Stored | None:
 
 def read(connection: Connection, url: str, generation: Generation, application_name: str) -> Stored | None:
     """Return a generation; None if an older recstore published it without the data of a fold-in. Raises ConnectionLost."""
-    row = connection.execute(queries.query("stored_generation"), {"generation": generation.number}).fetchone()
+    row = queries.row(connection, "stored_generation", generation=generation.number)
     if row is None or row["fold_in"] is None:
         return None
     ids, embedding, length, users = _columns(url, generation, row["factors"], application_name)

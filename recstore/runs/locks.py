@@ -17,20 +17,26 @@ BUILD_LOCK = -2
 
 def take_lock(connection: Connection, recommender: Registered, namespace: int = LOCK_NAMESPACE) -> None:
     """Take the recommender's session lock. Raises RunInProgress, naming the holder."""
-    row = connection.execute(queries.query("lock_run"), lock_keys(recommender, namespace)).fetchone()
+    row = queries.row(connection, "lock_run", **lock_keys(recommender, namespace))
     if row and row["locked"]:
         return
-    holder = connection.execute(queries.query("lock_holder"), lock_keys(recommender, namespace)).fetchone()
-    who = "it has just ended, try again"
-    if holder:
-        who = f"{holder['application_name'] or 'another role'}, server process {holder['pid']}"
-        who += f", connected {holder['backend_start']:%Y-%m-%d %H:%M:%S %Z}" if holder["backend_start"] else ""
+    who = lock_holder(connection, recommender, namespace) or "it has just ended, try again"
     raise RunInProgress(name=recommender.name, who=who)
 
 
+def lock_holder(connection: Connection, recommender: Registered, namespace: int = LOCK_NAMESPACE) -> str | None:
+    """Describe the session that holds the recommender's lock; None if none does."""
+    holder = queries.row(connection, "lock_holder", **lock_keys(recommender, namespace))
+    if holder is None:
+        return None
+    since = f", connected {holder['backend_start']:%Y-%m-%d %H:%M:%S %Z}" if holder["backend_start"] else ""
+    return f"{holder['application_name'] or 'another role'}, server process {holder['pid']}{since}"
+
+
 def give_lock(connection: Connection, recommender: Registered, namespace: int = LOCK_NAMESPACE) -> None:
-    """Release the recommender's session lock."""
-    connection.execute(queries.query("unlock_run"), lock_keys(recommender, namespace))
+    """Release the recommender's session lock, unless the session has ended."""
+    if not connection.closed:
+        queries.run(connection, "unlock_run", **lock_keys(recommender, namespace))
 
 
 def lock_keys(recommender: Registered, namespace: int = LOCK_NAMESPACE) -> dict[str, int]:

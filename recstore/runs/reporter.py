@@ -3,6 +3,7 @@
 import threading
 import time
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import psycopg
@@ -19,6 +20,20 @@ class Described(Protocol):
 
     def details(self) -> dict[str, Any]:
         """Return the figures of the stage, ready for JSON."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The result of a stage that returns nothing else: a sentence and figures."""
+
+    sentence: str
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def details(self) -> dict[str, Any]:
+        return self.figures
+
+    def __str__(self) -> str:
+        return self.sentence
 
 
 @runtime_checkable
@@ -73,7 +88,7 @@ class Recorder:
                     self.connection = connect(self.url, "recstore:progress")
                     self.connection.execute("SET statement_timeout = '5s'")
                 at = {"stage": name, "done": done, "total": total, "note": note}
-                self.connection.execute(queries.query("update_run_progress"), {"run": self.run, "progress": Jsonb(at)})
+                queries.run(self.connection, "update_run_progress", run=self.run, progress=Jsonb(at))
         finally:
             self.lock.release()
 

@@ -9,8 +9,8 @@ import platform
 import socket
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Any, ParamSpec, Self, TypeVar
 
@@ -38,7 +38,7 @@ def abandon(connection: Connection, settings: Settings, recommender: Registered,
     The caller holds their lock, in a transaction.
     """
     keys = {"recommender_id": recommender.id, "lists": lists}
-    rows = connection.execute(queries.query("abandon_runs"), keys).fetchall()
+    rows = queries.rows(connection, "abandon_runs", **keys)
     dead = [row["run"] for row in rows]
     if dead:
         requests.release(connection, settings, dead, "The process that worked on it ended without finishing it.")
@@ -139,13 +139,15 @@ class Run:
             abandoned = abandon(
                 self.connection, self.settings, self.recommender, lists=self.namespace == LISTS_NAMESPACE
             )
-            row = self.connection.execute(
-                queries.query("insert_run"),
-                keys
-                | {"job": self.job, "host": socket.gethostname(), "versions": Jsonb(_versions(self.connection))}
-                | {"time_limit": self.time_limit},
-            ).fetchone()
-            assert row is not None
+            row = queries.one(
+                self.connection,
+                "insert_run",
+                **keys,
+                job=self.job,
+                host=socket.gethostname(),
+                versions=Jsonb(_versions(self.connection)),
+                time_limit=self.time_limit,
+            )
             self.number = row["run"]
             if self.serves:
                 self.requests = requests.claim(self.connection, self.name, self.job, self.number)
@@ -157,15 +159,15 @@ class Run:
         self.wal_before = wal(self.connection)
         if abandoned:
             names = [f"recstore:run:{run}" for run in abandoned]
-            self.connection.execute(queries.query("end_backends"), {"application_names": names}).fetchall()
+            queries.run(self.connection, "end_backends", application_names=names)
             self.warn(f"Run {', '.join(map(str, abandoned))} ended without finishing; its leftovers are removed.")
 
     def _fence(self, keys: dict[str, int]) -> None:
-        self.connection.execute(queries.query("take_fence"), keys | {"run": self.number})
+        queries.run(self.connection, "take_fence", **keys, run=self.number)
 
     def check(self, stage: str) -> None:
         """Raise LostLock if a newer run has taken the fence."""
-        row = self.connection.execute(queries.query("select_fence"), {"recommender_id": self.recommender.id}).fetchone()
+        row = queries.row(self.connection, "select_fence", recommender_id=self.recommender.id)
         fence = row["fence"] if row else None
         if fence != self.number:
             raise LostLock(run=self.number, name=self.name, by=fence, stage=stage)
@@ -175,25 +177,17 @@ class Run:
 
         Raises LostLock, and what the step raises.
         """
-        with self.staged(name) as details:
-            result = step(*arguments, **options)
-            details |= described(result)
-        return result
-
-    @contextmanager
-    def staged(self, name: str) -> Iterator[dict[str, Any]]:
-        """Do as `stage` for a body that puts its details, and its `summary`, into the dict."""
-        details: dict[str, Any] = {}
         with plain_errors(f"in stage {name!r} of {self.name!r}", self.connection):
             self.check(name)
             self.stages.append({"stage": name})
             self._store("update_run_stages")
             start = time.perf_counter()
-            yield details
-            seconds = time.perf_counter() - start
+            result = step(*arguments, **options)
+            seconds, details = time.perf_counter() - start, described(result)
             self.stages[-1] = {"stage": name, "seconds": round(seconds, 4)} | details
             self._store("update_run_stages")
         self.reporter.stage(name, seconds, details)
+        return result
 
     def warn(self, sentence: str) -> None:
         self.warnings.append(sentence)
@@ -207,7 +201,7 @@ class Run:
             "device": self.device,
             "generation": self._generation.number if self._generation else None,
         }
-        self.connection.execute(queries.query(query), values | more)
+        queries.run(self.connection, query, **values, **more)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         self.reporter.close()
@@ -283,15 +277,15 @@ def wal(connection: Connection, since: int | None = None) -> int | None:
     own = connection.info.server_version >= 180000
     with suppress(psycopg.DatabaseError):
         if own:
-            connection.execute(queries.query("flush_statistics"))
-        row = connection.execute(queries.query("wal_of_backend" if own else "wal_position")).fetchone()
+            queries.run(connection, "flush_statistics")
+        row = queries.row(connection, "wal_of_backend" if own else "wal_position")
         if row and row["bytes"] is not None:
             return int(row["bytes"]) - (since or 0)
     return None
 
 
 def _versions(connection: Connection) -> dict[str, str]:
-    extension = connection.execute(queries.query("vector_extension")).fetchone()
+    extension = queries.row(connection, "vector_extension")
     server = connection.info.server_version
     return {
         "recstore": version("recstore"),

@@ -13,8 +13,8 @@ from psycopg import sql
 
 from recstore.definition import Definition
 from recstore.errors import CandidatesInvalid, PermissionDenied
-from recstore.postgres.connection import Connection, one_line
-from recstore.source.plans import by_index, plan_cost, prepared
+from recstore.postgres.connection import Connection, one_line, read_only
+from recstore.source.plans import AS_FOR_ANY, by_index, plan_cost, prepared
 from recstore.source.selects import columns_of, denied, relation_of, stripped, type_name
 from recstore.sql import objects, queries
 from recstore.sql.objects import Registered
@@ -94,10 +94,10 @@ def ask_first(connection: Connection, recommender: Registered, select: str) -> N
     """Read one candidate with the functions' search_path, which also applies in functions that the SELECT calls. Raises
     CandidatesInvalid, PermissionDenied."""
     try:
-        with tried(connection, recommender, select) as view:
-            connection.execute("SET TRANSACTION READ ONLY")
-            connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
-            connection.execute(f"SET LOCAL statement_timeout = {FIRST}")
+        with (
+            tried(connection, recommender, select) as view,
+            read_only(connection, search_path=AS_FOR_ANY["search_path"], statement_timeout=FIRST),
+        ):
             connection.execute(f"SELECT c.item_id FROM {recommender.relation(view)} c LIMIT 1")  # noqa: S608
     except (pg.QueryCanceled, pg.LockNotAvailable):
         pass
@@ -128,10 +128,7 @@ def check_readable(connection: Connection, recommender: Registered) -> None:
 def looked_up_by_index(connection: Connection, recommender: Registered, view: str = "candidates") -> bool:
     """Find out by EXPLAIN whether an index finds one candidate, since an index scan of vectors asks that for each of hundreds
     of items. Raises psycopg's errors."""
-    with connection.transaction(force_rollback=True):
-        connection.execute("SET TRANSACTION READ ONLY")
-        connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")  # as in the functions
-        connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")  # as for any item
+    with read_only(connection, **AS_FOR_ANY):
         one = sql.SQL("SELECT true FROM {} c WHERE c.item_id = $1").format(sql.Identifier(recommender.name, view))
         with prepared(connection, recommender.item_type.value, one) as execute:
             asked = execute(None)
@@ -140,7 +137,7 @@ def looked_up_by_index(connection: Connection, recommender: Registered, view: st
 
 def readers_lacking(connection: Connection, recommender: Registered, view: str = "candidates") -> dict[str, list[str]]:
     """Return role -> GRANTs that are missing to read the candidates, for roles with access to the recommender."""
-    readers = connection.execute(queries.query("readers_of"), {"view": recommender.relation("item_vectors")}).fetchall()
+    readers = queries.rows(connection, "readers_of", view=recommender.relation("item_vectors"))
     found = {row["role"]: objects.lacking_on(connection, recommender, view, row["role"]) for row in readers}
     return {role: statements for role, statements in found.items() if statements}
 

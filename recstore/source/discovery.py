@@ -6,6 +6,7 @@ Only the catalogs are read. Names are hints: what is found is shown to a person,
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import permutations
 from math import log10
 from typing import Any
 
@@ -97,7 +98,7 @@ class Candidate:
 def readable_tables(connection: Connection) -> list[Table]:
     """Return the tables and views that the role may read, by name, except PostgreSQL's and recstore's own."""
     with plain_errors("looking at the tables", connection):
-        rows = connection.execute(queries.query("readable_columns"), {}).fetchall()
+        rows = queries.rows(connection, "readable_columns")
     tables: dict[tuple[str, bool, int], list[Column]] = {}
     for row in rows:
         table = row.pop("table_name"), row.pop("is_view"), row.pop("rows")
@@ -115,11 +116,10 @@ def _candidate(table: Table) -> Candidate | None:
     ids = [column for column in table.columns if column.may_be_id and not column.is_key]
     if len(ids) < 2:
         return None
-    users = _ranked({column.name: _as_id(column, USERS, ITEMS) for column in ids})
-    items = _ranked({column.name: _as_id(column, ITEMS, USERS) for column in ids})
-    score = max(
-        _as_id(user, USERS, ITEMS) + _as_id(item, ITEMS, USERS) for user in ids for item in ids if user is not item
-    )
+    as_user = {column.name: _as_id(column, USERS, ITEMS) for column in ids}
+    as_item = {column.name: _as_id(column, ITEMS, USERS) for column in ids}
+    users, items = _ranked(as_user), _ranked(as_item)
+    score = max(as_user[user] + as_item[item] for user, item in permutations(as_user, 2))
     ids_named = {users[0], next(item for item in items if item != users[0])}
     others = [column for column in table.columns if column.name not in ids_named and not column.is_key]
     numbers = {c.name: _hinted(c.name, VALUES) - bool(c.refers_to) for c in others if c.number}
@@ -152,36 +152,23 @@ def tables_of_items(tables: list[Table], interactions: Table, item: str) -> list
     if column is None:
         return []
     referred = [table for table in tables if table.name == column.refers_to]
-    if referred:
-        return referred
-    return [
+    keyed = [(table, key) for table in tables if table.name != interactions.name and (key := table.key())]
+    return referred or [
         table
-        for table in tables
-        if table.name != interactions.name
-        and (key := table.key()) is not None
-        and key.name == item
-        and type_of_oid[key.type_oid] == type_of_oid.get(column.type_oid)
+        for table, key in keyed
+        if key.name == item and type_of_oid[key.type_oid] == type_of_oid.get(column.type_oid)
     ]
 
 
 def titles_of(table: Table) -> tuple[str, ...]:
     """Return the columns that may be titles of items, the likeliest first."""
-    texts = [column for column in table.columns if column.type_oid in TEXT and not column.is_key]
-    return _ranked({column.name: -TITLES.index(hint) if (hint := _title(column.name)) else -99 for column in texts})
-
-
-def _title(name: str) -> str | None:
-    return next((hint for hint in TITLES if hint in name.lower()), None)
+    texts = [column.name for column in table.columns if column.type_oid in TEXT and not column.is_key]
+    hinted = {name: [hint in name.lower() for hint in (*TITLES, "")].index(True) for name in texts}
+    return tuple(sorted(texts, key=lambda name: hinted[name]))
 
 
 def conditions_of(table: Table) -> tuple[str, ...]:
     """Return conditions for items that may be recommended, from the names of boolean columns."""
-    found = []
-    for column in table.columns:
-        if column.type_oid != BOOLEAN:
-            continue
-        if _hinted(column.name, HIDDEN):
-            found.append(f"NOT {readable(column.name)}")
-        elif _hinted(column.name, SHOWN):
-            found.append(readable(column.name))
-    return tuple(found)
+    names = [column.name for column in table.columns if column.type_oid == BOOLEAN]
+    words = {name: "NOT " if _hinted(name, HIDDEN) else "" for name in names if _hinted(name, HIDDEN + SHOWN)}
+    return tuple(f"{word}{readable(name)}" for name, word in words.items())

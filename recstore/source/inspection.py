@@ -9,8 +9,8 @@ from psycopg import sql
 
 from recstore.definition import Source
 from recstore.errors import SourceInvalid, UnsupportedIdType, UnsupportedValueType
-from recstore.postgres.connection import Connection, one_line
-from recstore.source.plans import by_index, plan_cost, planned, prepared
+from recstore.postgres.connection import Connection, one_line, read_only
+from recstore.source.plans import AS_FOR_ANY, by_index, plan_cost, planned, prepared
 from recstore.source.selects import columns_of, relation_of, stripped, type_name
 from recstore.types import NUMBER_OIDS, TIMESTAMP_OIDS, IdType, type_of_oid
 
@@ -107,12 +107,8 @@ def check_lookup(connection: Connection, schema: str, seconds: float = 5.0) -> L
     view = sql.Identifier(schema, "interactions")
     whole = sql.SQL("SELECT array_agg(i.item_id) FROM {} i").format(view)
     lookup = whole + sql.SQL(" WHERE i.user_id = $1")
-    with connection.transaction():
-        connection.execute("SET TRANSACTION READ ONLY")
-        connection.execute(f"SET LOCAL statement_timeout = {int(seconds * 1000)}")
-        connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")  # as in recommend()
-        # a plan for a user with a tenth of all rows would rightly read the table
-        connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+    # not planned for one user: with a tenth of all rows, it would rightly read the table
+    with read_only(connection, statement_timeout=int(seconds * 1000), **AS_FOR_ANY):
         try:
             sample = connection.execute(
                 sql.SQL(
@@ -152,8 +148,7 @@ def expected_rows(connection: Connection, schema: str) -> int:
     """Return how many rows the planner expects of the source; 0 where it cannot be planned. For progress bars only."""
     view = sql.Identifier(schema, "interactions")
     try:
-        with connection.transaction():
-            connection.execute("SET LOCAL statement_timeout = '1s'")
+        with read_only(connection, statement_timeout=1000):
             return int(planned(connection, sql.SQL("SELECT * FROM {}").format(view))["Plan Rows"])
     except psycopg.DatabaseError:  # reading will say what is wrong
         return 0

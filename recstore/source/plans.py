@@ -7,10 +7,13 @@ from typing import Any
 
 from psycopg import sql
 
-from recstore.postgres.connection import Connection
+from recstore.postgres.connection import Connection, read_only
 from recstore.postgres.names import readable
 from recstore.source.selects import keywords
 from recstore.sql import queries
+
+AS_FOR_ANY = {"search_path": "pg_catalog, pg_temp", "plan_cache_mode": "force_generic_plan"}
+"""Settings by which a statement is planned as in the functions, for any value of $1."""
 
 
 @contextmanager
@@ -46,12 +49,8 @@ def planned(connection: Connection, statement: sql.Composable, *, prepare: bool 
 def index_statement(connection: Connection, schema: str, view: str, column: str) -> str | None:
     """Return the CREATE INDEX that finds the rows of one id in a view: on what the plan compares with the id while it scans a
     table. None if it compares it nowhere."""
-    with connection.transaction(force_rollback=True):
-        connection.execute("SET TRANSACTION READ ONLY")
-        connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
-        keys = {"schema": schema, "view": view, "column": column}
-        typed = connection.execute(queries.query("column_type"), keys).fetchone()
-        assert typed is not None
+    with read_only(connection, plan_cache_mode="force_generic_plan"):
+        typed = queries.one(connection, "column_type", schema=schema, view=view, column=column)
         found = sql.Identifier(schema, view), sql.Identifier(column)
         lookup = sql.SQL("SELECT true FROM {} i WHERE i.{} = $1").format(*found)
         with prepared(connection, typed["type"], lookup) as execute:
@@ -62,9 +61,8 @@ def index_statement(connection: Connection, schema: str, view: str, column: str)
                 continue
             cast = re.fullmatch(r"\((\w+|\"[^\"]+\")\)::text", expression)
             plain = (cast[1] if cast else expression).strip('"')
-            keys = {"schema": node["Schema"], "name": node["Relation Name"], "column": plain}
-            scanned = connection.execute(queries.query("indexable"), keys).fetchone()
-            assert scanned is not None
+            table = node["Relation Name"]
+            scanned = queries.one(connection, "indexable", schema=node["Schema"], name=table, column=plain)
             if cast and scanned["type"] == "character varying":  # whose index serves text
                 expression = cast[1]
             if not re.fullmatch(r"\w+|\"[^\"]+\"", expression):

@@ -11,7 +11,7 @@ from psycopg import errors as pg
 from psycopg import sql
 
 from recstore.errors import PermissionDenied, RecstoreError
-from recstore.postgres.connection import Connection, one_line
+from recstore.postgres.connection import Connection, one_line, read_only
 from recstore.postgres.names import quoted, readable
 from recstore.sql import queries
 
@@ -55,8 +55,7 @@ def columns_of(connection: Connection, select: str, invalid: Invalid, tables: st
     """Return the name and type oid of each column. Prepared, so that the text is one statement and cannot break out of its
     parentheses. `tables` names what a GRANT may be missing for. Raises `invalid`, PermissionDenied."""
     try:
-        with connection.transaction():
-            connection.execute("SET TRANSACTION READ ONLY")
+        with read_only(connection):
             cursor = connection.execute(f"SELECT * FROM (\n{select}\n) s LIMIT 0", prepare=True)  # noqa: S608
             return [(column.name, column.type_code) for column in cursor.description or ()]
     except pg.InsufficientPrivilege as error:
@@ -73,8 +72,7 @@ def columns_of(connection: Connection, select: str, invalid: Invalid, tables: st
 def syntax_error(connection: Connection, select: str) -> str | None:
     """Return the server's message for the text alone, without the parentheses around it."""
     try:
-        with connection.transaction():
-            connection.execute("SET TRANSACTION READ ONLY")
+        with read_only(connection):
             connection.execute(f"EXPLAIN {select}", prepare=True)
     except pg.SyntaxError as error:
         return one_line(error)
@@ -100,13 +98,13 @@ def missing_grant(connection: Connection, error: psycopg.Error) -> str | None:
         return None
     if found[1] == "schema":
         return f"GRANT USAGE ON SCHEMA {readable(found[2], keywords(connection))}"
-    rows = connection.execute(queries.query("unreadable_relations"), {"name": found[2]}).fetchall()
+    rows = queries.rows(connection, "unreadable_relations", name=found[2])
     return f"GRANT SELECT ON {rows[0]['relation']}" if len(rows) == 1 else None
 
 
 def keywords(connection: Connection) -> frozenset[str]:
     """Return the words that must be quoted to serve as names."""
-    return frozenset(row["word"] for row in connection.execute(queries.query("keywords")).fetchall())
+    return frozenset(row["word"] for row in queries.rows(connection, "keywords"))
 
 
 def type_name(connection: Connection, oid: int) -> str:

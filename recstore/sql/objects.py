@@ -154,9 +154,12 @@ def install(connection: Connection, recommender: Registered, source_select: str,
 
 
 def _store_digests(connection: Connection, recommender: Registered, digests: dict[str, str]) -> None:
-    connection.execute(
-        queries.query("update_objects"),
-        {"recommender_id": recommender.id, "objects_version": OBJECTS_VERSION, "object_digests": Jsonb(digests)},
+    queries.run(
+        connection,
+        "update_objects",
+        recommender_id=recommender.id,
+        objects_version=OBJECTS_VERSION,
+        object_digests=Jsonb(digests),
     )
 
 
@@ -179,10 +182,16 @@ def upgrade(connection: Connection, settings: Settings, recommender: Registered)
 
 def _locked(connection: Connection, recommender: Registered) -> Registered:
     """Lock the recommender and return it with its present definition. Raises RecommenderNotFound."""
-    row = connection.execute(queries.query("lock_recommender"), {"recommender_id": recommender.id}).fetchone()
+    return dataclasses.replace(
+        recommender, definition=Definition.model_validate(_lock(connection, recommender)["definition"])
+    )
+
+
+def _lock(connection: Connection, recommender: Registered) -> dict[str, Any]:
+    row = queries.row(connection, "lock_recommender", recommender_id=recommender.id)
     if row is None:
         raise RecommenderNotFound(name=recommender.name)
-    return dataclasses.replace(recommender, definition=Definition.model_validate(row["definition"]))
+    return row
 
 
 def without_configured(recommender: Registered, rendered: dict[str, str]) -> dict[str, str]:
@@ -201,9 +210,7 @@ def replace(connection: Connection, recommender: Registered, rendered: dict[str,
 
     In the caller's transaction, which must roll back if this raises DependentObjects.
     """
-    row = connection.execute(queries.query("lock_recommender"), {"recommender_id": recommender.id}).fetchone()
-    if row is None:
-        raise RecommenderNotFound(name=recommender.name)
+    row = _lock(connection, recommender)
     installed: dict[str, str] = row["object_digests"]
     present = _present(connection, recommender)
     changed = []
@@ -232,7 +239,7 @@ def replace(connection: Connection, recommender: Registered, rendered: dict[str,
 
 
 def _present(connection: Connection, recommender: Registered) -> set[str]:
-    found = connection.execute(queries.query("installed_objects"), {"quoted": recommender.schema}).fetchall()
+    found = queries.rows(connection, "installed_objects", quoted=recommender.schema)
     return {row["name"] for row in found}
 
 
@@ -277,7 +284,7 @@ def replace_storage(connection: Connection, recommender: Registered, vector_type
 
 
 def _functions_named(connection: Connection, recommender: Registered, name: str) -> list[dict[str, Any]]:
-    return connection.execute(queries.query("functions_named"), {"schema": recommender.name, "name": name}).fetchall()
+    return queries.rows(connection, "functions_named", schema=recommender.name, name=name)
 
 
 def _replace_function(connection: Connection, recommender: Registered, name: str, text: str) -> None:
@@ -332,12 +339,12 @@ def _drop(connection: Connection, kind: str, name: str) -> None:
 def lacking_on(connection: Connection, recommender: Registered, view: str, role: str) -> list[str]:
     """Return the GRANTs that are missing for `role` to read a view with its own rights."""
     keys = {"view": recommender.relation(view), "role": role}
-    rows = connection.execute(queries.query("source_relations"), keys).fetchall()
+    rows = queries.rows(connection, "source_relations", **keys)
     return [" ".join(filter(None, (row["usage"], row["select"]))) for row in rows]
 
 
 def grants_on(connection: Connection, relation: str) -> list[dict[str, Any]]:
-    return connection.execute(queries.query("grants_on"), {"relation": relation}).fetchall()
+    return queries.rows(connection, "grants_on", relation=relation)
 
 
 def granting(relation: str, grants: list[dict[str, Any]]) -> list[str]:

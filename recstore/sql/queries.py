@@ -1,11 +1,15 @@
 """Load named SQL from files: `-- name: load_items` or `-- object: view x` starts a statement.
 
-Parameters are %(name)s. Statements on a recommender's own objects, whose names vary, are next to the code that executes them.
+Parameters are %(name)s, and a percent sign is doubled. Statements on a recommender's own objects, whose names vary, are next
+to the code that executes them.
 """
 
 import re
 from functools import cache
 from importlib import resources
+from typing import Any
+
+from recstore.postgres.connection import Connection
 
 _HEADER = re.compile(r"^-- (?:name|object): (.+)$", re.MULTILINE)
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
@@ -22,6 +26,28 @@ def load(path: str) -> dict[str, str]:
 def query(name: str) -> str:
     """Return the statement with this name from any file of `recstore/sql/`."""
     return _queries()[name]
+
+
+def run(connection: Connection, statement: str, /, **parameters: object) -> None:
+    """Execute a named statement."""
+    connection.execute(query(statement), parameters)
+
+
+def rows(connection: Connection, statement: str, /, **parameters: object) -> list[dict[str, Any]]:
+    """Return the rows of a named statement."""
+    return connection.execute(query(statement), parameters).fetchall()
+
+
+def row(connection: Connection, statement: str, /, **parameters: object) -> dict[str, Any] | None:
+    """Return the first row of a named statement, or None."""
+    return connection.execute(query(statement), parameters).fetchone()
+
+
+def one(connection: Connection, statement: str, /, **parameters: object) -> dict[str, Any]:
+    """Return the row of a named statement that always has one."""
+    found = row(connection, statement, **parameters)
+    assert found is not None, statement
+    return found
 
 
 @cache

@@ -36,9 +36,9 @@ def head() -> str:
 
 def current(connection: Connection) -> str | None:
     """Return the database's revision; None before the first upgrade."""
-    if connection.execute(queries.query("revision_table")).fetchone() is None:
+    if queries.row(connection, "revision_table") is None:
         return None
-    row = connection.execute(queries.query("select_revision")).fetchone()
+    row = queries.row(connection, "select_revision")
     return row["version_num"] if row else None
 
 

@@ -106,7 +106,7 @@ def test_the_evaluated_model_has_not_seen_the_test_pairs(recstore: Command, shop
     )
     split = splits.given(whole.part(kept), whole.part(~kept))
     lists = through_sql.recommended(shop.url, never, split.train, split.users(), 20)
-    matrices = splits.count_matrix(split.train), splits.count_matrix(split.test)
+    matrices = split.train.matrix(), split.test.matrix()
     honest = metrics.evaluate_lists(lists, split.users(), *matrices, ks=(10, 20)).values
     assert of_lists(own) == of_lists(honest)
     definition = never.definition

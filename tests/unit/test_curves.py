@@ -13,7 +13,7 @@ from recstore.evaluation.curves import USERS, CurvePoint, LearningCurve, Patienc
 from recstore.evaluation.fitted import fit, weigh
 from recstore.evaluation.metrics import evaluate
 from recstore.evaluation.results import Evaluation, Example, ModelResult
-from recstore.evaluation.splits import Split, by_share, by_user, count_matrix
+from recstore.evaluation.splits import Split, by_share, by_user
 from recstore.model import confidence
 from recstore.model.interactions import InteractionsBuilder
 from recstore.model.trainers import FoldIn, trainer
@@ -64,7 +64,7 @@ def watched(places, split=None, iterations=20, **settings):
     """The curve of a training that puts the held-out item at `places`, in place, until the curve has enough; and what is
     then folded in against."""
     curve = LearningCurve(split or small_split(), ks=(1, 2), **settings)
-    curve.begin(Fixed(), count_matrix(small_split().train), iterations)
+    curve.begin(Fixed(), small_split().train.matrix(), iterations)
     y = np.zeros((4, 1), dtype=np.float32)
     for number, place in enumerate(places):
         y[:, 0] = RANKED[place]
@@ -185,7 +185,7 @@ def test_each_point_is_what_a_training_with_so_many_iterations_gives(course):
     curve = LearningCurve(split, every=2, ks=(5, 20))
     watched_model = fit(split.train, Confidence(), hyperparameters(iterations=5), device="cpu", watch=curve)
     assert [one.iteration for one in curve.points] == [2, 4, 5]
-    train, validation = count_matrix(split.train), count_matrix(split.validation)
+    train, validation = split.train.matrix(), split.validation.matrix()
     for one in curve.points:
         alone = fit(split.train, Confidence(), hyperparameters(iterations=one.iteration), device="cpu")
         held_out = evaluate(alone.scorer, train, validation, ks=(5, 20), users=split.users(split.validation))
@@ -273,7 +273,7 @@ def test_the_curve_of_other_trainers(course, name, points):
     model = fit(split.train, Confidence(), hyperparameters(trainer=name), device="cpu", watch=curve)
     assert [one.iteration for one in curve.points] == points
     assert model.hyperparameters == hyperparameters(trainer=name)
-    train, validation = count_matrix(split.train), count_matrix(split.validation)
+    train, validation = split.train.matrix(), split.validation.matrix()
     held_out = evaluate(model.scorer, train, validation, users=curve.users).values
     for metric in ("recall@10", "ndcg@20", "mse"):
         assert held_out[metric] == pytest.approx(curve.points[-1].validation[metric], rel=1e-4)
@@ -291,7 +291,7 @@ def test_a_curve_is_of_a_seeded_sample_of_the_users_with_both_parts():
 
 def test_a_model_that_has_seen_the_test_part_gives_itself_away(course):
     split = by_user(course)
-    train, test = count_matrix(split.train), count_matrix(split.test)
+    train, test = split.train.matrix(), split.test.matrix()
     honest, leaked = (
         evaluate(fit(seen, Confidence(), hyperparameters(factors=32), device="cpu").scorer, train, test, ks=(10,))
         for seen in (split.train, course)
@@ -309,7 +309,7 @@ def test_where_there_is_nothing_to_learn_nothing_is_found(way):
     curve = LearningCurve(split)
     model = fit(split.train, Confidence(), hyperparameters(factors=32), device="cpu", watch=curve)
     chance = 10 / (100 - len(split.train) / 400)
-    found = evaluate(model.scorer, count_matrix(split.train), count_matrix(split.test), ks=(10,)).values["recall@10"]
+    found = evaluate(model.scorer, split.train.matrix(), split.test.matrix(), ks=(10,)).values["recall@10"]
     assert abs(found - chance) < 4 * np.sqrt(chance / len(split.test))
     assert abs(curve.points[-1].validation["recall@10"] - chance) < 4 * np.sqrt(chance / len(split.validation))
     assert curve.points[-1].train["recall@10"] > 0.5

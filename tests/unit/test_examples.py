@@ -5,7 +5,7 @@ import pyarrow as pa
 
 from recstore.evaluation.examples import MIDDLING, POPULAR, ROWS, similar_items
 from recstore.evaluation.negatives import sampled_negatives
-from recstore.evaluation.splits import by_share, count_matrix
+from recstore.evaluation.splits import by_share
 from recstore.model.interactions import IdMap, Interactions
 
 
@@ -40,7 +40,7 @@ def test_sampled_negatives_are_others_and_seeded() -> None:
         assert set(rows[1::2]) == {0}
         assert set(rows[2::2]) == {number}
         assert rows[0] == min(number, 40 - seen[0, :40].sum())
-        assert not found.multiply(count_matrix(split.train) + count_matrix(split.test)).nnz
+        assert not found.multiply(split.train.matrix() + split.test.matrix()).nnz
         assert found.max() == 1
         assert not found[:, 199].nnz
         assert (found != sampled_negatives(split, users, number, seed=3)).nnz == 0

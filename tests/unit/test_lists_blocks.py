@@ -2,6 +2,7 @@
 
 import threading
 import uuid
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +27,7 @@ def made(seed: int = 3, k: int = K, **options: object) -> tuple[Items, Block, Li
         random.random(ITEMS) < 0.7,
         random.integers(0, 5, ITEMS),
         random.integers(0, 3, ITEMS).astype(np.float64),
+        generation=7,
     )
     counts = random.integers(0, 30, USERS)
     counts[3] = 0
@@ -41,7 +43,7 @@ def made(seed: int = 3, k: int = K, **options: object) -> tuple[Items, Block, Li
         seen,
     )
     with Scoring(items, k, 2, **options) as scoring:  # type: ignore[arg-type]
-        return items, block, scoring.begin(block).lists()
+        return items, block, next(scoring.lists([block]))[1]
 
 
 def expected(items: Items, block: Block, user: int, k: int) -> tuple[list[int], NDArray[np.float64]]:
@@ -81,12 +83,12 @@ def test_without_popular_items_who_has_no_vector_has_no_list() -> None:
 
 def test_no_items_or_no_users() -> None:
     items, block, _ = made()
-    none = Items(items.ids, items.vectors, items.present, np.zeros(ITEMS, dtype=bool), items.users, items.views)
+    none = replace(items, eligible=np.zeros(ITEMS, dtype=bool))
     with Scoring(none, K, 1, popular_users=100) as scoring:
-        assert len(scoring.begin(block).lists()) == 0
+        assert len(next(scoring.lists([block]))[1]) == 0
     empty = Block(block.ids[:0], block.vectors[:0], block.present[:0], block.factor[:0], np.array([0]), block.seen[:0])
     with Scoring(items, K, 1, popular_users=100) as scoring:
-        assert len(scoring.begin(empty).lists()) == 0
+        assert len(next(scoring.lists([empty]))[1]) == 0
 
 
 def test_a_list_does_not_depend_on_the_block_or_the_threads() -> None:
@@ -101,7 +103,7 @@ def test_a_list_does_not_depend_on_the_block_or_the_threads() -> None:
         block.seen[block.seen_starts[10] : block.seen_starts[80]],
     )
     with Scoring(items, K, 3, popular_users=100) as scoring:
-        again = scoring.begin(part).lists()
+        again = next(scoring.lists([part]))[1]
     mine = (lists.owner >= 10) & (lists.owner < 80)
     assert again.item.tolist() == lists.item[mine].tolist()
     assert again.score.tolist() == lists.score[mine].tolist()

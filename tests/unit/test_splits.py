@@ -9,7 +9,7 @@ from test_interactions import batch, build
 
 from recstore.errors import InvalidInput, SplitImpossible, TimesMissing
 from recstore.evaluation import splits
-from recstore.evaluation.splits import SplitChoice, by_share, by_time, by_user, choose, count_matrix
+from recstore.evaluation.splits import SplitChoice, by_share, by_time, by_user, choose
 from recstore.model.interactions import NO_TIME, InteractionsBuilder
 from recstore.types import IdType
 
@@ -321,6 +321,6 @@ def test_the_remarks_tell_what_no_model_could_find_after_the_refit():
 
 def test_the_counts_of_a_part_as_a_matrix():
     interactions, _ = build(batch([(1, 10, 2.0), (1, 20, 1.0), (2, 20, 0.5), (3, 10, 4.0)]))
-    matrix = count_matrix(interactions.part(interactions.values > 1))
+    matrix = interactions.part(interactions.values > 1).matrix()
     assert matrix.toarray().tolist() == [[2.0, 0.0], [0.0, 0.0], [4.0, 0.0]]
     assert matrix.has_sorted_indices

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,6 +90,8 @@ class ALS:
                 raise InvalidInput(f"The initial item factors have the shape {item_factors.shape}, not {y.shape}.")
             y = np.array(item_factors, dtype=np.float32, order="C")
         users_of_item = item_users(matrix)
+        settings = {"regularization": regularization, "alpha": 1.0, "iterations": hyperparameters.iterations}
+        settings |= {"calculate_training_loss": with_loss}
 
         def fold_in(item_factors: Matrix) -> FoldIn:
             return FoldIn(item_factors, users_of_item, {"regularization": regularization})
@@ -106,7 +109,7 @@ class ALS:
         with threadpool_limits(1, "blas") as blas:
             if on_gpu:
                 try:
-                    x, y = _fit_gpu(matrix, x, y, hyperparameters, after_iteration, with_loss)
+                    x, y = _fit_gpu(matrix, x, y, settings, after_iteration)
                 except _GPUFailed as failed:
                     if device == "gpu":
                         raise DeviceUnavailable(reason=str(failed)) from failed
@@ -116,7 +119,7 @@ class ALS:
                     )
                     on_gpu = False
             if not on_gpu:
-                x, y = _fit_cpu(matrix, x, y, hyperparameters, threads, after_iteration, with_loss)
+                x, y = _fit_cpu(matrix, x, y, settings, threads, after_iteration)
         for side, trained in (("user", x), ("item", y)):
             broken = int(np.count_nonzero(~np.isfinite(trained).all(axis=1)))
             if broken:
@@ -167,19 +170,11 @@ def _fit_cpu(
     matrix: sparse.csr_matrix,
     x: Matrix,
     y: Matrix,
-    hyperparameters: Hyperparameters,
+    settings: dict[str, Any],
     threads: int,
     after_iteration: _AfterIteration,
-    with_loss: bool,
 ) -> tuple[Matrix, Matrix]:
-    model = implicit.cpu.als.AlternatingLeastSquares(
-        factors=x.shape[1],
-        regularization=hyperparameters.regularization,
-        alpha=1.0,
-        iterations=hyperparameters.iterations,
-        calculate_training_loss=with_loss,
-        num_threads=threads,
-    )
+    model = implicit.cpu.als.AlternatingLeastSquares(factors=x.shape[1], num_threads=threads, **settings)
     model.user_factors, model.item_factors = x, y
     try:
         with suppress(_Enough):
@@ -193,9 +188,8 @@ def _fit_gpu(
     matrix: sparse.csr_matrix,
     x: Matrix,
     y: Matrix,
-    hyperparameters: Hyperparameters,
+    settings: dict[str, Any],
     after_iteration: _AfterIteration,
-    with_loss: bool,
 ) -> tuple[Matrix, Matrix]:
     """Train on the GPU, leaving x and y unchanged. Raises _GPUFailed; exceptions of callbacks propagate unchanged."""
     factors = x.shape[1]
@@ -216,13 +210,7 @@ def _fit_gpu(
         return copied
 
     try:
-        model = implicit.gpu.als.AlternatingLeastSquares(
-            factors=cuda.padded(factors),
-            regularization=hyperparameters.regularization,
-            alpha=1.0,
-            iterations=hyperparameters.iterations,
-            calculate_training_loss=with_loss,
-        )
+        model = implicit.gpu.als.AlternatingLeastSquares(factors=cuda.padded(factors), **settings)
         model.user_factors = implicit.gpu.Matrix(np.pad(x, padding))
         model.item_factors = implicit.gpu.Matrix(np.pad(y, padding))
         with suppress(_Enough):
@@ -235,7 +223,7 @@ def _fit_gpu(
         if in_callback:
             raise
         cuda.keep_if_broken(error)
-        raise _GPUFailed(f"{error}, after {done} of {hyperparameters.iterations} iterations") from error
+        raise _GPUFailed(f"{error}, after {done} of {settings['iterations']} iterations") from error
     return np.ascontiguousarray(trained[0]), np.ascontiguousarray(trained[1])
 
 

@@ -15,11 +15,9 @@ from recstore.definition import Hyperparameters
 from recstore.errors import InvalidInput
 from recstore.model.arrays import Matrix
 from recstore.model.trainers import (
-    Device,
     Factors,
     FoldIn,
     OnFactors,
-    OnIteration,
     Trainer,
     usable_factors,
     warnings_for_factors,
@@ -47,12 +45,10 @@ class Hybrid:
         hyperparameters: Hyperparameters,
         *,
         factors: int,
-        device: Device = "auto",
         threads: int = 0,
         item_factors: Matrix | None = None,
-        on_iteration: OnIteration | None = None,
         on_factors: OnFactors | None = None,
-        with_loss: bool = False,
+        **of_als_alone: Any,
     ) -> Factors:
         """See `Trainer.train`. Iterations, loss, warm start and device apply to the ALS part. `factors` is the number of both
         parts together; each has at least one, and a single factor belongs to ALS."""
@@ -84,12 +80,10 @@ class Hybrid:
             matrix,
             hyperparameters,
             factors=of_als,
-            device=device,
             threads=threads,
             item_factors=None if item_factors is None else item_factors[:, :of_als],
-            on_iteration=on_iteration,
             on_factors=on_factors and (lambda number, fold_in: on_factors(number, combined(fold_in))),
-            with_loss=with_loss,
+            **of_als_alone,
         )
         fold_in = combined(als.fold_in)
         user_factors = als.user_factors
