@@ -18,11 +18,12 @@ from psycopg import errors as pg
 from rich.console import Console
 from support import Hook, look, until
 
-from recstore import cli, pipeline, requests, runs
+from recstore import cli, pipeline, requests
 from recstore.api import progress
 from recstore.background import watching
 from recstore.definition import Filters, Lists, Schedule
 from recstore.errors import NothingLeft
+from recstore.runs import reporter
 
 LONG = "a_recommender_with_a_name_as_long_as_names_may_g"
 UP = "INSERT INTO recstore_private.dispatches VALUES ('lathe', clock_timestamp() - interval '12 s')"
@@ -30,7 +31,7 @@ UP = "INSERT INTO recstore_private.dispatches VALUES ('lathe', clock_timestamp()
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "PROGRESS_EVERY", 0)
+    monkeypatch.setattr(reporter, "PROGRESS_EVERY", 0)
     monkeypatch.setattr(watching, "EVERY", 0.01)
 
 
