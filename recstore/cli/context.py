@@ -1,4 +1,4 @@
-"""What every command shares: the options before the command, the settings, questions at the terminal."""
+"""Shared by all commands: the options before the command, the settings, questions at the terminal."""
 
 from dataclasses import dataclass, field
 from importlib.metadata import version

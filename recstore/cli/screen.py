@@ -1,4 +1,4 @@
-"""What commands print: sentences and tables for people, JSON for programs; times in words, states in colours."""
+"""Print for commands: sentences and tables for people, JSON for programs; times in words, states in colours."""
 
 import dataclasses
 import json

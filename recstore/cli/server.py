@@ -65,7 +65,7 @@ def psql(context: typer.Context) -> None:
 
 
 def demo(json: Json = False) -> None:
-    """The whole job on real data: start the embedded server, load a shop, train, and show what comes out.
+    """Run the whole job on real data: start the embedded server, load a shop, train, and show what comes out.
 
     Always on the embedded server, never on a configured database. Example: recstore demo
     """
@@ -81,7 +81,7 @@ def worker_demo(
     seconds: Annotated[float, typer.Option(help="Length of the shop's year.", metavar="SECONDS", min=1)] = 60,
     json: Json = False,
 ) -> None:
-    """The background work on real events: beat and a worker retrain as they arrive, a reader asks, each change is printed.
+    """Show the background work on real events: beat and a worker retrain as they arrive, a reader asks, each change is printed.
 
     Always on embedded servers of its own, which end with it. Example: recstore worker-demo
     """

@@ -52,7 +52,7 @@ class Made:
 
 @dataclass(frozen=True)
 class ListsPlan:
-    """What a job would do: its SQL, and the number of owners of lists (users or items) and of items to list."""
+    """The plan of a job: its SQL, and the number of owners of lists (users or items) and of items to list."""
 
     into: str
     generation: int

@@ -42,7 +42,7 @@ def _remedy(connection: Connection, recommender: Registered, reason: str) -> str
     name, titles = recommender.name, recommender.definition.titles
     if titles and any(part in reason for part in (titles.table.rpartition(".")[2].strip('"'), f"t.{titles.title}")):
         return (
-            f"The titles in {titles.table} can not be read: {reason}. Fix that, or do without them: recstore alter {name}"
+            f"The titles in {titles.table} cannot be read: {reason}. Fix that, or do without them: recstore alter {name}"
             " --titles none"
         )
     missing = objects.missing(connection, recommender)

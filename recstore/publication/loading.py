@@ -97,7 +97,7 @@ def copy(
     rows: int,
     on_rows: Callable[[int, int], None] | None = None,
 ) -> int:
-    """Loads `rows` rows into `relation` in one transaction; returns how many were copied."""
+    """Load `rows` rows into `relation` in one transaction; return the number copied."""
     done = 0
 
     def count(copied: int) -> None:
@@ -112,13 +112,15 @@ def copy(
 
 
 Write = Callable[[Sequence[Column], int, Callable[[int], None] | None], None]
-"""Adds rows of these columns, as many; calls back with how many were sent."""
+"""Write a number of rows of these columns; calls back with the number sent."""
 
 
 @contextmanager
 def copying(connection: Connection, relation: str, names: Sequence[str], *, freeze: bool = False) -> Iterator[Write]:
-    """One COPY of columns `names` that takes rows again and again, in the caller's transaction. `freeze` for a table made in
-    that same transaction: its rows are there for every snapshot, old ones too."""
+    """Open one COPY of columns `names` that accepts rows repeatedly, in the caller's transaction.
+
+    `freeze` is for a table created in that transaction: its rows are then visible to every snapshot, older ones too.
+    """
     options = "FORMAT binary, FREEZE" if freeze else "FORMAT binary"
     with (
         connection.cursor() as cursor,
@@ -137,7 +139,7 @@ def copying(connection: Connection, relation: str, names: Sequence[str], *, free
 
 
 def _blocks(columns: list[Column], rows: int) -> Iterator[Rows]:
-    """Row numbers in blocks of a few megabytes, each of rows whose fields have the same widths."""
+    """Yield row numbers in blocks of a few megabytes, each of rows whose fields have the same widths."""
     width = np.zeros(rows, dtype=np.int64)  # a number for each combination of the fields' widths
     row_bytes = 2
     for column in columns:

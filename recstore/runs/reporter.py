@@ -1,4 +1,4 @@
-"""What a run reports: stages that describe themselves, progress, warnings. Knows no recommender."""
+"""Report what a run does: stages that describe themselves, progress, warnings. Knows no recommender."""
 
 import threading
 import time
