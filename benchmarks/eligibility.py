@@ -48,7 +48,7 @@ def planted(rows: int, centres: NDArray[np.float64], spread: float, random: np.r
 def publish(
     url: str, settings: Settings, items: NDArray[np.float32], users: NDArray[np.float32], seen: NDArray[np.int64]
 ) -> None:
-    """A generation of these factors, calibrated as any."""
+    """Publish a generation of these factors, calibrated as any other."""
     interactions = Interactions(
         IdMap(pa.array(range(1, len(users) + 1), pa.int32())),
         IdMap(pa.array(range(1, len(items) + 1), pa.int32())),
@@ -75,7 +75,7 @@ def publish(
 def load(
     connection: Connection, items: int, seen: NDArray[np.int64], random: np.random.Generator
 ) -> NDArray[np.float64]:
-    """The application's tables; returns each product's number in [0, 1)."""
+    """Create the application's tables; return each product's number in [0, 1)."""
     number = random.permutation(items) / items
     connection.execute("CREATE SCHEMA shop")
     connection.execute("CREATE TABLE shop.views (user_id integer, item_id integer, PRIMARY KEY (user_id, item_id))")

@@ -37,7 +37,7 @@ def split(users: int, items: int, random: np.random.Generator) -> tuple[sparse.c
 def bare(
     user_factors: NDArray[np.float32], item_factors: NDArray[np.float32], k: int, block: int = 1024
 ) -> NDArray[np.intp]:
-    """The k best items of every user, (users, k)."""
+    """Return the k best items of every user, (users, k)."""
     lists = []
     for start in range(0, len(user_factors), block):
         scores = user_factors[start : start + block] @ item_factors.T

@@ -47,7 +47,7 @@ def interactions(users: int, items: int, per_user: int, random: np.random.Genera
 
 
 def fill(connection: Connection, pairs: Interactions) -> None:
-    """The application's table."""
+    """Create the application's table."""
     connection.execute("CREATE SCHEMA shop")
     connection.execute("CREATE SCHEMA out")
     connection.execute("CREATE TABLE shop.views (user_id bigint, product_id integer, view_count integer)")
@@ -63,7 +63,7 @@ def fill(connection: Connection, pairs: Interactions) -> None:
 
 
 def publish(url: str, settings: Settings, pairs: Interactions, factors: int, random: np.random.Generator) -> None:
-    """A generation as a training leaves it, of random factors."""
+    """Publish a generation of random factors, as a training does."""
     x = random.normal(size=(len(pairs.users), factors)).astype(np.float32)
     y = random.normal(size=(len(pairs.items), factors)).astype(np.float32)
     with Run(url, settings, "retail", "retrain") as run:
@@ -93,7 +93,7 @@ def bare(users: int, items: int, factors: int, random: np.random.Generator) -> f
 
 
 def watched(command: list[str]) -> tuple[dict[str, Any], int]:
-    """What the command printed, and the most megabytes it held (which Linux keeps for a program, not for its parent's fork)."""
+    """Return what the command printed, and the most megabytes it held (which Linux keeps for a program, not for its parent's fork)."""
     with tempfile.TemporaryFile("w+") as out, subprocess.Popen(command, stdout=out) as process:
         peak = 0
         while process.poll() is None:

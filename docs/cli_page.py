@@ -63,7 +63,7 @@ def commands() -> Iterator[tuple[str, Any]]:
 
 
 def example(command: Any) -> str:
-    """The command line of a command's help after "Example:"; empty where there is none."""
+    """Return the command line of a command's help after "Example:"; empty without one."""
     found = re.search(r"Example: (recstore .+)", inspect.cleandoc(command.help or ""))
     return found[1].strip() if found else ""
 

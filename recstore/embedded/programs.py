@@ -72,7 +72,7 @@ def _identity(files: Path) -> list[str]:
     """Return the words before a command that works on `files` so that it does not run as root, which PostgreSQL refuses.
 
     As root, use a user namespace, in which the files stay root's. Where that is not allowed, run as the owner of the
-    files, or give them to the user nobody, with the one capability that reaches them wherever they are.
+    files, or give them to an unprivileged user, with the one capability that reaches them wherever they are.
     """
     owner = files.stat()
     if os.geteuid() != 0:
