@@ -31,7 +31,9 @@ def demo() -> Interactions:
 
 
 def generated(users: int, items: int, pairs: int, seed: int) -> Interactions:
-    """Generate views. An item's popularity falls with its rank r as r^(-2/3). A user has one of 100 tastes, and 7 in 10 draws are moved to
+    """Generate views.
+
+    An item's popularity falls with its rank r as r^(-2/3). A user has one of 100 tastes, and 7 in 10 draws are moved to
     the nearest item of that taste. Draws that meet add up to a value of 2 or more, so the pairs are somewhat fewer."""
     random = np.random.default_rng(seed)
     user = random.integers(0, users, pairs)

@@ -93,7 +93,7 @@ def bare(users: int, items: int, factors: int, random: np.random.Generator) -> f
 
 
 def watched(command: list[str]) -> tuple[dict[str, Any], int]:
-    """Return what the command printed, and the most megabytes it held (which Linux keeps for a program, not for its parent's fork)."""
+    """Return what the command printed, and its peak memory in MB, which Linux keeps for a program, not for its fork."""
     with tempfile.TemporaryFile("w+") as out, subprocess.Popen(command, stdout=out) as process:
         peak = 0
         while process.poll() is None:
