@@ -7,11 +7,11 @@ from typing import Any, cast
 import pytest
 from conftest import Database
 from psycopg import errors as pg
+from support import Hook
 
 from recstore.definition import Publication
 from recstore.errors import PublicationFailed, RecstoreError
-from recstore.postgres.connection import Connection
-from recstore.publication import calibration, indexes
+from recstore.publication import indexes
 from recstore.runs import Run, Silent
 
 pytestmark = pytest.mark.usefixtures("calibrated")
@@ -99,18 +99,14 @@ def test_one_build_at_a_time(shop: Database) -> None:
     assert waited == 1
 
 
-def test_a_generation_without_one_of_its_indexes_does_not_go_live(
-    shop: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_generation_without_one_of_its_indexes_does_not_go_live(shop: Database) -> None:
     shop.create(publication=Publication(search="hnsw"))
     live = shop.retrain().generation
-    store = calibration.store
 
-    def lose(connection: Connection, generation: int, *more: Any) -> None:
-        store(connection, generation, *more)
-        connection.execute(f"DROP INDEX retail._items_{generation}_embedding_hnsw")
+    def lose(stage: str) -> None:
+        if stage == "calibrate":
+            shop.connect().execute(f"DROP INDEX retail._items_{live + 1}_embedding_hnsw")
 
-    monkeypatch.setattr(calibration, "store", lose)
     with pytest.raises(PublicationFailed, match="_embedding_hnsw is missing or not valid"):
-        shop.retrain()
+        shop.retrain(reporter=Hook(on_stage=lose))
     assert shop.connect().execute("SELECT retail.generation() AS g").fetchone() == {"g": live}

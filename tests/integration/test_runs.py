@@ -14,13 +14,14 @@ from conftest import Database
 from support import Hook, assert_nothing_left, look, states, until
 
 import recstore
-from recstore import pipeline, registry, runs
+from recstore import pipeline, registry
 from recstore.definition import Publication
 from recstore.errors import ConnectionLost, LostLock, RecstoreError, RunInProgress, TrainingDiverged
 from recstore.model import trainers
 from recstore.operations import jobs
 from recstore.postgres.connection import Connection
 from recstore.publication import building, flipping
+from recstore.runs import run
 from recstore.sql.generation import Generation
 
 STAGES = [
@@ -88,14 +89,14 @@ def test_a_run_gives_its_lock_back_before_the_server_notices_that_it_has_gone(
     live: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_still = []
-    really = runs.connect
+    really = run.connect
 
     def connect(*arguments: Any) -> Connection:
         connection = really(*arguments)
         monkeypatch.setattr(connection, "close", lambda: open_still.append(connection))
         return connection
 
-    monkeypatch.setattr(runs, "connect", connect)
+    monkeypatch.setattr(run, "connect", connect)
     for _ in range(2):
         jobs.prune(live.url, live.settings, "retail")
     monkeypatch.undo()
