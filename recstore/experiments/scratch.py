@@ -68,9 +68,9 @@ def scratch(
         if not store.keep:
             guard.execute("SELECT pg_advisory_lock(%s, %s)", _lock(name))
         kept = False
-        try:
-            with plain_errors(f"making {name!r}", guard):
-                table = _load(guard, name, interactions, store)
+        with plain_errors(f"making {name!r}", guard):
+            table = _load(guard, name, interactions, store)
+        try:  # from here on the schema is this one's to remove
             yield jobs.create(guard, settings, name, _definition(definition, table))
             kept = bool(store.keep)
         finally:
@@ -82,7 +82,7 @@ def check_name(connection: Connection, name: str) -> None:
     """Raise InvalidName, RecommenderExists or SchemaNameTaken unless a recommender can have this name, and its data the
     schema NAME_data."""
     registry.check_name(connection, name)
-    if connection.execute("SELECT FROM pg_namespace n WHERE n.nspname = %s", [f"{name}_data"]).fetchone():
+    if connection.execute("SELECT FROM pg_namespace n WHERE n.nspname = %s", [f"{name}_data"]).rowcount:
         raise SchemaNameTaken(name=f"{name}_data")
 
 
