@@ -35,7 +35,9 @@ from recstore.sql.objects import Registered
 os.environ["RECSTORE_CALIBRATION_QUESTIONS"] = "2"  # the real number takes most of a small training
 os.environ.setdefault("RECSTORE_THREADS", "1")  # what several threads gain at these sizes, their waiting costs
 with suppress(ValueError):  # not in the main thread
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and tests send it
+    # a shell's background job ignores both, and tests send them
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 VERSION = int(os.environ.get("RECSTORE_TEST_POSTGRES", "18"))
 _numbers = count(1)
 
