@@ -20,8 +20,8 @@ from recstore.definition import Definition, Source
 from recstore.evaluation import split_files, splits
 from recstore.evaluation.splits import Split
 from recstore.experiments.experiment import Experiment
-from recstore.experiments.tuning.options import Options
 from recstore.experiments.tuning.search import PRESENT, Search, Watch, winner_of
+from recstore.experiments.tuning.search_options import Options
 from recstore.experiments.tuning.space import words
 from recstore.experiments.tuning.stages import Plan
 from recstore.experiments.tuning.trials import TrialResult

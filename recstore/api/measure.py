@@ -103,7 +103,7 @@ class Measuring(Part):
         Raises SplitImpossible, TimesMissing, InvalidInput.
         """
         from recstore.experiments import evaluate as evaluating
-        from recstore.experiments.measure import Measurement
+        from recstore.experiments.measurement import Measurement
 
         wanted = Measurement(tuple(sorted(set(k))), users, include_seen, negatives, curve, sql, search, split_seed)
         choice = evaluating.chosen_part(split, share, items, split_seed, test_query, texts.path(test_file))
@@ -197,7 +197,7 @@ class Measuring(Part):
         """
         from recstore.experiments import evaluate as evaluating
         from recstore.experiments.tuning import studies, work
-        from recstore.experiments.tuning.options import Options
+        from recstore.experiments.tuning.search_options import Options
 
         work.check(
             resume=resume, new=new, study=study, background=background, parallel=parallel, adopt=adopt, resize=resize,
@@ -300,8 +300,8 @@ class Measuring(Part):
         Raises InvalidInput.
         """
         from recstore.experiments import benchmark as benchmarking
-        from recstore.experiments.measure import Measurement
-        from recstore.experiments.tuning.options import Options
+        from recstore.experiments.measurement import Measurement
+        from recstore.experiments.tuning.search_options import Options
 
         if trials is not None and not tune:
             raise InvalidInput("--trials goes with --tune.")

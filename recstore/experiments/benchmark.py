@@ -16,10 +16,10 @@ from recstore.evaluation import split_files, splits
 from recstore.evaluation.pair_files import Format
 from recstore.evaluation.results import Evaluation
 from recstore.experiments.experiment import Experiment
-from recstore.experiments.measure import Measurement, measure
+from recstore.experiments.measurement import Measurement, measure
 from recstore.experiments.scratch import Store, check_name
-from recstore.experiments.tuning.options import Options
 from recstore.experiments.tuning.search import Search, Watch, tuned, winner_of
+from recstore.experiments.tuning.search_options import Options
 from recstore.experiments.tuning.space import words
 from recstore.model import trainers
 from recstore.postgres.connection import connect, plain_errors

@@ -20,7 +20,7 @@ from recstore.evaluation import examples, pair_files, split_files, splits
 from recstore.evaluation.results import Evaluation, Example
 from recstore.evaluation.splits import Split, SplitChoice
 from recstore.experiments.experiment import Experiment
-from recstore.experiments.measure import Measured, Measurement, measure
+from recstore.experiments.measurement import Measured, Measurement, measure
 from recstore.experiments.scratch import Store
 from recstore.model import filters, trainers
 from recstore.model.interactions import Interactions

@@ -48,7 +48,7 @@ class UserVectors:
         return np.asarray(mean, dtype=np.float32)
 
 
-class Storage(NamedTuple):
+class VectorStorage(NamedTuple):
     """The type and the number of dimensions of a recommender's vectors."""
 
     vector_type: str
@@ -61,7 +61,7 @@ class PublishedVectors:
 
     items: ItemVectors
     users: UserVectors
-    storage: Storage
+    storage: VectorStorage
 
     def details(self) -> dict[str, Any]:
         return {"dimensions": self.storage.dimensions, "type": self.storage.vector_type}
@@ -70,7 +70,7 @@ class PublishedVectors:
         return f"{self.storage.dimensions} dimensions, {self.storage.vector_type}"
 
 
-def publish(item_factors: Matrix, user_factors: Matrix, storage: Storage) -> PublishedVectors:
+def publish(item_factors: Matrix, user_factors: Matrix, storage: VectorStorage) -> PublishedVectors:
     """Return the vectors of factors (items, factors) and (users, factors). Raises as `item_vectors` does."""
     dimensions = storage.dimensions
     return PublishedVectors(item_vectors(item_factors, dimensions), user_vectors(user_factors, dimensions), storage)

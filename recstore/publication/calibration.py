@@ -86,7 +86,7 @@ def kinds_of(run: Run, items: int, users: int, people: Sequence[Sampled], produc
 
 
 @dataclass(frozen=True)
-class Trial:
+class PlanTrial:
     """The measurement of one plan. `ef` None is the exact scan, `milliseconds` the median of a query, and `ann_recall` the
     lower one of the queries with and without exclusions."""
 
@@ -110,7 +110,7 @@ def plan_words(chosen: dict[str, Any]) -> str:
 class Plans:
     """The chosen plan of each kind of query."""
 
-    chosen: dict[str, Trial]
+    chosen: dict[str, PlanTrial]
 
     def details(self) -> dict[str, Any]:
         return {kind: asdict(trial) for kind, trial in self.chosen.items()}
@@ -119,7 +119,7 @@ class Plans:
         return "; ".join(f"{kind}: {trial}" for kind, trial in self.chosen.items())
 
 
-OnTrial = Callable[[str, Trial], None]
+OnTrial = Callable[[str, PlanTrial], None]
 
 
 def calibrate(
@@ -130,7 +130,7 @@ def calibrate(
     *,
     built: Graph | None = None,
     live: bool = False,
-) -> tuple[Trial, list[Trial]]:
+) -> tuple[PlanTrial, list[PlanTrial]]:
     """Choose the plan of one kind of query, keeping an HNSW index only where the plan uses it; return it and all that were
     tried.
 
@@ -181,7 +181,7 @@ def calibrate_all(
     for number, kind in enumerate(kinds):
         run.reporter.progress("calibrate", number, len(kinds), kind.name)
 
-        def on_trial(name: str, trial: Trial, number: int = number) -> None:
+        def on_trial(name: str, trial: PlanTrial, number: int = number) -> None:
             plan = "exact scan" if trial.ef is None else f"ef_search {trial.ef}"
             run.reporter.progress(
                 "calibrate", number, len(kinds), f"{name}, {plan}: ANN recall@{K} {trial.ann_recall:.3f}"
@@ -233,7 +233,7 @@ def _drop(run: Run, kind: Kind) -> bool:
 
 def _measure(
     run: Run, kind: Kind, ef: int | None, graph: Graph | None, exact: list[list[float]] | None = None
-) -> tuple[Trial, list[list[float]]]:
+) -> tuple[PlanTrial, list[list[float]]]:
     """Run every sampled query with one plan; ANN recall compares distances, so that ties count once."""
     connection, recommender = run.connection, run.recommender
     one = {"items": recommender.item_type, "users": recommender.user_type}[kind.side].value
@@ -258,7 +258,7 @@ def _measure(
             counts[1] += len(best)
     milliseconds = round(statistics.median(times), 3) if times else 0.0
     recall = round(min((hits / total for hits, total in found.values()), default=1.0), 4)
-    return Trial(ef, graph.m if graph else None, recall, milliseconds), answers
+    return PlanTrial(ef, graph.m if graph else None, recall, milliseconds), answers
 
 
 def indexed(connection: Connection, generation: Generation) -> list[tuple[Side, str]]:

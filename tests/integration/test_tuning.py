@@ -20,9 +20,9 @@ from recstore.definition import Hyperparameters
 from recstore.evaluation.splits import SplitChoice
 from recstore.experiments import experiment
 from recstore.experiments.evaluate import evaluate
-from recstore.experiments.measure import Measurement
+from recstore.experiments.measurement import Measurement
 from recstore.experiments.tuning import search, studies, work
-from recstore.experiments.tuning.options import Options
+from recstore.experiments.tuning.search_options import Options
 from recstore.source import pulling
 
 SMALL = Options(trials=6, max_factors=16, most_iterations=6)

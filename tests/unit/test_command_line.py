@@ -11,7 +11,7 @@ import typer
 from recstore import cli, lists
 from recstore.api.store import Recstore
 from recstore.evaluation.splits import SEED
-from recstore.experiments.tuning.options import Options
+from recstore.experiments.tuning.search_options import Options
 
 
 def test_every_module_has_the_commands_it_is_listed_with() -> None:

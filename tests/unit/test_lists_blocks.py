@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from recstore.lists import reading, shapes
+from recstore.lists import shapes, snapshots
 from recstore.lists.blocks import REASONS, Block, Items, ListRows, Scoring
 from recstore.model.interactions import IdMap
 from recstore.types import IdType
@@ -118,7 +118,7 @@ def test_uuid_ids_are_text_in_files() -> None:
 
 def test_vectors_are_joined_with_offsets_for_more_than_two_gigabytes() -> None:
     chunks = pa.chunked_array([[b"ab", None], [b"cd"]], pa.binary())
-    table = reading.joined(pa.table({"item_id": pa.chunked_array([[1], [2, 3]]), "vector": chunks}))
+    table = snapshots.joined(pa.table({"item_id": pa.chunked_array([[1], [2, 3]]), "vector": chunks}))
     assert table.schema.field("vector").type == pa.large_binary()
     assert table["vector"].num_chunks == 1
     assert table.to_pydict() == {"item_id": [1, 2, 3], "vector": [b"ab", None, b"cd"]}

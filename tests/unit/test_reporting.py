@@ -16,7 +16,7 @@ from recstore.atomic import check_report, write_bytes
 from recstore.errors import ReportNotWritten
 from recstore.evaluation.definitions import of_lists
 from recstore.evaluation.results import CurvePoint, Evaluation, Example, ModelResult
-from recstore.experiments.report import canvas, curve_plots, search_plots, tables, trial_rows, words
+from recstore.experiments.report import canvas, curve_plots, result_tables, search_plots, trial_rows, words
 from recstore.experiments.report import page as report
 from recstore.experiments.tuning.trials import SearchResult, TrialResult
 
@@ -166,7 +166,7 @@ def test_every_metric_has_its_definition_on_the_page():
 
 
 def test_the_best_of_each_metric_and_the_differences_to_popularity():
-    rows = dict(tables.comparison(EVALUATION.results))
+    rows = dict(result_tables.comparison(EVALUATION.results))
     best = {name: [cell.best for cell in cells] for name, cells in rows.items()}
     assert best == {
         "recall@20": [False, False, True],
@@ -177,15 +177,15 @@ def test_the_best_of_each_metric_and_the_differences_to_popularity():
     }
     assert [cell.change for cell in rows["recall@20"]] == ["+117 %", None, "+122 %"]
     assert [cell.text for cell in rows["MSE"]] == ["0.003", "–", "–"]
-    ((_, errors),) = tables.comparison([ModelResult("a", {"mse": 0.2}, 0), ModelResult("b", {"mse": 0.1}, 0)])
+    ((_, errors),) = result_tables.comparison([ModelResult("a", {"mse": 0.2}, 0), ModelResult("b", {"mse": 0.1}, 0)])
     assert [cell.best for cell in errors] == [False, True]
-    assert tables.comparison([]) == []
+    assert result_tables.comparison([]) == []
 
 
 def test_the_first_sentence_compares_the_primary_metric_with_both_baselines():
     for metrics, metric in ((["recall@5", "ndcg@5", "ndcg@20"], "ndcg@20"), (["auc", "ndcg@5"], "ndcg@5"), ([], None)):
-        assert tables.primary([ModelResult("a", dict.fromkeys(metrics, 0.1), 0)]) == metric
-    numbers = re.findall(r"[\d.]+(?= |\)|:)", tables.verdict(EVALUATION.results))
+        assert result_tables.primary([ModelResult("a", dict.fromkeys(metrics, 0.1), 0)]) == metric
+    numbers = re.findall(r"[\d.]+(?= |\)|:)", result_tables.verdict(EVALUATION.results))
     assert numbers == ["20", "0.1056", "117", "0.0487", "32", "0.0800"]
 
 

@@ -15,8 +15,8 @@ from recstore.evaluation import splits
 from recstore.evaluation.curves import CurvePoint
 from recstore.evaluation.fitted import weigh
 from recstore.experiments.tuning import sampling, search, space, stages, studies, trials
-from recstore.experiments.tuning.options import Options
 from recstore.experiments.tuning.sampling import PART, Noise, noise_of
+from recstore.experiments.tuning.search_options import Options
 from recstore.experiments.tuning.space import BOUNDS, Choices, Parameters, Range, Space
 from recstore.experiments.tuning.trials import TrialResult
 from recstore.model import trainers

@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 from recstore.evaluation.results import CurvePoint, Evaluation
 from recstore.experiments.report import canvas
 from recstore.experiments.report.canvas import BLUE, MUTED, ORANGE, PAPER, Panel
-from recstore.experiments.report.tables import primary
+from recstore.experiments.report.result_tables import primary
 from recstore.experiments.report.words import best_of, better, elapsed, finite, metric_name, score
 
 LOOKS: dict[str, dict[str, Any]] = {

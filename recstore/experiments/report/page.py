@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from recstore.atomic import check_place, make_folder, write_bytes
 from recstore.evaluation.results import Evaluation
-from recstore.experiments.report import canvas, curve_plots, search_plots, tables, trial_rows, words
+from recstore.experiments.report import canvas, curve_plots, result_tables, search_plots, trial_rows, words
 from recstore.experiments.report.canvas import Panel
 from recstore.experiments.tuning.trials import SearchResult
 
@@ -55,7 +55,7 @@ def html(result: Evaluation | SearchResult) -> str:
         canvas=canvas,
         curve_plots=curve_plots,
         search_plots=search_plots,
-        tables=tables,
+        tables=result_tables,
         trial_rows=trial_rows,
     )
 

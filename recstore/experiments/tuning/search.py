@@ -20,9 +20,9 @@ from recstore.evaluation.curves import best as best_point
 from recstore.evaluation.fitted import weigh
 from recstore.evaluation.splits import Split
 from recstore.experiments.experiment import Experiment
-from recstore.experiments.measure import Measured, Measurement, measure
-from recstore.experiments.tuning.options import Options
+from recstore.experiments.measurement import Measured, Measurement, measure
 from recstore.experiments.tuning.sampling import noise_of
+from recstore.experiments.tuning.search_options import Options
 from recstore.experiments.tuning.space import Choices, Parameters, applied, default_space, present
 from recstore.experiments.tuning.stages import Plan
 from recstore.experiments.tuning.trials import TrialResult, Trials, best

@@ -30,10 +30,10 @@ from recstore.evaluation.results import CurvePoint, Evaluation
 from recstore.evaluation.splits import SplitChoice
 from recstore.experiments.evaluate import TestPairs, read_split, with_examples
 from recstore.experiments.experiment import Experiment
-from recstore.experiments.measure import Measurement
+from recstore.experiments.measurement import Measurement
 from recstore.experiments.tuning import studies
-from recstore.experiments.tuning.options import Options
 from recstore.experiments.tuning.search import PRESENT, Search, Stopped, Watch, tuned, winner_of
+from recstore.experiments.tuning.search_options import Options
 from recstore.experiments.tuning.studies import Claim, Study
 from recstore.experiments.tuning.trials import SearchResult, TrialResult, best
 from recstore.operations import recommenders

@@ -16,10 +16,10 @@ from threadpoolctl import threadpool_limits
 
 from recstore import registry
 from recstore.errors import InvalidInput
-from recstore.lists import output, reading, shapes, tables
+from recstore.lists import output, shapes, snapshots, tables
 from recstore.lists.blocks import Block, Items, ListRows, Scoring
-from recstore.lists.reading import Snapshot
 from recstore.lists.shapes import Shape
+from recstore.lists.snapshots import Snapshot
 from recstore.lists.tables import ListTable
 from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.publication import loading
@@ -128,15 +128,15 @@ def plan(
         require_current(connection)
         recommender = registry.get(connection, name)
         wanted = _wanted(connection, recommender, into, k, similar=similar, users=users, min_users=min_users)
-        with reading.snapshot(url, recommender, "recstore:lists", connection.info.user) as snapshot:
+        with snapshots.snapshot(url, recommender, "recstore:lists", connection.info.user) as snapshot:
             live, items = snapshot.live, _items(snapshot, wanted)
         statements, owners = [], int(items.present.sum()) if similar else live.users
         if not similar:
             seen = live.seen_published
-            select = reading.users_select(recommender, live.generation, seen_published=seen, query=wanted.query)
+            select = snapshots.users_select(recommender, live.generation, seen_published=seen, query=wanted.query)
             statements.append(select.strip())
         if wanted.query is not None:
-            owners = reading.expected_users(connection, wanted.query)
+            owners = snapshots.expected_users(connection, wanted.query)
         if isinstance(wanted.target, ListTable):
             statements += tables.planned(wanted.target, wanted.shape, wanted.comment(recommender, live.generation))
         listed = items.eligible & items.present if similar else items.eligible
@@ -155,7 +155,7 @@ def _wanted(
 ) -> _Wanted:
     """Check the options and the target. Raises InvalidInput, ListTableRefused, ListsNotWritten, PermissionDenied."""
     shape = shapes.similar(recommender) if similar else shapes.recommended(recommender)
-    query = None if users is None else reading.checked_query(connection, recommender, users)
+    query = None if users is None else snapshots.checked_query(connection, recommender, users)
     if k < 1:
         raise InvalidInput(f"k is {k}: the length of a list must be at least 1.")
     target: ListTable | Path
@@ -172,7 +172,7 @@ def _make(run: ListsRun, wanted: _Wanted) -> Made:
     with ExitStack() as reads:
         role = run.connection.info.user
         run.recommender = registry.get(run.connection, run.name)  # altered or resized, maybe, since the lists before
-        snapshot = reads.enter_context(reading.snapshot(run.url, run.recommender, run.application_name, role))
+        snapshot = reads.enter_context(snapshots.snapshot(run.url, run.recommender, run.application_name, role))
         run.generation = Generation(run.recommender, snapshot.live.generation)
         items = run.stage("read", _items, snapshot, wanted)
         write = _file if isinstance(wanted.target, Path) else _table
@@ -196,12 +196,12 @@ def _score(run: ListsRun, snapshot: Snapshot, wanted: _Wanted, items: Items, add
     """Compute and add every list. While threads score a block, the previous one is written and the next one read."""
     live = snapshot.live
     if wanted.similar:
-        blocks, total = reading.item_blocks(items), int(items.present.sum())
+        blocks, total = snapshots.item_blocks(items), int(items.present.sum())
         scoring = Scoring(items, wanted.k, run.settings.threads, most=1.0)
     else:
         blocks, total = snapshot.users(items, wanted.query), live.users
         if wanted.query is not None:
-            total = reading.expected_users(run.connection, wanted.query)
+            total = snapshots.expected_users(run.connection, wanted.query)
         scoring = Scoring(items, wanted.k, run.settings.threads, popular_users=live.users)
     done = rows = owners = 0
     began = time.monotonic()
