@@ -1,4 +1,4 @@
-"""What candidates cost, and what the lists are worth, at 90, 50, 5 and 0.5 % eligible beside no candidates at all.
+"""Measure what candidates cost, and how good the lists are, at 90, 50, 5 and 0.5 % eligible, next to no candidates at all.
 
 Items and users are planted clusters with a spread of lengths; products carry a random number each, and the candidates are
 those below a threshold, so every share is the same recommender, altered. It is published and calibrated once, before there
@@ -144,7 +144,7 @@ class Asked:
         return hits / (k * len(calls)), statistics.median(times), fewest
 
 
-def told(connection: Connection) -> str:
+def chosen_plan(connection: Connection) -> str:
     row = connection.execute("SELECT g.recommend_ef, g.similar_ef FROM retail._generation g").fetchone()
     assert row
     return " / ".join("exact" if ef is None else f"ef {ef}" for ef in row.values())
@@ -204,12 +204,12 @@ def main() -> None:
             eligible = number < (1 if share is None else share)
             one, two = asked.recommend(eligible, options.k), asked.similar(eligible, options.k)
             what = "no candidates" if share is None else f"{share:.1%}"
-            print(f"{what:>13}   {told(connection):16}", end="   ")
+            print(f"{what:>13}   {chosen_plan(connection):16}", end="   ")
             print("    ".join("{:10.4f} {:10.2f} {:5d}".format(*measured) for measured in (one, two)), flush=True)
             with connection.transaction(force_rollback=True):
                 connection.execute("UPDATE recstore_private.generations SET recommend_ef = NULL, similar_ef = NULL")
                 one, two = asked.recommend(eligible, options.k), asked.similar(eligible, options.k)
-                print(f"{'':13}   {told(connection):16}", end="   ")
+                print(f"{'':13}   {chosen_plan(connection):16}", end="   ")
                 print("    ".join("{:10.4f} {:10.2f} {:5d}".format(*measured) for measured in (one, two)), flush=True)
         connection.close()
 

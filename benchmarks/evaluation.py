@@ -1,4 +1,4 @@
-"""What measuring a model costs beside the product and the lists it can not do without. Prints both, and their ratio.
+"""Measure what evaluating a model costs next to the product and the lists that it needs. Prints both, and their ratio.
 
 The bare one is what anyone would write: blocks of users, `U @ Y.T` on all cores, `np.argpartition` for the best 20, and
 those sorted; nothing excluded, no metric. The whole is `evaluate`: training items excluded, ties by item, every metric. They

@@ -1,4 +1,4 @@
-"""What training on the GPU gives beside the CPU: time, memory, and whether the results agree. Prints tables for docs/gpu.md.
+"""Compare training on the GPU with the CPU: time, memory, and whether the results agree. Prints tables for docs/gpu.md.
 
 Both devices start from the same factors, drawn from the seed, and leave out the same tenth of the pairs. Without a usable
 GPU it says why and exits 2; --cpu-only shows the CPU's column alone.
@@ -65,7 +65,7 @@ def train(device: str, matrix: sparse.csr_matrix, given: Hyperparameters, factor
 
 
 def loss(matrix: sparse.csr_matrix, trained: Factors) -> float:
-    """Of all pairs: sum c (p - x . y)^2 + regularization (|X|^2 + |Y|^2), in double precision."""
+    """Return the loss over all pairs: sum c (p - x . y)^2 + regularization (|X|^2 + |Y|^2), in double precision."""
     x, y = trained.user_factors.astype(np.float64), trained.item_factors.astype(np.float64)
     total = np.sum((x.T @ x) * (y.T @ y)) + trained.regularization * (np.sum(x * x) + np.sum(y * y))
     for start in range(0, len(x), BLOCK):
@@ -134,7 +134,7 @@ def main() -> int:
     options = parser.parse_args()
     problem = None if options.cpu_only else als.gpu_problem(options.factors)
     if problem:
-        print(f"The GPU can not be measured: {problem}. The CPU alone: --cpu-only", file=sys.stderr)
+        print(f"The GPU cannot be measured: {problem}. The CPU alone: --cpu-only", file=sys.stderr)
         return 2
     devices = ["cpu"] if options.cpu_only else ["cpu", "gpu"]
     try:

@@ -1,8 +1,8 @@
-"""How long every user's list takes, into a table and into a Parquet file, beside the bare matrix product in the same run.
+"""Measure how long every user's list takes, into a table and a Parquet file, next to the bare matrix product in one run.
 
 Generates a shop (a table of views with its primary key) and a generation of random factors in a temporary server of its own;
-then `recstore recommend-all` runs as a process by itself, whose peak memory is told. The bare product is what nobody can do
-without: blocks of 1,024 users times all items on all cores, nothing else.
+then `recstore recommend-all` runs as a process by itself, whose peak memory is printed. The bare product is what every way needs:
+blocks of 1,024 users times all items on all cores, nothing else.
 """
 
 import argparse

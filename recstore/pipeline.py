@@ -52,7 +52,7 @@ def retrain(run: Run, *, force: bool = False, with_loss: bool = False) -> Outcom
     if held:
         gated = partial(gate.judge, tolerance=definition.gate.tolerance, threads=run.settings.threads)
         verdict = run.stage("gate", gated, interactions, held, recommender.held_out_key, new, live)
-        admission.check_verdict(run, verdict, force)
+        admission.check_verdict(run, verdict, live, force)
     storage = vectors.VectorStorage(recommender.vector_type, recommender.dimensions)
     users = run.stage("solve users", solve_users, run, weighted.of(interactions), model.factors)
     published = run.stage("vectors", vectors.publish, model.factors.item_factors, users.factors, storage)

@@ -6,6 +6,7 @@ from recstore.definition import Source
 from recstore.errors import GateRefused, RecstoreError, SourceShrunk
 from recstore.evaluation.gate import Verdict, shrunk
 from recstore.model.interactions import SourceReport
+from recstore.model.trained import Stored
 from recstore.runs import Run
 from recstore.sql import queries
 
@@ -30,7 +31,12 @@ def check_source(run: Run, report: SourceReport, force: bool) -> None:
 
 
 def check_verdict(
-    run: Run, verdict: Verdict, force: bool, refused: type[RecstoreError] = GateRefused, **about: Any
+    run: Run,
+    verdict: Verdict,
+    live: Stored | None,
+    force: bool,
+    refused: type[RecstoreError] = GateRefused,
+    **about: Any,
 ) -> None:
     """Refuse a model that is worse than the live one, unless forced; warn of one that is worse than popularity.
 
@@ -41,8 +47,8 @@ def check_verdict(
     if verdict.worse and force:
         run.warn(f"Published by force although it is worse than the live generation: {verdict.live}.")
     elif verdict.worse:
-        assert verdict.live is not None
+        assert live is not None
         raise refused(
             generation=run.generation.number, name=run.name, comparison=verdict.live,
-            tolerance=f"{verdict.tolerance:.0%}", live=int(verdict.live.other.removeprefix("generation ")), **about,
+            tolerance=f"{verdict.tolerance:.0%}", live=live.generation, **about,
         )  # fmt: skip

@@ -128,7 +128,7 @@ def comparable(run: Run, new: Stored | None) -> Comparable:
     generation = generations.live(run.connection, run.recommender)
     if generation is None:
         return Comparable(None, "there is no live generation")
-    live = stored.live(run)
+    live = stored.read(run.connection, run.url, generation, run.application_name)
     if live is None:
         return Comparable(None, f"{generation} is of an older recstore")
     if new is None:

@@ -202,7 +202,7 @@ def import_(run: Run, *, fitted: Exported, force: bool) -> jobs.Outcome:
     pulled = _pulled(run) if live or recommender.definition.source.seen == "published" else None
     if new and live and pulled:
         verdict = run.stage("gate", judge, run, new, live, pulled)
-        admission.check_verdict(run, verdict, force, ImportRefused, path=fitted.path)
+        admission.check_verdict(run, verdict, live, force, ImportRefused, path=fitted.path)
     content = building.Content(
         population=building.Population(
             users=fitted.users,
