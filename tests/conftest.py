@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 import hypothesis
@@ -88,6 +88,13 @@ class Database:
                 "UPDATE recstore_private.recommenders SET held_out_key = md5(name)::uuid WHERE name = %s", [name]
             )
             return registry.get(connection, name)
+
+    def alter(self, name: str = "retail", **sections: object) -> Registered:
+        """Replace sections of its definition."""
+        with self.connect() as connection:
+            recommender = registry.get(connection, name)
+            altered = recommender.definition.model_copy(update=sections)
+            return registry.alter(connection, self.settings, recommender, altered)
 
     def retrain(self, name: str = "retail", **more: object) -> jobs.Outcome:
         return pipeline.retrain(self.url, self.settings, name, **more)  # type: ignore[arg-type]
@@ -229,32 +236,22 @@ def calibrated() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def empty(server: Server, empty_template: str) -> Iterator[Database]:
-    """A database with pgvector and nothing else."""
-    with database_from(server, empty_template) as database:
-        yield database
+def copy_of(template: str, scope: Literal["function", "module"] = "function") -> Any:
+    """A fixture: a database made from what the fixture `template` names, dropped at the end."""
+
+    @pytest.fixture(scope=scope)
+    def copy(server: Server, request: pytest.FixtureRequest) -> Iterator[Database]:
+        with database_from(server, request.getfixturevalue(template)) as database:
+            yield database
+
+    return copy
 
 
-@pytest.fixture
-def shop(server: Server, shop_template: str) -> Iterator[Database]:
-    """A migrated database with the small shop and no recommender yet."""
-    with database_from(server, shop_template) as database:
-        yield database
-
-
-@pytest.fixture
-def trained(server: Server, trained_template: str) -> Iterator[Database]:
-    """The small shop with the recommender `retail`, whose first generation is live: quicker than training one."""
-    with database_from(server, trained_template) as database:
-        yield database
-
-
-@pytest.fixture(scope="module")
-def shared(server: Server, trained_template: str) -> Iterator[Database]:
-    """The same, once for all tests of a module, each of which leaves it as it was."""
-    with database_from(server, trained_template) as database:
-        yield database
+empty = copy_of("empty_template")
+shop = copy_of("shop_template")
+trained = copy_of("trained_template")
+shared = copy_of("trained_template", "module")
+"""For tests that leave it as it was."""
 
 
 @pytest.fixture

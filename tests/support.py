@@ -3,7 +3,8 @@
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -53,6 +54,26 @@ def look(database: Database, statement: str, *parameters: object) -> list[dict[s
     """What a superuser sees, who is in nobody's way."""
     with superuser(database.server, database.name) as connection:
         return connection.cursor(row_factory=dict_row).execute(statement, parameters or None).fetchall()
+
+
+FULL_DISK = """
+    CREATE FUNCTION public.full_disk() RETURNS event_trigger LANGUAGE plpgsql AS
+    $$ BEGIN RAISE 'No space left on device' USING ERRCODE = 'disk_full'; END $$;
+    CREATE EVENT TRIGGER full_disk ON ddl_command_start WHEN TAG IN ('CREATE INDEX', 'REINDEX')
+    EXECUTE FUNCTION public.full_disk()
+"""
+FREE_DISK = "DROP EVENT TRIGGER full_disk; DROP FUNCTION public.full_disk()"
+
+
+@contextmanager
+def full_disk(database: Database) -> Iterator[None]:
+    """Without room for an index."""
+    with superuser(database.server, database.name) as connection:
+        connection.execute(FULL_DISK)
+        try:
+            yield
+        finally:
+            connection.execute(FREE_DISK)
 
 
 @dataclass

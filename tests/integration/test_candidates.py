@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
-from conftest import Command, Database, database_from, make_database, make_template, superuser
+from conftest import Command, Database, copy_of, make_database, make_template, superuser
 from psycopg import errors as pg
 from support import Hook
 from support_sql import (
@@ -49,10 +49,10 @@ CALLS = ("recommend(7)", "recommend(99999)", "similar_items(7)", "popular_items(
 VISIBLE = Candidates(query="SELECT id FROM shop.things WHERE visible")
 
 
-def alter(database: Database, name: str, chosen: Candidates, sections: Any = None, **more: bool) -> objects.Registered:
+def alter(database: Database, name: str, chosen: Candidates, **more: bool) -> objects.Registered:
     with database.connect() as connection:
         recommender = registry.get(connection, name)
-        definition = recommender.definition.model_copy(update={"candidates": chosen} | (sections or {}))
+        definition = recommender.definition.model_copy(update={"candidates": chosen})
         return registry.alter(connection, database.settings, recommender, definition, **more)
 
 
@@ -87,15 +87,10 @@ def limited(server: Server, shop_template: str) -> str:
     return make_template(database, "template_limited")
 
 
-def copy_of_limited(server: Server, limited: str) -> Iterator[Database]:
-    with database_from(server, limited) as database:
-        yield database
-
-
-asked = pytest.fixture(copy_of_limited, scope="module")
+asked = copy_of("limited", "module")
 """For tests that change it in a transaction that is rolled back, or undo their changes."""
 
-changed = pytest.fixture(copy_of_limited)
+changed = copy_of("limited")
 """For tests that change it."""
 
 
@@ -377,7 +372,7 @@ def test_what_is_altered_during_a_training_holds_after_it(changed: Database) -> 
     with changed.connect("application") as application, changed.connect() as worker:
         make_heap(application)
         publication = registry.get(worker, "hnsw").definition.publication.model_copy(update={"keep": 1})
-        before = alter(changed, "hnsw", Candidates(), {"publication": publication})
+        before = changed.alter("hnsw", candidates=Candidates(), publication=publication)
         jobs.resize(changed.url, changed.settings, "hnsw", 100)
         with pytest.raises(AlteredMeanwhile):  # whoever read it before would put back the former dimensions
             registry.alter(
@@ -402,7 +397,8 @@ def test_another_column_of_items_that_the_candidates_follow_is_looked_at(changed
         application.execute("CREATE INDEX ON shop.wide (item_id); GRANT SELECT ON shop.wide TO worker")
         application.execute("ANALYZE shop.wide")
         for column_, found in (("item_id", True), ("other", False)):
-            alter(changed, "hnsw", Candidates(table="shop.wide"), {"source": Source(table="shop.wide", item=column_)})
+            source = Source(table="shop.wide", item=column_)
+            changed.alter("hnsw", candidates=Candidates(table="shop.wide"), source=source)
             assert (value(worker, "SELECT recommend_ef FROM hnsw._generation") is not None) == found
 
 

@@ -30,12 +30,6 @@ def rows(database: Database) -> list[dict[str, Any]]:
     return look(database, "SELECT * FROM recstore.requests ORDER BY request")
 
 
-def alter(database: Database, **changes: object) -> None:
-    with database.connect() as connection:
-        retail = registry.get(connection, "retail")
-        registry.alter(connection, database.settings, retail, retail.definition.model_copy(update=changes))
-
-
 def serve(database: Database, **settings: object) -> jobs.Outcome:
     given = database.settings.model_copy(update=settings)
     return pipeline.retrain(database.url, given, "retail", requested=True)
@@ -148,7 +142,7 @@ def test_a_rollback_is_not_undone_by_a_generation_that_was_ready_before(trained:
 
 def test_a_schedule_asks_once_however_much_was_missed_and_whatever_the_clock_said(trained: Database) -> None:
     def schedule(cron: str, since: datetime) -> None:
-        alter(trained, schedule=Schedule(cron=cron))
+        trained.alter(schedule=Schedule(cron=cron))
         look(trained, "UPDATE recstore_private.recommenders SET scheduled_at = %s RETURNING id", since)
 
     now = datetime.now(UTC)
@@ -190,7 +184,7 @@ def test_what_was_altered_before_the_request_is_what_is_trained(
 
     def claim(*arguments: Any) -> Any:
         monkeypatch.setattr(requests, "claim", really)
-        alter(trained, hyperparameters=Hyperparameters(factors=8))  # after the run has read its recommender
+        trained.alter(hyperparameters=Hyperparameters(factors=8))  # after the run has read its recommender
         request(trained)
         return really(*arguments)
 
@@ -204,7 +198,7 @@ def test_what_was_altered_before_the_request_is_what_is_trained(
 def test_of_two_concurrent_alters_the_second_fails(trained: Database) -> None:
     with trained.connect() as connection:
         retail = registry.get(connection, "retail")
-        alter(trained, schedule=Schedule(cron="0 3 * * *"))
+        trained.alter(schedule=Schedule(cron="0 3 * * *"))
         with pytest.raises(AlteredMeanwhile, match="nothing was changed"):
             registry.alter(connection, trained.settings, retail, retail.definition)
 

@@ -12,7 +12,17 @@ from typing import Any
 
 import psycopg
 import pytest
-from conftest import VERSION, Command, Database, drop_database, make_database, make_template, superuser
+from conftest import (
+    VERSION,
+    Command,
+    Database,
+    copy_of,
+    database_from,
+    drop_database,
+    make_database,
+    make_template,
+    superuser,
+)
 from support import free_port, lacking, look, until
 
 from recstore import cli, doctor, registry
@@ -81,12 +91,8 @@ def good(server: Server, template: str, kept: list[Database], request: pytest.Fi
         drop_database(database)
 
 
-@pytest.fixture
-def spoiled(server: Server, template: str) -> Iterator[Database]:
-    """For a test that leaves something behind, or needs what an earlier one removed."""
-    database = make_database(server, template)
-    yield database
-    drop_database(database)
+spoiled = copy_of("template")
+"""For a test that leaves something behind, or needs what an earlier one removed."""
 
 
 def settings_of(database: Database, role: str = "worker", **more: Any) -> Settings:
@@ -324,15 +330,12 @@ def test_a_database_without_schema(empty: Database, recstore: Command) -> None:
 
 def test_a_database_without_pgvector(server: Server) -> None:
     """Whether the role may install it is tried, and nothing of it stays."""
-    bare = make_database(server, "template0")
-    try:
+    with database_from(server, "template0") as bare:
         as_superuser(bare, f"REVOKE CREATE ON DATABASE {bare.name} FROM worker")
         found = worse_than_ok(examined(bare))
         assert (found["create-extension"], found["create-schemas"]) == ("error", "error")
         assert worse_than_ok(examined(bare, "postgres"))["create-extension"] == "note"
         assert look(bare, "SELECT FROM pg_extension WHERE extname = 'vector'") == []
-    finally:
-        drop_database(bare)
 
 
 def test_no_connection_is_a_finding(good: Database, recstore: Command) -> None:

@@ -1,15 +1,13 @@
 """`--dry-run`: it prints the SQL, that SQL does the job, and until then nothing is changed and no session waits."""
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import Command, Database, database_from, superuser
+from conftest import Command, Database, copy_of, superuser
 from support import Generations, look, states
 
 from recstore import registry
-from recstore.embedded import Server
 from recstore.operations.dry_run import Recorder
 from recstore.runs import take_lock
 
@@ -53,11 +51,8 @@ def effect(database: Database) -> list[str]:
     return [re.sub(varying, "..", line) for line in digest(database) if not line.startswith(own)]
 
 
-@pytest.fixture
-def twin(server: Server, shop_template: str) -> Iterator[Database]:
-    """Another such shop."""
-    with database_from(server, shop_template) as database:
-        yield database
+twin = copy_of("shop_template")
+"""Another such shop."""
 
 
 def rehearse(recstore: Command, database: Database, line: str) -> list[str]:

@@ -5,6 +5,7 @@ import pytest
 from conftest import Command, Database
 from prometheus_client import CollectorRegistry
 from support import Hook, look
+from support_sql import read_source
 
 from recstore import registry
 from recstore.background.prometheus import DatabaseCollector
@@ -14,7 +15,6 @@ from recstore.model import confidence, held_out, trainers
 from recstore.model.confidence import fit
 from recstore.model.interactions import Interactions
 from recstore.publication import stored
-from recstore.source.pulling import read
 from recstore.sql.generation import Generation
 
 GIVEN = Hyperparameters(factors=8, iterations=6, regularization=5, alpha=60)
@@ -28,23 +28,16 @@ def gated(shop: Database) -> Database:
     return shop
 
 
-def alter(database: Database, **hyperparameters: object) -> None:
-    with database.connect() as connection:
-        recommender = registry.get(connection, "retail")
-        changed = recommender.definition.hyperparameters.model_copy(update=hyperparameters)
-        definition = recommender.definition.model_copy(update={"hyperparameters": changed})
-        registry.alter(connection, database.settings, recommender, definition)
+def worsen(database: Database) -> None:
+    """Too few factors from the next training on."""
+    database.alter(hyperparameters=GIVEN.model_copy(update={"factors": 1}))
 
 
 def pulled(database: Database) -> tuple[Interactions, held_out.HeldOut]:
     """The interactions, and what is held out of them."""
+    interactions, _ = read_source(database, "retail")
     with database.connect() as connection:
-        recommender = registry.get(connection, "retail")
-    interactions, _, _ = read(
-        database.url, database.settings, "retail", recommender.definition.source, recommender.user_type,
-        recommender.item_type, application_name="test", has_last_at=False,
-    )  # fmt: skip
-    return interactions, held_out.choose(interactions, recommender.held_out_key, 0.2)
+        return interactions, held_out.choose(interactions, registry.get(connection, "retail").held_out_key, 0.2)
 
 
 def test_the_live_generation_never_saw_the_held_out_pairs(gated: Database) -> None:
@@ -71,7 +64,7 @@ def test_the_live_generation_never_saw_the_held_out_pairs(gated: Database) -> No
 
 
 def test_a_worse_one_is_refused_and_published_by_force(gated: Database, recstore: Command) -> None:
-    alter(gated, factors=1)
+    worsen(gated)
     with pytest.raises(GateRefused, match="--force"):
         gated.retrain()
     runs = look(gated, "SELECT state, error, stages FROM recstore_private.runs ORDER BY run")
@@ -132,6 +125,6 @@ def test_a_generation_of_before_the_gate_is_not_compared(gated: Database) -> Non
     with gated.connect() as connection:
         connection.execute("UPDATE recstore_private.generations SET fold_in = NULL, held_out = NULL")
     hook = Hook()
-    alter(gated, factors=1)
+    worsen(gated)
     assert gated.retrain(reporter=hook).live
     assert hook.stages["gate"]["live"] is None

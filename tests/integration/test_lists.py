@@ -8,14 +8,14 @@ import io
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from conftest import Command, Database, database_from, make_database, make_template, superuser
+from conftest import Command, Database, copy_of, make_database, make_template, superuser
 from pyarrow import parquet
 from support import Hook, look, until
 from support_sql import Rows, repeating, rows, value
@@ -63,10 +63,7 @@ def template(server: Server, trained_template: str) -> str:
     return make_template(database, "template_lists")
 
 
-@pytest.fixture
-def trained(server: Server, template: str) -> Iterator[Database]:
-    with database_from(server, template) as database:
-        yield database
+trained = copy_of("template")
 
 
 def recommend(database: Database, into: str = "made.recommendations", name: str = "retail", **more: Any) -> lists.Made:
@@ -121,19 +118,13 @@ def alike(database: Database, name: str = "retail", min_users: int = 3) -> Rows:
 EVERYONE = "SELECT user_id FROM {}.user_vectors"
 
 
-def alter(database: Database, **sections: Any) -> None:
-    with database.connect() as connection:
-        retail = registry.get(connection, "retail")
-        registry.alter(connection, database.settings, retail, retail.definition.model_copy(update=sections))
-
-
 @pytest.mark.contract
 @pytest.mark.parametrize(
     "candidates", [None, "SELECT product_id AS item_id FROM shop.products WHERE product_id % 3 > 0"]
 )
 def test_the_lists_are_those_of_the_functions(trained: Database, candidates: str | None) -> None:
     if candidates:
-        alter(trained, candidates=Candidates(query=candidates))
+        trained.alter(candidates=Candidates(query=candidates))
     made = recommend(trained)
     found = rows(trained.connect(), MADE)
     assert_same(found, recommended(trained, EVERYONE.format("retail")), "user_id", "item_id")
@@ -376,11 +367,11 @@ def test_indexes_that_come_and_go_while_lists_are_made(trained: Database) -> Non
 
 
 def test_the_second_lists_are_of_the_recommender_as_it_is_by_then(trained: Database) -> None:
-    alter(trained, lists=Lists(recommend_into="made.recommendations", similar_into="made.similar", k=K))
+    trained.alter(lists=Lists(recommend_into="made.recommendations", similar_into="made.similar", k=K))
 
     def meanwhile(stage: str) -> None:
         if stage == "swap" and not changed:
-            changed.append(alter(trained, candidates=Candidates(query="SELECT 3 AS item_id")))
+            changed.append(trained.alter(candidates=Candidates(query="SELECT 3 AS item_id")))
 
     changed: list[None] = []
     lists.write_defined(trained.url, trained.settings, "retail", reporter=Hook(on_stage=meanwhile))
@@ -517,8 +508,8 @@ def test_lists_when_they_are_due_and_when_asked_for(trained: Database) -> None:
 
     with pytest.raises(errors.InvalidInput, match="names no table"):
         lists.write_defined(trained.url, trained.settings, "retail")
-    alter(
-        trained, lists=Lists(recommend_into="made.recommendations", similar_into="made.similar", k=3, cron="0 4 * * *")
+    trained.alter(
+        lists=Lists(recommend_into="made.recommendations", similar_into="made.similar", k=3, cron="0 4 * * *")
     )
     assert dispatched()[0].scheduled == []
     look(trained, "UPDATE recstore_private.recommenders SET lists_at = now() - interval '7 days' RETURNING id")

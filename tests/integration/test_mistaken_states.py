@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import pytest
 from conftest import Database, drop_database, superuser
+from support import FREE_DISK, FULL_DISK
 from support_mistakes import Shop, sentence_of, trained_shop
 
 from recstore import registry, runs
@@ -19,11 +20,6 @@ from recstore.definition import Titles
 from recstore.errors import BrokerUnreachable
 from recstore.sql.schema_revision import head
 
-FULL = """
-    CREATE FUNCTION public.full_disk() RETURNS event_trigger LANGUAGE plpgsql AS
-    $$ BEGIN RAISE 'No space left on device' USING ERRCODE = 'disk_full'; END $$;
-    CREATE EVENT TRIGGER full_disk ON ddl_command_end WHEN TAG IN ('CREATE INDEX') EXECUTE FUNCTION public.full_disk()
-"""
 VERSION = "UPDATE recstore_private.alembic_version SET version_num = "
 OBJECTS = "UPDATE recstore_private.recommenders SET objects_version = objects_version"
 
@@ -119,8 +115,8 @@ STATES = {
     ),
     "the disk is full": State(
         {"retrain clicks": (1, "No space left on device")},
-        FULL,
-        "DROP EVENT TRIGGER full_disk; DROP FUNCTION public.full_disk()",
+        FULL_DISK,
+        FREE_DISK,
         by="postgres",
     ),
     "an older schema": State(

@@ -4,10 +4,9 @@ import threading
 from typing import Any
 
 import pytest
-from conftest import Database, superuser
-from support import Hook, assert_nothing_left, look, until
+from conftest import Database
+from support import Hook, assert_nothing_left, full_disk, look, until
 
-from recstore import registry
 from recstore.definition import Publication, Source
 from recstore.errors import NotTrained, RecstoreError, ReindexBlocked
 from recstore.operations import jobs
@@ -39,13 +38,6 @@ def files(database: Database) -> dict[str, int]:
     rows = look(database, INDEXES)
     assert all(row["valid"] for row in rows)
     return {row["name"]: row["file"] for row in rows}
-
-
-def alter(database: Database, **publication: object) -> None:
-    with database.connect() as connection:
-        retail = registry.get(connection, "retail")
-        changed = retail.definition.model_copy(update={"publication": Publication(**publication)})  # type: ignore[arg-type]
-        registry.alter(connection, database.settings, retail, changed)
 
 
 def answers(connection: Connection) -> list[Any]:
@@ -92,13 +84,13 @@ def test_every_index_is_rebuilt_and_readers_go_on(live: Database) -> None:
 
 @pytest.mark.contract
 def test_the_plans_follow_what_was_altered(live: Database) -> None:
-    alter(live, search="exact")
+    live.alter(publication=Publication(search="exact"))
     reindex(live)
     assert files(live).keys() == LOOKUPS
     assert look(live, "SELECT recommend_ef, similar_ef FROM recstore.generations WHERE state = 'live'") == [
         {"recommend_ef": None, "similar_ef": None}
     ]
-    alter(live, search="hnsw", index_users=True)
+    live.alter(publication=Publication(search="hnsw", index_users=True))
     reindex(live)
     assert files(live).keys() == LOOKUPS | HNSW | {"_users_1_preference_hnsw"}
     row = look(live, "SELECT recommend_ef, similar_ef, users_ef FROM recstore.generations WHERE state = 'live'")[0]
@@ -133,20 +125,10 @@ def test_an_old_transaction_is_named_and_what_was_there_stays(live: Database) ->
     assert_nothing_left(live)
 
 
-FULL = """
-    CREATE FUNCTION public.full_disk() RETURNS event_trigger LANGUAGE plpgsql AS
-    $$ BEGIN RAISE 'No space left on device' USING ERRCODE = 'disk_full'; END $$;
-    CREATE EVENT TRIGGER full_disk ON ddl_command_start WHEN TAG IN ('REINDEX') EXECUTE FUNCTION public.full_disk();
-"""
-
-
 def test_a_failed_build_leaves_the_old_indexes(live: Database) -> None:
     before = files(live)
-    with superuser(live.server, live.name) as connection:
-        connection.execute(FULL)
-        with pytest.raises(RecstoreError, match="No space left on device"):
-            reindex(live)
-        connection.execute("DROP EVENT TRIGGER full_disk")
+    with full_disk(live), pytest.raises(RecstoreError, match="No space left on device"):
+        reindex(live)
     assert files(live) == before
     reindex(live)
     assert files(live).keys() == before.keys()

@@ -8,13 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Database, drop_database, make_database
+from conftest import Database, database_from
 from support import look, states, until
 
 from recstore.embedded import Broker, Server, temporary_broker
@@ -202,14 +202,11 @@ class Workers:
 
 @contextmanager
 def _workers(server: Server, template: str, folder: Path) -> Iterator[Workers]:
-    database = make_database(server, template)
-    with temporary_broker() as broker:
+    with database_from(server, template) as database, temporary_broker() as broker, ExitStack() as stack:
         workers = Workers(database, broker, folder)
         workers.begin()
+        stack.callback(lambda: [process.kill() for process in workers.started])
         yield workers
-        for process in workers.started:
-            process.kill()
-    drop_database(database)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ a clear state, no lost request, and no other recommender delayed."""
 
 import pytest
 from conftest import administration, superuser
-from support import look, until
+from support import full_disk, look, until
 
 from recstore.definition import Hyperparameters, Schedule, Source
 from recstore.embedded.programs import pg_ctl, run
@@ -81,22 +81,11 @@ def test_postgres_out_of_connections(shared: Workers, beat: Process) -> None:  #
     shared.nothing_left()
 
 
-FULL_DISK = """
-    CREATE FUNCTION public.full_disk() RETURNS event_trigger LANGUAGE plpgsql AS
-    $$ BEGIN RAISE 'No space left on device' USING ERRCODE = 'disk_full'; END $$;
-    CREATE EVENT TRIGGER full_disk ON ddl_command_end WHEN TAG IN ('CREATE INDEX') EXECUTE FUNCTION public.full_disk();
-"""
-
-
 def test_an_index_build_without_disk_fails_plainly_and_the_next_succeeds(shared: Workers) -> None:
     before = shared.live()
-    with superuser(shared.database.server, shared.database.name) as connection:
-        connection.execute(FULL_DISK)
-        try:
-            request = shared.request("retrain")
-            shared.ends(request, "failed")
-        finally:
-            connection.execute("DROP EVENT TRIGGER full_disk")
+    with full_disk(shared.database):
+        request = shared.request("retrain")
+        shared.ends(request, "failed")
     failed = shared.one(request)
     assert "No space left on device" in failed["outcome"]
     assert failed["attempts"] == 0

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from support import look, until
 
-from recstore import registry
 from recstore.definition import Schedule
 from recstore.sql import objects
 
@@ -106,13 +105,7 @@ def test_a_schedule_runs_once_for_all_that_was_missed_and_skips_what_is_not_new(
     database = shared.database
     succeeded, skipped = ("retrain", "succeeded"), ("retrain", "skipped")
     with database.connect() as connection:
-
-        def alter(**schedule: str) -> None:
-            retail = registry.get(connection, "retail")
-            altered = retail.definition.model_copy(update={"schedule": Schedule(**schedule)})
-            registry.alter(connection, database.settings, retail, altered)
-
-        alter(cron="0 3 * * *", timezone="Asia/Tokyo")
+        database.alter(schedule=Schedule(cron="0 3 * * *", timezone="Asia/Tokyo"))
         missed = datetime(2026, 1, 1, tzinfo=UTC)
         connection.execute("UPDATE recstore_private.recommenders SET scheduled_at = %s", [missed])
         until(lambda: shared.runs() == [skipped])  # the newest generation was trained from the same rows
@@ -121,10 +114,10 @@ def test_a_schedule_runs_once_for_all_that_was_missed_and_skips_what_is_not_new(
         assert request["origin"] == "schedule"
         with database.connect("application") as application:
             application.execute("INSERT INTO shop.views VALUES (1, 119, 7) ON CONFLICT DO NOTHING")
-        alter(cron="* * * * * *")
+        database.alter(schedule=Schedule(cron="* * * * * *"))
         until(lambda: succeeded in shared.runs())
         until(lambda: shared.runs()[-1] == skipped)
-        alter()
+        database.alter(schedule=Schedule())
     assert shared.runs().count(succeeded) == 1
     shared.ends(shared.request("retrain"))  # a person's request is not skipped
     assert shared.runs().count(succeeded) == 2
@@ -141,10 +134,7 @@ def test_a_cron_fires_on_time_across_a_change_of_schedule(workers: Workers) -> N
     def at(seconds: float) -> datetime:
         time = (datetime.now(UTC) + timedelta(seconds=seconds)).replace(microsecond=0)
         cron = f"{time.second} {time.minute} {time.hour} {time.day} {time.month} *"
-        with database.connect() as connection:
-            retail = registry.get(connection, "retail")
-            changed = retail.definition.model_copy(update={"schedule": Schedule(cron=cron)})
-            registry.alter(connection, database.settings, retail, changed)
+        database.alter(schedule=Schedule(cron=cron))
         return time
 
     due = []
