@@ -127,32 +127,6 @@ def test_what_no_model_can_know_is_a_warning(recstore: Command, tmp_path: Path) 
     assert found["als"] == found["als through SQL"]
 
 
-def test_a_mistake_is_reported(recstore: Command, shop: Database, tmp_path: Path) -> None:
-    train, test = planted(tmp_path, 60, 40, 4)
-    bad = tmp_path / "bad.csv"
-    bad.write_text("user,item,count\n1,2,3\n1,2\n")
-    files = f"--train {train} --test {test}"
-    before = schemas(shop)
-    for line, sentence in [
-        (f"--train {train}", "--test"),
-        (f"--train {train} --test none.txt", "none.txt"),
-        (f"--train {bad} --test {test}", f"{bad}, line 3"),
-        (f"--train {train} --test {train}", "every test pair"),
-        (f"{files} --format xml", "auto, pairs, lists"),
-        (f"{files} --format pairs", "train.txt, line"),
-        (f"{files} --negatives none.txt", "none.txt"),
-        (f"{files} --keep Movies", "'Movies'"),
-        (f"{files} --keep movies --no-sql", "--keep"),
-        (f"{files} --alpha -1", "--alpha"),
-        (f"{files} --factors 5000", "5000"),
-    ]:
-        answer = recstore(f"benchmark {line}")
-        assert answer.code != 0, line
-        assert sentence in answer.err, line
-        assert answer.out == "", line
-    assert schemas(shop) == before
-
-
 def test_without_the_store_no_database_is_needed(recstore: Command, tmp_path: Path) -> None:
     train, test = planted(tmp_path, 60, 40, 4)
     line = f"benchmark --train {train} --test {test} {SMALL}"

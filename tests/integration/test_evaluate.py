@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Command, Database
-from support import look
+from support import Hook, look
+from support_sql import read_source
 
-from recstore import pipeline, registry
+from recstore import pipeline
 from recstore.definition import Definition, Gate, Hyperparameters, Publication, Source
 from recstore.errors import RecstoreError
 from recstore.evaluation import metrics, splits
@@ -21,7 +22,6 @@ from recstore.evaluation.results import Evaluation
 from recstore.experiments import scratch, through_sql
 from recstore.model.interactions import Interactions
 from recstore.runs import Silent
-from recstore.source import pulling
 from recstore.types import IdType
 
 pytestmark = pytest.mark.usefixtures("calibrated")
@@ -55,13 +55,8 @@ def traces(database: Database) -> list[Any]:
     ]
 
 
-def interactions(database: Database, name: str = "retail") -> Interactions:
-    with database.connect() as connection:
-        recommender = registry.get(connection, name)
-    source, types = recommender.definition.source, (recommender.user_type, recommender.item_type)
-    return pulling.read(
-        database.url, database.settings, name, source, *types, application_name="test", has_last_at=False
-    )[0]
+def read(database: Database, name: str = "retail") -> Interactions:
+    return read_source(database, name)[0]
 
 
 def test_an_evaluation_beats_popularity_and_leaves_nothing(recstore: Command, shop: Database) -> None:
@@ -78,7 +73,7 @@ def test_an_evaluation_beats_popularity_and_leaves_nothing(recstore: Command, sh
     assert traces(shop) == before
     printed = answer.json
     assert printed["evaluated_users"] == 216
-    assert printed["train_pairs"] + printed["test_pairs"] == len(interactions(shop))
+    assert printed["train_pairs"] + printed["test_pairs"] == len(read(shop))
     assert [point["iteration"] for point in printed["curve"]] == [4, 8]
     assert len(printed["examples"]) == 6
     for example in printed["examples"]:
@@ -99,7 +94,7 @@ def test_the_evaluated_model_has_not_seen_the_test_pairs(recstore: Command, shop
         gate=Gate(held_out=0),
     )
     shop.retrain("never")
-    whole, train = interactions(shop), interactions(shop, "never")
+    whole, train = read(shop), read(shop, "never")
     kept = np.isin(
         whole.users.take(whole.user_index).to_numpy() * 1000 + whole.items.take(whole.item_index).to_numpy(),
         train.users.take(train.user_index).to_numpy() * 1000 + train.items.take(train.item_index).to_numpy(),
@@ -117,7 +112,7 @@ def test_the_evaluated_model_has_not_seen_the_test_pairs(recstore: Command, shop
 
 def test_lists_by_sql_are_numpy_s(shop: Database) -> None:
     shop.create()
-    train = interactions(shop)
+    train = read(shop)
     definition = Definition(
         source=Source(table="none"),
         hyperparameters=Hyperparameters(factors=12, iterations=4, regularization=20, alpha=60),
@@ -190,42 +185,6 @@ def test_the_tables_and_the_report(recstore: Command, tmp_path: Path) -> None:
     assert "held-out items" in recstore("evaluate --help").out
 
 
-MISTAKES = [
-    ("evaluate nothing", "'nothing'"),
-    ("evaluate retail --k 10,x", "--k"),
-    ("evaluate retail --k 0", "--k"),
-    ("evaluate retail --users 0", "--users"),
-    ("evaluate retail --users 120%", "--users"),
-    ("evaluate retail --search quick", "auto, exact, hnsw"),
-    ("evaluate retail --split month", "'month'"),
-    ("evaluate retail --split time", "no times"),
-    ("evaluate retail --share much", "--share"),
-    ("evaluate retail --share 100%", "between 0 and 1"),
-    ("evaluate retail --split user --items 500", "no user has 1000 items"),
-    ("evaluate retail --factors 0", "--factors"),
-    ("evaluate retail --trainer magic", "'magic'"),
-    ("evaluate retail --test-file none.csv", "none.csv"),
-    ("evaluate retail --test-file none.csv --split user", "--split"),
-    ("evaluate retail --report none/report.html", "none"),
-    ("evaluate retail --pictures .", "--report"),
-    ("evaluate retail --test-query nonsense", "syntax error"),
-    ("evaluate retail --test-query SELECT+1+AS+user_id", "item_id does not exist"),
-    ("evaluate retail --test-query SELECT+1+AS+user_id,'x'+AS+item_id", "integer"),
-    ("evaluate retail --test-query SELECT+1+AS+user_id,2+AS+item_id+WHERE+false", "The test query"),
-    ("evaluate retail --test-query SELECT+user_id,product_id+AS+item_id+FROM+shop.views", "nothing to train on"),
-    ("evaluate retail --test-query SELECT+9999+AS+user_id,2+AS+item_id", "No user has both"),
-]
-
-
-def test_a_mistake_is_reported(recstore: Command) -> None:
-    recstore(CREATE)
-    for line, sentence in MISTAKES:
-        *words, last = line.split()
-        answer = recstore(" ".join(words), last.replace("+", " "))
-        assert sentence in answer.err, line
-        assert (answer.code, answer.out) == (2, ""), line
-
-
 @pytest.mark.parametrize("error", [RecstoreError("It broke."), KeyboardInterrupt()])
 def test_a_scratch_recommender_is_gone_after_an_error(
     recstore: Command, shop: Database, monkeypatch: pytest.MonkeyPatch, error: BaseException
@@ -273,12 +232,11 @@ def test_the_next_one_removes_only_what_a_killed_one_left(recstore: Command, sho
     assert killed.returncode == -signal.SIGKILL
     left = look(shop, "SELECT recommender FROM recstore.status WHERE recommender LIKE 'scratch%%'")
     assert len(left) == 1
-    train = interactions(shop)
+    train = read(shop)
     store = scratch.Store(shop.url, IdType.BIGINT, IdType.INTEGER)
     made = train, Definition(source=Source(table="none"))
-    warned: list[str] = []
-    reporter = Silent()
-    reporter.warn = warned.append  # type: ignore[method-assign, assignment]
+    reporter = Hook()
+    warned = reporter.warnings
     with scratch.scratch(store, shop.settings, *made, reporter) as first:
         assert [left[0]["recommender"] in sentence for sentence in warned] == [True]
         with scratch.scratch(store, shop.settings, *made, reporter) as second:

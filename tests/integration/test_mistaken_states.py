@@ -82,6 +82,12 @@ STATES = {
         "DELETE FROM shop.clicks WHERE user_id > 20",
         "TRUNCATE shop.clicks; INSERT INTO shop.clicks TABLE shop.views",
     ),
+    "the source is locked": State(
+        {"retrain clicks": (1, "took longer than 0.5 s")},
+        "BEGIN; LOCK TABLE shop.clicks",
+        "ROLLBACK",
+        environment={"RECSTORE_SOURCE_TIMEOUT": "0.5"},
+    ),
     "the titles are gone": State(
         {"popular clicks": (1, "recstore alter clicks --titles none")},
         "ALTER TABLE shop.products RENAME TO gone",
@@ -112,6 +118,12 @@ STATES = {
         "ROLLBACK",
         by="postgres",
         environment={"RECSTORE_LOCK_ATTEMPTS": "1", "RECSTORE_LOCK_TIMEOUT": "0.01"},
+    ),
+    "everything is published": State(
+        {"create fresh --table shop.views --item product_id": (2, "everything is FOR ALL TABLES")},
+        "CREATE PUBLICATION everything FOR ALL TABLES",
+        "DROP PUBLICATION everything",
+        by="postgres",
     ),
     "the disk is full": State(
         {"retrain clicks": (1, "No space left on device")},

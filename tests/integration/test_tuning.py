@@ -205,33 +205,6 @@ def test_a_grid_and_what_has_no_room(shop: Database, recstore: Command) -> None:
     assert shop.retrain().live
 
 
-MISTAKES = {
-    "--resume --new": "--study",
-    "--parallel 2": "--background",
-    "--background --adopt": "recstore tune NAME --study N",
-    "--resize": "--adopt",
-    "--stop --new": "--study",
-    "--study 99": "99",
-    "--grid factors": "name=value,value",
-    "--grid iterations=3,5": "learning curve",
-    "--grid alpha=1 --trainer als": "--grid",
-    "--trainer nobody": "no trainer named 'nobody'",
-    "--metric mse": "ndcg@20",
-    "--space /nonexistent.toml": "There is no file",
-    "--split user --items 500": "no user has 1000 items",
-}
-
-
-def test_a_mistake_is_reported_and_begins_nothing(shop: Database, recstore: Command) -> None:
-    shop.create()
-    for options, says in MISTAKES.items():
-        answer = recstore(f"tune retail {options}")
-        assert answer.code != 0, options
-        assert says in answer.err, options
-        assert "Traceback" not in answer.err, options
-    assert look(shop, "SELECT FROM recstore.studies") == []
-
-
 def test_a_search_of_which_nothing_succeeds_has_failed(
     shop: Database, recstore: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
