@@ -136,8 +136,8 @@ def pages():
 
 
 def test_scores_have_the_digits_that_mean_something():
-    values = 0.15612, 0.00312, 0.0000312, 247.04, 12345.6, 1.0, -0.5, 0, None, math.nan, True
-    assert " ".join(map(words.score, values)) == "0.1561 0.00312 3.12e−05 247.0 12,346 1.000 −0.5000 0 – – –"
+    values = 0.15612, 0.00312, 0.0000312, 247.04, 12345.6, 1.0, -0.5, 0, None
+    assert " ".join(map(words.score, values)) == "0.1561 0.00312 3.12e−05 247.0 12,346 1.000 −0.5000 0 –"
 
 
 def test_differences_in_percent():
@@ -153,8 +153,7 @@ def test_settings_and_names():
     names = "ndcg@20", "hit_rate@5", "mse", "novelty@3"
     assert [words.metric_name(name) for name in names] == ["NDCG@20", "hit rate@5", "MSE", "novelty@3"]
     assert [words.better(name) for name in ("ndcg@20", "mse", "mean_popularity@20")] == ["higher", "lower", None]
-    moments = "2026-01-02T10:11:12+02:00", "yesterday"
-    assert [words.moment(text) for text in moments] == ["2026-01-02 08:11 UTC", "yesterday"]
+    assert words.moment("2026-01-02T10:11:12+02:00") == "2026-01-02 08:11 UTC"
 
 
 def test_every_metric_has_its_definition_on_the_page():
@@ -183,7 +182,7 @@ def test_the_best_of_each_metric_and_the_differences_to_popularity():
 
 
 def test_the_first_sentence_compares_the_primary_metric_with_both_baselines():
-    for metrics, metric in ((["recall@5", "ndcg@5", "ndcg@20"], "ndcg@20"), (["auc", "ndcg@5"], "ndcg@5"), ([], None)):
+    for metrics, metric in ((["recall@5", "ndcg@5", "ndcg@20"], "ndcg@20"), (["auc", "ndcg@5"], "ndcg@5")):
         assert result_tables.primary([ModelResult("a", dict.fromkeys(metrics, 0.1), 0)]) == metric
     numbers = re.findall(r"[\d.]+(?= |\)|:)", result_tables.verdict(EVALUATION.results))
     assert numbers == ["20", "0.1056", "117", "0.0487", "32", "0.0800"]
@@ -216,8 +215,6 @@ def test_best_so_far_never_gets_worse_and_its_star_is_the_winner():
     assert [y for _, y in found["best so far"]] == [0.05, 0.08, 0.08, 0.08]
     assert found["best (1)"] == [(1, 0.08)]
     assert [[x for x, _ in found[state]] for state in ("complete", "pruned", "failed")] == [[0, 4], [2], [3]]
-    errors = search([trial(n, value, alpha=1.0) for n, value in enumerate((0.3, 0.2, 0.4))], metric="mse", best=1)
-    assert [y for _, y in lines(drawn(errors, "best so far"))["best so far"]] == [0.3, 0.2, 0.2, 0.2]
 
 
 def test_a_parameter_is_drawn_on_its_own_scale():
@@ -240,10 +237,9 @@ def test_a_log_scale_gives_way_to_zero_and_numbers_to_words(values, scale):
     assert canvas.png(drawn(found, "by alpha"))
 
 
-@pytest.mark.parametrize(("metric", "worst"), [("ndcg@20", 0.001), ("mse", 0.9)])
-def test_trials_far_worse_than_most_stand_on_the_edge_and_are_named(metric, worst):
-    values = [0.080 + 0.0001 * n for n in range(20)] + [worst]
-    many = search([trial(n, value, alpha=float(n + 1)) for n, value in enumerate(values)], metric=metric, best=0)
+def test_trials_far_worse_than_most_stand_on_the_edge_and_are_named():
+    values = [0.080 + 0.0001 * n for n in range(20)] + [0.001]
+    many = search([trial(n, value, alpha=float(n + 1)) for n, value in enumerate(values)], best=0)
     figure = drawn(many, "by alpha")
     low, high = figure.axes[0].get_ylim()
     found = lines(figure)
@@ -263,7 +259,7 @@ def test_the_trials_curves_end_where_they_were_pruned():
 
 def test_a_grid_has_a_heat_map_of_its_two_most_telling_parameters():
     titles = [panel.title.partition(" by ")[2] for panel in search_plots.panels(GRID)]
-    assert titles == ["alpha and factors", "factors", "alpha", "function"]
+    assert titles == ["alpha and factors", "factors", "alpha", "function", "iterations"]
     (axes,) = drawn(GRID, "alpha and factors").axes
     (mesh,) = axes.findobj(QuadMesh)
     np.testing.assert_allclose(
@@ -298,7 +294,7 @@ ALPHAS = {
 @pytest.mark.parametrize("name", ["alpha", "name_" * 30])
 def test_labels_neither_overlap_nor_leave_the_picture(values, name):
     trials = [trial(n, 0.1 + n / 9, **{name: value}) for n, value in enumerate(values)]
-    figure = drawn(search(trials, **{name: "log"}), " by ")
+    figure = drawn(search(trials, **{name: "log"}), "NDCG@20 by ")
     figure.draw_without_rendering()
     (axes,) = figure.axes
     low, high = axes.get_xlim()
@@ -312,10 +308,7 @@ def test_labels_neither_overlap_nor_leave_the_picture(values, name):
 
 
 LITTLE = {
-    "no trial": search([], best=0),
-    "all failed": search([trial(0, None, "failed", alpha=1.0)], best=0, alpha="log"),
-    "unfinished": search([trial(0, None, "pruned", alpha=1.0), trial(1, None, "running", iterations=None)], best=5),
-    "empty grid": search([], kind="grid", best=0),
+    "one trial": search([trial(0, 0.1, iterations=None, trainer="spectral"), trial(1, None, "failed", alpha=1.0)]),
     "one cell": search([trial(0, 0.1, alpha=3.0)], kind="grid", alpha="log"),
     "wide grid of equals": search([trial(n, 0.1, alpha=n % 15, k1=n // 15) for n in range(30)], kind="grid", best=0),
     "curve of one point": replace(EVALUATION, curve=curve(iterations=1), examples=[], warnings=[]),
@@ -327,7 +320,7 @@ def test_a_page_of_a_result_that_has_little_to_show(found):
     page = Page(report.html(found))
     assert "retail" in page.all("h1")[0]["text"]
     assert "Examples" not in [element["text"] for element in page.all("h2")]
-    assert bool(page.all("svg")) == (found not in (LITTLE["empty grid"], LITTLE["curve of one point"]))
+    assert bool(page.all("svg")) == (found is not LITTLE["curve of one point"])
 
 
 def test_the_page_needs_nothing_from_outside_and_runs_nothing(pages):

@@ -7,15 +7,16 @@ Okabe and Ito (Color Universal Design, 2008), which any colour vision distinguis
 import io
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import matplotlib.style
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
+from matplotlib.ticker import MaxNLocator
 
 THEME = {
     "ink": ("#1c2127", "#e8ebef"),
@@ -56,6 +57,8 @@ _STYLE: dict[str, Any] = {
     "svg.hashsalt": "recstore",
 }
 
+_style = partial(matplotlib.style.context, ["default", _STYLE])
+
 _LEFT_OUT = re.compile(
     r'\A.*?(?=<svg)|<!--.*?-->|<style.*?</style>|\s+xmlns(:xlink)?="[^"]*"|xlink:(?=href)', re.DOTALL
 )
@@ -70,12 +73,6 @@ class Panel:
     draw: Callable[[FigureBase], None]
     width: float = WIDTH
     height: float = HEIGHT
-
-
-@contextmanager
-def _style() -> Iterator[None]:
-    with matplotlib.style.context(["default", _STYLE]):
-        yield
 
 
 def figure(panel: Panel) -> Figure:
@@ -134,6 +131,12 @@ def legend(figure: FigureBase, *axes: Axes) -> None:
     entries = {label: handle for one in axes for handle, label in zip(*one.get_legend_handles_labels(), strict=True)}
     if entries:
         figure.legend(list(entries.values()), list(entries), loc="outside lower left", ncols=min(4, len(entries)))
+
+
+def whole_numbers(axes: Axes, label: str) -> None:
+    """Set the label of x, and ticks at whole numbers only."""
+    axes.set_xlabel(label)
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
 
 
 def shown(text: str, most: int) -> str:

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.figure import FigureBase
-from matplotlib.ticker import MaxNLocator
 
 from recstore.evaluation.results import CurvePoint, Evaluation
 from recstore.experiments.report import canvas
-from recstore.experiments.report.canvas import BLUE, MUTED, ORANGE, PAPER, Panel
+from recstore.experiments.report.canvas import BLUE, MUTED, ORANGE, PAPER, Panel, whole_numbers
 from recstore.experiments.report.result_tables import primary
-from recstore.experiments.report.words import best_of, better, elapsed, finite, metric_name, score
+from recstore.experiments.report.words import best_of, better, elapsed, metric_name, score
 
 LOOKS: dict[str, dict[str, Any]] = {
     "validation": {"color": BLUE, "marker": "o"},
@@ -30,11 +29,11 @@ def panels(evaluation: Evaluation) -> list[Panel]:
     curve = evaluation.curve
     if len(curve) < 2:
         return []
-    metric = primary(evaluation.results) or ""
+    metric = primary(evaluation.results)
     metrics = [name for name in _metrics(curve) if name.partition("@")[2] in ("", metric.partition("@")[2])]
-    metrics = sorted(metrics or _metrics(curve), key=lambda name: name != metric)
-    chosen = evaluation.results[0].hyperparameters.get("iterations") if evaluation.results else None
-    if metrics and chosen not in {point.iteration for point in curve}:
+    metrics.sort(key=lambda name: name != metric)
+    chosen = evaluation.results[0].hyperparameters.get("iterations")
+    if chosen not in {point.iteration for point in curve}:
         chosen = _best(metrics[0], _line(curve, "validation", metrics[0]))
     return [panel(curve, name, chosen) for name in metrics]
 
@@ -49,7 +48,7 @@ def numbers(curve: Sequence[CurvePoint]) -> tuple[list[str], list[list[str]]]:
     }
     rows = [
         [str(point.iteration), elapsed(point.seconds), *(score(line.get(point.iteration)) for line in lines.values())]
-        for point in sorted(curve, key=lambda point: point.iteration)
+        for point in curve
     ]
     return ["iterations", "time", *lines], rows
 
@@ -59,8 +58,8 @@ def _metrics(curve: Sequence[CurvePoint]) -> list[str]:
 
 
 def _line(curve: Sequence[CurvePoint], part: str, metric: str) -> Line:
-    points = {point.iteration: finite(getattr(point, part).get(metric)) for point in curve}
-    return {iteration: value for iteration, value in sorted(points.items()) if value is not None}
+    points = ((point.iteration, getattr(point, part)) for point in curve)
+    return {iteration: metrics[metric] for iteration, metrics in points if metric in metrics}
 
 
 def _best(metric: str, line: Line) -> int | None:
@@ -84,8 +83,7 @@ def panel(curve: Sequence[CurvePoint], metric: str, chosen: int | None) -> Panel
             if chosen in line:
                 one.plot([chosen], [line[chosen]], markersize=7, markeredgecolor=PAPER, **LOOKS[part])
             one.margins(x=0.04, y=0.12)
-        axes[-1].set_xlabel("iterations")
-        axes[-1].xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
+        whole_numbers(axes[-1], "iterations")
         canvas.legend(figure, *axes)
 
     text = ""

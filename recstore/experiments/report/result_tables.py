@@ -5,11 +5,9 @@ from dataclasses import dataclass
 
 from recstore.evaluation.curves import METRIC
 from recstore.evaluation.results import ModelResult
-from recstore.experiments.report.trial_rows import measured, parameters
-from recstore.experiments.report.words import best_of, better, change, elapsed, finite, metric_name, score, setting
-from recstore.experiments.tuning.trials import SearchResult, TrialResult
-
-_STATES = ("complete", "pruned", "running", "failed")
+from recstore.experiments.report.trial_rows import parameters
+from recstore.experiments.report.words import best_of, better, change, elapsed, metric_name, score, setting
+from recstore.experiments.tuning.trials import SearchResult
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ def comparison(results: Sequence[ModelResult]) -> list[tuple[str, list[Cell]]]:
     reference = next((result for result in results if result.name.casefold().startswith("popularity")), None)
     rows = []
     for metric in _metrics(results):
-        values = [finite(result.metrics.get(metric)) for result in results]
+        values = [result.metrics.get(metric) for result in results]
         known = [value for value in values if value is not None]
         top = score(best_of(metric, known)) if better(metric) and len(known) > 1 else None
         cells = []
@@ -40,22 +38,18 @@ def comparison(results: Sequence[ModelResult]) -> list[tuple[str, list[Cell]]]:
     return rows
 
 
-def primary(results: Sequence[ModelResult]) -> str | None:
+def primary(results: Sequence[ModelResult]) -> str:
     """Return the metric of the first sentence: NDCG@20 if it was measured, else another NDCG, else the first."""
-    metrics = _metrics(results)
-    ranked = [metric for metric in metrics if metric == METRIC] + [m for m in metrics if m.startswith("ndcg")] + metrics
-    return next(iter(ranked), None)
+    return min(_metrics(results), key=lambda metric: (metric != METRIC, not metric.startswith("ndcg")))
 
 
 def _metrics(results: Sequence[ModelResult]) -> list[str]:
     return list(dict.fromkeys(metric for result in results for metric in result.metrics))
 
 
-def verdict(results: Sequence[ModelResult]) -> str | None:
+def verdict(results: Sequence[ModelResult]) -> str:
     """Compare the first model's primary metric with the two baselines, which come next, in one sentence."""
     metric = primary(results)
-    if metric is None:
-        return None
     own, *others = results[:3]
     text = f"{metric_name(metric)} is {score(own.metrics.get(metric))}"
     differences = []
@@ -69,19 +63,16 @@ def verdict(results: Sequence[ModelResult]) -> str | None:
 def trials(search: SearchResult) -> tuple[list[str], list[list[str]]]:
     """Return column heads and a row for each trial: the best first, those without a value last."""
     names = [parameter.name for parameter in parameters(search)]
-    staged = any(trial.stage for trial in search.trials)
-    sign = 1 if better(search.metric) == "lower" else -1
-
-    def place(trial: TrialResult) -> tuple[int, float, int]:
-        value = measured(search, trial)
-        return _STATES.index(trial.state) if value is None else -1, sign * (value or 0.0), trial.number
-
-    rows = []
-    for trial in sorted(search.trials, key=place):
-        state = "best" if trial.number == search.best else trial.state
-        row = [str(trial.number), state, score(measured(search, trial))]
-        row += [setting(trial.parameters[name]) if name in trial.parameters else "–" for name in names]
-        row += ["–" if trial.iterations is None else str(trial.iterations), elapsed(trial.seconds)]
-        rows.append(row + ([trial.stage] if staged else []))
-    heads = ["trial", "state", metric_name(search.metric), *names, "iterations", "time"]
-    return heads + (["stage"] if staged else []), rows
+    rows = [
+        [
+            str(trial.number),
+            "best" if trial.number == search.best else trial.state,
+            score(trial.value),
+            *(setting(trial.parameters[name]) if name in trial.parameters else "–" for name in names),
+            "–" if trial.iterations is None else str(trial.iterations),
+            elapsed(trial.seconds),
+            trial.stage,
+        ]
+        for trial in sorted(search.trials, key=lambda trial: (trial.value is None, -(trial.value or 0.0), trial.number))
+    ]
+    return ["trial", "state", metric_name(search.metric), *names, "iterations", "time", "stage"], rows

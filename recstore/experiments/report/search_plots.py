@@ -5,6 +5,7 @@ far worse, have no dark form, and need pyplot.
 """
 
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 
 from recstore.experiments.report import canvas
-from recstore.experiments.report.canvas import BLUE, INK, MUTED, ORANGE, PAPER, Panel
-from recstore.experiments.report.trial_rows import Parameter, best_by, complete, limits, measured, parameters, winner
-from recstore.experiments.report.words import best_of, better, finite, metric_name, score, setting
+from recstore.experiments.report.canvas import BLUE, INK, MUTED, ORANGE, PAPER, Panel, whole_numbers
+from recstore.experiments.report.trial_rows import Parameter, best_by, complete, limits, parameters
+from recstore.experiments.report.words import metric_name, score, setting
 from recstore.experiments.tuning.trials import SearchResult
 
 FEW_TICKS, APART, LONG = 7, 0.11, 34
@@ -40,7 +41,7 @@ def panels(search: SearchResult) -> list[Panel]:
         found.insert(0, best_so_far(search))
     elif len(pair := most_telling(search)) == 2:
         found.insert(0, heat_map(search, *pair))
-    return [*found, trial_curves(search)] if any(trial.curve for trial in search.trials) else found
+    return [*found, trial_curves(search)]
 
 
 def most_telling(search: SearchResult) -> list[Parameter]:
@@ -48,7 +49,7 @@ def most_telling(search: SearchResult) -> list[Parameter]:
 
     def moved(parameter: Parameter) -> float:
         values = best_by(search, parameter).values()
-        return max(values, default=0.0) - min(values, default=0.0)
+        return max(values) - min(values)
 
     varied = [parameter for parameter in parameters(search) if len(parameter.values) > 1]
     return sorted(sorted(varied, key=moved)[-2:], key=lambda parameter: len(parameter.values))
@@ -56,23 +57,19 @@ def most_telling(search: SearchResult) -> list[Parameter]:
 
 def best_so_far(search: SearchResult) -> Panel:
     """Return the panel of every trial's value in order, and the best until then."""
-    steps: dict[int, float] = {}
-    for trial, value in complete(search):
-        steps[trial.number] = best_of(search.metric, [value, *list(steps.values())[-1:]])
+    ended = complete(search)
+    best = list(accumulate((value for _, value in ended), max))
 
     def draw(figure: FigureBase) -> None:
         axes = figure.subplots()
         places = {trial.number: float(trial.number) for trial in search.trials}
         _marks(axes, search, places)
-        if steps:
-            order, values = [*steps, max(places)], [*steps.values(), steps[max(steps)]]
-            axes.step(order, values, where="post", color=INK, label="best so far")
-        axes.set_xlabel("trial")
-        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
+        order = [*(trial.number for trial, _ in ended), max(places)]
+        axes.step(order, [*best, best[-1]], where="post", color=INK, label="best so far")
+        whole_numbers(axes, "trial")
         canvas.legend(figure, axes)
 
-    text = f"From {score(steps[min(steps)])} to {score(steps[max(steps)])}." if steps else "No trial ran to its end."
-    return Panel(f"{metric_name(search.metric)}: best so far", text, draw)
+    return Panel(f"{metric_name(search.metric)}: best so far", f"From {score(best[0])} to {score(best[-1])}.", draw)
 
 
 def parameter_panel(search: SearchResult, parameter: Parameter) -> Panel:
@@ -102,22 +99,20 @@ def parameter_panel(search: SearchResult, parameter: Parameter) -> Panel:
 
 def trial_curves(search: SearchResult) -> Panel:
     """Return the panel of all trials' validation curves, which end where a trial was pruned."""
-    best = winner(search)
 
     def draw(figure: FigureBase) -> None:
         axes = figure.subplots()
-        for trial in sorted(search.trials, key=lambda trial: (trial is best, trial.state, trial.number)):
-            points = [(point.iteration, finite(point.validation.get(search.metric))) for point in trial.curve]
-            line = {iteration: value for iteration, value in points if value is not None}
-            look = MARKS.get(trial.state, MARKS["complete"]) | {"linewidth": 0.9, "alpha": 0.55, "label": trial.state}
-            if trial is best and line:
+        best = search.winner
+        curves = [trial for trial in search.trials if trial.curve]
+        for trial in sorted(curves, key=lambda trial: (trial is best, trial.state, trial.number)):
+            line = {point.iteration: point.validation[search.metric] for point in trial.curve}
+            look = MARKS[trial.state] | {"linewidth": 0.9, "alpha": 0.55, "label": trial.state}
+            if trial is best:
                 look = {"color": ORANGE, "linewidth": 2.2}
-                chosen = trial.iterations if trial.iterations in line else max(line)
+                chosen = trial.iterations or max(line)
                 _star(axes, chosen, line[chosen], search)
-            if line:
-                axes.plot(list(line), list(line.values()), markevery=[-1], **look)
-        axes.set_xlabel("iterations")
-        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
+            axes.plot(list(line), list(line.values()), markevery=[-1], **look)
+        whole_numbers(axes, "iterations")
         canvas.legend(figure, axes)
 
     text = "A line for each trial, on the validation part; it ends where the trial was pruned."
@@ -132,7 +127,7 @@ def heat_map(search: SearchResult, rows: Parameter, columns: Parameter) -> Panel
     def draw(figure: FigureBase) -> None:
         axes = figure.subplots()
         values = np.array([[cells.get((row, column), np.nan) for column in names[1]] for row in names[0]])
-        mesh = axes.pcolormesh(values, cmap="cividis_r" if better(search.metric) == "lower" else "cividis")
+        mesh = axes.pcolormesh(values, cmap="cividis")
         axes.set_xticks(np.arange(len(names[1])) + 0.5, [canvas.shown(name, 12) for name in names[1]])
         axes.set_yticks(np.arange(len(names[0])) + 0.5, [canvas.shown(name, 20) for name in names[0]])
         axes.tick_params(length=0)
@@ -168,13 +163,12 @@ def _marks(axes: Axes, search: SearchResult, places: dict[int, float]) -> None:
     edge = 0.025 * (high - low)
     points: dict[str, list[tuple[float, float]]] = {state: [] for state in MARKS}
     for trial in search.trials:
-        value = measured(search, trial)
-        height = low + edge if value is None else min(max(value, low + edge), high - edge)
-        if trial.number in places and trial.number == search.best and value is not None:
+        height = max(trial.value or low, low + edge)
+        if trial.number in places and trial.number == search.best:
             _star(axes, places[trial.number], height, search)
         elif trial.number in places:
-            state = str(trial.state) if value is None or low <= value <= high else "far worse"
-            points.setdefault(state, []).append((places[trial.number], height))
+            state = "far worse" if trial.value is not None and trial.value < low else trial.state
+            points[state].append((places[trial.number], height))
     for state, look in MARKS.items():
         if points[state]:
             axes.plot(*zip(*points[state], strict=True), **look | {"linestyle": "none", "alpha": 0.85, "label": state})

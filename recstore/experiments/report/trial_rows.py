@@ -1,11 +1,12 @@
-"""Read a search's trials before anything is drawn: which one won, what each measured, which parameters were tried."""
+"""Read a search's trials before anything is drawn: which parameters were tried, and where the axes end."""
 
 import math
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from recstore.experiments.report.words import best_of, finite, setting
+from recstore.experiments.report.words import setting
+from recstore.experiments.tuning.space import is_number
 from recstore.experiments.tuning.trials import SearchResult, TrialResult
 
 FEW = 10
@@ -20,7 +21,7 @@ EDGE = 0.02
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of a search: its scale, its distinct values (numbers by size, then text), the best trial's value."""
+    """One parameter of a search: its scale, its distinct values in order, the best trial's value; None if it has none."""
 
     name: str
     scale: str  # log, linear or categorical
@@ -49,45 +50,21 @@ def parameters(search: SearchResult) -> list[Parameter]:
 
     Its scale is the search's, unless a value does not allow it.
     """
-    best = winner(search)
     found = []
     for name in dict.fromkeys([*search.scales, *(name for trial in search.trials for name in trial.parameters)]):
-        values = [trial.parameters[name] for trial in search.trials if name in trial.parameters]
-        values = list({setting(value): value for value in values}.values())
-        values.sort(key=lambda value: (finite(value) is None, finite(value) or 0.0, setting(value)))
-        scale = search.scales.get(name, "linear")
-        if any(finite(value) is None for value in values):
-            scale = "categorical"
-        elif values and scale == "log" and values[0] <= 0:
-            scale = "linear"
+        tried = [trial.parameters[name] for trial in search.trials if name in trial.parameters]
+        numbers = all(map(is_number, tried))
+        values = sorted({setting(value): value for value in tried}.values(), key=None if numbers else setting)
+        scale = search.scales.get(name, "linear") if numbers else "categorical"
         if values:
-            found.append(Parameter(name, scale, values, best and best.parameters.get(name)))
+            scale = "linear" if scale == "log" and values[0] <= 0 else scale
+            found.append(Parameter(name, scale, values, search.winner.parameters.get(name)))
     return found
-
-
-def winner(search: SearchResult) -> TrialResult | None:
-    """Return the best trial; None if the search has none yet."""
-    return next((trial for trial in search.trials if trial.number == search.best), None)
-
-
-def measured(search: SearchResult, trial: TrialResult) -> float | None:
-    """Return what the trial reached on the validation part; None if it failed.
-
-    A pruned trial without a value has the last point of its learning curve.
-    """
-    if trial.state == "failed":
-        return None
-    value = finite(trial.value)
-    if value is None and trial.curve:
-        value = finite(trial.curve[-1].validation.get(search.metric))
-    return value
 
 
 def complete(search: SearchResult) -> list[tuple[TrialResult, float]]:
     """Return the complete trials by number, each with its value."""
-    trials = sorted(search.trials, key=lambda trial: trial.number)
-    pairs = [(trial, measured(search, trial)) for trial in trials if trial.state == "complete"]
-    return [(trial, value) for trial, value in pairs if value is not None]
+    return [(trial, trial.value) for trial in search.trials if trial.state == "complete" and trial.value is not None]
 
 
 def limits(search: SearchResult) -> tuple[float, float]:
@@ -95,21 +72,18 @@ def limits(search: SearchResult) -> tuple[float, float]:
 
     With FEW trials or more it ends REACH times as far from the best as the median, if there are worse ones.
     """
-    values = [value for trial in search.trials if (value := measured(search, trial)) is not None] or [0.0]
+    values = [trial.value for trial in search.trials if trial.value is not None]
     low, high = min(values), max(values)
     if len(values) >= FEW:
-        top = best_of(search.metric, values)
-        reach = REACH * abs(top - median(values)) or high - low
-        low, high = max(low, top - reach), min(high, top + reach)
-    margin = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
+        low = max(low, high - (REACH * (high - median(values)) or high - low))
+    margin = 0.06 * (high - low) or 0.05 * high or 1.0
     return low - margin, high + margin
 
 
 def far_worse(search: SearchResult) -> list[int]:
     """Return the numbers of the trials beyond the limits."""
-    low, high = limits(search)
-    values = {trial.number: measured(search, trial) for trial in search.trials}
-    return [number for number, value in values.items() if value is not None and not low <= value <= high]
+    low, _ = limits(search)
+    return [trial.number for trial in search.trials if trial.value is not None and trial.value < low]
 
 
 def best_by(search: SearchResult, *parameters: Parameter) -> dict[tuple[str, ...], float]:
@@ -117,5 +91,5 @@ def best_by(search: SearchResult, *parameters: Parameter) -> dict[tuple[str, ...
     cells: dict[tuple[str, ...], float] = {}
     for trial, value in complete(search):
         key = tuple(setting(trial.parameters.get(parameter.name)) for parameter in parameters)
-        cells[key] = best_of(search.metric, [value, cells.get(key, value)])
+        cells[key] = max(value, cells.get(key, value))
     return cells

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from numbers import Integral, Real
 from typing import Any, Literal
 
 from recstore.evaluation.curves import LOWER_IS_BETTER
@@ -38,16 +37,8 @@ def best_of(metric: str, values: Iterable[float]) -> float:
     return min(values) if better(metric) == "lower" else max(values)
 
 
-def finite(value: Any) -> float | None:
-    """Return the value as a float; None if it is not a finite number."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
 def score(value: float | None) -> str:
     """Return a metric or a score: four decimals below 1 as in published tables, at least four digits above."""
-    value = finite(value)
     if value is None:
         return "–"
     size = abs(value)
@@ -57,8 +48,7 @@ def score(value: float | None) -> str:
 
 def change(value: float | None, reference: float | None) -> str | None:
     """Return the difference to a reference in percent, or as a multiple from tenfold; None without a positive one."""
-    value, reference = finite(value), finite(reference)
-    if value is None or reference is None or reference <= 0 or value < 0:
+    if value is None or not reference:
         return None
     ratio = value / reference
     if ratio >= 10:
@@ -74,12 +64,8 @@ def elapsed(seconds: float | None) -> str:
 
 
 def moment(text: str) -> str:
-    """Return an ISO 8601 time to the minute in UTC; any other text stays as it is."""
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        return text
-    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if time.tzinfo else text
+    """Return an ISO 8601 time to the minute in UTC."""
+    return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def setting(value: Any) -> str:
@@ -88,11 +74,7 @@ def setting(value: Any) -> str:
         return "unset"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, Real) and not isinstance(value, Integral):
-        return f"{float(value):.4g}"
-    if isinstance(value, list | tuple):
-        return ", ".join(setting(part) for part in value)
-    return str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def settings(parameters: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -28,7 +28,7 @@ class Range:
     log: bool = False
 
     def allows(self, value: Any) -> bool:
-        return _is_number(value) and bool(self.low <= value <= self.high)
+        return is_number(value) and bool(self.low <= value <= self.high)
 
     def nearest(self, value: float) -> float:
         """Return the allowed number that is nearest."""
@@ -117,7 +117,7 @@ class Space:
                 if isinstance(bounds, Range):
                     scales[name] = "log" if bounds.log else "linear"
                 else:
-                    scales[name] = "linear" if all(map(_is_number, bounds.values)) else "categorical"
+                    scales[name] = "linear" if all(map(is_number, bounds.values)) else "categorical"
         return scales
 
     def has(self, parameters: Parameters) -> bool:
@@ -195,7 +195,7 @@ def _bounds(name: str, wanted: Any, before: Bounds | None) -> Bounds:
     low, high = wanted.get("low", math.nan), wanted.get("high", math.nan)
     scale = wanted.get("scale", "log" if isinstance(before, Range) and before.log else "linear")
     known = not wanted.keys() - {"low", "high", "scale"} and scale in ("log", "linear")
-    if not (known and _is_number(low) and _is_number(high) and low < high and (low > 0 or scale == "linear")):
+    if not (known and is_number(low) and is_number(high) and low < high and (low > 0 or scale == "linear")):
         raise InvalidInput(
             f"{name} = {dict(wanted)!r}: a range has a low, a high above it and optionally a scale: linear, or log for"
             " numbers above 0."
@@ -203,7 +203,8 @@ def _bounds(name: str, wanted: Any, before: Bounds | None) -> Bounds:
     return Range(float(low), float(high), scale == "log")
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Return whether this is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
