@@ -233,10 +233,10 @@ class Measuring(Part):
             return self._left_to_workers(number, reporter)
         work.work(self.url, own, number, watch=watch, reporter=reporter)
         with self._current() as opened:
-            ended, found = studies.get(opened, number), work.result(opened, number)
+            found = work.result(opened, number)
         altered = adopt and work.adopt(self.url, own, number, resize=resize, reporter=reporter)[1]
         _write(found, report, pictures)
-        return Tuned(number, ended.state, ended.outcome, adopt, altered, found)
+        return Tuned(number, found.state, found.outcome, adopt, altered, found)
 
     def _left_to_workers(self, number: int, reporter: Reporter | None) -> Tuned:
         from recstore.experiments.tuning import studies
@@ -246,7 +246,7 @@ class Measuring(Part):
             study = studies.get(opened, number)
         if warning and reporter:
             reporter.warn(warning)
-        return Tuned(number, study.state, study.outcome, False, False, None)
+        return Tuned(number, study["state"], study["outcome"], False, False, None)
 
     def stop_tuning(self, name: str, study: int | None = None) -> list[int]:
         """End this study, or the recommender's unfinished ones, with the best so far; return the studies that it ended."""

@@ -38,14 +38,14 @@ ORDER BY s.study DESC;
 UPDATE recstore_private.studies SET parallel = %(parallel)s WHERE study = %(study)s;
 
 -- name: select_trials
-SELECT t.trial, t.number, t.stage, t.state, t.parameters, t.curve, t.value, t.iterations, t.seconds, t.attempts, t.error
+SELECT t.number, t.stage, t.state, t.parameters, t.curve, t.value, t.iterations, t.seconds, t.error
 FROM recstore_private.trials t
 WHERE t.study = %(study)s
 ORDER BY t.number;
 
 -- name: left_trial
 -- A trial that is marked as running and whose process has ended.
-SELECT t.trial, t.number, t.stage, t.parameters, t.attempts
+SELECT t.trial, t.attempts
 FROM recstore_private.trials t
 WHERE t.study = %(study)s AND t.state = 'running'
     AND NOT EXISTS (SELECT FROM recstore_private.trials_at_work w WHERE w.trial = t.trial)
@@ -95,10 +95,10 @@ WHERE study = %(study)s AND state = 'running'
 RETURNING study;
 
 -- name: abandon_trials
--- The trials at work of a study that was stopped.
+-- One trial at work, or all of a study.
 UPDATE recstore_private.trials
-SET state = 'failed', error = 'The study was stopped.', finished_at = clock_timestamp()
-WHERE study = %(study)s AND state = 'running';
+SET state = 'failed', error = %(error)s, finished_at = clock_timestamp()
+WHERE study = %(study)s AND state = 'running' AND trial = coalesce(%(trial)s, trial);
 
 -- name: note_adopted
 UPDATE recstore_private.studies SET best = %(best)s, adopted_at = clock_timestamp() WHERE study = %(study)s;

@@ -60,7 +60,9 @@ def trial(number, value, state="complete", points=(), iterations=5, **parameters
 def search(trials, kind="optuna", metric="ndcg@20", best=None, evaluation=None, **scales):
     if best is None:
         best = max((t for t in trials if t.state == "complete"), key=lambda t: t.value).number
-    return SearchResult(7, "retail", metric, "2 items of each user", kind, scales, trials, best, evaluation)
+    return SearchResult(
+        7, "retail", metric, "2 items of each user", kind, scales, trials, best, evaluation, "ended", None
+    )
 
 
 MIXED = search(

@@ -312,7 +312,8 @@ def test_a_grid_tries_each_point_once() -> None:
 def test_the_time_left_is_estimated_from_the_latest_trials() -> None:
     search = plan(trials=10, seconds=100)
     assert search.left([]) is None
-    found = [ended(trials.begun(n, "explore", {"trainer": "als", "factors": 64}), 0.1) for n in range(4)]
+    als = {"trainer": "als", "factors": 64}
+    found = [ended(TrialResult(n, "running", als), 0.1) for n in range(4)]
     assert search.left(found) == pytest.approx(6.0)
     assert search.share(found) == pytest.approx(0.4)
     assert plan(trials=10, seconds=5).left(found) == pytest.approx(1.0)

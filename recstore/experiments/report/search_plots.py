@@ -167,8 +167,8 @@ def _marks(axes: Axes, search: SearchResult, places: dict[int, float]) -> None:
         if trial.number in places and trial.number == search.best:
             _star(axes, places[trial.number], height, search)
         elif trial.number in places:
-            state = "far worse" if trial.value is not None and trial.value < low else trial.state
-            points[state].append((places[trial.number], height))
+            mark = "far worse" if trial.value is not None and trial.value < low else trial.state
+            points[mark].append((places[trial.number], height))
     for state, look in MARKS.items():
         if points[state]:
             axes.plot(*zip(*points[state], strict=True), **look | {"linestyle": "none", "alpha": 0.85, "label": state})

@@ -7,7 +7,7 @@ rule (Golovin et al., "Google Vizier", KDD 2017). `work` does the same with its 
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from statistics import median
 
 import numpy as np
@@ -25,7 +25,7 @@ from recstore.experiments.tuning.sampling import noise_of
 from recstore.experiments.tuning.search_options import Options
 from recstore.experiments.tuning.space import Choices, Parameters, applied, default_space, present
 from recstore.experiments.tuning.stages import Plan
-from recstore.experiments.tuning.trials import TrialResult, Trials, best
+from recstore.experiments.tuning.trials import State, TrialResult, Trials, best
 from recstore.model import confidence
 from recstore.model import trainers as training
 
@@ -51,8 +51,8 @@ there are few."""
 LEAST_POINTS = 2
 """Points of a trial before which it is not pruned: a strong regularization starts slowly and may end well."""
 
-OnPoint = Callable[[CurvePoint], None]
-"""Called with each point of a trial's curve; an exception ends the trial."""
+OnPoint = Callable[[int, list[CurvePoint]], None]
+"""Called with the number of a trial and its curve at each new point of that; an exception ends the trial."""
 
 
 class Watch:
@@ -129,12 +129,9 @@ class Search:
 
     def scales(self) -> dict[str, str]:
         """Return "log", "linear" or "categorical" for each parameter that varies."""
-        scales, points = self.plan.space.scales(), self.plan.points
-        if not points:
-            return scales
-        known = scales | {"regularization": "log", "alpha": "log"}
-        numbers = {name: all(isinstance(point[name], int | float) for point in points) for name in points[0]}
-        return {name: known.get(name, "linear" if numbers[name] else "categorical") for name in numbers}
+        scales = self.plan.space.scales()
+        varied = self.plan.points[0] if self.plan.points else scales
+        return {name: scales.get(name, "linear") for name in varied}
 
     def run(self, experiment: Experiment, trial: TrialResult, others: Trials, on_point: OnPoint) -> TrialResult:
         """Train with the parameters of `trial`, follow the validation part, stop when it gains nothing more, and return the
@@ -148,8 +145,8 @@ class Search:
         alike = [] if self.plan.points else [other for other in others if other.finished and _kind(other) == kind]
         curves = [other.curve for other in alike if other.curve]
 
-        def judge(point: CurvePoint) -> None:
-            on_point(point)
+        def judge(_: CurvePoint) -> None:
+            on_point(trial.number, curve.points)
             if hopeless(curve.points, curves, options.metric):
                 raise _Pruned
 
@@ -165,21 +162,23 @@ class Search:
         )
         tried = applied(self.definition, trial.parameters, options.most_iterations)
         began = time.perf_counter()
-        ended = replace(trial, state="complete")
+        state: State = "complete"
+        problem = None
         try:
             experiment.fit(self.split.train, tried, watch=curve, users=curve.users[:1])
         except _Pruned:
-            ended = replace(trial, state="pruned")
+            state = "pruned"
         except (DeviceUnavailable, InvalidInput):
             raise
         except MemoryError:
-            ended = replace(trial, state="failed", error="There was not enough memory.")
+            state, problem = "failed", "There was not enough memory."
         except RecstoreError as error:
-            ended = replace(trial, state="failed", error=error.message)
-        ended = replace(ended, seconds=round(time.perf_counter() - began, 3), curve=list(map(_rounded, curve.points)))
-        if ended.state == "failed" or not ended.curve:
-            return replace(ended, state="failed")
-        top = best_point(ended.curve, options.metric)
+            state, problem = "failed", error.message
+        seconds, points = round(time.perf_counter() - began, 3), list(map(_rounded, curve.points))
+        ended = replace(trial, state=state, error=problem, seconds=seconds, curve=points)
+        if state == "failed":
+            return ended
+        top = best_point(points, options.metric)
         one_step = len(ended.curve) == 1 and top.iteration == options.most_iterations > options.every
         return replace(ended, value=top.validation[options.metric], iterations=None if one_step else top.iteration)
 
@@ -190,7 +189,7 @@ class Search:
         watch = watch or Watch()
         while begun := self.plan.next(found):
             watch.begins(begun, self.plan, found)
-            found.append(self.run(experiment, begun, found, partial(watch.point, begun.number)))
+            found.append(self.run(experiment, begun, found, lambda number, curve: watch.point(number, curve[-1])))
             watch.ends(found[-1], self.plan, found)
         return found
 

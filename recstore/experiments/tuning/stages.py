@@ -21,7 +21,6 @@ from recstore.experiments.tuning.space import OWN, Bounds, Choices, Parameters, 
 from recstore.experiments.tuning.trials import (
     TrialResult,
     Trials,
-    begun,
     best,
     guess,
     levels,
@@ -91,7 +90,7 @@ class Plan:
         stages = {"start": self._start, "explore": self._explore, "grow": self._grow, "refine": self._refine}
         for stage, choose in ({"grid": self._grid} if self.points else stages).items():
             if parameters := choose(trials):
-                return begun(len(trials), stage, parameters)
+                return TrialResult(len(trials), "running", parameters, stage=stage)
         return None
 
     def share(self, trials: Trials) -> float:

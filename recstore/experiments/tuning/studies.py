@@ -6,9 +6,9 @@ row for that moment. Every function commits; trials and metrics are computed els
 
 import json
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,11 @@ import psycopg
 import pyarrow as pa
 from psycopg.types.json import Jsonb
 
-from recstore.definition import Definition
 from recstore.errors import StudyNotFound
 from recstore.evaluation.definitions import OF_LISTS
 from recstore.evaluation.results import CurvePoint, Evaluation
 from recstore.evaluation.splits import Split
-from recstore.experiments.tuning.trials import Kind, SearchResult, TrialResult, Trials, begun
+from recstore.experiments.tuning.trials import TrialResult, Trials
 from recstore.model.interactions import IdMap, Interactions
 from recstore.postgres.connection import Connection
 from recstore.requests import notify
@@ -43,24 +42,6 @@ _PARTS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
-class Study:
-    """A study as its row has it."""
-
-    study: int
-    recommender: str
-    state: str
-    kind: Kind
-    metric: str
-    options: dict[str, Any]
-    definition: Definition
-    split: str
-    scales: dict[str, str]
-    best: int | None
-    evaluation: Evaluation | None
-    outcome: str | None
-
-
-@dataclass(frozen=True)
 class Claim:
     """A trial for this session to run, its row's key, and the attempt, which fences off earlier ones."""
 
@@ -74,32 +55,38 @@ def create(connection: Connection, row: Mapping[str, Any], split: Split) -> int:
     content = pack(split)
     with connection.transaction():
         values = {name: Jsonb(value) if isinstance(value, dict) else value for name, value in row.items()}
-        study: int = _row(connection, "insert_study", values)["study"]
+        study: int = queries.one(connection, "insert_study", **values)["study"]
         for chunk, start in enumerate(range(0, len(content), CHUNK)):
-            part = {"study": study, "chunk": chunk, "content": content[start : start + CHUNK]}
-            connection.execute(queries.query("insert_study_data"), part)
+            part = content[start : start + CHUNK]
+            queries.run(connection, "insert_study_data", study=study, chunk=chunk, content=part)
     notify(connection)
     return study
 
 
-def get(connection: Connection, study: int, recommender: str | None = None) -> Study:
-    """Read a study, of this recommender if it is named. Raises StudyNotFound."""
-    row = connection.execute(queries.query("select_study"), {"study": study}).fetchone()
+def get(connection: Connection, study: int, recommender: str | None = None) -> dict[str, Any]:
+    """Return the row of a study, of this recommender if it is named. Raises StudyNotFound."""
+    row = queries.row(connection, "select_study", study=study)
     if row is None or recommender not in (None, row["recommender"]):
         raise StudyNotFound(study=f"{study} of {recommender!r}" if row else study)
-    row["definition"] = Definition.model_validate(row["definition"])
-    if stored := row["evaluation"]:
-        for result in stored["results"]:
-            result["metrics"] = dict(sorted(result["metrics"].items(), key=_place))
-        row["evaluation"] = Evaluation.from_dict(stored)
-    return Study(**{column.name: row[column.name] for column in fields(Study)})
+    return row
 
 
-def _place(metric: tuple[str, float | None]) -> tuple[int, int, int]:
-    """Return the place of a metric in the order of `metrics.evaluate`, which jsonb does not keep."""
-    name, at, k = metric[0].partition("@")
+def evaluation_of(row: Mapping[str, Any]) -> Evaluation | None:
+    """Return the measurement of the winner, its metrics in the order of `metrics.evaluate`, which jsonb does not keep."""
     names = (*OF_LISTS, "auc", "mse", "coverage")
-    return (2 if name == "coverage" else 0 if at else 1), int(k or 0), names.index(name)
+
+    def place(metric: str) -> tuple[int, int, int]:
+        name, at, k = metric.partition("@")
+        return (2 if name == "coverage" else 0 if at else 1), int(k or 0), names.index(name)
+
+    if row["evaluation"] is None:
+        return None
+    found = Evaluation.from_dict(row["evaluation"])
+    ordered = [
+        replace(result, metrics={name: result.metrics[name] for name in sorted(result.metrics, key=place)})
+        for result in found.results
+    ]
+    return replace(found, results=ordered)
 
 
 def data(connection: Connection, study: int) -> Split | None:
@@ -143,29 +130,18 @@ def unpack(content: bytes) -> Split:
 
 def unfinished(connection: Connection, recommender_id: int) -> list[dict[str, Any]]:
     """Return {study, options, definition, parallel, created_at} of each that has not ended, the newest first."""
-    return connection.execute(queries.query("unfinished_studies"), {"recommender_id": recommender_id}).fetchall()
+    return queries.rows(connection, "unfinished_studies", recommender_id=recommender_id)
 
 
 def trials(connection: Connection, study: int) -> list[TrialResult]:
     """Return the trials in order of their numbers, with those at work."""
-    rows = connection.execute(queries.query("select_trials"), {"study": study}).fetchall()
-    return [
-        TrialResult(**{column.name: row[column.name] for column in fields(TrialResult)} | {"curve": curve})
-        for row in rows
-        for curve in [[CurvePoint(**point) for point in row["curve"]]]
-    ]
-
-
-def search_of(connection: Connection, study: Study, best: int) -> SearchResult:
-    """Return a study and its finished trials as one result."""
-    own = {name: getattr(study, name) for name in ("study", "recommender", "metric", "split", "kind", "scales")}
-    finished = [trial for trial in trials(connection, study.study) if trial.finished]
-    return SearchResult(**own, trials=finished, best=best, evaluation=study.evaluation)
+    rows = queries.rows(connection, "select_trials", study=study)
+    return [TrialResult(**row | {"curve": [CurvePoint(**point) for point in row["curve"]]}) for row in rows]
 
 
 def set_parallel(connection: Connection, study: int, parallel: int) -> None:
     """Set how many trials the workers should run at once."""
-    connection.execute(queries.query("update_study_parallel"), {"study": study, "parallel": parallel})
+    queries.run(connection, "update_study_parallel", study=study, parallel=parallel)
     notify(connection)
 
 
@@ -177,51 +153,50 @@ def claim(
     A trial whose process has ended comes first, with the same parameters, then the next one. (None, False): nothing is left
     to try. The caller gives the lock back by `finish_trial` or `release`, or by closing the connection.
     """
+
+    def taken(query: str, **values: Any) -> tuple[Claim, bool]:
+        row = queries.one(connection, query, host=socket.gethostname(), **values)
+        _lock(connection, TRIAL_NAMESPACE, row["trial"])  # free: this session holds the study's row
+        trial = TrialResult(row["number"], "running", row["parameters"], stage=row["stage"])
+        return Claim(trial, row["trial"], row["attempts"]), True
+
     with connection.transaction():
-        row = connection.execute(queries.query("lock_study"), {"study": study}).fetchone()
+        row = queries.row(connection, "lock_study", study=study)
         if row is None or row["state"] != "running":
             return None, False
-        while left := connection.execute(queries.query("left_trial"), {"study": study}).fetchone():
+        while left := queries.row(connection, "left_trial", study=study):
             if left["attempts"] < ATTEMPTS:
-                return _taken(connection, "take_trial_again", {"trial": left["trial"]}), True
-            _give_up(connection, left)
+                return taken("take_trial_again", trial=left["trial"])
+            error = f"Its process ended without finishing it, {left['attempts']} times; perhaps memory ran out."
+            queries.run(connection, "abandon_trials", study=study, trial=left["trial"], error=error)
         found = trials(connection, study)
         trial = next_(found)
         if trial is None:
             return None, any(not trial.finished for trial in found)
-        values = asdict(trial) | {"study": study, "parameters": Jsonb(trial.parameters)}
-        return _taken(connection, "insert_trial", values), True
+        parameters = Jsonb(trial.parameters)
+        return taken("insert_trial", study=study, number=trial.number, stage=trial.stage, parameters=parameters)
 
 
-def _taken(connection: Connection, query: str, values: Mapping[str, Any]) -> Claim:
-    row = _row(connection, query, {**values, "host": socket.gethostname()})
-    _lock(connection, TRIAL_NAMESPACE, row["trial"])  # free: this session holds the study's row
-    return Claim(begun(row["number"], row["stage"], row["parameters"]), row["trial"], row["attempts"])
-
-
-def _give_up(connection: Connection, left: dict[str, Any]) -> None:
-    trial = begun(left["number"], left["stage"], left["parameters"])
-    error = f"Its process ended without finishing it, {left['attempts']} times; perhaps memory ran out."
-    failed = asdict(trial) | {"state": "failed", "error": error}
-    _update(connection, "finish_trial", Claim(trial, left["trial"], left["attempts"]), failed)
-
-
-def note_curve(connection: Connection, claim: Claim, curve: Sequence[CurvePoint]) -> bool:
+def note_curve(connection: Connection, claim: Claim, curve: list[CurvePoint]) -> bool:
     """Store the curve so far. Return False where the trial is no longer wanted: the study was stopped, or another session
     has the trial."""
-    return _update(connection, "update_trial_curve", claim, {"curve": [asdict(point) for point in curve]})
+    stored = Jsonb([asdict(point) for point in curve])
+    keys = {"trial": claim.key, "attempts": claim.attempts}
+    return queries.row(connection, "update_trial_curve", **keys, curve=stored) is not None
 
 
 def finish_trial(connection: Connection, claim: Claim, ended: TrialResult) -> bool:
     """Store the result and give the lock back. Return False where it is no longer wanted."""
-    stored = _update(connection, "finish_trial", claim, asdict(ended))
+    values = asdict(ended)
+    values |= {"trial": claim.key, "attempts": claim.attempts, "curve": Jsonb(values["curve"])}
+    stored = queries.row(connection, "finish_trial", **values) is not None
     release(connection, claim)
     return stored
 
 
 def release(connection: Connection, claim: Claim) -> None:
     """Give the trial's lock back, and notify the sessions that wait for it."""
-    _unlock(connection, TRIAL_NAMESPACE, claim.key)
+    queries.run(connection, "unlock_trial", namespace=TRIAL_NAMESPACE, key=claim.key)
     notify(connection)
 
 
@@ -232,11 +207,11 @@ def measuring(connection: Connection, study: int) -> Iterator[int]:
         yield 0
         return
     try:
-        row = connection.execute(queries.query("begin_measuring"), {"study": study}).fetchone()
+        row = queries.row(connection, "begin_measuring", study=study)
         yield int(row["attempts"]) if row else 0
     finally:
         with suppress(psycopg.Error):
-            _unlock(connection, MEASURE_NAMESPACE, study)
+            queries.run(connection, "unlock_trial", namespace=MEASURE_NAMESPACE, key=study)
             notify(connection)
 
 
@@ -246,36 +221,25 @@ def finish(
     state: str,
     outcome: str,
     *,
-    best: int | None = None,
+    best: TrialResult | None = None,
     evaluation: Evaluation | None = None,
 ) -> bool:
     """End the study: remove its data and give up the trials at work. Return False where it had ended before."""
-    stored = Jsonb(evaluation.as_dict()) if evaluation else None
-    values = {"study": study, "state": state, "outcome": outcome, "best": best, "evaluation": stored}
+    values = {
+        "state": state,
+        "outcome": outcome,
+        "best": best.number if best else None,
+        "evaluation": Jsonb(evaluation.as_dict()) if evaluation else None,
+    }
     with connection.transaction():
-        connection.execute(queries.query("lock_study"), {"study": study})
-        ended = connection.execute(queries.query("finish_study"), values).fetchone() is not None
+        queries.run(connection, "lock_study", study=study)
+        ended = queries.row(connection, "finish_study", study=study, **values) is not None
         if ended:
-            connection.execute(queries.query("abandon_trials"), {"study": study})
-            connection.execute(queries.query("delete_study_data"), {"study": study})
+            queries.run(connection, "abandon_trials", study=study, trial=None, error="The study was stopped.")
+            queries.run(connection, "delete_study_data", study=study)
     notify(connection)
     return ended
 
 
-def _update(connection: Connection, query: str, claim: Claim, values: Mapping[str, Any]) -> bool:
-    keys = {"trial": claim.key, "attempts": claim.attempts, "curve": Jsonb(values["curve"])}
-    return connection.execute(queries.query(query), {**values, **keys}).fetchone() is not None
-
-
-def _row(connection: Connection, query: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    row = connection.execute(queries.query(query), values).fetchone()
-    assert row is not None
-    return row
-
-
 def _lock(connection: Connection, namespace: int, key: int) -> bool:
-    return bool(_row(connection, "lock_trial", {"namespace": namespace, "key": key})["locked"])
-
-
-def _unlock(connection: Connection, namespace: int, key: int) -> None:
-    connection.execute(queries.query("unlock_trial"), {"namespace": namespace, "key": key})
+    return bool(queries.one(connection, "lock_trial", namespace=namespace, key=key)["locked"])

@@ -2,7 +2,7 @@
 Pure."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from recstore.evaluation.results import CurvePoint, Evaluation
@@ -24,10 +24,10 @@ class TrialResult:
     number: int
     state: State
     parameters: Parameters
-    value: float | None
-    iterations: int | None
-    curve: list[CurvePoint]
-    seconds: float | None
+    value: float | None = None
+    iterations: int | None = None
+    curve: list[CurvePoint] = field(default_factory=list)
+    seconds: float | None = None
     stage: str = ""
     error: str | None = None
 
@@ -39,15 +39,10 @@ class TrialResult:
 Trials = Sequence[TrialResult]
 
 
-def begun(number: int, stage: str, parameters: Parameters) -> TrialResult:
-    """Return a trial at work."""
-    return TrialResult(number, "running", parameters, None, None, [], None, stage)
-
-
 @dataclass(frozen=True)
 class SearchResult:
-    """A whole search: `best` is the number of the winning trial, `scales` has parameter -> "log", "linear" or "categorical",
-    `evaluation` is the one measurement of the test part, None before it was made."""
+    """A whole search with its finished trials: `best` is the number of the winning one, `scales` has parameter -> "log",
+    "linear" or "categorical", `evaluation` is the one measurement of the test part, None before it was made."""
 
     study: int
     recommender: str
@@ -58,6 +53,8 @@ class SearchResult:
     trials: list[TrialResult]
     best: int
     evaluation: Evaluation | None
+    state: str
+    outcome: str | None
 
     @property
     def winner(self) -> TrialResult:

@@ -7,7 +7,7 @@ The source is read once, when the study begins. A search takes no lock of the re
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
 
@@ -34,7 +34,7 @@ from recstore.experiments.measurement import Measurement
 from recstore.experiments.tuning import studies
 from recstore.experiments.tuning.search import PRESENT, Search, Stopped, Watch, tuned, winner_of
 from recstore.experiments.tuning.search_options import Options
-from recstore.experiments.tuning.studies import Claim, Study
+from recstore.experiments.tuning.studies import Claim
 from recstore.experiments.tuning.trials import SearchResult, TrialResult, best
 from recstore.operations import recommenders
 from recstore.postgres.connection import Connection, connect, plain_errors
@@ -168,7 +168,7 @@ def resumed(
     """Find the study that a call means: `study` if it is set, else the newest unfinished one that was asked for the same, or
     with `resume` for anything. With `new` that one is stopped. Raises StudyNotFound, NothingToResume."""
     if study is not None:
-        return Resumed(studies.get(connection, study, recommender.name).study)
+        return Resumed(studies.get(connection, study, recommender.name)["study"])
     row = unfinished(connection, recommender, None if resume else asked(options, choice))
     if row is None:
         if resume:
@@ -184,14 +184,15 @@ _newest: dict[tuple[str, int], Search] = {}
 """The study that this process worked on last: a worker's child runs many trials of one."""
 
 
-def _load(url: str, connection: Connection, study: Study) -> Search | None:
-    found = _newest.get((url, study.study))
-    if found is None and (split := studies.data(connection, study.study)):
-        options = Options(**study.options["search"])
-        found = Search(split, study.definition, options, study.options["dimensions"])
+def _load(url: str, connection: Connection, row: Mapping[str, Any]) -> Search | None:
+    """Return the search of a study's row; None once it has ended."""
+    found = _newest.get((url, row["study"]))
+    if found is None and (split := studies.data(connection, row["study"])):
+        options = Options(**row["options"]["search"])
+        found = Search(split, Definition.model_validate(row["definition"]), options, row["options"]["dimensions"])
         _newest.clear()
-        _newest[url, study.study] = found
-    return found
+        _newest[url, row["study"]] = found
+    return found if row["state"] == "running" else None
 
 
 def work(
@@ -224,9 +225,9 @@ def work_on(
     with connect(url, f"recstore:study:{study}") as connection, plain_errors(f"working on study {study}", connection):
         require_current(connection)
         if message:
-            connection.execute(queries.query("begin_message"), {"study": study})
-        known = studies.get(connection, study)
-        search = _load(url, connection, known) if known.state == "running" else None
+            queries.run(connection, "begin_message", study=study)
+        row = studies.get(connection, study)
+        search = _load(url, connection, row)
         if search is None:
             return Step.FINISHED
         experiment.most_factors = search.most_factors
@@ -237,7 +238,7 @@ def work_on(
         if not at_work:
             with studies.measuring(connection, study) as attempt:
                 if attempt:
-                    _end(connection, experiment, search, known, attempt)
+                    _end(connection, experiment, search, row, attempt)
                     return Step.FINISHED
         return Step.WAITING
 
@@ -249,13 +250,9 @@ def _try(
     plan = search.plan
     others = [trial for trial in studies.trials(connection, number) if trial.number != claim.trial.number]
     watch.begins(claim.trial, plan, others)
-    curve: list[CurvePoint] = []
 
-    def on_point(point: CurvePoint) -> None:
-        if curve and point.iteration <= curve[-1].iteration:  # the CPU started over
-            curve.clear()
-        curve.append(replace(point, train={}))
-        watch.point(claim.trial.number, point)
+    def on_point(trial: int, curve: list[CurvePoint]) -> None:
+        watch.point(trial, curve[-1])
         wanted = True
         with suppress(psycopg.Error):  # the result is stored on another connection, if this process still has the trial
             wanted = studies.note_curve(connection, claim, curve)
@@ -275,9 +272,9 @@ def _try(
         watch.ends(ended, plan, [*others, ended])
 
 
-def _end(connection: Connection, experiment: Experiment, search: Search, study: Study, attempt: int) -> None:
+def _end(connection: Connection, experiment: Experiment, search: Search, row: Mapping[str, Any], attempt: int) -> None:
     """Refit the winner, measure it, and end the study."""
-    number = study.study
+    number, name = row["study"], row["recommender"]
     try:
         winner = winner_of(studies.trials(connection, number))
     except NothingFound as error:
@@ -286,17 +283,16 @@ def _end(connection: Connection, experiment: Experiment, search: Search, study: 
     try:
         if attempt > studies.ATTEMPTS:
             raise RecstoreError("its process ended without finishing that, several times; perhaps memory ran out.")
-        measured = search.conclude(experiment, winner, study.recommender)
-        recommender = registry.get(connection, study.recommender)
-        evaluation = with_examples(connection, recommender, measured, experiment.reporter)
+        measured = search.conclude(experiment, winner, name)
+        evaluation = with_examples(connection, registry.get(connection, name), measured, experiment.reporter)
     except (ConnectionFailed, ConnectionLost, DeviceUnavailable):
         raise
     except RecstoreError as error:
         sentence = f"The winner, trial {winner.number}, could not be measured: {error.message}"
-        studies.finish(connection, number, "failed", sentence, best=winner.number)
+        studies.finish(connection, number, "failed", sentence, best=winner)
         return
     sentence = outcome(winner, evaluation, search.options.metric)
-    studies.finish(connection, number, "ended", sentence, best=winner.number, evaluation=evaluation)
+    studies.finish(connection, number, "ended", sentence, best=winner, evaluation=evaluation)
 
 
 def outcome(winner: TrialResult, evaluation: Evaluation, metric: str) -> str:
@@ -313,10 +309,8 @@ def outcome(winner: TrialResult, evaluation: Evaluation, metric: str) -> str:
 
 def stop(connection: Connection, study: int) -> bool:
     """End a study at once with the best trial so far, unmeasured; trials at work stop at the next point of their curve.
-    Return False where it had ended before. Raises StudyNotFound."""
-    studies.get(connection, study)
-    found = best(studies.trials(connection, study))
-    return studies.finish(connection, study, "stopped", "Stopped.", best=found.number if found else None)
+    Return False where it had ended before."""
+    return studies.finish(connection, study, "stopped", "Stopped.", best=best(studies.trials(connection, study)))
 
 
 def stop_all(connection: Connection, recommender: Registered, study: int | None = None) -> list[int]:
@@ -324,19 +318,32 @@ def stop_all(connection: Connection, recommender: Registered, study: int | None 
     if study is None:
         numbers = [row["study"] for row in studies.unfinished(connection, recommender.id)]
     else:
-        numbers = [studies.get(connection, study, recommender.name).study]
+        numbers = [studies.get(connection, study, recommender.name)["study"]]
     return [number for number in numbers if stop(connection, number)]
 
 
 def result(connection: Connection, study: int) -> SearchResult:
     """Return what a study has found so far, or at its end. Raises StudyNotFound, StudyEmpty."""
-    known = studies.get(connection, study)
-    found = best(studies.trials(connection, study))
-    number = known.best if known.best is not None else found.number if found else None
-    if number is None:
-        hint = known.outcome if known.outcome and known.state == "failed" else f"Its state: {known.state}."
-        raise StudyEmpty(study=study, hint=hint)
-    return studies.search_of(connection, known, number)
+    row = studies.get(connection, study)
+    finished = [trial for trial in studies.trials(connection, study) if trial.finished]
+    winner = best(finished)
+    if winner is None:
+        raise StudyEmpty(
+            study=study, hint=row["outcome"] if row["state"] == "failed" else f"Its state: {row['state']}."
+        )
+    return SearchResult(
+        study=study,
+        recommender=row["recommender"],
+        metric=row["metric"],
+        split=row["split"],
+        kind=row["kind"],
+        scales=row["scales"],
+        trials=finished,
+        best=winner.number,
+        evaluation=studies.evaluation_of(row),
+        state=row["state"],
+        outcome=row["outcome"],
+    )
 
 
 def adopt(
@@ -362,6 +369,5 @@ def adopt(
         changed = better != recommender.definition
         if changed:
             recommenders.alter(connection, url, settings, recommender, better, resize=resize, reporter=reporter)
-        values = {"study": study, "best": found.best}
-        connection.execute(queries.query("note_adopted"), values)
+        queries.run(connection, "note_adopted", study=study, best=found.best)
     return better, changed
