@@ -3,8 +3,12 @@
 Each returns the SQL that would be executed, or what would be written, and changes nothing.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from psycopg import errors as pg
 
 from recstore import registry
 from recstore.api import toml
@@ -13,8 +17,13 @@ from recstore.api.begin import definition_for
 from recstore.api.files import Loading
 from recstore.api.rows import Statements
 from recstore.config import Settings
-from recstore.operations import dry_run, recommenders
+from recstore.operations import recommenders, schema
+from recstore.operations.dry_run import Recorder, rehearsing
 from recstore.postgres import grants
+from recstore.publication import flipping, generations
+from recstore.runs import lock_holder
+from recstore.sql import queries, schema_revision
+from recstore.sql.objects import Registered
 
 if TYPE_CHECKING:
     from recstore import lists
@@ -25,14 +34,26 @@ class SchemaRehearsal(Part):
     """Rehearsals of `recstore db ..`."""
 
     def upgrade(self) -> Statements:
-        """Return the SQL of `db.upgrade`."""
+        """Return the SQL of `db.upgrade`: the migrations, then each recommender's objects."""
         with self._connection() as opened:
-            return Statements(tuple(dry_run.upgrade(opened, self.settings)))
+            extension = queries.row(opened, "vector_extension")
+            statements = [] if extension else ["CREATE EXTENSION IF NOT EXISTS vector;"]
+            statements += schema.statements(opened, "head")
+            try:
+                found = registry.all_registered(opened) if schema_revision.current(opened) else []
+            except pg.UndefinedColumn:
+                remark = "-- then the functions and views of each recommender, where this version's differ"
+                return Statements((*statements, remark))
+            for recommender in found:
+                with rehearsing(opened) as recorder:
+                    schema.upgrade_objects(recorder.stand_in, self.settings, recommender)
+                statements += recorder.statements
+            return Statements(tuple(statements))
 
     def downgrade(self, revision: str) -> Statements:
         """Return the SQL of `db.downgrade`."""
         with self._connection() as opened:
-            return Statements(tuple(dry_run.downgrade(opened, revision)))
+            return Statements(tuple(schema.statements(opened, revision, down=True)))
 
     def grant(self, role: str, *, requests: bool = True) -> Statements:
         """Return the SQL of `db.grant`."""
@@ -65,9 +86,9 @@ class Rehearsal(Loading):
     ) -> Statements:
         """Return the SQL of `create`."""
         wanted = definition_of(name, None, definition, file, titles, settings)
-        with self._current() as opened:
-            recommenders.check_lists(opened, name, wanted)
-            return Statements(tuple(dry_run.create(opened, self.settings, name, wanted)))
+        with self._current() as opened, rehearsing(opened) as recorder:
+            recommenders.create(recorder.stand_in, self.settings, name, wanted)
+        return Statements(tuple(recorder.statements))
 
     def alter(
         self,
@@ -81,37 +102,71 @@ class Rehearsal(Loading):
         **settings: Any,
     ) -> Statements:
         """Return the SQL of `alter`, and of the resize before it."""
-        with self._current() as opened:
-            recommender = registry.get(opened, name)
+        with self._rehearsing(name) as (recorder, recommender):
             wanted = definition_of(name, recommender.definition, definition, file, titles, settings)
-            recommenders.check_lists(opened, name, wanted, recommender)
-            recommenders.needs_resize(opened, recommender, wanted, resize)
-            return Statements(tuple(dry_run.alter(opened, self.settings, recommender, wanted, readers_may_fail=yes)))
+            stand_in = recorder.stand_in
+            recommenders.check_lists(stand_in, name, wanted, recommender)
+            if recommenders.needs_resize(stand_in, recommender, wanted, resize):
+                generations.abandon_unfinished(stand_in, recommender)
+                self._prune(recorder, recommender)
+                factors = wanted.hyperparameters.factors
+                storage = registry.storage_for(recommender.definition, factors, fixed=False)
+                generations.resize(stand_in, self.settings, recommender, *storage)
+                recommender = registry.get(stand_in, name)
+                generations.next_of(stand_in, self.settings, recommender)
+            registry.alter(stand_in, self.settings, recommender, wanted, readers_may_fail=yes)
+        return Statements(tuple(recorder.statements))
 
     def grant(self, name: str, role: str, *, people: bool = False) -> Statements:
         """Return the SQL of `grant`."""
-        with self._current() as opened:
-            return Statements(tuple(dry_run.grant_reader(opened, registry.get(opened, name), role, people=people)))
+        with self._rehearsing(name) as (recorder, recommender):
+            return Statements(tuple(registry.grant_reader(recorder.stand_in, recommender, role, people=people)))
 
     def drop(self, name: str, *, cascade: bool = False) -> Statements:
-        """Return the SQL of `drop`."""
-        with self._current() as opened:
-            return Statements(tuple(dry_run.drop(opened, self.settings, registry.get(opened, name), cascade=cascade)))
+        """Return the SQL of `drop`, with a remark for each object outside that goes along."""
+        with self._rehearsing(name) as (recorder, recommender):
+            running = _running(recorder, recommender)
+            along = registry.drop(recorder.stand_in, self.settings, recommender, cascade=cascade)
+        return Statements((*running, *(f"-- drops {what} too" for what in along), *recorder.statements))
 
     def publish(self, name: str, *, now: bool = False) -> Statements:
-        """Return the SQL of `publish`."""
-        with self._current() as opened:
-            return Statements(tuple(dry_run.publish(opened, self.settings, registry.get(opened, name), now=now)))
+        """Return the SQL of `publish`; only remarks if sessions hold it up, unless `now`."""
+        with self._rehearsing(name) as (recorder, recommender):
+            stand_in = recorder.stand_in
+            generation = flipping.ready_generation(stand_in, recommender)
+            waits = [f"-- {generation} waits for {who}" for who in flipping.look_again(stand_in, recommender)]
+            if waits and not now:
+                return Statements(tuple(waits))
+            running = _running(recorder, recommender)
+            flipping.flip(stand_in, generation, "publish", None)
+            generations.next_of(stand_in, self.settings, recommender)
+            self._prune(recorder, recommender)
+        return Statements((*running, *waits, *recorder.statements))
 
     def rollback(self, name: str, *, to: int | None = None) -> Statements:
         """Return the SQL of `rollback`."""
-        with self._current() as opened:
-            return Statements(tuple(dry_run.roll_back(opened, registry.get(opened, name), to)))
+        with self._rehearsing(name) as (recorder, recommender):
+            flipping.roll_back(recorder.stand_in, recommender, to)
+        return Statements(tuple(recorder.statements))
 
     def prune(self, name: str, *, keep: int | None = None) -> Statements:
-        """Return the SQL of `prune`."""
-        with self._current() as opened:
-            return Statements(tuple(dry_run.prune(opened, self.settings, registry.get(opened, name), keep)))
+        """Return the SQL of `prune`, with a remark for each generation that stays for now."""
+        with self._rehearsing(name) as (recorder, recommender):
+            running = _running(recorder, recommender)
+            if not running:
+                generations.abandon_unfinished(recorder.stand_in, recommender)
+            self._prune(recorder, recommender, keep)
+        return Statements((*running, *recorder.statements))
+
+    @contextmanager
+    def _rehearsing(self, name: str) -> Iterator[tuple[Recorder, Registered]]:
+        with self._current() as opened, rehearsing(opened) as recorder:
+            yield recorder, registry.get(recorder.stand_in, name)
+
+    def _prune(self, recorder: Recorder, recommender: Registered, keep: int | None = None) -> None:
+        keep = keep or recommender.definition.publication.keep
+        done = generations.prune(recorder.stand_in, self.settings, recommender, keep, 0).details()
+        recorder.statements += [f"-- generation {words}" for words in generations.left_words(done)]
 
     def recommend_all(self, name: str, into: str | Path, *, k: int = 20, users: str | None = None) -> "lists.ListsPlan":
         """Return the number of lists, their generation and the SQL that would write them."""
@@ -144,3 +199,9 @@ class Rehearsal(Loading):
         """Return the text of the file of settings."""
         chosen = {"table": table, "user": user, "item": item, **settings}
         return toml.settings_file(definition_for(self, titles, chosen), Path(file).name)
+
+
+def _running(recorder: Recorder, recommender: Registered) -> list[str]:
+    """Return a remark if a run is in progress, which would refuse the change for now."""
+    who = lock_holder(recorder.stand_in, recommender)
+    return [f"-- refused for now: another run of {recommender.name!r} is in progress ({who})"] if who else []

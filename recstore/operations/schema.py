@@ -141,8 +141,8 @@ def upgrade_objects(connection: Connection, settings: Settings, recommender: obj
     return done
 
 
-def statements(connection: Connection, revision: str, *, down: bool = False) -> str:
-    """Return the SQL script that brings the database to another revision; empty if it is there already.
+def statements(connection: Connection, revision: str, *, down: bool = False) -> list[str]:
+    """Return the SQL script that brings the database to another revision; nothing if it is there already.
 
     Raises InvalidInput for a revision that is unknown, or not on the way.
     """
@@ -151,7 +151,7 @@ def statements(connection: Connection, revision: str, *, down: bool = False) -> 
 
     before = current(connection)
     if before == (head() if revision == "head" else revision) or (down and before is None):
-        return ""
+        return []
     if ":" in revision:
         raise _refused(f"{revision!r} is a range of revisions")
     config = _config()
@@ -163,7 +163,7 @@ def statements(connection: Connection, revision: str, *, down: bool = False) -> 
             command.upgrade(config, f"{before or 'base'}:{revision}", sql=True)
     except CommandError as error:
         raise _refused(error) from None
-    return script.getvalue().strip()
+    return list(filter(None, [script.getvalue().strip()]))
 
 
 def downgrade(url: str, revision: str) -> None:

@@ -227,8 +227,8 @@ def test_what_create_refuses_names_the_culprit(shop: Database, application: Conn
         assert phrase in str(caught.value), source
     assert column(shop.connect(), "SELECT name FROM recstore.recommenders") == []
     assert value(shop.connect(), "SELECT to_regnamespace('bad')") is None
-    with rehearsing(shop.connect()) as (stand_in, _), pytest.raises(PermissionDenied, match="ON SCHEMA closed"):
-        inspection.inspect(stand_in, Source(table="closed.views"))
+    with rehearsing(shop.connect()) as recorder, pytest.raises(PermissionDenied, match="ON SCHEMA closed"):
+        inspection.inspect(recorder.stand_in, Source(table="closed.views"))
 
 
 ATTACKS = [
