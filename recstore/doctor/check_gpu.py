@@ -48,11 +48,11 @@ def gpu(settings: Settings) -> Iterator[Finding]:
 
 
 @check("recommender")
-def gpu_room(subject: Subject, name: str) -> Iterator[Finding]:
+def gpu_room(subject: Subject) -> Iterator[Finding]:
     als = None if subject.settings.device == "cpu" else _als()
     if als is None:
         return
-    live = subject.live(name)
+    live = subject.live
     if live["generation"] is None or als.gpu_problem() is not None:
         return
     problem = als.gpu_problem(live["factors"] or 1, live["users"] or 1, live["items"] or 1, live["pairs"] or 0)

@@ -13,15 +13,14 @@ from recstore.sql.generation import Generation, Side
 
 
 @check("recommender", well="no run was abandoned, and no dead session holds the lock")
-def runs(subject: Subject, name: str) -> Iterator[Finding]:
-    keys = {"recommender_id": subject.registered[name].id}
-    for row in subject.rows("doctor_dead_runs", **keys):
+def runs(subject: Subject) -> Iterator[Finding]:
+    for row in subject.rows("doctor_dead_runs"):
         if row["abandoned"]:
             yield warning(
                 f"run {row['run']} ({row['job']}, begun {row['started_at']:%Y-%m-%d %H:%M:%S %Z}) ended without finishing",
                 "Its process or its connection was lost. The live generation is untouched. A worker's dispatch, or the next run,"
                 " cleans up what it left; this does it now:",
-                f"recstore prune {name}",
+                f"recstore prune {subject.name}",
             )
         else:
             yield warning(
@@ -29,7 +28,7 @@ def runs(subject: Subject, name: str) -> Iterator[Finding]:
                 "Its process hangs or sleeps. A worker's dispatch ends its session a minute past the deadline; this does it now:",
                 *([f"SELECT pg_terminate_backend({row['pid']});"] if row["pid"] else []),
             )
-    for row in subject.rows("doctor_lock_without_run", **keys, trainings=LOCK_NAMESPACE, lists=LISTS_NAMESPACE):
+    for row in subject.rows("doctor_lock_without_run", trainings=LOCK_NAMESPACE, lists=LISTS_NAMESPACE):
         lock, others = ("lock of its lists", "No lists") if row["lists"] else ("lock", "No other run")
         yield warning(
             f"the session {row['pid']} of {row['application_name']} holds the recommender's {lock}, but no run is in progress",
@@ -39,31 +38,30 @@ def runs(subject: Subject, name: str) -> Iterator[Finding]:
 
 
 @check("recommender", well="no generation is half built, or waits to go live or to be removed")
-def generations(subject: Subject, name: str) -> Iterator[Finding]:
-    keys = {"recommender_id": subject.registered[name].id}
-    rows = subject.rows("doctor_generations", **keys)
+def generations(subject: Subject) -> Iterator[Finding]:
+    rows = subject.rows("doctor_generations")
     for row in rows:
         if row["idle"]:
-            yield from _waiting(subject, name, row)
+            yield from _waiting(subject, row)
     pruning = {row["generation"] for row in rows if row["state"] == "pruning"}
-    for row in subject.rows("doctor_pending_detaches", schema=name, **keys):
-        parent, partition = subject.quoted(name, row["parent"]), subject.quoted(name, row["partition"])
+    for row in subject.rows("doctor_pending_detaches"):
+        parent, partition = subject.quoted(subject.name, row["parent"]), subject.quoted(subject.name, row["partition"])
         yield warning(
             f"the detaching of {row['partition']} from {row['parent']} was interrupted",
             "The removal of its generation finishes it. Until then no other generation can be detached from there.",
-            f"recstore prune {name}"
+            f"recstore prune {subject.name}"
             if int(row["partition"].rpartition("_")[2]) in pruning
             else f"ALTER TABLE {parent} DETACH PARTITION {partition} FINALIZE;",
         )
-    for row in subject.rows("doctor_stray_tables", schema=name, **keys):
+    for row in subject.rows("doctor_stray_tables"):
         yield note(
             f"the table {row['name']} belongs to a generation that no longer exists",
             "Nothing reads it, and nothing will remove it.",
-            f"DROP TABLE {subject.quoted(name, row['name'])};",
+            f"DROP TABLE {subject.quoted(subject.name, row['name'])};",
         )
 
 
-def _waiting(subject: Subject, name: str, row: dict[str, Any]) -> Iterator[Finding]:
+def _waiting(subject: Subject, row: dict[str, Any]) -> Iterator[Finding]:
     """Report a generation that no run is working on, unless it is where it should be."""
     number = row["generation"]
     blockers = "; ".join(map(str, barriers.still_open(subject.connection, row["transactions"] or [])))
@@ -71,39 +69,39 @@ def _waiting(subject: Subject, name: str, row: dict[str, Any]) -> Iterator[Findi
         yield note(
             f"generation {number} is complete and not live: it was passed over by a rollback",
             "No worker publishes it, and the next training makes a newer one. If it should go live all the same:",
-            f"recstore publish {name}",
+            f"recstore publish {subject.name}",
         )
     elif row["state"] == "ready" and row["newer"]:
         waits = f"It waits for {blockers}." if blockers else "Nothing blocks it any more."
         yield warning(
             f"generation {number} is complete and not live",
             f"The previous one still serves. {waits} A worker's dispatch publishes it when it can; so does:",
-            f"recstore publish {name}",
+            f"recstore publish {subject.name}",
         )
     elif row["state"] == "building":
         yield warning(
             f"generation {number} is half built, and no run is working on it",
             "A run died. No query sees that generation, but it takes up space:",
-            f"recstore prune {name}",
+            f"recstore prune {subject.name}",
         )
     elif row["state"] == "pruning":
         waits = f"It waits for {blockers}." if blockers else "No session that this role can see blocks it any more."
         yield note(
             f"generation {number} waits to be removed",
             f"{waits} No query sees it, but it takes up space. A later run removes it; so does:",
-            f"recstore prune {name}",
+            f"recstore prune {subject.name}",
         )
 
 
 @check("recommender")
-def indexes(subject: Subject, name: str) -> Iterator[Finding]:
-    recommender, live = subject.registered[name], subject.live(name)
-    invalid = subject.rows("doctor_invalid_indexes", schema=name, recommender_id=recommender.id)
+def indexes(subject: Subject) -> Iterator[Finding]:
+    recommender, live = subject.recommender, subject.live
+    invalid = subject.rows("doctor_invalid_indexes")
     for row in invalid:
         yield warning(
             f"the index {row['name']} on {row['table']} is not valid",
             "A build of it was interrupted. Queries ignore it, but each change of the table updates it, and it takes up space.",
-            f"DROP INDEX CONCURRENTLY {subject.quoted(name, row['name'])};",
+            f"DROP INDEX CONCURRENTLY {subject.quoted(subject.name, row['name'])};",
         )
     number = live["generation"]
     if number is None:
@@ -125,7 +123,7 @@ def indexes(subject: Subject, name: str) -> Iterator[Finding]:
             f"indexes of the live generation {number} are missing: {', '.join(missing)}",
             "Answers are right, but slow: each reads a whole table. This builds the missing ones while readers go on:",
             *made,
-            *([f"recstore reindex {name}"] if len(made) < len(missing) else []),
+            *([f"recstore reindex {subject.name}"] if len(made) < len(missing) else []),
         )
     elif not invalid:
         yield ok(f"the live generation {number} has all {len(wanted)} of its indexes")
@@ -146,10 +144,10 @@ def scratch(subject: Subject) -> Iterator[Finding]:
 
 
 @check("recommender", well="no request waits that a worker should have begun")
-def requests(subject: Subject, name: str) -> Iterator[Finding]:
+def requests(subject: Subject) -> Iterator[Finding]:
     """Find requests that wait longer than a worker's own dispatch would leave them."""
     patience = max(subject.settings.resend, 3 * subject.settings.dispatch_interval)
-    for row in subject.rows("doctor_waiting_requests", recommender=name, seconds=patience):
+    for row in subject.rows("doctor_waiting_requests", recommender=subject.name, seconds=patience):
         yield warning(
             f"request {row['request']} ({row['job']}) has waited {row['seconds']:.0f} s, and no run has begun it",
             "No worker takes it, or all of them are busy with other recommenders. Start one of the queue"

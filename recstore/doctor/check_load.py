@@ -7,6 +7,7 @@ from psycopg import sql
 
 from recstore.doctor.findings import Finding, check, note, ok, warning
 from recstore.doctor.subject import Subject
+from recstore.experiments.scratch import MARK
 from recstore.operations.recommenders import SUBSCRIBERS_LACK_THEM, publications_of_everything
 from recstore.publication.indexes import Graph, graph_megabytes
 from recstore.source.plans import planned
@@ -18,18 +19,18 @@ LARGEST = 1984 * 1024
 """Megabytes above which the estimate of rows must be wrong, and nothing is suggested."""
 
 
-def estimate(subject: Subject, name: str) -> tuple[int, str] | None:
+def estimate(subject: Subject) -> tuple[int, str] | None:
     """Return (megabytes, rows and their origin) of the largest HNSW graph that the next training may build; None where it
     builds none. Based on the live generation's rows, or before the first one on the planner's estimate."""
-    recommender = subject.registered[name]
+    recommender = subject.recommender
     publication = recommender.definition.publication
     if publication.search == "exact":
         return None
-    live = subject.live(name)
+    live = subject.live
     sides = ["items", "users"] if publication.index_users else ["items"]
     if live["generation"] is None:
         origin = "estimated by the planner"
-        rows = {side: _distinct(subject, name, f"{side[:-1]}_id") for side in sides}
+        rows = {side: _distinct(subject, f"{side[:-1]}_id") for side in sides}
     else:
         origin = f"as many as generation {live['generation']} has"
         rows = {side: live[side] or 0 for side in sides}
@@ -38,10 +39,10 @@ def estimate(subject: Subject, name: str) -> tuple[int, str] | None:
     return megabytes, f"{rows[side]:,} {side} of {recommender.dimensions} dimensions, {origin}"
 
 
-def _distinct(subject: Subject, name: str, column: str) -> int:
+def _distinct(subject: Subject, column: str) -> int:
     """Return the planner's estimate of the distinct ids in the source."""
     query = sql.SQL("SELECT DISTINCT i.{} FROM {} i").format(
-        sql.Identifier(column), sql.Identifier(name, "interactions")
+        sql.Identifier(column), sql.Identifier(subject.name, "interactions")
     )
     try:
         with subject.connection.transaction():
@@ -52,20 +53,20 @@ def _distinct(subject: Subject, name: str, column: str) -> int:
         return 0
 
 
-def _warned(subject: Subject, name: str, words: str) -> bool:
-    return any(words in str(sentence) for sentence in subject.live(name)["warnings"])
+def _warned(subject: Subject, words: str) -> bool:
+    return any(words in str(sentence) for sentence in subject.live["warnings"])
 
 
 @check("recommender", well="searches are always exact, so no HNSW index is built")
-def index_memory(subject: Subject, name: str) -> Iterator[Finding]:
-    wanted = estimate(subject, name)
+def index_memory(subject: Subject) -> Iterator[Finding]:
+    wanted = estimate(subject)
     if wanted is None:
         return
     megabytes, of_rows = wanted
     allowed = subject.settings.index_memory
     server = subject.server["maintenance_work_mem"]
     need = f"the graph of an HNSW index needs about {megabytes} MB ({of_rows})"
-    outgrown = _warned(subject, name, "no longer fits")
+    outgrown = _warned(subject, "no longer fits")
     if LARGEST > megabytes > allowed or outgrown:
         enough = max(megabytes, 2 * allowed if outgrown and megabytes <= allowed else 0)
         yield warning(
@@ -83,8 +84,8 @@ def index_memory(subject: Subject, name: str) -> Iterator[Finding]:
 
 
 @check("recommender", well="no parallel build, so no shared memory is requested")
-def shared_memory(subject: Subject, name: str) -> Iterator[Finding]:
-    wanted = estimate(subject, name)
+def shared_memory(subject: Subject) -> Iterator[Finding]:
+    wanted = estimate(subject)
     workers = subject.settings.index_workers
     if wanted is None or workers == 0:
         return
@@ -95,7 +96,7 @@ def shared_memory(subject: Subject, name: str) -> Iterator[Finding]:
         " with half as much memory, which is only slower. The size is not visible from here: it is that of /dev/shm on"
         " the server, 64 MB in a container without --shm-size."
     )
-    if _warned(subject, name, "trying again serially"):
+    if _warned(subject, "trying again serially"):
         yield warning(
             f"the last build ran out of memory, or of shared memory ({megabytes} MB, dynamic_shared_memory_type {kind})",
             means + " Give the server more, or build serially from the start:",
@@ -145,7 +146,8 @@ def locks(subject: Subject) -> Iterator[Finding]:
 
 @check(well="no publication sends recstore's tables to subscribers")
 def publications(subject: Subject) -> Iterator[Finding]:
-    ours = [*subject.names, "recstore", "recstore_private"]
+    scratch = [row["name"] + "_data" for row in subject.rows("scratch_schemas", mark=MARK)]
+    ours = [*subject.schemas, *scratch, "recstore", "recstore_private"]
     quoted = subject.quoted
     others = ", ".join(quoted(row["name"]) for row in subject.rows("application_schemas", without=ours))
     for name in publications_of_everything(subject.connection):

@@ -6,7 +6,6 @@ import psycopg
 
 from recstore.doctor.findings import Finding, check, error, note, ok, warning
 from recstore.doctor.subject import Subject
-from recstore.errors import RecstoreError
 from recstore.postgres.connection import MINIMUM_SERVER, one_line
 from recstore.sql import objects as sql_objects
 from recstore.sql import schema_revision
@@ -94,12 +93,13 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".") if part.isdigit())
 
 
-@check(transaction="rolled back")
+@check()
 def create_extension(subject: Subject) -> Iterator[Finding]:
     """Try CREATE EXTENSION and roll it back: no privilege answers for trusted extensions and the rules of hosts."""
     if subject.extension is not None:
         yield ok("pgvector is installed here")
         return
+    subject.connection.execute("SET TRANSACTION READ WRITE")
     if not subject.rows("doctor_vector_versions"):
         return
     try:
@@ -142,52 +142,52 @@ def search_path(subject: Subject) -> Iterator[Finding]:
 
 @check()
 def schema(subject: Subject) -> Iterator[Finding]:
+    refuses = "Workers and commands of this version refuse to work here, and the checks of recommenders are left out."
+    found, needed = subject.revision, schema_revision.head()
     if not subject.private:
         yield warning(
             "this database has no recstore schema yet",
             "The checks of recommenders, runs and requests are left out. If no other check reports a problem, run:",
             UPGRADE,
         )
-        return
-    if subject.revision is None:
+    elif found is None:
         yield note(
             f"the role {subject.role} may not read recstore's own tables",
             "recstore works as another role, so the checks that need those tables are left out. All findings about"
             " 'this role' are about the role of this connection.",
         )
-        return
-    try:
-        schema_revision.require_current(subject.connection)
-    except RecstoreError as problem:
-        remedies = (UPGRADE,) if "Run: recstore db upgrade" in problem.message else ()
+    elif found not in schema_revision.known():
         yield error(
-            problem.message.partition(" Run:")[0].rstrip("."),
-            "Workers and commands of this version refuse to work here, and the checks of recommenders are left out.",
-            *remedies,
+            f"recstore's schema is at revision {found}, which this recstore does not know",
+            f"{refuses} Install the recstore that upgraded it, or a newer one.",
         )
-        return
-    if subject.problem:
+    elif found != needed:
+        yield error(f"recstore's schema is at revision {found}; this version needs {needed}", refuses, UPGRADE)
+    elif subject.problem:
         yield error(
-            f"recstore's schema is at revision {subject.revision}, but its recommenders cannot be read: {subject.problem}",
+            f"recstore's schema is at revision {found}, but its recommenders cannot be read: {subject.problem}",
             "Trainings fail for the same reason, and the checks of recommenders are left out.",
         )
     else:
-        yield ok(f"recstore's schema is at revision {subject.revision}, as this version needs")
+        yield ok(f"recstore's schema is at revision {found}, as this version needs")
 
 
 @check("recommender")
-def objects(subject: Subject, name: str) -> Iterator[Finding]:
-    recommender = subject.registered[name]
-    found, needed = recommender.objects_version, sql_objects.OBJECTS_VERSION
-    missing = sql_objects.missing(subject.connection, recommender)
-    if found != needed:
+def objects(subject: Subject) -> Iterator[Finding]:
+    found, needed = subject.recommender.objects_version, sql_objects.OBJECTS_VERSION
+    if found > needed:
         yield error(
             f"its functions and views are of version {found}; this recstore makes version {needed}",
-            "Runs of this version refuse to work on it, and the live generation stays."
-            + (" Install the recstore that upgraded it, or a newer one." if found > needed else ""),
-            *([UPGRADE] if found < needed else []),
+            "Runs of this version refuse to work on it, and the live generation stays. Install the recstore that upgraded"
+            " it, or a newer one.",
         )
-    elif missing:
+    elif found < needed:
+        yield error(
+            f"its functions and views are of version {found}; this recstore makes version {needed}",
+            "Runs of this version refuse to work on it, and the live generation stays.",
+            UPGRADE,
+        )
+    elif missing := sql_objects.missing(subject.connection, subject.recommender):
         yield error(
             f"missing: the {', the '.join(missing)}",
             "Dropped, perhaps to migrate a table that it reads. Queries that use it fail.",

@@ -112,11 +112,10 @@ def long_transactions(subject: Subject) -> Iterator[Finding]:
 
 
 @check("recommender", well="no long-open transaction would block a flip")
-def flip_holders(subject: Subject, name: str) -> Iterator[Finding]:
+def flip_holders(subject: Subject) -> Iterator[Finding]:
     """Find the sessions that used the views before the next generation was attached, which could not go live now."""
     patience = subject.settings.flip_wait
-    recommender = subject.registered[name]
-    for row in subject.rows("doctor_flip_holders", recommender_id=recommender.id, parents=recommender.parents()):
+    for row in subject.rows("doctor_flip_holders", parents=subject.recommender.parents()):
         if row["application_name"].startswith("recstore") or (row["seconds"] is not None and row["seconds"] < patience):
             continue
         if row["seconds"] is None and row["pid"]:

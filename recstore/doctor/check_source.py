@@ -25,31 +25,35 @@ FAILS = "The next training fails; the live generation stays."
 NOT_SINCE = "but it does not know the interactions since"
 
 
-def relations(subject: Subject, name: str, view: str, role: str) -> list[dict[str, Any]]:
+def relations(subject: Subject, view: str, role: str) -> list[dict[str, Any]]:
     """Return the relations that a view of the recommender reads, with the rights there of `role`, or of the owner of a view
     in between."""
-    return subject.rows("doctor_relations_read", schema=name, view=view, role=role)
+    return subject.rows("doctor_relations_read", view=view, role=role)
 
 
-def unreadable(subject: Subject, name: str, view: str, role: str, who: str, what: str, fails: str) -> Iterator[Finding]:
+def unreadable(subject: Subject, view: str, role: str, fails: str) -> Iterator[Finding]:
     """Report the relations that a view reads with the rights of `role`, which may not."""
-    for row in relations(subject, name, view, role):
+    for row in relations(subject, view, role):
         if not row["direct"] or (row["usage"] and row["selectable"]):
             continue
         relation, to = subject.quoted(row["schema"], row["name"]), subject.quoted(role)
         grants = [] if row["usage"] else [f"GRANT USAGE ON SCHEMA {subject.quoted(row['schema'])} TO {to};"]
         grants += [] if row["selectable"] else [f"GRANT SELECT ON {relation} TO {to};"]
-        yield error(f"{who}may not read {relation}{what}", f"{fails} Have the owner, {row['owner']}, run:", *grants)
+        yield error(
+            f"the role {role} may not read {relation}, which the view {view} reads",
+            f"{fails} Have the owner, {row['owner']}, run:",
+            *grants,
+        )
 
 
 @check("recommender")
-def source_readable(subject: Subject, name: str) -> Iterator[Finding]:
+def source_readable(subject: Subject) -> Iterator[Finding]:
     """Read a row of the view, which needs every right that a training needs."""
-    missing = [*unreadable(subject, name, "interactions", subject.role, f"the role {subject.role} ", "", FAILS)]
+    missing = [*unreadable(subject, "interactions", subject.role, FAILS)]
     yield from missing
     if missing:
         return
-    view = sql.Identifier(name, "interactions")
+    view = sql.Identifier(subject.name, "interactions")
     try:
         with subject.connection.transaction():
             found = subject.connection.execute(sql.SQL("SELECT FROM {} LIMIT 1").format(view)).fetchone()
@@ -69,12 +73,12 @@ def source_readable(subject: Subject, name: str) -> Iterator[Finding]:
     if found is None:
         yield error("the source has no rows, or none that this role sees", FAILS)
     else:
-        yield ok(f"readable, about {inspection.expected_rows(subject.connection, name):,} rows")
+        yield ok(f"readable, about {inspection.expected_rows(subject.connection, subject.name):,} rows")
 
 
 @check("recommender", well="no row-level security hides rows from a training")
-def source_row_security(subject: Subject, name: str) -> Iterator[Finding]:
-    for row in relations(subject, name, "interactions", subject.role):
+def source_row_security(subject: Subject) -> Iterator[Finding]:
+    for row in relations(subject, "interactions", subject.role):
         if not row["row_security"] or row["sees_all"]:
             continue
         relation, role = subject.quoted(row["schema"], row["name"]), subject.quoted(row["actor"])
@@ -88,15 +92,13 @@ def source_row_security(subject: Subject, name: str) -> Iterator[Finding]:
         )
 
 
-@check("recommender", transaction="its own")
-def source_lookup(subject: Subject, name: str) -> Iterator[Finding]:
-    source = subject.registered[name].definition.source
-    lookup = inspection.check_lookup(subject.connection, name, PATIENCE)
+@check("recommender")
+def source_lookup(subject: Subject) -> Iterator[Finding]:
+    source = subject.recommender.definition.source
+    lookup = inspection.check_lookup(subject.connection, subject.name, PATIENCE)
     if lookup.problem:
-        exists = subject.rows("column_type", schema=name, view="interactions", column="user_id")
-        if exists and not any(
-            unreadable(subject, name, "interactions", subject.role, "", "", "")
-        ):  # reported elsewhere
+        exists = subject.rows("column_type", view="interactions", column="user_id")
+        if exists and not any(unreadable(subject, "interactions", subject.role, "")):  # reported elsewhere
             yield warning(
                 f"the lookup of one user's rows could not be examined: {lookup.problem}",
                 "Every recommend() looks up what its user has seen, at an unknown cost.",
@@ -106,11 +108,11 @@ def source_lookup(subject: Subject, name: str) -> Iterator[Finding]:
         yield ok("no rows to look up")
         return
     cost = f"{lookup.milliseconds:.1f} ms for a user of the first few"
-    publish = f"recstore alter {name} --seen published"
+    publish = f"recstore alter {subject.name} --seen published"
     if source.seen == "published":
         yield ok(f"recommend() reads seen items from a table of each generation, not from the source ({cost} there)")
     elif not lookup.indexed:
-        statement = index_statement(subject.connection, name, "interactions", "user_id")
+        statement = index_statement(subject.connection, subject.name, "interactions", "user_id")
         means = "Every recommend() looks up what its user has seen, and reads far more than those rows."
         if statement:
             means += (
@@ -136,14 +138,13 @@ def source_lookup(subject: Subject, name: str) -> Iterator[Finding]:
 
 
 @check("recommender")
-def candidates(subject: Subject, name: str) -> Iterator[Finding]:
+def candidates(subject: Subject) -> Iterator[Finding]:
     """Check the view that every function that lists items queries for each item it considers."""
-    recommender = subject.registered[name]
+    recommender = subject.recommender
     if not recommender.definition.candidates.given:
         return
     fails = "The next training cannot calibrate and fails; the live generation stays."
-    who, what = f"the role {subject.role} ", ", which the candidates are selected from"
-    missing = [*unreadable(subject, name, "candidates", subject.role, who, what, fails)]
+    missing = [*unreadable(subject, "candidates", subject.role, fails)]
     yield from missing
     if missing:
         return
@@ -152,7 +153,7 @@ def candidates(subject: Subject, name: str) -> Iterator[Finding]:
     except pg.UndefinedTable:
         return  # `objects` reports it
     if not indexed:
-        statement = index_statement(subject.connection, name, "candidates", "item_id")
+        statement = index_statement(subject.connection, subject.name, "candidates", "item_id")
         yield warning(
             "finding whether one item is a candidate uses no index",
             "Each list of items looks up hundreds of items. Create an index on the column of item ids, or simplify the query.",
@@ -162,16 +163,16 @@ def candidates(subject: Subject, name: str) -> Iterator[Finding]:
     if found.items and not found.eligible:
         yield warning(
             f"none of the live generation's {found.items:,} items is a candidate now",
-            f"Every list of items is empty. Check that the condition says what you mean: recstore show {name}",
+            f"Every list of items is empty. Check that the condition says what you mean: recstore show {subject.name}",
         )
     else:
         yield ok(f"{found.eligible:,} of the live generation's {found.items:,} items are candidates")
 
 
 @check("recommender")
-def list_tables(subject: Subject, name: str) -> Iterator[Finding]:
+def list_tables(subject: Subject) -> Iterator[Finding]:
     """Make the same test that the workers make before they write lists."""
-    recommender = subject.registered[name]
+    recommender = subject.recommender
     defined = recommender.definition.lists
     if not (defined.recommend_into or defined.similar_into):
         return
@@ -184,10 +185,10 @@ def list_tables(subject: Subject, name: str) -> Iterator[Finding]:
         if into is None:
             continue
         try:
-            tables.look_at(subject.connection, name, into, shape)
+            tables.look_at(subject.connection, subject.name, into, shape)
         except RecstoreError as refused:
             statement = str(getattr(refused, "remedy", "")).rpartition("run: ")[2]
-            remedy = statement if statement.endswith(";") else f"recstore alter {name} {option} none"
+            remedy = statement if statement.endswith(";") else f"recstore alter {subject.name} {option} none"
             reason = getattr(refused, "reason", "")
             means = f"{reason[:1].upper()}{reason[1:]}. The workers' next lists fail; existing lists stay."
             yield error(

@@ -22,11 +22,11 @@ from recstore.doctor import (
     check_sessions,
     check_source,
 )
-from recstore.doctor.findings import CHECKS, Check, Finding, Transaction, error, ok, warning
+from recstore.doctor.findings import CHECKS, Check, Finding, error, ok, warning
 from recstore.doctor.subject import Subject, look_around
 from recstore.embedded import configured
 from recstore.errors import ConnectionFailed, RecstoreError
-from recstore.postgres.connection import Connection, conninfo, one_line, why_not
+from recstore.postgres.connection import Connection, conninfo, one_line, read_only, why_not
 from recstore.postgres.names import quoted
 from recstore.postgres.pooler import cut_off
 
@@ -91,10 +91,10 @@ def _in_database(
         with _looking(connection):
             subject = look_around(connection, configured.database_url(settings), settings, name, readers)
         for check in checks:
-            for whom in _whom(subject, check):
+            for name, reader in _whom(subject, check):
                 if connection.closed:
                     connection = subject.connection = _connect(settings)
-                findings += _run(check, on_check, subject, *whom)
+                findings += _run(check, on_check, replace(subject, name=name, reader=reader))
     except ConnectionFailed as problem:
         findings.append(_unreachable(f"the database could not be reached: {problem.reason}"))
     except psycopg.Error as problem:
@@ -131,25 +131,26 @@ def _unreachable(found: str) -> Finding:
     return replace(error(found, means, remedy), check="connection", group="server")
 
 
-def _whom(subject: Subject, check: Check) -> Iterator[tuple[str, ...]]:
-    """Yield the recommender and the reader, as the scope has them, of each time that a check runs."""
+def _whom(subject: Subject, check: Check) -> list[tuple[str, str]]:
+    """Return the recommender and the reader, as the scope has them, of each time that a check runs."""
     match check.scope:
         case "database":
-            yield ()
+            return [("", "")]
         case "registry" if subject.own:
-            yield ()
+            return [("", "")]
         case "recommender" if subject.own:
-            yield from ((name,) for name in subject.names)
+            return [(name, "") for name in subject.names]
         case "reader":
-            yield from ((name, reader) for name in subject.names for reader in subject.readers[name])
+            return [(name, reader) for name in subject.names for reader in subject.readers[name]]
+    return []
 
 
-def _run(check: Check, on_check: Callable[[str], None], of: Settings | Subject, *whom: str) -> list[Finding]:
+def _run(check: Check, on_check: Callable[[str], None], of: Settings | Subject) -> list[Finding]:
     """Return what a check finds, or that it could not run."""
     on_check(check.name)
     try:
-        with _looking(of.connection, check.transaction) if isinstance(of, Subject) else nullcontext():
-            found = list(check.look(of, *whom)) or ([ok(check.well)] if check.well else [])
+        with _looking(of.connection) if isinstance(of, Subject) else nullcontext():
+            found = list(check.look(of)) or ([ok(check.well)] if check.well else [])
     except Exception as problem:
         match problem:
             case pg.QueryCanceled():
@@ -161,25 +162,18 @@ def _run(check: Check, on_check: Callable[[str], None], of: Settings | Subject, 
             case _:
                 reason = f"{type(problem).__name__}: {problem}"
         found = [warning(f"this check could not run: {reason}", "The state of what it checks is unknown.")]
-    recommender, reader = (*whom, None, None)[:2]
-    return [replace(one, check=check.name, group=check.group, recommender=recommender, reader=reader) for one in found]
+    name, reader = (of.name or None, of.reader or None) if isinstance(of, Subject) else (None, None)
+    return [replace(one, check=check.name, group=check.group, recommender=name, reader=reader) for one in found]
 
 
 @contextmanager
-def _looking(connection: Connection, transaction: Transaction = "read only") -> Iterator[None]:
-    """Run a check in its transaction, in which no statement takes long or waits long for a lock."""
+def _looking(connection: Connection) -> Iterator[None]:
+    """Open a READ ONLY transaction in which no statement takes long or waits long for a lock."""
     cut = threading.Timer(CUT_OFF, cut_off, [connection])
     cut.daemon = True
     cut.start()
     try:
-        if transaction == "its own":
-            yield
-            return
-        with connection.transaction(force_rollback=True):
-            if transaction == "read only":
-                connection.execute("SET TRANSACTION READ ONLY")
-            connection.execute(f"SET LOCAL statement_timeout = {int(1000 * STATEMENT)}")
-            connection.execute("SET LOCAL lock_timeout = '2s'")
+        with read_only(connection, statement_timeout=int(1000 * STATEMENT), lock_timeout=2000):
             yield
     finally:
         cut.cancel()

@@ -17,10 +17,6 @@ Scope = Literal["process", "database", "registry", "recommender", "reader"]
 """How often a check runs: once without a database; once in any database; once, or once for each recommender, where
 recstore's own tables can be read; once for each reader of each recommender."""
 
-Transaction = Literal["read only", "rolled back", "its own"]
-"""The transaction of a check: READ ONLY; one that it may write in; none, because the function that it calls begins READ ONLY
-transactions with timeouts itself."""
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -62,8 +58,7 @@ def worst(findings: Iterable[Finding]) -> Level:
 
 
 Look = Callable[..., Iterator[Finding]]
-"""Yields findings. Called with the settings for the scope "process", otherwise with the subject; then with the recommender's
-name and the reader's role, as the scope has them."""
+"""Yields findings. Called with the settings for the scope "process", otherwise with the subject."""
 
 
 @dataclass(frozen=True)
@@ -77,21 +72,17 @@ class Check:
     well: str = ""
     """Text of the `ok` finding when the check yields nothing; empty: none."""
 
-    transaction: Transaction = "read only"
-
 
 CHECKS: list[Check] = []
 """Within a group, in the order in which they run."""
 
 
-def check(
-    scope: Scope = "database", *, well: str = "", transaction: Transaction = "read only"
-) -> Callable[[Look], Look]:
+def check(scope: Scope = "database", *, well: str = "") -> Callable[[Look], Look]:
     """Add the function to the list."""
 
     def register(look: Look) -> Look:
         group = look.__module__.rpartition(".check_")[2]
-        CHECKS.append(Check(look.__name__.replace("_", "-"), group, scope, look, well, transaction))
+        CHECKS.append(Check(look.__name__.replace("_", "-"), group, scope, look, well))
         return look
 
     return register

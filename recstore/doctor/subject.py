@@ -20,7 +20,7 @@ from recstore.sql.objects import Registered
 
 @dataclass
 class Subject:
-    """A database as one role sees it."""
+    """A database as one role sees it; for the checks of a recommender or of a reader, with that one."""
 
     connection: Connection
     url: str
@@ -39,6 +39,9 @@ class Subject:
     keywords: frozenset[str]
     """Words that SQL requires to be quoted."""
 
+    schemas: list[str]
+    """Schemas of all recommenders in the database."""
+
     names: list[str]
     """Recommenders to examine."""
 
@@ -54,9 +57,27 @@ class Subject:
     readers: dict[str, dict[str, bool]] = field(default_factory=dict)
     """Roles to examine for each recommender, and whether recommend() should work for them."""
 
+    name: str = ""
+    """Recommender of this check, or of its reader."""
+
+    reader: str = ""
+    """Application's role of this check."""
+
+    @property
+    def recommender(self) -> Registered:
+        """The recommender of this check."""
+        return self.registered[self.name]
+
+    @property
+    def people(self) -> bool:
+        """True if recommend() should work for the reader."""
+        return self.readers[self.name][self.reader]
+
     def rows(self, query: str, **parameters: Any) -> list[dict[str, Any]]:
-        """Return the rows of a named query."""
-        return self.connection.execute(queries.query(query), parameters).fetchall()
+        """Return the rows of a named query, which also knows the recommender by its schema and id, and the reader's role."""
+        registered = self.registered.get(self.name)
+        known = {"schema": self.name, "recommender_id": registered and registered.id, "role": self.reader}
+        return queries.rows(self.connection, query, **known | parameters)
 
     def row(self, query: str, **parameters: Any) -> dict[str, Any]:
         """Return the only row of a named query."""
@@ -68,9 +89,10 @@ class Subject:
         """Version and parameters of the server."""
         return self.row("doctor_server")
 
-    def live(self, name: str) -> dict[str, Any]:
-        """Return the live generation of a recommender, and the warnings of its newest retrain or reindex."""
-        return self.row("doctor_live", recommender_id=self.registered[name].id)
+    @cached_property
+    def live(self) -> dict[str, Any]:
+        """The live generation of the recommender, and the warnings of its newest retrain or reindex."""
+        return self.row("doctor_live")
 
     def quoted(self, *names: str) -> str:
         """Return the name of an object as a person writes it in SQL: quoted only where necessary."""
@@ -82,23 +104,21 @@ def look_around(
 ) -> Subject:
     """Return the subject of all checks of recommender `name`, or of all. Raises RecommenderNotFound, and InvalidInput for a
     reader that is not a role."""
-
-    def rows(query: str, **parameters: Any) -> list[dict[str, Any]]:
-        return connection.execute(queries.query(query), parameters).fetchall()
-
-    (self,) = rows("doctor_self")
-    extension = next(iter(rows("vector_extension")), None)
+    role = queries.one(connection, "doctor_self")
+    extension = queries.row(connection, "vector_extension")
+    schemas = [row["name"] for row in queries.rows(connection, "doctor_recommender_schemas")]
     subject = Subject(
         connection=connection,
         url=url,
         settings=settings,
-        role=self["role"],
-        database=self["database"],
-        extension=extension and extension | {"usable": self["vector_usable"]},
-        revision=schema_revision.current(connection) if self["readable"] else None,
-        private=self["private"],
-        keywords=frozenset(row["word"] for row in rows("keywords")),
-        names=[row["name"] for row in rows("doctor_recommender_schemas")],
+        role=role["role"],
+        database=role["database"],
+        extension=extension and extension | {"usable": role["vector_usable"]},
+        revision=schema_revision.current(connection) if role["readable"] else None,
+        private=role["private"],
+        keywords=frozenset(row["word"] for row in queries.rows(connection, "keywords")),
+        schemas=schemas,
+        names=schemas,
     )
     if subject.revision == schema_revision.head():
         try:
@@ -116,12 +136,12 @@ def look_around(
             raise RecommenderNotFound(name=name)
         subject.names = [known for known in subject.names if known == name]
     else:
-        passing = rows("scratch_schemas", mark=scratch.MARK)
-        subject.names = [known for known in subject.names if {"name": known} not in passing]
-    for role in readers:
-        grants.check_role(connection, role)
+        passing = {row["name"] for row in subject.rows("scratch_schemas", mark=scratch.MARK)}
+        subject.names = [known for known in subject.names if known not in passing]
+    for reader in readers:
+        grants.check_role(connection, reader)
     for known in subject.names:
         subject.readers[known] = dict.fromkeys(readers, True) or {
-            row["role"]: row["people"] for row in rows("doctor_readers", schema=known)
+            row["role"]: row["people"] for row in subject.rows("doctor_readers", schema=known)
         }
     return subject
