@@ -18,11 +18,16 @@ if TYPE_CHECKING:
 EXIT_CODES = {"ok": 0, "note": 0, "warning": 6, "error": 1}
 """Exit codes by the worst finding; 3 where the database could not be reached."""
 
+PLUGIN_CODES = {"ok": 0, "note": 0, "warning": 1, "error": 2}
+"""Exit codes of a plugin of Nagios or Icinga: OK, WARNING, CRITICAL, the last also without a connection."""
+
 MARKS = {"ok": ("✓", "green"), "note": ("•", "cyan"), "warning": ("!", "bold yellow"), "error": ("✗", "bold red")}
 """Marks before findings at a terminal; elsewhere the level in words."""
 
 Found = tuple["list[Finding]", int]
 """Findings, and the number of checks."""
+
+Nagios = Annotated[bool, Option("Exit as a plugin of Nagios or Icinga: 0, 1 for a warning, 2 for an error.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -32,10 +37,11 @@ def register(app: typer.Typer) -> None:
         call=_examine,
         data=_data,
         notes="""\
-For each finding it prints what it means, and the statement or setting that fixes it. It changes nothing. Run it where the
-worker runs, as the worker's role; also before the first `recstore db upgrade`.
+It prints the findings, the worst first: what each means, and the statement or setting that fixes it. It changes nothing. Run it
+where the worker runs, as the worker's role; also before the first `recstore db upgrade`.
 
-Exit code by the worst finding: 0 none, or notes; 6 a warning; 1 an error; 3 no connection to the database.""",
+Exit code by the worst finding: 0 none, or notes; 6 a warning; 1 an error; 3 no connection to the database. With --nagios: 0, 1,
+2, 2.""",
         example="recstore doctor retail",
     )
 
@@ -51,51 +57,46 @@ def _examine(part: Watching, name: str | None, reader: list[str] | None) -> Foun
         return part.doctor(name, reader=reader or (), begins=begins), len(ran)
 
 
-def _exit_code(findings: "list[Finding]") -> int:
+def _exit_code(findings: "list[Finding]", nagios: bool) -> int:
     from recstore.doctor import worst
 
+    if nagios:
+        return PLUGIN_CODES[worst(findings)]
     unreachable = any(finding.check == "connection" and finding.level == "error" for finding in findings)
     return 3 if unreachable else EXIT_CODES[worst(findings)]
 
 
-def _data(found: Found) -> dict[str, object]:
+def _data(found: Found, nagios: bool) -> dict[str, object]:
     from recstore.doctor import worst
 
-    return {"worst": worst(found[0]), "exit_code": _exit_code(found[0]), "findings": found[0]}
+    return {"worst": worst(found[0]), "exit_code": _exit_code(found[0], nagios), "findings": found[0]}
 
 
-def _print(found: Found, all: Annotated[bool, Option("Also show what is in order.", flags="--all -v")] = False) -> None:
-    """Print the groups, the worst first. A group without problems is one line, unless all findings are printed."""
+def _print(
+    found: Found,
+    all: Annotated[bool, Option("Also show what is in order.", flags="--all -v")] = False,
+    nagios: Nagios = False,
+) -> None:
+    """Print the findings, what is in order only with `all`, and how many there are."""
     findings, ran = found
-    ranked = sorted(findings, key=lambda finding: list(EXIT_CODES).index(finding.level), reverse=True)
-    for group in dict.fromkeys(finding.group for finding in ranked):
-        members = [finding for finding in ranked if finding.group == group]
-        well = sum(finding.level == "ok" for finding in members)
-        say(Text(group, style="bold"))
-        for finding in members:
-            if all or finding.level != "ok":
-                _print_one(finding)
-        if well and not all:
-            _line("ok", f"{well} more looked at, all well" if well < len(members) else f"{well} looked at, all well")
+    for finding in findings:
+        if all or finding.level != "ok":
+            _print_one(finding)
     counts = {one: sum(finding.level == one for finding in findings) for one in ("error", "warning", "note")}
     say(f"{ran} checks: {', '.join(counted(count, one) for one, count in counts.items())}")
-    raise typer.Exit(_exit_code(findings))
+    raise typer.Exit(_exit_code(findings, nagios))
 
 
 def _print_one(finding: "Finding") -> None:
     whose = f" of {finding.recommender}" if finding.recommender else ""
     whose += f" for {finding.reader}" if finding.reader else ""
-    _line(finding.level, f"{finding.check}{whose}: {finding.found}")
-    if finding.means:
-        say(f"      {finding.means}")
-    for remedy in finding.remedies:
-        say(Text(f"        {remedy}", style="bold"))
-
-
-def _line(level: str, words: str) -> None:
-    (mark, style), plain = MARKS[level], level.upper() if level == "error" else level
+    (mark, style), plain = MARKS[finding.level], finding.level.upper() if finding.level == "error" else finding.level
     if not state.output.is_terminal:
-        say(f"  {plain}: {words}")
-        return
-    shown = mark if state.output.encoding.startswith("utf") else plain
-    say(Text.assemble("  ", (shown, style), " ", words))
+        mark = f"{plain}:"
+    elif not state.output.encoding.startswith("utf"):
+        mark = plain
+    say(Text.assemble((mark, style), f" {finding.check}{whose}: {finding.found}"))
+    if finding.means:
+        say(f"    {finding.means}")
+    for remedy in finding.remedies:
+        say(Text(f"      {remedy}", style="bold"))

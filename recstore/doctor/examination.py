@@ -22,7 +22,7 @@ from recstore.doctor import (
     check_sessions,
     check_source,
 )
-from recstore.doctor.findings import CHECKS, Check, Finding, error, ok, warning
+from recstore.doctor.findings import CHECKS, LEVELS, Check, Finding, error, ok, warning
 from recstore.doctor.subject import Subject, look_around
 from recstore.embedded import configured
 from recstore.errors import ConnectionFailed, RecstoreError
@@ -63,7 +63,7 @@ def examine(
     readers: Sequence[str] = (),
     on_check: Callable[[str], None] = lambda _: None,
 ) -> list[Finding]:
-    """Run every check, of recommender `name` or of all, and change nothing.
+    """Run every check, of recommender `name` or of all, and change nothing; return the findings, the worst first.
 
     `readers` are the application roles to check; by default those with grants on a recommender's schema. `on_check` gets
     the name of each check as it begins. A database that cannot be reached is a finding of the check "connection". Raises
@@ -74,7 +74,7 @@ def examine(
     for check in checks:
         if check.scope == "process":
             findings += _run(check, on_check, settings)
-    return sorted(findings, key=lambda finding: GROUPS.index(finding.group))
+    return sorted(findings, key=lambda finding: (-LEVELS.index(finding.level), GROUPS.index(finding.group)))
 
 
 def _in_database(
