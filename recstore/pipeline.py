@@ -20,7 +20,7 @@ from recstore.model.arrays import Matrix
 from recstore.model.trainers import Factors
 from recstore.operations import jobs
 from recstore.operations.jobs import Outcome
-from recstore.publication import admission, building, flipping, stored
+from recstore.publication import admission, building, calibration, flipping, stored
 from recstore.publication.building import Content, Population
 from recstore.runs import Run, job
 from recstore.source import inspection, pulling
@@ -76,8 +76,10 @@ def retrain(run: Run, *, force: bool = False, with_loss: bool = False) -> Outcom
 
 def publish(run: Run, content: Content) -> Outcome:
     """Build the run's generation, flip to it and tidy up."""
-    for stage in (building.load, building.index, building.calibrate, building.check):
-        run.stage(stage.__name__, stage, run, content)
+    run.stage("load", building.load, run, content)
+    run.stage("index", building.index, run)
+    run.stage("calibrate", calibration.calibrate, run)
+    run.stage("check", building.check, run, content)
     return jobs.finish(run, run.stage("flip", flipping.publish, run, run.settings.flip_wait))
 
 

@@ -3,7 +3,6 @@
 Each stage works on the run's generation and commits by itself. Knows nothing of training.
 """
 
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -12,11 +11,9 @@ from numpy.typing import NDArray
 from psycopg.types.json import Jsonb
 
 from recstore.definition import Definition
-from recstore.model.arrays import Mask, Matrix, Positions
 from recstore.model.interactions import IdMap, Interactions
 from recstore.model.vectors import ItemVectors, UserVectors
 from recstore.publication import calibration, checks, indexes, loading
-from recstore.publication.calibration import Plans, Sampled
 from recstore.publication.loading import Ids, Scalars, Vectors
 from recstore.runs import Run, Summary
 from recstore.sql import objects, queries
@@ -32,25 +29,15 @@ class Population:
     items: IdMap
     item_users: NDArray[np.int64]  # (items,), distinct users
     item_views: NDArray[np.float64]  # (items,)
-    seen: Callable[[NDArray[np.int64]], Sequence[list[Any]]]
-    """Return the ids of the items that the users at these positions have seen; calibration excludes them."""
 
     @classmethod
     def of(cls, interactions: Interactions) -> Self:
         """Return the population of a training."""
         users, items = interactions.users, interactions.items
-        starts = np.searchsorted(interactions.user_index, np.arange(len(users) + 1))
-
-        def seen(positions: NDArray[np.int64]) -> list[list[Any]]:
-            return [_ids(items, interactions.item_index[starts[user] : starts[user + 1]]) for user in positions]
-
-        return cls(
-            users=users,
-            items=items,
-            item_users=np.bincount(interactions.item_index, minlength=len(items)),
-            item_views=np.bincount(interactions.item_index, interactions.values, len(items)).astype(np.float64),
-            seen=seen,
+        item_users, item_views = (
+            np.bincount(interactions.item_index, weights, len(items)) for weights in (None, interactions.values)
         )
+        return cls(users, items, item_users, item_views.astype(np.float64))
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,7 +166,7 @@ def _load_seen(run: Run, pulled: Interactions) -> None:
     )
 
 
-def index(run: Run, _content: Content) -> Summary:
+def index(run: Run) -> Summary:
     """Build the lookup indexes of the generation and collect its statistics."""
     seen = _seen_published(run)
     sides: list[Side] = ["items", "users", "seen"] if seen else ["items", "users"]
@@ -188,19 +175,6 @@ def index(run: Run, _content: Content) -> Summary:
     for side in sides:
         run.connection.execute(f"ANALYZE {run.generation.table(side)}")
     return Summary("ids and popularity", {"tables": sides})
-
-
-def calibrate(run: Run, content: Content) -> Plans:
-    """Choose the plan of each kind of query on sampled users and items."""
-    random = np.random.default_rng(run.generation.number)
-    population, items, users = content.population, content.items, content.users
-    questions = run.settings.calibration_questions
-    sampled_users = _sample(random, users.published, questions)
-    sampled_items = _sample(random, items.published, questions)
-    people = _sampled(population.users, users.preference, sampled_users, population.seen(sampled_users))
-    products = _sampled(population.items, items.embedding, sampled_items, [[]] * len(sampled_items))
-    published = int(items.published.sum()), int(users.published.sum())
-    return calibration.calibrate_all(run, calibration.kinds_of(run, *published, people, products))
 
 
 def check(run: Run, content: Content) -> Summary:
@@ -214,17 +188,3 @@ def check(run: Run, content: Content) -> Summary:
         collapsed=content.collapsed,
         indexes=indexes.names(run.generation, seen=_seen_published(run), hnsw=hnsw),
     )
-
-
-def _sample(random: np.random.Generator, published: Mask, size: int) -> NDArray[np.int64]:
-    candidates = np.flatnonzero(published)
-    return np.sort(random.choice(candidates, min(size, len(candidates)), replace=False))
-
-
-def _sampled(ids: IdMap, vectors: Matrix, positions: Positions, seen: Sequence[list[Any]]) -> list[Sampled]:
-    texts = ("[" + ",".join(map(repr, vector.tolist())) + "]" for vector in vectors[positions])
-    return list(zip(texts, _ids(ids, positions), seen, strict=True))
-
-
-def _ids(ids: IdMap, positions: Iterable[int]) -> list[Any]:
-    return [ids.to_python(int(position)) for position in positions]

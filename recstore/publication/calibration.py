@@ -7,15 +7,17 @@ its own tables, through the function that will answer them.
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
+import psycopg
 from psycopg.types.json import Jsonb
 
 from recstore import registry
 from recstore.definition import Search
-from recstore.postgres.connection import Connection
+from recstore.postgres.connection import Connection, one_line, read_only
 from recstore.publication import indexes
 from recstore.publication.indexes import DENSER, Graph
 from recstore.runs import Run
@@ -32,18 +34,6 @@ TIE = 1e-5
 """Relative difference of distances below which two rows share a rank."""
 
 
-@dataclass(frozen=True)
-class Query:
-    """A sampled query: the vector as text, and the ids that the answer must not contain."""
-
-    vector: str
-    excluded: list[Any]
-
-
-Sampled = tuple[str, Any, list[Any]]
-"""The vector of a sampled user or item as text, its id, and the ids of the items that a user has seen."""
-
-
 SEARCHED: dict[str, tuple[Side, str]] = {
     "recommend": ("items", "preference"),
     "similar": ("items", "embedding"),
@@ -52,13 +42,20 @@ SEARCHED: dict[str, tuple[Side, str]] = {
 """The side and the column that each kind of query searches."""
 
 
+class Query(NamedTuple):
+    """A sampled query: the vector as text, and the ids that the answer must not contain."""
+
+    vector: str
+    excluded: list[Any]
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of query, the number of rows it searches, and the sampled queries."""
 
     name: str
     rows: int
-    queries: Sequence[Query]
+    queries: list[Query]
 
     @property
     def side(self) -> Side:
@@ -67,22 +64,6 @@ class Kind:
     @property
     def column(self) -> str:
         return SEARCHED[self.name][1]
-
-
-def kinds_of(run: Run, items: int, users: int, people: Sequence[Sampled], products: Sequence[Sampled]) -> list[Kind]:
-    """Return the kinds of queries to calibrate over these numbers of rows, asked by sampled users and items.
-
-    "recommend" has each query once more without exclusions, as an application's own query runs it. That can be the harder
-    one: a scan that skips rows continues for longer.
-    """
-    asked = [Query(vector, seen) for vector, _, seen in people] + [Query(vector, []) for vector, _, _ in people]
-    kinds = [
-        Kind("recommend", items, asked),
-        Kind("similar", items, [Query(vector, [own]) for vector, own, _ in products]),
-    ]
-    if run.recommender.definition.publication.index_users:
-        kinds.append(Kind("users", users, [Query(vector, [own]) for vector, own, _ in people]))
-    return kinds
 
 
 @dataclass(frozen=True)
@@ -119,30 +100,102 @@ class Plans:
         return "; ".join(f"{kind}: {trial}" for kind, trial in self.chosen.items())
 
 
-OnTrial = Callable[[str, PlanTrial], None]
+def calibrate(run: Run, built: dict[str, Graph] | None = None, *, live: bool = False) -> Plans:
+    """Choose the plan of each kind of query on sampled users and items, and store it where the functions read it.
+
+    `built` are the graphs of existing indexes, by kind; `live` says that the generation has readers, whom no step may block.
+    """
+    publication = run.recommender.definition.publication
+    items_search = _search_among_candidates(run, publication.search)
+    kinds, results = _kinds(run), {}
+    for number, kind in enumerate(kinds):
+        report = partial(run.reporter.progress, "calibrate", number, len(kinds))
+        report(kind.name)
+        run.check("calibrate")
+        search = items_search if kind.side == "items" else publication.search
+        results[kind.name] = _choose(run, kind, search, (built or {}).get(kind.name), live, report)
+    run.reporter.progress("calibrate", len(kinds), len(kinds))
+    efs = {f"{kind}_ef": results[kind][0].ef if kind in results else None for kind in SEARCHED}
+    stored = {
+        kind: {"chosen": asdict(chosen), "trials": [asdict(trial) for trial in trials]}
+        for kind, (chosen, trials) in results.items()
+    }
+    queries.run(run.connection, "store_calibration", **efs, generation=run.generation.number, calibration=Jsonb(stored))
+    return Plans({kind: chosen for kind, (chosen, _) in results.items()})
 
 
-def calibrate(
-    run: Run,
-    kind: Kind,
-    search: Search,
-    on_trial: OnTrial,
-    *,
-    built: Graph | None = None,
-    live: bool = False,
+def _kinds(run: Run) -> list[Kind]:
+    """Sample the queries of each kind from the generation's own tables.
+
+    "recommend" has each query once more without exclusions, as an application's own query runs it. That can be the harder
+    one: a scan that skips rows continues for longer.
+    """
+    items, users = run.generation.items, run.generation.users
+    rows = run.connection.execute(
+        f"SELECT (SELECT count(v.embedding) FROM {items} v) AS items, (SELECT count(v.preference) FROM {users} v) AS users"  # noqa: S608
+    ).fetchone()
+    assert rows is not None
+    people, products = _sample(run, users, "user_id", "preference"), _sample(run, items, "item_id", "embedding")
+    seen = _seen(run, list(people))
+    asked = [Query(vector, seen.get(user, [])) for user, vector in people.items()]
+    asked += [Query(vector, []) for vector in people.values()]
+    kinds = [
+        Kind("recommend", rows["items"], asked),
+        Kind("similar", rows["items"], [Query(vector, [item]) for item, vector in products.items()]),
+    ]
+    if run.recommender.definition.publication.index_users:
+        kinds.append(Kind("users", rows["users"], [Query(vector, [user]) for user, vector in people.items()]))
+    return kinds
+
+
+def _sample(run: Run, table: str, identifier: str, column: str) -> dict[Any, str]:
+    """Return the vectors, as text, of rows that differ from run to run, by their ids."""
+    rows = run.connection.execute(
+        f"SELECT v.{identifier} AS id, v.{column}::text AS vector FROM {table} v WHERE v.{identifier} IN"  # noqa: S608
+        f" (SELECT s.{identifier} FROM {table} s WHERE s.{column} IS NOT NULL"
+        f" ORDER BY hashtextextended(s.{identifier}::text, %s), s.{identifier} LIMIT %s) ORDER BY v.{identifier}",
+        [run.number, run.settings.calibration_questions],
+    ).fetchall()
+    return {row["id"]: row["vector"] for row in rows}
+
+
+def _seen(run: Run, users: list[Any]) -> dict[Any, list[Any]]:
+    """Return the items that these users have seen, as recommend() excludes them; none if the source cannot be read."""
+    recommender, generation = run.recommender, run.generation
+    size = queries.one(run.connection, "generation_size", generation=generation.number)
+    seen_in = generation.seen if size["seen_published"] else recommender.relation("interactions")
+    if not users:
+        return {}
+    try:
+        with read_only(run.connection, statement_timeout=int(run.settings.source_timeout * 1000)):
+            rows = run.connection.execute(
+                f"SELECT s.user_id, array_agg(s.item_id) AS ids FROM {seen_in} s"  # noqa: S608
+                f" WHERE s.user_id = ANY (%s::{recommender.user_type.value}[]) AND s.item_id IS NOT NULL GROUP BY s.user_id",
+                [users],
+            ).fetchall()
+    except psycopg.DatabaseError as error:
+        if run.connection.closed:
+            raise
+        run.warn(f"Calibrated as if no user had seen anything, since the source cannot be read: {one_line(error)}.")
+        return {}
+    if not rows:
+        run.warn(f"None of {len(users)} sampled users is in the source now. Does {generation} belong to this source?")
+    return {row["user_id"]: row["ids"] for row in rows}
+
+
+def _choose(
+    run: Run, kind: Kind, search: Search, built: Graph | None, live: bool, report: Callable[[str], None]
 ) -> tuple[PlanTrial, list[PlanTrial]]:
     """Choose the plan of one kind of query, keeping an HNSW index only where the plan uses it; return it and all that were
     tried.
 
     `search` "exact" builds none, "hnsw" takes the index if it reaches the wanted ANN recall, "auto" if it is also faster.
-    An index that does not reach it is built once more with a denser graph. `built` is the graph of an existing index;
-    `live` says that the generation has readers, whom no step may block. Queries run over all items, candidates or not: the
-    eligible share changes at any time, and the function handles it.
+    An index that does not reach it is built once more with a denser graph. Queries run over all items, candidates or not:
+    the eligible share changes at any time, and the function handles it.
     """
     ann_recall = run.recommender.definition.publication.ann_recall
-    exact, lists = _measure(run, kind, None, None)
+    exact, lists = _measure(run, kind, None, None, None, report)
     trials = [exact]
-    on_trial(kind.name, exact)
     if search == "exact" or kind.rows <= K:
         if built:
             _drop(run, kind)
@@ -152,9 +205,8 @@ def calibrate(
             indexes.build_hnsw(run, kind.side, kind.column, kind.rows, graph, live=live)
         chosen = None
         for ef in LADDER:  # the first step that reaches the wanted ANN recall
-            trial, _ = _measure(run, kind, ef, graph, lists)
+            trial, _ = _measure(run, kind, ef, graph, lists, report)
             trials.append(trial)
-            on_trial(kind.name, trial)
             if trial.ann_recall >= ann_recall:
                 chosen = trial
                 break
@@ -166,38 +218,6 @@ def calibrate(
     if search == "hnsw":
         run.warn(f"HNSW did not reach ANN recall@{K} {ann_recall:g} for {kind.name} queries: they use the exact scan.")
     return exact, trials
-
-
-def calibrate_all(
-    run: Run, kinds: Sequence[Kind], built: dict[str, Graph] | None = None, *, live: bool = False
-) -> Plans:
-    """Calibrate each kind of query and store the choices where the functions read them.
-
-    `built` and `live` are those of `calibrate`, `built` by kind.
-    """
-    publication = run.recommender.definition.publication
-    items_search = _search_among_candidates(run, publication.search)
-    results = {}
-    for number, kind in enumerate(kinds):
-        run.reporter.progress("calibrate", number, len(kinds), kind.name)
-
-        def on_trial(name: str, trial: PlanTrial, number: int = number) -> None:
-            plan = "exact scan" if trial.ef is None else f"ef_search {trial.ef}"
-            run.reporter.progress(
-                "calibrate", number, len(kinds), f"{name}, {plan}: ANN recall@{K} {trial.ann_recall:.3f}"
-            )
-
-        run.check("calibrate")
-        search = items_search if kind.side == "items" else publication.search
-        results[kind.name] = calibrate(run, kind, search, on_trial, built=(built or {}).get(kind.name), live=live)
-    run.reporter.progress("calibrate", len(kinds), len(kinds))
-    efs = {f"{kind}_ef": results[kind][0].ef if kind in results else None for kind in SEARCHED}
-    stored = {
-        kind: {"chosen": asdict(chosen), "trials": [asdict(trial) for trial in trials]}
-        for kind, (chosen, trials) in results.items()
-    }
-    queries.run(run.connection, "store_calibration", **efs, generation=run.generation.number, calibration=Jsonb(stored))
-    return Plans({kind: chosen for kind, (chosen, _) in results.items()})
 
 
 def _search_among_candidates(run: Run, search: Search) -> Search:
@@ -232,7 +252,12 @@ def _drop(run: Run, kind: Kind) -> bool:
 
 
 def _measure(
-    run: Run, kind: Kind, ef: int | None, graph: Graph | None, exact: list[list[float]] | None = None
+    run: Run,
+    kind: Kind,
+    ef: int | None,
+    graph: Graph | None,
+    exact: list[list[float]] | None,
+    report: Callable[[str], None],
 ) -> tuple[PlanTrial, list[list[float]]]:
     """Run every sampled query with one plan; ANN recall compares distances, so that ties count once."""
     connection, recommender = run.connection, run.recommender
@@ -258,6 +283,7 @@ def _measure(
             counts[1] += len(best)
     milliseconds = round(statistics.median(times), 3) if times else 0.0
     recall = round(min((hits / total for hits, total in found.values()), default=1.0), 4)
+    report(f"{kind.name}, {'exact scan' if ef is None else f'ef_search {ef}'}: ANN recall@{K} {recall:.3f}")
     return PlanTrial(ef, graph.m if graph else None, recall, milliseconds), answers
 
 

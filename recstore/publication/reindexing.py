@@ -14,7 +14,7 @@ from psycopg import errors as pg
 from recstore.errors import ReindexBlocked
 from recstore.publication import barriers, calibration, checks, indexes
 from recstore.publication.barriers import Blocker
-from recstore.publication.calibration import SEARCHED, Kind, Plans, Sampled
+from recstore.publication.calibration import SEARCHED, Plans
 from recstore.publication.generations import Prepared
 from recstore.publication.indexes import DENSER, Graph
 from recstore.runs import Run, Summary
@@ -75,7 +75,7 @@ def calibrate(run: Run, rebuilt: Rebuilt) -> Plans:
         if row["name"] == run.generation.hnsw(side, column)
     }
     with _bounded(run):
-        return calibration.calibrate_all(run, _kinds(run, _size(run)), built, live=True)
+        return calibration.calibrate(run, built, live=True)
 
 
 def check(run: Run) -> Summary:
@@ -107,25 +107,3 @@ def _blocked(run: Run, blockers: list[Blocker]) -> ReindexBlocked:
     return ReindexBlocked(
         generation=run.generation.number, blockers=barriers.named(blockers) or "a session that has just ended"
     )
-
-
-def _kinds(run: Run, rows: dict[str, Any]) -> list[Kind]:
-    """Sample queries from the generation's own tables, with the seen items that recommend() would read."""
-    recommender, generation = run.recommender, run.generation
-    seen_in = generation.seen if rows["seen_published"] else recommender.relation("interactions")
-    seen = f"SELECT coalesce(array_agg(s.item_id), '{{}}') AS ids FROM {seen_in} s WHERE s.user_id = %s"  # noqa: S608
-    people: list[Sampled] = []
-    for vector, user, _ in _sample(run, generation.users, "user_id", "preference"):
-        found = run.connection.execute(seen, [user]).fetchone()
-        people.append((vector, user, found["ids"] if found else []))
-    products = _sample(run, generation.items, "item_id", "embedding")
-    return calibration.kinds_of(run, rows["items"] - rows["collapsed_items"], rows["users"], people, products)
-
-
-def _sample(run: Run, table: str, identifier: str, column: str) -> list[Sampled]:
-    rows = run.connection.execute(
-        f"SELECT v.{identifier} AS id, v.{column}::text AS vector FROM {table} v WHERE v.{column} IS NOT NULL"  # noqa: S608
-        f" ORDER BY hashtextextended(v.{identifier}::text, %s), v.{identifier} LIMIT %s",
-        [run.number, run.settings.calibration_questions],
-    ).fetchall()
-    return [(row["vector"], row["id"], []) for row in rows]

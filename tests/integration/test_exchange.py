@@ -275,7 +275,7 @@ def test_users_that_nobody_knows_here_are_warned_of(shop: Database, file: Path, 
     query = "SELECT 'c' || user_id AS user_id, product_id AS item_id, 1 AS value FROM shop.views"
     shop.create(source=Source(query=query), schedule=Schedule(cron="0 3 * * *"))
     answer = recstore(f"import retail {file}")
-    assert (answer.code, "None of 2 sampled users of the file is in the source here" in answer.err) == (0, True)
+    assert (answer.code, "None of 2 sampled users is in the source now" in answer.err) == (0, True)
     assert "0 3 * * *" in answer.out
 
 

@@ -3,7 +3,7 @@
 The file is read and looked at first, without a database. The live generation serves until the flip, and after any error.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import psycopg
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from recstore import pipeline, registry
 from recstore.config import Settings
@@ -25,7 +24,6 @@ from recstore.files.archive.against_live import (
     fallen,
     guard,
     judge,
-    python_ids,
 )
 from recstore.files.archive.reading import Exported, fit, read
 from recstore.model.interactions import IdMap, Interactions
@@ -209,7 +207,6 @@ def import_(run: Run, *, fitted: Exported, force: bool) -> jobs.Outcome:
             items=fitted.items,
             item_users=fitted.item_users,
             item_views=fitted.item_views,
-            seen=_seen(run, fitted),
         ),
         pulled=pulled,
         items=fitted.item_vectors(recommender.dimensions),
@@ -279,35 +276,3 @@ def _pulled(run: Run) -> Interactions:
         users, items = (IdMap(pa.array([], kind.arrow)) for kind in (recommender.user_type, recommender.item_type))
         none = np.zeros(0, dtype=np.int32)
         return Interactions(users, items, none, none, np.zeros(0))
-
-
-def _seen(run: Run, fitted: Exported) -> Callable[[NDArray[np.int64]], Sequence[list[Any]]]:
-    """Return a function for what users have seen, as recommend() asks: one query for all that calibration samples."""
-
-    def seen(positions: NDArray[np.int64]) -> list[list[Any]]:
-        recommender = run.recommender
-        kind = recommender.user_type
-        asked = python_ids(fitted.users.take(positions), kind)
-        if not asked:
-            return []
-        try:
-            with run.connection.transaction():
-                run.connection.execute("SET TRANSACTION READ ONLY")
-                run.connection.execute(f"SET LOCAL statement_timeout = {int(run.settings.source_timeout * 1000)}")
-                rows = run.connection.execute(
-                    "SELECT i.user_id, array_agg(i.item_id) FILTER (WHERE i.item_id IS NOT NULL) AS ids"  # noqa: S608
-                    f" FROM {recommender.relation('interactions')} i WHERE i.user_id = ANY (%s::{kind.value}[])"
-                    " GROUP BY i.user_id",
-                    [asked],
-                ).fetchall()
-        except psycopg.DatabaseError as error:
-            if run.connection.closed:
-                raise
-            run.warn(f"Calibrated as if no user had seen anything, since the source cannot be read: {one_line(error)}.")
-            return [[] for _ in asked]
-        if not rows:
-            run.warn(f"None of {len(asked)} sampled users of the file is in the source here. Is it the right file?")
-        found = {row["user_id"]: row["ids"] or [] for row in rows}
-        return [found.get(user, []) for user in asked]
-
-    return seen
