@@ -53,9 +53,9 @@ def retrain(run: Run, *, force: bool = False, with_loss: bool = False) -> Outcom
         gated = partial(gate.judge, tolerance=definition.gate.tolerance, threads=run.settings.threads)
         verdict = run.stage("gate", gated, interactions, held, recommender.held_out_key, new, live)
         admission.check_verdict(run, verdict, live, force)
-    storage = vectors.VectorStorage(recommender.vector_type, recommender.dimensions)
+    storage = recommender.vector_type, recommender.dimensions
     users = run.stage("solve users", solve_users, run, weighted.of(interactions), model.factors)
-    published = run.stage("vectors", vectors.publish, model.factors.item_factors, users.factors, storage)
+    published = run.stage("vectors", vectors.publish, model.factors.item_factors, users.factors, *storage)
     content = Content(
         population=Population.of(interactions),
         pulled=pulled.interactions,
@@ -139,9 +139,8 @@ class Training:
 def train(run: Run, matrix: csr_matrix, start: Callable[[int], Matrix | None], with_loss: bool) -> Training:
     """Train on a confidence matrix; `start` returns the initial items for a number of factors, None for a cold start."""
     hyperparameters, settings = run.recommender.definition.hyperparameters, run.settings
-    items = matrix.shape[1]
-    wanted = hyperparameters.factors or min(trainers.default_factors(items), run.recommender.dimensions)
-    initial = start(trainers.usable_factors(wanted, items))
+    wanted = trainers.wanted_factors(hyperparameters, matrix.shape[1], run.recommender.dimensions)
+    initial = start(trainers.usable_factors(wanted, matrix.shape[1])[0])
     if initial is not None:
         fewer = min(hyperparameters.iterations, hyperparameters.warm_iterations)
         hyperparameters = hyperparameters.model_copy(update={"iterations": fewer})

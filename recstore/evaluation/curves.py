@@ -43,7 +43,7 @@ class Patience:
 class LearningCurve:
     """Watch one training and collect `points`: the metrics of `users` after every `every`-th iteration and the last.
 
-    Pass it as `watch` to `model.fit(split.train, ...)`. `seconds` is the time that measuring took.
+    Pass it as `watch` to `fitted.fit(split.train, ...)`. `seconds` is the time that measuring took.
 
     Args:
         split: has a validation part, which is what is held out.
@@ -80,12 +80,12 @@ class LearningCurve:
         self._best: FoldIn | None = None
 
     def begin(self, trainer: Trainer, matrix: sparse.csr_matrix, iterations: int) -> None:
-        """Implement `fitted.Watcher`."""
+        """Prepare for a training on this confidence matrix, with at most this number of iterations."""
         self._trainer, self._rows, self._iterations = trainer, matrix[self.users], iterations
         self._began = time.perf_counter()
 
     def __call__(self, number: int, fold_in: FoldIn) -> bool:
-        """Implement `trainers.OnFactors`; return true to end the training."""
+        """Observe an iteration, as `trainers.OnFactors`; return true to end the training."""
         if number == 0:  # also where the CPU starts over after the GPU failed
             self.points.clear()
         self._done = number + 1
@@ -95,7 +95,7 @@ class LearningCurve:
         return self._patience is not None and self._patience.over(self.points)
 
     def finish(self, fold_in: FoldIn) -> tuple[FoldIn, int]:
-        """Implement `fitted.Watcher`."""
+        """Return the input for folding in users after the training, and the number of iterations that reproduces it."""
         if not self.points or self.points[-1].iteration < self._done:
             self._measure(fold_in)
         if self._done <= 1:  # called once at most: a trainer without iterations gives this model for any number

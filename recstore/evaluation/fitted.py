@@ -5,33 +5,18 @@ interactions -> confidence matrix -> training -> exact users -> scorer
 
 import time
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 from scipy import sparse
 
 from recstore.definition import Confidence, Hyperparameters
+from recstore.evaluation.curves import LearningCurve
 from recstore.evaluation.scorers import FactorScorer
 from recstore.model import confidence, trainers
 from recstore.model.arrays import Matrix, Positions
 from recstore.model.confidence import ConfidenceModel
 from recstore.model.interactions import Interactions
-from recstore.model.trainers import Device, Factors, FoldIn, OnIteration, Trainer
-
-
-class Watcher(Protocol):
-    """Observes training and may end it, like `curves.LearningCurve`."""
-
-    seconds: float  # of its own work, which is not part of the training time
-
-    def begin(self, trainer: Trainer, matrix: sparse.csr_matrix, iterations: int) -> None:
-        """Prepare for training on this confidence matrix, with at most this number of iterations."""
-
-    def __call__(self, number: int, fold_in: FoldIn) -> bool | None:
-        """Observe an iteration; see `trainers.OnFactors`."""
-
-    def finish(self, fold_in: FoldIn) -> tuple[FoldIn, int]:
-        """Return the input for folding in users after the training, and the number of iterations that reproduces it."""
+from recstore.model.trainers import Device, Factors, OnIteration
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,26 +49,25 @@ def fit(
     threads: int = 0,
     item_factors: Matrix | None = None,
     on_iteration: OnIteration | None = None,
-    watch: Watcher | None = None,
+    watch: LearningCurve | None = None,
     users: Positions | None = None,
 ) -> FittedModel:
     """Train on `interactions`, then solve `users` exactly: positions in the id map, None for all.
 
-    Ids without a pair, as in a part of other interactions, get zero factors. Unset factors are `trainers.default_factors`,
-    at most `most_factors`, a recommender's dimensions. `device`, `threads`, `item_factors` and `on_iteration` are passed to
+    Ids without a pair, as in a part of other interactions, get zero factors. Unset factors are at most
+    `most_factors`, a recommender's dimensions. `device`, `threads`, `item_factors` and `on_iteration` are passed to
     the trainer. Raises what the trainer and `watch` raise.
     """
     began = time.perf_counter()
     alpha = confidence.alpha_for(interactions, hyperparameters.alpha)
     weights, matrix = weigh(interactions, weighting, alpha)
-    factors = hyperparameters.factors or trainers.default_factors(len(interactions.items))
     trainer = trainers.trainer(hyperparameters.trainer)
     if watch is not None:
         watch.begin(trainer, matrix, hyperparameters.iterations)
     trained = trainer.train(
         matrix,
         hyperparameters,
-        factors=factors if hyperparameters.factors or not most_factors else min(factors, most_factors),
+        factors=trainers.wanted_factors(hyperparameters, len(interactions.items), most_factors),
         device=device,
         threads=threads,
         item_factors=item_factors,

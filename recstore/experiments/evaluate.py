@@ -174,7 +174,7 @@ def with_examples(
 ) -> Evaluation:
     """Return the evaluation with lists of similar items by their titles, for a person to judge."""
     train = measured.split.train
-    found = examples.similar_items(measured.item_factors, np.bincount(train.item_index, minlength=len(train.items)))
+    found = examples.similar_items(measured.item_factors, train.item_users())
     index = sorted({n for similar in found for n in (similar.item, *(item for item, _ in similar.similar))})
     ids = {n: train.items.to_python(n) for n in index}
     try:

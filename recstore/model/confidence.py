@@ -91,7 +91,7 @@ def fit(interactions: Interactions, confidence: Confidence) -> ConfidenceModel:
     n_i is the number of users of item i, N the number of users.
     """
     users = len(interactions.users)
-    users_of_item = np.bincount(interactions.item_index, minlength=len(interactions.items))
+    users_of_item = interactions.item_users()
     idf = _idf(users_of_item, users) if confidence.function == "bm25" else None
     model = ConfidenceModel(
         function=confidence.function,

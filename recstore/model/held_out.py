@@ -80,7 +80,7 @@ def choose(interactions: Interactions, key: UUID, share: float) -> HeldOut:
     within = min(1.0, share / PAIRS_OF_USER, USERS / len(of_user))
     users_below = min(int(within * _RANGE), _RANGE - 1)
 
-    users = np.bincount(interactions.item_index, minlength=len(interactions.items))
+    users = interactions.item_users()
     candidates = np.flatnonzero(
         (of_user < np.uint64(users_below))[interactions.user_index]
         & (users >= MIN_USERS_OF_ITEM)[interactions.item_index]

@@ -115,6 +115,10 @@ class Interactions:
         pointers = np.concatenate(([0], np.cumsum(np.bincount(self.user_index, minlength=shape[0]))))
         return sparse.csr_matrix((self.values if numbers is None else numbers, self.item_index, pointers), shape=shape)
 
+    def item_users(self) -> NDArray[np.int64]:
+        """Return the number of users of each item, int64 (items,)."""
+        return np.bincount(self.item_index, minlength=len(self.items))
+
     def subset(self, keep: Mask) -> "Interactions":
         """Return the pairs where `keep` is true, with both id maps reduced to the ids that are left."""
         return self.part(keep).shrunk(users=True, items=True)

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from recstore.definition import Definition
 from recstore.model.confidence import ConfidenceModel, Weighted
 from recstore.model.held_out import HeldOut
@@ -46,7 +44,7 @@ def of(
     return Stored(
         generation=generation,
         items=interactions.items,
-        item_users=np.bincount(interactions.item_index, minlength=len(interactions.items)),
+        item_users=interactions.item_users(),
         fold_in=fold_in,
         confidence=weighted.model,
         alpha=weighted.alpha,

@@ -7,7 +7,7 @@ x_u . y_i = user preference . item preference * user length * M. Lengths are sto
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -48,32 +48,25 @@ class UserVectors:
         return np.asarray(mean, dtype=np.float32)
 
 
-class VectorStorage(NamedTuple):
-    """The type and the number of dimensions of a recommender's vectors."""
-
-    vector_type: str
-    dimensions: int
-
-
 @dataclass(frozen=True, eq=False)
 class PublishedVectors:
-    """The vectors of both sides."""
+    """The vectors of both sides, and their type in PostgreSQL."""
 
     items: ItemVectors
     users: UserVectors
-    storage: VectorStorage
+    vector_type: str
 
     def details(self) -> dict[str, Any]:
-        return {"dimensions": self.storage.dimensions, "type": self.storage.vector_type}
+        return {"dimensions": self.items.embedding.shape[1], "type": self.vector_type}
 
     def __str__(self) -> str:
-        return f"{self.storage.dimensions} dimensions, {self.storage.vector_type}"
+        return f"{self.items.embedding.shape[1]} dimensions, {self.vector_type}"
 
 
-def publish(item_factors: Matrix, user_factors: Matrix, storage: VectorStorage) -> PublishedVectors:
+def publish(item_factors: Matrix, user_factors: Matrix, vector_type: str, dimensions: int) -> PublishedVectors:
     """Return the vectors of factors (items, factors) and (users, factors). Raises as `item_vectors` does."""
-    dimensions = storage.dimensions
-    return PublishedVectors(item_vectors(item_factors, dimensions), user_vectors(user_factors, dimensions), storage)
+    items, users = item_vectors(item_factors, dimensions), user_vectors(user_factors, dimensions)
+    return PublishedVectors(items, users, vector_type)
 
 
 def item_vectors(item_factors: Matrix, dimensions: int) -> ItemVectors:

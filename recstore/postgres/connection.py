@@ -154,6 +154,19 @@ def read_only(connection: Connection, **settings: object) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def session_settings(connection: Connection, **settings: object) -> Iterator[None]:
+    """Set these in the session, and reset them afterwards if the connection is still usable."""
+    for name, value in settings.items():
+        connection.execute(f"SET {name} = {value}")
+    try:
+        yield
+    finally:
+        if not connection.closed and connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
+            for name in settings:
+                connection.execute(f"RESET {name}")
+
+
 def with_short_lock(
     connection: Connection, settings: Settings, what: str, relation: str | Sequence[str], change: Callable[[], T]
 ) -> T:

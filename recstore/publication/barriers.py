@@ -24,10 +24,10 @@ LOCK_TIMEOUT = 0.5
 class Blocker:
     """A session that others wait for; role, application and since are None if this role may not see them."""
 
-    pid: int | None
-    role: str | None
-    application_name: str | None
-    since: datetime | None
+    pid: int | None = None
+    role: str | None = None
+    application_name: str | None = None
+    since: datetime | None = None
 
     def __str__(self) -> str:
         if not self.pid:
@@ -95,7 +95,7 @@ def advance(connection: Connection, generation: Generation) -> list[Blocker]:
             invalidate(connection, parents)
         except pg.LockNotAvailable:
             holders = lock_holders(connection, parents, strong=True)
-            return still_open(connection, holders) or [Blocker(None, None, "a lock on the parent tables", None)]
+            return still_open(connection, holders) or [Blocker(application_name="a lock on the parent tables")]
         note(connection, generation.number, "invalidated", lock_holders(connection, parents))
         return advance(connection, generation)
     note(connection, generation.number, "cleared", [])

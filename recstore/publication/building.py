@@ -33,11 +33,8 @@ class Population:
     @classmethod
     def of(cls, interactions: Interactions) -> Self:
         """Return the population of a training."""
-        users, items = interactions.users, interactions.items
-        item_users, item_views = (
-            np.bincount(interactions.item_index, weights, len(items)) for weights in (None, interactions.values)
-        )
-        return cls(users, items, item_users, item_views.astype(np.float64))
+        views = np.bincount(interactions.item_index, interactions.values, len(interactions.items))
+        return cls(interactions.users, interactions.items, interactions.item_users(), views.astype(np.float64))
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,12 +7,11 @@ lock that a reader of the views waits for, except the drop of a generation that 
 from dataclasses import dataclass, field
 from typing import Any
 
-import psycopg
 from psycopg import errors as pg
 
 from recstore.config import Settings
 from recstore.errors import ResizeUnfinished
-from recstore.postgres.connection import Connection, with_short_lock
+from recstore.postgres.connection import Connection, session_settings, with_short_lock
 from recstore.publication import barriers
 from recstore.publication.barriers import Blocker
 from recstore.sql import objects, queries
@@ -205,7 +204,7 @@ def prune(
                 blockers = _remove(connection, settings, generation, 0 if postponed else wait)
             except pg.DependentObjectsStillExist as error:
                 what = " ".join((error.diag.message_detail or "an object of another role").split())
-                blockers = [Blocker(None, None, f"what depends on it ({what})", None)]
+                blockers = [Blocker(application_name=f"what depends on it ({what})")]
             if blockers:
                 postponed[generation.number] = blockers
             else:
@@ -263,27 +262,18 @@ def _detach(connection: Connection, recommender: Registered, parent: str, partit
     blockers = barriers.wait(lambda: barriers.still_open(connection, holders), wait)
     if blockers:
         return blockers
-    others = [name for name, pending in found.items() if pending and name != partition]
-    connection.execute(f"SET lock_timeout = {max(100, int(1000 * wait))}")
+    pending = [name for name in found if found[name]]  # at most one per parent; it prevents others
     try:
-        for name in others:  # there can be one pending detach per parent
-            _finalize(connection, recommender, parent, name)
-        if found[partition]:
-            _finalize(connection, recommender, parent, partition)
-        else:
-            name = recommender.relation(partition)
-            connection.execute(f"ALTER TABLE {parent} DETACH PARTITION {name} CONCURRENTLY")
+        with session_settings(connection, lock_timeout=max(100, int(1000 * wait))):
+            for name in pending:
+                connection.execute(f"ALTER TABLE {parent} DETACH PARTITION {recommender.relation(name)} FINALIZE")
+            if partition not in pending:
+                name = recommender.relation(partition)
+                connection.execute(f"ALTER TABLE {parent} DETACH PARTITION {name} CONCURRENTLY")
     except (pg.LockNotAvailable, pg.DeadlockDetected):
         holders = barriers.lock_holders(connection, [parent]) or barriers.open_transactions(connection)
-        return barriers.still_open(connection, holders) or [Blocker(None, None, "a lock on the parent table", None)]
-    finally:
-        if not connection.closed and connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
-            connection.execute("RESET lock_timeout")
+        return barriers.still_open(connection, holders) or [Blocker(application_name="a lock on the parent table")]
     return []
-
-
-def _finalize(connection: Connection, recommender: Registered, parent: str, partition: str) -> None:
-    connection.execute(f"ALTER TABLE {parent} DETACH PARTITION {recommender.relation(partition)} FINALIZE")
 
 
 def _drop_old_parents(connection: Connection, settings: Settings, recommender: Registered) -> None:

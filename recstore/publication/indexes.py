@@ -12,7 +12,7 @@ from psycopg import errors as pg
 from psycopg.errors import Diagnostic
 
 from recstore.errors import RecstoreError
-from recstore.postgres.connection import Connection, connect, one_line
+from recstore.postgres.connection import Connection, connect, one_line, session_settings
 from recstore.postgres.names import quoted
 from recstore.runs import BUILD_LOCK, LOCK_NAMESPACE, Run
 from recstore.sql import queries
@@ -94,12 +94,12 @@ def _build(
     memory, workers = min(max(megabytes, 64), run.settings.index_memory), run.settings.index_workers
     with _one_build(run, what), _notices(run), _watched(run, what):
         while True:
-            connection.execute(f"SET maintenance_work_mem = '{memory}MB'")
-            connection.execute(f"SET max_parallel_maintenance_workers = {workers}")
+            settings = {"maintenance_work_mem": f"'{memory}MB'", "max_parallel_maintenance_workers": workers}
             if live:
-                connection.execute(f"SET lock_timeout = {max(1, int(1000 * run.settings.flip_wait))}")
+                settings["lock_timeout"] = max(1, int(1000 * run.settings.flip_wait))
             try:
-                connection.execute(statement)
+                with session_settings(connection, **settings):
+                    connection.execute(statement)
                 return
             except (pg.LockNotAvailable, pg.DeadlockDetected):
                 clear()
@@ -107,19 +107,12 @@ def _build(
             except (pg.OutOfMemory, pg.DiskFull, pg.InsufficientResources) as error:
                 clear()
                 reason = one_line(error)
-                disk = (
-                    isinstance(error, pg.DiskFull) and "shared memory" not in reason
-                )  # less memory frees no disk space
+                # less memory frees no disk space
+                disk = isinstance(error, pg.DiskFull) and "shared memory" not in reason
                 if disk or (workers == 0 and memory <= 16):
                     raise
                 memory, workers = max(16, memory // 2), 0
                 run.warn(f"Building the {what} ran out of memory ({reason}): retrying serially with {memory} MB.")
-            finally:
-                if not connection.closed:
-                    connection.execute("RESET maintenance_work_mem")
-                    connection.execute("RESET max_parallel_maintenance_workers")
-                    if live:
-                        connection.execute("RESET lock_timeout")
 
 
 def graph_megabytes(rows: int, dimensions: int, vector_type: str, graph: Graph) -> int:
@@ -154,16 +147,12 @@ def existing(run: Run) -> list[dict[str, Any]]:
 
 
 def _drop(run: Run, name: str) -> bool:
-    connection = run.connection
-    connection.execute(f"SET lock_timeout = {max(100, int(1000 * run.settings.prune_wait))}")
     try:
-        connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {run.recommender.relation(name)}")
+        with session_settings(run.connection, lock_timeout=max(100, int(1000 * run.settings.prune_wait))):
+            run.connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {run.recommender.relation(name)}")
         return True
     except (pg.LockNotAvailable, pg.DeadlockDetected):
         return False
-    finally:
-        if not connection.closed:
-            connection.execute("RESET lock_timeout")
 
 
 @contextmanager

@@ -14,9 +14,9 @@ from recstore.model.interactions import InteractionsBuilder
 from recstore.model.trainers import (
     FoldIn,
     als,
-    default_factors,
     regularization_for,
     usable_factors,
+    wanted_factors,
     warnings_for,
 )
 from recstore.types import IdType
@@ -166,9 +166,12 @@ def test_it_beats_popularity_on_real_views(course):
 
 
 def test_the_number_of_factors():
-    assert [default_factors(items) for items in (1, 2, 50, 129, 10**6)] == [1, 1, 49, 128, 256]
-    assert [usable_factors(64, items) for items in (1, 2, 64, 65)] == [1, 1, 63, 64]
-    assert usable_factors(MAX_FACTORS, 10**6) == MAX_FACTORS
+    unset, given = Hyperparameters(), hyperparameters(factors=64)
+    assert [wanted_factors(unset, items) for items in (1, 2, 50, 129, 10**6)] == [1, 1, 49, 128, 256]
+    assert [wanted_factors(each, 100, 8) for each in (unset, given)] == [8, 64]
+    assert [usable_factors(64, items)[0] for items in (1, 2, 64, 65)] == [1, 1, 63, 64]
+    assert usable_factors(MAX_FACTORS, 10**6) == (MAX_FACTORS, [])
+    assert len(usable_factors(64, 64)[1]) == 1
     with pytest.raises(TooManyFactors, match="1985 factors"):
         usable_factors(MAX_FACTORS + 1, 10**6)
 
@@ -185,16 +188,16 @@ def test_no_regularization_is_allowed_where_the_data_determine_the_factors():
 def test_settings_known_to_be_bad_are_warned_of(course):
     interactions, matrix = course
     unweighted = fit(interactions, Confidence()).matrix(interactions, 1)
-    assert warnings_for(matrix, hyperparameters(regularization=20.0), 32) == []
-    assert "have little effect" in warnings_for(unweighted, hyperparameters(), 32)[0]
-    assert "overfit" in warnings_for(matrix, hyperparameters(regularization=0.01, iterations=50), 32)[0]
+    assert warnings_for(matrix, 15, 20.0) == []
+    assert "have little effect" in warnings_for(unweighted, 15, 1.0)[0]
+    assert "overfit" in warnings_for(matrix, 50, 0.01)[0]
 
 
 def test_the_regularization_that_shrinks_all_to_zero_is_named(course):
     _, matrix = course
     limit = np.linalg.norm(matrix.toarray(), 2)
-    assert warnings_for(matrix, hyperparameters(regularization=0.9 * limit), 8) == []
-    assert f"from {limit:.3g} on" in warnings_for(matrix, hyperparameters(regularization=1.1 * limit), 8)[0]
+    assert warnings_for(matrix, 15, 0.9 * limit) == []
+    assert f"from {limit:.3g} on" in warnings_for(matrix, 15, 1.1 * limit)[0]
 
     def longest(regularization):
         given = hyperparameters(regularization=regularization, iterations=30)

@@ -120,10 +120,9 @@ class Search:
     def _present(self) -> Parameters:
         """Return the definition's settings, and where it leaves one open the value that a training takes."""
         train, hyperparameters = self.split.train, self.definition.hyperparameters
-        default = training.default_factors(len(train.items))
         alpha = confidence.alpha_for(train, hyperparameters.alpha)
         matrix = weigh(train, self.definition.confidence, alpha)[1]
-        factors = hyperparameters.factors or min(default, self.most_factors or default)
+        factors = training.wanted_factors(hyperparameters, len(train.items), self.most_factors)
         regularization = training.regularization_for(matrix, hyperparameters, factors)
         return present(self.definition) | {"factors": factors, "alpha": alpha, "regularization": regularization}
 

@@ -145,45 +145,40 @@ def _origin(point: EntryPoint) -> str:
     return f"The trainer {point.name!r}{package} ({point.value})"
 
 
-def default_factors(items: int) -> int:
-    """Return min(256, items - 1), at least 1."""
-    return max(1, min(DEFAULT_FACTORS, items - 1))
+def wanted_factors(hyperparameters: Hyperparameters, items: int, most: int | None = None) -> int:
+    """Return the hyperparameter or, if unset, min(256, items - 1), at least 1 and at most `most`."""
+    default = max(1, min(DEFAULT_FACTORS, items - 1))
+    return hyperparameters.factors or min(default, most or default)
 
 
-def usable_factors(factors: int, items: int) -> int:
-    """Return `factors`, reduced to items - 1. Raises TooManyFactors for more than can be published."""
+def usable_factors(factors: int, items: int) -> tuple[int, list[str]]:
+    """Return `factors`, reduced to items - 1, with a warning if they are. Raises TooManyFactors if they cannot be published."""
     if factors > MAX_FACTORS:
         raise TooManyFactors(factors=factors, limit=MAX_FACTORS)
-    return max(1, min(factors, items - 1))
-
-
-def warnings_for_factors(factors: int, items: int) -> list[str]:
-    """Return a warning if `factors` are reduced. Raises TooManyFactors."""
-    usable = usable_factors(factors, items)
+    usable = max(1, min(factors, items - 1))
     if usable == factors:
-        return []
-    return [f"{factors} factors are more than {items} items can determine; {usable} are used (items - 1)."]
+        return factors, []
+    return usable, [f"{factors} factors are more than {items} items can determine; {usable} are used (items - 1)."]
 
 
-def warnings_for(matrix: sparse.csr_matrix, hyperparameters: Hyperparameters, factors: int) -> list[str]:
+def warnings_for(matrix: sparse.csr_matrix, iterations: int, regularization: float) -> list[str]:
     """Return a warning for each setting that is known to be bad for this confidence matrix (c = 1 + alpha w)."""
-    sentences = warnings_for_factors(factors, matrix.shape[1])
+    sentences = []
     weight = float(matrix.data.mean(dtype=np.float64)) - 1
     if weight <= 1.001:
         sentences.append(
             f"The mean weight of a view is only {weight:.3g} (alpha * w, against 1 for no view), so counts have little "
             "effect. Raise alpha, or leave it unset with w scaled to the mean 1."
         )
-    regularization = regularization_for(matrix, hyperparameters, factors)
     strongest = _largest_singular_value(matrix, enough=regularization)
     if regularization >= strongest:
         sentences.append(
             f"A regularization of {regularization:g} is too strong for these data: from {strongest:.3g} on, all factors "
             "become zero. Choose a tenth of that or less, or leave it unset."
         )
-    elif hyperparameters.iterations > 30 and regularization < strongest / 1000:
+    elif iterations > 30 and regularization < strongest / 1000:
         sentences.append(
-            f"{hyperparameters.iterations} iterations with a regularization of {regularization:g} tend to overfit. "
+            f"{iterations} iterations with a regularization of {regularization:g} tend to overfit. "
             "Use about 15, or raise the regularization."
         )
     return sentences

@@ -70,11 +70,10 @@ class ALS:
         On the GPU sums have no fixed order, so results repeat only up to rounding. With the device "auto" and the extra
         `gpu` installed, `warnings` says why the GPU was not used or failed.
         """
-        regularization = regularization_for(matrix, hyperparameters, usable_factors(factors, matrix.shape[1]))
-        hyperparameters = hyperparameters.model_copy(update={"regularization": regularization})
-        sentences = warnings_for(matrix, hyperparameters, factors)
         users, items = matrix.shape
-        factors = usable_factors(factors, items)
+        factors, sentences = usable_factors(factors, items)
+        regularization = regularization_for(matrix, hyperparameters, factors)
+        sentences += warnings_for(matrix, hyperparameters.iterations, regularization)
         problem = None if device == "cpu" else gpu_problem(factors, users, items, matrix.nnz)
         if problem and device == "gpu":
             raise DeviceUnavailable(reason=problem)

@@ -20,7 +20,6 @@ from recstore.model.trainers import (
     OnFactors,
     Trainer,
     usable_factors,
-    warnings_for_factors,
 )
 from recstore.model.trainers.als import ALS
 from recstore.model.trainers.spectral import Spectral, mean_score
@@ -52,8 +51,7 @@ class Hybrid:
     ) -> Factors:
         """See `Trainer.train`. Iterations, loss, warm start and device apply to the ALS part. `factors` is the number of both
         parts together; each has at least one, and a single factor belongs to ALS."""
-        sentences = warnings_for_factors(factors, matrix.shape[1])
-        factors = usable_factors(factors, matrix.shape[1])
+        factors, sentences = usable_factors(factors, matrix.shape[1])
         of_spectral = min(max(1, round(factors * hyperparameters.spectral_share)), factors - 1)
         of_als = factors - of_spectral
         shape = matrix.shape[1], factors

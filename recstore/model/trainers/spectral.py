@@ -29,7 +29,6 @@ from recstore.model.trainers import (
     OnIteration,
     item_users,
     usable_factors,
-    warnings_for_factors,
 )
 
 ROUNDING = 1e-5
@@ -65,10 +64,10 @@ class Spectral:
         """
         if device == "gpu":
             raise DeviceUnavailable(reason="the trainer 'spectral' computes on the CPU only")
-        sentences = warnings_for_factors(factors, matrix.shape[1])
+        factors, sentences = usable_factors(factors, matrix.shape[1])
         start = time.monotonic()
         with threadpool_limits(1, "blas"):
-            fold_in = _decompose(matrix, hyperparameters, usable_factors(factors, matrix.shape[1]))
+            fold_in = _decompose(matrix, hyperparameters, factors)
             user_factors = self.solve_users(matrix, fold_in, threads)
         scale = 1 / mean_score(matrix, user_factors, fold_in.item_factors)
         user_factors *= np.float32(scale)
