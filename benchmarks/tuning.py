@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from recstore.config import Settings
 from recstore.definition import Definition, Source
-from recstore.evaluation import split_files, splits
+from recstore.evaluation import splits
 from recstore.evaluation.splits import Split
 from recstore.experiments.experiment import Experiment
 from recstore.experiments.tuning.search import PRESENT, Search, Watch, winner_of
@@ -25,6 +25,7 @@ from recstore.experiments.tuning.search_options import Options
 from recstore.experiments.tuning.space import words
 from recstore.experiments.tuning.stages import Plan
 from recstore.experiments.tuning.trials import TrialResult
+from recstore.files import split_files
 from recstore.model.interactions import IdMap, Interactions
 
 LEAST = 0.97

@@ -78,8 +78,8 @@ class Loading(Part):
         from recstore.files.load.bad_lines import Allowed
         from recstore.files.load.examining import Wanted, examine
         from recstore.files.load.layout import TextOptions
-        from recstore.files.load.opening import opened, refuse_to_overwrite
         from recstore.files.load.writing import write
+        from recstore.files.opening import opened, refuse_to_overwrite
 
         if append and replace:
             raise InvalidInput("--append and --replace exclude each other.")

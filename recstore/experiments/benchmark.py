@@ -12,8 +12,7 @@ from typing import Any, get_args
 from recstore.config import Settings
 from recstore.definition import Definition
 from recstore.errors import InvalidInput
-from recstore.evaluation import split_files, splits
-from recstore.evaluation.pair_files import Format
+from recstore.evaluation import splits
 from recstore.evaluation.results import Evaluation
 from recstore.experiments.experiment import Experiment
 from recstore.experiments.measurement import Measurement, measure
@@ -21,6 +20,8 @@ from recstore.experiments.scratch import Store, check_name
 from recstore.experiments.tuning.search import Search, Watch, tuned, winner_of
 from recstore.experiments.tuning.search_options import Options
 from recstore.experiments.tuning.space import words
+from recstore.files import split_files
+from recstore.files.pair_files import Format
 from recstore.model import trainers
 from recstore.postgres.connection import connect, plain_errors
 from recstore.runs import Reporter, Silent

@@ -16,12 +16,13 @@ from recstore import registry
 from recstore.config import Settings
 from recstore.definition import Definition, Source
 from recstore.errors import InvalidInput, SourceInvalid
-from recstore.evaluation import examples, pair_files, split_files, splits
+from recstore.evaluation import examples, splits
 from recstore.evaluation.results import Evaluation, Example
 from recstore.evaluation.splits import Split, SplitChoice
 from recstore.experiments.experiment import Experiment
 from recstore.experiments.measurement import Measured, Measurement, measure
 from recstore.experiments.scratch import Store
+from recstore.files import pair_files, split_files
 from recstore.model import filters, trainers
 from recstore.model.interactions import Interactions
 from recstore.operations import questions

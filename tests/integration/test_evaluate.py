@@ -213,7 +213,7 @@ from recstore.experiments import scratch
 from recstore.runs import Silent
 from recstore.config import Settings
 from recstore.definition import Definition, Source
-from recstore.evaluation.split_files import from_rows
+from recstore.files.split_files import from_rows
 from recstore.types import IdType
 rows = [(str(u), str(i)) for u in range(9) for i in range(9) if (u + i) % 3]
 train = from_rows(rows, IdType.BIGINT, IdType.TEXT, "rows")

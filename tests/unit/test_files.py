@@ -15,11 +15,11 @@ import pyarrow as pa
 import pytest
 
 from recstore.errors import InvalidInput, ReportNotWritten
-from recstore.evaluation import delimited
-from recstore.evaluation.delimited import Dialect, TextForm, read_records
+from recstore.files import delimited
+from recstore.files.delimited import Dialect, TextForm, read_records
 from recstore.files.load.bad_lines import Allowed, BadLines, ranges
 from recstore.files.load.layout import TextOptions, open_text
-from recstore.files.load.opening import OpenedFile, TextDecoding, opened
+from recstore.files.opening import OpenedFile, TextDecoding, opened
 
 
 def found(text: str, dialect: Dialect | None = None) -> list[tuple[int, list[str] | str]]:

@@ -8,8 +8,8 @@ import pytest
 
 from recstore.errors import InvalidInput
 from recstore.evaluation import splits
-from recstore.evaluation.pair_files import read_negatives, read_pairs
-from recstore.evaluation.split_files import build, matrix, read_split
+from recstore.files.pair_files import read_negatives, read_pairs
+from recstore.files.split_files import build, matrix, read_split
 from recstore.types import IdType
 
 LISTS = "0 10 11 12\n1 10\n2 12 13\n"

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 from recstore.errors import BadLinesFound, InvalidInput
 from recstore.files.load.bad_lines import MOST, Allowed, BadLines
 from recstore.files.load.layout import Reader, TextOptions, open_text
-from recstore.files.load.opening import OpenedFile
 from recstore.files.load.parquet import ParquetReader
 from recstore.files.load.staging import TABLE, Check, Staging, absent_is_null, narrowest, nearly
 from recstore.files.load.target import Match, Mode, Target, find_target, match
+from recstore.files.opening import OpenedFile
 from recstore.postgres.connection import Connection
 
 EXAMPLES = 3

@@ -7,9 +7,9 @@ from itertools import islice
 from typing import Protocol
 
 from recstore.errors import InvalidInput
-from recstore.evaluation.delimited import NAMED, SEPARATORS, VALUE, Dialect, TextForm, read_records, sniff
+from recstore.files.delimited import NAMED, SEPARATORS, VALUE, Dialect, TextForm, read_records, sniff
 from recstore.files.load.bad_lines import BadLines, printable
-from recstore.files.load.opening import OpenedFile, TextDecoding
+from recstore.files.opening import OpenedFile, TextDecoding
 
 BATCH = 5000
 """Records sent to the server at once."""

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from recstore.errors import InvalidInput
 from recstore.files.load.bad_lines import BadLines
 from recstore.files.load.layout import Batch, FileColumn
-from recstore.files.load.opening import OpenedFile
+from recstore.files.opening import OpenedFile
 
 ROWS = 20_000
 """Rows of a batch."""

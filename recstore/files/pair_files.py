@@ -21,8 +21,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recstore.errors import InvalidInput
-from recstore.evaluation.delimited import ITEM_NAMES, SEPARATORS, SNIFFED, TIME_NAMES, USER_NAMES, Dialect, read_records
-from recstore.evaluation.delimited import sniff as sniff_text
+from recstore.files.delimited import ITEM_NAMES, SEPARATORS, SNIFFED, TIME_NAMES, USER_NAMES, Dialect, read_records
+from recstore.files.delimited import sniff as sniff_text
 
 Format = Literal["auto", "pairs", "lists"]
 

@@ -1,6 +1,6 @@
 """Delimited text: records with their physical line numbers, and a guess at delimiter, quotes and header.
 
-Below the pairs of an evaluation and the tables of a load. Pure: takes lines of text, knows no file and no database.
+Pure: takes lines of text, knows no file and no database.
 """
 
 import csv

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from scipy import sparse
 
 from recstore.errors import InvalidInput
-from recstore.evaluation.pair_files import Format, Layout, Pairs, read_negatives, read_pairs
+from recstore.files.pair_files import Format, Layout, Pairs, read_negatives, read_pairs
 from recstore.model.interactions import IdMap, Interactions, InteractionsBuilder, SourceReport
 from recstore.types import IdType
 
