@@ -77,7 +77,7 @@ class Loading(Part):
         """
         from recstore.files.load.bad_lines import Allowed
         from recstore.files.load.examining import Wanted, examine
-        from recstore.files.load.layout import TextOptions
+        from recstore.files.load.text import TextOptions
         from recstore.files.load.writing import write
         from recstore.files.opening import opened, refuse_to_overwrite
 

@@ -143,9 +143,6 @@ class TextForm:
     first: int
     """The line the data begin on: 2 if the first is Excel's `sep=;`."""
 
-    sample: list[list[str]]
-    """The first records with the usual number of fields, the header included."""
-
     texts: list[str]
     """The first records as they stand in the text."""
 
@@ -195,12 +192,14 @@ def sniff(
     made = {look.dialect.delimiter for look in looks if look.dialect.quote and look.made >= 0.2} - {"\t", "|"}
     looks = [look for look in looks if look.dialect.quote or quote or look.dialect.delimiter not in made]
     look = _likeliest(looks, name, "".join(sample))
+    if len(look.records[0]) == look.fields - 1 and not any(row[-1] for row in look.records if len(row) == look.fields):
+        look.records[0].append("")  # a delimiter ends each line, but the header
     if header and len(look.records[0]) != look.fields:
         raise InvalidInput(f"{name}: the header has {len(look.records[0])} fields, most lines have {look.fields}.")
     rows = [fields for fields in look.records if len(fields) == look.fields]
     headed = header is not False and (header or _has_header(rows, known))
     parted = {one.dialect.delimiter: one.parted for one in looks}
-    return TextForm(look.dialect, look.fields, tuple(rows[0]) if headed else None, first, rows, look.texts, parted)
+    return TextForm(look.dialect, look.fields, tuple(rows[0]) if headed else None, first, look.texts, parted)
 
 
 @dataclass(frozen=True)

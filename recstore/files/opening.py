@@ -49,17 +49,13 @@ class OpenedFile:
     name: str
     path: Path
     size: int
-    packed: str | None
-    parquet: bool
+    packed: str | None = None
+    parquet: bool = False
     _raw: IO[bytes] | None = field(default=None, repr=False)
 
     def position(self) -> int:
         """Return the bytes read so far, as stored."""
         return self._raw.tell() if self._raw and not self._raw.closed else self.size
-
-    def progress(self) -> tuple[int, int]:
-        """Return the megabytes read, and all of them."""
-        return self.position() >> 20, max(self.size >> 20, 1)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[IO[bytes]]:
@@ -69,9 +65,15 @@ class OpenedFile:
                 self._raw = raw
                 yield _unpacked(raw, self.packed)
         except (EOFError, OSError, lzma.LZMAError, zlib.error, pa.ArrowException) as error:
-            raise InvalidInput(f"{self.name} cannot be read to its end: {_why(error)}.") from None
+            why = getattr(error, "strerror", None) or " ".join(str(error).split()).rstrip(".") or type(error).__name__
+            raise InvalidInput(f"{self.name} cannot be read to its end: {why}.") from None
         finally:
             self._raw = None
+
+    def first_bytes(self) -> bytes:
+        """Return the first of the decompressed bytes."""
+        with self.reading() as stream:
+            return stream.read(16)
 
 
 @contextlib.contextmanager
@@ -90,8 +92,7 @@ def opened(file: str) -> Iterator[OpenedFile]:
         try:
             with path.open("rb") as stream:
                 first = stream.read(16)
-            packed = next((kind for begin, kind in PACKED.items() if first.startswith(begin)), None)
-            found = OpenedFile(name, path, path.stat().st_size, packed, first[:4] == b"PAR1")
+            found = OpenedFile(name, path, path.stat().st_size)
         except FileNotFoundError:
             raise InvalidInput(f"There is no file {name}.") from None
         except OSError as error:
@@ -99,15 +100,16 @@ def opened(file: str) -> Iterator[OpenedFile]:
         for begin, what in FOREIGN.items():
             if first.startswith(begin):
                 raise InvalidInput(f"{name} is {what}, then load that.")
+        found.packed = next((kind for begin, kind in PACKED.items() if first.startswith(begin)), None)
         if found.packed:
-            with found.reading() as stream:
-                first = stream.read(16)
-            if first[:4] == b"PAR1":
-                with found.reading() as stream:
-                    path = kept.enter_context(_spooled(stream))
-                found = OpenedFile(name, path, path.stat().st_size, None, True)
+            first = found.first_bytes()
         if not first:
             raise InvalidInput(f"{name} is empty.")
+        found.parquet = first.startswith(b"PAR1")
+        if found.parquet and found.packed:
+            with found.reading() as stream:
+                path = kept.enter_context(_spooled(stream))
+            found = OpenedFile(name, path, path.stat().st_size, parquet=True)
         if not found.parquet and ".parquet" in name.lower():
             raise InvalidInput(f"{name} is no Parquet file: it does not begin with PAR1.")
         yield found
@@ -115,11 +117,9 @@ def opened(file: str) -> Iterator[OpenedFile]:
 
 def refuse_to_overwrite(file: str, bad: str | Path | None) -> None:
     """Raise InvalidInput if the bad lines would overwrite the file itself, under whatever name."""
-    same = False
     with contextlib.suppress(OSError):  # one of them is not there
-        same = bad is not None and Path(bad).samefile(file)
-    if same:
-        raise InvalidInput(f"--bad is {bad}, the file that is loaded: name another one.")
+        if bad is not None and Path(bad).samefile(file):
+            raise InvalidInput(f"--bad is {bad}, the file that is loaded: name another one.")
 
 
 @dataclass(frozen=True)
@@ -156,27 +156,25 @@ class TextDecoding:
                 f"{self.file.name} is not {self.encoding} text: name its encoding with --encoding."
             ) from None
 
-    @staticmethod
-    def is_text(text: str) -> bool:
-        """Return whether every byte of a line was decoded."""
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            return False
-        return True
+
+def is_text(text: str) -> bool:
+    """Return whether every byte of a decoded line is text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _unpacked(raw: IO[bytes], packed: str | None) -> Any:
     match packed:
         case "gzip":
-            return gzip.GzipFile(fileobj=raw)
+            return gzip.open(raw)
         case "bzip2":
-            return bz2.BZ2File(raw)
+            return bz2.open(raw)
         case "xz":
-            return lzma.LZMAFile(raw)
+            return lzma.open(raw)
         case "zstd" | "lz4":
-            if not pa.Codec.is_available(packed):
-                raise InvalidInput(f"This pyarrow cannot unpack {packed}: unpack the file, then load that.")
             return pa.CompressedInputStream(pa.PythonFile(raw, "r"), packed)
     return raw
 
@@ -187,7 +185,3 @@ def _spooled(stream: IO[bytes]) -> Iterator[Path]:
         shutil.copyfileobj(stream, kept, PIECE)
         kept.flush()
         yield Path(kept.name)
-
-
-def _why(error: BaseException) -> str:
-    return getattr(error, "strerror", None) or " ".join(str(error).split()).rstrip(".") or type(error).__name__

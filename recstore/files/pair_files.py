@@ -1,15 +1,11 @@
 """Files of (user, item) pairs in the forms they are published in; ids stay text.
 
-Pairs with or without a value and a time, lines of a user and items, or NCF's lines of sampled negatives; plain or gzip. A bad
-line is refused with its number. Pure: files in, columns out; `split_files` makes interactions of them.
+Pairs with or without a value and a time, lines of a user and items, or NCF's lines of sampled negatives. A bad line is refused
+with its number. Pure: files in, columns out; `split_files` makes interactions of them.
 """
 
-import gzip
-import io
 import re
-import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -21,8 +17,17 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recstore.errors import InvalidInput
-from recstore.files.delimited import ITEM_NAMES, SEPARATORS, SNIFFED, TIME_NAMES, USER_NAMES, Dialect, read_records
-from recstore.files.delimited import sniff as sniff_text
+from recstore.files.delimited import (
+    ITEM_NAMES,
+    SEPARATORS,
+    SNIFFED,
+    TIME_NAMES,
+    USER_NAMES,
+    Dialect,
+    read_records,
+    sniff,
+)
+from recstore.files.opening import TextDecoding, is_text, opened
 
 Format = Literal["auto", "pairs", "lists"]
 
@@ -69,14 +74,15 @@ class Pairs:
 
 
 def read_pairs(path: Path, format: Format = "auto") -> Pairs:
-    """Read one file of pairs or of lists, plain or compressed by gzip. Raises InvalidInput with the line of a mistake."""
-    text = _read(path)
-    layout = sniff(text, format)
-    if layout.kind == "negatives":
-        raise InvalidInput(
-            f"{path} begins with a bracket, as a file of sampled negatives does: give it as --negatives."
-        )
-    return _read_lists(path, text, layout) if layout.kind == "lists" else _read_columns(path, text, layout)
+    """Read one file of pairs or of lists, plain or compressed. Raises InvalidInput with the line of a mistake."""
+    with opened(str(path)) as file:
+        text = TextDecoding.of(file, "utf-8")
+        layout = _layout(text, format)
+        if layout.kind == "negatives":
+            raise InvalidInput(
+                f"{path} begins with a bracket, as a file of sampled negatives does: give it as --negatives."
+            )
+        return (_read_lists if layout.kind == "lists" else _read_columns)(path, text, layout)
 
 
 def read_negatives(path: Path) -> Pairs:
@@ -84,31 +90,59 @@ def read_negatives(path: Path) -> Pairs:
 
     The item in the brackets is the test's own and left out. Raises InvalidInput.
     """
-    text = _read(path)
-    return _read_lists(path, text, Layout("negatives" if text.lstrip()[:1] == "(" else "lists"))
+    with opened(str(path)) as file:
+        text = TextDecoding.of(file, "utf-8")
+        return _read_lists(path, text, Layout("negatives" if _first_line(text).startswith("(") else "lists"))
 
 
-def sniff(text: str, format: Format = "auto") -> Layout:
+def check(path: Path) -> None:
+    """Raise InvalidInput if the file is missing or unreadable, before the work instead of after it."""
+    with opened(str(path)):
+        pass
+
+
+def _first_line(text: TextDecoding) -> str:
+    """Return the first line that is not blank. Raises InvalidInput for an empty file."""
+    found = next((stripped for line in text.lines() if (stripped := line.strip())), None)
+    if found is None:
+        raise InvalidInput(f"{text.file.name} is empty.")
+    return found
+
+
+def _records(text: TextDecoding, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield line and fields of each record. Raises InvalidInput for one that is broken."""
+    if separator == " ":  # any number of blanks
+        records = read_records((" ".join(line.split()) for line in text.lines()), Dialect(" ", None))
+    else:
+        records = read_records(text.lines(), Dialect(separator, None if separator == "::" else '"'))
+    for number, line, fields in records:
+        if not (line.isascii() or is_text(line)):
+            raise InvalidInput(f"{text.file.name}, line {number}: it is not UTF-8 text.")
+        if isinstance(fields, str):
+            raise InvalidInput(f"{text.file.name}, line {number}: {fields}.")
+        if line.strip():
+            yield number, fields
+
+
+def _layout(text: TextDecoding, format: Format) -> Layout:
     """Return the form of a file, from its first lines.
 
     Lists are lines of differing length, separated by blanks, each with another first field; `format` decides where that is
     ambiguous. A first line is a header if its first field begins with "user", or a count or a time in it is no number.
     """
-    if text.lstrip().startswith("(") and format == "auto":
+    if _first_line(text).startswith("(") and format == "auto":
         return Layout("negatives")
-    form = sniff_text("the file", io.StringIO(text, newline="\n"))
+    if format == "lists":
+        return Layout("lists")
+    form = sniff("the file", text.lines())
     between, share = max(form.parted.items(), key=lambda one: one[1])
     separator = form.dialect.delimiter if form.fields > 1 else between if share > 0.5 else " "
-    split = [fields for _, fields in islice(_records(text, separator), SNIFFED) if isinstance(fields, list)]
-    if format == "lists" or (format == "auto" and separator in " \t" and _are_lists(split)):
-        return Layout("lists")
+    split = [fields for _, fields in islice(_records(text, separator), SNIFFED)]
+    if format == "auto" and separator in " \t":
+        users, lengths = {fields[0] for fields in split}, {len(fields) for fields in split}
+        if len(users) == len(split) and (len(lengths) > 1 or lengths.pop() > 4):
+            return Layout("lists")
     return _columns_of(split, separator)
-
-
-def _are_lists(split: Sequence[Sequence[str]]) -> bool:
-    first = [fields[0] for fields in split]
-    lengths = {len(fields) for fields in split}
-    return len(set(first)) == len(first) and (len(lengths) > 1 or lengths.pop() > 4)
 
 
 def _columns_of(split: Sequence[Sequence[str]], separator: str) -> Layout:
@@ -122,53 +156,11 @@ def _columns_of(split: Sequence[Sequence[str]], separator: str) -> Layout:
             (n for n, name in enumerate(first) if name.startswith(ITEM_NAMES) and n != user), 1 if user == 0 else 0
         )
         time = next((n for n, name in enumerate(first) if name.startswith(TIME_NAMES)), None)
-        rest = [n for n in range(fields) if n not in (user, item, time)]
-        value = rest[0] if rest else None
-    sample = next(iter(split[1:]), None) if header else split[0]
-    if time is not None and not (sample and len(sample) > time and _is_number(sample[time])):
+        value = next((n for n in range(fields) if n not in (user, item, time)), None)
+    sample = split[header] if len(split) > header else []
+    if time is not None and not (len(sample) > time and _is_number(sample[time])):
         time = None  # written as a date, which a published split does not need
     return Layout("pairs", separator, header, fields, user, item, value, time)
-
-
-def check(path: Path) -> None:
-    """Raise InvalidInput if the file is missing or unreadable, before the work instead of after it."""
-    with _plain_errors(path), path.open("rb"):
-        pass
-
-
-@contextmanager
-def _plain_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError:
-        raise InvalidInput(f"There is no file {path}.") from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise InvalidInput(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
-
-
-def _read(path: Path) -> str:
-    with _plain_errors(path):
-        data = path.read_bytes()
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise InvalidInput(f"{path}, line {line}: it is not UTF-8 text.") from None
-    if not text.strip():
-        raise InvalidInput(f"{path} is empty.")
-    return text
-
-
-def _records(text: str, separator: str) -> Iterator[tuple[int, list[str] | str]]:
-    """Yield the line and the fields of each record, or the reason why it has none."""
-    lines = io.StringIO(text, newline="\n")
-    if separator == " ":
-        yield from ((number, fields) for number, line in enumerate(lines, 1) if (fields := line.split()))
-    else:
-        dialect = Dialect(separator, None if separator == "::" else '"')
-        yield from ((number, fields) for number, line, fields in read_records(lines, dialect) if line.strip())
 
 
 def _is_number(field: str) -> bool:
@@ -178,26 +170,21 @@ def _is_number(field: str) -> bool:
         return False
 
 
-def _read_lists(path: Path, text: str, layout: Layout) -> Pairs:
+def _read_lists(path: Path, text: TextDecoding, layout: Layout) -> Pairs:
     users: list[str] = []
     lists: list[list[str]] = []
-    for number, line in enumerate(io.StringIO(text, newline="\n"), 1):
-        if not line.strip():
-            continue
-        first, *items = line.split()
-        if layout.kind == "negatives":
-            match = re.fullmatch(r"\(([^,()]+),([^,()]+)\)", first)
-            if match is None:
-                raise InvalidInput(f"{path}, line {number}: {first!r} should be (user,item), as on the first line.")
-            first = match[1].strip()
-        users.append(first)
+    for number, (first, *items) in _records(text, " "):
+        match = re.fullmatch(r"\(([^,()]+),([^,()]+)\)", first) if layout.kind == "negatives" else None
+        if layout.kind == "negatives" and match is None:
+            raise InvalidInput(f"{path}, line {number}: {first!r} should be (user,item), as on the first line.")
+        users.append(match[1] if match else first)
         lists.append(items)
-    lengths = np.array([len(items) for items in lists])
-    owners = pa.array(users, pa.string()).take(pa.array(np.repeat(np.arange(len(users)), lengths)))
-    return Pairs(path, layout, owners, pa.array(list(chain.from_iterable(lists)), pa.string()), None, None)
+    owners = np.repeat(np.arange(len(users)), [len(items) for items in lists])
+    ids = pa.array(users, pa.string()).take(pa.array(owners)), pa.array(list(chain.from_iterable(lists)), pa.string())
+    return Pairs(path, layout, *ids, None, None)
 
 
-def _read_columns(path: Path, text: str, layout: Layout) -> Pairs:
+def _read_columns(path: Path, text: TextDecoding, layout: Layout) -> Pairs:
     rows = _records(text, layout.separator)
     if layout.fields < 2:
         raise InvalidInput(
@@ -211,8 +198,6 @@ def _read_columns(path: Path, text: str, layout: Layout) -> Pairs:
     numbers: list[list[NDArray[np.float64]]] = [[] for _ in places[2:]]
     while block := list(islice(rows, BLOCK)):
         for number, fields in block:
-            if isinstance(fields, str):
-                raise InvalidInput(f"{path}, line {number}: {fields}.")
             if len(fields) != layout.fields:
                 raise InvalidInput(
                     f"{path}, line {number}: it has {len(fields)} fields separated by {SEPARATORS[layout.separator]}, the first"
@@ -228,9 +213,9 @@ def _read_columns(path: Path, text: str, layout: Layout) -> Pairs:
     if not ids[0]:
         raise InvalidInput(f"{path} has a header and no pairs.")
     users, items = (pa.concat_arrays(parts) for parts in ids)
-    found_columns = dict(zip(places[2:], map(np.concatenate, numbers), strict=True))
-    times = None if layout.time is None else _microseconds(found_columns[layout.time])
-    return Pairs(path, layout, users, items, None if layout.value is None else found_columns[layout.value], times)
+    found = dict(zip(places[2:], map(np.concatenate, numbers), strict=True))
+    values, times = (None if place is None else found[place] for place in (layout.value, layout.time))
+    return Pairs(path, layout, users, items, values, None if times is None else _microseconds(times))
 
 
 def _numbers(path: Path, column: pa.Array, lines: Sequence[int]) -> NDArray[np.float64]:
@@ -239,9 +224,8 @@ def _numbers(path: Path, column: pa.Array, lines: Sequence[int]) -> NDArray[np.f
     except pa.ArrowInvalid:
         found = np.array([np.nan])
     if not np.isfinite(found).all():
-        line, text = next(
-            (line, text) for line, text in zip(lines, column.to_pylist(), strict=True) if not _is_number(text)
-        )
+        texts = zip(lines, column.to_pylist(), strict=True)
+        line, text = next((line, text) for line, text in texts if not _is_number(text))
         raise InvalidInput(f"{path}, line {line}: {text!r} is not a number.")
     return found
 

@@ -25,7 +25,7 @@ from support_sql import column, rows, value
 from recstore.errors import LoadInterrupted, LoadRefused
 from recstore.files.load import staging, writing
 from recstore.files.load.examining import Plan, Wanted, examine
-from recstore.files.load.layout import TextOptions
+from recstore.files.load.text import TextOptions
 from recstore.files.load.writing import write
 from recstore.files.opening import opened
 from recstore.postgres.connection import Connection

@@ -18,7 +18,7 @@ from recstore.errors import InvalidInput, ReportNotWritten
 from recstore.files import delimited
 from recstore.files.delimited import Dialect, TextForm, read_records
 from recstore.files.load.bad_lines import Allowed, BadLines, ranges
-from recstore.files.load.layout import TextOptions, open_text
+from recstore.files.load.text import TextOptions, open_text
 from recstore.files.opening import OpenedFile, TextDecoding, opened
 
 

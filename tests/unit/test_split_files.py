@@ -150,7 +150,7 @@ def test_what_is_wrong_is_said_with_its_line(tmp_path: Path, text: str | bytes, 
 def test_files_that_can_not_be_read(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="There is no file"):
         read_pairs(tmp_path / "none")
-    with pytest.raises(InvalidInput, match="directory"):
+    with pytest.raises(InvalidInput, match="is a folder"):
         read_pairs(tmp_path)
     with pytest.raises(InvalidInput, match="cannot be read"):
         read_pairs(written(tmp_path, gzip.compress(b"1,2\n" * 999)[:-12]))

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from recstore.errors import InvalidInput
 from recstore.files.load.bad_lines import BadLines
-from recstore.files.load.layout import Batch, FileColumn
+from recstore.files.load.text import Batch, FileColumn
 from recstore.files.opening import OpenedFile
 
 ROWS = 20_000
@@ -36,25 +36,20 @@ class ParquetReader:
     file: OpenedFile
     unit: str = "row"
     named: bool = True
+    delimiter: str = ""
     nulls: Sequence[str] = ("",)
+    schema: pa.Schema = field(init=False)
     columns: list[FileColumn] = field(init=False)
-    names: list[str] = field(init=False)
-    kinds: list[pa.DataType] = field(init=False)
     what: str = field(init=False)
 
     def __post_init__(self) -> None:
         with self._open() as parquet:
-            schema = parquet.schema_arrow
-            self.names = [name for name in schema.names if not name.startswith(PANDAS_INDEX)]
-            self.kinds = [schema.field(name).type for name in self.names]
-            self.columns = [
-                FileColumn(name, _sql_type(kind)) for name, kind in zip(self.names, self.kinds, strict=True)
-            ]
-            codecs = {
-                parquet.metadata.row_group(0).column(n).compression.lower()
-                for n in range(parquet.metadata.num_columns if parquet.metadata.num_row_groups else 0)
-            } - {"uncompressed"}
-            self.what = ", ".join(["Parquet", *sorted(codecs)])
+            self.schema, metadata = parquet.schema_arrow, parquet.metadata
+            groups = [metadata.row_group(n).to_dict() for n in range(min(1, metadata.num_row_groups))]
+        fields = [field for field in self.schema if not field.name.startswith(PANDAS_INDEX)]
+        self.columns = [FileColumn(field.name, _sql_type(field.type)) for field in fields]
+        codecs = {column["compression"].lower() for group in groups for column in group["columns"]} - {"uncompressed"}
+        self.what = ", ".join(["Parquet", *sorted(codecs)])
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[Any]:
@@ -67,29 +62,32 @@ class ParquetReader:
 
     def batches(self, wanted: Sequence[int], bad: BadLines) -> Iterator[Batch]:
         """Yield the columns `wanted`, by position. Raises InvalidInput for one of a type that no column here takes."""
-        names = [self.names[position] for position in wanted]
-        for position in wanted:
-            if self.columns[position].type is None:
+        columns = [self.columns[position] for position in wanted]
+        for column in columns:
+            if column.type is None:
                 raise InvalidInput(
-                    f"Column {self.columns[position].name!r} of {self.file.name} is of Arrow's type {self.kinds[position]},"
+                    f"Column {column.name!r} of {self.file.name} is of Arrow's type {self.schema.field(column.name).type},"
                     " which no column here takes. Leave it out with --columns, or convert it in the file."
                 )
+        names = [column.name for column in columns]
         row = 1
         with self._open() as parquet:
             for found in parquet.iter_batches(ROWS, columns=names, use_threads=False):
                 lines = pa.array(range(row, row + len(found)))
                 row += len(found)
-                columns = [_as_text(found.column(name)) for name in names]
-                zero = [pc.fill_null(pc.match_substring(column, "\0"), False) for column in columns]
-                broken = functools.reduce(pc.or_, zero)
+                texts = [_as_text(found.column(name)) for name in names]
+                broken = functools.reduce(
+                    pc.or_, [pc.fill_null(pc.match_substring(text, "\0"), False) for text in texts]
+                )
                 for line in lines.filter(broken).to_pylist():
                     bad.add(line, "a zero byte")
-                table = pa.table([lines, *columns], [str(n) for n in range(len(columns) + 1)]).filter(pc.invert(broken))
+                table = pa.table([lines, *texts], [str(n) for n in range(len(texts) + 1)]).filter(pc.invert(broken))
                 text = io.BytesIO()
                 arrow_csv.write_csv(table, text, WRITTEN)
                 yield len(table), text.getvalue()
 
-    def texts(self, lines: set[int]) -> dict[int, str]:  # noqa: ARG002
+    def texts(self, _lines: set[int]) -> dict[int, str]:
+        """Return no texts: a row of a Parquet file is not one."""
         return {}
 
 

@@ -12,7 +12,7 @@ from psycopg import errors as pg
 from psycopg import sql
 
 from recstore.errors import InvalidInput, PermissionDenied
-from recstore.files.load.layout import Batch
+from recstore.files.load.text import Batch
 from recstore.postgres.connection import Connection, one_line
 from recstore.postgres.names import quoted
 from recstore.sql.queries import fill, query

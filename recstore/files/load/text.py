@@ -1,23 +1,23 @@
-"""Read delimited text for a load: guess its form, and yield its records as CSV for the staging table."""
+"""Read delimited text for a load: find its form, and yield its records as CSV for the staging table."""
 
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Protocol
 
 from recstore.errors import InvalidInput
 from recstore.files.delimited import NAMED, SEPARATORS, VALUE, Dialect, TextForm, read_records, sniff
 from recstore.files.load.bad_lines import BadLines, printable
-from recstore.files.opening import OpenedFile, TextDecoding
+from recstore.files.opening import OpenedFile, TextDecoding, is_text
 
 BATCH = 5000
 """Records sent to the server at once."""
 
-ENDS = "\r\n"
-
 BETWEEN = re.compile(r"\s|::|[\x01^~]")
 """Marks between fields in files without one of the usual delimiters."""
+
+TABLES = re.compile(r"\.(csv|tsv|tab|psv)(\.|$)", re.IGNORECASE)
+"""Names of files that hold tables."""
 
 
 @dataclass(frozen=True)
@@ -43,32 +43,9 @@ Batch = tuple[int, bytes]
 """The number of records, and the records as CSV: line, then the wanted fields; an unquoted empty field is NULL."""
 
 
-class Reader(Protocol):
-    """A file of either kind, as a load reads it."""
-
-    unit: str
-    """The word for what is counted: line, or row."""
-
-    nulls: Sequence[str]
-    """Unquoted texts that are NULL."""
-
-    columns: list[FileColumn]
-    named: bool
-    """True if the columns have the file's own names."""
-
-    @property
-    def what(self) -> str: ...
-
-    def batches(self, wanted: Sequence[int], bad: BadLines) -> Iterator[Batch]:
-        """Yield the columns `wanted`, by position. Records that make no row go to `bad`."""
-
-    def texts(self, lines: set[int]) -> dict[int, str]:
-        """Return these lines as they stand in the file."""
-
-
 @dataclass
 class TextReader:
-    """A delimited text."""
+    """A delimited text. Its `nulls` are unquoted texts that are NULL."""
 
     file: OpenedFile
     decoding: TextDecoding
@@ -76,15 +53,23 @@ class TextReader:
     nulls: Sequence[str]
     unit: str = "line"
     columns: list[FileColumn] = field(init=False)
-    named: bool = field(init=False)
 
     def __post_init__(self) -> None:
         names = self.form.names or [f"column_{n + 1}" for n in range(self.form.fields)]
         self.columns = [FileColumn(name.strip()) for name in names]
-        self.named = self.form.names is not None
+
+    @property
+    def named(self) -> bool:
+        """True if the columns have the file's own names."""
+        return self.form.names is not None
+
+    @property
+    def delimiter(self) -> str:
+        return self.form.dialect.delimiter
 
     @property
     def what(self) -> str:
+        """The form of the file, in words."""
         dialect = self.form.dialect
         between = SEPARATORS.get(dialect.delimiter, repr(dialect.delimiter))
         parts = [f"separated by {between}" if self.form.fields > 1 else "one column"]
@@ -94,26 +79,27 @@ class TextReader:
         return ", ".join([*parts, self.decoding.encoding, *filter(None, [self.file.packed])])
 
     def batches(self, wanted: Sequence[int], bad: BadLines) -> Iterator[Batch]:
+        """Yield the columns `wanted`, by position. Records that make no row go to `bad`; stop if these are too many."""
         rows = self._rows(wanted, bad)
         while batch := list(islice(rows, BATCH)):
             yield len(batch), "".join(batch).encode()
 
     def _rows(self, wanted: Sequence[int], bad: BadLines) -> Iterator[str]:
-        header, count = self.named, self.form.fields
+        header, count = self.form.names, self.form.fields
         # with the marks of COPY's own CSV a well-formed record goes to the server as it is
         verbatim = self.form.dialect == Dialect() and [*wanted] == [*range(count)] and [*self.nulls] == [""]
         for line, text, fields in read_records(self.decoding.lines(), self.form.dialect):
-            if len(fields) != count or not text.isascii() or "\0" in text or isinstance(fields, str):
-                if (reason := self._wrong(text, fields)) and line >= self.form.first:
-                    bad.add(line, reason)
-                    if bad.too_many:
-                        return
-                if reason:
-                    continue
-            if header or line < self.form.first:
-                header = header and line < self.form.first
+            if line < self.form.first:
+                continue
+            if header and header in (tuple(fields), (*fields, "")):
+                header = None
+            elif reason := self._wrong(text, fields):
+                bad.add(line, reason)
+                if bad.too_many:
+                    return
             elif verbatim:
-                yield f"{line},{text.rstrip(ENDS)}\n"
+                bare = text.rstrip("\r\n")
+                yield f"{line},{bare}\n"
             else:
                 yield f"{line},{','.join(self._fields(text, fields, wanted))}\n"
 
@@ -127,7 +113,7 @@ class TextReader:
             return f"{len(fields)} field{plural} instead of {self.form.fields}{more}"
         if "\0" in text:
             return "a zero byte"
-        return None if text.isascii() or self.decoding.is_text(text) else f"not {self.decoding.encoding} text"
+        return None if text.isascii() or is_text(text) else f"not {self.decoding.encoding} text"
 
     def _fields(self, text: str, fields: Sequence[str], wanted: Sequence[int]) -> Iterator[str]:
         """Yield the wanted fields as COPY takes them: quoted, but for NULL."""
@@ -139,16 +125,17 @@ class TextReader:
             yield "" if null else '"' + fields[n].replace('"', '""') + '"'
 
     def texts(self, lines: set[int]) -> dict[int, str]:
+        """Return these lines as they stand in the file."""
         records = read_records(self.decoding.lines(), self.form.dialect)
         return {line: printable(text) for line, text, _ in records if line in lines}
 
 
 def open_text(file: OpenedFile, options: TextOptions, nulls: Sequence[str], known: Sequence[str]) -> TextReader:
-    """Guess the form of a text that goes into a table with the columns `known`. Raises InvalidInput."""
+    """Find the form of a text that goes into a table with the columns `known`. Raises InvalidInput."""
     decoding = TextDecoding.of(file, options.encoding)
     marks = {"delimiter": options.delimiter, "quote": options.quote, "escape": options.escape}
     form = sniff(file.name, decoding.lines(), **marks, header=options.header, known=known)
-    if form.names and not decoding.is_text("".join(form.names)):
+    if not is_text("".join(form.names or ())):
         raise InvalidInput(
             f"The header of {file.name} is not {decoding.encoding} text: name its encoding, for instance --encoding latin-1."
         )
@@ -163,7 +150,7 @@ def _refuse_several(name: str, form: TextForm) -> None:
     They hold a delimiter, but not equally often, or numbers with something between them. In a file named as a table any
     two words count, and a fifth of the lines with a delimiter is enough.
     """
-    table = any(name.lower().endswith(end) or f"{end}." in name.lower() for end in (".csv", ".tsv", ".tab", ".psv"))
+    table = TABLES.search(name) is not None
     between, share = max(form.parted.items(), key=lambda one: one[1])
     what = SEPARATORS[between]
     if share <= (0.2 if table else 0.5):
