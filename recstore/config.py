@@ -3,6 +3,7 @@
 The settings of one recommender are in `recstore.definition`.
 """
 
+import difflib
 import os
 from pathlib import Path
 from typing import Literal
@@ -93,6 +94,17 @@ class Settings(BaseSettings):
         if value and not value.startswith(("redis://", "rediss://", "redis+socket://", "sentinel://")):
             raise ValueError("it must start with redis://, rediss:// (TLS) or redis+socket:// (a Unix socket)")
         return value
+
+
+def unknown_variables() -> list[str]:
+    """Return a sentence for each variable RECSTORE_.. of the environment that is no setting; RECSTORE_TEST_.. are the tests'."""
+    known = [f"RECSTORE_{name.upper()}" for name in Settings.model_fields]
+    sentences = []
+    for variable in os.environ:
+        if variable.startswith("RECSTORE_") and not variable.startswith("RECSTORE_TEST_") and variable not in known:
+            near = difflib.get_close_matches(variable, known, 1, cutoff=0)[0]
+            sentences.append(f"{variable} is no setting and has no effect; the nearest is {near}.")
+    return sentences
 
 
 def load_settings(**overrides: object) -> Settings:

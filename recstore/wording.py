@@ -1,5 +1,6 @@
 """Plain words: what is wrong with a value, since pydantic's own are for programmers; how many there are of something."""
 
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -50,6 +51,15 @@ def verdict_words(verdict: Mapping[str, Any]) -> str:
     if verdict["unknown"]:
         words.append(f"not compared: {verdict['unknown']}")
     return "; ".join(words)
+
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Characters that a terminal obeys, changes of the writing direction included; not tabs and ends of lines."""
+
+
+def printable(text: str) -> str:
+    """Return text with its control characters escaped as in JSON: `\\u001b` for ESC."""
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def counted(number: int, noun: str) -> str:

@@ -35,6 +35,8 @@ class Option:
     read: Callable[[Any], Any] | None = None
     """Parser of the command line's text (a list of texts with `repeat`), where Python takes a value."""
     repeat: bool = False
+    panel: str | None = None
+    """Section of a definition, for one of its settings; the heading in --help."""
 
 
 class Argument(Option):

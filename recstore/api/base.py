@@ -46,7 +46,8 @@ class Part:
 
     def _settings(self, **overrides: object) -> Settings:
         """Return the settings with those overrides that are not None. Raises InvalidInput."""
-        return load_settings(**self.settings.model_dump() | {k: v for k, v in overrides.items() if v is not None})
+        chosen = {name: value for name, value in overrides.items() if value is not None}
+        return load_settings(**self.settings.model_dump(exclude_unset=True) | chosen)
 
     def _connection(self) -> AbstractContextManager[Connection]:
         """Open a connection, with errors in plain words."""

@@ -56,7 +56,9 @@ Curve = Annotated[
 ]
 Plan = Annotated[SearchPlan, Option("Plan by which SQL finds the nearest items.")]
 Report = Annotated[File | None, Option("Write a report, one self-contained page.", "FILE.html")]
-Pictures = Annotated[File | None, Option("Write the pictures, too, as PNG.", "FOLDER")]
+Pictures = Annotated[
+    File | None, Option("Write the pictures, too, as PNG, into this folder, created if it is missing.", "FOLDER")
+]
 
 
 class Measuring(Part):

@@ -9,34 +9,16 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from recstore.definition import (
-    Candidates,
-    Confidence,
-    Definition,
-    Filters,
-    Gate,
-    Hyperparameters,
-    Lists,
-    Publication,
-    Schedule,
-    Source,
-    Storage,
-)
+from recstore.definition import Definition
 from recstore.errors import InvalidInput
 from recstore.wording import what_is_wrong
 
 SECTIONS: dict[str, type[BaseModel]] = {
-    "source": Source,
-    "candidates": Candidates,
-    "filters": Filters,
-    "confidence": Confidence,
-    "hyperparameters": Hyperparameters,
-    "storage": Storage,
-    "publication": Publication,
-    "gate": Gate,
-    "schedule": Schedule,
-    "lists": Lists,
+    name: info.annotation  # type: ignore[misc]
+    for name, info in Definition.model_fields.items()
+    if name != "titles"
 }
+"""Sections of a definition whose settings are options of their own."""
 
 FLAGS = {
     ("candidates", "query"): "candidates",

@@ -179,8 +179,8 @@ def _complain(
     """Print an error on standard error; with --json as one line, the last one."""
     if state.json:
         line = json.dumps({"error": message, "kind": kind, "data": data or {}}, default=str)
-        state.errors.print(line, markup=False)
+        state.errors.print(line)
         return
     state.errors.print(Text.assemble((label, "bold red"), message))
     if hint:
-        state.errors.print(hint, markup=False)
+        state.errors.print(hint)

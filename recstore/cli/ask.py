@@ -7,7 +7,7 @@ import typer
 from recstore.api.arguments import Option
 from recstore.api.ask import Answer, Asking
 from recstore.cli.commands import Commands
-from recstore.cli.screen import dicts, say, table
+from recstore.cli.screen import say, table
 
 
 def register(app: typer.Typer) -> None:
@@ -23,4 +23,4 @@ def register(app: typer.Typer) -> None:
 def _shown(answer: Answer[Any], sql: Annotated[bool, Option("Print the SQL, too.")] = False) -> None:
     if sql:
         say(answer.statement + "\n")
-    table(answer.rows, dicts(answer.rows), answer.empty)
+    table(answer.rows, answer.empty)

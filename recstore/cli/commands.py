@@ -15,7 +15,6 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
-from pydantic.fields import FieldInfo
 
 from recstore.api.arguments import Argument, Option, Sections, Yes
 from recstore.api.base import Part
@@ -52,7 +51,6 @@ class Commands:
         example: str,
         notes: str = "",
         ask: Function | None = None,
-        asks: bool = False,
         call: Function | None = None,
         data: Function | None = None,
         reporter: Function = StageReporter,
@@ -64,13 +62,13 @@ class Commands:
         """Make the command of a method.
 
         `shown` prints the result for people, `data` returns what --json prints of it. `ask` returns a question, or None. `call`
-        replaces the call; with `asks` it has a --yes, too. `rehearsed` prints the result of --dry-run, whose help is `dry_run`.
+        replaces the call. `rehearsed` prints the result of --dry-run, whose help is `dry_run`.
         """
         method, rehearsal = getattr(self.part, name), getattr(self.rehearsal, name, None)
         options = _declared(method) | _declared(shown) | (_declared(call) if call else {})
         if rehearsal:
             options["dry_run"] = _option("dry_run", Annotated[bool, Option(dry_run)])
-        if (ask or asks) and "yes" not in options:
+        if ask and "yes" not in options:
             options["yes"] = _option("yes", Yes)
 
         def run(**typed: Any) -> None:
@@ -94,7 +92,7 @@ class Commands:
                 show(data(result, **_wanted(data, values)) if data else result)
             shown(result, **_wanted(shown, values))
 
-        made = [parameter for option in options.values() for parameter in _typed(option)]
+        made = [_typed(option) for option in options.values()]
         made.append(Parameter("json", Parameter.KEYWORD_ONLY, default=False, annotation=Json))
         run.__signature__ = inspect.Signature(made)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in made}
@@ -129,10 +127,8 @@ def _arguments(method: Function, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return those values that a method takes; what was not typed has the method's default."""
     parameters = inspect.signature(method).parameters
     arguments = {name: value for name, value in values.items() if name in parameters and value is not None}
-    for name, parameter in parameters.items():
-        if parameter.kind is Parameter.VAR_KEYWORD:
-            arguments |= arguments.pop(name, {})
-    return arguments
+    settings: dict[str, Any] = arguments.pop("settings", {})
+    return arguments | settings
 
 
 def _wanted(function: Function, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,27 +142,36 @@ def _note(parameter: Parameter) -> Any:
 
 
 def _declared(function: Function) -> dict[str, Parameter]:
-    return {p.name: p for p in inspect.signature(function).parameters.values() if _note(p)}
+    """Return the parameters that are arguments and options; of `**settings`, one for each setting."""
+    declared: dict[str, Parameter] = {}
+    for parameter in inspect.signature(function).parameters.values():
+        note = _note(parameter)
+        if isinstance(note, Sections):
+            declared |= {setting.name: setting for setting in _settings(note)}
+        elif note:
+            declared[parameter.name] = parameter
+    return declared
 
 
-def _option(name: str, annotation: Any) -> Parameter:
-    return Parameter(name, Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
+def _option(name: str, annotation: Any, default: Any = False) -> Parameter:
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def _read(typed: dict[str, Any], options: Mapping[str, Parameter]) -> dict[str, Any]:
     """Return the values of the options; settings of a definition are one value, a dict by their flat names."""
     values: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for name, parameter in options.items():
-        note = _note(parameter)
-        if isinstance(note, Sections):
-            flat = {flag(s, n).replace("-", "_"): typed[f"{s}__{n}"] for s, n, _ in _settings(note)}
-            values[name] = {key: _unset(value) for key, value in flat.items() if value is not None}
-        else:
-            values[name] = note.read(typed[name]) if note.read and typed[name] else typed[name]
-            choices = _choices(parameter)
-            if choices and values[name] not in (None, *choices):
-                raise InvalidInput(f"--{name} is {values[name]!r}: choose one of {', '.join(choices)}.")
-    return values
+        note, value = _note(parameter), typed[name]
+        if note.panel:
+            if value is not None:
+                settings[note.flags[2:].replace("-", "_")] = _unset(value)
+            continue
+        values[name] = note.read(value) if note.read and value else value
+        choices = _choices(get_args(parameter.annotation)[0])
+        if choices and value not in (None, *choices):
+            raise InvalidInput(f"--{name} is {value!r}: choose one of {', '.join(choices)}.")
+    return values | {"settings": settings}
 
 
 def _unset(value: Any) -> Any:
@@ -174,26 +179,24 @@ def _unset(value: Any) -> Any:
     return None if isinstance(value, str) and value.lower() == "none" else value
 
 
-def _typed(parameter: Parameter) -> Iterator[Parameter]:
-    """Yield the parameters from which typer makes the option, or one for each setting."""
-    note = _note(parameter)
-    if isinstance(note, Sections):
-        for section, name, info in _settings(note):
-            yield Parameter(
-                f"{section}__{name}", Parameter.KEYWORD_ONLY, default=None, annotation=_setting(section, name, info)
-            )
-        return
-    default, kind = parameter.default, _kind(get_args(parameter.annotation)[0], note)
+def _typed(parameter: Parameter) -> Parameter:
+    """Return the parameter from which typer makes the argument or the option."""
+    note, default = _note(parameter), parameter.default
+    kind = _kind(get_args(parameter.annotation)[0], note)
     if isinstance(default, tuple):
         default = ",".join(map(str, default)) or None
     elif kind is str and default not in (None, Parameter.empty):
         default = str(default)
-    choices = _choices(parameter)
-    metavar = note.metavar or "|".join(choices) or None
+    choices = _choices(get_args(parameter.annotation)[0])
     completer = getattr(completion, note.complete) if note.complete else None
-    if choices:
-        completer = completion.choosing(*choices)
-    common: Any = {"help": note.help, "metavar": metavar, "min": note.min, "max": note.max, "autocompletion": completer}
+    common: Any = {
+        "help": note.help,
+        "metavar": note.metavar or "|".join(choices) or None,
+        "min": note.min,
+        "max": note.max,
+        "autocompletion": completion.choosing(*choices) if choices else completer,
+        "rich_help_panel": note.panel,
+    }
     if isinstance(note, Argument):
         made = typer.Argument(**common)
     else:
@@ -201,8 +204,7 @@ def _typed(parameter: Parameter) -> Iterator[Parameter]:
         made = typer.Option(
             *(f"{flags}/--no-{flags[2:]}" if kind is bool and default is not False else flags).split(), **common
         )
-    kind = kind | None if default is None else kind
-    yield Parameter(parameter.name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, made])
+    return _option(parameter.name, Annotated[kind | None if default is None else kind, made], default)
 
 
 def _kind(annotation: Any, note: Option) -> Any:
@@ -213,35 +215,31 @@ def _kind(annotation: Any, note: Option) -> Any:
     return first if first in (bool, int, float, Path) and not note.read else str
 
 
-def _choices(parameter: Parameter) -> list[str]:
+def _choices(annotation: Any) -> list[str]:
     """Return the words of a Literal."""
-    return next((list(get_args(p)) for p in _parts(get_args(parameter.annotation)[0]) if get_origin(p) is Literal), [])
+    return next((list(get_args(part)) for part in _parts(annotation) if get_origin(part) is Literal), [])
 
 
 def _parts(annotation: Any) -> tuple[Any, ...]:
     return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
 
 
-def _settings(note: Sections) -> Iterator[tuple[str, str, FieldInfo]]:
-    """Yield section, name and field of each setting that is an option; a table of its own is in TOML files only."""
+def _settings(sections: Sections) -> Iterator[Parameter]:
+    """Yield each setting of a definition as an option, read as text; a table of its own is in TOML files only."""
     for section, model in SECTIONS.items():
         for name, info in model.model_fields.items():
-            if section not in note.without and get_origin(info.annotation) is not dict:
-                yield section, name, info
-
-
-def _setting(section: str, name: str, info: FieldInfo) -> Any:
-    kind = _plain_type(info.annotation)
-    text = f"--{flag(section, name)}"
-    default = info.get_default()
-    help = (info.description or "") + ("" if default is None else f" [default: {default}]")
-    common: Any = {"help": help, "rich_help_panel": section.capitalize(), "show_default": False}
-    if kind is bool:
-        return Annotated[bool | None, typer.Option(f"{text}/--no-{flag(section, name)}", **common)]
-    choices = get_args(kind) if get_origin(kind) is Literal else ()
-    common["autocompletion"] = completion.choosing(*choices) if choices else completion.SETTINGS.get((section, name))
-    metavar = "|".join(choices) if choices else {int: "N", float: "X"}.get(kind, "TEXT")
-    return Annotated[str | None, typer.Option(text, metavar=metavar, **common)]
+            kind, default = _plain_type(info.annotation), info.get_default()
+            if section in sections.without or get_origin(kind) is dict:
+                continue
+            note = Option(
+                (info.description or "") + ("" if default is None else f" [default: {default}]"),
+                None if _choices(kind) else {bool: None, int: "N", float: "X"}.get(kind, "TEXT"),
+                flags=f"--{flag(section, name)}",
+                complete=completion.SETTINGS.get((section, name)),
+                panel=section.capitalize(),
+            )
+            text = kind if kind is bool or _choices(kind) else str
+            yield _option(f"{section}__{name}", Annotated[text, note], None)
 
 
 def _plain_type(annotation: Any) -> Any:

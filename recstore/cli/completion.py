@@ -18,6 +18,7 @@ from recstore.config import load_settings
 from recstore.embedded.configured import database_url
 from recstore.postgres.connection import conninfo
 from recstore.sql import queries
+from recstore.wording import printable
 
 SECONDS = 2
 """Time limit of one completion in seconds; libpq, which accepts no less, applies it to each host of the URL."""
@@ -82,7 +83,7 @@ def _ask(ctx: typer.Context, query: str, **typed: Any) -> Offered:
     with psycopg.connect(target, autocommit=True, row_factory=dict_row) as connection:
         connection.execute(f"SET statement_timeout = '{SECONDS}s'")
         rows: list[dict[str, Any]] = connection.execute(query, typed).fetchall()
-    return [(str(row["text"]), str(row["meaning"])) for row in rows]
+    return [(str(row["text"]), printable(str(row["meaning"]))) for row in rows if str(row["text"]).isprintable()]
 
 
 recommenders = asking("complete_recommenders")
@@ -93,14 +94,16 @@ studies = asking("complete_studies")
 roles = asking("complete_roles")
 tables = asking("complete_tables")
 columns = asking("complete_columns")
+columns_of_source = asking("complete_columns", "source__table")
+columns_of_candidates = asking("complete_columns", "candidates__table")
 
 revisions = choosing("base")
 recommenders_and_runs = either(recommenders, runs)
 
-SETTINGS: dict[tuple[str, str], Completer] = {
-    ("hyperparameters", "trainer"): trainers,
-    ("source", "table"): tables,
-    ("candidates", "table"): tables,
-    ("candidates", "column"): asking("complete_columns", "candidates__table"),
-} | {("source", name): asking("complete_columns", "source__table") for name in ("user", "item", "value", "last_at")}
+SETTINGS = {
+    ("hyperparameters", "trainer"): "trainers",
+    ("source", "table"): "tables",
+    ("candidates", "table"): "tables",
+    ("candidates", "column"): "columns_of_candidates",
+} | {("source", name): "columns_of_source" for name in ("user", "item", "value", "last_at")}
 """Completers of a definition's settings; settings with fixed choices complete these."""

@@ -1,15 +1,29 @@
 """Shared by all commands: the options before the command, the settings, questions at the terminal."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
-from recstore.config import Settings, load_settings
+from recstore.config import Settings, load_settings, unknown_variables
 from recstore.errors import InvalidInput
+from recstore.wording import printable
+
+
+class Screen(Console):
+    """A console that prints data as they are: brackets and :words: are no markup, and control characters are escaped."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(soft_wrap=True, highlight=False, markup=False, emoji=False, **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else printable(text), style, control)
 
 
 @dataclass
@@ -18,8 +32,8 @@ class State:
 
     database: str | None = None
     json: bool = False
-    output: Console = field(default_factory=lambda: Console(soft_wrap=True, highlight=False))
-    errors: Console = field(default_factory=lambda: Console(stderr=True, soft_wrap=True, highlight=False))
+    output: Console = field(default_factory=Screen)
+    errors: Console = field(default_factory=lambda: Screen(stderr=True))
 
 
 state = State()
@@ -66,6 +80,8 @@ def options(
 ) -> None:
     del version  # handled by its callback
     state.database = database
+    for sentence in unknown_variables():
+        state.errors.print(f"Warning: {sentence}")
 
 
 def settings() -> Settings:
@@ -89,4 +105,4 @@ def confirm(question: str, yes: bool) -> None:
         return
     if not at_terminal():
         raise InvalidInput(f"{question} Add --yes to confirm without a terminal.")
-    typer.confirm(question, abort=True)
+    typer.confirm(printable(question), abort=True)

@@ -1,7 +1,7 @@
 """The past: `recstore requests`, `recstore runs`, and the story of one run, `recstore logs`."""
 
 from contextlib import nullcontext, suppress
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
@@ -13,7 +13,7 @@ from recstore.api.watch import Watching
 from recstore.background.watching import at_work
 from recstore.cli.commands import Commands
 from recstore.cli.context import state
-from recstore.cli.screen import STYLES, Column, say, stamp, table, when, where
+from recstore.cli.screen import STYLES, say, stamp, table, when, where
 from recstore.wording import duration
 
 GONE = "The process of this run ended without finishing it."
@@ -28,35 +28,34 @@ def register(app: typer.Typer) -> None:
 
 
 def _requests(rows: list[Request], name: str | None, open: bool) -> None:
-    columns = [
-        Column("request", lambda row: row.request),
-        *of_whom(name),
-        Column("job", lambda row: row.job),
-        Column("state", lambda row: row.state, "state"),
-        Column("asked", lambda row: when(row.requested_at)),
-        Column("by", lambda row: row.requested_by if row.origin == "sql" else row.origin, "name"),
-        Column("run", lambda row: row.run),
-        Column("outcome", lambda row: row.outcome, "sentence"),
+    shown = [
+        {
+            "request": row.request,
+            **of_whom(row, name),
+            "job": row.job,
+            "state": row.state,
+            "asked": when(row.requested_at),
+            "by": row.requested_by if row.origin == "sql" else row.origin,
+            "run": row.run,
+            "outcome": row.outcome,
+        }
+        for row in rows
     ]
-    table(rows, columns, "Nothing is asked for." if open else "Nothing was asked of the workers yet.")
+    table(shown, "Nothing is asked for." if open else "Nothing was asked of the workers yet.")
 
 
 def _runs(rows: list[Run], name: str | None, job: str | None, state: str | None) -> None:
-    columns = [
-        Column("run", lambda row: row.run),
-        *of_whom(name),
-        Column("job", lambda row: row.job),
-        Column("state", lambda row: row.state, "state"),
-        Column("started", lambda row: when(row.started_at)),
-        Column("took", lambda row: duration(row.duration)),
-        Column("outcome", _outcome, "sentence"),
+    shown = [
+        {"run": row.run, **of_whom(row, name), "job": row.job, "state": row.state, "started": when(row.started_at)}
+        | {"took": duration(row.duration), "outcome": _outcome(row)}
+        for row in rows
     ]
-    table(rows, columns, "There is no such run." if job or state else "There is no run yet.")
+    table(shown, "There is no such run." if job or state else "There is no run yet.")
 
 
-def of_whom(name: str | None) -> list[Column]:
-    """Return the column of recommenders, unless only one is listed."""
-    return [] if name else [Column("recommender", lambda row: row.recommender, "name")]
+def of_whom(row: Any, name: str | None) -> dict[str, str]:
+    """Return the cell of the recommender, unless only one is listed."""
+    return {} if name else {"recommender": row.recommender}
 
 
 def _outcome(run: Run) -> str:

@@ -15,7 +15,7 @@ from recstore.cli.commands import Commands
 from recstore.cli.context import at_terminal, confirm, replaced, state
 from recstore.cli.screen import say
 from recstore.errors import InvalidInput
-from recstore.postgres.names import quoted
+from recstore.postgres.names import how_to_write, quoted
 from recstore.source import discovery
 from recstore.source.discovery import Candidate, Table
 
@@ -110,7 +110,8 @@ def _ask(tables: list[Table], found: list[Candidate], chosen: dict[str, str]) ->
         chosen["table"] = _choose("Which table has the views?", options, {t.name for t in tables})
     named = next((t for t in tables if t.name.replace('"', "") == chosen["table"].replace('"', "")), None)
     if named is None:
-        raise InvalidInput(f"There is no table {chosen['table']} that this role can read. Write it as schema.table.")
+        remedy = how_to_write(chosen["table"])
+        raise InvalidInput(f"There is no table {chosen['table']} that this role can read. {remedy}")
     likely = next((c for c in found if c.table == named), Candidate(named, (), (), (), (), 0))
     kinds = {column.name: column.type for column in named.columns}
 

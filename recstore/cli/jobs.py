@@ -10,7 +10,7 @@ from recstore.api.rehearse import Rehearsal
 from recstore.api.rows import Generation, Pruned, RolledBack
 from recstore.api.watch import Watching
 from recstore.cli.commands import Commands
-from recstore.cli.screen import named, say, table
+from recstore.cli.screen import picked, say, table
 from recstore.operations.jobs import Outcome
 from recstore.publication.generations import pruned_words
 
@@ -55,8 +55,7 @@ def _reindexed(outcome: Outcome, name: str) -> None:
 
 
 def _generations(rows: list[Generation]) -> None:
-    columns = ["generation", "state", "run", "factors", "users", "items", "ready_at", "last_live_at", "reason"]
-    table(rows, named(*columns))
+    table(picked(rows, "generation state run factors users items ready_at last_live_at reason"))
 
 
 def _rolled_back(done: RolledBack, part: Jobs, name: str) -> None:

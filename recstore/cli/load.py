@@ -5,13 +5,14 @@ from typing import Any
 
 import typer
 
+from recstore.api.arguments import Yes
 from recstore.api.files import Loading
 from recstore.api.progress import StageReporter
 from recstore.api.rehearse import Rehearsal
 from recstore.api.rows import Loaded
 from recstore.cli.commands import Commands
 from recstore.cli.context import at_terminal, confirm, state
-from recstore.cli.screen import Column, say, show, table
+from recstore.cli.screen import say, show, table
 from recstore.errors import LoadInterrupted
 from recstore.wording import counted
 
@@ -22,14 +23,13 @@ def register(app: typer.Typer) -> None:
         _loaded,
         call=_load,
         rehearsed=_planned,
-        asks=True,
         dry_run="Show types, bad lines and SQL, and write nothing to the database.",
         notes="Delimiter, header and types are detected. A bad line refuses the load, unless --max-bad allows it.",
         example="recstore load views.csv --table shop.views",
     )
 
 
-def _load(part: Loading, arguments: dict[str, Any], yes: bool) -> Loaded:
+def _load(part: Loading, arguments: dict[str, Any], yes: Yes = False) -> Loaded:
     looked, reporter = False, StageReporter(state.errors)
 
     def examined(found: Loaded) -> None:
@@ -75,14 +75,13 @@ def _show_plan(found: Loaded, bad: Path | None) -> None:
     say(f"{found.file}: {found.what}; {counted(found.rows, unit)}\n")
     renamed = any(column["name"] != column["in_the_file"] for column in columns)
     table(
-        columns,
         [
-            Column("column", lambda column: column["name"]),
-            *([Column("in the file", lambda column: column["in_the_file"])] if renamed else []),
-            Column("type", lambda column: column["type"]),
-            Column("nulls", lambda column: column["nulls"]),
-            Column("examples", lambda column: ", ".join(map(_example, column["examples"]))),
-        ],
+            {"column": column["name"]}
+            | ({"in the file": column["in_the_file"]} if renamed else {})
+            | {"type": column["type"], "nulls": column["nulls"]}
+            | {"examples": ", ".join(map(_example, column["examples"]))}
+            for column in columns
+        ]
     )
     for column in columns:
         if column["note"]:

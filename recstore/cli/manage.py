@@ -11,7 +11,7 @@ from recstore.api.rows import Altered, Created, Described, Dropped, Listed
 from recstore.api.watch import Watching
 from recstore.cli.commands import Commands, statements
 from recstore.cli.context import at_terminal
-from recstore.cli.screen import named, planned, say, table
+from recstore.cli.screen import picked, planned, say, table
 from recstore.publication.calibration import plan_words
 from recstore.wording import verdict_words
 
@@ -77,9 +77,10 @@ def _offer_seen_table(made: Created, part: Managing) -> None:
 
 
 def _listed(rows: list[Listed]) -> None:
-    columns = named("recommender", "live_generation", "live_since", "users", "items", "ready_generation")
-    columns += named("last_retrain_state", "schedule")
-    table(rows, columns, "There is no recommender yet. Make one with: recstore create NAME --table ..")
+    shown = picked(
+        rows, "recommender live_generation live_since users items ready_generation last_retrain_state schedule"
+    )
+    table(shown, "There is no recommender yet. Make one with: recstore create NAME --table ..")
 
 
 def _shown(found: Described) -> None:

@@ -8,7 +8,7 @@ import typer
 from recstore.api.measure import Measuring
 from recstore.cli.commands import Commands
 from recstore.cli.measured import show_evaluation, show_written
-from recstore.cli.screen import dicts, say, table
+from recstore.cli.screen import say, table
 from recstore.cli.tune import TuneReporter
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _benchmarked(found: "Benchmark", keep: str | None, report: Path | None, pict
     show_evaluation(found.evaluation)
     say("")
     steps = [{"step": each["step"], "seconds": each["seconds"], "": each.get("told", "")} for each in found.steps]
-    table(steps, dicts(steps))
+    table(steps)
     show_written(report, pictures)
     if keep:
         say(

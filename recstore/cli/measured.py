@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recstore.cli.context import state
-from recstore.cli.screen import dicts, rounded, say, table, warn
+from recstore.cli.screen import rounded, say, table, warn
 
 if TYPE_CHECKING:
     from recstore.evaluation.results import CurvePoint, Evaluation, ModelResult
@@ -33,7 +33,7 @@ def show_evaluation(evaluation: "Evaluation") -> None:
     tables += [[_point(point) for point in evaluation.curve]] * bool(evaluation.curve)
     for rows in tables:
         say("")
-        table(rows, dicts(rows))
+        table(rows)
     for sentence in () if state.json else evaluation.warnings:
         warn(sentence)
 

@@ -1,6 +1,5 @@
 """`recstore request ..`: ask the workers for a job, and wait for it."""
 
-from contextlib import ExitStack
 from datetime import datetime
 from functools import partial
 
@@ -8,7 +7,7 @@ import typer
 
 from recstore.api.progress import StageReporter
 from recstore.api.request import Requesting
-from recstore.api.rows import Request, RunStory
+from recstore.api.rows import Request
 from recstore.background.watching import NoConnection, Replay
 from recstore.cli.commands import Commands
 from recstore.cli.context import state
@@ -36,26 +35,25 @@ def register(app: typer.Typer) -> None:
 
 def _ask(part: Requesting, name: str, wait: bool, timeout: float | None, force: bool = False, *, job: str) -> Request:
     options = {"force": True} if force else {}
-    request: Request = getattr(part, job)(
-        name, timeout=None if wait else timeout, reporter=StageReporter(state.errors), **options
-    )
+    reporter, replays = StageReporter(state.errors), dict[int, Replay]()
+    request: Request = getattr(part, job)(name, timeout=None if wait else timeout, reporter=reporter, **options)
     say(f"request {request.request}: {job} of {name}")
     if not wait:
         say(f"watch it: recstore status {name} --watch\ntake it back: recstore request cancel {request.request}")
         return request
-    with Waiting() as shown:
-        try:
+    try:
+        with reporter.showing():
             for seen in part.followed(request.request, timeout=timeout):
                 if isinstance(seen, NoConnection):
-                    shown.waits(str(seen), "no connection")
+                    reporter.waits(str(seen), "no connection")
                     continue
                 request, run, now = seen
                 if run:
-                    shown.works(run)
+                    replays.setdefault(run.run, Replay(reporter)).show(vars(run))
                 else:
-                    shown.waits(_words(request, now), request.state)
-        except KeyboardInterrupt:
-            raise WaitingInterrupted(request=request.request) from None
+                    reporter.waits(_words(request, now), request.state)
+    except KeyboardInterrupt:
+        raise WaitingInterrupted(request=request.request) from None
     return request
 
 
@@ -77,33 +75,3 @@ def _words(request: Request, now: datetime) -> str:
     elif request.sent_at:
         words += f", which was called {duration(now - request.sent_at)} ago"
     return words + (f". {request.outcome}" if request.outcome else "")
-
-
-class Waiting(ExitStack):
-    """The display while waiting, on standard error: at a terminal one line that changes, and the stages of the run."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.reporter = StageReporter(state.errors)
-        self.replays: dict[int, Replay] = {}
-        self.at: object = None
-
-    def waits(self, words: str, about: str) -> None:
-        """Show that no run has begun; except at a terminal, a line for each thing that is waited for."""
-        if self.at != about:
-            self.close()
-            if state.errors.is_terminal:
-                self.status = self.enter_context(state.errors.status(words))
-            else:
-                state.errors.print(words, markup=False)
-        elif state.errors.is_terminal:
-            self.status.update(words)
-        self.at = about
-
-    def works(self, run: RunStory) -> None:
-        """Show the stages of the run."""
-        if self.at != run.run:
-            self.close()
-            self.enter_context(self.reporter.showing())
-        self.at = run.run
-        self.replays.setdefault(run.run, Replay(self.reporter)).show(vars(run))

@@ -2,8 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Literal
@@ -17,7 +16,7 @@ from rich.text import Text
 from recstore import schedule
 from recstore.background.watching import progress_of
 from recstore.cli.context import state
-from recstore.wording import age
+from recstore.wording import age, printable
 
 STYLES = {
     "running": "cyan",
@@ -30,6 +29,10 @@ STYLES = {
 }
 """Colours of the states of runs and requests."""
 
+NAMES = ("recommender", "by")
+SENTENCES = ("outcome", "settings")
+"""Columns of a table that are cut at a narrow terminal: a sentence, which is the last, before names."""
+
 LEAST = ((30, 16), (10, 10))
 """Least widths of a sentence and of a name at a terminal, in characters; the second pair where the first is too wide."""
 
@@ -37,17 +40,17 @@ LEAST = ((30, 16), (10, 10))
 def say(what: RenderableType) -> None:
     """Print a line for people; nothing with --json, whose output is the data."""
     if not state.json:
-        state.output.print(what, markup=False)
+        state.output.print(what)
 
 
 def warn(sentence: object) -> None:
     """Print a warning on standard error."""
-    state.errors.print(f"Warning: {sentence}", markup=False)
+    state.errors.print(f"Warning: {sentence}")
 
 
 def show(value: Any) -> None:
     """Print data for programs."""
-    state.output.print(as_json(value), markup=False)
+    state.output.print(as_json(value))
 
 
 def as_json(value: Any) -> str:
@@ -111,8 +114,8 @@ def where(stage: str | None, progress: dict[str, Any] | None) -> str:
 
 
 def one_line(value: Any) -> str:
-    """Return text without line breaks, which a server's message may have."""
-    return "" if value is None else " ".join(str(value).split())
+    """Return text without line breaks and control characters, which a server's message and an application's data may have."""
+    return "" if value is None else printable(" ".join(str(value).split()))
 
 
 def rounded(value: float | None, digits: int) -> Decimal | None:
@@ -120,75 +123,58 @@ def rounded(value: float | None, digits: int) -> Decimal | None:
     return None if value is None else Decimal(f"{value:.{digits}f}")
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column of a table: its head, and its value in a row."""
-
-    head: str
-    value: Callable[[Any], Any]
-    kind: Literal["text", "state", "name", "sentence"] = "text"
-    """At a terminal that is too narrow, sentences are cut first, then names."""
+def picked(rows: Sequence[Any], names: str) -> list[dict[str, Any]]:
+    """Return some attributes of rows, for `table`."""
+    return [{name: getattr(row, name) for name in names.split()} for row in rows]
 
 
-def named(*names: str) -> list[Column]:
-    """Return columns of rows' attributes."""
-    return [Column(name.replace("_", " "), lambda row, name=name: getattr(row, name)) for name in names]  # type: ignore[misc]
-
-
-def dicts(rows: Sequence[dict[str, Any]]) -> list[Column]:
-    """Return columns of all keys of dicts."""
-    return [Column(key.replace("_", " "), lambda row, key=key: row[key]) for key in rows[0]] if rows else []  # type: ignore[misc]
-
-
-def table(rows: Sequence[Any], columns: Sequence[Column], empty: str = "Nothing to show.") -> None:
-    """Print a table, or the sentence `empty`.
+def table(rows: Sequence[dict[str, Any]], empty: str = "Nothing to show.") -> None:
+    """Print a table of {head: value}, or the sentence `empty`.
 
     At a terminal that is too narrow, sentences and names are cut; a table without a sentence becomes a block per row.
     """
     if state.json or not rows:
         say(empty)
         return
-    values = [[column.value(row) for column in columns] for row in rows]
-    cells = [[_cell(value) for value in row] for row in values]
-    widths = [max(map(len, cells_of)) for cells_of in zip([column.head for column in columns], *cells, strict=True)]
-    right = [
-        all(isinstance(value, int | float | Decimal | None) for value in each) for each in zip(*values, strict=True)
-    ]
-    terminal = state.output.is_terminal
-    if not terminal:
-        for row in [[column.head for column in columns], *cells]:
+    heads = [head.replace("_", " ") for head in rows[0]]
+    cells = [[_cell(value) for value in row.values()] for row in rows]
+    widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
+    columns = zip(*(row.values() for row in rows), strict=True)
+    right = [all(isinstance(value, int | float | Decimal | None) for value in column) for column in columns]
+    if not state.output.is_terminal:
+        for row in [heads, *cells]:
             places = zip(row, widths, right, strict=True)
             say("  ".join(cell.rjust(width) if r else cell.ljust(width) for cell, width, r in places).rstrip())
-    elif columns[-1].kind == "sentence":
-        _print(cells, columns, right, _cut(columns, widths))
+    elif heads[-1] in SENTENCES:
+        _print(cells, heads, right, _cut(heads, widths))
     elif sum(widths) + 2 * len(widths) > state.output.width:  # like psql's \x
         for row in cells:
-            for column, cell in zip(columns, row, strict=True):
-                say(Text.assemble((f"{column.head:<{max(len(c.head) for c in columns)}}  ", "bold"), cell))
+            for head, cell in zip(heads, row, strict=True):
+                say(Text.assemble((f"{head:<{max(map(len, heads))}}  ", "bold"), cell))
             say("")
     else:
-        _print(cells, columns, right, widths)
+        _print(cells, heads, right, widths)
 
 
-def _cut(columns: Sequence[Column], widths: list[int]) -> list[int]:
+def _cut(heads: list[str], widths: list[int]) -> list[int]:
     """Return widths that fit the terminal, if they can."""
     room = state.output.width - 2 * (len(widths) - 1)
-    names = [n for n, column in enumerate(columns) if column.kind == "name"]
+    names = [n for n, head in enumerate(heads) if head in NAMES]
     for least_sentence, least_name in LEAST:
-        for n in [len(columns) - 1, *names]:
-            least = max(len(columns[n].head), least_name if n in names else least_sentence)
+        for n in [len(heads) - 1, *names]:
+            least = max(len(heads[n]), least_name if n in names else least_sentence)
             widths[n] = max(min(widths[n], room - sum(widths) + widths[n]), min(widths[n], least))
     return widths
 
 
-def _print(cells: list[list[str]], columns: Sequence[Column], right: list[bool], widths: list[int]) -> None:
+def _print(cells: list[list[str]], heads: list[str], right: list[bool], widths: list[int]) -> None:
     drawn = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     overflow: Literal["ellipsis", "crop"] = "ellipsis" if state.output.encoding.startswith("utf") else "crop"
-    for column, r, width in zip(columns, right, widths, strict=True):
+    for head, r, width in zip(heads, right, widths, strict=True):
         justify: Literal["right", "left"] = "right" if r else "left"
-        drawn.add_column(column.head, justify=justify, no_wrap=True, overflow=overflow, max_width=width)
+        drawn.add_column(head, justify=justify, no_wrap=True, overflow=overflow, max_width=width)
     for row in cells:
-        styles = [STYLES.get(cell, "") if c.kind == "state" else "" for c, cell in zip(columns, row, strict=True)]
+        styles = [STYLES.get(cell, "") if head == "state" else "" for head, cell in zip(heads, row, strict=True)]
         drawn.add_row(*map(Text, row, styles))
     say(drawn)
 

@@ -1,7 +1,7 @@
 """`recstore status`: what is live, what runs, what waits, what comes next, and whether due work is dispatched."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from typing import Annotated
@@ -31,7 +31,7 @@ BAR = 24
 FAILED = ("failed", "abandoned")
 """States of a run that published nothing."""
 
-Line = tuple[str, Text]
+Line = tuple[str, Text | ProgressBar]
 
 
 def register(app: typer.Typer) -> None:
@@ -83,7 +83,7 @@ def screen(seen: Status) -> RenderableType:
         return "There is no recommender yet. Make one with: recstore create NAME --table ..\n"
     parts: list[RenderableType] = []
     for row in seen.recommenders:
-        parts += [Text(row.recommender, "bold"), _block(list(_lines(row, seen.now)), _bar(row)), ""]
+        parts += [Text(row.recommender, "bold"), _block(_lines(row, seen.now)), ""]
     return Group(*parts)
 
 
@@ -94,16 +94,15 @@ def _dispatcher(seen: Status) -> RenderableType:
     return Text(f"The last look for due work was {age(newest.age)} ago, by {newest.host}.", "dim")
 
 
-def _block(lines: list[Line], bar: ProgressBar | None) -> RenderableType:
-    if not state.output.is_terminal:  # only a terminal has a width to wrap at
-        return Text("\n").join(Text.assemble(f"  {label:<12}  ", text) for label, text in lines)
+def _block(lines: Iterable[Line]) -> RenderableType:
+    if not state.output.is_terminal:  # only a terminal has a width to wrap at, and room for a bar
+        texts = [(label, shown) for label, shown in lines if isinstance(shown, Text)]
+        return Text("\n").join(Text.assemble(f"  {label:<12}  ", text) for label, text in texts)
     block = Table.grid(padding=(0, 2, 0, 0))
     block.add_column(width=14, no_wrap=True)
     block.add_column(overflow="fold")
-    for label, text in lines:
-        block.add_row(f"  {label}", text)
-        if label == "now" and bar:
-            block.add_row("", bar)
+    for label, shown in lines:
+        block.add_row(f"  {label}", shown)
     return block
 
 
@@ -123,14 +122,23 @@ def _lines(row: Watched, now: datetime) -> Iterator[Line]:
         size = f"{row.users:,} users, {row.items:,} items"
         yield "live", Text(f"generation {row.live_generation} for {age(now - row.live_since)}: {size}")
     if row.running is not None:
-        yield "now", _now(row, now)
+        at = where(row.running_stage, row.running_progress)
+        words = f" for {duration(now - (row.running_since or now))} (run {row.running})" + (f": {at}" if at else "")
+        yield "now", Text.assemble((row.running_job or "", STYLES["running"]), words)
+        if (share := share_of(progress_of(row.running_stage, row.running_progress))) is not None:
+            yield "", ProgressBar(total=1, completed=share, width=BAR)
     if row.ended_state in FAILED:  # the run at work has not repaired it yet
-        words = f" {ago(row.ended_at, now)}" if row.ended_at else ""
-        yield "before", Text.assemble((row.ended_state or "", "red"), f"{words} (run {row.ended_retrain})")
+        yield "before", _ended(row.ended_state or "", row.ended_at, row.ended_retrain, now)
         if row.ended_error:
             yield "error", Text(one_line(row.ended_error), "red")
     if row.last_retrain is not None and row.last_retrain != row.running:
-        yield "last retrain", _last(row, now)
+        outcome, ended = row.last_retrain_state or "", row.last_retrain_finished_at or row.last_retrain_at
+        if outcome == "ready" and row.ready_generation is None:  # it is no longer waiting
+            outcome = "succeeded"
+        text = _ended(outcome, ended, row.last_retrain, now)
+        if outcome in FAILED and row.last_success_at:
+            text.append(f"; the last success was {ago(row.last_success_at, now)}")
+        yield "last retrain", text
         if row.last_error:
             yield "error", Text(one_line(row.last_error), "red")
     if row.ready_generation is not None:
@@ -147,29 +155,10 @@ def _lines(row: Watched, now: datetime) -> Iterator[Line]:
         yield "lists", Text(planned(row.lists_schedule, row.timezone, row.next_lists, now))
 
 
-def _last(row: Watched, now: datetime) -> Text:
-    outcome, success = row.last_retrain_state or "", row.last_success_at
-    if outcome == "ready" and row.ready_generation is None:  # it is no longer waiting
-        outcome = "succeeded"
-    text = Text(outcome, STYLES.get(outcome, ""))
-    if ended := row.last_retrain_finished_at or row.last_retrain_at:
-        text.append(f" {ago(ended, now)}", "default")
-    text.append(f" (run {row.last_retrain})", "default")
-    if outcome in FAILED and success:
-        text.append(f"; the last success was {ago(success, now)}", "default")
-    return text
-
-
-def _now(row: Watched, now: datetime) -> Text:
-    text = Text.assemble((row.running_job or "", STYLES["running"]))
-    text.append(f" for {duration(now - (row.running_since or now))} (run {row.running})", "default")
-    words = where(row.running_stage, row.running_progress)
-    return text.append(f": {words}", "default") if words else text
-
-
-def _bar(row: Watched) -> ProgressBar | None:
-    share = share_of(progress_of(row.running_stage, row.running_progress))
-    return None if share is None else ProgressBar(total=1, completed=share, width=BAR)
+def _ended(outcome: str, ended: datetime | None, run: int | None, now: datetime) -> Text:
+    """Return how a training ended and when."""
+    words = f" {ago(ended, now)}" if ended else ""
+    return Text.assemble((outcome, STYLES.get(outcome, "")), f"{words} (run {run})")
 
 
 def _asked(request: Request, now: datetime) -> str:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 
 from recstore.api.arguments import Option
 from recstore.api.measure import Measuring
@@ -18,7 +17,7 @@ from recstore.cli.commands import Commands
 from recstore.cli.context import state
 from recstore.cli.history import of_whom
 from recstore.cli.measured import show_evaluation, show_written
-from recstore.cli.screen import Column, rounded, say, table, when
+from recstore.cli.screen import rounded, say, table, when
 from recstore.errors import TuningInterrupted
 from recstore.wording import counted, duration
 
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
     from recstore.experiments.tuning.stages import Plan
     from recstore.experiments.tuning.trials import TrialResult
     from recstore.experiments.tuning.work import Resumed
-
-Stopped = list[int]
-"""Numbers of stopped studies."""
 
 
 def register(app: typer.Typer) -> None:
@@ -49,16 +45,7 @@ class TuneReporter(StageReporter):
     and the time left. A `search.Watch` and a `runs.Reporter`."""
 
     def __init__(self, console: Console, metric: str = "ndcg@20") -> None:
-        super().__init__(console)
-        self.bar = Progress(
-            TextColumn("{task.description:<8}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TextColumn("{task.fields[note]}"),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
+        super().__init__(console, remaining=False)
         self.metric = metric
         self.plan: Plan | None = None
         self.trials: Sequence[TrialResult] = ()
@@ -87,8 +74,7 @@ class TuneReporter(StageReporter):
         best_so_far = "; the best so far" if top is not None and top.number == trial.number else ""
         self.console.print(
             f"trial {trial.number:<4} {value}  {words(trial.parameters, trial.iterations)} ({trial.stage},"
-            f" {duration(trial.seconds or 0)}){after}{best_so_far}",
-            markup=False,
+            f" {duration(trial.seconds or 0)}){after}{best_so_far}"
         )
         self._show("")
 
@@ -104,9 +90,7 @@ class TuneReporter(StageReporter):
             self.progress("search", round(1000 * self.plan.share(self.trials)), 1000, note.removeprefix("; "))
         elif time.monotonic() - self.last > 6 * PLAIN_EVERY:
             self.last = time.monotonic()
-            self.console.print(
-                f"search       {len(self.trials)} trials so far; {note.removeprefix('; ')}", markup=False
-            )
+            self.console.print(f"search       {len(self.trials)} trials so far; {note.removeprefix('; ')}")
 
 
 def _tune(
@@ -114,7 +98,7 @@ def _tune(
     name: str,
     arguments: dict[str, Any],
     stop: Annotated[bool, Option("End the recommender's unfinished studies with the best so far.")] = False,
-) -> Tuned | Stopped:
+) -> Tuned | list[int]:
     if stop:
         from recstore.experiments.tuning import work
 
@@ -140,7 +124,7 @@ def _tune(
         raise TuningInterrupted(name=name, study=study) from None
 
 
-def _data(found: Tuned | Stopped, parallel: int | None) -> Any:
+def _data(found: Tuned | list[int], parallel: int | None) -> Any:
     if isinstance(found, list):
         return {"stopped": found}
     if found.found is None:
@@ -150,7 +134,9 @@ def _data(found: Tuned | Stopped, parallel: int | None) -> Any:
     return summary | {"winner": winner.parameters | {"iterations": winner.iterations}} | found.found.as_dict()
 
 
-def _shown(found: Tuned | Stopped, name: str, parallel: int | None, report: Path | None, pictures: Path | None) -> None:
+def _shown(
+    found: Tuned | list[int], name: str, parallel: int | None, report: Path | None, pictures: Path | None
+) -> None:
     from recstore.experiments.tuning.space import words
 
     if isinstance(found, list):
@@ -199,37 +185,30 @@ def _studies(found: tuple[Study | None, Sequence[Any]], name: str | None) -> Non
     if study:
         _trials(study, rows)
         return
-    columns = [
-        Column("study", lambda row: row.study),
-        *of_whom(name),
-        Column("state", lambda row: row.state, "state"),
-        Column("began", lambda row: when(row.created_at)),
-        Column("trials", lambda row: row.trials),
-        Column("took", lambda row: duration(row.seconds)),
-        Column("at work", lambda row: row.at_work),
-        Column("metric", lambda row: row.metric),
-        Column("best", lambda row: rounded(row.best_value, 4)),
-        Column("settings", lambda row: words(row.best_parameters or {}, row.best_iterations), "sentence"),
+    shown = [
+        {"study": row.study, **of_whom(row, name), "state": row.state, "began": when(row.created_at)}
+        | {"trials": row.trials, "took": duration(row.seconds), "at work": row.at_work, "metric": row.metric}
+        | {"best": rounded(row.best_value, 4), "settings": words(row.best_parameters or {}, row.best_iterations)}
+        for row in rows
     ]
-    table(rows, columns, "No search was begun yet. Begin with: recstore tune " + (name or "NAME"))
+    table(shown, "No search was begun yet. Begin with: recstore tune " + (name or "NAME"))
 
 
 def _trials(study: Study, rows: Sequence[Trial]) -> None:
     from recstore.experiments.tuning.space import words
 
-    columns = [
-        Column("trial", lambda row: row.number),
-        Column("stage", lambda row: row.stage),
-        Column("state", lambda row: row.state, "state"),
-        Column("took", lambda row: "" if row.seconds is None else duration(row.seconds)),
-        Column(study.metric, lambda row: rounded(row.value, 5)),
-        Column(
-            "settings",
-            lambda row: words(row.parameters, row.iterations) + (f"; {row.error}" if row.error else ""),
-            "sentence",
-        ),
+    shown = [
+        {
+            "trial": row.number,
+            "stage": row.stage,
+            "state": row.state,
+            "took": "" if row.seconds is None else duration(row.seconds),
+            study.metric: rounded(row.value, 5),
+            "settings": words(row.parameters, row.iterations) + (f"; {row.error}" if row.error else ""),
+        }
+        for row in rows
     ]
-    table(rows, columns, "No trial was begun yet.")
+    table(shown, "No trial was begun yet.")
     say(f"\nsplit {study.split}")
     if study.state == "running" and not study.at_work:
         say(f"no process is working on it; to go on: recstore tune {study.recommender} --study {study.study}")

@@ -94,6 +94,6 @@ def _without_password(url: str) -> str:
 
 def _print(name: str, line: str) -> None:
     if state.json:
-        state.output.print(dumps({"process": name, "line": line}), markup=False)
+        state.output.print(dumps({"process": name, "line": line}))
         return
     state.output.print(Text.assemble((f"{name:<6} | ", COLOURS.get(name, "bold")), line))

@@ -12,7 +12,7 @@ from psycopg import sql
 
 from recstore.errors import PermissionDenied, RecstoreError
 from recstore.postgres.connection import Connection, one_line, read_only
-from recstore.postgres.names import quoted, readable
+from recstore.postgres.names import how_to_write, quoted, readable
 from recstore.sql import queries
 
 
@@ -42,7 +42,7 @@ def relation_of(connection: Connection, table: str, invalid: Invalid) -> tuple[s
         raise invalid(reason=one_line(error), remedy="Write the table as schema.table.") from None
     if row is None:
         shown = table if table.isprintable() else repr(table)
-        raise invalid(reason=f"there is no table {shown} that this role can see", remedy="Write it as schema.table.")
+        raise invalid(reason=f"there is no table {shown} that this role can see", remedy=how_to_write(table))
     relation = sql.Identifier(row["nspname"], row["relname"])
     columns = connection.execute(
         "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",

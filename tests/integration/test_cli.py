@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 from conftest import Command, Database, make_views
-from rich.console import Console
 from support import look, until
 from support_sql import rows, value
 
 from recstore import cli
+from recstore.cli.context import Screen
 from recstore.definition import Hyperparameters, Source
 
 TRAINING = 'SELECT FROM recstore.runs WHERE stages @> \'[{"stage": "weigh"}]\''
@@ -256,9 +256,33 @@ def test_a_table_too_wide_for_the_terminal_is_shown_in_blocks(
     shop: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shop.create()
-    monkeypatch.setattr(cli.state, "output", Console(force_terminal=True, width=60, color_system=None))
+    monkeypatch.setattr(cli.state, "output", Screen(force_terminal=True, width=60, color_system=None))
     assert cli.run(["--database", shop.url, "list"]) == 0
     assert "recommender         retail\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_data_are_printed_as_they_are(
+    recstore: Command, shop: Database, terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Brackets and :words: of a title are no markup, and a terminal obeys none of its characters."""
+    title = "[red]one[/] :id: \x1b[31m \x9b \u202e"
+    shop.connect("application").execute("UPDATE shop.products SET title = %s", [title])
+    recstore(CREATE + " --titles shop.products:product_id:title")
+    recstore("retrain retail")
+    monkeypatch.setattr(cli.state, "output", Screen(force_terminal=terminal, width=200, color_system=None))
+    assert r"[red]one[/] :id: \u001b[31m \u009b \u202e" in recstore("popular retail").out
+    assert recstore("popular retail -k 1 --json").json[0]["title"] == title  # type: ignore[index]
+    refused = recstore("show [bold]:id:\x1b")
+    assert (refused.code, "\x1b" in refused.err) == (2, False)
+    assert "[bold]:id:" in refused.err
+
+
+def test_a_variable_that_is_no_setting_is_reported(recstore: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECSTORE_DEVISE", "gpu")
+    answer = recstore("list")
+    assert (answer.code, answer.err.count("\n")) == (0, 1)
+    assert "RECSTORE_DEVISE is no setting and has no effect; the nearest is RECSTORE_DEVICE" in answer.err
 
 
 def test_no_database_at_all(

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from conftest import Answer, Command, Database, superuser
 from psycopg import errors as pg
-from rich.console import Console
 from support import Hook, look, until
 
 from recstore import cli, pipeline, requests
 from recstore.api import progress
 from recstore.background import watching
+from recstore.cli.context import Screen
 from recstore.definition import Filters, Lists, Schedule
 from recstore.errors import NothingLeft
 from recstore.runs import reporter
@@ -51,7 +51,7 @@ def worker(shop: Database, **settings: Any) -> Iterator[None]:
 
 
 def terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
-    screen = Console(force_terminal=True, width=width, height=40, color_system=None, soft_wrap=True, highlight=False)
+    screen = Screen(force_terminal=True, width=width, height=40, color_system=None)
     monkeypatch.setattr(cli.state, "output", screen)
 
 

@@ -71,6 +71,7 @@ FREE = {
 DEFINITIONS = {
     "--query selec": 'The source cannot be read: syntax error at or near "selec". Try the query in psql first.',
     "--query": "Option '--query' requires an argument",
+    '--table "Learning.page_views"': 'each name in quotes of its own where it needs them: "Learning".page_views.',
     "--table shop.nix": "no table shop.nix that this role can see. Write it as schema.table.",
     "--user nix": "shop.views has no column 'nix'; its columns are product_id, user_id, view_count. Name the columns with --user",
     "--item nix": "shop.views has no column 'nix'",
