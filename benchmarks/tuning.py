@@ -111,7 +111,7 @@ def main() -> int:
             found = search.run_all(Experiment(settings), Lines())
             took = time.perf_counter() - began
             winner = winner_of(found)
-            evaluation = search.conclude(Experiment(settings), winner, name).evaluation
+            evaluation = search.conclude(Experiment(settings), winner, name)
             reached[budget] = evaluation.results[0].metrics[arguments.metric] or 0.0
             print(f"{budget}: {len(found)} trials in {took:.0f} s: {words(winner.parameters, winner.iterations)}")
             print(f"  validation {arguments.metric} {winner.value:.5f}")

@@ -101,7 +101,7 @@ def benchmark(
             winner = winner_of(Search(split, definition, tune).run_all(Experiment(settings), watch))
             definition = tuned(definition, winner)
             details |= {"parameters": winner.parameters, "told": words(winner.parameters, winner.iterations)}
-    measured = measure(
+    evaluation = measure(
         experiment,
         split,
         definition,
@@ -111,4 +111,4 @@ def benchmark(
         negatives=negatives,
         store=Store(url, found.user_type, found.item_type, keep=keep) if url else None,
     )
-    return Benchmark(measured.evaluation, experiment.steps)
+    return Benchmark(evaluation, experiment.steps)

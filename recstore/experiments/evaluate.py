@@ -5,8 +5,9 @@
 Reads the source once and changes nothing: no lock, no run, no generation of the recommender.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psycopg
@@ -16,18 +17,18 @@ from recstore import registry
 from recstore.config import Settings
 from recstore.definition import Definition, Source
 from recstore.errors import InvalidInput, SourceInvalid
-from recstore.evaluation import examples, splits
-from recstore.evaluation.results import Evaluation, Example
+from recstore.evaluation import splits
+from recstore.evaluation.results import Evaluation
 from recstore.evaluation.splits import Split, SplitChoice
 from recstore.experiments.experiment import Experiment
-from recstore.experiments.measurement import Measured, Measurement, measure
+from recstore.experiments.measurement import Measurement, Titles, measure
 from recstore.experiments.scratch import Store
 from recstore.files import pair_files, split_files
 from recstore.model import filters, trainers
 from recstore.model.interactions import Interactions
 from recstore.operations import questions
 from recstore.postgres.connection import Connection, connect, one_line, plain_errors
-from recstore.runs import Reporter, Silent
+from recstore.runs import Reporter, Silent, described
 from recstore.source import inspection, pulling, selects
 from recstore.sql.objects import Registered
 from recstore.sql.schema_revision import require_current
@@ -87,8 +88,8 @@ def evaluate(
         trainers.trainer(definition.hyperparameters.trainer)  # a wrong name is reported before anything is read
         parts = read_split(url, connection, experiment, recommender, definition, split, wanted)
         store = Store(url, recommender.user_type, recommender.item_type, recommender.dimensions)
-        measured = measure(experiment, parts, definition, wanted, name=name, store=store)
-        return with_examples(connection, recommender, measured, experiment.reporter)
+        titles = titles_of(connection, recommender, experiment.reporter)
+        return measure(experiment, parts, definition, wanted, name=name, store=store, titles=titles)
 
 
 def read_split(
@@ -103,22 +104,25 @@ def read_split(
     """Read the source through the recommender's view, as a retrain does, filter it, and split it as `choice` says; with a
     validation part where a curve is wanted."""
     name, validation = recommender.name, wanted.curve > 0
-    pulled = experiment.stage(
-        "read",
-        pulling.read,
-        url,
-        experiment.settings,
-        name,
-        definition.source,
-        recommender.user_type,
-        recommender.item_type,
-        application_name="recstore:evaluate",
-        has_last_at=inspection.has_last_at(connection, name),
-        with_times=True,
-        expected=inspection.expected_rows(connection, name),
-        on_rows=experiment.progress("read"),
-    )
-    interactions = experiment.stage("filter", filters.apply, pulled.interactions, definition.filters).interactions
+    with experiment.step("read") as details:
+        pulled = pulling.read(
+            url,
+            experiment.settings,
+            name,
+            definition.source,
+            recommender.user_type,
+            recommender.item_type,
+            application_name="recstore:evaluate",
+            has_last_at=inspection.has_last_at(connection, name),
+            with_times=True,
+            expected=inspection.expected_rows(connection, name),
+            on_rows=experiment.progress("read"),
+        )
+        details |= described(pulled)
+    with experiment.step("filter") as details:
+        filtered = filters.apply(pulled.interactions, definition.filters)
+        details |= described(filtered)
+    interactions = filtered.interactions
     with experiment.step("split") as details:
         if isinstance(choice, SplitChoice):
             found = splits.choose(interactions, choice, validation=validation)
@@ -170,28 +174,14 @@ def _among(interactions: Interactions, others: Interactions) -> NDArray[np.bool_
     return np.isin(keys, users[known] * width + items[known])
 
 
-def with_examples(
-    connection: Connection, recommender: Registered, measured: Measured, reporter: Reporter
-) -> Evaluation:
-    """Return the evaluation with lists of similar items by their titles, for a person to judge."""
-    train = measured.split.train
-    found = examples.similar_items(measured.item_factors, train.item_users())
-    index = sorted({n for similar in found for n in (similar.item, *(item for item, _ in similar.similar))})
-    ids = {n: train.items.to_python(n) for n in index}
-    try:
-        titles = questions.titles_of(connection, recommender, list(ids.values()))
-    except psycopg.DatabaseError as error:  # no reason to lose the metrics
-        titles = {}
-        reporter.warn(f"The titles cannot be read: {one_line(error)}.")
+def titles_of(connection: Connection, recommender: Registered, reporter: Reporter) -> Titles:
+    """Return a reader of the recommender's titles. It finds none where they cannot be read: no reason to lose the metrics."""
 
-    def title(n: int) -> str:
-        return titles.get(ids[n]) or str(ids[n])
+    def titles(ids: list[Any]) -> dict[Any, str]:
+        try:
+            return questions.titles_of(connection, recommender, ids)
+        except psycopg.DatabaseError as error:
+            reporter.warn(f"The titles cannot be read: {one_line(error)}.")
+            return {}
 
-    shown = [
-        Example(
-            f"Similar to {title(similar.item)} ({similar.users:,} users)",
-            [(title(item), round(cosine, 4)) for item, cosine in similar.similar],
-        )
-        for similar in found
-    ]
-    return replace(measured.evaluation, examples=shown)
+    return titles

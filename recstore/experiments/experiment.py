@@ -8,16 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from recstore.config import Settings
 from recstore.definition import Definition
 from recstore.evaluation.fitted import FittedModel, fit
 from recstore.model.interactions import Interactions
-from recstore.runs import Reporter, Silent, described
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from recstore.runs import Reporter, Silent
 
 
 @dataclass(eq=False)
@@ -31,13 +28,6 @@ class Experiment:
 
     steps: list[dict[str, Any]] = field(default_factory=list)
     began: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
-
-    def stage(self, name: str, step: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-        """Run one step, whose result describes itself, as `runs.Run.stage` does."""
-        with self.step(name) as details:
-            result = step(*arguments, **options)
-            details |= described(result)
-        return result
 
     @contextmanager
     def step(self, name: str) -> Iterator[dict[str, Any]]:

@@ -6,7 +6,7 @@ Knows no source and no stored recommender; what it publishes is a scratch recomm
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -17,22 +17,26 @@ from scipy import sparse
 from recstore import pipeline
 from recstore.definition import Definition, Publication, Search, Storage
 from recstore.errors import InvalidInput, RecstoreError
-from recstore.evaluation import metrics, scorers
+from recstore.evaluation import examples, metrics, scorers
 from recstore.evaluation.curves import METRIC, LearningCurve, sample
 from recstore.evaluation.fitted import FittedModel
 from recstore.evaluation.metrics import Metrics
 from recstore.evaluation.negatives import sampled_negatives
-from recstore.evaluation.results import CurvePoint, Evaluation, ModelResult
+from recstore.evaluation.results import CurvePoint, Evaluation, Example, ModelResult
 from recstore.evaluation.scorers import FactorScorer, Scorer
 from recstore.evaluation.splits import SEED, Split
 from recstore.experiments import through_sql
 from recstore.experiments.experiment import Experiment
 from recstore.experiments.scratch import Store, scratch
+from recstore.model.interactions import Interactions
 from recstore.postgres.connection import connect
 from recstore.runs import Silent
 
 TOO_FEW = 100
 """Measured users below which a metric says little: its standard error is about a twentieth."""
+
+Titles = Callable[[list[Any]], dict[Any, str]]
+"""Returns the titles of items by their ids, as far as they have one."""
 
 
 @dataclass(frozen=True)
@@ -73,16 +77,6 @@ class Measurement:
         return sample(users, number, self.seed)
 
 
-@dataclass(frozen=True, eq=False)
-class Measured:
-    """An evaluation without examples, the split that was trained on, and the model's factors of the split's items: zeros
-    for an item without a training pair."""
-
-    evaluation: Evaluation
-    split: Split
-    item_factors: NDArray[np.float32]
-
-
 def measure(
     experiment: Experiment,
     split: Split,
@@ -94,12 +88,14 @@ def measure(
     negatives: sparse.csr_matrix | None = None,
     store: Store | None = None,
     others: Mapping[str, Definition] | None = None,
-) -> Measured:
+    titles: Titles | None = None,
+) -> Evaluation:
     """Train on all but the test part of `split` and measure the test part, once for each model.
 
     A curve needs a split with a validation part, and is drawn first. `name` is the evaluation's, `model` the model's if
     that is another one. Given `negatives` (users x items) are ranked against the test items, instead of sampled ones.
-    `others`, by name, are trained and measured last, in the same way. Raises RecstoreError.
+    `others`, by name, are trained and measured last, in the same way. With `titles` the evaluation has examples for a
+    person to judge. Raises RecstoreError.
     """
     curve = _curve(experiment, split, definition, wanted) if wanted.curve else []
     test = _Test(experiment, split.refit(), wanted, negatives)
@@ -113,21 +109,22 @@ def measure(
         exact = definition.model_copy(update={"hyperparameters": fitted.hyperparameters})
         results.append(test.through_store(exact, store, own, warnings))
     results += [test.trained(other, its)[2] for other, its in (others or {}).items()]
-    evaluation = Evaluation(
+    train = test.split.train
+    return Evaluation(
         recommender=name,
         split=test.split.how,
         seed=wanted.seed,
-        users=len(test.split.train.users),
-        items=len(test.split.train.items),
-        train_pairs=len(test.split.train),
+        users=len(train.users),
+        items=len(train.items),
+        train_pairs=len(train),
         test_pairs=len(test.split.test),
         evaluated_users=len(test.users),
         results=results,
         taken_at=experiment.began,
         curve=curve,
+        examples=_examples(train, scorer.item_factors, titles) if titles else [],
         warnings=warnings + _worse(results),
     )
-    return Measured(evaluation, test.split, scorer.item_factors)
 
 
 class _Test:
@@ -146,9 +143,19 @@ class _Test:
     def trained(
         self, name: str, definition: Definition, *, first: bool = False
     ) -> tuple[FittedModel, FactorScorer, ModelResult]:
-        """Train by a definition and measure that."""
+        """Train by a definition and measure that.
+
+        Trains as if the ids without a training pair did not exist, as a retrain on the training part would; the scorer has
+        the split's indices again.
+        """
+        train, iterations = self.split.train, definition.hyperparameters.iterations
+        progress = self.experiment.progress("train")
         with self.experiment.step("train") as details:
-            fitted, scorer = self._fit(name, definition)
+            fitted = self.experiment.fit(
+                train.subset(np.ones(len(train), dtype=np.bool_)),
+                definition,
+                on_iteration=lambda number, _s, _l: progress(number + 1, iterations),
+            )
             used = fitted.hyperparameters
             if first:
                 details["seconds of training"] = round(fitted.seconds, 4)
@@ -156,22 +163,11 @@ class _Test:
                 f"{'' if first else f'{name}: '}{used.trainer}: {used.factors} factors, {used.iterations} iterations on"
                 f" {fitted.matrix.nnz:,} pairs, on the {fitted.factors.device.upper()}"
             )
-        settings = used.model_dump() | {"confidence": definition.confidence.model_dump()}
-        return fitted, scorer, ModelResult(name, self.measure(scorer).values, fitted.seconds, settings)
-
-    def _fit(self, name: str, definition: Definition) -> tuple[FittedModel, FactorScorer]:
-        """Train as if the ids without a training pair did not exist, as a retrain on the training part would; the scorer
-        has the split's indices again."""
-        train, iterations = self.split.train, definition.hyperparameters.iterations
-        progress = self.experiment.progress("train")
-        fitted = self.experiment.fit(
-            train.subset(np.ones(len(train), dtype=np.bool_)),
-            definition,
-            on_iteration=lambda number, _s, _l: progress(number + 1, iterations),
-        )
         users = _placed(fitted.user_factors, train.user_index, len(train.users))
         items = _placed(fitted.factors.item_factors, train.item_index, len(train.items))
-        return fitted, FactorScorer(name, users, items)
+        scorer = FactorScorer(name, users, items)
+        settings = used.model_dump() | {"confidence": definition.confidence.model_dump()}
+        return fitted, scorer, ModelResult(name, self.measure(scorer).values, fitted.seconds, settings)
 
     def measure(self, scorer: Scorer) -> Metrics:
         with self.experiment.step("measure") as details:
@@ -291,6 +287,22 @@ def _searched(url: str, relation: str) -> str:
     with connect(url) as connection:
         row = connection.execute(f"SELECT g.recommend_ef FROM {relation} g").fetchone()  # noqa: S608
     return "exact scan" if row is None or row["recommend_ef"] is None else f"HNSW at ef_search {row['recommend_ef']}"
+
+
+def _examples(train: Interactions, item_factors: NDArray[np.float32], titles: Titles) -> list[Example]:
+    """Return lists of similar items by their titles; an item without one has its id."""
+    found = examples.similar_items(item_factors, train.item_users())
+    index = sorted({n for similar in found for n in (similar.item, *(item for item, _ in similar.similar))})
+    ids = {n: train.items.to_python(n) for n in index}
+    known = titles(list(ids.values()))
+    named = {n: known.get(item) or str(item) for n, item in ids.items()}
+    return [
+        Example(
+            f"Similar to {named[similar.item]} ({similar.users:,} users)",
+            [(named[item], round(cosine, 4)) for item, cosine in similar.similar],
+        )
+        for similar in found
+    ]
 
 
 def _worse(results: list[ModelResult]) -> list[str]:

@@ -4,9 +4,9 @@ Asks exactly what an application asks; `recstore.evaluation` makes the same list
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, suppress
 from itertools import chain
 from typing import Any
 
@@ -18,7 +18,7 @@ from scipy import sparse
 
 from recstore.model.arrays import Index
 from recstore.model.interactions import Interactions
-from recstore.postgres.connection import Connection, connect, plain_errors
+from recstore.postgres.connection import connect, plain_errors
 from recstore.postgres.names import quoted
 from recstore.sql.objects import Registered
 from recstore.types import IdType
@@ -91,7 +91,11 @@ def recommended(
         return asked | {"owners": owners, "items": [known.items.to_python(int(n)) for n in rows.indices]}
 
     lists, starts, done = np.full((len(users), k), -1, dtype=np.int32), range(0, len(users), BATCH), 0
-    with _connections(url, min(threads or os.cpu_count() or 1, MOST_CONNECTIONS, max(len(starts), 1))) as opened:
+    number = min(threads or os.cpu_count() or 1, MOST_CONNECTIONS, max(len(starts), 1))
+    with plain_errors("asking for recommendations"), ExitStack() as stack:
+        opened = [stack.enter_context(connect(url, "recstore:evaluate")) for _ in range(number)]
+        for connection in opened:
+            connection.execute("SET jit = off")  # expensive functions, few rows: a compiler gains nothing
         free = list(opened)
 
         def ask(start: int) -> int:
@@ -108,7 +112,7 @@ def recommended(
             lists[start : start + len(block)][listed] = known.items.lookup(pa.array(ids, recommender.item_type.arrow))
             return len(block)
 
-        pool = ThreadPoolExecutor(len(opened))
+        pool = ThreadPoolExecutor(number)
         try:
             for answered in pool.map(ask, starts):
                 done += answered
@@ -122,18 +126,3 @@ def recommended(
         finally:
             pool.shutdown(cancel_futures=True)
     return lists
-
-
-@contextmanager
-def _connections(url: str, number: int) -> Iterator[list[Connection]]:
-    opened: list[Connection] = []
-    try:
-        with plain_errors("asking for recommendations"):
-            for _ in range(number):
-                opened.append(connect(url, "recstore:evaluate"))
-                # expensive functions, few rows: a compiler gains nothing
-                opened[-1].execute("SET jit = off")
-            yield opened
-    finally:
-        for connection in opened:
-            connection.close()

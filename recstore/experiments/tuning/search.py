@@ -18,9 +18,10 @@ from recstore.errors import DeviceUnavailable, InvalidInput, NothingFound, Recst
 from recstore.evaluation.curves import CurvePoint, LearningCurve, Patience, sample
 from recstore.evaluation.curves import best as best_point
 from recstore.evaluation.fitted import weigh
+from recstore.evaluation.results import Evaluation
 from recstore.evaluation.splits import Split
 from recstore.experiments.experiment import Experiment
-from recstore.experiments.measurement import Measured, Measurement, measure
+from recstore.experiments.measurement import Measurement, Titles, measure
 from recstore.experiments.tuning.sampling import noise_of
 from recstore.experiments.tuning.search_options import Options
 from recstore.experiments.tuning.space import Choices, Parameters, applied, default_space, present
@@ -192,10 +193,12 @@ class Search:
             watch.ends(found[-1], self.plan, found)
         return found
 
-    def conclude(self, experiment: Experiment, winner: TrialResult, name: str) -> Measured:
+    def conclude(
+        self, experiment: Experiment, winner: TrialResult, name: str, titles: Titles | None = None
+    ) -> Evaluation:
         """Refit the winner on all but the test part and measure that part, once: next to popularity, item-kNN and, where
         they differ, the definition's own settings."""
-        measured = measure(
+        evaluation = measure(
             experiment,
             self.split,
             tuned(self.definition, winner),
@@ -203,8 +206,9 @@ class Search:
             name=name,
             model=f"{name}, tuned",
             others={} if winner.stage == "start" else {PRESENT: self.definition},
+            titles=titles,
         )
-        return replace(measured, evaluation=replace(measured.evaluation, curve=winner.curve))
+        return replace(evaluation, curve=winner.curve)
 
 
 def winner_of(trials: Trials) -> TrialResult:

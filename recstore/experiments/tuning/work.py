@@ -28,7 +28,7 @@ from recstore.errors import (
 )
 from recstore.evaluation.results import CurvePoint, Evaluation
 from recstore.evaluation.splits import SplitChoice
-from recstore.experiments.evaluate import TestPairs, read_split, with_examples
+from recstore.experiments.evaluate import TestPairs, read_split, titles_of
 from recstore.experiments.experiment import Experiment
 from recstore.experiments.measurement import Measurement
 from recstore.experiments.tuning import studies
@@ -283,8 +283,8 @@ def _end(connection: Connection, experiment: Experiment, search: Search, row: Ma
     try:
         if attempt > studies.ATTEMPTS:
             raise RecstoreError("its process ended without finishing that, several times; perhaps memory ran out.")
-        measured = search.conclude(experiment, winner, name)
-        evaluation = with_examples(connection, registry.get(connection, name), measured, experiment.reporter)
+        titles = titles_of(connection, registry.get(connection, name), experiment.reporter)
+        evaluation = search.conclude(experiment, winner, name, titles)
     except (ConnectionFailed, ConnectionLost, DeviceUnavailable):
         raise
     except RecstoreError as error:
