@@ -131,10 +131,7 @@ def indexes(subject: Subject) -> Iterator[Finding]:
 
 @check("registry", well="no evaluation left a scratch recommender")
 def scratch(subject: Subject) -> Iterator[Finding]:
-    for row in subject.rows("scratch_schemas", mark=experiments.MARK):
-        name = row["name"]
-        if subject.row("doctor_scratch_held", namespace=experiments.LOCK_NAMESPACE, number=int(name[-8:], 16))["yes"]:
-            continue
+    for name in (row["name"] for row in subject.rows("scratch_schemas", **experiments.MARKED) if row["abandoned"]):
         yield note(
             f"the scratch recommender {name} was left by an evaluation that was killed",
             "The next `recstore evaluate --sql` removes it; so does:",

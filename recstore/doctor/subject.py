@@ -136,7 +136,7 @@ def look_around(
             raise RecommenderNotFound(name=name)
         subject.names = [known for known in subject.names if known == name]
     else:
-        passing = {row["name"] for row in subject.rows("scratch_schemas", mark=scratch.MARK)}
+        passing = {row["name"] for row in subject.rows("scratch_schemas", **scratch.MARKED)}
         subject.names = [known for known in subject.names if known not in passing]
     for reader in readers:
         grants.check_role(connection, reader)

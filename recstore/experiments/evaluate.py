@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from recstore import registry
 from recstore.config import Settings
-from recstore.definition import Definition, Source
+from recstore.definition import Definition
 from recstore.errors import InvalidInput, SourceInvalid
 from recstore.evaluation import splits
 from recstore.evaluation.results import Evaluation
@@ -40,6 +40,10 @@ class TestPairs:
 
     query: str | None = None
     file: Path | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it ready for JSON."""
+        return {"query": self.query, "file": None if self.file is None else str(self.file)}
 
 
 def chosen_part(
@@ -140,28 +144,23 @@ def read_split(
 def _given(connection: Connection, settings: Settings, recommender: Registered, choice: TestPairs) -> Interactions:
     """Return the pairs of a query or a file, with ids of the recommender's types."""
     if choice.file is not None:
-        pairs = pair_files.read_pairs(choice.file)
-        return split_files.build(pairs, recommender.user_type, recommender.item_type)[0]
+        found = pair_files.read_pairs(choice.file)
+        return split_files.build(found, recommender.user_type, recommender.item_type)[0]
     assert choice.query is not None
-    query = choice.query.strip().rstrip(";")
+    query = selects.stripped(choice.query)
+    ids = f"SELECT t.user_id::text AS user_id, t.item_id::text AS item_id FROM (\n{query}\n) t"  # noqa: S608
     try:
-        selects.columns_of(connection, query, SourceInvalid, "what it reads")
-        shape = inspection.inspect(
-            connection,
-            Source(query=f"SELECT t.user_id, t.item_id, 1 AS value FROM (\n{query}\n) t"),  # noqa: S608
-        )
+        for text in (query, ids):
+            selects.columns_of(connection, text, SourceInvalid, "what it reads")
     except SourceInvalid as error:
         raise InvalidInput(
             f"The test query cannot be read: {error.reason}. It is a SELECT of user_id and item_id; try it in psql first."
         ) from None
     with connection.transaction():
         connection.execute(f"SET LOCAL statement_timeout = {int(settings.source_timeout * 1000)}")
-        text = (
-            "SELECT t.user_id::text, t.item_id::text FROM ({}) t WHERE t.user_id IS NOT NULL AND t.item_id IS NOT NULL"
-        )
-        rows = connection.execute(text.format(shape.select)).fetchall()
-    ids = [(row["user_id"], row["item_id"]) for row in rows]
-    return split_files.from_rows(ids, recommender.user_type, recommender.item_type, "The test query")
+        rows = connection.execute(ids).fetchall()
+    pairs = [(row["user_id"], row["item_id"]) for row in rows if None not in row.values()]
+    return split_files.from_rows(pairs, recommender.user_type, recommender.item_type, "The test query")
 
 
 def _among(interactions: Interactions, others: Interactions) -> NDArray[np.bool_]:

@@ -36,6 +36,9 @@ MARK = (
 )
 """The comment on its schema; nothing without it is ever removed."""
 
+MARKED = {"mark": MARK, "namespace": LOCK_NAMESPACE}
+"""Parameters of the query that finds scratch recommenders."""
+
 
 @dataclass(frozen=True)
 class Store:
@@ -66,7 +69,7 @@ def scratch(
         name = store.keep or f"scratch_{secrets.token_hex(4)}"
         check_name(guard, name)
         if not store.keep:
-            guard.execute("SELECT pg_advisory_lock(%s, %s)", _lock(name))
+            queries.run(guard, "lock_scratch", namespace=LOCK_NAMESPACE, name=name)
         kept = False
         with plain_errors(f"making {name!r}", guard):
             table = _load(guard, name, interactions, store)
@@ -89,17 +92,11 @@ def check_name(connection: Connection, name: str) -> None:
 def remove_leftovers(connection: Connection, settings: Settings) -> list[str]:
     """Remove the scratch recommenders that are no longer in use; return their names."""
     removed = []
-    for row in connection.execute(queries.query("scratch_schemas"), {"mark": MARK}).fetchall():
-        name = row["name"]
-        locked = connection.execute("SELECT pg_try_advisory_lock(%s, %s) AS locked", _lock(name)).fetchone()
-        if not (locked and locked["locked"]):
-            continue
-        try:
+    for row in queries.rows(connection, "scratch_schemas", **MARKED):
+        if row["abandoned"]:
             with suppress(RecstoreError):  # a run of it has yet to end, or a reader holds it: the next one removes it
-                _remove(connection, settings, name)
-                removed.append(name)
-        finally:
-            connection.execute("SELECT pg_advisory_unlock(%s, %s)", _lock(name))
+                _remove(connection, settings, row["name"])
+                removed.append(row["name"])
     return removed
 
 
@@ -157,8 +154,3 @@ def _remove(connection: Connection, settings: Settings, name: str) -> None:
         with suppress(RecommenderNotFound):
             jobs.drop(connection, settings, registry.get(connection, name))
         connection.execute(f"DROP SCHEMA IF EXISTS {quoted(name + '_data')} CASCADE")
-
-
-def _lock(name: str) -> list[int]:
-    number = int(name.removeprefix("scratch_"), 16)
-    return [LOCK_NAMESPACE, number - (1 << 32 if number >= 1 << 31 else 0)]

@@ -422,11 +422,3 @@ ORDER BY q.request;
 SELECT
     (SELECT count(*) FROM recstore_private.recommenders r WHERE r.definition -> 'schedule' ->> 'cron' IS NOT NULL) AS scheduled,
     (SELECT count(*) FROM recstore_private.requests q WHERE q.state IN ('waiting', 'sent')) AS waiting;
-
--- name: doctor_scratch_held
--- Does a session hold the two-key lock of a scratch recommender?
-SELECT EXISTS (
-    SELECT FROM pg_locks l
-    WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.classid = %(namespace)s AND l.objid = %(number)s
-        AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
-) AS yes;

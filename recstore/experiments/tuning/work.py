@@ -7,7 +7,7 @@ The source is read once, when the study begins. A search takes no lock of the re
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -136,11 +136,7 @@ def begin(
 
 def asked(options: Options, choice: SplitChoice | TestPairs) -> dict[str, Any]:
     """Return what a study is asked for, ready for JSON: equal for equal searches on equal data."""
-    if isinstance(choice, SplitChoice):
-        split: dict[str, Any] = choice.as_dict()
-    else:
-        split = {name: None if value is None else str(value) for name, value in asdict(choice).items()}
-    return {"search": options.as_dict(), "split": split}
+    return {"search": options.as_dict(), "split": choice.as_dict()}
 
 
 def unfinished(
