@@ -20,10 +20,9 @@ AVOIDED = {
 def wordings(path: Path) -> list[str]:
     text, name = path.read_text(), path.relative_to(ROOT)
     found = [
-        f"{name}:{number}: {match[0]!r}: write {better}"
-        for number, line in enumerate(text.splitlines(), 1)
+        f"{name}:{text.count(chr(10), 0, match.start()) + 1}: {match[0]!r}: write {better}"
         for word, better in AVOIDED.items()
-        for match in re.finditer(word, line)
+        for match in re.finditer(word, text)
     ]
     if path.suffix == ".py":
         for node in ast.walk(ast.parse(text)):

@@ -1,10 +1,7 @@
 """Studies in Postgres: resumed after a kill, shared by processes, adopted; no trial sees the test part."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +10,7 @@ from unittest.mock import Mock
 import pytest
 from conftest import Command, Database
 from support import look, until
+from support_processes import Forked, take_part
 
 from recstore import errors, pipeline, registry
 from recstore.background import dispatch
@@ -90,32 +88,10 @@ def test_a_search_is_made_measured_and_adopted(
     assert counted["measure"].call_count == 1
 
 
-CHILD = """
-import os, sys, time
-from pathlib import Path
-from recstore.config import Settings
-from recstore.experiments.tuning import work
-from recstore.experiments.tuning.search import Watch
-
-url, study, folder, hold, me, other = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]), *sys.argv[5:]
-
-class Held(Watch):
-    def begins(self, *_):
-        (folder / f"{me} began").touch()
-    def point(self, number, point):
-        (folder / f"{me} in {number}").touch()
-        while number == hold or (other and not (folder / f"{other} began").exists()):
-            time.sleep(0.01)
-
-work.work(url, Settings(threads=1, device="cpu"), study, watch=Held())
-"""
-
-
-def child(database: Database, study: int, folder: Path, hold: int, me: str, other: str = "") -> subprocess.Popen[bytes]:
-    """Start a process that takes part in a study. It never leaves the trial `hold`; its first trial lasts until `other` has
-    begun one."""
-    arguments = [database.url, str(study), str(folder), str(hold), me, other]
-    return subprocess.Popen([sys.executable, "-W", "ignore", "-c", CHILD, *arguments], start_new_session=True)
+def child(database: Database, study: int, folder: Path, hold: int, me: str, other: str = "") -> Forked:
+    process = Forked(take_part, database.url, study, folder, hold, me, other, log=folder / f"{me} said")
+    process.start()
+    return process
 
 
 def test_a_killed_search_loses_no_trial_and_two_processes_share_it(shop: Database, tmp_path: Path) -> None:
@@ -127,7 +103,7 @@ def test_a_killed_search_loses_no_trial_and_two_processes_share_it(shop: Databas
         assert [row["state"] for row in rows(shop, study)] == ["complete", "complete", "running"]
         assert study_row(shop, study)["at_work"] == 1
     finally:
-        os.killpg(first.pid, signal.SIGKILL)
+        first.send_signal(signal.SIGKILL)
         first.wait()
     until(lambda: rows(shop, study)[2]["state"] == "waiting")
     before = rows(shop, study)

@@ -1,11 +1,9 @@
-"""Real workers: the command `celery -A recstore.worker worker` on an embedded broker, with a hook that holds a run where a
-test needs it. A hook is a file's name: `train` holds at the end of that stage, `in train` within it, until the file is removed.
+"""Real workers: `celery -A recstore.worker worker`, forked, on an embedded broker, with a hook that holds a run where a test
+needs it. A hook is a file's name: `train` holds at the end of that stage, `in train` within it, until the file is removed.
 """
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,6 +14,7 @@ from typing import Any
 import pytest
 from conftest import Database, database_from
 from support import look, states, until
+from support_processes import Forked, celery
 
 from recstore.embedded import Broker, Server, temporary_broker
 
@@ -26,7 +25,7 @@ HERE = Path(__file__).parent
 class Process:
     """A Celery command in a session of its own."""
 
-    popen: subprocess.Popen[bytes]
+    popen: Forked
     log: Path
 
     @property
@@ -44,6 +43,7 @@ class Process:
 
     def signal(self, number: int) -> None:
         """Send a signal to every process of it, as `kill -9 -PGID` or the end of a container does."""
+        assert self.popen.pid
         os.killpg(self.popen.pid, number)
 
     def kill(self) -> None:
@@ -86,7 +86,7 @@ class Workers:
             "threads": 1,
         }
         more = {f"RECSTORE_{key.upper()}": str(value) for key, value in (given | self.settings | settings).items()}
-        return dict(os.environ) | more | {"PYTHONPATH": str(HERE), "RECSTORE_TEST_HOLD": str(self.folder)}
+        return dict(os.environ) | more | {"RECSTORE_TEST_HOLD": str(self.folder)}
 
     def start(
         self, *, queues: str = "train,default", concurrency: int = 1, wait: bool = True, **settings: object
@@ -103,15 +103,9 @@ class Workers:
 
     def _start(self, arguments: list[str], settings: dict[str, object]) -> Process:
         log = self.folder / f"log{len(self.started)}"
-        with log.open("wb") as output:
-            popen = subprocess.Popen(
-                [sys.executable, "-W", "ignore", "-m", "celery", "-A", "recstore.worker", *arguments],
-                env=self.environment(**settings),
-                cwd=self.folder,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        log.touch()
+        popen = Forked(celery, self.folder, HERE, *arguments, environment=self.environment(**settings), log=log)
+        popen.start()
         process = Process(popen, log)
         self.started.append(process)
         return process
