@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 import typer
-from conftest import Database, drop_database, make_database, superuser
+from conftest import Database, database_from, superuser
+from support import Hook
 
 import recstore as public
 from recstore import Definition, Recstore, cli, errors
 from recstore.api import options, rows
 from recstore.cli.screen import as_json
-from recstore.definition import Hyperparameters, Source
+from recstore.definition import Hyperparameters, Source, Titles
 from recstore.embedded import Server
 
 NO_METHOD = {
@@ -47,24 +48,14 @@ NO_OPTION = {
 
 @pytest.fixture(scope="module")
 def trained(server: Server, shop_template: str) -> Iterator[Database]:
-    """A recommender with titles, two generations, an open request and a study's worth of nothing."""
-    database = make_database(server, shop_template)
-    store = store_of(database)
-    store.create(
-        "retail",
-        table="shop.views",
-        item="product_id",
-        value="view_count",
-        factors=16,
-        iterations=5,
-        search="exact",
-        titles="shop.products:product_id:title",
-    )
-    store.retrain("retail")
-    store.retrain("retail")
-    store.request.reindex("retail")
-    yield database
-    drop_database(database)
+    """A recommender with titles, two generations and an open request."""
+    with database_from(server, shop_template) as database:
+        titles = Titles(table="shop.products", item="product_id", title="title")
+        database.create(titles=titles)
+        for _ in range(2):
+            database.retrain()
+        store_of(database).request.reindex("retail")
+        yield database
 
 
 def store_of(database: Database) -> Recstore:
@@ -186,9 +177,9 @@ def test_a_recommenders_life(shop: Database, tmp_path: Path, capsys: pytest.Capt
     with pytest.raises(errors.NotTrained) as untrained:
         store.popular("retail")
     assert untrained.value.name == "retail"
-    stages: list[str] = []
-    assert store.retrain("retail", threads=1, reporter=Noting(stages)).live
-    assert stages[:2] == ["prepare", "read"]
+    hook = Hook()
+    assert store.retrain("retail", threads=1, reporter=hook).live
+    assert list(hook.stages)[:2] == ["prepare", "read"]
 
     altered = store.alter("retail", {"filters": {"min_users_per_item": 2}}, factors=None, schedule="0 3 * * *")
     assert altered.definition["filters"]["min_users_per_item"] == 2
@@ -242,22 +233,6 @@ def test_a_recommenders_life(shop: Database, tmp_path: Path, capsys: pytest.Capt
     assert store.drop("copy") == rows.Dropped("copy", [])
     assert [row.recommender for row in store.list()] == ["retail"]
     assert capsys.readouterr() == ("", "")
-
-
-class Noting:
-    """A reporter that remembers the stages."""
-
-    def __init__(self, stages: list[str]) -> None:
-        self.stages = stages
-
-    def stage(self, name: str, seconds: float, details: dict[str, Any]) -> None:
-        assert seconds >= 0
-        assert details is not None
-        self.stages.append(name)
-
-    def progress(self, name: str, done: int, total: int, note: str = "") -> None: ...
-
-    def warn(self, sentence: str) -> None: ...
 
 
 def test_a_search_is_taken_up_and_adopted(trained: Database) -> None:
@@ -363,6 +338,7 @@ MISTAKES: list[tuple[str, Callable[[Recstore], Any]]] = [
     (r"retrain\(\): reporter is <built-in .*>: it must be a Reporter", lambda s: s.retrain("retail", reporter=print)),
     (r"evaluate\(\): k is 10: it must be a Sequence", lambda s: s.evaluate("retail", k=10)),
     (r"evaluate\(\): split is 'item': it must be time, user or share", lambda s: s.evaluate("retail", split="item")),
+    ("'None' is not a valid user id", lambda s: s.recommend("retail", None)),
     (r"popular\(\): kay is 2: this option does not exist", lambda s: s.popular("retail", kay=2)),
 ]
 

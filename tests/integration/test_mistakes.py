@@ -8,7 +8,7 @@ More of a kind are where that kind is at home: SELECTs as sources in `test_sourc
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,10 +18,9 @@ import pytest
 import sqlalchemy as sa
 from support_mistakes import Shop, sentence_of, trained_shop
 
-from recstore import Recommender, Recstore
+from recstore import Recommender
 from recstore.api.options import SECTIONS, flag
 from recstore.config import Settings
-from recstore.errors import RecstoreError
 
 NO_SUCH = "Recommender 'nix' does not exist. `recstore list` shows the recommenders"
 NOT_YET = "'books' has no live generation yet. Run: recstore retrain books"
@@ -345,62 +344,12 @@ COMMANDS = {
 """Command lines: exit code, and what is said."""
 
 SQL = {
-    "SELECT * FROM retail.recommend(1, 0)": "k is the number of rows wanted and must be at least 1, not 0",
-    "SELECT * FROM retail.recommend(1, NULL)": "k is the number of rows wanted and must be at least 1, not NULL",
     "SELECT * FROM retail.recommend('abc', 3)": 'invalid input syntax for type bigint: "abc"',
-    "SELECT * FROM retail.similar_items(1, -1)": "must be at least 1, not -1",
-    "SELECT * FROM retail.similar_users(1, 0)": "must be at least 1, not 0",
-    "SELECT * FROM retail.users_for_item(1, 0)": "must be at least 1, not 0",
-    "SELECT * FROM retail.popular_items(0)": "must be at least 1, not 0",
-    "SELECT books.user_vector(1)": "books has no live generation yet",
     "SELECT recstore.request_retrain('nix')": 'there is no recommender named "nix"',
     "SELECT recstore.request_reindex(NULL)": "there is no recommender named",
     "SELECT recstore.request_lists('nix')": 'there is no recommender named "nix"',
 }
 """Statements that are refused."""
-
-NOTHING = {
-    "SELECT * FROM retail.similar_items(999999, 3)": [],
-    "SELECT * FROM retail.similar_items(NULL, 3)": [],
-    "SELECT * FROM retail.similar_users(999999, 3)": [],
-    "SELECT * FROM retail.similar_users(NULL, 3)": [],
-    "SELECT * FROM retail.users_for_item(999999, 3)": [],
-    "SELECT retail.predict(1, NULL)": [(None,)],
-    "SELECT retail.predict(999999, 1)": [(None,)],
-    "SELECT DISTINCT reason FROM retail.recommend(999999, 3)": [("popular",)],
-    "SELECT DISTINCT reason FROM retail.recommend(NULL, 3)": [("popular",)],
-    "SELECT retail.user_vector(999999) IS NULL": [(False,)],
-    "SELECT * FROM books.recommend(1, 3)": [],
-    "SELECT * FROM books.popular_items(3)": [],
-    "SELECT books.predict(1, 1)": [(None,)],
-    "SELECT books.generation()": [(None,)],
-    "SELECT recstore.cancel_request(999)": [(False,)],
-    "SELECT recstore.cancel_request(NULL)": [(False,)],
-}
-"""Statements about what nobody knows, or that is not trained yet, which is no error: what they give."""
-
-PYTHON: dict[str, tuple[Callable[[Recstore], object], str]] = {
-    "an unknown recommender": (lambda store: store.recommend("nix", 1), NO_SUCH),
-    "not trained": (lambda store: store.popular("books"), NOT_YET),
-    "no rows": (lambda store: store.similar("retail", 1, k=0), "must be at least 1"),
-    "too many rows": (lambda store: store.similar("retail", 1, k=2**31), "must be at most 2147483647"),
-    "an id of another type": (lambda store: store.recommend("retail", "abc"), "its type is bigint"),
-    "no id": (lambda store: store.recommend("retail", None), "'None' is not a valid user id"),
-    "an unknown option": (
-        lambda store: store.create("fresh", table="shop.views", itm="product_id"),
-        "There is no option 'itm'",
-    ),
-    "a wrong value": (lambda store: store.alter("retail", factors="many"), "is 'many': it must be a whole number."),
-    "an unknown section": (lambda store: store.alter("retail", {"nix": {}}), "[nix] is no section of a recommender"),
-    "no source": (lambda store: store.create("fresh"), "Where are the view counts?"),
-    "a wrong setting": (lambda store: store.retrain("retail", device="tpu"), "it must be auto, cpu or gpu"),
-    "another wrong setting": (lambda _: Recstore("postgresql://x", threads=-1), "it must be at least 0"),
-    "no database": (lambda _: Recstore("postgresql://nobody@localhost:1/x").list(), "could not be reached"),
-    "an unknown generation": (lambda store: store.rollback("retail", to=99), "Generation 99 of"),
-    "an unknown request": (lambda store: store.request.cancel(99), "Request 99 does not exist"),
-    "no such file": (lambda store: store.create("fresh", file="nothing.toml"), "There is no file nothing.toml"),
-}
-"""Calls of `recstore.Recstore`."""
 
 
 @pytest.fixture(scope="module")
@@ -502,21 +451,10 @@ def test_statements(statement: str, mistaken: Shop) -> None:
     with pytest.raises(psycopg.Error) as caught:
         mistaken.watcher.execute(statement)
     assert SQL[statement] in str(caught.value.diag.message_primary)
-
-
-@pytest.mark.parametrize("statement", NOTHING)
-def test_statements_about_what_nobody_knows(statement: str, mistaken: Shop) -> None:
-    found = mistaken.watcher.execute(statement).fetchall()
-    assert [tuple(row.values()) for row in found] == NOTHING[statement]
-
-
-@pytest.mark.parametrize("what", PYTHON)
-def test_python(what: str, mistaken: Shop) -> None:
-    call, said = PYTHON[what]
-    with pytest.raises(RecstoreError) as caught:
-        call(Recstore(mistaken.database.url))
-    assert said in caught.value.message
-    assert "\n" not in caught.value.message
+    for request in ("999", "NULL"):  # which is no error
+        assert mistaken.watcher.execute(f"SELECT recstore.cancel_request({request}) AS done").fetchone() == {
+            "done": False
+        }
 
 
 def test_python_over_an_engine(mistaken: Shop) -> None:

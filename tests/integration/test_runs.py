@@ -29,7 +29,7 @@ STAGES = [
     "read",
     "filter",
     "hold out",
-    "read live",
+    "read trained",
     "weigh",
     "train",
     "solve users",
@@ -42,11 +42,6 @@ STAGES = [
     "flip",
     "tidy",
 ]
-
-
-@pytest.fixture
-def live(trained: Database) -> Database:
-    return trained
 
 
 def generation(database: Database) -> int:
@@ -86,7 +81,7 @@ def last_run(database: Database) -> dict[str, Any]:
 
 
 def test_a_run_gives_its_lock_back_before_the_server_notices_that_it_has_gone(
-    live: Database, monkeypatch: pytest.MonkeyPatch
+    trained: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_still = []
     really = run.connect
@@ -98,7 +93,7 @@ def test_a_run_gives_its_lock_back_before_the_server_notices_that_it_has_gone(
 
     monkeypatch.setattr(run, "connect", connect)
     for _ in range(2):
-        jobs.prune(live.url, live.settings, "retail")
+        jobs.prune(trained.url, trained.settings, "retail")
     monkeypatch.undo()
     for connection in open_still:
         connection.close()
@@ -106,46 +101,46 @@ def test_a_run_gives_its_lock_back_before_the_server_notices_that_it_has_gone(
 
 
 @pytest.mark.contract
-def test_a_second_run_is_refused_and_told_of_the_first(live: Database) -> None:
+def test_a_second_run_is_refused_and_told_of_the_first(trained: Database) -> None:
     refused: list[RunInProgress] = []
 
     def second() -> None:
         for job in (pipeline.retrain, jobs.publish, jobs.prune):
             with pytest.raises(RunInProgress) as caught:
-                job(live.url, live.settings, "retail")
+                job(trained.url, trained.settings, "retail")
             refused.append(caught.value)
 
-    assert live.retrain(reporter=on("train", second)).live
-    number = look(live, "SELECT max(run) AS run FROM recstore.runs")[0]["run"]
+    assert trained.retrain(reporter=on("train", second)).live
+    number = look(trained, "SELECT max(run) AS run FROM recstore.runs")[0]["run"]
     assert [f"recstore:run:{number}," in error.message for error in refused] == [True] * 3
-    assert_nothing_left(live)
+    assert_nothing_left(trained)
 
 
-def test_recommenders_do_not_exclude_each_other(live: Database) -> None:
-    live.create("other")
+def test_recommenders_do_not_exclude_each_other(trained: Database) -> None:
+    trained.create("other")
     outcomes = []
-    assert live.retrain(reporter=on("train", lambda: outcomes.append(live.retrain("other")))).live
+    assert trained.retrain(reporter=on("train", lambda: outcomes.append(trained.retrain("other")))).live
     assert outcomes[0].live
-    assert_nothing_left(live)
-    assert_nothing_left(live, "other")
+    assert_nothing_left(trained)
+    assert_nothing_left(trained, "other")
 
 
 @pytest.mark.parametrize("stage", ["prepare", "train", "load", "calibrate", "check"])
-def test_a_run_that_is_cut_off_publishes_nothing(live: Database, stage: str) -> None:
+def test_a_run_that_is_cut_off_publishes_nothing(trained: Database, stage: str) -> None:
     def cut() -> None:
         ended = look(
-            live,
+            trained,
             "SELECT pg_terminate_backend(pid, 10000) AS ended FROM pg_stat_activity"
             " WHERE datname = %s AND application_name LIKE 'recstore:run:%%'",
-            live.name,
+            trained.name,
         )
         assert ended == [{"ended": True}]
 
     with pytest.raises(ConnectionLost):
-        live.retrain(reporter=on(stage, cut))
-    assert generation(live) == 1
-    assert last_run(live)["state"] == "failed"
-    next_succeeds(live)
+        trained.retrain(reporter=on(stage, cut))
+    assert generation(trained) == 1
+    assert last_run(trained)["state"] == "failed"
+    next_succeeds(trained)
 
 
 TAKE_FENCE = """
@@ -161,84 +156,84 @@ def overtake(database: Database) -> None:
         connection.execute(TAKE_FENCE)
 
 
-def test_an_overtaken_run_stops_at_its_next_stage(live: Database) -> None:
+def test_an_overtaken_run_stops_at_its_next_stage(trained: Database) -> None:
     for stage, stops_before in list(itertools.pairwise(STAGES))[:-1]:
-        hook = on(stage, lambda: overtake(live))
+        hook = on(stage, lambda: overtake(trained))
         with pytest.raises(LostLock) as caught:
-            live.retrain(reporter=hook)
+            trained.retrain(reporter=hook)
         assert (caught.value.stage, list(hook.stages)[-1]) == (stops_before, stage)  # type: ignore[attr-defined]
-        assert generation(live) == 1
-    next_succeeds(live)
+        assert generation(trained) == 1
+    next_succeeds(trained)
 
 
 @pytest.mark.contract
-def test_a_run_that_is_overtaken_while_it_waits_for_the_flip_does_not_flip(live: Database) -> None:
-    with live.connect() as reader:
+def test_a_run_that_is_overtaken_while_it_waits_for_the_flip_does_not_flip(trained: Database) -> None:
+    with trained.connect() as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM retail.item_vectors")
-        assert live.retrain().generation == 2  # 3 is attached, and waits for the reader
+        assert trained.retrain().generation == 2  # 3 is attached, and waits for the reader
 
         def while_waiting(stage: str) -> None:
             if stage == "flip":
-                overtake(live)
+                overtake(trained)
                 reader.execute("COMMIT")
 
         hook = Hook(on_progress=while_waiting)
         with pytest.raises(LostLock) as caught:
-            live.retrain(reporter=hook)
+            trained.retrain(reporter=hook)
     assert caught.value.stage == "the flip"  # type: ignore[attr-defined]
-    assert generation(live) == 2
-    assert states(live)[3] == "ready"
-    next_succeeds(live)
+    assert generation(trained) == 2
+    assert states(trained)[3] == "ready"
+    next_succeeds(trained)
 
 
 @pytest.mark.parametrize("stage", ["read", "load"])
-def test_interrupted_in_the_middle_of_a_stage(live: Database, stage: str) -> None:
+def test_interrupted_in_the_middle_of_a_stage(trained: Database, stage: str) -> None:
     def interrupt(running: str) -> None:
         if running == stage:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        live.retrain(reporter=Hook(on_progress=interrupt))
-    assert generation(live) == 1
-    assert (last_run(live)["state"], last_run(live)["error"]) == ("failed", "Interrupted.")
-    next_succeeds(live)
+        trained.retrain(reporter=Hook(on_progress=interrupt))
+    assert generation(trained) == 1
+    assert (last_run(trained)["state"], last_run(trained)["error"]) == ("failed", "Interrupted.")
+    next_succeeds(trained)
 
 
-def test_a_training_that_raises(live: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_that_raises(trained: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     def diverge(_: str) -> None:
         raise TrainingDiverged(what="all of them")
 
     with monkeypatch.context() as patched:
         patched.setattr(trainers, "trainer", diverge)
         with pytest.raises(TrainingDiverged):
-            live.retrain()
-    assert generation(live) == 1
-    assert "diverged" in last_run(live)["error"]
-    next_succeeds(live)
+            trained.retrain()
+    assert generation(trained) == 1
+    assert "diverged" in last_run(trained)["error"]
+    next_succeeds(trained)
 
 
 @pytest.mark.parametrize("stage", ["prepare", "train", "check"])
-def test_a_rollback_while_a_training_runs(live: Database, stage: str) -> None:
-    assert live.retrain().generation == 2
+def test_a_rollback_while_a_training_runs(trained: Database, stage: str) -> None:
+    assert trained.retrain().generation == 2
     flips = []
 
     def back() -> None:
-        flips.append(jobs.roll_back(live.url, "retail"))
-        assert generation(live) == 1
+        flips.append(jobs.roll_back(trained.url, "retail"))
+        assert generation(trained) == 1
 
-    assert live.retrain(reporter=on(stage, back)).live
+    assert trained.retrain(reporter=on(stage, back)).live
     assert flips == [(2, 1)]
-    assert generation(live) == 3
-    assert_nothing_left(live)
+    assert generation(trained) == 3
+    assert_nothing_left(trained)
 
 
 @pytest.mark.contract
-def test_a_flip_updates_one_row_and_locks_nothing_of_the_readers(live: Database) -> None:
-    live.create("other")
-    live.retrain("other")
-    live.retrain()
-    with live.connect() as connection:
+def test_a_flip_updates_one_row_and_locks_nothing_of_the_readers(trained: Database) -> None:
+    trained.create("other")
+    trained.retrain("other")
+    trained.retrain()
+    with trained.connect() as connection:
         recommender = registry.get(connection, "retail")
         rows = "SELECT recommender_id, ctid::text, xmin::text FROM recstore_private.pointers ORDER BY 1"
         before = connection.execute(rows).fetchall()
@@ -345,10 +340,10 @@ KILLED = """if True:
 
 
 @pytest.fixture
-def victims(live: Database) -> Iterator[Callable[[str], int]]:
+def victims(trained: Database) -> Iterator[Callable[[str], int]]:
     """Starts a process that trains and stops at a place; returns its id."""
     checkout = str(Path(recstore.__path__[0]).parent)
-    command = [sys.executable, "-c", KILLED, live.url]
+    command = [sys.executable, "-c", KILLED, trained.url]
     with subprocess.Popen(command, cwd=checkout, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdin
         assert parent.stdout
@@ -370,12 +365,12 @@ PLACES = ["prepare", "in train", "in load", "calibrate", "check", "flip"]
     [PLACES, pytest.param([*STAGES, "in train", "in load", "in calibrate"], marks=pytest.mark.campaign)],
     ids=["some", "all"],
 )
-def test_killed_at_any_stage(live: Database, victims: Callable[[str], int], places: list[str]) -> None:
+def test_killed_at_any_stage(trained: Database, victims: Callable[[str], int], places: list[str]) -> None:
     """By kill -9, at the end of a stage and in the middle of those that report progress."""
     for place in places:
-        before = generation(live)
+        before = generation(trained)
         pid = victims(place)
         os.kill(pid, signal.SIGKILL)
-        assert generation(live) == before + (place in ("flip", "tidy")), place
-        next_succeeds(live)
-        assert look(live, "SELECT count(*) AS n FROM recstore.runs WHERE state = 'abandoned'")[0]["n"] > 0
+        assert generation(trained) == before + (place in ("flip", "tidy")), place
+        next_succeeds(trained)
+        assert look(trained, "SELECT count(*) AS n FROM recstore.runs WHERE state = 'abandoned'")[0]["n"] > 0

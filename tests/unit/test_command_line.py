@@ -86,7 +86,7 @@ def test_commands_that_look_import_nothing_that_computes() -> None:
     program = (
         "import sys; from recstore import cli\n"
         f"for command in {looking}: cli.command_line(command)\n"
-        "heavy = {'numpy', 'scipy', 'pyarrow', 'adbc_driver_manager', 'implicit', 'sqlalchemy', 'alembic'}\n"
+        "heavy = {'numpy', 'scipy', 'pyarrow', 'adbc_driver_manager', 'implicit', 'sqlalchemy', 'alembic', 'matplotlib', 'jinja2'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

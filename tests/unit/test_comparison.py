@@ -80,11 +80,11 @@ def test_the_same_generation_again_is_equal(first):
     assert compared.of_new == first.judged().metrics["ndcg@20"]
 
 
-def test_an_equal_one_passes_nine_times_in_ten_or_better(views, first):
+def test_equal_ones_pass(views, first):
     live = first.stored()
-    verdicts = [trained(views, GIVEN.model_copy(update={"seed": seed})).judged(live).live for seed in range(10)]
-    assert len({verdict.of_new for verdict in verdicts}) == 10
-    assert sum(verdict.worse(TOLERANCE) for verdict in verdicts) <= 1
+    verdicts = [trained(views, GIVEN.model_copy(update={"seed": seed})).judged(live).live for seed in range(5)]
+    assert len({verdict.of_new for verdict in verdicts}) == 5
+    assert not any(verdict.worse(TOLERANCE) for verdict in verdicts)
 
 
 @pytest.mark.parametrize("worse", [{"factors": 1}, {"regularization": 3000.0}])
