@@ -24,24 +24,8 @@ from recstore.publication import building, flipping
 from recstore.runs import run
 from recstore.sql.generation import Generation
 
-STAGES = [
-    "prepare",
-    "read",
-    "filter",
-    "hold out",
-    "read trained",
-    "weigh",
-    "train",
-    "solve users",
-    "vectors",
-    "barrier",
-    "load",
-    "index",
-    "calibrate",
-    "check",
-    "flip",
-    "tidy",
-]
+STAGES = ["prepare", "read", "filter", "hold out", "read live", "weigh", "train", "solve users", "vectors", "barrier"]
+STAGES += ["load", "index", "calibrate", "check", "flip", "tidy"]
 
 
 def generation(database: Database) -> int:
