@@ -7,6 +7,7 @@ order of the ids; `about` is JSON. docs/files.md is the page for people.
 import hashlib
 import uuid
 from datetime import datetime
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -28,9 +29,6 @@ PADDED_BYTES = 64 << 20
 
 PADDED_FACTOR = 4
 """The factor over their UTF-8 form that they may take beyond that: one long id must not widen a million short ones."""
-
-EXAMPLES = 3
-"""Ids that an error names."""
 
 NUMBERS: dict[IdType, type[np.signedinteger[Any]]] = {
     IdType.SMALLINT: np.int16,
@@ -99,25 +97,24 @@ def id_arrays(side: str, ids: pa.Array, kind: IdType) -> dict[str, Array]:
 def ids_of(arrays: dict[str, Array], side: str, kind: IdType) -> pa.Array:
     """Return the ids of `id_arrays` in the file's order. Raises ValueError that says what is wrong."""
     if kind in NUMBERS:
-        numbers = arrays[f"{side}_id"]
-        info = np.iinfo(NUMBERS[kind])
+        numbers, info = arrays[f"{side}_id"], np.iinfo(NUMBERS[kind])
         if numbers.dtype.kind not in "iu" or numbers.ndim != 1:
             raise ValueError(f"{side}_id is not a list of whole numbers")
         if len(numbers) and not (info.min <= int(numbers.min()) and int(numbers.max()) <= info.max):
             raise ValueError(f"{side}_id has numbers beyond {kind.value}")
         return pa.array(numbers.astype(NUMBERS[kind]), kind.arrow)
     texts = _texts(arrays, side)
-    if kind is IdType.TEXT:
-        if any("\0" in text for text in texts):
-            raise ValueError(f"{side}_id has a text with a zero byte, which Postgres cannot hold")
+    if kind is IdType.UUID:
         try:
-            return pa.array(texts, kind.arrow)
-        except UnicodeEncodeError:
-            raise ValueError(f"{side}_id has a text that is not valid Unicode") from None
+            return pa.array([uuid.UUID(text).bytes for text in texts], kind.arrow)
+        except ValueError:
+            raise ValueError(f"{side}_id has a text that is no uuid") from None
+    if any("\0" in text for text in texts):
+        raise ValueError(f"{side}_id has a text with a zero byte, which Postgres cannot hold")
     try:
-        return pa.array([uuid.UUID(text).bytes for text in texts], kind.arrow)
-    except ValueError:
-        raise ValueError(f"{side}_id has a text that is no uuid") from None
+        return pa.array(texts, kind.arrow)
+    except UnicodeEncodeError:
+        raise ValueError(f"{side}_id has a text that is not valid Unicode") from None
 
 
 def _texts(arrays: dict[str, Array], side: str) -> list[str]:
@@ -129,42 +126,29 @@ def _texts(arrays: dict[str, Array], side: str) -> list[str]:
     packed, ends = arrays[f"{side}_id_utf8"], arrays[f"{side}_id_end"]
     if packed.dtype != np.uint8 or packed.ndim != 1 or ends.dtype.kind not in "iu" or ends.ndim != 1:
         raise ValueError(f"{side}_id_utf8 and {side}_id_end are not bytes and positions")
-    ends = ends.astype(np.int64)
-    if len(ends) and (ends[-1] != len(packed) or (np.diff(ends, prepend=0) < 0).any()):
+    places = [0, *map(int, ends)]
+    if places[-1] != len(packed) or places != sorted(places):
         raise ValueError(f"{side}_id_end does not fit {side}_id_utf8")
     whole = packed.tobytes()
-    starts = np.concatenate(([0], ends[:-1])) if len(ends) else ends
     try:
-        return [whole[start:end].decode() for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+        return [whole[start:end].decode() for start, end in pairwise(places)]
     except UnicodeDecodeError:
         raise ValueError(f"{side}_id_utf8 is not UTF-8") from None
 
 
-class NotConvertible(ValueError):
-    """Some ids have no counterpart of the other type: how many of how many, and the first of them."""
-
-    def __init__(self, failed: int, total: int, examples: list[str]) -> None:
-        super().__init__(f"{failed} of {total}")
-        self.failed, self.total, self.examples = failed, total, examples
-
-
-def convert(ids: pa.Array, found: IdType, wanted: IdType) -> pa.Array:
-    """Return for each id of the type `found` the id of the type `wanted` that is written the same, in the same order.
+def convert(ids: pa.Array, found: IdType, wanted: IdType) -> tuple[pa.Array, list[str]]:
+    """Return for each id of the type `found` the id of the type `wanted` that is written the same, NULL where there is none;
+    and the texts of those.
 
     42 and '42' are written the same, 42 and '042' are not; a uuid is written in lower case with hyphens. So distinct ids
-    stay distinct. Raises NotConvertible.
+    stay distinct.
     """
     if found is wanted:
-        return ids
+        return ids, []
     texts = written(ids, found)
-    if wanted is IdType.TEXT:
-        return pa.array(texts, wanted.arrow)
-    converted = [_read(text, wanted) for text in texts]
+    converted = texts if wanted is IdType.TEXT else [_read(text, wanted) for text in texts]
     failed = [text for text, value in zip(texts, converted, strict=True) if value is None]
-    if failed:
-        shown = failed[:EXAMPLES] if found in NUMBERS else [repr(text) for text in failed[:EXAMPLES]]
-        raise NotConvertible(len(failed), len(texts), shown)
-    return pa.array(converted, wanted.arrow)
+    return pa.array(converted, wanted.arrow), failed
 
 
 def written(ids: pa.Array, kind: IdType) -> list[str]:

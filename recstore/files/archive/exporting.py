@@ -3,11 +3,11 @@
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +25,7 @@ from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.publication import generations, stored
 from recstore.runs import Reporter, Silent
 from recstore.sql import queries
-from recstore.sql.generation import Generation, Side
+from recstore.sql.generation import Generation
 from recstore.sql.objects import Registered
 from recstore.sql.schema_revision import require_current
 from recstore.types import IdType
@@ -96,148 +96,113 @@ def export(
     vectors. Raises NotTrained, GenerationNotFound, ReportNotWritten, ConnectionLost.
     """
     check_place(path)
-    start = time.perf_counter()
-    connection = connect(url, APPLICATION)
-    try:
-        with plain_errors(f"exporting {name!r}", connection):
-            require_current(connection)
-            recommender = registry.get(connection, name)
-            with connection.transaction():
-                connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                row, rows = _found(connection, recommender, generation)
-                snapshot = connection.execute("SELECT pg_export_snapshot() AS snapshot").fetchone()
-                assert snapshot is not None
-                doing = f"reading generation {row['generation']} of {name!r}"
-                with (
-                    replacing(path) as draft,
-                    reading(url, APPLICATION, doing, snapshot=snapshot["snapshot"]) as transaction,
-                ):
-                    writing = _Writing(transaction, recommender, row, rows, reporter or Silent(), users)
-                    with Archive(draft) as archive:
-                        writing.write(archive)
-    finally:
-        connection.close()
-    done = Written(
-        file=str(path),
-        recommender=name,
-        generation=row["generation"],
-        users=rows["users"] if users else 0,
-        items=rows["items"],
-        factors=row["factors"],
-        bytes=path.stat().st_size,
-    )
+    start, watch = time.perf_counter(), reporter or Silent()
+    with closing(connect(url, APPLICATION)) as connection, plain_errors(f"exporting {name!r}", connection):
+        require_current(connection)
+        recommender = registry.get(connection, name)
+        with connection.transaction():
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            found, row, rows = _found(connection, recommender, generation, users)
+            (exported,) = connection.execute("SELECT pg_export_snapshot() AS snapshot")
+            doing = f"reading {found} of {name!r}"
+            with (
+                replacing(path) as draft,
+                reading(url, APPLICATION, doing, snapshot=exported["snapshot"]) as transaction,
+                Archive(draft) as archive,
+            ):
+                _Writing(transaction, found, row, rows, watch).write(archive)
+    done = Written(str(path), name, found.number, rows["user"], rows["item"], row["factors"], path.stat().st_size)
     summary = f"{done.items:,} items, {done.users:,} users, {done.factors} factors, {done.bytes / 1e6:,.1f} MB"
-    (reporter or Silent()).stage("export", time.perf_counter() - start, {"summary": summary})
+    watch.stage("export", time.perf_counter() - start, {"summary": summary})
     return done
 
 
 def _found(
-    connection: Connection, recommender: Registered, wanted: int | None
-) -> tuple[dict[str, Any], dict[str, int]]:
-    """Return the generation's row, and the number of rows of its tables, which cannot be dropped from here on."""
-    live = generations.live(connection, recommender)
-    number = wanted if wanted is not None or live is None else live.number
-    if number is None:
+    connection: Connection, recommender: Registered, wanted: int | None, users: bool
+) -> tuple[Generation, dict[str, Any], dict[str, int]]:
+    """Return the generation, its row, and the number of rows to write of each side. Its tables can no longer be dropped."""
+    found = generations.live(connection, recommender) if wanted is None else Generation(recommender, wanted)
+    if found is None:
         raise NotTrained(name=recommender.name)
-    keys = {"generation": number, "recommender_id": recommender.id}
-    row = connection.execute(queries.query("exported_generation"), keys).fetchone()
+    row = queries.row(connection, "exported_generation", **found.keys)
     if row is None:
-        raise GenerationNotFound(name=recommender.name, generation=number)
+        raise GenerationNotFound(name=recommender.name, generation=found.number)
     try:
-        counts = {
-            side: connection.execute(
-                f"SELECT count(*) AS rows FROM {Generation(recommender, number).table(side)}"  # noqa: S608
-            ).fetchone()
-            for side in ("items", "users")
-        }
+        (counts,) = connection.execute(
+            f"SELECT (SELECT count(*) FROM {found.items}) AS item, (SELECT count(*) FROM {found.users}) AS user"  # noqa: S608
+        )
     except pg.UndefinedTable:
-        raise GenerationNotFound(name=recommender.name, generation=number) from None
-    return row, {side: count["rows"] for side, count in counts.items() if count}
+        raise GenerationNotFound(name=recommender.name, generation=found.number) from None
+    return found, row, counts if users else counts | {"user": 0}
 
 
 @dataclass
 class _Writing:
     transaction: Reading
-    recommender: Registered
+    generation: Generation
     row: dict[str, Any]
     rows: dict[str, int]
+    """Rows to write of each side: no users for a file without them."""
     reporter: Reporter
-    users: bool
     done: int = 0
 
     def write(self, archive: Archive) -> None:
         archive.add("about", np.array(self._about().model_dump_json()))
         archive.add("mean_preference", np.array(self.row["mean_preference"], dtype=np.float32)[: self.row["factors"]])
-        kind = self.recommender.item_type
-        found = self._vectors(archive, "items", "item_id", kind, "embedding", ["length", "users", "views"])
-        self._ids(archive, "item", kind, found["item_id"])
-        archive.add("item_length", _numbers(found["length"], np.float64))
-        archive.add("item_users", _numbers(found["users"], np.int64))
-        archive.add("item_views", _numbers(found["views"], np.float64))
-        archive.add("item_held_out", self._held_out())
-        self._vectors(archive, "items", "item_id", kind, "preference", [])
-        if self.users:
-            kind = self.recommender.user_type
-            found = self._vectors(archive, "users", "user_id", kind, "preference", ["length"])
-            self._ids(archive, "user", kind, found["user_id"])
-            archive.add("user_length", _numbers(found["length"], np.float64))
+        self._vectors(archive, "item", "embedding", {"length": np.float64, "users": np.int64, "views": np.float64})
+        held_out = np.zeros(self.rows["item"], dtype=np.int64)
+        if held := self.row["held_out"]:
+            held_out[held["items"]] = held["counts"]
+        archive.add("item_held_out", held_out)
+        self._vectors(archive, "item", "preference")
+        if self.rows["user"]:
+            self._vectors(archive, "user", "preference", {"length": np.float64})
 
     def _vectors(
-        self, archive: Archive, side: Side, identifier: str, kind: IdType, column: str, others: list[str]
-    ) -> dict[str, list[pa.Array]]:
-        """Stream one column of vectors into the file, rows in the order of the ids; return the ids and the other columns."""
-        table = Generation(self.recommender, self.row["generation"]).table(side)
+        self, archive: Archive, side: Literal["item", "user"], column: str, others: dict[str, type[Any]] | None = None
+    ) -> None:
+        """Stream one column of vectors into the file, rows in the order of the ids; then the ids, if `others` are given, and
+        these other columns, which are kept in memory until then."""
+        recommender, factors = self.generation.recommender, self.row["factors"]
+        kind = recommender.item_type if side == "item" else recommender.user_type
+        identifier, table = f"{side}_id", self.generation.table("items" if side == "item" else "users")
+        kept = [identifier, *others] if others else []
+        columns = ", ".join(f"v.{name}" for name in [f"{column}::real[] AS vector", *kept])
         order = f'v.{identifier} COLLATE "C"' if kind is IdType.TEXT else f"v.{identifier}"
-        columns = ", ".join(f"v.{name}" for name in [identifier, *others])
-        select = f"SELECT v.{column}::real[] AS vector, {columns} FROM {table} v ORDER BY {order}"  # noqa: S608
-        found: dict[str, list[pa.Array]] = {name: [] for name in [identifier, *others]}
-        factors = self.row["factors"]
+        select = f"SELECT {columns} FROM {table} v ORDER BY {order}"  # noqa: S608
+        found: dict[str, list[pa.Array]] = {name: [] for name in kept}
         dtype = np.dtype(np.float32 if self.row["vector_type"] == "vector" else np.float16)
-        with archive.rows(f"{side[:-1]}_{column}", (self.rows[side], factors), dtype) as write:
+        with archive.rows(f"{side}_{column}", (self.rows[side], factors), dtype) as write:
             for batch in self.transaction.batches(select):
                 write(stored.block(batch["vector"], factors))
                 everything = pa.array(np.arange(len(batch)))
                 for name, arrays in found.items():  # copies: a column of a batch keeps all of it in memory
                     arrays.append(plain(batch[name]).take(everything))
                 self.done += len(batch)
-                total = 2 * self.rows["items"] + self.rows["users"] * self.users
-                self.reporter.progress("export", self.done, total, f"{side}, {column}")
-        return found
-
-    def _ids(self, archive: Archive, side: str, kind: IdType, found: list[pa.Array]) -> None:
-        ids = pa.concat_arrays([part.cast(kind.arrow) for part in found]) if found else pa.array([], kind.arrow)
-        for name, array in id_arrays(side, ids, kind).items():
-            archive.add(name, array)
-
-    def _held_out(self) -> NDArray[np.int64]:
-        counts = np.zeros(self.rows["items"], dtype=np.int64)
-        if held := self.row["held_out"]:
-            counts[held["items"]] = held["counts"]
-        return counts
+                total = 2 * self.rows["item"] + self.rows["user"]
+                self.reporter.progress("export", self.done, total, f"{side}s, {column}")
+        if others:
+            ids = pa.concat_arrays(found[identifier]).cast(kind.arrow)
+            for name, array in id_arrays(side, ids, kind).items():
+                archive.add(name, array)
+            for name, type in others.items():
+                archive.add(f"{side}_{name}", np.concatenate(list(map(np.asarray, found[name]))).astype(type))
 
     def _about(self) -> About:
-        row, held = self.row, self.row["held_out"]
+        row, held, recommender = self.row, self.row["held_out"], self.generation.recommender
         if held:
             held = {key: value for key, value in held.items() if key not in ("items", "counts")}
-            held["key_digest"] = key_digest(self.recommender.held_out_key)
+            held["key_digest"] = key_digest(recommender.held_out_key)
+        same = ("training", "confidence", "fold_in", "filters", "metrics", "snapshot", "versions", "ready_at", "users")
         return About(
-            recommender=self.recommender.name,
-            generation=row["generation"],
+            recommender=recommender.name,
+            generation=self.generation.number,
             exported_at=datetime.now(UTC),
-            ready_at=row["ready_at"],
-            user_type=self.recommender.user_type,
-            item_type=self.recommender.item_type,
-            users=row["users"],
-            items=self.rows["items"],
+            user_type=recommender.user_type,
+            item_type=recommender.item_type,
+            items=self.rows["item"],
             factors=row["factors"],
             definition=row["definition"],
             held_out=held,
-            **{
-                name: row[name]
-                for name in ("training", "confidence", "fold_in", "filters", "metrics", "snapshot", "versions")
-            },
+            **{name: row[name] for name in same},
         )
-
-
-def _numbers(arrays: list[pa.Array], dtype: type[Any]) -> NDArray[Any]:
-    return np.concatenate([np.asarray(array).astype(dtype) for array in arrays]) if arrays else np.zeros(0, dtype)

@@ -4,7 +4,7 @@ The file is read and looked at first, without a database. The live generation se
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,20 +17,14 @@ from recstore import pipeline, registry
 from recstore.config import Settings
 from recstore.definition import Definition
 from recstore.errors import ImportRefused, NoRoom, NothingToImportInto, RecommenderNotFound, RecstoreError, SourceEmpty
-from recstore.files.archive.against_live import (
-    as_stored,
-    check_fold_in,
-    comparable,
-    fallen,
-    guard,
-    judge,
-)
+from recstore.files.archive.against_live import as_stored, check_fold_in, comparable, fallen, guard, judge
 from recstore.files.archive.reading import Exported, fit, read
 from recstore.model.interactions import IdMap, Interactions
 from recstore.operations import jobs
 from recstore.postgres.connection import Connection, connect, one_line, plain_errors
 from recstore.publication import admission, building, generations
-from recstore.runs import Reporter, Run, Silent, job, take_lock
+from recstore.runs import Reporter, Run, Silent, Summary, job, take_lock
+from recstore.source.inspection import SourceShape
 from recstore.sql.objects import Registered
 from recstore.sql.schema_revision import require_current
 
@@ -111,28 +105,23 @@ def _fitted(
 ) -> Iterator[tuple[Connection, Registered | None, Exported, list[str]]]:
     """Fit the file to the recommender, or to the one that `create` would make; name the conversions of its ids."""
     exported = read(path)
-    connection = connect(url)
-    try:
-        with plain_errors(f"importing into {name!r}", connection):
-            require_current(connection)
-            recommender, definition = None, exported.about.definition
-            with suppress(RecommenderNotFound):
-                recommender = registry.get(connection, name)
-            if recommender is not None:
-                user_type, item_type = recommender.user_type, recommender.item_type
-                _check_room(recommender, path, exported.about.factors)
-            elif create:
-                registry.check_name(connection, name)
-                shape, _ = registry.inspect(connection, definition)
-                registry.check_names(connection, definition)
-                user_type, item_type = shape.user_type, shape.item_type
-            else:
-                raise NothingToImportInto(name=name, source=definition.source.table or "the file's query")
-            fitted = fit(exported, name, user_type, item_type)
-            check_fold_in(fitted)
-            yield connection, recommender, fitted, fitted.conversions(user_type, item_type)
-    finally:
-        connection.close()
+    with closing(connect(url)) as connection, plain_errors(f"importing into {name!r}", connection):
+        require_current(connection)
+        recommender, definition = None, exported.about.definition
+        with suppress(RecommenderNotFound):
+            recommender = registry.get(connection, name)
+        if recommender is not None:
+            typed: Registered | SourceShape = recommender
+            _check_room(recommender, path, exported.about.factors)
+        elif create:
+            registry.check_name(connection, name)
+            typed, _ = registry.inspect(connection, definition)
+            registry.check_names(connection, definition)
+        else:
+            raise NothingToImportInto(name=name, source=definition.source.table or "the file's query")
+        fitted = fit(exported, name, typed.user_type, typed.item_type)
+        check_fold_in(fitted)
+        yield connection, recommender, fitted, fitted.conversions(typed.user_type, typed.item_type)
 
 
 def _check_room(recommender: Registered, path: Path, factors: int) -> None:
@@ -164,16 +153,13 @@ def _definition(fitted: Exported) -> Definition:
 def _take_back(url: str, settings: Settings, name: str, reporter: Reporter) -> None:
     """Drop the recommender of a failed import, unless a generation of it is live; warn if it stays."""
     try:
-        connection = connect(url)
-        try:
+        with closing(connect(url)) as connection:
             made = registry.get(connection, name)
             take_lock(connection, made)  # nothing flips between the look and the drop
             live = generations.live(connection, made)
             if live is None:
                 jobs.drop(connection, settings, made)
                 return
-        finally:
-            connection.close()
         reason = f"its {live} is live."
     except RecommenderNotFound:
         return
@@ -189,12 +175,13 @@ def import_(run: Run, *, fitted: Exported, force: bool) -> jobs.Outcome:
     """Publish a file's model by the stages of a retrain."""
     recommender, about = run.recommender, fitted.about
     _check_room(recommender, fitted.path, about.factors)
-    origin = run.stage("file", lambda: Origin(fitted, recommender))
+    origin = run.stage("file", _origin, fitted, recommender)
     guard(run, fitted, force)
     if not fitted.has_users:
         run.warn("The file has no users: until the next retrain recommend() returns popular items for every user.")
     run.stage("prepare", jobs.prepare, run)
-    new, live = as_stored(fitted, run.generation.number, recommender), None
+    held_out = fitted.held_out(recommender.user_type, recommender.item_type, recommender.held_out_key)
+    new, live = as_stored(fitted, run.generation.number, held_out), None
     if recommender.definition.gate.held_out:
         live = run.stage("hold out", comparable, run, new).live
     pulled = _pulled(run) if live or recommender.definition.source.seen == "published" else None
@@ -202,22 +189,17 @@ def import_(run: Run, *, fitted: Exported, force: bool) -> jobs.Outcome:
         verdict = run.stage("gate", judge, run, new, live, pulled)
         admission.check_verdict(run, verdict, live, force, ImportRefused, path=fitted.path)
     content = building.Content(
-        population=building.Population(
-            users=fitted.users,
-            items=fitted.items,
-            item_users=fitted.item_users,
-            item_views=fitted.item_views,
-        ),
+        population=building.Population(fitted.users, fitted.items, fitted.item_users, fitted.item_views),
         pulled=pulled,
         items=fitted.item_vectors(recommender.dimensions),
         users=fitted.user_vectors(recommender.dimensions),
         factors=about.factors,
-        snapshot=_snapshot(fitted) | {"imported": origin.details()},
+        snapshot=_snapshot(fitted) | {"imported": origin.figures},
         filters=about.filters,
         confidence=about.confidence,
         training=about.training,
         fold_in=about.fold_in,
-        held_out=fitted.held_out(recommender.user_type, recommender.item_type, recommender.held_out_key),
+        held_out=held_out,
         metrics=about.metrics and about.metrics | {"live": None, "unknown": "it is from a file"},
         definition=_trained_by(recommender.definition, about.definition),
         trained_users=about.users,
@@ -226,32 +208,22 @@ def import_(run: Run, *, fitted: Exported, force: bool) -> jobs.Outcome:
     return pipeline.publish(run, content)
 
 
-@dataclass(frozen=True)
-class Origin:
-    """The file that a generation is imported from."""
-
-    fitted: Exported
-    recommender: Registered
-
-    def details(self) -> dict[str, Any]:
-        about = self.fitted.about
-        return {
-            "file": self.fitted.path.name,
-            "recommender": about.recommender,
-            "generation": about.generation,
-            "exported_at": about.exported_at.isoformat(),
-            "users": about.users,
-            "items": about.items,
-            "user_type": about.user_type.value,
-            "item_type": about.item_type.value,
-        }
-
-    def __str__(self) -> str:
-        about = self.fitted.about
-        words = f"generation {about.generation} of {about.recommender!r}: {len(self.fitted.items):,} items,"
-        words += f" {len(self.fitted.users):,} users, {about.factors} factors"
-        conversions = self.fitted.conversions(self.recommender.user_type, self.recommender.item_type)
-        return "; ".join([words, *conversions])
+def _origin(fitted: Exported, recommender: Registered) -> Summary:
+    """Describe the file that a generation is imported from."""
+    about = fitted.about
+    words = f"generation {about.generation} of {about.recommender!r}: {len(fitted.items):,} items,"
+    words += f" {len(fitted.users):,} users, {about.factors} factors"
+    figures = {
+        "file": fitted.path.name,
+        "recommender": about.recommender,
+        "generation": about.generation,
+        "exported_at": about.exported_at.isoformat(),
+        "users": about.users,
+        "items": about.items,
+        "user_type": about.user_type.value,
+        "item_type": about.item_type.value,
+    }
+    return Summary("; ".join([words, *fitted.conversions(recommender.user_type, recommender.item_type)]), figures)
 
 
 def _snapshot(fitted: Exported) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from recstore.files.archive.contents import (
     VERSION,
     About,
     Array,
-    NotConvertible,
     convert,
+    id_arrays,
     ids_of,
     key_digest,
 )
@@ -32,8 +32,17 @@ from recstore.model.interactions import IdMap
 from recstore.model.vectors import ItemVectors, UserVectors
 from recstore.types import IdType
 
+EXAMPLES = 3
+"""Ids that an error names."""
+
 TOLERANCE = {4: 1e-3, 2: 2e-2, 8: 1e-3}
 """Tolerance of a vector's length, by the bytes of its elements."""
+
+ARRAYS = (
+    *("item_embedding", "item_preference", "item_length", "item_users", "item_views"),
+    *("mean_preference", "user_preference", "user_length"),
+)
+"""Arrays of every file, the ids left out. One about users may be without any array of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,25 +127,24 @@ def fit(exported: Exported, name: str, user_type: IdType, item_type: IdType) -> 
     parts: dict[str, Any] = {}
     sides = (("user", exported.about.user_type, user_type), ("item", exported.about.item_type, item_type))
     for side, found, wanted in sides:
-        try:
-            ids = convert(getattr(exported, f"{side}_ids"), found, wanted)
-        except NotConvertible as error:
+        ids, failed = convert(getattr(exported, f"{side}_ids"), found, wanted)
+        if failed:
             raise IdsDoNotConvert(
                 path=exported.path,
                 name=name,
                 side=side,
                 found=found.value,
                 wanted=wanted.value,
-                failed=error.failed,
-                total=error.total,
-                examples=", ".join(error.examples),
-            ) from None
-        parts[f"{side}_ids"] = ids
+                failed=len(failed),
+                total=len(ids),
+                examples=", ".join(map(repr if found is IdType.TEXT else str, failed[:EXAMPLES])),
+            )
         order = np.asarray(pc.sort_indices(ids))
         if (order[1:] < order[:-1]).any():  # otherwise nothing is copied
-            arrays = [one.name for one in fields(exported) if one.name.startswith(f"{side}_") and one.name not in parts]
-            parts |= {array: getattr(exported, array)[order] for array in arrays}
-            parts[f"{side}_ids"] = ids.take(pa.array(order))
+            arrays = [one.name for one in fields(exported) if one.name.startswith(f"{side}_")]
+            parts |= {array: getattr(exported, array)[order] for array in arrays if array != f"{side}_ids"}
+            ids = ids.take(pa.array(order))
+        parts[f"{side}_ids"] = ids
     return replace(exported, **parts)
 
 
@@ -196,52 +204,38 @@ def _array(file: Any, name: str) -> Array:
 def _checked(path: Path, arrays: dict[str, Array]) -> Exported:
     about = _about(arrays)
     has_users = any(name.startswith("user_") for name in arrays)
-    sides = ("item", "user") if has_users else ("item",)
-    plain = ["item_embedding", "item_preference", "item_length", "item_users", "item_views", "mean_preference"]
-    plain += ["user_preference", "user_length"] * has_users
-    missing = [name for name in plain if name not in arrays]
-    for side in sides:
+    if not has_users:
+        arrays |= id_arrays("user", pa.array([], about.user_type.arrow), about.user_type)
+        arrays |= {"user_preference": np.zeros((0, about.factors), np.float32), "user_length": np.zeros(0)}
+    missing = [name for name in ARRAYS if name not in arrays]
+    for side in ("item", "user"):
         if f"{side}_id" not in arrays and not {f"{side}_id_utf8", f"{side}_id_end"} <= arrays.keys():
             missing.append(f"{side}_id")
     if missing:
         raise ValueError(f"it has no array {' and no array '.join(missing)}")
 
-    ids = {"user": pa.array([], about.user_type.arrow)}
+    ids = {}
     for side, kind in (("item", about.item_type), ("user", about.user_type)):
-        if side in sides:
-            found = ids[side] = ids_of(arrays, side, kind)
-            if twice := len(found) - len(pc.unique(found)):
-                raise ValueError(f"{twice:,} of its {len(found):,} {side} ids occur more than once")
+        found = ids[side] = ids_of(arrays, side, kind)
+        if twice := len(found) - len(pc.unique(found)):
+            raise ValueError(f"{twice:,} of its {len(found):,} {side} ids occur more than once")
     items, users, factors = len(ids["item"]), len(ids["user"]), about.factors
     if not items:
         raise ValueError("it has no items")
 
     length = _numbers(arrays, "item_length", items)
-    longest = float(length.max())
     embedding = _vectors(arrays, "item_embedding", items, factors)
     preference = _vectors(arrays, "item_preference", items, factors)
-    tolerance = TOLERANCE[arrays["item_preference"].dtype.itemsize]
-    published = _check_unit("item_embedding", embedding, arrays["item_embedding"].dtype)
-    if not published.any() or not longest > 0:
-        raise ValueError("none of its items has a vector")
-    along = np.einsum("ij,ij->i", embedding, preference, dtype=np.float64)
-    apart = np.abs(along - np.where(published, length / longest, 0)) > tolerance
-    apart |= np.abs(_norms(preference) - np.abs(along)) > tolerance
-    if apart.any():
-        raise ValueError(f"{_of(apart)} rows of item_preference are not item_embedding * item_length / the longest")
-
-    user_preference, user_length = np.zeros((0, factors), np.float32), np.zeros(0)
-    if has_users:
-        user_preference = _vectors(arrays, "user_preference", users, factors)
-        _check_unit("user_preference", user_preference, arrays["user_preference"].dtype)
-        user_length = _numbers(arrays, "user_length", users)
+    _check_scaled(preference, embedding, length, TOLERANCE[arrays["item_preference"].dtype.itemsize])
     item_users = _counts(arrays, "item_users", items)
-    held_out = _counts(arrays, "item_held_out", items) if "item_held_out" in arrays else np.zeros(items, np.int64)
+    arrays.setdefault("item_held_out", np.zeros(items, np.int64))
+    held_out = _counts(arrays, "item_held_out", items)
     if (held_out > item_users).any():
         raise ValueError("item_held_out has more users than item_users")
     return Exported(
         path=path,
         about=about,
+        has_users=has_users,
         item_ids=ids["item"],
         item_embedding=embedding,
         item_preference=preference,
@@ -250,10 +244,9 @@ def _checked(path: Path, arrays: dict[str, Array]) -> Exported:
         item_views=_numbers(arrays, "item_views", items),
         item_held_out=held_out,
         user_ids=ids["user"],
-        user_preference=user_preference,
-        user_length=user_length,
+        user_preference=_vectors(arrays, "user_preference", users, factors),
+        user_length=_numbers(arrays, "user_length", users),
         mean_preference=_numbers(arrays, "mean_preference", factors, negative=True).astype(np.float32),
-        has_users=has_users,
     )
 
 
@@ -281,23 +274,31 @@ def _about(arrays: dict[str, Array]) -> About:
 
 
 def _vectors(arrays: dict[str, Array], name: str, rows: int, factors: int) -> Matrix:
+    """Return vectors, of which all but preferences of items have length 1 or 0."""
     found = arrays[name]
     _check_shape(name, found, (rows, factors))
     if found.dtype.kind != "f" or found.dtype.itemsize not in TOLERANCE:
         raise ValueError(f"{name} is {found.dtype}, not float32 or float16")
     with np.errstate(over="ignore"):
-        return np.ascontiguousarray(found, dtype=np.float32)
-
-
-def _check_unit(name: str, vectors: Matrix, dtype: np.dtype[Any]) -> NDArray[np.bool_]:
-    """Return which rows are not zeros. Raises ValueError if one of them is not of length 1."""
+        vectors = np.ascontiguousarray(found, dtype=np.float32)
     norms = _norms(vectors)
     _check_finite(name, norms)
-    present = norms > 0
-    wrong = present & (np.abs(norms - 1) > TOLERANCE[dtype.itemsize])
-    if wrong.any():
+    wrong = (norms > 0) & (np.abs(norms - 1) > TOLERANCE[found.dtype.itemsize])
+    if name != "item_preference" and wrong.any():
         raise ValueError(f"{_of(wrong)} rows of {name} are neither of length 1 nor zeros")
-    return present
+    return vectors
+
+
+def _check_scaled(preference: Matrix, embedding: Matrix, length: NDArray[np.float64], tolerance: float) -> None:
+    """Raise ValueError unless preference is embedding * length / the longest, for at least one item."""
+    published, longest = _present(embedding), float(length.max())
+    if not published.any() or not longest > 0:
+        raise ValueError("none of its items has a vector")
+    along = np.einsum("ij,ij->i", embedding, preference, dtype=np.float64)
+    apart = np.abs(along - np.where(published, length / longest, 0)) > tolerance
+    apart |= np.abs(_norms(preference) - np.abs(along)) > tolerance
+    if apart.any():
+        raise ValueError(f"{_of(apart)} rows of item_preference are not item_embedding * item_length / the longest")
 
 
 def _norms(vectors: Matrix) -> NDArray[np.float64]:
