@@ -11,24 +11,16 @@ scan; each list is compared with NumPy's exact one over the eligible items.
 import argparse
 import statistics
 import time
-from pathlib import Path
-from urllib.parse import quote
 
 import numpy as np
-import pyarrow as pa
+import published
 from numpy.typing import NDArray
 
-from recstore import pipeline, registry
+from recstore import registry
 from recstore.config import Settings
-from recstore.definition import Candidates, Definition, Publication, Source, Storage
-from recstore.embedded import temporary_server
-from recstore.model import vectors
-from recstore.model.interactions import IdMap, Interactions
-from recstore.operations import jobs, schema
-from recstore.postgres.connection import Connection, connect
-from recstore.publication import building
-from recstore.runs import Run
-from recstore.sql.objects import Registered
+from recstore.definition import Candidates, Definition, Source, Storage
+from recstore.operations import jobs
+from recstore.postgres.connection import Connection
 
 SHARES = (1.0, 0.9, 0.5, 0.05, 0.005)
 """1: a candidates query that lets everything pass."""
@@ -45,40 +37,13 @@ def planted(rows: int, centres: NDArray[np.float64], spread: float, random: np.r
     return np.asarray(found * random.lognormal(0, spread, (rows, 1)), dtype=np.float32)
 
 
-def publish(
-    url: str, settings: Settings, items: NDArray[np.float32], users: NDArray[np.float32], seen: NDArray[np.int64]
-) -> None:
-    """Publish a generation of these factors, calibrated as any other."""
-    interactions = Interactions(
-        IdMap(pa.array(range(1, len(users) + 1), pa.int32())),
-        IdMap(pa.array(range(1, len(items) + 1), pa.int32())),
-        np.repeat(np.arange(len(users), dtype=np.int32), seen.shape[1]),
-        seen.ravel().astype(np.int32),
-        np.ones(seen.size),
-    )
-    with Run(url, settings, "retail", "retrain") as run:
-        run.stage("prepare", jobs.prepare, run)
-        content = building.Content(
-            population=building.Population.of(interactions),
-            pulled=None,
-            items=vectors.item_vectors(items, run.recommender.dimensions),
-            users=vectors.user_vectors(users, run.recommender.dimensions),
-            factors=items.shape[1],
-            snapshot={},
-            filters=[],
-            confidence={},
-            training={},
-        )
-        assert pipeline.publish(run, content).live
-
-
 def load(
     connection: Connection, items: int, seen: NDArray[np.int64], random: np.random.Generator
 ) -> NDArray[np.float64]:
     """Create the application's tables; return each product's number in [0, 1)."""
     number = random.permutation(items) / items
     connection.execute("CREATE SCHEMA shop")
-    connection.execute("CREATE TABLE shop.views (user_id integer, item_id integer, PRIMARY KEY (user_id, item_id))")
+    connection.execute("CREATE TABLE shop.views (user_id bigint, item_id integer, PRIMARY KEY (user_id, item_id))")
     connection.execute("CREATE TABLE shop.products (product_id integer PRIMARY KEY, number double precision NOT NULL)")
     with connection.cursor() as cursor:
         with cursor.copy("COPY shop.products FROM STDIN") as copy:
@@ -150,13 +115,13 @@ def chosen_plan(connection: Connection) -> str:
     return " / ".join("exact" if ef is None else f"ef {ef}" for ef in row.values())
 
 
-def alter(connection: Connection, settings: Settings, share: float | None) -> Registered:
+def alter(connection: Connection, settings: Settings, share: float | None) -> None:
     recommender = registry.get(connection, "retail")
     candidates = Candidates()
     if share is not None:
         candidates = Candidates(query=f"SELECT product_id FROM shop.products WHERE number < {share}")
     definition = recommender.definition.model_copy(update={"candidates": candidates})
-    return registry.alter(connection, settings, recommender, definition)
+    registry.alter(connection, settings, recommender, definition)
 
 
 def main() -> None:
@@ -181,19 +146,15 @@ def main() -> None:
     seen[:, :5] = np.argsort(-(users @ items.T), axis=1)[:, :5]  # what one likes best one has mostly seen
     seen = np.array([random.permutation(np.unique(row))[: SEEN - 5] for row in seen])
 
-    with temporary_server(18, {"shared_buffers": "256MB", "maintenance_work_mem": "512MB"}) as server:
-        url = f"postgresql://postgres@/postgres?host={quote(str(server.sockets), safe='')}"
-        settings = Settings(database_url=url, home=Path("/nonexistent"))
-        connection = connect(url)
-        connection.execute("SET jit = off")
-        schema.upgrade(connection, url, settings)
+    with published.database() as (connection, settings, url):
         number = load(connection, options.items, seen, random)
-        definition = Definition(
-            source=Source(table="shop.views"), publication=Publication(), storage=Storage(dimensions=options.factors)
-        )
+        definition = Definition(source=Source(table="shop.views"), storage=Storage(dimensions=options.factors))
         jobs.create(connection, settings, "retail", definition)
         began = time.perf_counter()
-        publish(url, settings, items, users, seen)
+        pairs = published.interactions(
+            len(users), len(items), np.repeat(np.arange(len(users)), seen.shape[1]), seen.ravel()
+        )
+        published.publish(url, settings, pairs, users, items)
         print(f"{options.items} items, {options.factors} factors, {options.questions} questions of each kind", end=", ")
         print(f"k = {options.k}; published in {time.perf_counter() - began:.0f} s")
         asked = Asked(connection, items, users, seen, options.questions, options.rounds, random)
@@ -211,7 +172,6 @@ def main() -> None:
                 one, two = asked.recommend(eligible, options.k), asked.similar(eligible, options.k)
                 print(f"{'':13}   {chosen_plan(connection):16}", end="   ")
                 print("    ".join("{:10.4f} {:10.2f} {:5d}".format(*measured) for measured in (one, two)), flush=True)
-        connection.close()
 
 
 if __name__ == "__main__":

@@ -16,34 +16,25 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
-import pyarrow as pa
+import published
 
-from recstore import pipeline, registry
-from recstore.config import Settings
 from recstore.definition import Definition, Hyperparameters, Publication, Source, Storage
-from recstore.embedded import temporary_server
-from recstore.model import vectors
-from recstore.model.interactions import IdMap, Interactions
-from recstore.operations import jobs, schema
-from recstore.postgres.connection import Connection, connect
-from recstore.publication import building, loading
+from recstore.model.interactions import Interactions
+from recstore.operations import jobs
+from recstore.postgres.connection import Connection
+from recstore.publication import loading
 from recstore.publication.loading import Scalars
-from recstore.runs import Run
 
 
-def interactions(users: int, items: int, per_user: int, random: np.random.Generator) -> Interactions:
+def generated(users: int, items: int, per_user: int, random: np.random.Generator) -> Interactions:
     """As many pairs of every user, an item's popularity falling with its rank r as r^(-2/3)."""
     item = np.sort((items * random.random((users, per_user)) ** 3).astype(np.int32), axis=1)
     first = np.ones_like(item, dtype=bool)
     first[:, 1:] = item[:, 1:] != item[:, :-1]
     user = np.repeat(np.arange(users, dtype=np.int32), first.sum(axis=1))
-    return Interactions(
-        IdMap(pa.array(range(1, users + 1), pa.int64())), IdMap(pa.array(range(1, items + 1), pa.int32())),
-        user, item[first], np.ones(len(user)),
-    )  # fmt: skip
+    return published.interactions(users, items, user, item[first])
 
 
 def fill(connection: Connection, pairs: Interactions) -> None:
@@ -60,26 +51,6 @@ def fill(connection: Connection, pairs: Interactions) -> None:
     connection.execute("SET maintenance_work_mem = '1GB'")
     connection.execute("ALTER TABLE shop.views ADD PRIMARY KEY (user_id, product_id)")
     connection.execute("VACUUM ANALYZE shop.views")
-
-
-def publish(url: str, settings: Settings, pairs: Interactions, factors: int, random: np.random.Generator) -> None:
-    """Publish a generation of random factors, as a training does."""
-    x = random.normal(size=(len(pairs.users), factors)).astype(np.float32)
-    y = random.normal(size=(len(pairs.items), factors)).astype(np.float32)
-    with Run(url, settings, "retail", "retrain") as run:
-        run.stage("prepare", jobs.prepare, run)
-        content = building.Content(
-            population=building.Population.of(pairs),
-            pulled=pairs,
-            items=vectors.item_vectors(y, run.recommender.dimensions),
-            users=vectors.user_vectors(x, run.recommender.dimensions),
-            factors=factors,
-            snapshot={},
-            filters=[],
-            confidence={},
-            training={},
-        )
-        pipeline.publish(run, content)
 
 
 def bare(users: int, items: int, factors: int, random: np.random.Generator) -> float:
@@ -118,29 +89,27 @@ def main() -> None:
     parser.add_argument("--into", nargs="*", default=["table", "parquet"], choices=["table", "parquet", "csv"])
     given = parser.parse_args()
     random = np.random.default_rng(given.seed)
-    with temporary_server(18) as server, tempfile.TemporaryDirectory() as folder:
-        url = f"postgresql://postgres@/postgres?host={quote(str(server.sockets), safe='')}"
-        settings = Settings(database_url=url, home=Path("/nonexistent"))
+    with published.database() as (connection, settings, url), tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        with connect(url) as connection:
-            connection.execute("CREATE EXTENSION vector")
-            schema.upgrade(connection, url, settings)
-            pairs = interactions(given.users, given.items, given.views, random)
-            fill(connection, pairs)
-            definition = Definition(
-                source=Source(table="shop.views", user="user_id", item="product_id", value="view_count"),
-                hyperparameters=Hyperparameters(factors=given.factors),
-                storage=Storage(dimensions=given.factors),
-                publication=Publication(search="exact"),
-            )
-            registry.create(connection, "retail", definition)
-        publish(url, settings, pairs, given.factors, random)
+        pairs = generated(given.users, given.items, given.views, random)
+        fill(connection, pairs)
+        definition = Definition(
+            source=Source(table="shop.views", user="user_id", item="product_id", value="view_count"),
+            hyperparameters=Hyperparameters(factors=given.factors),
+            storage=Storage(dimensions=given.factors),
+            publication=Publication(search="exact"),
+        )
+        jobs.create(connection, settings, "retail", definition)
+        users, items = (
+            random.normal(size=(number, given.factors)).astype(np.float32) for number in (given.users, given.items)
+        )
+        published.publish(url, settings, pairs, users, items)
         print(
             f"{given.users:,} users, {given.items:,} items, {given.factors} factors, {len(pairs):,} pairs, lists of {given.k},"
             f" {os.cpu_count()} cores; made in {time.perf_counter() - began:.0f} s",
             flush=True,
         )
-        del pairs
+        del pairs, users, items
         product = bare(given.users, given.items, given.factors, random)
         print(f"bare product: {product:.1f} s", flush=True)
         for kind in given.into:

@@ -1,0 +1,61 @@
+"""Publish a generation of given factors in a temporary server of its own, for the benchmarks that ask one."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from recstore import pipeline
+from recstore.config import Settings
+from recstore.embedded import temporary_server
+from recstore.model import vectors
+from recstore.model.interactions import IdMap, Interactions
+from recstore.operations import jobs, schema
+from recstore.postgres.connection import Connection, connect
+from recstore.publication import building
+from recstore.runs import Run
+
+
+@contextmanager
+def database() -> Iterator[tuple[Connection, Settings, str]]:
+    """Start a server with recstore's schema; yield a connection, settings and the URL."""
+    with temporary_server(18, {"shared_buffers": "256MB", "maintenance_work_mem": "512MB"}) as server:
+        url = f"postgresql://postgres@/postgres?host={quote(str(server.sockets), safe='')}"
+        settings = Settings(database_url=url, home=Path("/nonexistent"))
+        with connect(url) as connection:
+            connection.execute("SET jit = off")
+            schema.upgrade(connection, url, settings)
+            yield connection, settings, url
+
+
+def interactions(
+    users: int, items: int, user: NDArray[np.integer[Any]], item: NDArray[np.integer[Any]]
+) -> Interactions:
+    """Return one view of each pair of positions; ids count from 1."""
+    ids = IdMap(pa.array(range(1, users + 1), pa.int64())), IdMap(pa.array(range(1, items + 1), pa.int32()))
+    return Interactions(*ids, user.astype(np.int32), item.astype(np.int32), np.ones(len(user)))
+
+
+def publish(
+    url: str, settings: Settings, pairs: Interactions, users: NDArray[np.float32], items: NDArray[np.float32]
+) -> None:
+    """Publish a generation of these factors of the recommender "retail", calibrated as any other."""
+    with Run(url, settings, "retail", "retrain") as run:
+        run.stage("prepare", jobs.prepare, run)
+        content = building.Content(
+            population=building.Population.of(pairs),
+            pulled=None,
+            items=vectors.item_vectors(items, run.recommender.dimensions),
+            users=vectors.user_vectors(users, run.recommender.dimensions),
+            factors=items.shape[1],
+            snapshot={},
+            filters=[],
+            confidence={},
+            training={},
+        )
+        assert pipeline.publish(run, content).live
