@@ -58,7 +58,7 @@ def up(
     say("stopped")
 
 
-def _database(own: Settings, processes: embedded.Foreground) -> str:
+def _database(own: Settings, processes: embedded.Processes) -> str:
     """Return the URL of a database whose schema is current: the configured one is checked, the embedded one upgraded."""
     if own.database_url:
         Part(own).require_current()
@@ -69,7 +69,7 @@ def _database(own: Settings, processes: embedded.Foreground) -> str:
     return url
 
 
-def _banner(own: Settings, processes: embedded.Foreground, database: str, broker: str, second: int) -> list[str]:
+def _banner(own: Settings, processes: embedded.Processes, database: str, broker: str, second: int) -> list[str]:
     def metrics(port: int) -> str:
         return f"; metrics: http://{own.metrics_host}:{port}" if port else ""
 

@@ -86,7 +86,7 @@ def run(settings: Settings, console: Console, seconds: float, program: str = "re
     return sums | {"log": str(log)}
 
 
-def _follow(story: Story, processes: embedded.Foreground, url: str, seconds: float) -> None:
+def _follow(story: Story, processes: embedded.Processes, url: str, seconds: float) -> None:
     """Print each run until all events have arrived and are trained, and a scheduled run has found nothing new."""
     stop, working = Event(), list[Future[None]]()
     with ThreadPoolExecutor() as threads:
@@ -105,7 +105,7 @@ def _follow(story: Story, processes: embedded.Foreground, url: str, seconds: flo
             stop.set()
 
 
-def _ended(story: Story, processes: embedded.Foreground, working: list[Future[None]]) -> Iterator[dict[str, Any]]:
+def _ended(story: Story, processes: embedded.Processes, working: list[Future[None]]) -> Iterator[dict[str, Any]]:
     """Yield each run once it has ended. Raises the error that ended a process or a thread."""
     latest, heard = 0, time.monotonic()
     with story.console.status("") as status:
@@ -147,7 +147,7 @@ def _create(connection: Connection, settings: Settings, seconds: float) -> str:
     return f"recommender retail over shop.events, schedule {definition.schedule.cron}: every {every} s"
 
 
-def _start_workers(processes: embedded.Foreground, url: str) -> None:
+def _start_workers(processes: embedded.Processes, url: str) -> None:
     known = celery_environment(
         RECSTORE_DATABASE_URL=url,
         RECSTORE_BROKER_URL=processes.broker(),

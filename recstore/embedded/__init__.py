@@ -9,7 +9,7 @@ Knows nothing of recommenders and reads no environment variable. Its servers get
 PGHOST nor LC_ALL of the caller reaches them.
 """
 
-from recstore.embedded.children import Foreground, foreground
+from recstore.embedded.children import Processes, foreground
 from recstore.embedded.daemon import running, start, stop, version_in
 from recstore.embedded.instance import Server
 from recstore.embedded.programs import VERSIONS, broker_path, tool_path
@@ -19,7 +19,7 @@ from recstore.embedded.valkey import broker_url
 __all__ = [
     "VERSIONS",
     "Broker",
-    "Foreground",
+    "Processes",
     "Server",
     "broker_path",
     "broker_url",

@@ -1,4 +1,4 @@
-"""Processes in the foreground: started by this one, their output read line by line, and stopped with it, in order.
+"""Processes that end with this one: their output is read line by line; in the foreground they are stopped in order.
 
 Each child leads a session of its own, so a terminal's Ctrl-C reaches this process alone. A keeper ends the children where
 this process cannot, after `kill -9` for instance: it learns each child's pid before that child begins, and holds the
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -22,7 +23,7 @@ from typing import NoReturn
 
 from recstore.embedded.daemon import LOCK, running, start, stop, version_in
 from recstore.embedded.instance import Server, elapsed, lock, locked, short_directory
-from recstore.embedded.programs import ENVIRONMENT, plain_errors, supervised
+from recstore.embedded.programs import ENVIRONMENT, plain_errors
 from recstore.embedded.valkey import RECORD, SCHEME, SOCKET, UP_LOCK, broker_command, wait_for
 from recstore.errors import RecstoreError
 
@@ -88,15 +89,17 @@ class Child:
 
 
 @dataclass
-class Foreground:
+class Processes:
     """The processes of one home: start them, then wait."""
 
     home: Path
     directory: Path
+    """Directory of sockets, which the keeper removes at the end."""
+
+    keeper: subprocess.Popen[bytes]
     show: Callable[[str, str], None]
     """Prints a line of the process that it names."""
 
-    keeper: subprocess.Popen[bytes]
     children: list[Child] = field(default_factory=list)
     postgres_is_ours: bool | None = None
     """True if the embedded PostgreSQL was started here, False if it was running; None where it is not used."""
@@ -110,12 +113,12 @@ class Foreground:
         self.postgres_is_ours = server is None
         if server is None:
             self._show("starting PostgreSQL")
-            self._keep("postgres")
+            self.keep("postgres")
             server = start(self.home, version_in(self.home))
         return server
 
     def broker(self) -> str:
-        """Start a broker as a child and return its URL, which `broker_url` finds from now on."""
+        """Start a broker as a child and return its URL, which `broker_url` finds from now on. Raises EmbeddedFailed."""
         path = self.directory / SOCKET
         child = self.start("redis", broker_command(self.directory), ENVIRONMENT)
         wait_for(path, lambda: "\n".join(child.lines), child.lives)
@@ -137,7 +140,7 @@ class Foreground:
         )
         child = Child(name, grace, process)
         self.children.append(child)
-        self._keep(str(process.pid))
+        self.keep(str(process.pid))
         child.listener = threading.Thread(target=self._listen, args=[child], name=name, daemon=True)
         child.listener.start()
         assert process.stdin
@@ -175,7 +178,7 @@ class Foreground:
             self._show("stopping PostgreSQL")
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # pg_ctl inherits it
             stop(self.home)
-        self._keep("over")
+        self.keep("over")
 
     def _stop(self, children: list[Child], grace: float | None) -> None:
         signals = [(signal.SIGTERM, QUICK)] if grace is None else [(signal.SIGTERM, grace), (signal.SIGQUIT, QUICK)]
@@ -214,15 +217,55 @@ class Foreground:
         except (OSError, SystemExit):  # its reader is gone; rich then exits
             self.interrupts = max(self.interrupts, 1)
 
-    def _keep(self, line: str) -> None:
+    def keep(self, line: str) -> None:
+        """Send the keeper a pid to end, `postgres` for the server of the home, or `over` when all have ended."""
         assert self.keeper.stdin
         with suppress(BrokenPipeError):  # the keeper was killed: needed only if this process is killed, too
             self.keeper.stdin.write(f"{line}\n".encode())
 
 
 @contextmanager
-def foreground(home: Path, show: Callable[[str, str], None]) -> Iterator[Foreground]:
-    """Yield the only `Foreground` of a home. At the end of the block, or of this process, all it started has ended.
+def kept(
+    home: Path, directory: Path, *inherited: int, show: Callable[[str, str], None] = lambda *_: None
+) -> Iterator[Processes]:
+    """Yield processes that end with this one: at the end of the block, their keeper cleans up what is left.
+
+    Only this process holds the other end of the keeper's input, so it also cleans up after `kill -9`.
+    """
+    arguments = [str(directory), str(home / RECORD), sys.executable, "-c", STOP_POSTGRES, str(home)]
+    keeper = subprocess.Popen(
+        ["/bin/sh", "-c", KEEP, "recstore", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        bufsize=0,
+        pass_fds=inherited,
+        start_new_session=True,
+    )
+    _keepers.add(keeper)
+    try:
+        yield Processes(home, directory, keeper, show)
+    finally:
+        assert keeper.stdin
+        keeper.stdin.close()
+        keeper.wait()
+
+
+_keepers: "weakref.WeakSet[subprocess.Popen[bytes]]" = weakref.WeakSet()
+
+
+def _let_go() -> None:
+    for keeper in _keepers:
+        if keeper.stdin:
+            keeper.stdin.close()
+
+
+os.register_at_fork(after_in_child=_let_go)  # or a forked child that lives on would keep the keepers waiting
+
+
+@contextmanager
+def foreground(home: Path, show: Callable[[str, str], None]) -> Iterator[Processes]:
+    """Yield the only processes of a home. At the end of the block, or of this process, all it started has ended.
 
     SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt in the block, and end `wait`. Raises RecstoreError where another
     process has the home.
@@ -230,12 +273,7 @@ def foreground(home: Path, show: Callable[[str, str], None]) -> Iterator[Foregro
     home = home.absolute()
     with ExitStack() as stack:
         held = stack.enter_context(_alone(home))
-        directory = short_directory()
-        arguments = [str(directory), str(home / RECORD), sys.executable, "-c", STOP_POSTGRES, str(home)]
-        keeper = stack.enter_context(
-            supervised(KEEP, *arguments, folder=None, environment=os.environ, inherited=(held,))
-        )
-        processes = Foreground(home, directory, show, keeper)
+        processes = stack.enter_context(kept(home, short_directory(), held, show=show))
         stack.enter_context(_signals(processes.interrupt))
         stack.callback(processes.close)
         yield processes

@@ -8,6 +8,7 @@ the home. The pid and the socket's directory are read from PostgreSQL's own pid 
 import fcntl
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from recstore.embedded.instance import (
@@ -56,7 +57,7 @@ def start(home: Path, version: int = 18) -> Server:
     with plain_errors(home):
         home.mkdir(parents=True, exist_ok=True)
         for waited in elapsed(0.05):
-            server = running(home) or _start_unless_locked(home, version)
+            server = running(home) or launch(home, version)
             if server:
                 if server.version != version:
                     raise EmbeddedFailed(
@@ -82,7 +83,7 @@ def version_in(home: Path) -> int:
     return max((version for version in VERSIONS if (home / f"postgres{version}").is_dir()), default=18)
 
 
-def stop(home: Path) -> bool:
+def stop(home: Path, mode: str = "fast") -> bool:
     """Stop the server of `home`, disconnecting its clients; False when none was running. Raises EmbeddedFailed."""
     home = home.absolute()
     stopped = False
@@ -92,7 +93,7 @@ def stop(home: Path) -> bool:
                 break
             server = running(home) or (_recorded_in(home) if waited > PATIENCE else None)
             if server:
-                _stop(server)
+                _stop(server, mode)
                 remove_sockets(server.sockets)
                 stopped = True
             elif waited > TIMEOUT:
@@ -114,46 +115,52 @@ def running(home: Path) -> Server | None:
         return server if server and answers(server.sockets) else None
 
 
-def _start_unless_locked(home: Path, version: int) -> Server | None:
+def launch(
+    home: Path, version: int, parameters: Mapping[str, str] = SETTINGS, init: str = "", *, keeps_log: bool = True
+) -> Server | None:
+    """Start the server of `home` with these parameters, and create its cluster with these options of initdb if necessary.
+
+    None where a process holds the lock. Raises EmbeddedFailed.
+    """
     with lock(home / LOCK, fcntl.LOCK_EX) as held:
         if held is None:
             return None
         _remove_leftovers(home)
         data = home / f"postgres{version}"
         if not data.exists():
-            _create_cluster(data, version, held)
+            _create_cluster(data, version, held, init)
         command = pg_ctl(version, data)
         sockets = short_directory()
         os.chown(sockets, data.stat().st_uid, -1)
         log = home / "postgres.log"
         size = log.stat().st_size if log.exists() else 0
-        outcome = run([*command, "-l", log.name, "-o", options(SETTINGS, sockets), "start"], home, held)
+        outcome = run([*command, "-l", log.name, "-o", options(parameters, sockets), "start"], home, held)
         server = recorded(data, version, DATABASE)
         if outcome.returncode or server is None:
             run([*command, "-m", "immediate", "stop"], home)
             remove_sockets(sockets)
             logged = log.read_bytes()[size:].decode(errors="replace") if log.exists() else ""
-            raise failed("start", outcome.stderr + logged, log)
+            raise failed("start", outcome.stderr + logged, log if keeps_log else None)
         return server
 
 
-def _create_cluster(data: Path, version: int, held: int) -> None:
+def _create_cluster(data: Path, version: int, held: int, init: str) -> None:
     """Create a cluster next to `data`, then rename it, so that an incomplete one is never used."""
     fresh = data.with_suffix(".new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(mode=0o700)
     command = pg_ctl(version, fresh)
     for locale in "C.UTF-8", "C":
-        outcome = run([*command, "-o", INIT + locale, "init"], data.parent, held)
+        outcome = run([*command, "-o", f"{INIT}{locale} {init}", "init"], data.parent, held)
         if outcome.returncode == 0:
             fresh.rename(data)
             return
     raise failed("start", outcome.stderr)
 
 
-def _stop(server: Server) -> None:
+def _stop(server: Server, mode: str = "fast") -> None:
     home = server.data.parent
-    outcome = run([*pg_ctl(server.version, server.data), "-m", "fast", "stop"], home)
+    outcome = run([*pg_ctl(server.version, server.data), "-m", mode, "stop"], home)
     if outcome.returncode and running(home):  # if it is not running, another process stopped it first
         raise failed("stop", outcome.stderr, home / "postgres.log")
 

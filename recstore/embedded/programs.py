@@ -7,8 +7,7 @@ import platform
 import re
 import shutil
 import subprocess
-import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -113,55 +112,8 @@ def run(command: Sequence[str], folder: Path, *inherited: int, script: str = "")
     )
 
 
-@contextmanager
-def supervised(
-    script: str,
-    *arguments: str,
-    folder: Path | None = Path("/"),
-    environment: Mapping[str, str] = ENVIRONMENT,
-    inherited: tuple[int, ...] = (),
-) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a shell script that cleans up when its standard input ends, which it does at the end of the block.
-
-    Only this process holds the other end of that pipe, so the script also cleans up after `kill -9`. It has a session
-    of its own, so Ctrl-C does not reach it.
-    """
-    helper = subprocess.Popen(
-        ["/bin/sh", "-c", script, "recstore", *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        bufsize=0,
-        cwd=folder,
-        env=environment,
-        pass_fds=inherited,
-        start_new_session=True,
-    )
-    _helpers.add(helper)
-    assert helper.stdin
-    assert helper.stdout
-    try:
-        with helper.stdout:
-            yield helper
-    finally:
-        helper.stdin.close()
-        helper.wait()
-
-
-_helpers: "weakref.WeakSet[subprocess.Popen[bytes]]" = weakref.WeakSet()
-
-
-def _let_go() -> None:
-    for helper in _helpers:
-        if helper.stdin:
-            helper.stdin.close()
-
-
-os.register_at_fork(after_in_child=_let_go)  # or a forked child that lives on would keep the helpers waiting
-
-
 def failed(verb: str, output: str, log: Path | None = None) -> EmbeddedFailed:
-    """Return the error that quotes the reason in the output of the programs and in the log."""
+    """Return the error that quotes the reason in the output of the programs and in the log, if that is kept."""
     lines = [line for line in output.splitlines() if line.strip()] or ["no reason was given"]
     reason = next((line for line in reversed(lines) if re.search("FATAL:|PANIC:|error:", line)), lines[-1])
     reason = re.sub("^.*(FATAL|PANIC|error): *", "", reason).rstrip(".")
