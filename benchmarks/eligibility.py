@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from recstore import registry
 from recstore.config import Settings
 from recstore.definition import Candidates, Definition, Source, Storage
-from recstore.operations import jobs
+from recstore.operations import recommenders
 from recstore.postgres.connection import Connection
 
 SHARES = (1.0, 0.9, 0.5, 0.05, 0.005)
@@ -149,7 +149,7 @@ def main() -> None:
     with published.database() as (connection, settings, url):
         number = load(connection, options.items, seen, random)
         definition = Definition(source=Source(table="shop.views"), storage=Storage(dimensions=options.factors))
-        jobs.create(connection, settings, "retail", definition)
+        recommenders.create(connection, settings, "retail", definition)
         began = time.perf_counter()
         pairs = published.interactions(
             len(users), len(items), np.repeat(np.arange(len(users)), seen.shape[1]), seen.ravel()

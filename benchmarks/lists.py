@@ -22,7 +22,7 @@ import published
 
 from recstore.definition import Definition, Hyperparameters, Publication, Source, Storage
 from recstore.model.interactions import Interactions
-from recstore.operations import jobs
+from recstore.operations import recommenders
 from recstore.postgres.connection import Connection
 from recstore.publication import loading
 from recstore.publication.loading import Scalars
@@ -99,7 +99,7 @@ def main() -> None:
             storage=Storage(dimensions=given.factors),
             publication=Publication(search="exact"),
         )
-        jobs.create(connection, settings, "retail", definition)
+        recommenders.create(connection, settings, "retail", definition)
         users, items = (
             random.normal(size=(number, given.factors)).astype(np.float32) for number in (given.users, given.items)
         )

@@ -14,7 +14,7 @@ from recstore.api.progress import StageReporter
 from recstore.config import Settings
 from recstore.definition import Definition, Source, Titles
 from recstore.errors import RecommenderNotFound
-from recstore.operations import jobs, questions, schema
+from recstore.operations import questions, recommenders, schema
 from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.sql.objects import Registered
 
@@ -129,7 +129,7 @@ def _create(connection: Connection, settings: Settings) -> str:
             source=Source(table="shop.views", item="product_id", value="view_count"),
             titles=TITLES,
         )
-        jobs.create(connection, settings, NAME, definition)
+        recommenders.create(connection, settings, NAME, definition)
         return f"recommender {NAME} over shop.views"
 
 

@@ -18,7 +18,7 @@ from recstore.demo.story import Story
 from recstore.demo.traffic import Arrivals, Visitor
 from recstore.embedded.configured import celery, celery_environment, celery_worker
 from recstore.errors import RecstoreError
-from recstore.operations import jobs, schema
+from recstore.operations import recommenders, schema
 from recstore.postgres.connection import Connection, connect, plain_errors
 
 HOME = "worker-demo"
@@ -143,7 +143,7 @@ def _create(connection: Connection, settings: Settings, seconds: float) -> str:
         publication=Publication(search="exact"),
         schedule=Schedule(cron=f"*/{every} * * * * *"),
     )
-    jobs.create(connection, settings, "retail", definition)
+    recommenders.create(connection, settings, "retail", definition)
     return f"recommender retail over shop.events, schedule {definition.schedule.cron}: every {every} s"
 
 

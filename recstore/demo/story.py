@@ -2,7 +2,7 @@
 reads."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
@@ -44,16 +44,16 @@ SEEN = "SELECT i.user_id, i.item_id FROM retail.interactions i WHERE i.user_id =
 READ, TRAINED = ("prepare", "read", "filter", "weigh"), ("train", "solve users", "vectors")
 """Stages that read, and that train; the others publish."""
 
+TITLES_SHOWN = 3
+"""Largest number of titles in a line of products."""
+
 
 @dataclass
 class Trained:
     """A generation's training data and lists."""
 
-    number: int
-    events: int
-    users: int
+    counts: dict[str, int]
     items: set[int]
-    interactions: int
     lists: dict[int, list[int]]
 
 
@@ -80,7 +80,7 @@ class Story:
     @property
     def complete(self) -> bool:
         """True once the live generation was trained on every event."""
-        return self.live is not None and self.live.events == len(self.arrivals.lines)
+        return self.live is not None and self.live.counts["events"] == len(self.arrivals.lines)
 
     def open(self, since: datetime, seconds: float) -> None:
         """Print the heading before the events arrive."""
@@ -102,7 +102,7 @@ class Story:
         why = "requested in SQL" if "sql" in run["origins"] else "by its schedule"
         if run["state"] != "succeeded":
             self._heading(f"run {run['run']}", f"({why}, {run['seconds']:.1f} s)")
-            self._wrapped("", run["outcome"])
+            self._line("", run["outcome"])
             return
         took = {stage["stage"]: stage["seconds"] for stage in run["stages"]}
         read, train = (sum(took[name] for name in names) for names in (READ, TRAINED))
@@ -141,27 +141,24 @@ class Story:
         lists: dict[int, list[int]] = {customer: [] for customer in self.watched}
         for row in self.connection.execute(LISTS, [self.watched]):
             lists[row["user_id"]].append(row["item_id"])
-        return Trained(
-            number=run["generation"],
-            events=int(sum(row["views"] for row in items)),
-            users=filtered["users"],
-            items={row["item_id"] for row in items},
-            interactions=filtered["pairs"],
-            lists=lists,
-        )
+        counts = {
+            "events": int(sum(row["views"] for row in items)),
+            "customers": filtered["users"],
+            "products": len(items),
+            "interactions": filtered["pairs"],
+        }
+        return Trained(counts, {row["item_id"] for row in items}, lists)
 
     def _knows(self, now: Trained, before: Trained | None) -> None:
-        def grown(what: str, count: Callable[[Trained], int]) -> str:
-            return f"{count(now):,} {what}" + (f" (+{count(now) - count(before):,})" if before else "")
-
-        until = f"{self.arrivals.at(now.events):%d %B %Y}".lstrip("0")
-        self._line("trained on", grown(f"events up to {until}", lambda generation: generation.events))
-        counts = (
-            grown("customers", lambda generation: generation.users),
-            grown("products", lambda generation: len(generation.items)),
-            grown("interactions", lambda generation: generation.interactions),
+        until = f"{self.arrivals.at(now.counts['events']):%d %B %Y}".lstrip("0")
+        events, *others = (
+            f"{count:,} {what}"
+            + f" up to {until}" * (what == "events")
+            + (f" (+{count - before.counts[what]:,})" if before else "")
+            for what, count in now.counts.items()
         )
-        self._line("", ", ".join(counts))
+        self._line("trained on", events)
+        self._line("", ", ".join(others))
 
     def _lists(self, now: Trained, before: Trained) -> None:
         """Print how the watched customers' lists changed, what they bought of them, and one customer's changes in full."""
@@ -185,9 +182,8 @@ class Story:
     def _shown(self, words: str) -> None:
         """Print the whole list of one customer."""
         assert self.live
-        self._wrapped(
-            f"customer {CUSTOMER}", words + "; ".join(self.titles[item] for item in self.live.lists[CUSTOMER])
-        )
+        titles = (self.titles[item] for item in self.live.lists[CUSTOMER])
+        self._line(f"customer {CUSTOMER}", words + "; ".join(titles))
 
     def _reading(self) -> None:
         """Print the reads since the last report."""
@@ -208,22 +204,14 @@ class Story:
         self.console.print(Text.assemble("\n", (what, "bold"), " ", more))
 
     def _line(self, label: str, text: str) -> None:
-        self.console.print(Text.assemble((f"  {label}".ljust(INDENT), "cyan"), text))
-
-    def _wrapped(self, label: str, text: str) -> None:
         for place, line in enumerate(wrap(text, WIDTH - INDENT)):
-            self._line("" if place else label, line)
+            shown = "" if place else f"  {label}"
+            self.console.print(Text.assemble((shown.ljust(INDENT), "cyan"), line))
 
     def _products(self, label: str, what: str, items: Sequence[int], bought: Collection[int] = ()) -> None:
-        """Print as many titles as fit."""
-        text = f"{what}: "
-        for place, item in enumerate(items):
-            longer = text + "; " * bool(place) + self.titles[item] + " (bought)" * (item in bought)
-            if place and len(longer) > WIDTH - INDENT - len("; 999 more") * (place < len(items) - 1):
-                text += f"; {len(items) - place} more"
-                break
-            text = longer
-        self._line(label, text if items else f"{what}: nothing")
+        titles = [self.titles[item] + " (bought)" * (item in bought) for item in items[:TITLES_SHOWN]]
+        more = [f"{len(items) - TITLES_SHOWN} more"] * (len(items) > TITLES_SHOWN)
+        self._line(label, f"{what}: {'; '.join(titles + more) or 'nothing'}")
 
 
 def _times(reads: Iterable[Read]) -> str:

@@ -17,7 +17,7 @@ from recstore import registry
 from recstore.config import Settings
 from recstore.definition import Candidates, Definition, Filters, Gate, Publication, Schedule, Source
 from recstore.errors import RecommenderNotFound, RecstoreError, SchemaNameTaken
-from recstore.operations import jobs
+from recstore.operations import jobs, recommenders
 from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.postgres.names import quoted
 from recstore.runs import Reporter
@@ -74,7 +74,7 @@ def scratch(
         with plain_errors(f"making {name!r}", guard):
             table = _load(guard, name, interactions, store)
         try:  # from here on the schema is this one's to remove
-            yield jobs.create(guard, settings, name, _definition(definition, table))
+            yield recommenders.create(guard, settings, name, _definition(definition, table))
             kept = bool(store.keep)
         finally:
             if not kept:

@@ -1,4 +1,4 @@
-"""Jobs that compute no model: publish, reindex, roll back, prune, resize; and creating and dropping a recommender.
+"""Jobs that compute no model: publish, reindex, roll back, prune, resize; and dropping a recommender.
 
 The command line, Python and the worker's tasks call these functions and `pipeline.retrain`.
 """
@@ -9,7 +9,6 @@ from typing import Any
 
 from recstore import registry, requests
 from recstore.config import Settings
-from recstore.definition import Definition
 from recstore.errors import LostLock, NotTrained, RecstoreError
 from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.publication import barriers, flipping, generations, reindexing
@@ -34,17 +33,6 @@ class Outcome:
     blockers: tuple[str, ...]
     warnings: tuple[str, ...]
     skipped: bool = False
-
-
-def create(connection: Connection, settings: Settings, name: str, definition: Definition) -> Registered:
-    """Register a recommender and attach its first, empty generation; nothing is read or trained.
-
-    Raises InvalidName, SourceInvalid, PermissionDenied and others.
-    """
-    recommender = registry.create(connection, name, definition)
-    with plain_errors(f"creating {name!r}", connection):
-        generations.attach(connection, settings, recommender)
-    return recommender
 
 
 def prepare(run: Run) -> Prepared:

@@ -8,7 +8,8 @@ from recstore.config import Settings
 from recstore.definition import Definition, Lists
 from recstore.errors import InvalidInput
 from recstore.operations import jobs
-from recstore.postgres.connection import Connection
+from recstore.postgres.connection import Connection, plain_errors
+from recstore.publication import generations as publication
 from recstore.runs import Reporter
 from recstore.source import candidates, inspection
 from recstore.source.plans import index_statement
@@ -61,9 +62,15 @@ def publications_of_everything(opened: Connection) -> list[str]:
 
 
 def create(opened: Connection, settings: Settings, name: str, definition: Definition) -> Registered:
-    """Create a recommender with its first, empty generation. Raises as `check_lists` and `jobs.create` do."""
+    """Register a recommender and attach its first, empty generation; nothing is read or trained.
+
+    Raises InvalidName, SourceInvalid, PermissionDenied, as `check_lists` and others.
+    """
     check_lists(opened, name, definition)
-    return jobs.create(opened, settings, name, definition)
+    recommender = registry.create(opened, name, definition)
+    with plain_errors(f"creating {name!r}", opened):
+        publication.attach(opened, settings, recommender)
+    return recommender
 
 
 def check_lists(opened: Connection, name: str, definition: Definition, before: Registered | None = None) -> None:
