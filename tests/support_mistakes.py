@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from conftest import Answer, Database, drop_database, make_database, superuser
 
 from recstore import cli
@@ -99,6 +100,16 @@ def sentence_of(answer: Answer) -> str:
     sentence = lines[begin[0]].removeprefix("Error: ")
     assert not NOISE.search(sentence), sentence
     return sentence
+
+
+def commands(command: Any = None, path: str = "") -> Iterator[tuple[str, Any]]:
+    """(name, click command) of each that can be called, a group's as "db upgrade"."""
+    command = command or typer.main.get_command(cli.application())
+    for name, below in command.commands.items():
+        if hasattr(below, "commands"):
+            yield from commands(below, f"{name} ")
+        else:
+            yield path + name, below
 
 
 def files_in(folder: Path) -> set[Path]:

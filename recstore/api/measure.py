@@ -232,23 +232,17 @@ class Measuring(Part):
         if begins:
             begins(replace(known, study=number))
         if background:
-            return self._left_to_workers(number, reporter)
+            with self._current() as opened:
+                row, warning = studies.get(opened, number), watching.dispatch_warning(opened, self.settings)
+            if warning and reporter:
+                reporter.warn(warning)
+            return Tuned(number, row["state"], row["outcome"], False, False, None)
         work.work(self.url, own, number, watch=watch, reporter=reporter)
         with self._current() as opened:
             found = work.result(opened, number)
         altered = adopt and work.adopt(self.url, own, number, resize=resize, reporter=reporter)[1]
         _write(found, report, pictures)
         return Tuned(number, found.state, found.outcome, adopt, altered, found)
-
-    def _left_to_workers(self, number: int, reporter: Reporter | None) -> Tuned:
-        from recstore.experiments.tuning import studies
-
-        with self._current() as opened:
-            warning = watching.dispatch_warning(opened, self.settings)
-            study = studies.get(opened, number)
-        if warning and reporter:
-            reporter.warn(warning)
-        return Tuned(number, study["state"], study["outcome"], False, False, None)
 
     def stop_tuning(self, name: str, study: int | None = None) -> list[int]:
         """End this study, or the recommender's unfinished ones, with the best so far; return the studies that it ended."""

@@ -38,11 +38,10 @@ def values(texts: Sequence[str]) -> Mapping[str, Sequence[str]]:
     """Return ["factors=64,128"] as {"factors": ["64", "128"]}. Raises InvalidInput."""
     lists = {}
     for text in texts:
-        name, equals, rest = text.partition("=")
-        parts = [value.strip() for value in rest.split(",") if value.strip()]
-        if not equals or not parts:
+        name, _, rest = text.partition("=")
+        lists[name.strip().replace("-", "_")] = [value.strip() for value in rest.split(",") if value.strip()]
+        if not rest.strip(" ,"):
             raise InvalidInput(f"--grid is {text!r}: write it as name=value,value, for instance factors=64,128.")
-        lists[name.strip().replace("-", "_")] = parts
     return lists
 
 
@@ -50,10 +49,10 @@ def types(texts: Sequence[str]) -> Mapping[str, str]:
     """Return ["view_count=integer"] as {"view_count": "integer"}. Raises InvalidInput."""
     kinds = {}
     for text in texts:
-        name, separator, kind = text.partition("=")
-        if not (separator and name.strip() and kind.strip()):
+        name, _, kind = map(str.strip, text.partition("="))
+        if not (name and kind):
             raise InvalidInput(f"--type is {text!r}: write it as COLUMN=TYPE, for instance view_count=integer.")
-        kinds[name.strip()] = kind.strip()
+        kinds[name] = kind
     return kinds
 
 

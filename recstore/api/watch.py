@@ -24,10 +24,6 @@ def _run(text: str) -> int | str:
     return int(text) if text.isdecimal() else text
 
 
-def _ignore(_check: str) -> None:
-    """Do nothing."""
-
-
 class Watching(Part):
     """The present, the past and the next runs."""
 
@@ -175,4 +171,4 @@ class Watching(Part):
         """
         from recstore.doctor import examine
 
-        return examine(self.settings, name, reader, begins or _ignore)
+        return examine(self.settings, name, reader, begins or (lambda _: None))

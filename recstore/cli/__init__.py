@@ -58,12 +58,11 @@ def application(*commands: str) -> typer.Typer:
         for name, its_commands in modules.items():
             if commands and not set(commands) & set(its_commands):
                 continue
-            before = len(app.registered_commands), len(app.registered_groups)
             importlib.import_module(f"recstore.cli.{name}").register(app)
-            for command in app.registered_commands[before[0] :]:
-                command.rich_help_panel = panel
-            for group in app.registered_groups[before[1] :]:
-                group.rich_help_panel = panel
+            found: list[Any] = [*app.registered_commands, *app.registered_groups]
+            for registered in found:
+                if not isinstance(registered.rich_help_panel, str):
+                    registered.rich_help_panel = panel
     return app
 
 
@@ -110,7 +109,8 @@ def run(arguments: list[str]) -> int:
     except typer.TyperException as error:
         if not error.format_message():  # no arguments: the help was shown
             return 0
-        _complain(_words(error), "Usage", hint=_usage(error))
+        context = getattr(error, "ctx", None)
+        _complain(_words(error), "Usage", hint=f"Try: {context.command_path} --help" if context else "")
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort) as stopped:
         if isinstance(stopped, typer.Abort) and not isinstance(stopped.__context__, KeyboardInterrupt | EOFError):
@@ -168,13 +168,8 @@ def _words(error: typer.TyperException) -> str:
     return f"{names} is {first['input']!r}: {what_is_wrong(first)}."
 
 
-def _usage(error: typer.TyperException) -> str | None:
-    context = getattr(error, "ctx", None)
-    return f"Try: {context.command_path} --help" if context is not None else None
-
-
 def _complain(
-    message: str, kind: str, hint: str | None = None, data: dict[str, Any] | None = None, label: str = "Error: "
+    message: str, kind: str, hint: str = "", data: dict[str, Any] | None = None, label: str = "Error: "
 ) -> None:
     """Print an error on standard error; with --json as one line, the last one."""
     if state.json:

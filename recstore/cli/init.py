@@ -1,13 +1,13 @@
 """`recstore init`: a commented TOML file for one's own tables, after looking at them and asking."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from recstore.api.arguments import Option, Yes
-from recstore.api.begin import Beginning
+from recstore.api.begin import Beginning, Surroundings
 from recstore.api.rehearse import Rehearsal
 from recstore.api.rows import Initialized
 from recstore.atomic import check_place
@@ -51,13 +51,7 @@ def _init(
         if question := replaced(file):
             confirm(question, yes)
     if not all(arguments.get(name) for name in (*IDS, "value")):
-        seen = part.look()
-        found = discovery.candidates(seen.tables)
-        if not at_terminal():
-            raise InvalidInput(_what_to_say(found, seen.role))
-        if not found and "table" not in arguments:
-            raise InvalidInput(_nothing_found(seen.role))
-        _ask(seen.tables, found, arguments)
+        _ask(part.look(), arguments)
     chosen = {name: value for name, value in arguments.items() if name == "titles" or value.lower() != "none"}
     return (Rehearsal(part.settings) if dry_run else part).init(file, **chosen)
 
@@ -89,84 +83,80 @@ def _nothing_found(role: str) -> str:
     )
 
 
-def _what_to_say(found: list[Candidate], role: str) -> str:
-    if not found:
-        return _nothing_found(role)
-    sentence = (
-        "Without a terminal nothing is asked, so say which table and columns have the views: --table, --user, --item,"
-        " and --value with a column or none."
-    )
+def _without_terminal(found: list[Candidate]) -> str:
     likely = "; ".join(
         f"{c.table.name} (ids: {', '.join(dict.fromkeys(c.users))}; numbers: {', '.join(c.values) or 'none'})"
         for c in found[:5]
     )
-    return f"{sentence} The likeliest: {likely}."
+    return (
+        "Without a terminal nothing is asked, so say which table and columns have the views: --table, --user, --item,"
+        f" and --value with a column or none. The likeliest: {likely}."
+    )
 
 
-def _ask(tables: list[Table], found: list[Candidate], chosen: dict[str, str]) -> None:
-    """Complete the options by answers at the terminal. Raises InvalidInput for an unknown table."""
+def _ask(seen: Surroundings, chosen: dict[str, str]) -> None:
+    """Complete the options by answers at the terminal. Raises InvalidInput where nothing can be asked or chosen."""
+    found = discovery.candidates(seen.tables)
+    if not found and not (at_terminal() and "table" in chosen):
+        raise InvalidInput(_nothing_found(seen.role))
+    if not at_terminal():
+        raise InvalidInput(_without_terminal(found))
     if "table" not in chosen:
-        options = [(c.table.name, _of_table(c)) for c in found[:SHOWN]]
-        chosen["table"] = _choose("Which table has the views?", options, {t.name for t in tables})
-    named = next((t for t in tables if t.name.replace('"', "") == chosen["table"].replace('"', "")), None)
-    if named is None:
-        remedy = how_to_write(chosen["table"])
-        raise InvalidInput(f"There is no table {chosen['table']} that this role can read. {remedy}")
-    likely = next((c for c in found if c.table == named), Candidate(named, (), (), (), (), 0))
-    kinds = {column.name: column.type for column in named.columns}
+        options = {c.table.name: _about(c.table) for c in found[:SHOWN]}
+        chosen["table"] = _choose("Which table has the views?", options, {table.name for table in seen.tables})
+    given = chosen["table"]
+    views = next((table for table in seen.tables if table.name.replace('"', "") == given.replace('"', "")), None)
+    if views is None:
+        raise InvalidInput(f"There is no table {given} that this role can read. {how_to_write(given)}")
+    likely = next((c for c in found if c.table == views), Candidate(views, (), (), (), (), 0))
+    kinds = {column.name: column.type for column in views.columns}
 
-    def ask(what: str, question: str, names: Sequence[str], none: str | None = None) -> None:
-        if what not in chosen and (names or none is None):
-            options = [(name, kinds[name]) for name in names]
-            chosen[what] = _choose(question, options, set(kinds), none)
+    def ask(option: str, question: str, names: Sequence[str], none: str | None = None) -> None:
+        if option not in chosen and (names or none is None):
+            chosen[option] = _choose(question, {name: kinds[name] for name in names}, set(kinds), none)
 
     ask("user", "Which column is the user's id?", likely.users or list(kinds))
     ask("item", "Which column is the item's id?", [c for c in likely.items or list(kinds) if c != chosen["user"]])
-    numbers = [column.name for column in named.columns if column.number]
-    values = [c for c in dict.fromkeys((*likely.values, *numbers)) if c not in (chosen["user"], chosen["item"])]
+    numbers = dict.fromkeys((*likely.values, *(column.name for column in views.columns if column.number)))
+    values = [name for name in numbers if name not in (chosen["user"], chosen["item"])]
     ask("value", "Which column counts the views?", values, "none: every row counts 1")
     ask("last_at", "Which column is the time of the last view?", likely.times, "none of them")
     of_items = [
         (table, key)
-        for table in discovery.tables_of_items(tables, named, chosen["item"])
+        for table in discovery.tables_of_items(seen.tables, views, chosen["item"])
         if (key := table.column(chosen["item"]) or table.key())
     ]
-    titles = [
-        (f"{table.name}:{key.name}:{title}", "") for table, key in of_items for title in discovery.titles_of(table)
-    ]
+    titles = {f"{table.name}:{key.name}:{title}": "" for table, key in of_items for title in discovery.titles_of(table)}
     if titles and "titles" not in chosen:
         chosen["titles"] = _choose("Which column names an item to people?", titles, none="none of them")
+    names = ("candidates_table", "candidates_column", "candidates_condition")
     limits = {
-        f"{table.name} WHERE {condition}": (table.name, key.name, condition)
+        f"{table.name} WHERE {condition}": dict(zip(names, (table.name, key.name, condition), strict=True))
         for table, key in of_items
         for condition in discovery.conditions_of(table)
     }
     if limits and not {"candidates_table", "candidates_condition"} & chosen.keys():
         question = "Recommend only some items, looked up live?"
-        limit = _choose(question, [(text, "") for text in limits], none="no, all of them", default=0)
-        if limit in limits:
-            names = ("candidates_table", "candidates_column", "candidates_condition")
-            chosen |= dict(zip(names, limits[limit], strict=True))
+        chosen |= limits.get(_choose(question, dict.fromkeys(limits, ""), none="no, all of them", default=0), {})
 
 
-def _of_table(candidate: Candidate) -> str:
-    table = candidate.table
+def _about(table: Table) -> str:
     rows = "a view" if table.is_view else f"about {table.rows:,} rows"
     return f"{rows}: {', '.join(column.name for column in table.columns)}"
 
 
 def _choose(
     question: str,
-    options: Sequence[tuple[str, str]],
-    others: set[str] | None = None,
+    options: Mapping[str, str],
+    others: Collection[str] = (),
     none: str | None = None,
     default: int = 1,
 ) -> str:
-    """Ask until the answer is a number of the list, or a name of it or of `others`; return "none" for no choice."""
+    """Ask until the answer is a number or name of {name: meaning}, or one of `others`; return "none" for no choice."""
     say(f"\n{question}")
-    width = max((len(text) for text, _ in options), default=0)
-    for number, (text, meaning) in enumerate(options, 1):
-        say(f"  {number:>2}  {text:<{width}}  {meaning}".rstrip())
+    width = max(map(len, options), default=0)
+    for number, (name, meaning) in enumerate(options.items(), 1):
+        say(f"  {number:>2}  {name:<{width}}  {meaning}".rstrip())
     if none is not None:
         say(f"   0  {none}")
     while True:
@@ -174,7 +164,7 @@ def _choose(
         if answer == "0" and none is not None:
             return "none"
         if answer.isdecimal() and 1 <= int(answer) <= len(options):
-            return options[int(answer) - 1][0]
-        if answer in {text for text, _ in options} | (others or set()):
+            return list(options)[int(answer) - 1]
+        if answer in options or answer in others:
             return answer
         say(f"There is no {answer!r} to choose.")

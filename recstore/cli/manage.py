@@ -148,7 +148,10 @@ def _altered(found: Altered, part: Managing) -> None:
         say(f"altered {name}: {part.candidates(name)}")
     if "lists" in found.changed:
         say(f"altered {name}: {_lists_words(found.definition)}")
-    if set(found.changed) - {"schedule", "candidates", "lists"}:
+    if "titles" in found.changed:
+        titles = found.definition["titles"]
+        say(f"altered {name}: lists show " + (f"the titles of {titles['table']}" if titles else "no titles"))
+    if set(found.changed) - {"schedule", "candidates", "lists", "titles"}:
         say(f"altered {name}; the next training uses it: recstore retrain {name}")
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
-import typer
 from conftest import Database, database_from, superuser
 from support import Hook
+from support_mistakes import commands
 
 import recstore as public
 from recstore import Definition, Recstore, cli, errors
@@ -42,6 +42,7 @@ NO_OPTION = {
     "logs trace": "RunStory.trace",
     "tune stop": "stop_tuning()",
     "doctor all": "the list has all",
+    "doctor nagios": "findings have levels",
 }
 """Options without a parameter, of every command or of one, and why."""
 
@@ -60,15 +61,6 @@ def trained(server: Server, shop_template: str) -> Iterator[Database]:
 
 def store_of(database: Database) -> Recstore:
     return Recstore(database.url, retention=0, home=Path("/nonexistent"))
-
-
-def commands() -> Iterator[tuple[str, Any]]:
-    """(name, click command), groups' commands as "db upgrade"."""
-    for name, command in typer.main.get_command(cli.application()).commands.items():  # type: ignore[attr-defined]
-        if hasattr(command, "commands"):
-            yield from ((f"{name} {inner}", found) for inner, found in command.commands.items())
-        else:
-            yield name, command
 
 
 def method_of(store: Any, command: str) -> Callable[..., Any] | None:

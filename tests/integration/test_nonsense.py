@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from conftest import Answer
-from support_mistakes import EXIT_CODES, NOISE, Shop, trained_shop
+from support_mistakes import EXIT_CODES, NOISE, Shop, commands, trained_shop
 
-from recstore import cli
+from recstore.wording import printable
 
 NONSENSE = [
     "", " ", "-", "--", "---x", "x" * 6000, "ß日本🙈", "\u202e", "\udcff", "\x1b[31m", "\x7f", "a\nb", "a\tb", "'", '"',
@@ -95,16 +94,7 @@ CHEAP = {
 EXEMPT = {"psql": "it becomes another program, whose arguments they are"}
 
 
-def commands(command: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """(name, command) of each that can be called."""
-    if not hasattr(command, "commands"):
-        yield path, command
-        return
-    for name, below in command.commands.items():
-        yield from commands(below, f"{path} {name}".strip())
-
-
-COMMANDS = dict(commands(typer.main.get_command(cli.application())))
+COMMANDS = dict(commands())
 
 
 def mistakes(name: str, chance: random.Random, each: int) -> Iterator[list[str]]:
@@ -159,6 +149,7 @@ def check(words: list[str], answer: Answer) -> None:
     told = f"{words!r}\ncode {answer.code}\n{answer.out[:500]}\n{answer.err[:2000]}"
     assert answer.code in EXIT_CODES - {4, 5, 130}, told
     assert "Traceback" not in answer.out + answer.err, told
+    assert answer.out + answer.err == printable(answer.out + answer.err), told
     errors = [line for line in answer.err.splitlines() if line.startswith("Error: ")]
     assert len(errors) == (answer.code not in (0, 6)), told
     for line in errors:
