@@ -8,7 +8,7 @@ import psycopg
 
 from recstore.errors import InvalidInput
 from recstore.files.load.parquet import ParquetReader
-from recstore.files.load.staging import Check, Staging, absent_is_null, narrowest, nearly
+from recstore.files.load.staging import NEARLY, Check, Staging, absent_is_null, type_of
 from recstore.files.load.target import LONGEST_NAME, Target
 from recstore.files.load.text import FileColumn, TextReader
 from recstore.postgres.connection import Connection
@@ -23,7 +23,7 @@ Reader = TextReader | ParquetReader
 
 
 @dataclass
-class Column:
+class FilledColumn:
     """A column of the file, by its position there, and the one it goes to. `decide` completes it."""
 
     position: int
@@ -34,8 +34,8 @@ class Column:
     textual: bool
     """True if an empty text is a value."""
     required: bool
-    staged: int = 0
-    """Number of the column in the staging table, from 1."""
+    staged: str = ""
+    """The column of the staging table."""
     absent: Sequence[str] = ()
     """Texts that are NULL, even in quotes, in a column that is no text."""
     nulls: int = 0
@@ -45,7 +45,7 @@ class Column:
     @property
     def value(self) -> str:
         """The SQL of a value, before the cast."""
-        return f"c{self.staged}" if self.textual else absent_is_null(f"c{self.staged}", self.absent)
+        return self.staged if self.textual else absent_is_null(self.staged, self.absent)
 
     @property
     def cast(self) -> str:
@@ -56,11 +56,11 @@ class Column:
         self.absent = sorted({*reader.nulls, ""})
         fixed, kinds, exact = self.type, dict[str, int](), False
         if not fixed:
-            kinds, exact = staging.kinds(self.staged, self.absent)
-            self.type = narrowest(kinds)
+            kinds, exact = staging.kinds(self.staged, self.value)
+            self.type = type_of(kinds)
             self.note = self._note(staging, kinds, reader.unit)
             if self.type == "double precision":
-                numbers = staging.numbers(self.staged, self.absent)
+                numbers = staging.numbers(self.value)
                 self.type = "numeric" if numbers["exact"] else self.type
                 self.note = self._note_of(numbers, reader.delimiter)
             self.textual = self.type == "text"
@@ -73,7 +73,7 @@ class Column:
         self.nulls += 0 if self.textual else texts
         self.absent = self.absent if texts else []
         if "text" in kinds and self.type != "text":
-            yield staging.plain_text(f"{self.name}: ", self.staged, self.absent, self.type)
+            yield staging.plain_text(f"{self.name}: ", self.value, self.type)
         if fixed not in ("", "text") and not trusted:
             yield staging.fits(f"{self.name}: ", self.value, self.type)
         if self.required:
@@ -83,8 +83,8 @@ class Column:
         name = self.name
         if not kinds:
             return f"{name} has no values at all: text, unless you give --type {name}=TYPE"
-        if self.type == "text" and (type := nearly(kinds)):
-            check = staging.plain_text("", self.staged, self.absent, type)
+        if self.type == "text" and (type := type_of(kinds, NEARLY)) != "text":
+            check = staging.plain_text("", self.value, type)
             ((line, reason),) = staging.misfitting([check], 1)
             return (
                 f"{name} is text because of {kinds['text']:,} of {sum(kinds.values()):,} values, the"
@@ -118,7 +118,7 @@ def match(
     chosen: Sequence[str] | None,
     types: dict[str, str],
     primary_key: Sequence[str],
-) -> list[Column]:
+) -> list[FilledColumn]:
     """Match the columns of the file with the table's. Raises InvalidInput for missing, repeated or unknown names."""
     picked = _pick(reader, chosen)
     if target.mode == "create":
@@ -129,7 +129,7 @@ def match(
     else:
         columns = _existing_columns(target, picked, reader.named or chosen is not None)
     for n, column in enumerate(columns, 1):
-        column.staged = n
+        column.staged = f"c{n}"
     return columns
 
 
@@ -154,7 +154,7 @@ def _pick(reader: Reader, chosen: Sequence[str] | None) -> list[tuple[int, FileC
 
 def _new_columns(
     connection: Connection, picked: list[tuple[int, FileColumn]], types: dict[str, str], primary_key: Sequence[str]
-) -> list[Column]:
+) -> list[FilledColumn]:
     names = [simple_name(column.name, position) for position, column in picked]
     _once(names, "Two columns of the file are named")
     if len(names) > MOST_COLUMNS:
@@ -173,7 +173,7 @@ def _new_columns(
         textual = type == "text"
         if name in types:
             type, textual = _known_type(connection, name, types[name])
-        columns.append(Column(position, column.name, name, type, textual, name in primary_key))
+        columns.append(FilledColumn(position, column.name, name, type, textual, name in primary_key))
     return columns
 
 
@@ -191,7 +191,7 @@ def _known_type(connection: Connection, column: str, text: str) -> tuple[str, bo
     return text.strip() if "(" in text else str(row["type"]), bool(row["textual"])
 
 
-def _existing_columns(target: Target, picked: list[tuple[int, FileColumn]], named: bool) -> list[Column]:
+def _existing_columns(target: Target, picked: list[tuple[int, FileColumn]], named: bool) -> list[FilledColumn]:
     have = {column.name: column for column in target.columns}
     own = [column for column in target.columns if not column.generated]
     if not named and len(picked) != len(own):
@@ -210,7 +210,7 @@ def _existing_columns(target: Target, picked: list[tuple[int, FileColumn]], name
                 " file's columns with --columns."
             )
         found = have[name]
-        columns.append(Column(position, column.name, name, found.type, found.textual, found.required))
+        columns.append(FilledColumn(position, column.name, name, found.type, found.textual, found.required))
     filled = [column.name for column in columns]
     _once(filled, "Two columns of the file go to")
     for left in own:

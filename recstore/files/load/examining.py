@@ -7,7 +7,7 @@ from typing import Any
 
 from recstore.errors import BadLinesFound, InvalidInput
 from recstore.files.load.bad_lines import MOST, Allowed, BadLines
-from recstore.files.load.columns import Column, Reader, match
+from recstore.files.load.columns import FilledColumn, Reader, match
 from recstore.files.load.parquet import ParquetReader
 from recstore.files.load.staging import TABLE, Check, Staging
 from recstore.files.load.target import Mode, Target, find_target
@@ -43,7 +43,7 @@ class Plan:
 
     reader: Reader
     target: Target
-    columns: list[Column]
+    columns: list[FilledColumn]
     primary_key: Sequence[str]
     rows: int
     bad: BadLines

@@ -22,6 +22,9 @@ TABLE = "pg_temp.recstore_load"
 MISFITS = 0.05
 """The share of values that may be plain text in a column that otherwise has one type: their lines are then bad."""
 
+NEARLY = 0.2
+"""The share up to which a note suggests that type for a text column."""
+
 SOFT_ERRORS = 160000
 """The first server version that checks a value without raising an error."""
 
@@ -69,10 +72,11 @@ class Staging:
 
     def __post_init__(self) -> None:
         self.soft = self.connection.info.server_version >= SOFT_ERRORS
-        columns = "".join(f", c{n} text" for n in range(1, self.width + 1))
+        self.columns = [f"c{n}" for n in range(1, self.width + 1)]
+        texts = "".join(f", {column} text" for column in self.columns)
         try:
             self.connection.execute(f"DROP TABLE IF EXISTS {TABLE}")
-            self.connection.execute(f"CREATE TEMPORARY TABLE recstore_load (line bigint{columns})")
+            self.connection.execute(f"CREATE TEMPORARY TABLE recstore_load (line bigint{texts})")
         except pg.InsufficientPrivilege:
             info = self.connection.info
             raise PermissionDenied(
@@ -95,45 +99,38 @@ class Staging:
 
     def sample(self, number: int) -> list[list[str | None]]:
         """Return the first rows, without their lines."""
-        columns = ", ".join(f"c{n}" for n in range(1, self.width + 1))
-        found = self.connection.execute(f"SELECT {columns} FROM {TABLE} LIMIT {number}").fetchall()  # noqa: S608
+        found = self.connection.execute(f"SELECT {', '.join(self.columns)} FROM {TABLE} LIMIT {number}")  # noqa: S608
         return [list(row.values()) for row in found]
 
-    def absent(self, column: int, texts: Sequence[str]) -> tuple[int, int]:
+    def absent(self, column: str, texts: Sequence[str]) -> tuple[int, int]:
         """Return how many values are NULL, and how many are one of some texts."""
         listed = ", ".join(map(quoted_text, texts))
-        row = self._one(
-            f"count(*) - count(c{column}) AS nulls, count(*) FILTER (WHERE c{column} IN ({listed})) AS texts"
-        )
+        row = self._one(f"count(*) - count({column}) AS nulls, count(*) FILTER (WHERE {column} IN ({listed})) AS texts")
         return row["nulls"], row["texts"]
 
-    def kinds(self, column: int, absent: Sequence[str]) -> tuple[dict[str, int], bool]:
-        """Count the values of each kind, NULLs and their texts left out; true if PostgreSQL writes all exactly so."""
-        c = f"c{column}"
+    def kinds(self, column: str, value: str) -> tuple[dict[str, int], bool]:
+        """Count the values of each kind; true if PostgreSQL writes all exactly so. `value` is the column without its NULLs."""
         for kind, plain in PLAIN.items():
             try:
-                row = self._one(f'count({c}), bool_and({plain.format(c=c)} COLLATE "C") AS plain')
+                row = self._one(f'count({column}), bool_and({plain.format(c=column)} COLLATE "C") AS plain')
             except psycopg.DataError:
                 continue
             if row["plain"]:
                 return {kind: row["count"]}, True
-        statement = fill(query("staged_kinds"), {"kind": self._kind(), "value": absent_is_null(c, absent)})
+        statement = fill(query("staged_kinds"), {"kind": self._kind(), "value": value})
         return {row["kind"]: row["count"] for row in self.connection.execute(statement)}, False
 
-    def numbers(self, column: int, absent: Sequence[str]) -> dict[str, bool]:
+    def numbers(self, value: str) -> dict[str, bool]:
         """Return what a column's numbers have in common: see the query."""
-        value = absent_is_null(f"c{column}", absent)
         statement = fill(query("staged_numbers"), {"value": value, "is_number": self._takes("numeric", value)})
         return self.connection.execute(statement).fetchall()[0]
 
-    def only_uuids(self, column: int) -> bool:
+    def only_uuids(self, column: str) -> bool:
         """Return whether every value of a column is written as a UUID."""
-        row = self._one(f"bool_and(length(c{column}) = 36 AND {self._takes('uuid', f'c{column}')}) AS all")
-        return bool(row["all"])
+        return bool(self._one(f"bool_and(length({column}) = 36 AND {self._takes('uuid', column)}) AS yes")["yes"])
 
-    def plain_text(self, prefix: str, column: int, absent: Sequence[str], type: str) -> Check:
+    def plain_text(self, prefix: str, value: str, type: str) -> Check:
         """Return the check that finds plain text in a column of another type."""
-        value = absent_is_null(f"c{column}", absent)
         kind = f"(SELECT {self._kind()} FROM (SELECT btrim({value}) AS v) AS one)"  # noqa: S608
         return Check(prefix, f"{kind} = 'text'", f"format('''%s'' is no {type}', left({value}, 40))")
 
@@ -162,8 +159,7 @@ class Staging:
             self.connection.execute(f"DELETE FROM {TABLE} WHERE line = ANY (%s)", [lines])  # noqa: S608
 
     def _one(self, expressions: str) -> dict[str, Any]:
-        row = self.connection.execute(f"SELECT {expressions} FROM {TABLE}").fetchone()  # noqa: S608
-        assert row is not None
+        (row,) = self.connection.execute(f"SELECT {expressions} FROM {TABLE}")  # noqa: S608
         return row
 
     def _kind(self) -> str:
@@ -196,18 +192,9 @@ def quoted_text(text: str) -> str:
     return sql.Literal(text).as_string(None)
 
 
-def narrowest(kinds: dict[str, int]) -> str:
-    """Return the type of a column, text if no other holds its values. A few of them may be plain text."""
-    return type_of(kinds) if kinds.get("text", 0) <= MISFITS * sum(kinds.values()) else "text"
-
-
-def nearly(kinds: dict[str, int]) -> str | None:
-    """Return the type that four fifths of the values of a text column have."""
-    found = type_of(kinds) if 0 < 5 * kinds.get("text", 0) < sum(kinds.values()) else "text"
-    return found if found != "text" else None
-
-
-def type_of(kinds: dict[str, int]) -> str:
-    """Return the type that holds all values but plain text."""
+def type_of(kinds: dict[str, int], strays: float = MISFITS) -> str:
+    """Return the type of a column, text if no other holds its values. A share of them may be stray plain text."""
     names = kinds.keys() - {"text"}
-    return next((type for type, held in HOLDS.items() if names and names <= held), "text")
+    if not names or kinds.get("text", 0) > strays * sum(kinds.values()):
+        return "text"
+    return next((type for type, held in HOLDS.items() if names <= held), "text")
