@@ -41,7 +41,7 @@ def register(app: typer.Typer) -> None:
         reporter=TuneReporter,
         notes="""\
 Files are pairs (user,item[,count], with or without a header; commas, tabs, blanks or ::) or lines "user item item ..";
-plain or gzip.""",
+plain or compressed.""",
         example="recstore benchmark --train train.txt --test test.txt --factors 256",
         epilog=METRICS,
     )

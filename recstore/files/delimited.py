@@ -7,7 +7,7 @@ import csv
 import re
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -135,19 +135,42 @@ def _reason(error: str, lines: int) -> str:
 
 @dataclass(frozen=True)
 class TextForm:
-    """The form of a text. The header is the first record with the usual number of fields, if `names` are not None."""
+    """The form of a text, and what its first records are by it. Shares are of all these records, broken ones included."""
 
     dialect: Dialect
+    records: list[list[str]]
+    texts: list[str]
     fields: int
-    names: tuple[str, ...] | None
-    first: int
+    """The usual number of fields."""
+
+    share: float
+    """Records with the usual number of fields."""
+
+    made: float
+    """Records that are not broken."""
+
+    several: float
+    """Records with more than one field."""
+
+    names: tuple[str, ...] | None = None
+    """The header: the first record with the usual number of fields."""
+
+    first: int = 1
     """The line the data begin on: 2 if the first is Excel's `sep=;`."""
 
-    texts: list[str]
-    """The first records as they stand in the text."""
+    parted: dict[str, float] = field(default_factory=dict)
+    """`several` by each delimiter that was tried."""
 
-    parted: dict[str, float]
-    """The share of records that each delimiter parts."""
+    @classmethod
+    def at(cls, sample: list[str], dialect: Dialect) -> "TextForm":
+        """Read the first lines of a text by a dialect."""
+        found = list(islice(read_records(sample, dialect), SNIFFED))
+        good = [(fields, text) for _, text, fields in found if isinstance(fields, list)]
+        counts = Counter(len(fields) for fields, _ in good)
+        (fields, most), *_ = counts.most_common(1) or [(0, 0)]
+        share, made, several = (number / max(len(found), 1) for number in (most, len(good), len(good) - counts[1]))
+        records, texts = [fields for fields, _ in good], [text for _, text in good]
+        return cls(dialect, records, texts, fields, share, made, several)
 
 
 def mark(text: str, option: str) -> str:
@@ -185,67 +208,41 @@ def sniff(
     if sample and (said := re.fullmatch(r'"?sep=(.)"?\r?\n', sample[0])):
         first, delimiter = 2, delimiter or said[1]
         del sample[0]
-    looks = [_Look.at(sample, dialect) for dialect in _dialects(name, sample, delimiter, quote, escape)]
-    if not (looks := [look for look in looks if look.fields]):
+    forms = [TextForm.at(sample, dialect) for dialect in _dialects(name, sample, delimiter, quote, escape)]
+    if not (forms := [form for form in forms if form.fields]):
         raise InvalidInput(f"{name} has no line that can be split into fields.")
     # commas and semicolons come without quotes only if hardly any line can be split with them
-    made = {look.dialect.delimiter for look in looks if look.dialect.quote and look.made >= 0.2} - {"\t", "|"}
-    looks = [look for look in looks if look.dialect.quote or quote or look.dialect.delimiter not in made]
-    look = _likeliest(looks, name, "".join(sample))
-    if len(look.records[0]) == look.fields - 1 and not any(row[-1] for row in look.records if len(row) == look.fields):
-        look.records[0].append("")  # a delimiter ends each line, but the header
-    if header and len(look.records[0]) != look.fields:
-        raise InvalidInput(f"{name}: the header has {len(look.records[0])} fields, most lines have {look.fields}.")
-    rows = [fields for fields in look.records if len(fields) == look.fields]
+    made = {form.dialect.delimiter for form in forms if form.dialect.quote and form.made >= 0.2} - {"\t", "|"}
+    forms = [form for form in forms if form.dialect.quote or quote or form.dialect.delimiter not in made]
+    form = _likeliest(forms, name, "".join(sample))
+    begin, rows = form.records[0], [fields for fields in form.records if len(fields) == form.fields]
+    if len(begin) == form.fields - 1 and not any(row[-1] for row in rows):
+        begin.append("")  # a delimiter ends each line, but the header
+        rows.insert(0, begin)
+    if header and len(begin) != form.fields:
+        raise InvalidInput(f"{name}: the header has {len(begin)} fields, most lines have {form.fields}.")
     headed = header is not False and (header or _has_header(rows, known))
-    parted = {one.dialect.delimiter: one.parted for one in looks}
-    return TextForm(look.dialect, look.fields, tuple(rows[0]) if headed else None, first, look.texts, parted)
+    parted = {one.dialect.delimiter: one.several for one in forms}
+    return replace(form, names=tuple(rows[0]) if headed else None, first=first, parted=parted)
 
 
-@dataclass(frozen=True)
-class _Look:
-    """A sample under one dialect. Shares are of all records, broken ones included."""
-
-    dialect: Dialect
-    records: list[list[str]]
-    texts: list[str]
-    fields: int
-    share: float
-    """Records with the usual number of fields."""
-
-    made: float
-    """Records that are not broken."""
-
-    parted: float
-    """Records with more than one field."""
-
-    @classmethod
-    def at(cls, sample: list[str], dialect: Dialect) -> "_Look":
-        found = list(islice(read_records(sample, dialect), SNIFFED))
-        good = [(fields, text) for _, text, fields in found if isinstance(fields, list)]
-        counts = Counter(len(fields) for fields, _ in good)
-        (fields, most), *_ = counts.most_common(1) or [(0, 0)]
-        shares = [number / max(len(found), 1) for number in (most, len(good), len(good) - counts[1])]
-        return cls(dialect, [fields for fields, _ in good], [text for _, text in good], fields, *shares)
-
-
-def _likeliest(looks: list[_Look], name: str, text: str) -> _Look:
+def _likeliest(forms: list[TextForm], name: str, text: str) -> TextForm:
     ending = next((BY_ENDING[part] for part in name.lower().split(".")[:0:-1] if part in BY_ENDING), None)
     decimal_commas = "," in text and not re.search(r"[^0-9],|,[^0-9]", text)
 
-    def rank(look: _Look) -> tuple[float | bool, ...]:
-        agree, several, between = look.share >= 0.8, look.fields > 1, look.dialect.delimiter
+    def rank(form: TextForm) -> tuple[float | bool, ...]:
+        agree, several, between = form.share >= 0.8, form.fields > 1, form.dialect.delimiter
         return (
             agree and several,
-            several and look.made >= 0.2 and look.share >= 0.8 * look.made,
-            several and look.share > 0.5,
+            several and form.made >= 0.2 and form.share >= 0.8 * form.made,
+            several and form.share > 0.5,
             agree and several and between == ";" and decimal_commas,
             agree and between == ending,
-            look.share,
-            look.fields if agree and between != "::" else 0,
+            form.share,
+            form.fields if agree and between != "::" else 0,
         )
 
-    return max(looks, key=rank)
+    return max(forms, key=rank)
 
 
 def _dialects(

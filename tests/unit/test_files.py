@@ -86,6 +86,8 @@ def form_of(text: bytes, name: str = "views.csv", known: Collection[str] = (), *
         ("a.csv", b"visitor\n7\n8\n", ",", '"', ("visitor",)),
         ("a.dat", b"1::1193::5\n1::661::3\n", "::", '"', None),
         ("a.csv", b"user,item,\n1,2,\n3,4,\n", ",", '"', ("user", "item", "")),
+        ("a.csv", b"user,item\n1,2,\n3,4,\n", ",", '"', ("user", "item", "")),
+        ("a.csv", b"user,item\n1,2,\n3,4,x\n", ",", '"', None),
         ("a.csv", b'id,size\n1,5" x\n2,6" x\n3,7" x\n4,8" x\n5,9" x\n', ",", None, ("id", "size")),
         ("a.csv", b'id,size\n1,"a"\n2,6" x\n3,"b"\n4,8" x\n5,9" x\n', ",", '"', ("id", "size")),
     ],
