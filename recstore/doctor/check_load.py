@@ -7,7 +7,6 @@ from psycopg import sql
 
 from recstore.doctor.findings import Finding, check, note, ok, warning
 from recstore.doctor.subject import Subject
-from recstore.experiments.scratch import MARK
 from recstore.operations.recommenders import SUBSCRIBERS_LACK_THEM, publications_of_everything
 from recstore.publication.indexes import Graph, graph_megabytes
 from recstore.source.plans import planned
@@ -146,10 +145,8 @@ def locks(subject: Subject) -> Iterator[Finding]:
 
 @check(well="no publication sends recstore's tables to subscribers")
 def publications(subject: Subject) -> Iterator[Finding]:
-    scratch = [row["name"] + "_data" for row in subject.rows("scratch_schemas", mark=MARK)]
-    ours = [*subject.schemas, *scratch, "recstore", "recstore_private"]
     quoted = subject.quoted
-    others = ", ".join(quoted(row["name"]) for row in subject.rows("application_schemas", without=ours))
+    others = ", ".join(quoted(row["name"]) for row in subject.rows("application_schemas", without=subject.schemas))
     for name in publications_of_everything(subject.connection):
         options = subject.row("doctor_publication_options", name=name)["options"]
         yield warning(
@@ -159,7 +156,7 @@ def publications(subject: Subject) -> Iterator[Finding]:
             f"DROP PUBLICATION {quoted(name)};",
             *([f"CREATE PUBLICATION {quoted(name)} FOR TABLES IN SCHEMA {others} WITH ({options});"] if others else []),
         )
-    for row in subject.rows("publications_of_schemas", schemas=ours):
+    for row in subject.rows("publications_of_schemas", schemas=subject.schemas):
         relation = row["relation"]
         what = f"TABLE {quoted(row['schema'], relation)}" if relation else f"TABLES IN SCHEMA {quoted(row['schema'])}"
         yield warning(

@@ -34,13 +34,13 @@ class Subject:
     """Revision of recstore's schema; None where it is missing, or hidden from the role."""
 
     private: bool
-    """True if the schema recstore_private exists."""
+    """True if recstore's own tables exist, as far as the role can see."""
 
     keywords: frozenset[str]
     """Words that SQL requires to be quoted."""
 
     schemas: list[str]
-    """Schemas of all recommenders in the database."""
+    """Schemas of recstore's: its own, those of all recommenders, those of scratch data."""
 
     names: list[str]
     """Recommenders to examine."""
@@ -106,7 +106,9 @@ def look_around(
     reader that is not a role."""
     role = queries.one(connection, "doctor_self")
     extension = queries.row(connection, "vector_extension")
-    schemas = [row["name"] for row in queries.rows(connection, "doctor_recommender_schemas")]
+    revision = schema_revision.current(connection) if role["readable"] else None
+    recommenders = [row["name"] for row in queries.rows(connection, "doctor_recommender_schemas")]
+    passing = [row["name"] for row in queries.rows(connection, "scratch_schemas", **scratch.MARKED)]
     subject = Subject(
         connection=connection,
         url=url,
@@ -114,11 +116,12 @@ def look_around(
         role=role["role"],
         database=role["database"],
         extension=extension and extension | {"usable": role["vector_usable"]},
-        revision=schema_revision.current(connection) if role["readable"] else None,
-        private=role["private"],
+        revision=revision,
+        private=role["private"]
+        and (revision is not None or not role["readable"]),  # a downgrade leaves an empty schema
         keywords=frozenset(row["word"] for row in queries.rows(connection, "keywords")),
-        schemas=schemas,
-        names=schemas,
+        schemas=["recstore", "recstore_private", *recommenders, *(f"{name}_data" for name in passing)],
+        names=recommenders,
     )
     if subject.revision == schema_revision.head():
         try:
@@ -136,7 +139,6 @@ def look_around(
             raise RecommenderNotFound(name=name)
         subject.names = [known for known in subject.names if known == name]
     else:
-        passing = {row["name"] for row in subject.rows("scratch_schemas", **scratch.MARKED)}
         subject.names = [known for known in subject.names if known not in passing]
     for reader in readers:
         grants.check_role(connection, reader)
