@@ -4,20 +4,22 @@ Where training still gains and validation loses, more iterations only memorize t
 is therefore read off the curve of one training, not searched for. Pure.
 """
 
-import copy
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from recstore.definition import Confidence, Hyperparameters
+from recstore.evaluation.fitted import weigh
 from recstore.evaluation.metrics import evaluate
 from recstore.evaluation.results import CurvePoint as CurvePoint
 from recstore.evaluation.scorers import FactorScorer
 from recstore.evaluation.splits import SEED, Split
-from recstore.model.trainers import FoldIn, Trainer
+from recstore.model import confidence, trainers
+from recstore.model.trainers import Device, FoldIn, Trainer
 
 METRIC = "ndcg@20"
 """Default metric by which a curve is judged."""
@@ -28,29 +30,13 @@ USERS = 2000
 LOWER_IS_BETTER = frozenset({"mse"})
 
 
-@dataclass(frozen=True)
-class Patience:
-    """The rule that ends a training: `metric` on the validation part has not improved for `points` points."""
-
-    metric: str = METRIC
-    points: int = 3
-
-    def over(self, curve: Sequence[CurvePoint]) -> bool:
-        """Return true if the best point is that far back."""
-        return bool(curve) and len(curve) - 1 - curve.index(best(curve, self.metric)) >= self.points
-
-
 class LearningCurve:
-    """Watch one training and collect `points`: the metrics of `users` after every `every`-th iteration and the last.
-
-    Pass it as `watch` to `fitted.fit(split.train, ...)`. `seconds` is the time that measuring took.
+    """Train once and collect `points`: the metrics of `users` after every `every`-th iteration and the last.
 
     Args:
         split: has a validation part, which is what is held out.
         users: indices; None samples USERS of those with a pair in both parts, drawn from `seed`.
         on_train: measure the training part as well.
-        mse: measure the MSE, which takes longest.
-        patience: ends the training; the model is then that of the best point.
         on_point: called with each point; an error that it raises ends the training.
     """
 
@@ -63,50 +49,63 @@ class LearningCurve:
         users: NDArray[np.intp] | None = None,
         seed: int = SEED,
         on_train: bool = True,
-        mse: bool = True,
-        patience: Patience | None = None,
         on_point: Callable[[CurvePoint], None] | None = None,
-        threads: int = 0,
     ) -> None:
         if split.validation is None:
             raise ValueError("a learning curve needs a split with a validation part")
         self.points: list[CurvePoint] = []
-        self.seconds = 0.0
+        self._pairs = split.train
         self.users = sample(split.users(split.validation), USERS, seed) if users is None else users
         self._train, self._validation = (part.matrix()[self.users] for part in (split.train, split.validation))
-        self._every, self._ks, self._on_train, self._mse, self._threads = every, ks, on_train, mse, threads
-        self._patience, self._on_point = patience, on_point
+        self._every, self._ks, self._on_train, self._on_point = every, ks, on_train, on_point
         self._done = 0
-        self._best: FoldIn | None = None
 
-    def begin(self, trainer: Trainer, matrix: sparse.csr_matrix, iterations: int) -> None:
-        """Prepare for a training on this confidence matrix, with at most this number of iterations."""
-        self._trainer, self._rows, self._iterations = trainer, matrix[self.users], iterations
-        self._began = time.perf_counter()
+    def follow(
+        self,
+        weighting: Confidence,
+        hyperparameters: Hyperparameters,
+        *,
+        most_factors: int | None = None,
+        device: Device = "auto",
+        threads: int = 0,
+    ) -> None:
+        """Train on the training part as `fitted.fit` does. Raises what the trainer and `on_point` raise."""
+        matrix = weigh(self._pairs, weighting, confidence.alpha_for(self._pairs, hyperparameters.alpha))
+        trainer = trainers.trainer(hyperparameters.trainer)
+        self.begin(trainer, matrix, threads)
+        trained = trainer.train(
+            matrix,
+            hyperparameters,
+            factors=trainers.wanted_factors(hyperparameters, len(self._pairs.items), most_factors),
+            device=device,
+            threads=threads,
+            on_factors=self,
+        )
+        self.finish(trained.fold_in, hyperparameters.iterations)
 
-    def __call__(self, number: int, fold_in: FoldIn) -> bool:
-        """Observe an iteration, as `trainers.OnFactors`; return true to end the training."""
+    def begin(self, trainer: Trainer, matrix: sparse.csr_matrix, threads: int = 0) -> None:
+        """Prepare for a training on this confidence matrix."""
+        self._trainer, self._rows, self._threads = trainer, matrix[self.users], threads
+        self._began, self._measuring = time.perf_counter(), 0.0
+
+    def __call__(self, number: int, fold_in: FoldIn) -> None:
+        """Observe an iteration, as `trainers.OnFactors`."""
         if number == 0:  # also where the CPU starts over after the GPU failed
             self.points.clear()
         self._done = number + 1
-        if self._done % self._every:
-            return False
-        self._measure(fold_in)
-        return self._patience is not None and self._patience.over(self.points)
+        if self._done % self._every == 0:
+            self._measure(fold_in)
 
-    def finish(self, fold_in: FoldIn) -> tuple[FoldIn, int]:
-        """Return the input for folding in users after the training, and the number of iterations that reproduces it."""
+    def finish(self, fold_in: FoldIn, iterations: int) -> None:
+        """Measure the end of a training with this number of iterations, unless its last one was measured."""
         if not self.points or self.points[-1].iteration < self._done:
             self._measure(fold_in)
         if self._done <= 1:  # called once at most: a trainer without iterations gives this model for any number
-            self.points[-1] = replace(self.points[-1], iteration=self._iterations)
-        if self._patience is None or self._best is None:
-            return fold_in, self.points[-1].iteration
-        return self._best, best(self.points, self._patience.metric).iteration
+            self.points[-1] = replace(self.points[-1], iteration=iterations)
 
     def _measure(self, fold_in: FoldIn) -> None:
         now = time.perf_counter()
-        trained = now - self._began - self.seconds
+        trained = now - self._began - self._measuring
         user_factors = self._trainer.solve_users(self._rows, fold_in, self._threads)
         scorer = FactorScorer("", user_factors, fold_in.item_factors)
         point = CurvePoint(
@@ -116,9 +115,7 @@ class LearningCurve:
             seconds=trained,
         )
         self.points.append(point)
-        if self._patience is not None and best(self.points, self._patience.metric) is point:
-            self._best = copy.deepcopy(fold_in)
-        self.seconds += time.perf_counter() - now
+        self._measuring += time.perf_counter() - now
         if self._on_point is not None:
             self._on_point(point)
 
@@ -132,7 +129,6 @@ class LearningCurve:
             exclude_train=exclude_train,
             threads=self._threads,
             auc=False,
-            mse=self._mse,
         )
         return {
             name: value

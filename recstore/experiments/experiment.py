@@ -11,9 +11,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from recstore.config import Settings
-from recstore.definition import Definition
-from recstore.evaluation.fitted import FittedModel, fit
-from recstore.model.interactions import Interactions
 from recstore.runs import Reporter, Silent
 
 
@@ -43,14 +40,7 @@ class Experiment:
         """Return a callback that reports how far a step is."""
         return lambda done, total: self.reporter.progress(name, done, total)
 
-    def fit(self, interactions: Interactions, definition: Definition, **more: Any) -> FittedModel:
-        """Train by the definition's confidence and hyperparameters on the device of the settings; see `fitted.fit`."""
-        return fit(
-            interactions,
-            definition.confidence,
-            definition.hyperparameters,
-            most_factors=self.most_factors,
-            device=self.settings.device,
-            threads=self.settings.threads,
-            **more,
-        )
+    @property
+    def training(self) -> dict[str, Any]:
+        """The options of `fitted.fit` and `LearningCurve.follow`."""
+        return {"most_factors": self.most_factors, "device": self.settings.device, "threads": self.settings.threads}

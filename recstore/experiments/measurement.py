@@ -19,7 +19,7 @@ from recstore.definition import Definition, Publication, Search, Storage
 from recstore.errors import InvalidInput, RecstoreError
 from recstore.evaluation import examples, metrics, scorers
 from recstore.evaluation.curves import METRIC, LearningCurve, sample
-from recstore.evaluation.fitted import FittedModel
+from recstore.evaluation.fitted import FittedModel, fit
 from recstore.evaluation.metrics import Metrics
 from recstore.evaluation.negatives import sampled_negatives
 from recstore.evaluation.results import CurvePoint, Evaluation, Example, ModelResult
@@ -151,10 +151,12 @@ class _Test:
         train, iterations = self.split.train, definition.hyperparameters.iterations
         progress = self.experiment.progress("train")
         with self.experiment.step("train") as details:
-            fitted = self.experiment.fit(
+            fitted = fit(
                 train.subset(np.ones(len(train), dtype=np.bool_)),
-                definition,
+                definition.confidence,
+                definition.hyperparameters,
                 on_iteration=lambda number, _s, _l: progress(number + 1, iterations),
+                **self.experiment.training,
             )
             used = fitted.hyperparameters
             if first:
@@ -259,19 +261,18 @@ class _Within(Silent):
 def _curve(experiment: Experiment, split: Split, definition: Definition, wanted: Measurement) -> list[CurvePoint]:
     iterations = definition.hyperparameters.iterations
     with experiment.step("curve") as details:
-        watch = LearningCurve(
+        curve = LearningCurve(
             split,
             every=wanted.curve,
             ks=wanted.ks if 20 in wanted.ks else (*wanted.ks, 20),
             seed=wanted.seed,
-            threads=experiment.settings.threads,
             on_point=lambda point: experiment.reporter.progress(
                 "curve", point.iteration, iterations, f"{METRIC} {point.validation[METRIC]:.4f}"
             ),
         )
-        experiment.fit(split.train, definition, watch=watch, users=watch.users)
-        details["told"] = f"{len(watch.points)} points on {len(watch.users):,} users"
-    return watch.points
+        curve.follow(definition.confidence, definition.hyperparameters, **experiment.training)
+        details["told"] = f"{len(curve.points)} points on {len(curve.users):,} users"
+    return curve.points
 
 
 def _placed(factors: NDArray[np.float32], index: NDArray[np.int32], size: int) -> NDArray[np.float32]:

@@ -15,8 +15,8 @@ from support_processes import Forked, take_part
 from recstore import errors, pipeline, registry
 from recstore.background import dispatch
 from recstore.definition import Hyperparameters
+from recstore.evaluation.curves import LearningCurve
 from recstore.evaluation.splits import SplitChoice
-from recstore.experiments import experiment
 from recstore.experiments.evaluate import evaluate
 from recstore.experiments.measurement import Measurement
 from recstore.experiments.tuning import search, studies, work
@@ -185,7 +185,7 @@ def test_a_search_of_which_nothing_succeeds_has_failed(
     shop: Database, recstore: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop.create()
-    monkeypatch.setattr(experiment, "fit", Mock(side_effect=errors.TrainingDiverged(what="all of them")))
+    monkeypatch.setattr(LearningCurve, "follow", Mock(side_effect=errors.TrainingDiverged(what="all of them")))
     answer = recstore(LINE)
     assert answer.code == 1
     assert "6 trials" in answer.err

@@ -1,4 +1,4 @@
-"""Learning curves, the model they look on at, and the plain data that an evaluation ends in."""
+"""Learning curves, the model that is measured, and the plain data that an evaluation ends in."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from test_interactions import batch, build
 
 from recstore.definition import Confidence, Hyperparameters
-from recstore.evaluation.curves import USERS, CurvePoint, LearningCurve, Patience, best, sample
+from recstore.evaluation.curves import USERS, CurvePoint, LearningCurve, best, sample
 from recstore.evaluation.fitted import fit, weigh
 from recstore.evaluation.metrics import evaluate
 from recstore.evaluation.results import Evaluation, Example, ModelResult
@@ -61,20 +61,19 @@ RANKED = {1: [0.1, 9.0, 5.0, 4.0], 2: [0.1, 4.5, 5.0, 4.0], 3: [0.1, 1.0, 5.0, 4
 
 
 def watched(places, split=None, iterations=20, **settings):
-    """The curve of a training that puts the held-out item at `places`, in place, until the curve has enough; and what is
-    then folded in against."""
+    """The curve of a training that puts the held-out item at `places`, in place."""
     curve = LearningCurve(split or small_split(), ks=(1, 2), **settings)
-    curve.begin(Fixed(), small_split().train.matrix(), iterations)
+    curve.begin(Fixed(), small_split().train.matrix())
     y = np.zeros((4, 1), dtype=np.float32)
     for number, place in enumerate(places):
         y[:, 0] = RANKED[place]
-        if curve(number, FoldIn(y, np.ones(4, dtype=np.int64), {})):
-            break
-    return curve, curve.finish(FoldIn(y, np.ones(4, dtype=np.int64), {}))
+        curve(number, FoldIn(y, np.ones(4, dtype=np.int64), {}))
+    curve.finish(FoldIn(y, np.ones(4, dtype=np.int64), {}), iterations)
+    return curve
 
 
 def test_a_point_has_the_metrics_of_both_parts():
-    curve, _ = watched([3, 2, 1])
+    curve = watched([3, 2, 1])
     assert [one.iteration for one in curve.points] == [1, 2, 3]
     assert [one.validation["ndcg@2"] for one in curve.points] == pytest.approx([0.0, LOG3, 1.0])
     assert [one.validation["recall@1"] for one in curve.points] == [0.0, 0.0, 1.0]
@@ -85,40 +84,18 @@ def test_a_point_has_the_metrics_of_both_parts():
 
 def test_training_pairs_are_found_among_all_items():
     split = small_split()
-    curve, _ = watched([1, 2, 3], Split(split.validation, split.train, split.test, "the other way round"))
+    curve = watched([1, 2, 3], Split(split.validation, split.train, split.test, "the other way round"))
     assert [one.train["recall@1"] for one in curve.points] == [1.0, 0.0, 0.0]
     assert [one.train["recall@2"] for one in curve.points] == [1.0, 1.0, 0.0]
 
 
 @pytest.mark.parametrize(("iterations", "points"), [(7, [3, 6, 7]), (6, [3, 6]), (2, [2])])
 def test_every_nth_iteration_is_a_point_and_the_last(iterations, points):
-    assert [one.iteration for one in watched([3] * iterations, every=3)[0].points] == points
-
-
-def test_patience_ends_a_training_that_gains_nothing_and_goes_back_to_its_best_point():
-    patience = Patience("ndcg@2", 3)
-    curve, (fold_in, iterations) = watched([3, 1, 2, 1, 2, 1, 1, 1], patience=patience)
-    assert [one.iteration for one in curve.points] == [1, 2, 3, 4, 5]  # the equal one does not count as better
-    assert iterations == best(curve.points, "ndcg@2").iteration == 2
-    assert fold_in.item_factors[:, 0] == pytest.approx(RANKED[1])
-
-    curve, (fold_in, iterations) = watched([3, 3, 3, 3, 1], patience=patience)
-    assert len(curve.points) == 4
-    assert iterations == 1
-
-    curve, (fold_in, iterations) = watched([3, 1, 2], patience=patience)  # not at an end, but past the best
-    assert (len(curve.points), iterations) == (3, 2)
-    assert fold_in.item_factors[:, 0] == pytest.approx(RANKED[1])
-
-
-def test_without_patience_the_model_is_the_last():
-    _, (fold_in, iterations) = watched([3, 1, 2])
-    assert iterations == 3
-    assert fold_in.item_factors[:, 0] == pytest.approx(RANKED[2])
+    assert [one.iteration for one in watched([3] * iterations, every=3).points] == points
 
 
 def test_a_training_that_starts_over_starts_the_curve_over():
-    curve, _ = watched([1, 2])
+    curve = watched([1, 2])
     for number, place in enumerate([3, 3, 1]):
         curve(number, FoldIn(np.array(RANKED[place], dtype=np.float32)[:, None], np.ones(4, dtype=np.int64), {}))
     assert [one.validation["recall@1"] for one in curve.points] == [0.0, 0.0, 1.0]
@@ -127,16 +104,12 @@ def test_a_training_that_starts_over_starts_the_curve_over():
 @pytest.mark.parametrize("places", [[], [1]])
 def test_a_trainer_without_iterations_has_one_point(places):
     """Called once or never: the number of iterations is the one that it began with."""
-    curve, (_, iterations) = watched(places, iterations=15, patience=Patience("ndcg@2"))
-    assert [one.iteration for one in curve.points] == [15]
-    assert iterations == 15
+    assert [one.iteration for one in watched(places, iterations=15).points] == [15]
 
 
 def test_only_what_is_asked_for_is_measured():
-    curve, _ = watched([1], on_train=False, mse=False)
-    assert curve.points[0].train == {}
-    assert "mse" not in curve.points[0].validation
-    whole, _ = watched([1])
+    assert watched([1], on_train=False).points[0].train == {}
+    whole = watched([1])
     names = {f"{name}@{k}" for name in ("precision", "recall", "ndcg", "map", "hit_rate", "coverage") for k in (1, 2)}
     assert set(whole.points[0].validation) == set(whole.points[0].train) == names | {"mse"}
 
@@ -183,7 +156,7 @@ def test_a_sample_of_users():
 def test_each_point_is_what_a_training_with_so_many_iterations_gives(course):
     split = by_user(course, validation=True)
     curve = LearningCurve(split, every=2, ks=(5, 20))
-    watched_model = fit(split.train, Confidence(), hyperparameters(iterations=5), device="cpu", watch=curve)
+    curve.follow(Confidence(), hyperparameters(iterations=5), device="cpu")
     assert [one.iteration for one in curve.points] == [2, 4, 5]
     train, validation = split.train.matrix(), split.validation.matrix()
     for one in curve.points:
@@ -193,22 +166,7 @@ def test_each_point_is_what_a_training_with_so_many_iterations_gives(course):
         learned = evaluate(alone.scorer, train, train, ks=(5, 20), users=curve.users, exclude_train=False)
         for name in ("recall@5", "ndcg@20", "mse"):
             assert learned.values[name] == pytest.approx(one.train[name], rel=1e-5)
-    np.testing.assert_array_equal(watched_model.factors.item_factors, alone.factors.item_factors)
-    np.testing.assert_array_equal(watched_model.user_factors, alone.user_factors)
-    assert watched_model.hyperparameters == alone.hyperparameters
     assert curve.points[-1].train["ndcg@20"] > curve.points[-1].validation["ndcg@20"] > 0.3
-
-
-def test_with_patience_the_model_is_the_one_of_the_best_point(course):
-    split = by_user(course, validation=True)
-    curve = LearningCurve(split, patience=Patience("recall@10", 2))
-    settings = hyperparameters(iterations=60, regularization=0.01, factors=32)  # learns by heart
-    stopped = fit(split.train, Confidence(), settings, device="cpu", watch=curve)
-    found = best(curve.points, "recall@10").iteration
-    assert found == stopped.hyperparameters.iterations
-    assert found + 2 == len(curve.points) < 60
-    again = fit(split.train, Confidence(), stopped.hyperparameters, device="cpu")
-    np.testing.assert_array_equal(again.user_factors, stopped.user_factors)
 
 
 def test_a_fitted_model_is_what_the_steps_of_a_retrain_give(course):
@@ -237,19 +195,11 @@ def test_factors_are_as_many_as_a_retrain_takes(course):
     assert factors(factors=70) == 70
 
 
-def test_only_the_users_asked_for_are_solved(course):
-    users = np.array([3, 7])
-    model = fit(course, Confidence(), hyperparameters(), device="cpu", users=users)
-    whole = fit(course, Confidence(), hyperparameters(), device="cpu")
-    np.testing.assert_allclose(model.user_factors[users], whole.user_factors[users], rtol=1e-5)
-    assert np.flatnonzero(model.user_factors.any(axis=1)).tolist() == users.tolist()
-
-
 @pytest.mark.parametrize("function", ["bm25", "share", "log"])
 def test_a_part_is_weighed_as_if_the_other_users_were_not_known(course, function):
     keep = course.user_index % 3 != 0
     weighting = Confidence(function=function)
-    _, matrix = weigh(course.part(keep), weighting, 10.0)
+    matrix = weigh(course.part(keep), weighting, 10.0)
     alone = course.subset(keep)
     expected = confidence.fit(alone, weighting).matrix(alone, 10.0)
     np.testing.assert_array_equal(matrix.data, expected.data)
@@ -270,8 +220,9 @@ def test_users_and_items_without_a_pair_in_the_part_get_zeros(course, name):
 def test_the_curve_of_other_trainers(course, name, points):
     split = by_user(course, validation=True)
     curve = LearningCurve(split, every=4)
-    model = fit(split.train, Confidence(), hyperparameters(trainer=name), device="cpu", watch=curve)
+    curve.follow(Confidence(), hyperparameters(trainer=name), device="cpu")
     assert [one.iteration for one in curve.points] == points
+    model = fit(split.train, Confidence(), hyperparameters(trainer=name), device="cpu")
     assert model.hyperparameters == hyperparameters(trainer=name)
     train, validation = split.train.matrix(), split.validation.matrix()
     held_out = evaluate(model.scorer, train, validation, users=curve.users).values
@@ -307,7 +258,8 @@ def test_where_there_is_nothing_to_learn_nothing_is_found(way):
     rows = [(user, int(item), 1.0) for user in range(400) for item in rng.choice(100, 20, replace=False)]
     split = way(build(batch(rows))[0], validation=True)
     curve = LearningCurve(split)
-    model = fit(split.train, Confidence(), hyperparameters(factors=32), device="cpu", watch=curve)
+    curve.follow(Confidence(), hyperparameters(factors=32), device="cpu")
+    model = fit(split.train, Confidence(), hyperparameters(factors=32), device="cpu")
     chance = 10 / (100 - len(split.train) / 400)
     found = evaluate(model.scorer, split.train.matrix(), split.test.matrix(), ks=(10,)).values["recall@10"]
     assert abs(found - chance) < 4 * np.sqrt(chance / len(split.test))

@@ -152,7 +152,7 @@ def test_the_noise_is_what_a_training_takes_for_its_default() -> None:
     assert noise.pairs == len(train)
     for function in FUNCTIONS:
         for alpha in (0.5, 40.0):
-            matrix = weigh(train, Confidence(function=function), alpha)[1]
+            matrix = weigh(train, Confidence(function=function), alpha)
             edge = noise.edge({"alpha": alpha, "confidence": function})
             default = regularization_for(matrix, Hyperparameters(alpha=alpha), 128)
             assert default <= 1.01 * trainers.NOISE * edge
@@ -345,6 +345,21 @@ ALIKE = [curve(0.1, 0.2)] * 3
 )
 def test_a_trial_below_the_median_of_the_others_is_pruned(own: Any, others: Any, pruned: bool) -> None:
     assert search.hopeless(own, others, "ndcg@20") is pruned
+
+
+@pytest.mark.parametrize(
+    ("own", "over"),
+    [
+        (curve(0.1), False),
+        (curve(0.1, 0.2, 0.2), False),
+        (curve(0.1, 0.2, 0.19, 0.2), True),
+        pytest.param(curve(0.1, 0.2, 0.2001, 0.2002), True, id="creeping is no gain"),
+        pytest.param(curve(0.1, 0.2, 0.19, 0.3), False, id="a gain counts from then on"),
+        pytest.param(curve(0.0, 0.0, 0.0), False, id="nothing yet is no level"),
+    ],
+)
+def test_a_trial_ends_where_its_curve_gains_nothing_more(own: Any, over: bool) -> None:
+    assert search.level(own, "ndcg@20") is over
 
 
 @pytest.mark.parametrize("validation", [True, False])

@@ -80,7 +80,7 @@ def noise_of(train: Interactions, confidence: Confidence, functions: Iterable[st
     users, items = (len(np.unique(index)) for index in (train.user_index, train.item_index))
     sums = {}
     for function in functions:
-        weights = weigh(train, confidence.model_copy(update={"function": function}), 1.0)[1].data.astype(np.float64) - 1
+        weights = weigh(train, confidence.model_copy(update={"function": function}), 1.0).data.astype(np.float64) - 1
         sums[function] = float(weights.sum()), float((weights**2).sum())
     return Noise(len(train), users**-0.5 + items**-0.5, alpha_for(train, None), sums)
 

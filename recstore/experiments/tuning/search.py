@@ -5,7 +5,7 @@ rule (Golovin et al., "Google Vizier", KDD 2017). `work` does the same with its 
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import median
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from recstore.definition import Definition
 from recstore.errors import DeviceUnavailable, InvalidInput, NothingFound, RecstoreError
-from recstore.evaluation.curves import CurvePoint, LearningCurve, Patience, sample
+from recstore.evaluation.curves import CurvePoint, LearningCurve, sample
 from recstore.evaluation.curves import best as best_point
 from recstore.evaluation.fitted import weigh
 from recstore.evaluation.results import Evaluation
@@ -73,20 +73,12 @@ class Stopped(Exception):
     """The trial is no longer wanted."""
 
 
-class _Pruned(Exception):
-    """The trial is not worth its remaining iterations."""
+class _Ended(Exception):
+    """The trial needs no more iterations."""
 
-
-class _Enough(Patience):
-    """Over when `points` points in a row were not better by GAIN than the last that was."""
-
-    def over(self, curve: Sequence[CurvePoint]) -> bool:
-        reached, since = 0.0, 0
-        for point in curve:
-            value = point.validation[self.metric]
-            since = 0 if value >= GAIN * reached else since + 1
-            reached = value if since == 0 else reached
-        return since >= self.points
+    def __init__(self, state: State) -> None:
+        super().__init__()
+        self.state: State = state
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +114,7 @@ class Search:
         """Return the definition's settings, and where it leaves one open the value that a training takes."""
         train, hyperparameters = self.split.train, self.definition.hyperparameters
         alpha = confidence.alpha_for(train, hyperparameters.alpha)
-        matrix = weigh(train, self.definition.confidence, alpha)[1]
+        matrix = weigh(train, self.definition.confidence, alpha)
         factors = training.wanted_factors(hyperparameters, len(train.items), self.most_factors)
         regularization = training.regularization_for(matrix, hyperparameters, factors)
         return present(self.definition) | {"factors": factors, "alpha": alpha, "regularization": regularization}
@@ -148,7 +140,9 @@ class Search:
         def judge(_: CurvePoint) -> None:
             on_point(trial.number, curve.points)
             if hopeless(curve.points, curves, options.metric):
-                raise _Pruned
+                raise _Ended("pruned")
+            if level(curve.points, options.metric):
+                raise _Ended("complete")
 
         curve = LearningCurve(
             self.split,
@@ -156,18 +150,16 @@ class Search:
             ks=(options.k,),
             users=self.users(),
             on_train=False,
-            patience=_Enough(options.metric, PATIENCE),
             on_point=judge,
-            threads=experiment.settings.threads,
         )
         tried = applied(self.definition, trial.parameters, options.most_iterations)
         began = time.perf_counter()
         state: State = "complete"
         problem = None
         try:
-            experiment.fit(self.split.train, tried, watch=curve, users=curve.users[:1])
-        except _Pruned:
-            state = "pruned"
+            curve.follow(tried.confidence, tried.hyperparameters, **experiment.training)
+        except _Ended as end:
+            state = end.state
         except (DeviceUnavailable, InvalidInput):
             raise
         except MemoryError:
@@ -238,6 +230,16 @@ def hopeless(curve: list[CurvePoint], others: Iterable[list[CurvePoint]], metric
     rivals = [value for other in others if (value := reached(other)) >= 0]
     mine = reached(curve)
     return bool(rivals) and (mine < FAR * max(rivals) or (len(rivals) >= LEAST_CURVES and mine < median(rivals)))
+
+
+def level(curve: list[CurvePoint], metric: str) -> bool:
+    """Return whether the last PATIENCE points were not better by GAIN than the last one that was."""
+    reached, since = 0.0, 0
+    for point in curve:
+        value = point.validation[metric]
+        since = 0 if value >= GAIN * reached else since + 1
+        reached = value if since == 0 else reached
+    return since >= PATIENCE
 
 
 def _rounded(point: CurvePoint) -> CurvePoint:
