@@ -6,14 +6,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recstore.model.vectors import COLLAPSED
+
 POPULAR, MIDDLING, ROWS = 3, 3, 6
 """Number of popular items, of items of middling popularity, and of similar items for each."""
 
 LEAST_USERS = 3
 """Least number of users of an item that is shown, as in `similar_items`."""
-
-COLLAPSED = 1e-6
-"""Share of the greatest length below which factors have no direction."""
 
 
 @dataclass(frozen=True)

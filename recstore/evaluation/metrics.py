@@ -6,7 +6,6 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -38,10 +37,6 @@ class Metrics:
     values: dict[str, float | None]
     per_user: dict[str, PerUser] = field(repr=False)
     user_index: Positions = field(repr=False)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the metrics for JSON, without `per_user`."""
-        return {"users": self.users, "items": self.items, "values": dict(self.values)}
 
 
 def evaluate(

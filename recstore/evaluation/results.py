@@ -32,10 +32,6 @@ class CurvePoint:
     validation: dict[str, float]
     seconds: float
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields for JSON."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Example:

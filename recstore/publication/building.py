@@ -83,7 +83,7 @@ def load(run: Run, content: Content) -> Summary:
     def number(rows: int) -> Scalars:
         return Scalars(np.broadcast_to(np.int64(generation.number), rows), ">i8")
 
-    copied_items = loading.copy(
+    loading.copy(
         connection,
         generation.items,
         {
@@ -98,7 +98,7 @@ def load(run: Run, content: Content) -> Summary:
         len(population.items),
         progress,
     )
-    copied_users = loading.copy(
+    loading.copy(
         connection,
         generation.users,
         {
@@ -137,8 +137,8 @@ def load(run: Run, content: Content) -> Summary:
             f"{counted(content.collapsed, 'item')} collapsed: the factors shrank to zero. They keep their popularity, have no"
             " vectors, and appear in no list of similar or recommended items."
         )
-    figures = {"items": copied_items, "users": copied_users, "collapsed": content.collapsed}
-    return Summary(f"{copied_items:,} items, {copied_users:,} users", figures)
+    figures = {"items": len(population.items), "users": len(population.users), "collapsed": content.collapsed}
+    return Summary(f"{len(population.items):,} items, {len(population.users):,} users", figures)
 
 
 def _seen_published(run: Run) -> bool:

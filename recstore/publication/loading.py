@@ -88,6 +88,8 @@ class Vectors:
 
 
 Column = Scalars | Ids | Vectors
+OnRows = Callable[[int, int], None]
+"""Called with the number of rows sent so far, and of all."""
 
 
 def copy(
@@ -95,24 +97,15 @@ def copy(
     relation: str,
     columns: dict[str, Column],
     rows: int,
-    on_rows: Callable[[int, int], None] | None = None,
-) -> int:
-    """Load `rows` rows into `relation` in one transaction; return the number copied."""
-    done = 0
-
-    def count(copied: int) -> None:
-        nonlocal done
-        done += copied
-        if on_rows:
-            on_rows(done, rows)
-
+    on_rows: OnRows | None = None,
+) -> None:
+    """Load `rows` rows into `relation` in one transaction."""
     with connection.transaction(), copying(connection, relation, list(columns)) as write:
-        write(list(columns.values()), rows, count)
-    return done
+        write(list(columns.values()), rows, on_rows)
 
 
-Write = Callable[[Sequence[Column], int, Callable[[int], None] | None], None]
-"""Write a number of rows of these columns; calls back with the number sent."""
+Write = Callable[[Sequence[Column], int, OnRows | None], None]
+"""Write a number of rows of these columns."""
 
 
 @contextmanager
@@ -128,11 +121,13 @@ def copying(connection: Connection, relation: str, names: Sequence[str], *, free
     ):
         stream.write(_HEADER)
 
-        def write(columns: Sequence[Column], rows: int, on_rows: Callable[[int], None] | None = None) -> None:
+        def write(columns: Sequence[Column], rows: int, on_rows: OnRows | None = None) -> None:
+            done = 0
             for block in _blocks(list(columns), rows):
                 stream.write(_encode(list(columns), block))
+                done += len(block)
                 if on_rows:
-                    on_rows(len(block))
+                    on_rows(done, rows)
 
         yield write
         stream.write(_TRAILER)

@@ -280,4 +280,3 @@ def test_an_evaluation_goes_through_json():
         warnings=["Few users."],
     )
     assert Evaluation.from_dict(json.loads(json.dumps(evaluation.as_dict()))) == evaluation
-    assert json.loads(json.dumps(evaluation.curve[0].as_dict()))["iteration"] == 3
