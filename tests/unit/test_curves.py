@@ -1,10 +1,8 @@
 """Learning curves, the model that is measured, and the plain data that an evaluation ends in."""
 
 import json
-from pathlib import Path
 
 import numpy as np
-import pyarrow.csv
 import pytest
 from test_interactions import batch, build
 
@@ -15,21 +13,9 @@ from recstore.evaluation.metrics import evaluate
 from recstore.evaluation.results import Evaluation, Example, ModelResult
 from recstore.evaluation.splits import Split, by_share, by_user
 from recstore.model import confidence
-from recstore.model.interactions import InteractionsBuilder
 from recstore.model.trainers import FoldIn, trainer
-from recstore.types import IdType
 
-VIEWS = Path(__file__).parents[1] / "data" / "oulad_aaa_sample.views.csv.gz"
 LOG3 = 1 / np.log2(3)
-
-
-@pytest.fixture(scope="module")
-def course():
-    """Clicks of learners on the pages of a course."""
-    builder = InteractionsBuilder(IdType.BIGINT, IdType.BIGINT, "sum", 0.0, "course")
-    for one in pyarrow.csv.read_csv(VIEWS).rename_columns(["user_id", "item_id", "value"]).to_batches():
-        builder.add(one)
-    return builder.build()[0]
 
 
 def hyperparameters(**settings):

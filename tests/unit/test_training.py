@@ -1,16 +1,13 @@
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
-import pyarrow.csv
 import pytest
 from scipy import sparse
 
 from recstore.definition import MAX_FACTORS, Confidence, Hyperparameters
 from recstore.errors import TooManyFactors, TrainingDiverged
 from recstore.model.confidence import fit
-from recstore.model.interactions import InteractionsBuilder
 from recstore.model.trainers import (
     FoldIn,
     als,
@@ -19,9 +16,7 @@ from recstore.model.trainers import (
     wanted_factors,
     warnings_for,
 )
-from recstore.types import IdType
 
-VIEWS = Path(__file__).parents[1] / "data" / "oulad_aaa_sample.views.csv.gz"
 ALS = als.ALS()
 
 
@@ -39,15 +34,8 @@ def small_matrix(users=30, items=20, density=0.25, seed=0, alpha=10.0):
 
 
 @pytest.fixture(scope="module")
-def course():
-    """Clicks of learners on the pages of a course, as (interactions, confidence matrix)."""
-    table = pyarrow.csv.read_csv(VIEWS).rename_columns(["user_id", "item_id", "value"])
-    builder = InteractionsBuilder(IdType.BIGINT, IdType.BIGINT, "sum", 0.0, "course")
-    for batch in table.to_batches():
-        builder.add(batch)
-    interactions, report = builder.build()
-    assert (report.pairs, report.users, report.items) == (6055, 364, 119)
-    return interactions, fit(interactions, Confidence()).matrix(interactions, 60)
+def matrix(course):
+    return fit(course, Confidence()).matrix(course, 60)
 
 
 def against(item_factors, regularization):
@@ -97,8 +85,7 @@ def test_with_more_factors_it_reaches_the_loss_of_the_exact_alternation():
     assert found == pytest.approx(exact, rel=0.01)
 
 
-def test_exact_users_of_any_rows_in_any_blocks(course, monkeypatch):
-    _, matrix = course
+def test_exact_users_of_any_rows_in_any_blocks(matrix, monkeypatch):
     trained = ALS.train(matrix, hyperparameters(regularization=20.0), factors=32, device="cpu")
     everyone = ALS.solve_users(matrix, trained.fold_in)
     some = ALS.solve_users(matrix[[5, 300]], trained.fold_in)
@@ -145,14 +132,13 @@ def test_planted_clusters_are_recovered():
 
 @pytest.mark.statistical
 def test_it_beats_popularity_on_real_views(course):
-    interactions, _ = course
-    held_out = np.random.default_rng(0).random(len(interactions)) < 0.2
-    kept = interactions.subset(~held_out)
+    held_out = np.random.default_rng(0).random(len(course)) < 0.2
+    kept = course.subset(~held_out)
     matrix = fit(kept, Confidence()).matrix(kept, 60)
     trained = ALS.train(matrix, hyperparameters(regularization=50.0), factors=16, device="cpu")
     scores = ALS.solve_users(matrix, against(trained.item_factors, 50.0)) @ trained.item_factors.T
-    users = kept.users.lookup(interactions.users.ids)[interactions.user_index[held_out]]
-    items = kept.items.lookup(interactions.items.ids)[interactions.item_index[held_out]]
+    users = kept.users.lookup(course.users.ids)[course.user_index[held_out]]
+    items = kept.items.lookup(course.items.ids)[course.item_index[held_out]]
     known = (users >= 0) & (items >= 0)
     wanted = np.zeros(matrix.shape, dtype=bool)
     wanted[users[known], items[known]] = True
@@ -185,16 +171,14 @@ def test_no_regularization_is_allowed_where_the_data_determine_the_factors():
     assert (np.linalg.norm(users, axis=1) > 0).all()
 
 
-def test_settings_known_to_be_bad_are_warned_of(course):
-    interactions, matrix = course
-    unweighted = fit(interactions, Confidence()).matrix(interactions, 1)
+def test_settings_known_to_be_bad_are_warned_of(course, matrix):
+    unweighted = fit(course, Confidence()).matrix(course, 1)
     assert warnings_for(matrix, 15, 20.0) == []
     assert "have little effect" in warnings_for(unweighted, 15, 1.0)[0]
     assert "overfit" in warnings_for(matrix, 50, 0.01)[0]
 
 
-def test_the_regularization_that_shrinks_all_to_zero_is_named(course):
-    _, matrix = course
+def test_the_regularization_that_shrinks_all_to_zero_is_named(matrix):
     limit = np.linalg.norm(matrix.toarray(), 2)
     assert warnings_for(matrix, 15, 0.9 * limit) == []
     assert f"from {limit:.3g} on" in warnings_for(matrix, 15, 1.1 * limit)[0]

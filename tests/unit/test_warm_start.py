@@ -1,47 +1,31 @@
 """Training on from the live generation's items: as good in fewer iterations, and only where it is fair and fits."""
 
-from uuid import UUID
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from test_comparison import KEY, Trained
 
 from recstore.definition import Confidence, Definition, Hyperparameters, Source
 from recstore.evaluation.curves import LearningCurve
-from recstore.evaluation.fitted import fit as fit_model
+from recstore.evaluation.fitted import fit
 from recstore.evaluation.splits import by_share
 from recstore.model import held_out
-from recstore.model.confidence import fit
-from recstore.model.interactions import IdMap, Interactions
-from recstore.model.trained import Stored
+from recstore.model.interactions import IdMap
 from recstore.model.warm_start import initial_items
 
-KEY = UUID(int=3)
 GIVEN = Hyperparameters(factors=12, iterations=15, alpha=5)
 DEFINITION = Definition(source=Source(table="views"), hyperparameters=GIVEN)
 
 
 @pytest.fixture(scope="module")
-def views():
-    """900 users of 9 clusters with 20 items each."""
-    random = np.random.default_rng(5)
-    rows = set()
-    for user in range(900):
-        own = (user % 9) * 20 + np.minimum(random.geometric(0.12, 14) - 1, 19)
-        rows |= {(user, int(item)) for item in np.concatenate([own, random.integers(0, 180, 2)])}
-    user, item = np.array(sorted(rows), dtype=np.int32).T
-    return Interactions(IdMap(pa.array(range(900))), IdMap(pa.array(range(180))), user, item, np.ones(len(user)))
+def views(views):
+    return replace(views, values=np.ones(len(views)))
 
 
-def generation(interactions, definition=DEFINITION, share=0.1):
-    """A training on what is not held out, as the database would give it back."""
-    held = held_out.choose(interactions, KEY, share)
-    seen = interactions.part(~held.pairs)
-    given = definition.hyperparameters
-    fitted = fit_model(seen, definition.confidence, given, device="cpu")
-    users = np.bincount(interactions.item_index, minlength=len(interactions.items))
-    parts = fitted.factors.fold_in, fit(seen, Confidence()), given.alpha, "als", definition, held.stored(interactions)
-    return Stored(41, interactions.items, users, *parts)
+def generation(interactions, share=0.1):
+    return Trained(interactions, GIVEN, share=share).stored
 
 
 @pytest.mark.statistical
@@ -54,7 +38,7 @@ def test_it_reaches_in_five_iterations_what_a_cold_start_reaches_in_fifteen(view
     curves = {}
     for name, initial in (("cold", None), ("warm", start)):
         curve = LearningCurve(split, on_train=False)
-        fit_model(split.train, Confidence(), GIVEN, device="cpu", item_factors=initial, watch=curve)
+        fit(split.train, Confidence(), GIVEN, device="cpu", item_factors=initial, watch=curve)
         curves[name] = [point.validation["ndcg@20"] for point in curve.points]
     reached = 0.99 * curves["cold"][-1]
     first = {name: next(n for n, value in enumerate(curve, 1) if value >= reached) for name, curve in curves.items()}
