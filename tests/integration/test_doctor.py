@@ -345,7 +345,7 @@ def test_a_database_without_schema(empty: Database, recstore: Command) -> None:
     assert (found["worst"], found["exit_code"]) == ("warning", 1)
     levels = [finding["level"] for finding in found["findings"]]
     assert levels == sorted(levels, key=LEVELS.index, reverse=True)
-    for line in "db upgrade", "db downgrade base":
+    for line in "db upgrade", "db downgrade base --yes":
         assert recstore(line, url=empty.url).code == 0
     assert worse_than_ok(examined(empty))["schema"] == "warning"  # as before
 
