@@ -26,11 +26,11 @@ from recstore.runs import Reporter, Run
 USERS, ITEMS, FACTORS = 240, 120, 16
 
 
-def until(condition: Callable[[], Any], seconds: float = 30) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 30, message: Callable[[], str] | None = None) -> Any:
     """Asks again and again until the answer is true, and returns it."""
     deadline = time.monotonic() + seconds
     while not (answer := condition()):
-        assert time.monotonic() < deadline, "it did not happen in time"
+        assert time.monotonic() < deadline, message() if message else "it did not happen in time"
         time.sleep(0.01)
     return answer
 

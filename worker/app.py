@@ -11,6 +11,8 @@ from recstore.config import Settings, load_settings
 from recstore.embedded.configured import broker_url
 from recstore.errors import RecstoreError
 
+from . import screening
+
 MARGIN = 60
 """Seconds between the limit that ends a run with an error and the one that kills its process."""
 
@@ -65,6 +67,7 @@ def exit_on_error() -> Iterator[None]:
         sys.exit(error.exit_code)
 
 
+screening.install()
 app = Celery("recstore", include=[f"{__package__}.tasks"])
 with exit_on_error():
     app.conf.update(configure(load_settings()))

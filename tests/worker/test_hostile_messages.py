@@ -1,0 +1,135 @@
+"""What anyone who reaches the broker may put into its queues: no worker ends, each message is reported in one line and removed,
+and the next request runs."""
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from redis import Redis
+from support import until
+
+from recstore.embedded.valkey import SCHEME
+
+from .conftest import Workers
+
+SETTINGS = {"resend": 1000}
+"""Settings of the shared worker."""
+
+HEADERS = {"task": "recstore.prune", "id": "an-id", "lang": "py"}
+EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+
+
+def encoded(body: object) -> str:
+    return base64.b64encode(json.dumps(body).encode()).decode()
+
+
+def message(body: object = None, **changed: Any) -> dict[str, Any]:
+    """Return a message of `recstore.prune` as Redis holds it, with other headers, properties or parts."""
+    properties = {"delivery_tag": "a tag", "body_encoding": "base64"}
+    properties["delivery_info"] = {"exchange": "default", "routing_key": "default"}
+    headers = changed.pop("headers", {})
+    whole = {
+        "body": encoded([["retail"], {}, EMBED] if body is None else body),
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "headers": HEADERS | headers if isinstance(headers, dict) else headers,
+        "properties": properties | changed.pop("properties", {}),
+    }
+    return whole | changed
+
+
+NOT_JSON = {
+    "text": b"hello",
+    "empty": b"",
+    "binary": bytes(range(256)),
+    "deep": b"[" * 200_000,
+    "number": b"7",
+    "list": b"[]",
+    "null": b"null",
+    "unknown type": b'{"__type__": "decimal", "__value__": "x"}',
+    "forged line": b"\n2026-01-01 00:00:00 INFO run 1 succeeded\x1b[31m",
+}
+ENVELOPES = {
+    "no properties": {"body": "", "headers": HEADERS},
+    "properties of text": message(properties={}) | {"properties": "x"},
+    "tag of a list": message(properties={"delivery_tag": ["x"]}),
+    "no delivery": message(properties={"delivery_info": None}),
+    "delivery of numbers": message(properties={"delivery_info": {"exchange": {}, "routing_key": 1}}),
+    "undecodable base64": message(body="!") | {"body": "!!!"},
+    "body of a number": message() | {"body": 17},
+    "headers of a list": message(headers=[1]),
+    "content type of a list": message() | {"content-type": [1]},
+    "unknown content type": message() | {"content-type": "application/x-nothing"},
+    "pickle": message() | {"content-type": "application/x-python-serialize"},
+    "no encoding": message() | {"content-encoding": 7},
+    "compression": message(headers={"compression": "application/x-gzip"}),
+}
+BODIES = {
+    "an object": message({"a": 1}),
+    "a number": message(1),
+    "a text": message("abc"),
+    "two parts": message([[], {}]),
+    "positions of a number": message([1, {}, EMBED]),
+    "names of a list": message([[], [1], EMBED]),
+    "embedded text": message([["retail"], {}, "x"]),
+    "too many": message([["retail", False, 3, 4, 5], {}, EMBED]),
+    "an unknown name": message([["retail"], {"what": 1}, EMBED]),
+    "callbacks of a number": message([["retail"], {}, EMBED | {"callbacks": 5}]),
+    "a body that is too large": message([["retail" * 100_000], {}, EMBED]),
+}
+HEADS = {
+    "an unknown task": message(headers={"task": "shop.mail"}),
+    "a task of Celery's": message(headers={"task": "celery.map"}),
+    "a task of a list": message(headers={"task": ["recstore.prune"]}),
+    "no id": message(headers={"id": None}),
+    "id of an object": message(headers={"id": {"a": 1}}),
+    "id with NUL": message(headers={"id": "a\0b"}),
+    "limits of text": message(headers={"timelimit": ["a", "b"]}),
+    "limits as text": message(headers={"timelimit": "ab"}),
+    "limits of three": message(headers={"timelimit": [1, 2, 3]}),
+    "limits below zero": message(headers={"timelimit": [-1, -1]}),
+    "a date that is none": message(headers={"eta": "tomorrow"}),
+    "a date of a list": message(headers={"expires": [1]}),
+    "retries of text": message(headers={"retries": "x"}),
+    "stamps of a number": message(headers={"stamped_headers": 4, "stamps": 5}),
+}
+MESSAGES = {name: json.dumps(sent).encode() for part in (ENVELOPES, BODIES, HEADS) for name, sent in part.items()}
+GARBAGE = NOT_JSON | MESSAGES
+
+
+@pytest.fixture
+def redis(shared: Workers) -> Iterator[Redis]:
+    with Redis(unix_socket_path=shared.broker.url.removeprefix(SCHEME)) as client:
+        yield client
+
+
+def test_a_message_that_is_no_task_of_recstore_s_ends_no_worker(shared: Workers, redis: Redis) -> None:
+    worker = shared.started[0]
+    printed = len(worker.output)
+
+    def reported(count: int) -> Callable[[], bool]:
+        return lambda: worker.output[printed:].count(": removed a message") == count
+
+    for count, (name, raw) in enumerate(GARBAGE.items(), 1):
+        redis.lpush(("default", "train", "celery")[count % 3], raw)
+        until(reported(count), message=lambda name=name: f"{name}\n{worker.output[printed:]}")
+    shared.ends(shared.request("reindex"))
+    lines = worker.output[printed:].splitlines()
+    assert worker.popen.poll() is None
+    assert "Traceback" not in worker.output
+    assert "\x1b" not in worker.output[printed:]
+    assert not [line for line in lines if line.startswith("2026-01-01")]
+    assert max(map(len, lines)) < 500
+    assert redis.hlen("unacked") == redis.zcard("unacked_index") == 0
+
+
+def test_a_well_formed_message_of_any_age_of_the_protocol_still_asks(shared: Workers, redis: Redis) -> None:
+    old = {"task": "recstore.prune", "id": "protocol 1", "args": ["retail"], "kwargs": {}}
+    redis.lpush("default", json.dumps(message(old) | {"headers": {}}))
+    until(lambda: shared.runs() == [("prune", "succeeded")])
+    redis.lpush(
+        "default", json.dumps(message([["retail"], {"requested": False}, None], headers={"timelimit": [60, None]}))
+    )
+    until(lambda: shared.runs() == [("prune", "succeeded")] * 2)
