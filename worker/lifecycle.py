@@ -16,6 +16,7 @@ from recstore.postgres.connection import connect, plain_errors
 from recstore.sql.schema_revision import require_current, require_extension
 
 from .app import app, exit_on_error
+from .logs import use_lines
 from .monitoring import Pulse, serve
 from .tasks import report, send
 
@@ -33,6 +34,8 @@ _stopped = threading.Event()
 def connect_signals() -> None:
     """Connect the functions below; called once, when the app is created."""
     app.steps["consumer"].add(Pulse)
+    signals.after_setup_logger.connect(use_lines, weak=False)
+    signals.after_setup_task_logger.connect(use_lines, weak=False)
     signals.worker_init.connect(check, weak=False)
     signals.worker_ready.connect(begin, weak=False)
     signals.worker_shutting_down.connect(end, weak=False)

@@ -1,14 +1,43 @@
-"""A worker's log of a run: a line for each stage, warning and trial."""
+"""A worker's log: a line for each record, whatever its text holds, and of a run one for each stage, warning and trial."""
 
 import logging
+import re
 from collections.abc import Sequence
 from typing import Any
+
+from celery.utils.log import ColorFormatter, get_multiprocessing_logger
 
 from recstore.api.progress import sentence
 from recstore.experiments.tuning.search import Watch
 from recstore.experiments.tuning.space import words
 from recstore.experiments.tuning.stages import Plan
 from recstore.experiments.tuning.trials import TrialResult
+
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, line and paragraph separators, marks that change the direction of writing, lone surrogates."""
+
+
+def printable(text: str) -> str:
+    """Return text with each unprintable character as Python's escape."""
+    return UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+class LineFormatter(ColorFormatter):  # type: ignore[misc]
+    """Formats a record as one line, and a traceback as indented lines: no text from elsewhere can look like a record."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.exc_text = None  # as another formatter wrote it
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        return "\n".join(f"  {printable(line)}" for line in super().formatException(ei).split("\n"))
+
+
+def use_lines(logger: logging.Logger, **_: Any) -> None:
+    """Let the handlers of a logger that Celery has set up write lines."""
+    for handler in [*logger.handlers, *get_multiprocessing_logger().handlers]:
+        if isinstance(before := handler.formatter, ColorFormatter):
+            handler.setFormatter(LineFormatter(before._fmt, before.use_color, before.datefmt))
 
 
 class LogReporter:

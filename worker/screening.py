@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 LARGEST = 64 * 1024
 """Characters that the body of a message may have; recstore's own have about a hundred."""
 
+BRIEF = 200
+"""Characters of a message that the log quotes."""
+
 LONGEST_ID = 255
 """Characters that the id of a message may have."""
 
@@ -46,9 +49,9 @@ def removed(place: str, error: Exception) -> None:
 
 
 def brief(value: object) -> str:
-    """Return a text of at most 200 printable characters."""
-    text = ascii(str(value)[:200])[1:-1]
-    return text if len(text) <= 200 else text[:200] + ".."
+    """Return the beginning of a text."""
+    text = str(value)
+    return text if len(text) <= BRIEF else f"{text[:BRIEF]}.."
 
 
 class _Channel:

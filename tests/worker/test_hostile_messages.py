@@ -3,10 +3,12 @@ and the next request runs."""
 
 import base64
 import json
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from recstore.worker.logs import LineFormatter
 from redis import Redis
 from support import until
 
@@ -133,3 +135,42 @@ def test_a_well_formed_message_of_any_age_of_the_protocol_still_asks(shared: Wor
         "default", json.dumps(message([["retail"], {"requested": False}, None], headers={"timelimit": [60, None]}))
     )
     until(lambda: shared.runs() == [("prune", "succeeded")] * 2)
+
+
+FORGED = "x\n2026-01-01 00:00:00,000 INFO run 7 succeeded\r\x1b[2J\x85\u2028\u202e"
+
+
+@pytest.mark.parametrize("place", ["task", "id", "shadow", "argument", "requested", "key"])
+def test_nothing_in_a_message_forges_a_line_of_the_log(shared: Workers, redis: Redis, place: str) -> None:
+    worker = shared.started[0]
+    printed = len(worker.output)
+    sent = {
+        "task": message(headers={"task": FORGED}),
+        "id": message(headers={"id": FORGED}),
+        "shadow": message(headers={"shadow": FORGED}),
+        "argument": message([[FORGED], {}, EMBED]),
+        "requested": message([[FORGED], {"requested": True}, EMBED]),
+        "key": message([["retail"], {FORGED: 1}, EMBED]),
+    }
+    redis.lpush("default", json.dumps(sent[place]))
+    shared.ends(shared.request("reindex"))
+    until(lambda: "recstore.reindex" in worker.output[printed:])
+    lines = worker.output[printed:].split("\n")
+    assert not [line for line in lines if line.startswith("2026-01-01")]
+    assert not set("\x1b\r\x85\u2028\u202e") & set(worker.output[printed:])
+    assert (
+        place == "key"
+        or "\\n2026-01-01 00:00:00,000 INFO run 7 succeeded\\r\\x1b[2J\\x85\\u2028\\u202e" in worker.output
+    )
+
+
+def test_a_traceback_is_indented(caplog: pytest.LogCaptureFixture) -> None:
+    try:
+        raise ValueError(FORGED)
+    except ValueError:
+        logging.getLogger("celery.task").error("failed: %s", FORGED, exc_info=True)
+    text = LineFormatter("%(asctime)s %(message)s", use_color=False).format(caplog.records[0])
+    first, *others = text.split("\n")
+    assert first.endswith("failed: " + FORGED.encode("unicode_escape").decode())
+    assert all(line.startswith("  ") for line in others)
+    assert "\x1b" not in text
