@@ -77,6 +77,10 @@ class Settings(BaseSettings):
         le=LONGEST,
         description="Seconds after which Redis redelivers a message; keep it above RECSTORE_TIME_LIMIT",
     )
+    remote_control: bool = Field(
+        False,
+        description="Whether workers obey Celery's remote control, as Flower needs; it has no password of its own",
+    )
     history: float = Field(90, gt=0, le=100_000, description="Days to keep finished runs and requests")
     metrics_host: str = Field("127.0.0.1", description="Address on which a worker serves metrics and health checks")
     metrics_port: int = Field(

@@ -37,6 +37,7 @@ def configure(settings: Settings) -> dict[str, object]:
         "task_reject_on_worker_lost": False,  # the dispatcher cleans up, and counts the attempts
         "task_soft_time_limit": settings.time_limit,
         "task_time_limit": settings.time_limit + MARGIN,
+        "worker_enable_remote_control": settings.remote_control,
         "worker_prefetch_multiplier": 1,
         "worker_cancel_long_running_tasks_on_connection_loss": False,  # the run needs no broker; a second one does nothing
         "worker_hijack_root_logger": True,

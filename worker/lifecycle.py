@@ -6,6 +6,8 @@ from typing import Any
 
 import psycopg
 from celery import signals
+from celery.worker.consumer.gossip import Gossip
+from celery.worker.consumer.mingle import Mingle
 
 from recstore import requests
 from recstore.background import dispatch
@@ -36,9 +38,16 @@ def connect_signals() -> None:
     app.steps["consumer"].add(Pulse)
     signals.after_setup_logger.connect(use_lines, weak=False)
     signals.after_setup_task_logger.connect(use_lines, weak=False)
+    signals.celeryd_init.connect(keep_to_itself, weak=False)
     signals.worker_init.connect(check, weak=False)
     signals.worker_ready.connect(begin, weak=False)
     signals.worker_shutting_down.connect(end, weak=False)
+
+
+def keep_to_itself(**_: Any) -> None:
+    """Exchange nothing with other workers either, unless the settings allow remote control."""
+    if not app.conf.worker_enable_remote_control:
+        Gossip.compatible_transports = Mingle.compatible_transports = frozenset()
 
 
 def check(**_: Any) -> None:

@@ -35,9 +35,8 @@ def celery(*arguments: str) -> list[str]:
 
 
 def celery_worker(name: str, queues: str, concurrency: int) -> list[str]:
-    """Return the command of a worker that exchanges no messages with other workers."""
-    options = ["-Q", queues, "--concurrency", str(concurrency), "-n", f"{name}@%h"]
-    return celery("worker", *options, "--without-mingle", "--without-gossip")
+    """Return the command of a worker."""
+    return celery("worker", "-Q", queues, "--concurrency", str(concurrency), "-n", f"{name}@%h")
 
 
 def celery_environment(**settings: str) -> dict[str, str]:

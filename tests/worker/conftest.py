@@ -93,7 +93,7 @@ class Workers:
     ) -> Process:
         """Start a worker; with `wait`, return when it is ready."""
         arguments = ["worker", "-I", "holding", "-Q", queues, "-c", str(concurrency), "-n", f"{len(self.started)}@%h"]
-        worker = self._start([*arguments, "--loglevel", "INFO", "--without-gossip", "--without-mingle"], settings)
+        worker = self._start([*arguments, "--loglevel", "INFO"], settings)
         if wait:
             worker.logs(" ready.")
         return worker

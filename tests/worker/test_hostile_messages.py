@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from celery import Celery
 from recstore.worker.logs import LineFormatter
 from redis import Redis
 from support import until
@@ -174,3 +175,21 @@ def test_a_traceback_is_indented(caplog: pytest.LogCaptureFixture) -> None:
     assert first.endswith("failed: " + FORGED.encode("unicode_escape").decode())
     assert all(line.startswith("  ") for line in others)
     assert "\x1b" not in text
+
+
+def test_remote_control_is_off_unless_a_setting_turns_it_on(workers: Workers) -> None:
+    deaf = workers.start()
+    workers.ends(workers.request("reindex"))  # it listens
+    with Celery(broker=workers.broker.url, set_as_current=False) as client:
+        client.control.shutdown()
+        client.control.pool_shrink(1)
+        assert client.control.ping(timeout=1) == []
+    workers.ends(workers.request("reindex"))
+    assert deaf.popen.poll() is None
+    assert "mingle" not in deaf.output
+    obedient = workers.start(remote_control=True)
+    with Celery(broker=workers.broker.url, set_as_current=False) as client:
+        until(lambda: len(client.control.ping(timeout=1)) == 1)
+        client.control.shutdown()
+        assert obedient.popen.wait(60) == 0
+        assert deaf.popen.poll() is None
