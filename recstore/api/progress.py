@@ -1,12 +1,19 @@
-"""The display of a run: a bar at a terminal, plain lines elsewhere; and a sentence for each finished stage."""
+"""The display of a run or a search: a bar at a terminal, plain lines elsewhere; a sentence for each finished stage or trial."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from recstore.wording import duration
+
+if TYPE_CHECKING:
+    from recstore.evaluation.curves import CurvePoint
+    from recstore.experiments.tuning.stages import Plan
+    from recstore.experiments.tuning.trials import TrialResult
 
 PLAIN_EVERY = 5.0
 """Seconds between progress lines where there is no terminal."""
@@ -70,6 +77,59 @@ class StageReporter:
         if self.task is not None:
             self.bar.remove_task(self.task)
         self.task, self.name = None, ""
+
+
+class TuneReporter(StageReporter):
+    """A search on the screen: a line for each finished trial, and at a terminal a bar with the trial at work, the best so far
+    and the time left. A `search.Watch` and a `runs.Reporter`."""
+
+    def __init__(self, console: Console, metric: str = "ndcg@20") -> None:
+        super().__init__(console, remaining=False)
+        self.metric = metric
+        self.plan: Plan | None = None
+        self.trials: Sequence[TrialResult] = ()
+        self.words = ""
+
+    def begins(self, trial: "TrialResult", plan: "Plan", trials: "Sequence[TrialResult]") -> None:
+        self.plan, self.trials = plan, trials
+        factors = f" {trial.parameters['factors']}" if trial.parameters.get("factors") else ""
+        trainer = trial.parameters.get("trainer", "")
+        self.words = f"trial {trial.number} ({trial.stage}): {trainer}{factors}".rstrip(": ")
+        self._show(self.words)
+
+    def point(self, _number: int, point: "CurvePoint") -> None:
+        values = ", ".join(f"{value:.4f}" for name, value in point.validation.items() if name == self.metric)
+        self._show(f"{self.words}, iteration {point.iteration}" + (f": {values}" if values else ""))
+
+    def ends(self, trial: "TrialResult", plan: "Plan", trials: "Sequence[TrialResult]") -> None:
+        from recstore.experiments.tuning.space import words
+        from recstore.experiments.tuning.trials import best
+
+        top = best(trials)
+        self.plan, self.trials = plan, trials
+        self._close()
+        value = "       " if trial.value is None else f"{trial.value:.5f}"
+        after = {"complete": "", "pruned": "; pruned", "failed": f"; failed: {trial.error}"}[trial.state]
+        best_so_far = "; the best so far" if top is not None and top.number == trial.number else ""
+        self.console.print(
+            f"trial {trial.number:<4} {value}  {words(trial.parameters, trial.iterations)} ({trial.stage},"
+            f" {duration(trial.seconds or 0)}){after}{best_so_far}"
+        )
+        self._show("")
+
+    def _show(self, words: str) -> None:
+        from recstore.experiments.tuning.trials import best
+
+        if self.plan is None:
+            return
+        top, left = best(self.trials), self.plan.left(self.trials)
+        note = words + (f"; best {top.value:.5f}" if top and top.value is not None else "")
+        note += f"; about {duration(left)} left" if left is not None else ""
+        if self.console.is_terminal:
+            self.progress("search", round(1000 * self.plan.share(self.trials)), 1000, note.removeprefix("; "))
+        elif time.monotonic() - self.last > 6 * PLAIN_EVERY:
+            self.last = time.monotonic()
+            self.console.print(f"search       {len(self.trials)} trials so far; {note.removeprefix('; ')}")
 
 
 def sentence(details: dict[str, Any]) -> str:

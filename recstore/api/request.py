@@ -13,7 +13,7 @@ from recstore.background import watching
 from recstore.background.watching import OPEN, NoConnection, Replay
 from recstore.errors import InvalidInput, RequestFailed, StillOpen
 from recstore.requests import Job
-from recstore.runs import Reporter
+from recstore.runs import Reporter, Silent
 
 Wait = Annotated[bool, Option("Wait until it is done, and show how far it is.")]
 Timeout = Annotated[float | None, Option("With --wait: longest wait.", "SECONDS", min=0)]
@@ -103,13 +103,12 @@ class Requesting(Part):
             number = requests.ask(opened, name, job, force=force)
             warning = watching.dispatch_warning(opened, self.settings)
             request = Request.of(requests.get(opened, number))
-        if warning and reporter:
+        reporter, replays = reporter or Silent(), dict[int, Replay]()
+        if warning:
             reporter.warn(warning)
-        replays = dict[int, Replay]()
         for seen in self.followed(number, timeout=timeout) if wait else ():
-            if isinstance(seen, NoConnection):
-                continue
-            request, run, _ = seen
-            if run and reporter:
-                replays.setdefault(run.run, Replay(reporter)).show(vars(run))
+            if not isinstance(seen, NoConnection):
+                request, run, _ = seen
+                if run:
+                    replays.setdefault(run.run, Replay(reporter)).show(vars(run))
         return request

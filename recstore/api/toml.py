@@ -6,13 +6,12 @@
 import json
 import textwrap
 from pathlib import Path
-from types import NoneType
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
-from recstore.definition import Definition
+from recstore.api.options import SECTIONS
+from recstore.definition import Definition, Titles
 
 WIDTH = 100
 """Width of comments in characters."""
@@ -28,9 +27,8 @@ def settings_file(definition: Definition, file: str | Path) -> str:
     Values that differ from the defaults are set, and the source's table with its columns; everything else is a comment.
     """
     parts = [_comment(HEAD.format(file=file))]
-    for section, info in Definition.model_fields.items():
-        parts.append("")
-        parts += _section(section, _model(info), getattr(definition, section))
+    for section in Definition.model_fields:
+        parts += ["", *_section(section, SECTIONS.get(section, Titles), getattr(definition, section))]
     return "\n".join([*parts, ""])
 
 
@@ -48,15 +46,6 @@ def _section(name: str, model: type[BaseModel], values: BaseModel | None) -> lis
         else:
             lines.append(f"#{field} =" + ("" if default is None else f" {literal(default)}"))
     return lines
-
-
-def _model(info: FieldInfo) -> type[BaseModel]:
-    """Return the section's class, for `Titles | None`, too."""
-    kinds = [kind for kind in get_args(info.annotation) or (info.annotation,) if kind is not NoneType]
-    model = kinds[0]
-    assert isinstance(model, type)
-    assert issubclass(model, BaseModel)
-    return model
 
 
 def literal(value: Any) -> str:

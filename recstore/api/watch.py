@@ -1,7 +1,7 @@
 """Watching, as any role with `store.db.grant(role)` may: status, runs, logs, requests, studies, health; and the doctor."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Literal, overload
+from typing import TYPE_CHECKING, Annotated, Any, Literal, overload
 
 from recstore.api.arguments import Argument, Newest, Option, SomeName
 from recstore.api.base import Part
@@ -10,7 +10,7 @@ from recstore.background import health, watching
 from recstore.background.watching import NoConnection, Replay
 from recstore.embedded.configured import broker_url
 from recstore.postgres.connection import Connection
-from recstore.runs import Reporter
+from recstore.runs import Reporter, Silent
 
 if TYPE_CHECKING:
     from recstore.doctor import Finding
@@ -85,20 +85,18 @@ class Watching(Part):
         """
         with self._watching() as opened:
             number = run if isinstance(run, int) else watching.newest_run(opened, run)
-            if number is None:
-                return None
-            found = watching.run(opened, number)
-        replay = Replay(reporter) if reporter else None
-        if replay:
+        if number is None:
+            return None
+        reporter = reporter or Silent()
+        replay, found = Replay(reporter), dict[str, Any]()
+        for seen in watching.followed(self._watching, number):
+            if isinstance(seen, NoConnection):
+                reporter.warn(str(seen))
+                continue
+            found = seen
             replay.show(found)
-        if follow and found["state"] == "running":
-            for seen in watching.followed(self._watching, number):
-                if not isinstance(seen, NoConnection):
-                    found = seen
-                    if replay:
-                        replay.show(found)
-                elif reporter:
-                    reporter.warn(str(seen))
+            if not follow:
+                break
         return RunStory.of(found)
 
     def requests(

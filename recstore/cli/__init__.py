@@ -41,8 +41,7 @@ PANELS = {
         "up": ["up"],
         "request": ["request"],
         "status": ["status"],
-        "history": ["requests", "runs", "logs"],
-        "health": ["health"],
+        "history": ["requests", "runs", "logs", "health"],
     },
     "Servers of its own": {"server": ["start", "stop", "psql", "demo", "worker-demo"]},
 }

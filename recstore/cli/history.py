@@ -1,4 +1,4 @@
-"""The past: `recstore requests`, `recstore runs`, and the story of one run, `recstore logs`."""
+"""The past: `recstore requests`, `recstore runs`, the story of one run, `recstore logs`; and `recstore health` for programs."""
 
 from contextlib import nullcontext, suppress
 from typing import Annotated, Any
@@ -10,6 +10,7 @@ from recstore.api.arguments import Option
 from recstore.api.progress import StageReporter
 from recstore.api.rows import Request, Run, RunStory
 from recstore.api.watch import Watching
+from recstore.background.health import Health
 from recstore.background.watching import at_work
 from recstore.cli.commands import Commands
 from recstore.cli.context import state
@@ -25,6 +26,12 @@ def register(app: typer.Typer) -> None:
     commands.add("requests", _requests, example="recstore requests retail --open")
     commands.add("runs", _runs, example="recstore runs retail --state failed")
     commands.add("logs", _tail, call=_story, example="recstore logs retail --follow")
+    commands.add(
+        "health",
+        _healthy,
+        notes="Exit code 0: healthy; 3: no connection; 1: anything else, with what to do about it.",
+        example="recstore health",
+    )
 
 
 def _requests(rows: list[Request], name: str | None, open: bool) -> None:
@@ -122,3 +129,10 @@ def _tail(
         say("\n" + found.trace.rstrip())
     elif found.trace:
         say(f"The traceback: recstore logs {found.run} --trace")
+
+
+def _healthy(found: Health) -> None:
+    say(
+        f"healthy: the database is at revision {found.revision}, the broker answers, the last dispatch was"
+        f" {found.last_dispatch_seconds:.0f} s ago"
+    )
