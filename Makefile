@@ -13,7 +13,7 @@ CONTRACT_VERSIONS ?= 16
 unexport PYTHONDONTWRITEBYTECODE
 PARALLEL = -n $(WORKERS) --dist worksteal
 
-.PHONY: help demo worker-demo test statistical contract check format campaign coverage mutants sentences docs docs-retail schema build lock clean
+.PHONY: help demo worker-demo test tests statistical contract check format campaign coverage mutants sentences docs docs-retail schema build lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -47,7 +47,11 @@ check: $(VENV)/.dev  ## format, lint, spelling, import rules, types
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-test: check  ## check, and every test on PostgreSQL 18
+# side by side: the checks use one core, and tests wait for servers
+test: $(VENV)/.dev  ## check, and every test on PostgreSQL 18
+	@$(MAKE) --no-print-directory --jobs=2 check tests
+
+tests: $(VENV)/.dev
 	$(PYTEST) $(PARALLEL) -m "not campaign and not statistical"
 
 statistical: $(VENV)/.dev  ## trainings whose metrics must lie in a band: after a change of model/ or evaluation/, and in CI

@@ -293,12 +293,15 @@ Command = Callable[..., Answer]
 
 
 @pytest.fixture
-def recstore(shop: Database, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Runs a command line on the shop's database, in this process."""
+def recstore(
+    request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Command:
+    """Runs a command line in this process, on the database of the fixture `trained` where the test has it, else of `shop`."""
+    database: Database = request.getfixturevalue("trained" if "trained" in request.fixturenames else "shop")
     monkeypatch.setenv("RECSTORE_RETENTION", "0")
 
     def run(line: str, *more: str, url: str = "") -> Answer:
-        code = cli.run(["--database", url or shop.url, *line.split(), *more])
+        code = cli.run(["--database", url or database.url, *line.split(), *more])
         printed = capsys.readouterr()
         return Answer(code, printed.out, printed.err)
 

@@ -55,9 +55,8 @@ def test_the_sql_that_is_printed_is_the_sql_that_runs(recstore: Command, shop: D
         assert [row["item_id"] for row in given] == [row["item_id"] for row in recstore(line + " --json").json]  # type: ignore[attr-defined]
 
 
+@pytest.mark.usefixtures("trained")
 def test_rollback_and_back_again(recstore: Command) -> None:
-    recstore(CREATE)
-    recstore("retrain retail")
     recstore("retrain retail")
     assert recstore("rollback retail --json").json == {"was_live": 2, "live": 1}
     assert recstore("rollback retail --to 2 --json").json == {"was_live": 1, "live": 2}
@@ -210,11 +209,9 @@ def test_a_run_whose_process_is_gone_is_not_shown_as_running(shop: Database, rec
     assert recstore("drop retail --yes").code == 0
 
 
-def test_a_source_that_was_dropped_and_made_again(shop: Database, recstore: Command) -> None:
-    recstore(CREATE)
-    recstore("retrain retail")
+def test_a_source_that_was_dropped_and_made_again(trained: Database, recstore: Command) -> None:
     recstore("grant retail application --people")
-    application = shop.connect("application")
+    application = trained.connect("application")
     application.execute("CREATE TABLE shop.kept AS TABLE shop.views; DROP TABLE shop.views CASCADE")
     failed = recstore("retrain retail")
     assert (failed.code, "no table shop.views" in failed.err) == (2, True)

@@ -128,10 +128,8 @@ def test_a_run_in_progress(recstore: Command, shop: Database) -> None:
     assert row.json["progress"] == {"stage": "train", "done": 2, "total": 5, "note": ""}
 
 
-def test_the_story_of_every_job(recstore: Command, shop: Database) -> None:
-    shop.create()
-    shop.retrain()
-    shop.retrain()
+def test_the_story_of_every_job(recstore: Command, trained: Database) -> None:
+    trained.retrain()
     reindexed = recstore("reindex retail")
     assert reindexed.out.startswith("generation 2 of retail is reindexed and calibrated")
     assert recstore("reindex retail --json").json["generation"] == 2
@@ -176,14 +174,12 @@ def test_a_run_that_failed(recstore: Command, shop: Database) -> None:
     assert recstore("logs retail --json").json["state"] == "failed"
 
 
-def test_a_generation_that_waits_to_go_live(recstore: Command, shop: Database) -> None:
-    shop.create()
-    shop.retrain()
-    look(shop, UP + " RETURNING host")
-    with shop.connect() as reader:
+def test_a_generation_that_waits_to_go_live(recstore: Command, trained: Database) -> None:
+    look(trained, UP + " RETURNING host")
+    with trained.connect() as reader:
         reader.execute("BEGIN; SELECT count(*) FROM retail.item_vectors")
-        shop.retrain()
-        with worker(shop, flip_wait=0, prune_wait=0):
+        trained.retrain()
+        with worker(trained, flip_wait=0, prune_wait=0):
             asked = recstore("request retrain retail --wait")
         assert asked.code == 4
         assert "ready but not live yet: it waits for process" in asked.out
@@ -217,12 +213,10 @@ def test_a_request_that_is_waited_for(recstore: Command, shop: Database) -> None
     assert "Error: No interactions are left after the filters" in failed.err
 
 
-def test_a_run_that_was_skipped(recstore: Command, shop: Database) -> None:
-    shop.create()
-    shop.retrain()
-    with shop.connect() as connection:
+def test_a_run_that_was_skipped(recstore: Command, trained: Database) -> None:
+    with trained.connect() as connection:
         requests.insert(connection, "retail", "retrain", "schedule")
-    assert pipeline.retrain(shop.url, shop.settings, "retail", requested=True).skipped
+    assert pipeline.retrain(trained.url, trained.settings, "retail", requested=True).skipped
     assert re.search(r"retrain  skipped .*  schedule +2  Skipped: the source", recstore("requests").out)
     assert "Skipped: the source has nothing new since generation 1" in recstore("runs --state skipped").out
     story = recstore("logs").out
@@ -292,17 +286,16 @@ def test_a_run_is_followed_to_its_end(recstore: Command, shop: Database, monkeyp
 
 @pytest.mark.parametrize("width", [0, 80])
 def test_watching_survives_a_lost_connection(
-    recstore: Command, shop: Database, monkeypatch: pytest.MonkeyPatch, width: int
+    recstore: Command, trained: Database, monkeypatch: pytest.MonkeyPatch, width: int
 ) -> None:
-    shop.create()
-    shop.retrain()
     seconds: list[float] = []
 
     def sleep(interval: float) -> None:
         seconds.append(interval)
         if len(seconds) == 2:
             look(
-                shop, "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'recstore'"
+                trained,
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'recstore'",
             )
         if len(seconds) == 5:
             raise KeyboardInterrupt
@@ -357,10 +350,8 @@ def test_every_screen_fits_the_terminal(
     assert "stays live" in piped
 
 
-def test_a_role_that_watches_and_asks(recstore: Command, shop: Database) -> None:
-    shop.create()
-    shop.retrain()
-    url = shop.url_of("application")
+def test_a_role_that_watches_and_asks(recstore: Command, trained: Database) -> None:
+    url = trained.url_of("application")
     denied = recstore("status", url=url)
     assert (denied.code, "permission denied for schema recstore" in denied.err) == (1, True)
     granted = recstore("db grant application")
@@ -373,7 +364,7 @@ def test_a_role_that_watches_and_asks(recstore: Command, shop: Database) -> None
     assert recstore("request retrain nix", url=url).code == 2
     assert recstore("status nix", url=url).code == 2
     assert recstore("retrain retail", url=url).code == 1
-    with shop.connect("application") as connection:
+    with trained.connect("application") as connection:
         for statement in (
             "INSERT INTO recstore_private.requests (recommender, job, origin) VALUES ('retail', 'retrain', 'sql')",
             "DELETE FROM recstore.dispatches",
@@ -406,10 +397,8 @@ def test_a_schedule_is_told_in_words(recstore: Command) -> None:
     assert recstore("show retail --json").json["next_retrain"] is None
 
 
-def test_an_abandoned_run_says_so(recstore: Command, shop: Database) -> None:
-    shop.create()
-    shop.retrain()
-    with superuser(shop.server, shop.name) as connection:  # as one whose process is gone: it holds no lock
+def test_an_abandoned_run_says_so(recstore: Command, trained: Database) -> None:
+    with superuser(trained.server, trained.name) as connection:  # as one whose process is gone: it holds no lock
         connection.execute(
             "UPDATE recstore_private.runs SET state = 'running', finished_at = NULL, outcome = NULL,"
             ' stages = \'[{"stage": "train"}]\''

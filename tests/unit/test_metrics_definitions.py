@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import pytrec_eval
 from scipy import sparse
-from sklearn.metrics import mean_squared_error, roc_auc_score
 
 from recstore.evaluation.metrics import evaluate
 from recstore.evaluation.scorers import FactorScorer
@@ -162,6 +161,8 @@ def test_as_pytrec_eval_has_it(split, measured, metric, theirs, k):
 @pytest.mark.parametrize("sampled", [True, False])
 def test_auc_as_scikit_learn_has_it(split, decimals, exclude_train, sampled):
     """With no decimals nearly all scores tie."""
+    from sklearn.metrics import roc_auc_score  # which takes seconds to import
+
     train, test, (x, y) = split
     scores = np.round(x @ y.T, decimals)
     chosen = np.random.default_rng(4).random(test.shape) < 0.3 if sampled else np.ones_like(test)
@@ -178,6 +179,8 @@ def test_auc_as_scikit_learn_has_it(split, decimals, exclude_train, sampled):
 
 
 def test_mse_as_scikit_learn_has_it(split, measured):
+    from sklearn.metrics import mean_squared_error
+
     train, test, (x, y) = split
     expected = mean_squared_error((train | test)[measured.user_index].astype(float), (x @ y.T)[measured.user_index])
     assert measured.values["mse"] == pytest.approx(expected, rel=1e-6)
