@@ -188,6 +188,19 @@ def trained_template(server: Server, shop_template: str) -> str:
     return make_template(database, "template_trained")
 
 
+@pytest.fixture(scope="session")
+def published_template(server: Server, shop_template: str) -> str:
+    """The small shop with the recommender `retail`, which the application may read: the first of `Generations` is live."""
+    from support import Generations
+
+    database = make_database(server, shop_template)
+    recommender = database.create()
+    with database.connect() as connection:
+        registry.grant_reader(connection, recommender, "application", people=True)
+    Generations(database).publish()
+    return make_template(database, "template_published")
+
+
 def planted_views(users: int = 240, items: int = 120, clusters: int = 6, seed: int = 7) -> np.ndarray:
     """Rows (user_id, product_id, view_count): users of a cluster view mostly its items, the first of them most."""
     random = np.random.default_rng(seed)

@@ -124,10 +124,13 @@ class Generations:
             run.stage("prepare", jobs.prepare, run)
             return pipeline.publish(run, self._content(run.generation.number, run.recommender.dimensions))
 
-    def _content(self, generation: int, dimensions: int) -> building.Content:
+    def know(self, generation: int) -> None:
         random = np.random.default_rng(generation)
         self.items[generation] = random.normal(size=(ITEMS, FACTORS)).astype(np.float32)
         self.users[generation] = random.normal(size=(USERS, FACTORS)).astype(np.float32)
+
+    def _content(self, generation: int, dimensions: int) -> building.Content:
+        self.know(generation)
         return building.Content(
             population=building.Population.of(self.interactions),
             pulled=self.interactions,

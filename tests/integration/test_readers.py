@@ -14,10 +14,9 @@ from typing import Any
 
 import psycopg
 import pytest
-from conftest import Database
+from conftest import Database, copy_of
 from support import Generations, Hook, look, until
 
-from recstore import registry
 from recstore.errors import NothingToRollBack
 from recstore.operations import jobs
 from recstore.postgres.connection import Connection
@@ -162,16 +161,16 @@ def wrong(made: Generations, given: Answer) -> bool:
     return len(numbers) != 1 or numbers[0] is None or not getattr(made, kind)(numbers[0], subject, ids, scores, K)
 
 
+shop = copy_of("published_template")
+
+
 @pytest.fixture
 def made(shop: Database) -> Generations:
     """A recommender with its first generation live, and an application that reads it."""
-    recommender = shop.create()
-    with shop.connect() as connection:
-        registry.grant_reader(connection, recommender, "application", people=True)
     with shop.connect("application") as connection:
         connection.execute(TOP)
     made = Generations(shop)
-    made.publish()
+    made.know(1)
     return made
 
 
