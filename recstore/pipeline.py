@@ -23,7 +23,7 @@ from recstore.operations.jobs import Outcome
 from recstore.publication import admission, building, calibration, flipping, stored
 from recstore.publication.building import Content, Population
 from recstore.runs import Run, job
-from recstore.source import inspection, pulling
+from recstore.source import pulling
 from recstore.source.pulling import Pulled
 from recstore.sql import queries
 
@@ -85,17 +85,13 @@ def publish(run: Run, content: Content) -> Outcome:
 
 def read_source(run: Run) -> Pulled:
     """Read the whole source in one snapshot, reporting the rows."""
-    recommender = run.recommender
     return pulling.read(
+        run.connection,
         run.url,
         run.settings,
-        run.name,
-        recommender.definition.source,
-        recommender.user_type,
-        recommender.item_type,
+        run.recommender,
+        run.recommender.definition.source,
         application_name=run.application_name,
-        has_last_at=inspection.has_last_at(run.connection, run.name),
-        expected=inspection.expected_rows(run.connection, run.name),
         on_rows=lambda done, total: run.reporter.progress("read", done, total),
     )
 

@@ -27,7 +27,7 @@ from recstore.errors import (
     TooManyFactors,
     installed_parts,
 )
-from recstore.postgres.connection import Connection, one_line, plain_errors, with_short_lock
+from recstore.postgres.connection import Connection, find_relation, one_line, plain_errors, with_short_lock
 from recstore.postgres.grants import check_role
 from recstore.postgres.names import quoted
 from recstore.source import candidates, inspection, selects
@@ -141,8 +141,7 @@ def check_names(connection: Connection, definition: Definition) -> None:
     if titles is None:
         return
     try:
-        with connection.transaction():
-            row = queries.row(connection, "readable_table", table=titles.table)
+        row = queries.row(connection, "readable_table", table=find_relation(connection, titles.table))
     except (pg.SyntaxError, pg.InvalidName, pg.InsufficientPrivilege) as error:
         raise InvalidInput(f"The titles' table {titles.table!r} cannot be looked up: {one_line(error)}.") from None
     if row is None:

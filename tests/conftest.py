@@ -71,6 +71,7 @@ class Database:
 
     def connect(self, role: str = "worker") -> Connection:
         connection = connect(self.url_of(role), "test")
+        connection.execute("SET search_path TO DEFAULT")  # as an application, not as recstore
         self.opened.append(connection)
         return connection
 

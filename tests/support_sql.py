@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from recstore import registry
 from recstore.model.interactions import Interactions, SourceReport
 from recstore.postgres.connection import Connection
-from recstore.source import inspection, pulling
+from recstore.source import pulling
 
 T = TypeVar("T")
 Rows = list[dict[str, Any]]
@@ -96,18 +96,15 @@ def read_source(database: Database, name: str, *, with_times: bool = False) -> t
     """Read the recommender's source as a training does."""
     with database.connect() as connection:
         recommender = registry.get(connection, name)
-        has_last_at = inspection.inspect(connection, recommender.definition.source).has_last_at
-    interactions, report, _ = pulling.read(
-        database.url,
-        database.settings,
-        name,
-        recommender.definition.source,
-        recommender.user_type,
-        recommender.item_type,
-        application_name="test",
-        has_last_at=has_last_at,
-        with_times=with_times,
-    )
+        interactions, report, _ = pulling.read(
+            connection,
+            database.url,
+            database.settings,
+            recommender,
+            recommender.definition.source,
+            application_name="test",
+            with_times=with_times,
+        )
     return interactions, report
 
 

@@ -138,7 +138,7 @@ class Managing(Part):
     def candidates(self, name: str) -> str:
         """Return in words which items are recommended. Raises RecommenderNotFound."""
         with self._current() as opened:
-            return recommenders.candidates_words(opened, registry.get(opened, name))
+            return recommenders.candidates_words(opened, self.settings, registry.get(opened, name))
 
     def lookup_index(self, name: str) -> str | None:
         """Return the statement that makes a missing index on a user's rows of the source, if the source is a table."""

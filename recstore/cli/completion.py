@@ -9,7 +9,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import psycopg
 import typer
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
@@ -17,6 +16,7 @@ from psycopg.rows import dict_row
 from recstore.config import load_settings
 from recstore.embedded.configured import database_url
 from recstore.postgres.connection import conninfo
+from recstore.postgres.session import open_session
 from recstore.sql import queries
 from recstore.wording import printable
 
@@ -80,7 +80,7 @@ def _ask(ctx: typer.Context, query: str, **typed: Any) -> Offered:
         typed["name"] = next((word for word in ctx.args if not word.startswith("-")), None)
     own = load_settings(database_url=ctx.find_root().params.get("database"))
     target = make_conninfo(conninfo(database_url(own), "recstore:completion"), connect_timeout=SECONDS)
-    with psycopg.connect(target, autocommit=True, row_factory=dict_row) as connection:
+    with open_session(target, row_factory=dict_row) as connection:
         connection.execute(f"SET statement_timeout = '{SECONDS}s'")
         rows: list[dict[str, Any]] = connection.execute(query, typed).fetchall()
     return [(str(row["text"]), printable(str(row["meaning"]))) for row in rows if str(row["text"]).isprintable()]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from recstore.doctor.findings import Finding, check, error, note, ok, warning
 from recstore.doctor.subject import Subject
-from recstore.postgres.connection import LIFTED
+from recstore.postgres.session import LIFTED
 
 
 @check(well="the role may create schemas, as each new recommender needs")
@@ -59,22 +59,16 @@ def read_all_stats(subject: Subject) -> Iterator[Finding]:
 
 @check()
 def role_settings(subject: Subject) -> Iterator[Finding]:
-    rows = subject.rows("doctor_settings_of_role", names=[*LIFTED, "lock_timeout", "temp_file_limit"])
+    rows = subject.rows("doctor_settings_of_role", names=[*LIFTED, "temp_file_limit"])
     found = {row["name"]: row["value"] for row in rows if row["is_set"] or row["value"] == "on"}
     alter = f"ALTER ROLE {subject.quoted(subject.role)} IN DATABASE {subject.quoted(subject.database)} SET"
-    temp_files, lock_timeout = found.pop("temp_file_limit", None), found.pop("lock_timeout", None)
+    temp_files = found.pop("temp_file_limit", None)
     if temp_files:
         yield note(
             f"temp_file_limit is {int(temp_files) / 1024:g} MB for this role",
             "Sorts and index builds that need more on disk are cancelled. Only a superuser may raise it:",
             f"{alter} temp_file_limit = -1;",
         )
-    if lock_timeout:
-        yield note(
-            f"lock_timeout is {int(lock_timeout) / 1000:g} s for this role",
-            "recstore sets its own where readers could wait; its other statements fail when they wait longer than this:",
-            f"{alter} lock_timeout = 0;",
-        )
-    if not temp_files and not lock_timeout:
+    else:
         lifted = f"; set, but lifted in recstore's sessions: {', '.join(sorted(found))}" if found else ""
         yield ok(f"no timeout or limit of the role interrupts a long job{lifted}")

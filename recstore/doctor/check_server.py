@@ -126,6 +126,7 @@ def search_path(subject: Subject) -> Iterator[Finding]:
     if subject.extension is None:
         return
     schema = subject.extension["schema"]
+    subject.connection.execute("SET LOCAL search_path TO DEFAULT")  # where the application's sessions find names
     found = subject.row("doctor_search_path", schema=schema)
     if found["found"]:
         yield ok(f"pgvector's operators are on this role's search path ({found['search_path']})")

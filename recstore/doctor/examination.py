@@ -29,6 +29,7 @@ from recstore.errors import ConnectionFailed, RecstoreError
 from recstore.postgres.connection import Connection, conninfo, one_line, read_only, why_not
 from recstore.postgres.names import quoted
 from recstore.postgres.pooler import cut_off
+from recstore.postgres.session import LOCAL_SETTINGS, SEARCH_PATH
 
 MODULES = (
     check_server,
@@ -173,7 +174,10 @@ def _looking(connection: Connection) -> Iterator[None]:
     cut.daemon = True
     cut.start()
     try:
-        with read_only(connection, statement_timeout=int(1000 * STATEMENT), lock_timeout=2000):
+        with read_only(connection, search_path=SEARCH_PATH):
+            connection.execute(LOCAL_SETTINGS)
+            connection.execute(f"SET LOCAL statement_timeout = {int(1000 * STATEMENT)}")
+            connection.execute("SET LOCAL lock_timeout = 2000")
             yield
     finally:
         cut.cancel()

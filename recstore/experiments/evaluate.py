@@ -27,9 +27,9 @@ from recstore.files import pair_files, split_files
 from recstore.model import filters, trainers
 from recstore.model.interactions import Interactions
 from recstore.operations import questions
-from recstore.postgres.connection import Connection, connect, one_line, plain_errors
+from recstore.postgres.connection import Connection, connect, one_line, plain_errors, reading_application
 from recstore.runs import Reporter, Silent, described
-from recstore.source import inspection, pulling, selects
+from recstore.source import pulling, selects
 from recstore.sql.objects import Registered
 from recstore.sql.schema_revision import require_current
 
@@ -107,19 +107,16 @@ def read_split(
 ) -> Split:
     """Read the source through the recommender's view, as a retrain does, filter it, and split it as `choice` says; with a
     validation part where a curve is wanted."""
-    name, validation = recommender.name, wanted.curve > 0
+    validation = wanted.curve > 0
     with experiment.step("read") as details:
         pulled = pulling.read(
+            connection,
             url,
             experiment.settings,
-            name,
+            recommender,
             definition.source,
-            recommender.user_type,
-            recommender.item_type,
             application_name="recstore:evaluate",
-            has_last_at=inspection.has_last_at(connection, name),
             with_times=True,
-            expected=inspection.expected_rows(connection, name),
             on_rows=experiment.progress("read"),
         )
         details |= described(pulled)
@@ -156,8 +153,7 @@ def _given(connection: Connection, settings: Settings, recommender: Registered, 
         raise InvalidInput(
             f"The test query cannot be read: {error.reason}. It is a SELECT of user_id and item_id; try it in psql first."
         ) from None
-    with connection.transaction():
-        connection.execute(f"SET LOCAL statement_timeout = {int(settings.source_timeout * 1000)}")
+    with reading_application(connection, settings.source_timeout):
         rows = connection.execute(ids).fetchall()
     pairs = [(row["user_id"], row["item_id"]) for row in rows if None not in row.values()]
     return split_files.from_rows(pairs, recommender.user_type, recommender.item_type, "The test query")

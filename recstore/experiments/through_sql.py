@@ -95,6 +95,7 @@ def recommended(
     with plain_errors("asking for recommendations"), ExitStack() as stack:
         opened = [stack.enter_context(connect(url, "recstore:evaluate")) for _ in range(number)]
         for connection in opened:
+            connection.execute("SET default_transaction_read_only = on")  # candidates are the application's
             connection.execute("SET jit = off")  # expensive functions, few rows: a compiler gains nothing
         free = list(opened)
 

@@ -20,7 +20,7 @@ from recstore.lists.blocks import Block, Items
 from recstore.model.arrays import Mask, Matrix
 from recstore.model.interactions import IdMap, plain
 from recstore.postgres.arrow import Reading, reading
-from recstore.postgres.connection import Connection, one_line, read_only
+from recstore.postgres.connection import Connection, one_line, read_only, reading_application
 from recstore.postgres.names import quoted
 from recstore.source.plans import planned
 from recstore.source.selects import stripped, syntax_error
@@ -82,6 +82,10 @@ class Live:
     factors: int
 
 
+PLANNING = 60.0
+"""Seconds that a plan of the caller's query may take."""
+
+
 def users_select(recommender: Registered, generation: int, *, seen_published: bool, query: str | None = None) -> str:
     """Return the SELECT of users with their vectors and seen items: all users, or those that `query` names."""
     seen = Generation(recommender, generation).seen if seen_published else None
@@ -101,7 +105,7 @@ def checked_query(connection: Connection, recommender: Registered, query: str) -
     select = stripped(query)
     cast = f"SELECT q.user_id::{recommender.user_type.value} FROM (\n{select}\n) q (user_id) LIMIT 0"  # noqa: S608
     try:
-        with read_only(connection):
+        with read_only(connection, search_path="DEFAULT"):
             connection.execute(cast, prepare=True)
     except psycopg.errors.InsufficientPrivilege as error:
         remedy = "Ask the owner to grant it SELECT on the relations that --users reads."
@@ -119,7 +123,8 @@ def checked_query(connection: Connection, recommender: Registered, query: str) -
 
 def expected_users(connection: Connection, query: str) -> int:
     """Return the planner's estimate of the number of users, for a progress bar."""
-    return int(planned(connection, sql.SQL(query), prepare=True)["Plan Rows"])
+    with reading_application(connection, PLANNING):
+        return int(planned(connection, sql.SQL(query), prepare=True)["Plan Rows"])
 
 
 class Snapshot:

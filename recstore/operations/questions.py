@@ -11,13 +11,16 @@ from psycopg import errors as pg
 from psycopg import sql
 
 from recstore.errors import InvalidInput, NotTrained, RecstoreError
-from recstore.postgres.connection import Connection, one_line
+from recstore.postgres.connection import Connection, one_line, reading_application
 from recstore.postgres.names import readable
 from recstore.sql import objects
 from recstore.sql.objects import Registered
 
 MOST = 2**31 - 1
 """Largest number of rows: the largest integer."""
+
+PATIENCE = 60.0
+"""Seconds that an answer may take."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,14 @@ class Question:
     recommender: Registered
 
     def ask(self, connection: Connection) -> list[dict[str, Any]]:
-        """Return the rows. Raises RecstoreError if the titles cannot be read, or an object is missing."""
+        """Return the rows. Raises RecstoreError if the titles cannot be read, an object is missing, or after PATIENCE."""
         try:
-            return connection.execute(self.statement).fetchall()
+            with reading_application(connection, PATIENCE):
+                return connection.execute(self.statement).fetchall()
+        except pg.QueryCanceled:
+            raise RecstoreError(
+                f"No answer within {PATIENCE:g} s. Find out why: recstore doctor {self.recommender.name}"
+            ) from None
         except (pg.UndefinedTable, pg.UndefinedColumn, pg.InsufficientPrivilege) as error:
             if sentence := _remedy(connection, self.recommender, one_line(error)):
                 raise RecstoreError(sentence) from error
@@ -89,11 +97,12 @@ def titles_of(connection: Connection, recommender: Registered, ids: Sequence[Any
     if titles is None or not ids:
         return {}
     item, kind = readable(titles.item), recommender.item_type.value
-    rows = connection.execute(
-        f"SELECT t.{item}::{kind} AS item, t.{readable(titles.title)}::text AS title FROM {titles.table} t"  # noqa: S608
-        f" WHERE t.{item} = ANY (%s::{kind}[])",
-        [list(ids)],
-    ).fetchall()
+    with reading_application(connection, PATIENCE):
+        rows = connection.execute(
+            f"SELECT t.{item}::{kind} AS item, t.{readable(titles.title)}::text AS title FROM {titles.table} t"  # noqa: S608
+            f" WHERE t.{item} = ANY (%s::{kind}[])",
+            [list(ids)],
+        ).fetchall()
     return {row["item"]: row["title"] for row in rows if row["title"]}
 
 

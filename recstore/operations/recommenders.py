@@ -113,7 +113,7 @@ def alter(
         recommender = dataclasses.replace(resized, definition=recommender.definition)  # `alter` compares it
     altered = registry.alter(opened, settings, recommender, definition, readers_may_fail=readers_may_fail)
     if reporter and definition.candidates.given and definition.candidates != recommender.definition.candidates:
-        found = candidates.eligible(opened, altered, altered.relation("item_vectors"))
+        found = candidates.eligible(opened, altered, altered.relation("item_vectors"), settings.source_timeout)
         if found.items and not found.eligible:
             reporter.warn(
                 f"None of the live generation's {found.items:,} items is a candidate, so every list of items is empty. If that"
@@ -122,11 +122,11 @@ def alter(
     return altered
 
 
-def candidates_words(opened: Connection, recommender: Registered) -> str:
+def candidates_words(opened: Connection, settings: Settings, recommender: Registered) -> str:
     """Describe which items are recommended: how many are candidates now, and whether an index finds one of them."""
     if not recommender.definition.candidates.given:
         return "every item may be recommended"
-    found = candidates.eligible(opened, recommender, recommender.relation("item_vectors"))
+    found = candidates.eligible(opened, recommender, recommender.relation("item_vectors"), settings.source_timeout)
     words = "only candidates are recommended, from now on"
     if found.items:
         words += f"; now these are {found.eligible:,} of the live {found.items:,} items"

@@ -23,6 +23,7 @@ from recstore.errors import (
     SchemaTooNew,
 )
 from recstore.postgres.connection import Connection, connect, conninfo, one_line, plain_errors
+from recstore.postgres.session import open_session
 from recstore.sql import objects, queries
 from recstore.sql.schema_revision import current, head, known, require_current, require_extension
 
@@ -52,7 +53,7 @@ def _alembic(url: str) -> Iterator[tuple["Config", psycopg.Connection[Any]]]:
 
     engine = sa.create_engine(
         "postgresql+psycopg://",
-        creator=lambda: psycopg.connect(conninfo(url, "recstore:migrate")),
+        creator=lambda: _migrating(url),
         poolclass=sa.NullPool,
     )
     try:
@@ -72,6 +73,12 @@ def _alembic(url: str) -> Iterator[tuple["Config", psycopg.Connection[Any]]]:
     except sa.exc.DBAPIError as error:
         with plain_errors("migrating"):
             raise (error.orig or error) from None
+
+
+def _migrating(url: str) -> psycopg.Connection[Any]:
+    connection = open_session(conninfo(url, "recstore:migrate"))
+    connection.autocommit = False  # as SQLAlchemy expects it
+    return connection
 
 
 def _refused(error: object) -> InvalidInput:

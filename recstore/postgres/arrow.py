@@ -14,9 +14,11 @@ import adbc_driver_manager
 import adbc_driver_postgresql.dbapi as adbc
 import pyarrow as pa
 from adbc_driver_manager._reader import AdbcRecordBatchReader
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from recstore.errors import ConnectionLost, RecstoreError
-from recstore.postgres.connection import OWN_SETTINGS, SESSION_GONE, conninfo
+from recstore.postgres.connection import SESSION_GONE, conninfo
+from recstore.postgres.session import SEARCH_PATH, SETTINGS, STARTUP
 
 Refused = Callable[[str, str], RecstoreError]
 """Maps the SQLSTATE and message of a server error to the error to raise."""
@@ -71,17 +73,22 @@ def reading(
     timeout: float = 0.0,
     batch_bytes: int | None = None,
     snapshot: str | None = None,
+    application_path: str | None = None,
 ) -> Iterator[Reading]:
-    """Open the transaction for the block. `timeout`: seconds for each statement, 0 for none; `snapshot`: the name of an exported
-    snapshot; `doing`: as in "reading the source". Raises ConnectionLost, and the errors that `refused` returns."""
+    """Open the transaction for the block. Raises ConnectionLost, and the errors that `refused` returns.
+
+    `timeout`: seconds for each statement, 0 for none; `snapshot`: the name of an exported snapshot; `application_path`: the
+    `inherited_path`, to read the application's relations under; `doing`: as in "reading the source".
+    """
     options = {"adbc.postgresql.batch_size_hint_bytes": str(batch_bytes)} if batch_bytes else None
     try:
         with (
-            adbc.connect(conninfo(url, application_name)) as connection,
+            _connected(url, application_name) as connection,
             connection.cursor(adbc_stmt_kwargs=options) as cursor,
             ThreadPoolExecutor(1) as thread,  # innermost: it ends before what it reads from is closed
         ):
-            cursor.execute(OWN_SETTINGS)
+            cursor.execute(f"SET search_path = {SEARCH_PATH}")  # a pooler may have ignored it
+            cursor.execute(SETTINGS)
             cursor.fetchall()
             connection.commit()
             with suppress(adbc_driver_manager.Error):  # a server on a platform without the check
@@ -90,13 +97,20 @@ def reading(
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             if snapshot:
                 cursor.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
+            if application_path is not None:
+                cursor.execute("SET LOCAL TimeZone TO DEFAULT")
+                path = application_path.replace("'", "''")
+                cursor.execute(f"SELECT pg_catalog.set_config('search_path', '{path}', true)")
+                cursor.fetchall()
             if timeout:
                 cursor.execute(f"SET LOCAL statement_timeout = {int(timeout * 1000)}")
             yield Reading(cursor, thread)
             connection.rollback()
     except adbc_driver_manager.Error as error:
         text = " ".join(str(error).split())
-        match = re.search(r"(?:ERROR|FATAL):\s*(.+?)(?: Query was:| SQLSTATE:|$)", text)
+        match = re.search(
+            r"(?:^|\s)[^\W\d_]{4,}:\s+(.+?)(?: Query was:| SQLSTATE:|$)", text
+        )  # "ERROR:" in any language
         reason = (match[1] if match else text).strip().rstrip(".")
         state = getattr(error, "sqlstate", None)
         if state is None or state.startswith(SESSION_GONE):
@@ -104,3 +118,16 @@ def reading(
         if refused is None:
             raise RecstoreError(f"PostgreSQL refused, {doing}: {reason}.") from error
         raise refused(state, reason) from error
+
+
+def _connected(url: str, application_name: str) -> adbc.Connection:
+    """Connect with the settings that the driver's own first statements need. A pooler that refuses them gets none."""
+    target = conninfo(url, application_name)
+    given = conninfo_to_dict(target).get("options") or ""
+    options = " ".join(f"-c {name}={value}" for name, value in STARTUP.items())
+    try:
+        return adbc.connect(make_conninfo(target, options=f"{options} {given}"))
+    except adbc_driver_manager.Error as error:
+        if "unsupported startup parameter" not in str(error):
+            raise
+        return adbc.connect(target)

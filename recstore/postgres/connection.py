@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import errors as pg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
 from recstore.config import Settings
@@ -24,6 +25,7 @@ from recstore.errors import (
     TransactionPooler,
 )
 from recstore.postgres import pooler
+from recstore.postgres.session import SEARCH_PATH, open_session
 
 MINIMUM_SERVER = 15
 
@@ -40,24 +42,6 @@ _KEEPALIVE = {
     "connect_timeout": "10",
 }
 
-LIFTED = (
-    "statement_timeout",
-    "transaction_timeout",
-    "idle_in_transaction_session_timeout",
-    "idle_session_timeout",
-    "default_transaction_read_only",
-)
-"""Settings that recstore turns off in its own sessions."""
-
-OWN_SETTINGS = f"""
-    SELECT set_config(s.name, CASE s.vartype WHEN 'bool' THEN 'off' ELSE '0' END, false)
-    FROM pg_settings s
-    WHERE s.name IN {LIFTED}
-        AND s.source NOT IN ('default', 'client', 'session') AND s.setting NOT IN ('0', 'off')
-"""  # noqa: S608
-"""Statement that turns them off where a host set them for roles: they are meant for queries, not for index builds. Those in
-the URL stay."""
-
 SESSION_GONE = ("57P", "08", "25P03", "25P04")
 """Prefixes of SQLSTATEs that end a session: shutdowns, connection errors, session timeouts."""
 
@@ -72,7 +56,8 @@ def conninfo(url: str, application_name: str) -> str:
         url = "postgresql://" + rest
     try:
         parameters = {key: str(value) for key, value in conninfo_to_dict(url).items()}
-        return make_conninfo(**(_KEEPALIVE | parameters | {"application_name": application_name}))
+        own = {"application_name": application_name, "client_encoding": "UTF8"}
+        return make_conninfo(**(_KEEPALIVE | parameters | own))
     except psycopg.Error as error:
         raise ConnectionFailed(reason=why_not(error)) from None
 
@@ -83,10 +68,9 @@ def connect(url: str, application_name: str = "recstore") -> Connection:
     connection: Connection | None = None
     try:
         target = conninfo(url, application_name)
-        connection = psycopg.connect(target, autocommit=True, row_factory=dict_row)
+        connection = open_session(target, row_factory=dict_row)
         if pooler.in_transaction_mode(connection, target):
             raise TransactionPooler
-        connection.execute(OWN_SETTINGS)
         with suppress(pg.InvalidParameterValue):  # the server's platform has no such check
             connection.execute("SET client_connection_check_interval = '2s'")
     except BaseException as error:
@@ -148,23 +132,60 @@ def plain_errors(doing: str, connection: Connection | None = None) -> Iterator[N
 def read_only(connection: Connection, **settings: object) -> Iterator[None]:
     """Open a READ ONLY transaction with these settings, which is rolled back."""
     with connection.transaction(force_rollback=True):
-        connection.execute("SET TRANSACTION READ ONLY")
+        connection.execute("SET TRANSACTION READ ONLY, NOT DEFERRABLE")
         for name, value in settings.items():
             connection.execute(f"SET LOCAL {name} = {value}")
         yield
 
 
 @contextmanager
+def reading_application(connection: Connection, seconds: float) -> Iterator[None]:
+    """Open a READ ONLY transaction for the application's relations, under its search_path and time zone; each statement may
+    take `seconds`."""
+    with read_only(connection, search_path="DEFAULT", TimeZone="DEFAULT", statement_timeout=int(seconds * 1000)):
+        yield
+
+
+@contextmanager
+def application_path(connection: Connection) -> Iterator[None]:
+    """Find names for the block under the search_path of the role or the database, as the application's sessions do."""
+    connection.execute("SET search_path TO DEFAULT")
+    try:
+        yield
+    finally:
+        if connection.info.transaction_status in (TransactionStatus.IDLE, TransactionStatus.INTRANS):
+            connection.execute(f"SET search_path = {SEARCH_PATH}")  # after an error the rollback does it
+
+
+def inherited_path(connection: Connection) -> str:
+    """Return the search_path of `application_path`, as SQL writes it."""
+    row = connection.execute("SELECT reset_val FROM pg_settings WHERE name = 'search_path'").fetchone()
+    assert row is not None
+    return str(row["reset_val"])
+
+
+def find_relation(connection: Connection, name: str) -> int | None:
+    """Return the oid of a relation under the application's search_path, None if there is none. Raises psycopg.Error for a text
+    that is no name, and without USAGE on its schema."""
+    with read_only(connection, search_path="DEFAULT"):
+        row = connection.execute("SELECT pg_catalog.to_regclass(%s)::pg_catalog.oid AS oid", [name]).fetchone()
+    return row["oid"] if row else None
+
+
+@contextmanager
 def session_settings(connection: Connection, **settings: object) -> Iterator[None]:
-    """Set these in the session, and reset them afterwards if the connection is still usable."""
+    """Set these in the session, and set them back afterwards if the connection is still usable."""
+    before = {}
     for name, value in settings.items():
+        (row,) = connection.execute("SELECT current_setting(%s) AS value", [name])
+        before[name] = row["value"]
         connection.execute(f"SET {name} = {value}")
     try:
         yield
     finally:
-        if not connection.closed and connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
-            for name in settings:
-                connection.execute(f"RESET {name}")
+        if not connection.closed and connection.info.transaction_status == TransactionStatus.IDLE:
+            for name, value in before.items():
+                connection.execute("SELECT set_config(%s, %s, false)", [name, value])
 
 
 def with_short_lock(

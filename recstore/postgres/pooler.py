@@ -59,7 +59,7 @@ def observe(target: str) -> Observed:
 
     def process(connection: psycopg.Connection[tuple[int]]) -> int:
         connection.execute(f"SET LOCAL statement_timeout = {1000 * PATIENCE}")
-        row = connection.execute("SELECT pg_backend_pid()").fetchone()
+        row = connection.execute("SELECT pg_catalog.pg_backend_pid()").fetchone()
         assert row is not None
         return row[0]
 
@@ -84,7 +84,7 @@ def observe(target: str) -> Observed:
 
 def in_transaction_mode(connection: psycopg.Connection[Any], target: str) -> bool:
     """Return True behind a pooler in transaction mode. A direct connection costs one statement."""
-    answer = connection.execute("SELECT pg_backend_pid()").pgresult
+    answer = connection.execute("SELECT pg_catalog.pg_backend_pid()").pgresult
     assert answer is not None
     process = int(answer.get_value(0, 0) or 0)
     if process == connection.info.backend_pid:

@@ -17,7 +17,7 @@ from psycopg.types.json import Jsonb
 
 from recstore import registry
 from recstore.definition import Search
-from recstore.postgres.connection import Connection, one_line, read_only
+from recstore.postgres.connection import Connection, one_line, reading_application
 from recstore.publication import indexes
 from recstore.publication.indexes import DENSER, Graph
 from recstore.runs import Run
@@ -167,7 +167,7 @@ def _seen(run: Run, users: list[Any]) -> dict[Any, list[Any]]:
     if not users:
         return {}
     try:
-        with read_only(run.connection, statement_timeout=int(run.settings.source_timeout * 1000)):
+        with reading_application(run.connection, run.settings.source_timeout):
             rows = run.connection.execute(
                 f"SELECT s.user_id, array_agg(s.item_id) AS ids FROM {seen_in} s"  # noqa: S608
                 f" WHERE s.user_id = ANY (%s::{recommender.user_type.value}[]) AND s.item_id IS NOT NULL GROUP BY s.user_id",
@@ -229,7 +229,7 @@ def _search_among_candidates(run: Run, search: Search) -> Search:
     recommender = registry.get(run.connection, run.name)
     if not recommender.definition.candidates.given:
         return search
-    found = candidates.eligible(run.connection, recommender, run.generation.items)
+    found = candidates.eligible(run.connection, recommender, run.generation.items, run.settings.source_timeout)
     run.reporter.progress("calibrate", 0, 1, f"{found.eligible} of {found.items} items are candidates")
     if found.eligible < FEW:
         run.warn(f"Of the {found.items:,} items {found.eligible:,} are candidates now; nothing else is recommended.")

@@ -13,7 +13,7 @@ from psycopg import sql
 
 from recstore.definition import Definition
 from recstore.errors import CandidatesInvalid, PermissionDenied
-from recstore.postgres.connection import Connection, one_line, read_only
+from recstore.postgres.connection import Connection, application_path, one_line, read_only
 from recstore.source.plans import AS_FOR_ANY, by_index, plan_cost, prepared
 from recstore.source.selects import columns_of, denied, relation_of, stripped, type_name
 from recstore.sql import objects, queries
@@ -86,7 +86,8 @@ def tried(connection: Connection, recommender: Registered, select: str) -> Itera
     errors."""
     name = "_candidates_tried"
     with connection.transaction(force_rollback=True):
-        connection.execute(f"CREATE VIEW {recommender.relation(name)} AS\n{select}")
+        with application_path(connection):
+            connection.execute(f"CREATE VIEW {recommender.relation(name)} AS\n{select}")
         yield name
 
 
@@ -118,7 +119,8 @@ def check_readable(connection: Connection, recommender: Registered) -> None:
     """Raise PermissionDenied unless this role may read the candidates; read none."""
     role = connection.info.user
     try:
-        connection.execute(f"SELECT c.item_id FROM {recommender.relation('candidates')} c LIMIT 0")  # noqa: S608
+        with read_only(connection, statement_timeout=FIRST):
+            connection.execute(f"SELECT c.item_id FROM {recommender.relation('candidates')} c LIMIT 0")  # noqa: S608
     except pg.InsufficientPrivilege as error:
         grants = " ".join(objects.lacking_on(connection, recommender, "candidates", role))
         remedy = f"Have the owner run: {grants}" if grants else "Have the owner grant it what the candidates read."
@@ -142,11 +144,18 @@ def readers_lacking(connection: Connection, recommender: Registered, view: str =
     return {role: statements for role, statements in found.items() if statements}
 
 
-def eligible(connection: Connection, recommender: Registered, items: str) -> Eligible:
-    """Count the rows of `items`, a quoted relation, and those that are candidates now. Raises psycopg's errors."""
-    row = connection.execute(
-        f"SELECT count(*) AS items, count(c.item_id) AS eligible FROM {items} v"  # noqa: S608
-        f" LEFT JOIN (SELECT DISTINCT c.item_id FROM {recommender.relation('candidates')} c) c ON c.item_id = v.item_id"
-    ).fetchone()
+def eligible(connection: Connection, recommender: Registered, items: str, seconds: float) -> Eligible:
+    """Count the rows of `items`, a quoted relation, and those that are candidates now. Raises psycopg's errors, after `seconds`
+    CandidatesInvalid."""
+    try:
+        with read_only(connection, statement_timeout=int(1000 * seconds)):
+            row = connection.execute(
+                f"SELECT count(*) AS items, count(c.item_id) AS eligible FROM {items} v"  # noqa: S608
+                f" LEFT JOIN (SELECT DISTINCT c.item_id FROM {recommender.relation('candidates')} c) c"
+                " ON c.item_id = v.item_id"
+            ).fetchone()
+    except pg.QueryCanceled:
+        reason = f"counting them took longer than the {seconds:g} s of RECSTORE_SOURCE_TIMEOUT"
+        raise CandidatesInvalid(reason=reason, remedy="Simplify their query, or raise that setting.") from None
     assert row is not None
     return Eligible(**row)

@@ -9,7 +9,7 @@ from psycopg import sql
 
 from recstore.definition import Source
 from recstore.errors import SourceInvalid, UnsupportedIdType, UnsupportedValueType
-from recstore.postgres.connection import Connection, one_line, read_only
+from recstore.postgres.connection import Connection, one_line, read_only, reading_application
 from recstore.source.plans import AS_FOR_ANY, by_index, plan_cost, planned, prepared
 from recstore.source.selects import columns_of, relation_of, stripped, type_name
 from recstore.types import NUMBER_OIDS, TIMESTAMP_OIDS, IdType, type_of_oid
@@ -148,7 +148,7 @@ def expected_rows(connection: Connection, schema: str) -> int:
     """Return how many rows the planner expects of the source; 0 where it cannot be planned. For progress bars only."""
     view = sql.Identifier(schema, "interactions")
     try:
-        with read_only(connection, statement_timeout=1000):
+        with reading_application(connection, 1.0):
             return int(planned(connection, sql.SQL("SELECT * FROM {}").format(view))["Plan Rows"])
     except psycopg.DatabaseError:  # reading will say what is wrong
         return 0

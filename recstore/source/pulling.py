@@ -11,7 +11,9 @@ from recstore.definition import Source
 from recstore.errors import PermissionDenied, RecstoreError, SourceInvalid, SourceTimeout
 from recstore.model.interactions import Interactions, InteractionsBuilder, SourceReport
 from recstore.postgres.arrow import reading
-from recstore.types import IdType
+from recstore.postgres.connection import Connection, inherited_path
+from recstore.source import inspection
+from recstore.sql.objects import Registered
 
 OnRows = Callable[[int, int], None]
 """Receives (rows read so far, rows the planner expects)."""
@@ -39,31 +41,29 @@ class Pulled(NamedTuple):
 
 
 def read(
+    connection: Connection,
     url: str,
     settings: Settings,
-    name: str,
+    recommender: Registered,
     source: Source,
-    user_type: IdType,
-    item_type: IdType,
     *,
     application_name: str,
-    has_last_at: bool,
     with_times: bool = False,
-    expected: int = 0,
     on_rows: OnRows | None = None,
 ) -> Pulled:
-    """Read the whole source of recommender `name` in one snapshot; `with_times` with the time of each pair, if it has last_at.
+    """Read the whole source of a recommender in one snapshot; `with_times` with the time of each pair, if it has last_at.
+    `connection` looks at the source before, under the same search_path.
 
     Return the interactions, rows dropped and merged as `source` says; the counts; and the snapshot's time, number and digest.
     Raises SourceTimeout, SourceInvalid, TooManyNulls, SourceEmpty, PermissionDenied, ConnectionLost.
     """
-    view = f'"{name}".interactions'
-    last_at = ", i.last_at::timestamptz AS last_at" if has_last_at else ""
-    select = f"SELECT i.user_id, i.item_id, i.value::float8 AS value{last_at} FROM {view} i"  # noqa: S608
+    name, view = recommender.name, recommender.relation("interactions")
+    last_at = ", i.last_at::pg_catalog.timestamptz AS last_at" if inspection.has_last_at(connection, name) else ""
+    select = f"SELECT i.user_id, i.item_id, i.value::pg_catalog.float8 AS value{last_at} FROM {view} i"  # noqa: S608
     builder = InteractionsBuilder(
-        user_type, item_type, source.duplicates, source.max_nulls, name, with_times=with_times
+        recommender.user_type, recommender.item_type, source.duplicates, source.max_nulls, name, with_times=with_times
     )
-    role = "of this connection"
+    expected, path, role = inspection.expected_rows(connection, name), inherited_path(connection), connection.info.user
 
     def refused(state: str, reason: str) -> RecstoreError:
         if state == "57014":
@@ -76,10 +76,14 @@ def read(
         )
 
     doing = f"reading the source of {name!r}"
-    with reading(url, application_name, doing, refused=refused, timeout=settings.source_timeout) as transaction:
-        row = transaction.row("SELECT now()::text, pg_current_snapshot()::text, current_user::text")
+    with reading(
+        url, application_name, doing, refused=refused, timeout=settings.source_timeout, application_path=path
+    ) as transaction:
+        row = transaction.row(
+            "SELECT pg_catalog.now()::pg_catalog.text, pg_catalog.pg_current_snapshot()::pg_catalog.text"
+        )
         assert row is not None
-        taken_at, snapshot, role = row
+        taken_at, snapshot = row
         rows = 0
         for batch in transaction.batches(select):
             builder.add(batch)

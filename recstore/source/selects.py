@@ -11,7 +11,7 @@ from psycopg import errors as pg
 from psycopg import sql
 
 from recstore.errors import PermissionDenied, RecstoreError
-from recstore.postgres.connection import Connection, one_line, read_only
+from recstore.postgres.connection import Connection, find_relation, one_line, read_only
 from recstore.postgres.names import how_to_write, quoted, readable
 from recstore.sql import queries
 
@@ -30,12 +30,11 @@ def stripped(query: str) -> str:
 def relation_of(connection: Connection, table: str, invalid: Invalid) -> tuple[sql.Identifier, set[str]]:
     """Return a table or view as an identifier, and the names of its columns. Raises `invalid`, PermissionDenied."""
     try:
-        with connection.transaction():
-            row = connection.execute(
-                "SELECT n.nspname, c.relname FROM pg_class c"
-                " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%s)",
-                [table],
-            ).fetchone()
+        row = connection.execute(
+            "SELECT n.nspname, c.relname FROM pg_class c"
+            " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = %s",
+            [find_relation(connection, table)],
+        ).fetchone()
     except pg.InsufficientPrivilege as error:
         raise denied(connection, error, f"GRANT USAGE ON the schema of {table}", f"GRANT SELECT ON {table}") from None
     except psycopg.Error as error:
@@ -55,7 +54,7 @@ def columns_of(connection: Connection, select: str, invalid: Invalid, tables: st
     """Return the name and type oid of each column. Prepared, so that the text is one statement and cannot break out of its
     parentheses. `tables` names what a GRANT may be missing for. Raises `invalid`, PermissionDenied."""
     try:
-        with read_only(connection):
+        with read_only(connection, search_path="DEFAULT"):
             cursor = connection.execute(f"SELECT * FROM (\n{select}\n) s LIMIT 0", prepare=True)  # noqa: S608
             return [(column.name, column.type_code) for column in cursor.description or ()]
     except pg.InsufficientPrivilege as error:
@@ -72,7 +71,7 @@ def columns_of(connection: Connection, select: str, invalid: Invalid, tables: st
 def syntax_error(connection: Connection, select: str) -> str | None:
     """Return the server's message for the text alone, without the parentheses around it."""
     try:
-        with read_only(connection):
+        with read_only(connection, search_path="DEFAULT"):
             connection.execute(f"EXPLAIN {select}", prepare=True)
     except pg.SyntaxError as error:
         return one_line(error)

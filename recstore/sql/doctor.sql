@@ -70,7 +70,9 @@ WHERE v.name = 'vector';
 
 -- name: doctor_search_path
 -- Is an unqualified type or operator of this schema found?
-SELECT %(schema)s = ANY (current_schemas(true)::text[]) AS found, current_setting('search_path') AS search_path;
+SELECT
+    %(schema)s OPERATOR(pg_catalog.=) ANY (pg_catalog.current_schemas(true)::pg_catalog.text[]) AS found,
+    pg_catalog.current_setting('search_path') AS search_path;
 
 -- name: doctor_owner
 -- The owner of recstore's own schema, and whether this role has its rights.

@@ -1,7 +1,9 @@
 -- Tables that files are loaded into, and this role's privileges.
 
 -- name: name_parts
-SELECT parse_ident(%(table)s) AS parts, current_schemas(false) AS path;
+-- Runs under the application's search_path, so it names pg_catalog.
+SELECT pg_catalog.parse_ident(%(table)s) AS parts, pg_catalog.current_schemas(false) AS path,
+    pg_catalog.to_regclass(%(table)s)::pg_catalog.oid AS oid;
 
 -- name: keywords
 -- Words that must be quoted to name a table or column.
@@ -21,7 +23,7 @@ SELECT c.oid, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind, r
         WHERE i.inhparent = c.oid AND c.relkind = 'r'
     ) AS inheriting
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.oid = to_regclass(%(table)s);
+WHERE c.oid = %(oid)s;
 
 -- name: target_columns
 SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type, t.typcategory = 'S' AS textual,
@@ -38,10 +40,10 @@ FROM pg_namespace n
 WHERE n.nspname = %(schema)s;
 
 -- name: known_type
--- A type by its name: NULL if it is unknown, an error if it is no name of a type.
-SELECT to_regtype(%(type)s)::oid AS oid, format_type(to_regtype(%(type)s), NULL) AS type, t.typcategory = 'S' AS textual
-FROM (SELECT) one LEFT JOIN pg_type t ON t.oid = to_regtype(%(type)s)
-WHERE t.typtype IS DISTINCT FROM 'p';
+-- A type of a column.
+SELECT t.oid, format_type(t.oid, NULL) AS type, t.typcategory = 'S' AS textual
+FROM pg_type t
+WHERE t.oid = %(oid)s AND t.typtype <> 'p';
 
 -- name: kind
 -- The kind of a staged value `v`: the type that takes it in the form in which that type is written. A code is a whole number

@@ -6,6 +6,7 @@ stored digests. Nothing is dropped with CASCADE.
 
 import dataclasses
 import hashlib
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -16,7 +17,7 @@ from psycopg.types.json import Jsonb
 from recstore.config import Settings
 from recstore.definition import Definition
 from recstore.errors import DependentObjects, RecommenderNotFound
-from recstore.postgres.connection import Connection, one_line, with_short_lock
+from recstore.postgres.connection import Connection, application_path, one_line, with_short_lock
 from recstore.postgres.names import quoted
 from recstore.sql import queries
 from recstore.types import IdType
@@ -29,6 +30,9 @@ OLD_PARENTS = {"_items": "_items_old", "_users": "_users_old"}
 
 OUTER_VIEWS = ("item_vectors", "user_vectors")
 """Views that always read `_generation`. The view candidates does if the definition has no candidates."""
+
+CONFIGURED = frozenset({"view interactions", "view candidates"})
+"""Objects whose SELECT is the application's, so that its names are found under the application's search_path."""
 
 
 @dataclass(frozen=True)
@@ -148,8 +152,9 @@ def _live_select(
 def install(connection: Connection, recommender: Registered, source_select: str, candidates_select: str = "") -> None:
     """Create every object of a new recommender, in the caller's transaction."""
     rendered = render(recommender, source_select, candidates_select)
-    for text in rendered.values():
-        connection.execute(text)
+    for name, text in rendered.items():
+        with application_path(connection) if name in CONFIGURED else nullcontext():
+            connection.execute(text)
     _store_digests(connection, recommender, {name: digest(text) for name, text in rendered.items()})
 
 
@@ -196,7 +201,7 @@ def _lock(connection: Connection, recommender: Registered) -> dict[str, Any]:
 
 def without_configured(recommender: Registered, rendered: dict[str, str]) -> dict[str, str]:
     """Return the objects without the views whose SELECT is configuration: `alter` replaces them, never an upgrade."""
-    names = {"view interactions"} | ({"view candidates"} if recommender.definition.candidates.given else set())
+    names = CONFIGURED if recommender.definition.candidates.given else CONFIGURED - {"view candidates"}
     return {name: text for name, text in rendered.items() if name not in names}
 
 
@@ -313,14 +318,15 @@ def _replace_function(connection: Connection, recommender: Registered, name: str
 
 def _replace_view(connection: Connection, recommender: Registered, name: str, text: str) -> None:
     relation = recommender.relation(name)
-    try:
-        with connection.transaction():
+    with application_path(connection) if f"view {name}" in CONFIGURED else nullcontext():
+        try:
+            with connection.transaction():
+                connection.execute(text)
+        except pg.InvalidTableDefinition:  # a column changed its type or name
+            grants = grants_on(connection, relation)
+            _drop(connection, "VIEW", relation)
             connection.execute(text)
-    except pg.InvalidTableDefinition:  # a column changed its type or name
-        grants = grants_on(connection, relation)
-        _drop(connection, "VIEW", relation)
-        connection.execute(text)
-        grant(connection, relation, grants)
+            grant(connection, relation, grants)
 
 
 def _drop(connection: Connection, kind: str, name: str) -> None:

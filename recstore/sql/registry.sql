@@ -38,7 +38,7 @@ SELECT has_table_privilege(c.oid, 'SELECT') AS readable,
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
     ) AS columns
 FROM pg_class c
-WHERE c.oid = to_regclass(%(table)s);
+WHERE c.oid = %(table)s::oid;
 
 -- name: insert_recommender
 INSERT INTO recstore_private.recommenders

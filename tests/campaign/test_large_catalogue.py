@@ -41,14 +41,7 @@ def test_a_large_catalogue_is_calibrated(factors: int, shop: Database) -> None:
     with Run(shop.url, shop.settings, "retail", "retrain") as run:
         run.stage("prepare", jobs.prepare, run)
         pulled, _, _ = pulling.read(
-            shop.url,
-            shop.settings,
-            "retail",
-            source,
-            recommender.user_type,
-            recommender.item_type,
-            application_name="test",
-            has_last_at=False,
+            run.connection, shop.url, shop.settings, recommender, source, application_name="test"
         )
         matrix = confidence.fit(pulled, Confidence()).matrix(pulled, confidence.alpha_for(pulled, None))
         trained = ALS().train(matrix, definition.hyperparameters, factors=factors)

@@ -11,7 +11,7 @@ from recstore.files.load.parquet import ParquetReader
 from recstore.files.load.staging import NEARLY, Check, Staging, absent_is_null, type_of
 from recstore.files.load.target import LONGEST_NAME, Target
 from recstore.files.load.text import FileColumn, TextReader
-from recstore.postgres.connection import Connection
+from recstore.postgres.connection import Connection, read_only
 from recstore.sql import queries
 
 MOST_COLUMNS = 1599
@@ -183,10 +183,12 @@ def _known_type(connection: Connection, column: str, text: str) -> tuple[str, bo
     A type with a length or precision stays as it is written, for instance timestamp(3) with time zone.
     """
     try:
-        row = queries.row(connection, "known_type", type=text)
+        with read_only(connection, search_path="DEFAULT"):
+            (named,) = connection.execute("SELECT pg_catalog.to_regtype(%s)::pg_catalog.oid AS oid", [text])
+        row = queries.row(connection, "known_type", oid=named["oid"])
     except psycopg.DatabaseError:
         row = None
-    if not row or row["oid"] is None:
+    if row is None:
         raise InvalidInput(f"--type {column}={text}: PostgreSQL knows no type {text!r} here.")
     return text.strip() if "(" in text else str(row["type"]), bool(row["textual"])
 

@@ -8,7 +8,7 @@ import psycopg
 from psycopg import errors as pg
 
 from recstore.errors import InvalidInput, PermissionDenied, TableExists
-from recstore.postgres.connection import Connection, one_line
+from recstore.postgres.connection import Connection, one_line, read_only
 from recstore.postgres.names import quoted, readable
 from recstore.sql import queries
 
@@ -65,8 +65,9 @@ def find_target(connection: Connection, table: str, mode: Mode) -> Target:
     """
     role = connection.info.user
     try:
-        named = queries.one(connection, "name_parts", table=table)
-        found = queries.row(connection, "target", table=table)
+        with read_only(connection, search_path="DEFAULT"):
+            named = queries.one(connection, "name_parts", table=table)
+        found = queries.row(connection, "target", oid=named["oid"])
     except pg.InsufficientPrivilege as error:
         raise PermissionDenied(
             role=role, reason=one_line(error), remedy="Have the schema's owner grant USAGE on it."

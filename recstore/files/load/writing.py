@@ -8,7 +8,7 @@ from psycopg import errors as pg
 from recstore.errors import InvalidInput, LoadInterrupted, LoadRefused, TableExists
 from recstore.files.load.examining import Plan
 from recstore.files.load.staging import TABLE
-from recstore.postgres.connection import Connection, one_line
+from recstore.postgres.connection import Connection, application_path, one_line
 from recstore.postgres.names import quoted
 from recstore.runs import Reporter
 
@@ -80,7 +80,7 @@ def _delete(connection: Connection, plan: Plan) -> None:
 def _insert(connection: Connection, plan: Plan) -> int:
     """Fill the table from the staged rows; return how many it took. Raises LoadRefused with the line it does not take."""
     try:
-        with connection.transaction():
+        with connection.transaction(), application_path(connection):  # for the table's triggers and defaults
             return connection.execute(plan.insert()).rowcount
     except psycopg.DatabaseError as error:
         if not _of_the_data(error):
@@ -146,7 +146,7 @@ def _gather_statistics(connection: Connection, plan: Plan, watch: Reporter) -> N
         try:
             connection.execute(f"{'VACUUM (ANALYZE)' if target.mode == 'replace' else 'ANALYZE'} {target}")
         finally:
-            connection.execute("RESET lock_timeout")
+            connection.execute("SET lock_timeout = 0")
     except (KeyboardInterrupt, psycopg.Error) as error:
         why = one_line(error) if isinstance(error, psycopg.Error) else "interrupted"
         watch.warn(

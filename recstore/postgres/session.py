@@ -1,0 +1,88 @@
+"""The settings of recstore's own sessions, whatever a role, a database or postgresql.conf sets. Knows no recommender."""
+
+from typing import Any
+
+import psycopg
+
+SEARCH_PATH = "pg_catalog, pg_temp"
+"""Schemas in which recstore's own statements find names. Another role may have CREATE on any other schema: its function or
+operator with exactly matching types would win over PostgreSQL's."""
+
+LIFTED = (
+    "statement_timeout",
+    "transaction_timeout",
+    "lock_timeout",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+    "default_transaction_read_only",
+)
+"""Settings that are turned off, except where the URL sets them: they are meant for queries, not for index builds."""
+
+FIXED = {
+    "DateStyle": "ISO, MDY",
+    "IntervalStyle": "postgres",
+    "TimeZone": "UTC",
+    "array_nulls": "on",
+    "backslash_quote": "safe_encoding",
+    "bytea_output": "hex",
+    "check_function_bodies": "on",
+    "client_encoding": "UTF8",
+    "client_min_messages": "notice",
+    "debug_parallel_query": "off",
+    "default_table_access_method": "heap",
+    "default_transaction_deferrable": "off",
+    "default_transaction_isolation": "read committed",
+    "extra_float_digits": "1",
+    "force_parallel_mode": "off",
+    "lc_numeric": "C",
+    "plan_cache_mode": "auto",
+    "quote_all_identifiers": "off",
+    "restrict_nonsystem_relation_kind": "",
+    "row_security": "on",
+    "standard_conforming_strings": "on",
+    "transform_null_equals": "off",
+}
+"""Settings on which the meaning of a statement or of its answer depends."""
+
+_WANTED = ", ".join(
+    [f"('{name}', '{value}', false)" for name, value in FIXED.items()]
+    + [f"('{name}', '{'off' if name.startswith('default') else '0'}', true)" for name in LIFTED]
+)
+
+SETTINGS = f"""
+    SELECT set_config(s.name, coalesce(w.value, s.boot_val), false)
+    FROM pg_settings s LEFT JOIN (VALUES {_WANTED}) w (name, value, lifted) ON w.name = s.name
+    WHERE s.context = 'user'
+        AND (w.name IS NOT NULL OR s.category = 'Query Tuning / Planner Method Configuration')
+        AND s.setting <> coalesce(w.value, s.boot_val)
+        AND NOT (coalesce(w.lifted, false) AND s.source IN ('client', 'session'))
+"""  # noqa: S608
+"""Statement that sets them, and turns the planner's methods on, enable_*. It needs `SEARCH_PATH`."""
+
+LOCAL_SETTINGS = SETTINGS.replace("s.boot_val), false)", "s.boot_val), true)")
+"""The same until the end of the transaction, for a session that another client may get next."""
+
+STARTUP = {
+    "search_path": SEARCH_PATH.replace(" ", ""),
+    "default_transaction_deferrable": "off",  # a deferrable session waits before its first statement
+    "quote_all_identifiers": "off",  # ADBC reads the names of functions
+    "statement_timeout": "0",
+}
+"""Settings for the start of a session, before `SETTINGS` runs."""
+
+PRELUDE = (
+    f"SET search_path = {SEARCH_PATH}; SET default_transaction_deferrable = off;"
+    f" BEGIN; SET LOCAL statement_timeout = 0; {SETTINGS}; COMMIT"
+)
+"""What a session runs first: several statements, and no parameter."""
+
+
+def open_session(target: str, **options: Any) -> psycopg.Connection[Any]:
+    """Connect in autocommit mode with recstore's settings. Raises psycopg.Error."""
+    connection = psycopg.connect(target, autocommit=True, **options)
+    try:
+        connection.execute(PRELUDE)
+    except BaseException:
+        connection.close()
+        raise
+    return connection

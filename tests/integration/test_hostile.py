@@ -1,0 +1,179 @@
+"""What another role, the application's own relations and inherited settings cannot do to recstore's sessions."""
+
+from conftest import Command, Database, superuser
+from support import look
+
+from recstore.background import dispatch, health
+
+CREATE = "create retail --table shop.views --item product_id --value view_count --factors 8 --iterations 2 --yes"
+
+COMMANDS = (
+    "db upgrade",
+    CREATE + " --titles shop.products:product_id:title",
+    "alter retail --candidates-table shop.products --candidates-condition visible",
+    "retrain retail",
+    "status",
+    "runs",
+    "generations retail",
+    "recommend retail 1",
+    "similar retail 1",
+    "request retrain retail",
+    "requests",
+    "retrain retail --force",
+    "rollback retail",
+    "reindex retail",
+    "prune retail --yes",
+    "evaluate retail --sql",
+    "recommend-all retail --into out.lists --k 3 --yes",
+    "doctor retail",
+    "db check",
+    "drop retail --yes",
+)
+
+SHADOWS = (
+    "pg_try_advisory_lock(integer, smallint)",
+    "pg_try_advisory_lock(integer, integer)",
+    "pg_advisory_unlock(integer, integer)",
+    "current_setting(text, boolean)",
+    "set_config(text, text, boolean)",
+    "to_regclass(text)",
+    "format_type(oid, integer)",
+    "hashtextextended(text, bigint)",
+    "pg_get_viewdef(oid)",
+    "has_schema_privilege(oid, text)",
+)
+"""Functions that recstore's statements call, with exactly the types of PostgreSQL's or of psycopg's parameters."""
+
+OPERATORS = (
+    "= (oid, oid)",
+    "= (text, text)",
+    "= (name, text)",
+    "= (bigint, bigint)",
+    "<> (regproc, integer)",
+)
+
+
+def make_trap(database: Database) -> None:
+    """Make a schema first on everyone's search_path, whose functions and operators record who calls them."""
+    with superuser(database.server, database.name) as connection:
+        connection.execute("CREATE SCHEMA trap; GRANT USAGE, CREATE ON SCHEMA trap TO application, worker")
+        connection.execute(
+            "CREATE TABLE trap.caught (name text, role text DEFAULT session_user); GRANT ALL ON trap.caught TO PUBLIC"
+        )
+        returns = "RETURNS boolean LANGUAGE plpgsql AS $$BEGIN INSERT INTO trap.caught VALUES (%r); RETURN NULL; END$$"
+        for shadow in SHADOWS:
+            connection.execute(f"CREATE FUNCTION trap.{shadow} " + returns % shadow)
+        for number, operator in enumerate(OPERATORS):
+            symbol, types = operator.split(" ", 1)
+            connection.execute(f"CREATE FUNCTION trap.op{number}{types} " + returns % operator)
+            left, right = types.strip("()").split(", ")
+            connection.execute(
+                f"CREATE OPERATOR trap.{symbol} (FUNCTION = trap.op{number}, LEFTARG = {left}, RIGHTARG = {right})"
+            )
+        connection.execute(f"ALTER DATABASE {database.name} SET search_path = trap, pg_catalog, public")
+        connection.execute("CREATE SCHEMA out AUTHORIZATION worker")
+
+
+def run_every_job(recstore: Command, database: Database) -> None:
+    """Run each command, a dispatch and a look at the health; each must work."""
+    for command in COMMANDS:
+        answer = recstore(command)
+        assert answer.code in (0, 1), (command, answer.out, answer.err)
+        if command.startswith("request "):
+            sent = dispatch.dispatch(database.url, database.settings, lambda _job, _name: None)
+            assert sent
+            with health.asking(database.url, "test") as connection:
+                health.check_database(connection)
+
+
+def test_no_session_calls_what_another_role_put_on_the_search_path(recstore: Command, shop: Database) -> None:
+    make_trap(shop)
+    run_every_job(recstore, shop)
+    assert look(shop, 'SELECT c.name COLLATE pg_catalog."C", c.role FROM trap.caught c') == []
+
+
+SETTINGS = {
+    "DateStyle": "German",
+    "IntervalStyle": "sql_standard",
+    "TimeZone": "<+0545>-05:45",
+    "array_nulls": "off",
+    "backslash_quote": "off",
+    "bytea_output": "escape",
+    "check_function_bodies": "off",
+    "client_encoding": "LATIN1",
+    "client_min_messages": "error",
+    "default_statistics_target": "1",
+    "default_transaction_deferrable": "on",
+    "default_transaction_isolation": "serializable",
+    "default_transaction_read_only": "on",
+    "enable_hashjoin": "off",
+    "enable_indexscan": "off",
+    "enable_partition_pruning": "off",
+    "enable_sort": "off",
+    "extra_float_digits": "-15",
+    "idle_in_transaction_session_timeout": "1000",
+    "idle_session_timeout": "1000",
+    "jit_above_cost": "0",
+    "lock_timeout": "1",
+    "plan_cache_mode": "force_generic_plan",
+    "quote_all_identifiers": "on",
+    "row_security": "off",
+    "search_path": "",
+    "standard_conforming_strings": "off",
+    "statement_timeout": "50",
+    "synchronous_commit": "off",
+    "transform_null_equals": "on",
+    "work_mem": "64",
+}
+"""The most hostile values that PostgreSQL accepts from a role or a database."""
+
+
+def test_no_session_depends_on_what_a_role_or_a_database_sets(recstore: Command, shop: Database) -> None:
+    with superuser(shop.server, shop.name) as connection:
+        connection.execute("UPDATE shop.products SET title = 'Käse 🧀 \\ ' || title")
+        connection.execute("CREATE SCHEMA out AUTHORIZATION worker")
+        for owner in (f"DATABASE {shop.name}", f"ROLE worker IN DATABASE {shop.name}"):
+            for name, value in SETTINGS.items():
+                connection.execute(f"ALTER {owner} SET {name} = '{value}'")
+    run_every_job(recstore, shop)
+
+
+SPIES = """
+    CREATE TABLE shop.written (by_whom text, role text DEFAULT session_user);
+    GRANT ALL ON shop.written TO PUBLIC;
+    CREATE FUNCTION shop.spy(by_whom text) RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
+        BEGIN
+            INSERT INTO shop.written VALUES (by_whom);
+            RETURN true;
+        EXCEPTION WHEN read_only_sql_transaction THEN
+            RETURN true;
+        END
+    $$;
+    CREATE FUNCTION shop.liar(by_whom text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
+        BEGIN
+            RETURN shop.spy(by_whom);
+        END
+    $$;
+    CREATE VIEW shop.spied_views AS
+        SELECT * FROM shop.views WHERE shop.liar('the source, planned') AND (user_id > 2 OR shop.spy('the source'));
+    CREATE VIEW shop.spied_candidates AS
+        SELECT product_id FROM shop.products
+        WHERE shop.liar('the candidates, planned') AND (product_id > 2 OR shop.spy('the candidates'));
+    CREATE VIEW shop.spied_titles AS SELECT product_id, title FROM shop.products WHERE shop.spy('the titles');
+    GRANT SELECT ON ALL TABLES IN SCHEMA shop TO worker;
+"""
+
+
+def test_whatever_is_the_applications_is_read_in_read_only_transactions(recstore: Command, shop: Database) -> None:
+    shop.connect("application").execute(SPIES)
+    with superuser(shop.server, shop.name) as connection:
+        connection.execute("CREATE SCHEMA out AUTHORIZATION worker")
+    recstore("db upgrade")
+    for command in COMMANDS:
+        command = command.replace("shop.views", "shop.spied_views").replace("shop.products", "shop.spied_titles")
+        command = command.replace(
+            "-table shop.spied_titles --candidates-condition visible", "-table shop.spied_candidates"
+        )
+        answer = recstore(command)
+        assert answer.code in (0, 1, 6), (command, answer.out, answer.err)
+        assert look(shop, "SELECT by_whom, role, count(*) FROM shop.written GROUP BY 1, 2") == [], command
