@@ -93,13 +93,12 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".") if part.isdigit())
 
 
-@check()
+@check(writes=True)
 def create_extension(subject: Subject) -> Iterator[Finding]:
     """Try CREATE EXTENSION and roll it back: no privilege answers for trusted extensions and the rules of hosts."""
     if subject.extension is not None:
         yield ok("pgvector is installed here")
         return
-    subject.connection.execute("SET TRANSACTION READ WRITE")
     if not subject.rows("doctor_vector_versions"):
         return
     try:
@@ -138,6 +137,19 @@ def search_path(subject: Subject) -> Iterator[Finding]:
             " statement sets it for the role of this connection:",
             f"ALTER ROLE {subject.quoted(subject.role)} IN DATABASE {subject.quoted(subject.database)}"
             f" SET search_path = {found['search_path'] or chr(39) * 2}, {subject.quoted(schema)};",
+        )
+
+
+@check(well="no other role may create functions in a schema of the search path")
+def writable_path(subject: Subject) -> Iterator[Finding]:
+    subject.connection.execute("SET LOCAL search_path TO DEFAULT")
+    for row in subject.rows("doctor_writable_path"):
+        roles = ", ".join(subject.quoted(role) if role != "PUBLIC" else role for role in row["roles"])
+        yield warning(
+            f"{roles} may create objects in the schema {row['schema']}, which is on this role's search path",
+            "recstore's own statements do not look there. But the functions and operators of a source or of candidates do, unless"
+            " they name a schema, and run with recstore's rights. As the schema's owner:",
+            f"REVOKE CREATE ON SCHEMA {subject.quoted(row['schema'])} FROM {roles};",
         )
 
 

@@ -159,7 +159,7 @@ def candidates(subject: Subject) -> Iterator[Finding]:
             "Each list of items looks up hundreds of items. Create an index on the column of item ids, or simplify the query.",
             *([statement] if statement else []),
         )
-    found = eligibility.eligible(subject.connection, recommender, recommender.relation("item_vectors"))
+    found = eligibility.eligible(subject.connection, recommender, recommender.relation("item_vectors"), PATIENCE)
     if found.items and not found.eligible:
         yield warning(
             f"none of the live generation's {found.items:,} items is a candidate now",

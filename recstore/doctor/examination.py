@@ -26,7 +26,7 @@ from recstore.doctor.findings import CHECKS, LEVELS, Check, Finding, error, ok, 
 from recstore.doctor.subject import Subject, look_around
 from recstore.embedded import configured
 from recstore.errors import ConnectionFailed, RecstoreError
-from recstore.postgres.connection import Connection, conninfo, one_line, read_only, why_not
+from recstore.postgres.connection import Connection, conninfo, one_line, why_not
 from recstore.postgres.names import quoted
 from recstore.postgres.pooler import cut_off
 from recstore.postgres.session import LOCAL_SETTINGS, SEARCH_PATH
@@ -150,7 +150,7 @@ def _run(check: Check, on_check: Callable[[str], None], of: Settings | Subject) 
     """Return what a check finds, or that it could not run."""
     on_check(check.name)
     try:
-        with _looking(of.connection) if isinstance(of, Subject) else nullcontext():
+        with _looking(of.connection, writes=check.writes) if isinstance(of, Subject) else nullcontext():
             found = list(check.look(of)) or ([ok(check.well)] if check.well else [])
     except Exception as problem:
         match problem:
@@ -168,14 +168,18 @@ def _run(check: Check, on_check: Callable[[str], None], of: Settings | Subject) 
 
 
 @contextmanager
-def _looking(connection: Connection) -> Iterator[None]:
-    """Open a READ ONLY transaction in which no statement takes long or waits long for a lock."""
+def _looking(connection: Connection, *, writes: bool = False) -> Iterator[None]:
+    """Open a transaction, READ ONLY unless `writes`, in which no statement takes long or waits long for a lock."""
     cut = threading.Timer(CUT_OFF, cut_off, [connection])
     cut.daemon = True
     cut.start()
     try:
-        with read_only(connection, search_path=SEARCH_PATH):
+        with connection.transaction(force_rollback=True):
+            connection.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE")
+            connection.execute(f"SET LOCAL search_path = {SEARCH_PATH}")
             connection.execute(LOCAL_SETTINGS)
+            if not writes:
+                connection.execute("SET TRANSACTION READ ONLY")
             connection.execute(f"SET LOCAL statement_timeout = {int(1000 * STATEMENT)}")
             connection.execute("SET LOCAL lock_timeout = 2000")
             yield

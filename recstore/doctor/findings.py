@@ -71,18 +71,20 @@ class Check:
     look: Look
     well: str = ""
     """Text of the `ok` finding when the check yields nothing; empty: none."""
+    writes: bool = False
+    """True for a check that tries a change, which is rolled back."""
 
 
 CHECKS: list[Check] = []
 """Within a group, in the order in which they run."""
 
 
-def check(scope: Scope = "database", *, well: str = "") -> Callable[[Look], Look]:
+def check(scope: Scope = "database", *, well: str = "", writes: bool = False) -> Callable[[Look], Look]:
     """Add the function to the list."""
 
     def register(look: Look) -> Look:
         group = look.__module__.rpartition(".check_")[2]
-        CHECKS.append(Check(look.__name__.replace("_", "-"), group, scope, look, well))
+        CHECKS.append(Check(look.__name__.replace("_", "-"), group, scope, look, well, writes))
         return look
 
     return register

@@ -132,7 +132,7 @@ def plain_errors(doing: str, connection: Connection | None = None) -> Iterator[N
 def read_only(connection: Connection, **settings: object) -> Iterator[None]:
     """Open a READ ONLY transaction with these settings, which is rolled back."""
     with connection.transaction(force_rollback=True):
-        connection.execute("SET TRANSACTION READ ONLY, NOT DEFERRABLE")
+        connection.execute("SET TRANSACTION READ ONLY")
         for name, value in settings.items():
             connection.execute(f"SET LOCAL {name} = {value}")
         yield

@@ -87,6 +87,22 @@ SELECT
     has_database_privilege(current_database(), 'CREATE') AS create_schemas,
     pg_has_role('pg_read_all_stats', 'USAGE') AS read_all_stats;
 
+-- name: doctor_writable_path
+-- Schemas of the search path in which roles other than this one and the schema's owner may create objects. Runs under the
+-- application's search_path, so it names pg_catalog.
+SELECT n.nspname AS schema,
+    pg_catalog.array_agg(
+        DISTINCT CASE WHEN a.grantee OPERATOR(pg_catalog.=) 0::pg_catalog.oid THEN 'PUBLIC' ELSE pg_catalog.pg_get_userbyid(a.grantee) END
+    ) AS roles
+FROM pg_catalog.pg_namespace n
+CROSS JOIN LATERAL pg_catalog.aclexplode(n.nspacl) a
+WHERE n.nspname OPERATOR(pg_catalog.=) ANY (pg_catalog.current_schemas(false))
+    AND a.privilege_type OPERATOR(pg_catalog.=) 'CREATE'::pg_catalog.text
+    AND a.grantee OPERATOR(pg_catalog.<>) n.nspowner
+    AND a.grantee OPERATOR(pg_catalog.<>) (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname OPERATOR(pg_catalog.=) CURRENT_USER)
+GROUP BY n.nspname
+ORDER BY n.nspname;
+
 -- name: doctor_settings_of_role
 -- Settings of all roles or of this one that may interrupt a long job.
 SELECT s.name, s.reset_val AS value, s.reset_val NOT IN ('0', '-1', 'off', 'on') AS is_set

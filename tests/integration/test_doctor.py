@@ -126,8 +126,8 @@ LISTS_AGAIN = (
 
 PROBLEMS = {
     "may create no schemas": Problem("REVOKE CREATE ON DATABASE {database} FROM worker", {"create-schemas": "warning"}),
-    "timeout of the role": Problem(
-        "ALTER ROLE worker IN DATABASE {database} SET lock_timeout = '5s';"
+    "limit of the role": Problem(
+        "ALTER ROLE worker IN DATABASE {database} SET temp_file_limit = '1GB';"
         " ALTER ROLE worker IN DATABASE {database} SET statement_timeout = '20s'",
         {"role-settings": "note"},
         undo="ALTER ROLE worker IN DATABASE {database} RESET ALL",
@@ -136,6 +136,9 @@ PROBLEMS = {
         "ALTER ROLE worker IN DATABASE {database} SET search_path = pg_catalog",
         {"search-path": "note"},
         undo="ALTER ROLE worker IN DATABASE {database} RESET ALL",
+    ),
+    "a schema on the search path that anybody may write": Problem(
+        "GRANT CREATE ON SCHEMA public TO PUBLIC, application", {"writable-path": "warning"}
     ),
     "older pgvector": Problem(
         "UPDATE pg_extension SET extversion = '0.8.4' WHERE extname = 'vector'", {"pgvector": "note"}

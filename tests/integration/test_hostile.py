@@ -78,7 +78,7 @@ def run_every_job(recstore: Command, database: Database) -> None:
     """Run each command, a dispatch and a look at the health; each must work."""
     for command in COMMANDS:
         answer = recstore(command)
-        assert answer.code in (0, 1), (command, answer.out, answer.err)
+        assert answer.code in (0, 1, 6), (command, answer.out, answer.err)
         if command.startswith("request "):
             sent = dispatch.dispatch(database.url, database.settings, lambda _job, _name: None)
             assert sent
