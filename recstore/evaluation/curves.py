@@ -5,7 +5,7 @@ is therefore read off the curve of one training, not searched for. Pure.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -26,8 +26,6 @@ METRIC = "ndcg@20"
 
 USERS = 2000
 """Most users measured at each point; points are compared on the same users, so few are enough."""
-
-LOWER_IS_BETTER = frozenset({"mse"})
 
 
 class LearningCurve:
@@ -135,18 +133,6 @@ class LearningCurve:
             for name, value in metrics.values.items()
             if value is not None and not name.startswith("mean_popularity")
         }
-
-
-def best(curve: Sequence[CurvePoint], metric: str = METRIC) -> CurvePoint:
-    """Return the point with the best `metric` on the validation part, the earliest of equals.
-
-    Raises ValueError if no point has the metric.
-    """
-    sign = -1 if metric in LOWER_IS_BETTER else 1
-    measured = [point for point in curve if metric in point.validation]
-    if not measured:
-        raise ValueError(f"no point of the curve has a validation {metric}")
-    return max(measured, key=lambda point: sign * point.validation[metric])
 
 
 def sample(users: NDArray[np.intp], most: int, seed: int) -> NDArray[np.intp]:

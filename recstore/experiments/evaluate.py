@@ -19,7 +19,7 @@ from recstore.definition import Definition
 from recstore.errors import InvalidInput, SourceInvalid
 from recstore.evaluation import splits
 from recstore.evaluation.results import Evaluation
-from recstore.evaluation.splits import Split, SplitChoice
+from recstore.evaluation.splits import SEED, Split, SplitChoice
 from recstore.experiments.experiment import Experiment
 from recstore.experiments.measurement import Measurement, Titles, measure
 from recstore.experiments.scratch import Store
@@ -40,6 +40,8 @@ class TestPairs:
 
     query: str | None = None
     file: Path | None = None
+    seed: int = SEED
+    """Seed of the validation part."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return it ready for JSON."""
@@ -63,7 +65,7 @@ def chosen_part(
         raise InvalidInput("A given test set is not split off: leave out --split, --share and --items.")
     if file is not None:
         pair_files.check(file)
-    return TestPairs(query, file)
+    return TestPairs(query, file, seed)
 
 
 def evaluate(
@@ -90,7 +92,7 @@ def evaluate(
         experiment.most_factors = recommender.dimensions
         definition = definition or recommender.definition
         trainers.trainer(definition.hyperparameters.trainer)  # a wrong name is reported before anything is read
-        parts = read_split(url, connection, experiment, recommender, definition, split, wanted)
+        parts = read_split(url, connection, experiment, recommender, definition, split, validation=wanted.curve > 0)
         store = Store(url, recommender.user_type, recommender.item_type, recommender.dimensions)
         titles = titles_of(connection, recommender, experiment.reporter)
         return measure(experiment, parts, definition, wanted, name=name, store=store, titles=titles)
@@ -103,11 +105,10 @@ def read_split(
     recommender: Registered,
     definition: Definition,
     choice: SplitChoice | TestPairs,
-    wanted: Measurement,
+    *,
+    validation: bool,
 ) -> Split:
-    """Read the source through the recommender's view, as a retrain does, filter it, and split it as `choice` says; with a
-    validation part where a curve is wanted."""
-    validation = wanted.curve > 0
+    """Read the source through the recommender's view, as a retrain does, filter it, and split it as `choice` says."""
     with experiment.step("read") as details:
         pulled = pulling.read(
             connection,
@@ -132,7 +133,7 @@ def read_split(
             train = interactions.part(~_among(interactions, test))
             if not len(train):
                 raise InvalidInput("The test set holds every pair of the source, so there is nothing to train on.")
-            found = splits.given(train, test, wanted.seed, validation=validation)
+            found = splits.given(train, test, choice.seed, validation=validation)
         details |= {"how": found.how, "train_pairs": len(found.train), "test_pairs": len(found.test)}
         details["told"] = found.how
     return found

@@ -7,7 +7,7 @@ import pytest
 from test_interactions import batch, build
 
 from recstore.definition import Confidence, Hyperparameters
-from recstore.evaluation.curves import USERS, CurvePoint, LearningCurve, best, sample
+from recstore.evaluation.curves import USERS, CurvePoint, LearningCurve, sample
 from recstore.evaluation.fitted import fit, weigh
 from recstore.evaluation.metrics import evaluate
 from recstore.evaluation.results import Evaluation, Example, ModelResult
@@ -20,10 +20,6 @@ LOG3 = 1 / np.log2(3)
 
 def hyperparameters(**settings):
     return Hyperparameters(**{"factors": 8, "regularization": 1.0, "alpha": 10.0, "iterations": 6} | settings)
-
-
-def point(iteration, **validation):
-    return CurvePoint(iteration, {}, validation, 0.0)
 
 
 class Fixed:
@@ -116,15 +112,6 @@ def test_on_point_is_called_and_may_give_up():
 def test_a_curve_needs_a_validation_part():
     with pytest.raises(ValueError, match="validation"):
         LearningCurve(small_split().refit())
-
-
-def test_the_best_point_is_the_earliest_of_the_best():
-    curve = [point(1, recall=0.2, mse=0.5), point(2, recall=0.4, mse=0.1), point(3, recall=0.4, mse=0.2)]
-    assert best(curve, "recall").iteration == 2
-    assert best(curve, "mse").iteration == 2
-    for empty in (curve, []):
-        with pytest.raises(ValueError, match="auc"):
-            best(empty, "auc")
 
 
 def test_a_sample_of_users():

@@ -9,10 +9,11 @@ from test_comparison import KEY, Trained
 
 from recstore.definition import Confidence, Definition, Hyperparameters, Source
 from recstore.evaluation.curves import LearningCurve
-from recstore.evaluation.fitted import fit
+from recstore.evaluation.fitted import weigh
 from recstore.evaluation.splits import by_share
 from recstore.model import held_out
 from recstore.model.interactions import IdMap
+from recstore.model.trainers import trainer
 from recstore.model.warm_start import initial_items
 
 GIVEN = Hyperparameters(factors=12, iterations=15, alpha=5)
@@ -35,10 +36,12 @@ def test_it_reaches_in_five_iterations_what_a_cold_start_reaches_in_fifteen(view
     before = split.train.subset(np.random.default_rng(2).random(len(split.train)) < 0.9)
     nothing = held_out.choose(split.train, KEY, 0)
     start = initial_items(generation(before, share=0), DEFINITION, split.train.items, nothing, 12)
+    als, matrix = trainer("als"), weigh(split.train, Confidence(), GIVEN.alpha)
     curves = {}
     for name, initial in (("cold", None), ("warm", start)):
         curve = LearningCurve(split, on_train=False)
-        fit(split.train, Confidence(), GIVEN, device="cpu", item_factors=initial, watch=curve)
+        curve.begin(als, matrix)
+        als.train(matrix, GIVEN, factors=12, device="cpu", item_factors=initial, on_factors=curve)
         curves[name] = [point.validation["ndcg@20"] for point in curve.points]
     reached = 0.99 * curves["cold"][-1]
     first = {name: next(n for n, value in enumerate(curve, 1) if value >= reached) for name, curve in curves.items()}

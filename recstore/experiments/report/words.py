@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from recstore.evaluation.curves import LOWER_IS_BETTER
 from recstore.wording import duration
 
 _NAMES = {
@@ -29,7 +28,7 @@ def better(metric: str) -> Literal["higher", "lower"] | None:
     base = metric.partition("@")[0]
     if base == "mean_popularity":
         return None
-    return "lower" if base in LOWER_IS_BETTER else "higher"
+    return "lower" if base == "mse" else "higher"
 
 
 def best_of(metric: str, values: Iterable[float]) -> float:

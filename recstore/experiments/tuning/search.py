@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from recstore.definition import Definition
 from recstore.errors import DeviceUnavailable, InvalidInput, NothingFound, RecstoreError
 from recstore.evaluation.curves import CurvePoint, LearningCurve, sample
-from recstore.evaluation.curves import best as best_point
 from recstore.evaluation.fitted import weigh
 from recstore.evaluation.results import Evaluation
 from recstore.evaluation.splits import Split
@@ -170,13 +169,12 @@ class Search:
         ended = replace(trial, state=state, error=problem, seconds=seconds, curve=points)
         if state == "failed":
             return ended
-        top = best_point(points, options.metric)
+        top = max(points, key=lambda point: point.validation[options.metric])  # the earliest of equals
         one_step = len(ended.curve) == 1 and top.iteration == options.most_iterations > options.every
         return replace(ended, value=top.validation[options.metric], iterations=None if one_step else top.iteration)
 
     def run_all(self, experiment: Experiment, watch: Watch | None = None) -> list[TrialResult]:
         """Run the trials in this process. Raises InvalidInput, DeviceUnavailable."""
-        self.options.check()
         found: list[TrialResult] = []
         watch = watch or Watch()
         while begun := self.plan.next(found):

@@ -47,7 +47,7 @@ class Options:
         """Return the iterations between two points of a trial's curve."""
         return max(1, min(3, self.most_iterations // 3))
 
-    def check(self) -> None:
+    def __post_init__(self) -> None:
         """Raise InvalidInput for what is wrong whatever the data are."""
         name, _, k = self.metric.partition("@")
         if name not in METRICS or not k.isdecimal() or int(k) < 1:

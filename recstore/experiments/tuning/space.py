@@ -1,7 +1,7 @@
 """The settings that can be tuned and their bounds; and from a trial's parameters to a definition. Pure."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -244,12 +244,12 @@ def applied(definition: Definition, parameters: Parameters, iterations: int | No
     )
 
 
-def present(definition: Definition, names: Iterable[str] = NAMES) -> Parameters:
-    """Return the definition's own values of these settings."""
+def present(definition: Definition) -> Parameters:
+    """Return the definition's own values of the settings that can be varied."""
     weighting, training = definition.confidence, definition.hyperparameters
     return {
         name: getattr(weighting, _CONFIDENCE[name]) if name in _CONFIDENCE else getattr(training, name)
-        for name in names
+        for name in NAMES
     }
 
 

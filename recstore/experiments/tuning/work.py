@@ -30,7 +30,6 @@ from recstore.evaluation.results import CurvePoint, Evaluation
 from recstore.evaluation.splits import SplitChoice
 from recstore.experiments.evaluate import TestPairs, read_split, titles_of
 from recstore.experiments.experiment import Experiment
-from recstore.experiments.measurement import Measurement
 from recstore.experiments.tuning import studies
 from recstore.experiments.tuning.search import PRESENT, Search, Stopped, Watch, tuned, winner_of
 from recstore.experiments.tuning.search_options import Options
@@ -115,9 +114,7 @@ def begin(
         require_current(connection)
         recommender = registry.get(connection, name)
         definition = recommender.definition
-        options.check()
-        wanted = Measurement(curve=1, seed=options.seed)
-        split = read_split(url, connection, experiment, recommender, definition, choice, wanted)
+        split = read_split(url, connection, experiment, recommender, definition, choice, validation=True)
         search = Search(split, definition, options, recommender.dimensions)
         search.users()  # none is an error before anything is stored
         row = {
