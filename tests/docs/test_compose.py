@@ -71,7 +71,7 @@ def example(**given: str) -> dict[str, str]:
 
 def services(**given: str) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = yaml.safe_load(interpolate(RAW, example(**given)))["services"]
-    return found
+    return {name: {"environment": {}} | service for name, service in found.items()}
 
 
 def config(name: str) -> str:
@@ -103,14 +103,11 @@ PARAMETERS = dict(pair.split("=", 1) for pair in shlex.split(SERVICES["postgres"
 def test_the_example_explains_each_variable_and_no_other() -> None:
     text = (ROOT / ".env.example").read_text()
     used = {match["name"] for match in VARIABLE.finditer(RAW) if match["name"]}
-    handed_on = {name for service in SERVICES.values() for name, value in environment(service).items() if value is None}
+    handed_on = {
+        name for service in SERVICES.values() for name, value in service["environment"].items() if value is None
+    }
     assert not used & handed_on
     assert used | handed_on | {"COMPOSE_PROFILES"} == set(re.findall(r"^#?(\w+)=", text, re.MULTILINE))
-
-
-def environment(service: dict[str, Any]) -> dict[str, str | None]:
-    found: dict[str, str | None] = service.get("environment", {})
-    return found
 
 
 def test_defaults_in_the_example_are_those_of_the_code() -> None:
@@ -139,7 +136,7 @@ def test_an_own_database_requires_no_variable_of_the_bundled_one() -> None:
 def test_no_secret_is_in_the_files() -> None:
     bare = yaml.safe_load(VARIABLE.sub("", RAW))
     for service in bare["services"].values():
-        for name, value in environment(service).items():
+        for name, value in service.get("environment", {}).items():
             assert not re.search("PASSWORD|AUTH|URL", name) or value in ("", "redis://:@redis:6379/0"), name
     text = "".join(config["content"] for config in bare["configs"].values())
     assert set(re.findall(r"(?i)(?:requirepass|password) ?(.*)", text)) == {"'';", "NULL;", ""}
@@ -150,7 +147,7 @@ def test_no_secret_is_in_the_files() -> None:
 
 def test_each_setting_reaches_the_services_under_its_name() -> None:
     for name in OURS:
-        given = environment(SERVICES[name])
+        given = SERVICES[name]["environment"]
         fields = {f"RECSTORE_{field.upper()}" for field in Settings.model_fields if field != "home"}
         assert set(given) - OTHERS == fields, name
         settings = {key.removeprefix("RECSTORE_").lower(): value for key, value in given.items() if key in fields}
@@ -159,7 +156,7 @@ def test_each_setting_reaches_the_services_under_its_name() -> None:
 
 def test_images_of_others_know_their_variables_and_are_pinned() -> None:
     for name in set(SERVICES) - OURS:
-        assert set(environment(SERVICES[name])) <= DOCUMENTED[name], name
+        assert set(SERVICES[name]["environment"]) <= DOCUMENTED[name], name
         assert re.search(r":\d+\.\d+\.\d+", SERVICES[name]["image"]), name
 
 
@@ -206,7 +203,7 @@ def test_every_service_is_watched_restarted_confined_and_logs_without_filling_th
 
 
 def test_shared_memory_holds_the_largest_index_build() -> None:
-    given = environment(SERVICES["worker"])
+    given = SERVICES["worker"]["environment"]
     memory, workers = int(given["RECSTORE_INDEX_MEMORY"] or 0), given["RECSTORE_INDEX_WORKERS"]
     assert PARAMETERS["maintenance_work_mem"] == f"{memory}MB"
     assert PARAMETERS["max_parallel_maintenance_workers"] == workers
@@ -284,7 +281,7 @@ def database(server: Server) -> str:
 def start(name: str, **replaced: str) -> subprocess.Popen[str]:
     """A service of ours as a process, in its environment but for what is replaced."""
     known = {key: value for key, value in os.environ.items() if not key.startswith("RECSTORE_")}
-    given = {key: value for key, value in environment(SERVICES[name]).items() if value is not None}
+    given = {key: value for key, value in SERVICES[name]["environment"].items() if value is not None}
     return subprocess.Popen(
         command(SERVICES[name]["command"]),
         env=known | given | replaced,

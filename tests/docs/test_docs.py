@@ -1,17 +1,20 @@
-"""The documentation is complete, and its examples run."""
+"""The documentation is complete, linked from its index, and its examples run; the README stays short."""
 
 import importlib
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from conftest import Database
 
-from recstore import cli
+from recstore import cli, errors
 from recstore.sql import queries
 
 ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PYTHON = (DOCS / "python.md").read_text()
 
 
 def test_the_generated_pages_are_what_the_code_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +103,79 @@ def test_the_sql_of_the_documentation_runs(page: str, shop: Database) -> None:
                     assert cursor.fetchall(), statement
 
 
+def links_of(page: Path) -> set[Path]:
+    return {(page.parent / link).resolve() for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text())}
+
+
 def test_links_in_the_documentation_lead_somewhere() -> None:
-    for page in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]:
-        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
-            assert (page.parent / link).exists(), f"{page.name} links to {link}"
+    for page in [ROOT / "README.md", *DOCS.glob("**/*.md")]:
+        assert not [link for link in links_of(page) if not link.exists()], page.name
+
+
+def test_every_page_is_linked_from_the_index() -> None:
+    missing = (
+        {page.resolve() for page in DOCS.glob("*.md")} - links_of(DOCS / "index.md") - {(DOCS / "index.md").resolve()}
+    )
+    assert not missing, f"docs/index.md does not link {sorted(page.name for page in missing)}"
+
+
+def test_every_decision_is_linked_from_their_index() -> None:
+    decisions = DOCS / "decisions"
+    missing = {page.resolve() for page in decisions.glob("0*.md")} - links_of(decisions / "README.md")
+    assert not missing, f"docs/decisions/README.md does not link {sorted(page.name for page in missing)}"
+
+
+def test_the_readme_is_at_most_8_kilobytes() -> None:
+    assert len((ROOT / "README.md").read_bytes()) <= 8000
+
+
+def test_the_picture_shows_the_stages_of_a_training() -> None:
+    source = (ROOT / "recstore/pipeline.py").read_text()
+    stages = (
+        set(re.findall(r'run\.stage\("([^"]+)"', source)) | set(re.findall(r"building\.(\w+)[,)]", source)) | {"tidy"}
+    )
+    shown = set(re.findall(r'<text class="name"[^>]*>([^<]+)<', (DOCS / "pictures/retrain.svg").read_text()))
+    assert len(stages) >= 16
+    assert stages <= shown, f"docs/pictures/retrain.svg does not show {sorted(stages - shown)}"
+
+
+def test_the_architecture_page_names_every_room() -> None:
+    page = (DOCS / "architecture.md").read_text()
+    rooms = [path.name for path in (ROOT / "recstore").iterdir() if (path / "__init__.py").exists()]
+    missing = [room for room in rooms if f"`recstore/{room}`" not in page]
+    assert not missing, f"docs/architecture.md does not name {missing}"
+
+
+def test_every_block_runs_in_one_go(shop: Database, capsys: pytest.CaptureFixture[str]) -> None:
+    """Jobs first, since reading needs a generation; each block in what the former ones left."""
+    blocks = re.findall(r"```python\n(.*?)```", PYTHON, re.DOTALL)
+    jobs = [n for n, block in enumerate(blocks) if re.search(r"\bstore\b", block)]
+    assert len(blocks) >= 8
+    assert len(jobs) >= 3
+    names: dict[str, Any] = {"__name__": "page"}
+    order = [*jobs[:-1], *(n for n in range(len(blocks)) if n not in jobs), jobs[-1]]
+    for n in order:
+        text = blocks[n]
+        for role in ("webapp", "recstore"):
+            for scheme in ("postgresql", "postgresql+psycopg"):
+                there = f'"{scheme}://{role}:...@db.example.com/shop"'
+                text = text.replace(there, repr(shop.url.replace("postgresql", scheme, 1)))
+        text = text.replace('device="cpu"', "retention=0")
+        exec(compile(text, f"docs/python.md, block {n + 1}", "exec"), names)
+        if engine := names.pop("engine", None):
+            names.setdefault("engines", []).append(engine)
+    names["engines"][0].dispose()
+    printed = capsys.readouterr().out
+    assert "product " in printed  # titles
+    assert "train took" in printed  # the reporter
+
+
+def test_the_errors_have_what_the_table_says() -> None:
+    table = re.findall(r"^\| (`.*?) \| .* \| (.*) \|$", PYTHON, re.MULTILINE)
+    assert len(table) >= 12
+    for classes, attributes in table:
+        for name in re.findall(r"`(\w+)`", classes):
+            assert issubclass(getattr(errors, name), errors.RecstoreError)
+        last = getattr(errors, re.findall(r"`(\w+)`", classes)[-1])
+        for attribute in re.findall(r"`(\w+)`", attributes):
+            assert f"{{{attribute}" in (last.__doc__ or ""), f"{last.__name__} has no {attribute}"

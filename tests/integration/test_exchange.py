@@ -9,6 +9,7 @@ import sys
 import zipfile
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -359,29 +360,10 @@ def test_the_file_is_there_whole_or_not_at_all(
     here: Database, file: Path, recstore: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = file.read_bytes()
-    answer = recstore(f"export retail {file}", url=here.url)
-    assert (answer.code, "exists. Replace it? Add --yes" in answer.err) == (2, True)
-    for line, code, words in (
-        ("retail /nonexistent/x.npz", 2, "there is no such folder"),
-        ("retail new.npz --generation 7", 2, "Generation 7 of"),
-        ("nobody new.npz", 2, "Recommender 'nobody' does not exist"),
-    ):
-        answer = recstore(f"export {line}", url=here.url)
-        assert (answer.code, words in answer.err) == (code, True), answer.err
-
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(exporting, "id_arrays", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        exporting.export(here.url, "retail", file)
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(exporting, "id_arrays", full)
-    with pytest.raises(ReportNotWritten, match="No space left on device"):
-        exporting.export(here.url, "retail", file)
+    for problem, raised in ((KeyboardInterrupt(), KeyboardInterrupt), (OSError(28, "No space left"), ReportNotWritten)):
+        monkeypatch.setattr(exporting, "id_arrays", Mock(side_effect=problem))
+        with pytest.raises(raised):
+            exporting.export(here.url, "retail", file)
     assert [path.name for path in file.parent.iterdir()] == ["retail.npz"]
     assert file.read_bytes() == kept
     monkeypatch.undo()

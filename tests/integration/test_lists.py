@@ -269,20 +269,7 @@ def test_what_is_refused_before_any_work(trained: Database, tmp_path: Path) -> N
     refused("made.similar", errors.ListTableRefused, "that is not recommend-all")
     refused("made.recommendations", errors.ListTableRefused, "not recommend-all of 'mixed'", name="mixed")
     refused("closed.lists", errors.PermissionDenied, 'GRANT USAGE, CREATE ON SCHEMA "closed" TO "worker"')
-    refused("nowhere.lists", errors.InvalidInput, "There is no schema 'nowhere'")
-    refused("retail.lists", errors.InvalidInput, "is reserved")
-    refused("recommendations", errors.InvalidInput, "neither a table nor a file")
     refused("made.re commend", errors.InvalidInput, "neither a table nor a file")
-    refused("made.new", errors.InvalidInput, "at least 1", k=0)
-    refused(f"{tmp_path}/lists.txt", errors.ListsNotWritten, "its ending is none of")
-    refused(f"{tmp_path}/no/lists.csv", errors.ListsNotWritten, "there is no such folder")
-    (tmp_path / "folder.csv").mkdir()
-    refused(f"{tmp_path}/folder.csv", errors.ListsNotWritten, "that is a folder")
-    (tmp_path / "folder.csv").rmdir()
-    trained.create("fresh")
-    refused("made.new", errors.NotTrained, "no live generation yet", name="fresh")
-    with connection.transaction():
-        registry.drop(connection, trained.settings, registry.get(connection, "fresh"))
     assert (look(trained, "SELECT oid::text FROM pg_class ORDER BY 1"), list(tmp_path.iterdir())) == there
     assert rows(connection, "SELECT state FROM recstore.runs WHERE job = 'lists' AND state = 'running'") == []
 

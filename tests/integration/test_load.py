@@ -454,23 +454,6 @@ def test_the_tables_own_types_decide(load: Any, application: Connection) -> None
     assert "computes that column itself" in own.err
 
 
-def test_what_a_role_may_not_do_is_a_sentence(recstore: Command, tmp_path: Path) -> None:
-    file = tmp_path / "views.csv"
-    file.write_text("user_id,product_id,view_count\n1,1,1\n")
-    for line, told in (
-        ("--table shop.new", 'GRANT USAGE, CREATE ON SCHEMA shop TO "worker";'),
-        ("--table shop.views --append", 'GRANT INSERT ON shop.views TO "worker";'),
-        ("--table nowhere.new", "CREATE SCHEMA nowhere;"),
-        ("--table shop.new.wrong.name", "schema.table"),
-        ("--table shop.products_pkey --append", "is an index"),
-        ("--table shop.nothing --append", "leave out --append"),
-        ("--table shop.new --type user_id", "COLUMN=TYPE"),
-    ):
-        answer = recstore(f"load {file} {line}")
-        assert answer.code in (1, 2)
-        assert told in answer.err, answer.err
-
-
 def test_parquet_brings_its_types(load: Any, application: Connection, tmp_path: Path) -> None:
     one = uuid.uuid4()
     time = datetime.datetime(2024, 1, 2, 3, 4, 5, 678)

@@ -156,15 +156,8 @@ TOML = {
 
 SPACES = {
     "[alpha": "is not valid TOML",
-    "nix = 1": "'nix'",
-    "alpha = {low = 5, high = 1}": "a range has a low, a high above it",
     "alpha = 'many'": "alpha = 'many': it must be a number.",
-    "factors = 'x'": "factors = 'x': give a number, or a table",
-    "factors = 99999": "1984",
     "trainer = []": "No trainer is left to choose from.",
-    "trainer = 'nix'": "There is no trainer named 'nix'; choose among: als, hybrid, spectral.",
-    "confidence = ['cubic']": "it must be linear, log, binary, share or bm25",
-    "iterations = 3": "--max-iterations",
 }
 """Files of `recstore tune retail --space d.toml`, refused before anything is read."""
 
@@ -277,6 +270,8 @@ COMMANDS = {
     "load pairs.csv --table nix.x": (2, "There is no schema 'nix' to make nix.x in. Make it first: CREATE SCHEMA nix;"),
     "load pairs.csv --table shop.views": (2, "Nothing was written: shop.views already exists."),
     "load pairs.csv --table shop.views --append": (1, 'Have the owner run: GRANT INSERT ON shop.views TO "worker";'),
+    "load pairs.csv --table shop.x": (1, 'GRANT USAGE, CREATE ON SCHEMA shop TO "worker";'),
+    "load pairs.csv --table shop.products_pkey --append": (2, "is an index"),
     "load pairs.csv --table shop.x --append": (2, "There is no table shop.x, so nothing can be added"),
     "load pairs.csv --table shop.x --append --replace": (2, "--append and --replace exclude each other."),
     "load pairs.csv --table shop.x --type user_id": (2, "--type is 'user_id': write it as COLUMN=TYPE, for instance"),
