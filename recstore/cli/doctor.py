@@ -25,7 +25,7 @@ MARKS = {"ok": ("✓", "green"), "note": ("•", "cyan"), "warning": ("!", "bold
 """Marks before findings at a terminal; elsewhere the level in words."""
 
 Found = tuple["list[Finding]", int]
-"""Findings, and the number of checks."""
+"""Findings, the worst first, and the number of checks."""
 
 Nagios = Annotated[bool, Option("Exit as a plugin of Nagios or Icinga: 0, 1 for a warning, 2 for an error.")]
 
@@ -58,18 +58,15 @@ def _examine(part: Watching, name: str | None, reader: list[str] | None) -> Foun
 
 
 def _exit_code(findings: "list[Finding]", nagios: bool) -> int:
-    from recstore.doctor import worst
-
+    worst = findings[0]
     if nagios:
-        return PLUGIN_CODES[worst(findings)]
-    unreachable = any(finding.check == "connection" and finding.level == "error" for finding in findings)
-    return 3 if unreachable else EXIT_CODES[worst(findings)]
+        return PLUGIN_CODES[worst.level]
+    return 3 if (worst.check, worst.level) == ("connection", "error") else EXIT_CODES[worst.level]
 
 
 def _data(found: Found, nagios: bool) -> dict[str, object]:
-    from recstore.doctor import worst
-
-    return {"worst": worst(found[0]), "exit_code": _exit_code(found[0], nagios), "findings": found[0]}
+    findings, _ = found
+    return {"worst": findings[0].level, "exit_code": _exit_code(findings, nagios), "findings": findings}
 
 
 def _print(

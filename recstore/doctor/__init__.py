@@ -5,6 +5,6 @@ READ ONLY transaction with short timeouts, except the one that tries CREATE EXTE
 """
 
 from recstore.doctor.examination import examine
-from recstore.doctor.findings import CHECKS, Finding, worst
+from recstore.doctor.findings import CHECKS, Finding
 
-__all__ = ["CHECKS", "Finding", "examine", "worst"]
+__all__ = ["CHECKS", "Finding", "examine"]

@@ -4,7 +4,7 @@ A new check is a function with `@check(...)` in the module of its group, and a l
 function's, with hyphens.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,10 +51,6 @@ def warning(found: str, means: str, *remedies: str) -> Finding:
 def error(found: str, means: str, *remedies: str) -> Finding:
     """Report something with which recstore, or an application's query, fails."""
     return Finding("error", found, means, remedies)
-
-
-def worst(findings: Iterable[Finding]) -> Level:
-    return max((finding.level for finding in findings), key=LEVELS.index, default="ok")
 
 
 Look = Callable[..., Iterator[Finding]]

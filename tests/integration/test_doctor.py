@@ -44,11 +44,7 @@ from recstore.sql.schema_revision import head
 
 def worse_than_ok(findings: list[Finding]) -> dict[str, str]:
     """Check -> the worst level it found, of those that are not well."""
-    found: dict[str, list[Finding]] = {}
-    for finding in findings:
-        found.setdefault(finding.check, []).append(finding)
-    levels = {check: doctor.worst(of_check) for check, of_check in found.items()}
-    return {check: level for check, level in levels.items() if level != "ok"}
+    return {f.check: f.level for f in sorted(findings, key=lambda f: LEVELS.index(f.level)) if f.level != "ok"}
 
 
 USUAL = {"read-all-stats": "note", "dispatch": "note", "broker": "note"}
