@@ -74,13 +74,17 @@ def _print(
     all: Annotated[bool, Option("Also show what is in order.", flags="--all -v")] = False,
     nagios: Nagios = False,
 ) -> None:
-    """Print the findings, what is in order only with `all`, and how many there are."""
+    """Print the findings, what is in order only with `all`, and how many there are: first where a plugin's first line counts."""
     findings, ran = found
+    counts = {one: sum(finding.level == one for finding in findings) for one in ("error", "warning", "note")}
+    summary = f"{ran} checks: {', '.join(counted(count, one) for one, count in counts.items())}"
+    if nagios:
+        say(summary)
     for finding in findings:
         if all or finding.level != "ok":
             _print_one(finding)
-    counts = {one: sum(finding.level == one for finding in findings) for one in ("error", "warning", "note")}
-    say(f"{ran} checks: {', '.join(counted(count, one) for one, count in counts.items())}")
+    if not nagios:
+        say(summary)
     raise typer.Exit(_exit_code(findings, nagios))
 
 

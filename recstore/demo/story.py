@@ -44,7 +44,7 @@ SEEN = "SELECT i.user_id, i.item_id FROM retail.interactions i WHERE i.user_id =
 READ, TRAINED = ("prepare", "read", "filter", "weigh"), ("train", "solve users", "vectors")
 """Stages that read, and that train; the others publish."""
 
-TITLES_SHOWN = 3
+TITLES_SHOWN = 2
 """Largest number of titles in a line of products."""
 
 
