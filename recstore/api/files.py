@@ -17,11 +17,6 @@ if TYPE_CHECKING:
     from recstore.operations.jobs import Outcome
 
 
-def _lines(max_bad: float | str) -> float | str:
-    """Return a whole number of lines as an int: 1.0 as a share would be all of them."""
-    return int(max_bad) if isinstance(max_bad, float) and max_bad >= 1 and max_bad.is_integer() else max_bad
-
-
 class Loading(Part):
     """A file into a table."""
 
@@ -75,7 +70,7 @@ class Loading(Part):
 
         Raises BadLinesFound, LoadRefused, TableExists, InvalidInput.
         """
-        from recstore.files.load.bad_lines import Allowed
+        from recstore.files.load.bad_lines import allowed
         from recstore.files.load.examining import Wanted, examine
         from recstore.files.load.text import TextOptions
         from recstore.files.load.writing import write
@@ -91,7 +86,7 @@ class Loading(Part):
             nulls=tuple(null or [""]),
             types=dict(type or {}),
             primary_key=texts.names(primary_key) or (),
-            allowed=Allowed.parse(str(_lines(max_bad))),
+            max_bad=allowed(max_bad),
             keep_bad=bad is not None,
         )
         watch = reporter or Silent()

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg import sql
@@ -20,10 +19,10 @@ from recstore.lists.blocks import Block, Items
 from recstore.model.arrays import Mask, Matrix
 from recstore.model.interactions import IdMap, plain
 from recstore.postgres.arrow import Reading, reading
-from recstore.postgres.connection import Connection, one_line, read_only, reading_application
+from recstore.postgres.connection import Connection, reading_application
 from recstore.postgres.names import quoted
 from recstore.source.plans import planned
-from recstore.source.selects import stripped, syntax_error
+from recstore.source.selects import columns_of, stripped
 from recstore.sql.generation import Generation
 from recstore.sql.objects import Registered
 
@@ -102,22 +101,16 @@ def users_select(recommender: Registered, generation: int, *, seen_published: bo
 
 def checked_query(connection: Connection, recommender: Registered, query: str) -> str:
     """Return `query` if it is one SELECT whose first column can be a user id. Raises InvalidInput, PermissionDenied."""
-    select = stripped(query)
-    cast = f"SELECT q.user_id::{recommender.user_type.value} FROM (\n{select}\n) q (user_id) LIMIT 0"  # noqa: S608
-    try:
-        with read_only(connection, search_path="DEFAULT"):
-            connection.execute(cast, prepare=True)
-    except psycopg.errors.InsufficientPrivilege as error:
-        remedy = "Ask the owner to grant it SELECT on the relations that --users reads."
-        raise PermissionDenied(role=connection.info.user, reason=one_line(error), remedy=remedy) from None
-    except psycopg.DatabaseError as error:
-        if connection.closed:
-            raise
-        alone = syntax_error(connection, select) if isinstance(error, psycopg.errors.SyntaxError) else None
-        raise InvalidInput(
-            f"--users cannot be read: {alone or one_line(error)}. Give a SELECT whose first column is the user id, of type"
-            f" {recommender.user_type.value}; try it in psql first."
-        ) from None
+    select, kind = stripped(query), recommender.user_type.value
+
+    def invalid(*, reason: str, remedy: str) -> InvalidInput:  # noqa: ARG001
+        return InvalidInput(
+            f"--users cannot be read: {reason}. Give a SELECT whose first column is the user id, of type {kind}; try it in"
+            " psql first."
+        )
+
+    columns_of(connection, select, invalid, "the relations that --users reads")
+    columns_of(connection, f"SELECT q.user_id::{kind} FROM (\n{select}\n) q (user_id)", invalid, "them")  # noqa: S608
     return select
 
 

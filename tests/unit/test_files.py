@@ -17,7 +17,7 @@ import pytest
 from recstore.errors import InvalidInput, ReportNotWritten
 from recstore.files import delimited
 from recstore.files.delimited import Dialect, TextForm, read_records
-from recstore.files.load.bad_lines import Allowed, BadLines, ranges
+from recstore.files.load.bad_lines import BadLines, allowed, ranges
 from recstore.files.load.text import TextOptions, open_text
 from recstore.files.opening import OpenedFile, TextDecoding, opened
 
@@ -188,11 +188,11 @@ def test_the_file_of_bad_lines_is_whole_or_as_it_was(tmp_path: Path) -> None:
 
 
 def test_how_many_bad_lines_are_allowed() -> None:
-    assert Allowed.parse("3").of(1000) == 3
-    assert Allowed.parse(str(1e-5)).share == 1e-5
-    assert Allowed.parse("1%").of(1000) == Allowed.parse("0.01").of(1000) == 10
-    for wrong in ("-1", "many", "200%"):
+    cases = [("3", 3), (3.0, 3), ("1%", 0.01), ("0.01", 0.01), (1e-5, 1e-5), ("1.0", 1.0), ("100%", 1.0), ("0", 0)]
+    for written, found in cases:
+        assert (allowed(written), type(allowed(written))) == (found, type(found))
+    for wrong in ("-1", "many", "200%", "nan", "1e400", float("inf")):
         with pytest.raises(InvalidInput, match="--max-bad"):
-            Allowed.parse(wrong)
+            allowed(wrong)
     assert ranges([3, 7, 8, 9, 12]) == "3, 7-9, 12"
     assert ranges(list(range(0, 200, 2)), most=2) == "0, 2 and 98 more"

@@ -31,7 +31,7 @@ def fallen(connection: Connection, recommender: Registered, fitted: Exported, li
     kind = recommender.item_type
     (known,) = connection.execute(
         f"SELECT count(*) AS items FROM {live.items} v WHERE v.item_id = ANY (%s::{kind.value}[])",  # noqa: S608
-        [written(fitted.item_ids, kind)],
+        [written(fitted.items.ids, kind)],
     )
     if not words and gate.shrunk(known, before, max_fall):
         words = [f"of the live generation's {before['items']:,} items it has {known['items']:,}"]

@@ -47,7 +47,7 @@ ARRAYS = (
 
 @dataclass(frozen=True, eq=False)
 class Exported:
-    """A file's content: row i of each array about items belongs to the item at position i of `item_ids`, likewise users.
+    """A file's content: row i of each array about items belongs to the item at position i of `items`, likewise users.
 
     `read` returns the file's own ids and order, `fit` a recommender's. Vectors have `about.factors` dimensions; those that
     were not published are zeros.
@@ -56,25 +56,17 @@ class Exported:
     path: Path
     about: About
     has_users: bool
-    item_ids: pa.Array
+    items: IdMap
     item_embedding: Matrix
     item_preference: Matrix
     item_length: NDArray[np.float64]
     item_users: NDArray[np.int64]
     item_views: NDArray[np.float64]
     item_held_out: NDArray[np.int64]
-    user_ids: pa.Array
+    users: IdMap
     user_preference: Matrix
     user_length: NDArray[np.float64]
     mean_preference: Matrix  # (factors,)
-
-    @property
-    def items(self) -> IdMap:
-        return IdMap(self.item_ids)
-
-    @property
-    def users(self) -> IdMap:
-        return IdMap(self.user_ids)
 
     def item_vectors(self, dimensions: int) -> ItemVectors:
         """Return the vectors as they were published."""
@@ -127,7 +119,7 @@ def fit(exported: Exported, name: str, user_type: IdType, item_type: IdType) -> 
     parts: dict[str, Any] = {}
     sides = (("user", exported.about.user_type, user_type), ("item", exported.about.item_type, item_type))
     for side, found, wanted in sides:
-        ids, failed = convert(getattr(exported, f"{side}_ids"), found, wanted)
+        ids, failed = convert(getattr(exported, f"{side}s").ids, found, wanted)
         if failed:
             raise IdsDoNotConvert(
                 path=exported.path,
@@ -142,9 +134,9 @@ def fit(exported: Exported, name: str, user_type: IdType, item_type: IdType) -> 
         order = np.asarray(pc.sort_indices(ids))
         if (order[1:] < order[:-1]).any():  # otherwise nothing is copied
             arrays = [one.name for one in fields(exported) if one.name.startswith(f"{side}_")]
-            parts |= {array: getattr(exported, array)[order] for array in arrays if array != f"{side}_ids"}
+            parts |= {array: getattr(exported, array)[order] for array in arrays}
             ids = ids.take(pa.array(order))
-        parts[f"{side}_ids"] = ids
+        parts[f"{side}s"] = IdMap(ids)
     return replace(exported, **parts)
 
 
@@ -236,14 +228,14 @@ def _checked(path: Path, arrays: dict[str, Array]) -> Exported:
         path=path,
         about=about,
         has_users=has_users,
-        item_ids=ids["item"],
+        items=IdMap(ids["item"]),
         item_embedding=embedding,
         item_preference=preference,
         item_length=length,
         item_users=item_users,
         item_views=_numbers(arrays, "item_views", items),
         item_held_out=held_out,
-        user_ids=ids["user"],
+        users=IdMap(ids["user"]),
         user_preference=_vectors(arrays, "user_preference", users, factors),
         user_length=_numbers(arrays, "user_length", users),
         mean_preference=_numbers(arrays, "mean_preference", factors, negative=True).astype(np.float32),

@@ -15,32 +15,21 @@ TEXT_LENGTH = 10_000
 """Characters kept of a bad line for `--bad`."""
 
 
-@dataclass(frozen=True)
-class Allowed:
-    """The bad lines a load leaves out before it is refused: a number, or a share of all lines."""
-
-    lines: int = 0
-    share: float = 0.0
-
-    @classmethod
-    def parse(cls, text: str) -> "Allowed":
-        """Read "10", "0.01" or "1%". Raises InvalidInput."""
-        try:
-            if text.endswith("%") or "." in text or "e" in text:  # 1e-05
-                share = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
-                if not 0 <= share <= 1:
-                    raise ValueError
-                return cls(share=share)
-            if int(text) < 0:
-                raise ValueError
-            return cls(lines=int(text))
-        except ValueError:
-            raise InvalidInput(
-                f"--max-bad is {text!r}: give a number of lines, or a share such as 0.01 or 1%."
-            ) from None
-
-    def of(self, rows: int) -> int:
-        return max(self.lines, int(self.share * rows))
+def allowed(max_bad: float | str) -> int | float:
+    """Read the bad lines that a load leaves out: a number such as 10, or a share of all, 0.01 or "1%". Raises InvalidInput."""
+    text = str(max_bad)
+    try:
+        if text.endswith("%") or "." in text or "e" in text:  # 1e-05
+            found: int | float = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
+        else:
+            found = int(text)
+        if isinstance(max_bad, float) and found >= 1 and found == int(found):
+            found = int(found)  # 1.0 as a share would be all of them
+        if found < 0 or (isinstance(found, float) and not found <= 1):
+            raise ValueError
+    except (ValueError, OverflowError):
+        raise InvalidInput(f"--max-bad is {text!r}: give a number of lines, or a share such as 0.01 or 1%.") from None
+    return found
 
 
 @dataclass

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recstore.errors import BadLinesFound, InvalidInput
-from recstore.files.load.bad_lines import MOST, Allowed, BadLines
+from recstore.files.load.bad_lines import MOST, BadLines
 from recstore.files.load.columns import FilledColumn, Reader, match
 from recstore.files.load.parquet import ParquetReader
 from recstore.files.load.staging import TABLE, Check, Staging
@@ -33,7 +33,8 @@ class Wanted:
     nulls: Sequence[str] = ("",)
     types: dict[str, str] = field(default_factory=dict)
     primary_key: Sequence[str] = ()
-    allowed: Allowed = field(default_factory=Allowed)
+    max_bad: int | float = 0
+    """Bad lines to leave out: a number, or as a float a share of all lines."""
     keep_bad: bool = False
 
 
@@ -134,7 +135,8 @@ def examine(connection: Connection, file: OpenedFile, wanted: Wanted, watch: Rep
     target = find_target(connection, wanted.table, wanted.mode)
     reader = _reader(file, wanted, target)
     columns = match(connection, target, reader, wanted.columns, wanted.types, wanted.primary_key)
-    bad = BadLines(max(MOST, wanted.allowed.lines, file.size * (wanted.allowed.share > 0)))
+    share = isinstance(wanted.max_bad, float)
+    bad = BadLines(max(MOST, file.size if share else int(wanted.max_bad)))
     staging, rows = Staging(connection, len(columns)), 0
     for rows in staging.fill(reader.batches([column.position for column in columns], bad)):
         watch.progress("look", file.position() >> 20, max(file.size >> 20, 1), f"MB, {rows:,} rows")
@@ -152,7 +154,8 @@ def examine(connection: Connection, file: OpenedFile, wanted: Wanted, watch: Rep
     if wanted.keep_bad:
         bad.texts = reader.texts(set(bad.reasons))
     watch.stage("look", time.monotonic() - began, {"summary": f"{rows:,} {reader.unit}s, {len(bad):,} bad"})
-    return Plan(reader, target, columns, wanted.primary_key, rows, bad, wanted.allowed.of(rows), bad.too_many)
+    allowed = int(wanted.max_bad * rows) if share else int(wanted.max_bad)
+    return Plan(reader, target, columns, wanted.primary_key, rows, bad, allowed, bad.too_many)
 
 
 def _reader(file: OpenedFile, wanted: Wanted, target: Target) -> Reader:

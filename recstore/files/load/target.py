@@ -10,6 +10,7 @@ from psycopg import errors as pg
 from recstore.errors import InvalidInput, PermissionDenied, TableExists
 from recstore.postgres.connection import Connection, one_line, read_only
 from recstore.postgres.names import quoted, readable
+from recstore.source.selects import keywords
 from recstore.sql import queries
 
 Mode = Literal["create", "append", "replace"]
@@ -76,14 +77,14 @@ def find_target(connection: Connection, table: str, mode: Mode) -> Target:
         raise InvalidInput(
             f"--table is {table!r}, which names no table: {one_line(error)}. Write it as schema.table."
         ) from None
-    keywords = frozenset(row["word"] for row in queries.rows(connection, "keywords"))
+    words = keywords(connection)
     if found is None:
         if mode != "create":
             raise InvalidInput(
                 f"There is no table {table}, so nothing can be added to it or replaced: leave out --{mode}."
             )
         schema, name = _new_name(connection, table, named["parts"], named["path"])
-        return Target(schema, name, mode, keywords)
+        return Target(schema, name, mode, words)
     _refuse_reserved(connection, table, found["schema"])
     if found["kind"] not in "rp":
         raise InvalidInput(f"{table} is {KINDS.get(found['kind'], 'no table')}; files are loaded into tables.")
@@ -112,7 +113,7 @@ def find_target(connection: Connection, table: str, mode: Mode) -> Target:
                     " another table, or use --append."
                 )
     columns = (TableColumn(**row) for row in queries.rows(connection, "target_columns", oid=found["oid"]))
-    return Target(found["schema"], found["name"], mode, keywords, tuple(columns))
+    return Target(found["schema"], found["name"], mode, words, tuple(columns))
 
 
 def _new_name(connection: Connection, table: str, parts: Sequence[str], path: Sequence[str]) -> tuple[str, str]:
