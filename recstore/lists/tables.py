@@ -16,6 +16,7 @@ from recstore.errors import InvalidInput, ListTableRefused, PermissionDenied
 from recstore.lists.shapes import Shape
 from recstore.postgres.connection import Connection, connect, plain_errors, with_short_lock
 from recstore.postgres.names import quoted
+from recstore.publication import loading
 from recstore.runs import Run, wal
 from recstore.sql import objects, queries
 
@@ -118,46 +119,47 @@ def _parsed(connection: Connection, text: str) -> tuple[str, str]:
 
 
 @dataclass
-class TableWriter:
-    """Completes the new table, `temporary`, once its rows are copied, then swaps it in. Created by `filling`."""
+class NewTable:
+    """A table that is filled, completed and swapped in for the old one, in one transaction of `connection`."""
 
     connection: Connection
-    table: ListTable
+    run: Run
+    old: ListTable
     shape: Shape
-    temporary: str
-    wal_bytes: int = 0
+    name: str
 
-    def index(self, comment: str, memory: int) -> str:
-        """Build the primary key and the old table's other indexes, with `memory` MB; set statistics and comment."""
-        self._execute([f"SET LOCAL maintenance_work_mem = '{memory}MB'"])
-        self._execute(described(self.temporary, self.table, self.shape, comment))
+    def index(self, comment: str) -> str:
+        """Build the primary key and the old table's other indexes; set statistics and comment."""
+        self._execute([f"SET LOCAL maintenance_work_mem = '{self.run.settings.index_memory}MB'"])
+        self._execute(described(self.name, self.old, self.shape, comment))
         return f"primary key ({', '.join(self.shape.key)}), statistics"
 
-    def swap(self, run: Run) -> str:
+    def swap(self) -> str:
         """Replace the old table, with the grants and indexes that it has by now. Commits with the surrounding transaction.
 
         Raises ListTableRefused if the old table is no longer what it was, LockTimeout.
         """
+        table = str(self.old)
 
         def change() -> None:
-            there = self.connection.execute("SELECT to_regclass(%s) IS NOT NULL AS yes", [str(self.table)]).fetchone()
-            if there and there["yes"]:
-                self._execute([f"LOCK TABLE {self.table} IN ACCESS EXCLUSIVE MODE"])
-            again = look_at(self.connection, run.name, str(self.table), self.shape)
-            default = objects.grants_on(self.connection, self.temporary)
-            self._execute(followed(self.temporary, self.table, again))
-            self._execute(swapped(self.temporary, again, self.shape, default))
+            (there,) = self.connection.execute("SELECT to_regclass(%s) IS NOT NULL AS yes", [table])
+            if there["yes"]:
+                self._execute([f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"])
+            again = look_at(self.connection, self.run.name, table, self.shape)
+            default = objects.grants_on(self.connection, self.name)
+            self._execute(followed(self.name, self.old, again))
+            self._execute(swapped(self.name, again, self.shape, default))
 
         # building an index takes time, so new ones are built before the lock
-        now = look_at(self.connection, run.name, str(self.table), self.shape)
-        self._execute(followed(self.temporary, self.table, now))
-        self.table = now
+        now = look_at(self.connection, self.run.name, table, self.shape)
+        self._execute(followed(self.name, self.old, now))
+        self.old = now
         try:
-            with_short_lock(self.connection, run.settings, f"Replacing {self.table}", str(self.table), change)
+            with_short_lock(self.connection, self.run.settings, f"Replacing {table}", table, change)
         except pg.DependentObjectsStillExist as error:
             reason = " and ".join((error.diag.message_detail or "other objects depend on it").splitlines())
-            raise ListTableRefused(table=str(self.table), reason=reason, remedy="Drop these first.") from None
-        return f"{self.table} is that of {run.generation}"
+            raise ListTableRefused(table=table, reason=reason, remedy="Drop these first.") from None
+        return f"{table} is that of {self.run.generation}"
 
     def _execute(self, statements: Sequence[str]) -> None:
         for statement in statements:
@@ -165,15 +167,18 @@ class TableWriter:
 
 
 @contextmanager
-def filling(url: str, application_name: str, table: ListTable, shape: Shape, temporary: str) -> Iterator[TableWriter]:
-    """Create the table `temporary` and yield its writer, within one transaction: committed at the end, undone by any error."""
-    with closing(connect(url, application_name)) as connection:
-        with plain_errors(f"writing {table}", connection), connection.transaction():
-            writer = TableWriter(connection, table, shape, f"{table.quoted_schema}.{quoted(temporary)}")
-            connection.execute(created(writer.temporary, shape))
-            yield writer
+def replacing(run: Run, old: ListTable, shape: Shape, comment: str) -> Iterator[loading.Write]:
+    """Yield a function that copies rows into a new table, which replaces the old one at the end. Any error undoes it all."""
+    with closing(connect(run.url, run.application_name)) as connection:
+        with plain_errors(f"writing {old}", connection), connection.transaction():
+            new = NewTable(connection, run, old, shape, f"{old.quoted_schema}.recstore_lists_{run.number}")
+            connection.execute(created(new.name, shape))
+            with loading.copying(connection, new.name, list(shape.columns), freeze=True) as write:
+                yield write
+            run.stage("index", new.index, comment)
+            run.stage("swap", new.swap)
         if connection.info.server_version >= 180000:  # older servers cannot attribute WAL to a session
-            writer.wal_bytes = wal(connection) or 0
+            run.wal_elsewhere += wal(connection) or 0
 
 
 def planned(table: ListTable, shape: Shape, comment: str) -> list[str]:
@@ -233,5 +238,5 @@ def _index(new: str, index: dict[str, Any]) -> str:
 
 def _temporary(new: str, suffix: object) -> str:
     """Return the name that an index or the primary key of the new table has until the swap."""
-    bare = new.split(".")[-1].strip('"')
+    bare = new.split(".")[-1]
     return quoted(f"{bare}_{suffix}")

@@ -22,7 +22,6 @@ from recstore.lists.shapes import Shape
 from recstore.lists.snapshots import Snapshot
 from recstore.lists.tables import ListTable
 from recstore.postgres.connection import Connection, connect, plain_errors
-from recstore.publication import loading
 from recstore.runs import ListsRun, Summary, job
 from recstore.sql.generation import Generation
 from recstore.sql.objects import Registered
@@ -221,15 +220,9 @@ def _score(run: ListsRun, snapshot: Snapshot, wanted: _Wanted, items: Items, add
 def _table(run: ListsRun, wanted: _Wanted, items: Items) -> Iterator[Add]:
     """Yield a function that adds rows to a new table, which replaces the old one at the end."""
     assert isinstance(wanted.target, ListTable)
-    shape = wanted.shape
-    temporary = f"recstore_lists_{run.number}"
-    with tables.filling(run.url, run.application_name, wanted.target, shape, temporary) as writer:
-        with loading.copying(writer.connection, writer.temporary, list(shape.columns), freeze=True) as write:
-            yield lambda block, rows: write(shape.copied(items, block, rows), len(rows), None)
-        comment = wanted.comment(run.recommender, items.generation)
-        run.stage("index", writer.index, comment, run.settings.index_memory)
-        run.stage("swap", writer.swap, run)
-    run.wal_elsewhere += writer.wal_bytes
+    shape, comment = wanted.shape, wanted.comment(run.recommender, items.generation)
+    with tables.replacing(run, wanted.target, shape, comment) as write:
+        yield lambda block, rows: write(shape.copied(items, block, rows), len(rows), None)
 
 
 @contextmanager
