@@ -14,6 +14,8 @@ Written by `make docs` from the code.
 
 ## Of the process: environment variables
 
+The command line warns of any other variable `RECSTORE_..`, which has no effect.
+
 | variable | default | |
 |---|---|---|"""
 

@@ -25,11 +25,7 @@ def register(app: typer.Typer) -> None:
     )
     commands.add("list", _listed, example="recstore list")
     commands.add("show", _shown, example="recstore show retail")
-    commands.add(
-        "alter",
-        _altered,
-        example="recstore alter retail --min-users-per-item 3",
-    )
+    commands.add("alter", _altered, example="recstore alter retail --min-users-per-item 3")
     commands.add(
         "grant",
         statements,

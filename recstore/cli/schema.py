@@ -16,12 +16,7 @@ def register(app: typer.Typer) -> None:
     )
     app.add_typer(group, name="db")
     commands = Commands(group, Schema, SchemaRehearsal)
-    commands.add(
-        "upgrade",
-        _upgraded,
-        notes="Idempotent. Readers read on.",
-        example="recstore db upgrade",
-    )
+    commands.add("upgrade", _upgraded, notes="Idempotent. Readers read on.", example="recstore db upgrade")
     commands.add(
         "downgrade",
         _downgraded,
