@@ -59,6 +59,7 @@ SETTINGS = {
     "index_memory=99999999": (2, "it must be at most 2097151"),
     "index_workers=2000": (2, "it must be at most 1024"),
     "metrics_port=70000": (2, "it must be at most 65535"),
+    "remote_control=perhaps": (2, "it must be true or false"),
 }
 """RECSTORE_.. of the process, asked by `recstore list`."""
 
@@ -197,8 +198,8 @@ COMMANDS = {
     "evaluate retail --items 100000": (2, "no user has 200000 items. Hold out fewer items of each user."),
     "evaluate retail --test-file nothing": (2, "There is no file nothing."),
     "benchmark --train nothing --test nothing": (2, "There is no file nothing."),
-    "evaluate retail --test-file /": (2, "Is a directory"),
-    "benchmark --train / --test /": (2, "Is a directory"),
+    "evaluate retail --test-file /": (2, "/ is a folder"),
+    "benchmark --train / --test /": (2, "/ is a folder"),
     "import retail /": (2, "Is a directory"),
     "evaluate retail --test-query selec": (2, 'syntax error at or near "selec". It is a SELECT of user_id and item_id'),
     "evaluate retail --test-query TABLE --test-file x": (2, "Give one test set: --test-query or --test-file."),
