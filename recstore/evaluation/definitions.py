@@ -33,7 +33,7 @@ def of_lists(hits: Mask, held_out: NDArray[np.int64], ks: Sequence[int]) -> dict
     place = np.arange(1, hits.shape[1] + 1)
     gain = hits / np.log2(place + 1)
     precision = np.cumsum(hits, axis=1) / place * hits
-    ideal = np.cumsum(1 / np.log2(np.arange(1, max(ks, default=0) + 1) + 1))
+    ideal = np.cumsum(1 / np.log2(np.arange(1, max(ks) + 1) + 1))
     metrics = {}
     for k in ks:
         found = np.count_nonzero(hits[:, :k], axis=1)

@@ -96,7 +96,7 @@ def judge(
     new: Stored,
     live: Stored | None,
     *,
-    tolerance: float = 0.0,
+    tolerance: float,
     threads: int = 0,
 ) -> Verdict:
     """Compare a model with popularity and with the live one, on those of the pairs `held` that its training did not see.

@@ -21,15 +21,15 @@ TOLERANCE = 0.05
 class Trained:
     """A training on what is not held out, with `leak` on everything, and its generation as the database gives it back."""
 
-    def __init__(self, interactions, settings=GIVEN, *, share=0.1, leak=False):
-        self.interactions, self.held = interactions, held_out.choose(interactions, KEY, share)
+    def __init__(self, interactions, settings=GIVEN, *, share=0.1, leak=False, held=None):
+        self.interactions, self.held = interactions, held or held_out.choose(interactions, KEY, share)
         definition = Definition(source=Source(table="views"), hyperparameters=settings)
         weighted = weigh(interactions if leak else interactions.part(~self.held.pairs), definition)
         fold_in = trainer("als").train(weighted.matrix, settings, factors=settings.factors, device="cpu").fold_in
         self.stored = of(41, definition, interactions, self.held, weighted, fold_in)
 
     def judged(self, live=None):
-        return gate.judge(self.interactions, self.held, KEY, self.stored, live)
+        return gate.judge(self.interactions, self.held, KEY, self.stored, live, tolerance=TOLERANCE)
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +47,30 @@ def test_against_popularity(first):
 
 def test_the_same_generation_again_is_equal(first):
     compared = first.judged(first.stored).live
-    assert (compared.difference, compared.standard_error) == (0, 0)
+    assert (compared.difference, compared.standard_error, compared.worse(0)) == (0, 0, False)
+    assert compared.other == "generation 41"
     assert compared.of_new == first.judged().metrics["ndcg@20"]
+
+
+def test_users_count_who_have_a_pair_to_be_folded_in_by_and_one_to_be_found(views):
+    pairs = np.random.default_rng(1).random(len(views)) < 0.1
+    pairs[views.user_index == 7] = True
+    verdict = Trained(views, held=held_out.HeldOut(pairs, 2**64 - 1)).judged()
+    found, known = (np.bincount(views.user_index[mask], minlength=900) for mask in (pairs, ~pairs))
+    counted = (found > 0) & (known > 0)
+    assert not counted[7]
+    assert (verdict.users, verdict.pairs) == (counted.sum(), found[counted].sum())
+    assert (found[counted] == 1).any()
+
+
+@pytest.mark.parametrize(
+    ("difference", "standard_error", "worse"),
+    [(-0.03, 0.001, True), (-0.02, 0.001, False), (-0.03, 0.02, False), (-0.05, 0.02, True), (0.1, 0.001, False)],
+)
+def test_a_difference_counts_from_the_tolerance_and_two_standard_errors_on(difference, standard_error, worse):
+    compared = gate.Comparison("generation 41", 100, 200, 0.5, 0.5 + difference, difference, standard_error)
+    assert compared.worse(TOLERANCE) == worse
+    assert f", {2 * difference:+.0%} (" in str(compared)
 
 
 def test_equal_ones_pass(views, first):
@@ -64,7 +86,6 @@ def test_a_worse_one_is_stopped(views, first, worse):
     compared = Trained(views, GIVEN.model_copy(update=worse)).judged(live).live
     assert compared.of_new < 0.8 * compared.of_other
     assert compared.worse(TOLERANCE)
-    assert "against" in str(compared)
 
 
 def test_who_has_seen_the_held_out_pairs_scores_visibly_higher(views):

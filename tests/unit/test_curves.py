@@ -7,6 +7,7 @@ import pytest
 from test_interactions import batch, build
 
 from recstore.definition import Confidence, Hyperparameters
+from recstore.errors import DeviceUnavailable
 from recstore.evaluation.curves import USERS, CurvePoint, LearningCurve, sample
 from recstore.evaluation.fitted import fit, weigh
 from recstore.evaluation.metrics import evaluate
@@ -120,6 +121,7 @@ def test_a_sample_of_users():
     assert chosen.tolist() == sorted(set(chosen.tolist()))
     assert set(chosen.tolist()) <= set(users.tolist())
     assert chosen.tolist() == sample(users, 5, seed=1).tolist() != sample(users, 5, seed=2).tolist()
+    assert len(set(sample(users, 19, seed=1).tolist())) == 19
     assert sample(users, 20, seed=1).tolist() == users.tolist()
 
 
@@ -157,6 +159,11 @@ def test_a_fitted_model_is_what_the_steps_of_a_retrain_give(course):
     np.testing.assert_allclose(
         model.scorer.scores(np.array([3])), model.user_factors[[3]] @ model.factors.item_factors.T, rtol=1e-5, atol=1e-6
     )
+
+
+def test_the_device_reaches_the_trainer(course):
+    with pytest.raises(DeviceUnavailable):
+        fit(course, Confidence(), hyperparameters(trainer="spectral"), device="gpu")
 
 
 def test_factors_are_as_many_as_a_retrain_takes(course):

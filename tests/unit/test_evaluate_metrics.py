@@ -6,7 +6,7 @@ from scipy import sparse
 from test_metrics_definitions import Given, pairs
 
 from recstore.errors import InvalidInput, ScoresNotFinite
-from recstore.evaluation import ranking
+from recstore.evaluation import metrics, ranking
 from recstore.evaluation.metrics import Metrics, evaluate, evaluate_lists
 from recstore.evaluation.scorers import FactorScorer, ItemKNN, Popularity
 
@@ -204,7 +204,9 @@ def test_progress_is_reported():
     assert seen == [(64, 150), (128, 150), (150, 150)]
 
 
-def test_given_lists_are_measured_alike():
+@pytest.mark.parametrize("at_once", [metrics.LISTS, 7])
+def test_given_lists_are_measured_alike(monkeypatch, at_once):
+    monkeypatch.setattr(metrics, "LISTS", at_once)
     train, test = split()
     measured = evaluate(factors(), train, test, ks=(5, 20))
     users = np.random.default_rng(0).permutation(150)
@@ -212,6 +214,7 @@ def test_given_lists_are_measured_alike():
     scores[train.toarray()] = -np.inf
     given = evaluate_lists(in_order(scores, 20)[users], users, train, test, ks=(5, 20))
     assert given.values == measured.values | {"auc": None, "mse": None}
+    assert "mse" not in given.per_user
     np.testing.assert_array_equal(given.user_index, measured.user_index)
     np.testing.assert_array_equal(given.per_user["ndcg@20"], measured.per_user["ndcg@20"])
 
@@ -225,7 +228,9 @@ def test_given_lists_with_gaps():
     assert given.per_user["ndcg@2"].tolist() == pytest.approx([1 / np.log2(3), 0])
     assert given.per_user["precision@5"].tolist() == [1 / 5, 0]
     assert given.values["coverage@5"] == 2 / 4
-    for users, wrong in (([0, 0, 1], lists), ([0, 1], lists), ([0, 1, 2], lists + 3), ([0, 1, 2], lists * 0)):
+    assert evaluate_lists(lists[1:2, :1], np.array([2]), train, test).values["coverage@10"] == 1 / 4
+    twice = np.array([[-1, 1, 1]] * 3)
+    for users, wrong in (([0, 0, 1], lists), ([0, 1], lists), ([0, 1, 2], lists + 3), ([0, 1, 2], twice)):
         with pytest.raises(InvalidInput):
             evaluate_lists(wrong, np.array(users), train, test)
 

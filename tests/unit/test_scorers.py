@@ -60,6 +60,8 @@ def test_item_knn_by_hand():
     weight 2 ln 3, item 1 3 ln 3, item 2 ln 3: s01 = 2 / sqrt(6), s12 = 1 / sqrt(3), others 0."""
     train = pairs([[0, 1], [0, 1], [1, 2], [3]], 4)
     train.data[:] = 1 + 40 * np.arange(7)  # a confidence matrix: taken as binary
+    train.indices[:2] = [1, 0]  # not in order
+    before = train.indices.copy()
     s01, s12 = 2 / 6**0.5, 1 / 3**0.5
     scores = ItemKNN(train).scores(np.arange(4))
     assert scores.dtype == np.float32
@@ -67,6 +69,8 @@ def test_item_knn_by_hand():
     np.testing.assert_allclose(scores, [*one_or_two, [s01, s12, s12, 0], [0, 0, 0, 0]], rtol=1e-6)
     nearest = ItemKNN(train, neighbours=1).scores(np.arange(4))  # of item 1 that is item 0; of item 2 item 1
     np.testing.assert_allclose(nearest, [*one_or_two, [s01, 0, s12, 0], [0, 0, 0, 0]], rtol=1e-6)
+    np.testing.assert_array_equal(train.indices, before)  # the caller's own
+    assert ItemKNN(pairs([[0, 1], [0]], 5)).scores(np.arange(2)).shape == (2, 5)  # the last items have no users
 
 
 @pytest.mark.parametrize("neighbours", [3, 400])

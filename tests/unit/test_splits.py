@@ -142,6 +142,9 @@ def test_users_of_one_item_do_not_count_for_the_median():
     few = [(user, 0, 1.0) for user in range(100, 150)]
     interactions, _ = build(batch([(user, item, 1.0) for user in range(3) for item in range(20)] + few))
     assert len(by_user(interactions).test) == 3 * 4
+    of_two = [(user, item, 1.0) for user in range(10, 15) for item in range(2)]  # these do
+    interactions, _ = build(batch([(user, item, 1.0) for user in range(3) for item in range(20)] + of_two))
+    assert len(by_user(interactions).test) == 3 + 5
 
 
 def test_any_item_of_a_user_is_held_out_as_often_as_any_other():
@@ -195,6 +198,8 @@ def test_the_validation_part_of_given_sets_is_in_proportion_to_the_test_part():
     late = np.arange(100) % 10 >= 8
     split = splits.given(whole.subset(~late), whole.subset(late), validation=True)
     assert (len(split.train), len(split.validation), len(split.test)) == (64, 16, 20)
+    again = splits.given(whole.subset(~late), whole.subset(late), validation=True)
+    assert pairs(again.validation) == pairs(split.validation)
     assert split.how.startswith("given: 20 pairs")
     assert splits.given(whole.subset(late), whole.subset(~late), validation=True).how.count("50 %") == 1
 
@@ -217,6 +222,7 @@ def test_the_default_is_by_time_where_most_pairs_have_one():
     [
         (SplitChoice("time", share=0.1), True, "by time: the newest 10 %"),
         (SplitChoice("user", items=3), True, "by user: 3 items"),
+        (SplitChoice("user", items=1), True, "by user: 1 item "),
         (SplitChoice("share", share=0.5), True, "by share: at random 50 %"),
         (SplitChoice(share=0.5), True, "by time: the newest 50 %"),
         (SplitChoice(share=0.5), False, "by share: at random 50 %"),
