@@ -302,6 +302,12 @@ class Answer:
     def json(self) -> Any:
         return json.loads(self.out)
 
+    def expect(self, code: int, *words: str) -> "Answer":
+        """Assert the exit code, and that these words were printed."""
+        printed = self.out + self.err
+        assert (self.code, [one for one in words if one not in printed]) == (code, []), printed
+        return self
+
 
 Command = Callable[..., Answer]
 

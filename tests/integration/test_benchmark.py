@@ -104,12 +104,9 @@ def test_given_negatives_narrow_the_ranking_in_both(recstore: Command, tmp_path:
 def test_a_recommender_can_be_kept(recstore: Command, shop: Database, tmp_path: Path) -> None:
     train, test = planted(tmp_path, 60, 40, 4)
     line = f"benchmark --train {train} --test {test} {SMALL} --keep movies"
-    answer = recstore(line)
-    assert answer.code == 0
-    assert "recstore drop movies" in answer.out
+    recstore(line).expect(0, "recstore drop movies")
     assert len(recstore("recommend movies 1 -k 3 --json").json) == 3
-    again = recstore(line)
-    assert (again.code, "'movies'" in again.err) == (2, True)
+    recstore(line).expect(2, "'movies'")
     recstore("drop movies --yes")
     assert "'movies_data'" in recstore(line).err
     assert look(shop, "SELECT count(*) AS n FROM movies_data.pairs")[0]["n"] > 300
@@ -137,8 +134,7 @@ def test_without_the_store_no_database_is_needed(recstore: Command, tmp_path: Pa
 def test_a_search_chooses_before_the_test_part_is_measured(recstore: Command, tmp_path: Path) -> None:
     train, test = planted(tmp_path, 150, 60, 5)
     line = f"benchmark --train {train} --test {test} {SMALL} --no-sql"
-    answer = recstore(line + " --tune --trials 2 --json")
-    assert answer.code == 0, answer.err
+    answer = recstore(line + " --tune --trials 2 --json").expect(0)
     assert [step["step"] for step in answer.json["steps"]][:3] == ["read", "tune", "train"]
     chosen, used = answer.json["steps"][1]["parameters"], answer.json["results"][0]["hyperparameters"]
     assert chosen["trainer"] == used["trainer"]

@@ -472,9 +472,9 @@ def test_ids_of_any_type_are_compared_through_an_index(shop: Database, kind: str
 
 def test_commands_set_and_tell_candidates(shop: Database, recstore: Command) -> None:
     source = "--table shop.views --item product_id --value view_count --factors 16 --iterations 2 --search exact"
-    made = recstore(f"create retail {source} --candidates-table shop.products --candidates-condition visible")
-    assert made.code == 0, made.err
-    assert "only candidates are recommended, from now on" in made.out
+    recstore(f"create retail {source} --candidates-table shop.products --candidates-condition visible").expect(
+        0, "only candidates are recommended, from now on"
+    )
     assert recstore("retrain retail").code == 0
     assert "candidates: table = shop.products, condition = visible" in recstore("show retail").out
     with shop.connect("application") as application:
@@ -495,8 +495,7 @@ def test_commands_set_and_tell_candidates(shop: Database, recstore: Command) -> 
     assert "every item may be recommended" in recstore("alter retail --candidates none").out
     assert "candidates:" not in recstore("show retail").out
     assert len(recstore("popular retail -k 50 --json").json) == 50
-    evaluated = recstore("evaluate retail --sql --k 5")
-    assert evaluated.code == 0, evaluated.err
+    recstore("evaluate retail --sql --k 5").expect(0)
 
 
 @pytest.mark.parametrize("given", [{"query": "SELECT 1", "table": "shop.things"}, {"condition": "visible"}])

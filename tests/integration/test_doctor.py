@@ -361,10 +361,9 @@ def test_a_database_without_pgvector(server: Server) -> None:
 
 def test_no_connection_is_a_finding(good: Database, recstore: Command) -> None:
     gone = f"postgresql://worker@/no_such_database?host={good.server.sockets}"
-    answer = recstore("doctor", url=gone)
-    assert answer.code == 3
-    assert "the database could not be reached: connection to server" in answer.out
-    assert "no_such_database" in answer.out
+    answer = recstore("doctor", url=gone).expect(
+        3, "the database could not be reached: connection to server", "no_such_database"
+    )
     assert {"connection", "gpu", "broker"} <= {
         finding["check"] for finding in recstore("doctor --json", url=gone).json["findings"]
     }
@@ -391,10 +390,11 @@ def test_readers_are_those_asked_for_or_those_with_grants(good: Database, recsto
     assert found["application", "reader-objects"].found.startswith("may not use: _generation, _items, _items_1")
     assert "user_vectors" not in found["application", "reader-objects"].found
     as_superuser(good, "REVOKE USAGE ON SCHEMA retail FROM application")
-    answer = recstore("doctor retail --reader application --reader shopper", url=good.url)
-    assert answer.code == 1
-    assert "ERROR: reader-objects of retail for application: may not use: _generation, _items," in answer.out
-    assert "\n      recstore grant retail application --people\n" in answer.out
+    recstore("doctor retail --reader application --reader shopper", url=good.url).expect(
+        1,
+        "ERROR: reader-objects of retail for application: may not use: _generation, _items,",
+        "\n      recstore grant retail application --people\n",
+    )
     assert recstore("doctor --reader nobody_here", url=good.url).code == 2
     assert recstore("doctor nothing", url=good.url).code == 2
     with pytest.raises(RecommenderNotFound):

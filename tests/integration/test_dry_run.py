@@ -58,8 +58,7 @@ twin = copy_of("shop_template")
 def rehearse(recstore: Command, database: Database, line: str) -> list[str]:
     """The statements of a dry run, which leaves everything as it was."""
     before = digest(database)
-    answer = recstore(f"{line} --dry-run --json", url=database.url)
-    assert answer.code == 0, answer.err
+    answer = recstore(f"{line} --dry-run --json", url=database.url).expect(0)
     assert digest(database) == before
     assert set(answer.json) == {"statements"}
     statements: list[str] = answer.json["statements"]

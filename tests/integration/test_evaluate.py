@@ -176,8 +176,9 @@ def test_a_test_set_from_a_file(recstore: Command, shop: Database, tmp_path: Pat
 def test_the_tables_and_the_report(recstore: Command, tmp_path: Path) -> None:
     recstore(CREATE)
     page = tmp_path / "report.html"
-    answer = recstore("evaluate retail --curve 4 --include-seen --report", str(page), "--pictures", str(tmp_path))
-    assert answer.code == 0
+    answer = recstore(
+        "evaluate retail --curve 4 --include-seen --report", str(page), "--pictures", str(tmp_path)
+    ).expect(0)
     for shown in ("by user", "240", "at 10", "over all items"):
         assert shown in answer.out
     assert "popularity" in page.read_text()

@@ -160,8 +160,7 @@ def test_a_round_trip_gives_the_same_answers(here: Database, recstore: Command, 
     dry = recstore(f"import retail {file} --create --dry-run")
     assert "it would create the recommender retail" in dry.out
     assert recstore(f"import retail {file}").code == 2
-    told = recstore(f"import retail {file} --create")
-    assert (told.code, "generation 1 of retail, imported from" in told.out) == (0, True), told.err
+    recstore(f"import retail {file} --create").expect(0, "generation 1 of retail, imported from")
     assert answers(shop) == before
     assert "imported: retail.npz, generation 1 of 'retail'" in recstore("show retail").out
     (run,) = recstore("runs retail --job import --json").json
@@ -222,8 +221,7 @@ def test_into_the_same_recommender_the_gate_compares(here: Database, file: Path,
     with pytest.raises(ImportRefused, match=rf"worse than the live one.*Generation {good.generation} stays live"):
         import_generation(here.url, here.settings, "retail", bad)
     assert value(here.connect(), "SELECT retail.generation()") == good.generation
-    answer = recstore(f"import retail {bad} --force", url=here.url)
-    assert (answer.code, "Published by force although it is worse" in answer.err) == (0, True), answer.err
+    recstore(f"import retail {bad} --force", url=here.url).expect(0, "Published by force although it is worse")
 
 
 def test_what_is_being_exported_is_not_pruned(here: Database, file: Path, tmp_path: Path) -> None:
@@ -245,16 +243,14 @@ def test_without_people(here: Database, shop: Database, recstore: Command, tmp_p
     with np.load(path) as file:
         assert not [name for name in file.files if name.startswith("user")]
     before = answers(here)
-    answer = recstore(f"import retail {path} --create")
-    assert (answer.code, "The file has no users" in answer.err) == (0, True), answer.err
+    recstore(f"import retail {path} --create").expect(0, "The file has no users")
     after = answers(shop)
     assert all(after[f"similar_items {item}"] == before[f"similar_items {item}"] for item in ITEMS)
     assert {row["reason"] for row in after["recommend 14"]} == {"popular"}
     unknown = "SELECT retail.user_vector(99999)::real[] AS v"
     assert rows(shop.connect(), unknown) == rows(here.connect(), unknown)
     assert shop.retrain().live  # its confidence has the number of users that it was trained with
-    refused = recstore(f"import retail {path}")
-    assert (refused.code, "0 users instead of 240 (-100%)" in refused.err) == (5, True), refused.err
+    recstore(f"import retail {path}").expect(5, "0 users instead of 240 (-100%)")
 
 
 def test_the_wrong_file_and_ids_that_do_not_convert(here: Database, file: Path, recstore: Command) -> None:
@@ -275,9 +271,7 @@ def test_the_wrong_file_and_ids_that_do_not_convert(here: Database, file: Path, 
 def test_users_that_nobody_knows_here_are_warned_of(shop: Database, file: Path, recstore: Command) -> None:
     query = "SELECT 'c' || user_id AS user_id, product_id AS item_id, 1 AS value FROM shop.views"
     shop.create(source=Source(query=query), schedule=Schedule(cron="0 3 * * *"))
-    answer = recstore(f"import retail {file}")
-    assert (answer.code, "None of 2 sampled users is in the source now" in answer.err) == (0, True)
-    assert "0 3 * * *" in answer.out
+    recstore(f"import retail {file}").expect(0, "None of 2 sampled users is in the source now", "0 3 * * *")
 
 
 @pytest.mark.parametrize(
@@ -352,8 +346,7 @@ def test_too_many_factors(shop: Database, file: Path, recstore: Command) -> None
     wide = {name: np.pad(arrays_of(file)[name].T, [(0, 72)] + [(0, 0)] * (name[:4] != "mean")).T for name in vectors}
     changed(file, {"factors": 80}, **wide)
     shop.create()
-    answer = recstore(f"import retail {file}")
-    assert (answer.code, "recstore alter retail --factors 80 --resize" in answer.err) == (2, True), answer.err
+    recstore(f"import retail {file}").expect(2, "recstore alter retail --factors 80 --resize")
 
 
 def test_the_file_is_there_whole_or_not_at_all(

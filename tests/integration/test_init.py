@@ -82,8 +82,7 @@ def test_what_is_answered_is_what_is_written_and_created(
 
     monkeypatch.setattr(init, "at_terminal", lambda: True)
     monkeypatch.setattr("typer.prompt", prompt)
-    shown = recstore(f"init {file}")
-    assert shown.code == 0, shown.err
+    shown = recstore(f"init {file}").expect(0)
     assert next(answers, None) is None
     assert "There is no 'nix' to choose." in shown.out
     assert "none: every row counts 1" in shown.out

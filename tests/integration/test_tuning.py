@@ -47,8 +47,7 @@ def test_a_search_is_made_measured_and_adopted(
     monkeypatch.setattr(pulling, "read", counted["read"])
     monkeypatch.setattr(search, "measure", counted["measure"])
     report = tmp_path / "search.html"
-    answer = recstore(f"{LINE} --adopt --json --report {report}")
-    assert answer.code == 0, answer.err
+    answer = recstore(f"{LINE} --adopt --json --report {report}").expect(0)
     assert [mock.call_count for mock in counted.values()] == [1, 1]
     found = answer.json
     assert found["state"] == "ended"
@@ -131,9 +130,7 @@ def test_the_same_command_continues_and_another_begins_from_scratch(
 
     with monkeypatch.context() as patch:
         patch.setattr(work, "work", Mock(side_effect=KeyboardInterrupt))
-        answer = recstore(LINE)
-        assert answer.code == 130
-        assert "recstore tune retail --study 1" in answer.err
+        recstore(LINE).expect(130, "recstore tune retail --study 1")
         assert recstore(f"{LINE} --metric recall@20").code == 130
     assert [row["study"] for row in look(shop, "SELECT study FROM recstore.studies")] == [1, 2]
     with shop.connect() as connection:
@@ -141,9 +138,7 @@ def test_the_same_command_continues_and_another_begins_from_scratch(
         assert work.unfinished(connection, retail, work.asked(replace(SMALL, trials=7), SplitChoice())) is None
         assert (work.unfinished(connection, retail) or {})["study"] == 2
     assert recstore("studies retail 1").out.endswith("recstore tune retail --study 1\n")
-    answer = recstore(LINE)
-    assert answer.code == 0, answer.err
-    assert "study 1 of retail" in answer.out
+    recstore(LINE).expect(0, "study 1 of retail")
     assert study_row(shop, 1)["state"] == "ended"
     assert study_row(shop, 2)["state"] == "running"
     assert recstore("tune retail --stop --json").json == {"stopped": [2]}
@@ -171,8 +166,7 @@ def test_a_grid_and_what_has_no_room(shop: Database, recstore: Command) -> None:
     study = study_row(shop, 1)
     assert study["kind"] == "grid"
     assert [row["parameters"] for row in rows(shop, 1)] == [{"alpha": 40.0, "factors": n} for n in (80, 100)]
-    answer = recstore("tune retail --study 1 --adopt --resize --json")
-    assert answer.code == 0, answer.err
+    answer = recstore("tune retail --study 1 --adopt --resize --json").expect(0)
     assert answer.json["scales"] == {"factors": "log", "alpha": "log"}
     with shop.connect() as connection:
         retail = registry.get(connection, "retail")
@@ -186,10 +180,7 @@ def test_a_search_of_which_nothing_succeeds_has_failed(
 ) -> None:
     shop.create()
     monkeypatch.setattr(LearningCurve, "follow", Mock(side_effect=errors.TrainingDiverged(what="all of them")))
-    answer = recstore(LINE)
-    assert answer.code == 1
-    assert "6 trials" in answer.err
-    assert "finite numbers" in answer.err
+    recstore(LINE).expect(1, "6 trials", "finite numbers")
     assert study_row(shop, 1)["failed"] == 6
 
 

@@ -233,23 +233,3 @@ def test_given_lists_with_gaps():
     for users, wrong in (([0, 0, 1], lists), ([0, 1], lists), ([0, 1, 2], lists + 3), ([0, 1, 2], twice)):
         with pytest.raises(InvalidInput):
             evaluate_lists(wrong, np.array(users), train, test)
-
-
-def test_every_user_is_scored_once_in_blocks_of_one_size():
-    users, items = 150, 400_000
-    held_out = np.arange(users) % 7 > 0
-    sizes = []
-
-    class Counting:
-        name = "counting"
-
-        def scores(self, index):
-            sizes.append(len(index))
-            return np.zeros((len(index), items), dtype=np.float32)
-
-    test = pairs([[1] if held else [] for held in held_out], items)
-    measured = evaluate(Counting(), pairs([[0]] * users, items), test, auc=False, threads=2)
-    step = ranking.block_users(items)
-    assert 1 < step < 64
-    assert sorted(sizes, reverse=True)[:-1] == [step] * (held_out.sum() // step)
-    assert sum(sizes) == measured.users == held_out.sum()
