@@ -209,6 +209,11 @@ def test_curves_mark_the_iterations_of_the_model_else_the_best_on_validation(poi
         assert f"chosen: {chosen}" in lines(canvas.figure(panel))
 
 
+def test_a_curve_at_another_k_than_the_tables_is_drawn_at_its_own():
+    panels = curve_plots.panels(replace(EVALUATION, curve=curve(metrics=("recall@50", "mse"))))
+    assert [panel.title.partition(" by ")[0] for panel in panels] == ["recall@50", "MSE"]
+
+
 def test_best_so_far_never_gets_worse_and_its_star_is_the_winner():
     figure = drawn(MIXED, "best so far")
     found = lines(figure)

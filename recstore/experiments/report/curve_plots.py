@@ -9,7 +9,7 @@ from recstore.evaluation.results import CurvePoint, Evaluation
 from recstore.experiments.report import canvas
 from recstore.experiments.report.canvas import BLUE, MUTED, ORANGE, PAPER, Panel, whole_numbers
 from recstore.experiments.report.result_tables import primary
-from recstore.experiments.report.words import best_of, better, elapsed, metric_name, score
+from recstore.experiments.report.words import best_of, elapsed, metric_name, score
 
 LOOKS: dict[str, dict[str, Any]] = {
     "validation": {"color": BLUE, "marker": "o"},
@@ -21,7 +21,7 @@ Line = dict[int, float]  # value by iteration
 
 
 def panels(evaluation: Evaluation) -> list[Panel]:
-    """Return a panel for the page's metric, then for each other metric at the same k or without one.
+    """Return a panel for the page's metric, or the first of the curve, then for each other at the same k or without one.
 
     At another k the curves look the same, and the page has their numbers. All panels mark the iterations that the model
     was trained for, if a point has them, else the best of the first metric. A single point has no panel.
@@ -29,8 +29,9 @@ def panels(evaluation: Evaluation) -> list[Panel]:
     curve = evaluation.curve
     if len(curve) < 2:
         return []
-    metric = primary(evaluation.results)
-    metrics = [name for name in _metrics(curve) if name.partition("@")[2] in ("", metric.partition("@")[2])]
+    names, metric = _metrics(curve), primary(evaluation.results)
+    metric = metric if metric in names else names[0]
+    metrics = [name for name in names if name.partition("@")[2] in ("", metric.partition("@")[2])]
     metrics.sort(key=lambda name: name != metric)
     chosen = evaluation.results[0].hyperparameters.get("iterations")
     if chosen not in {point.iteration for point in curve}:
@@ -62,10 +63,8 @@ def _line(curve: Sequence[CurvePoint], part: str, metric: str) -> Line:
     return {iteration: metrics[metric] for iteration, metrics in points if metric in metrics}
 
 
-def _best(metric: str, line: Line) -> int | None:
-    """Return the first iteration with the best value; None for a metric without better and worse."""
-    if not line or better(metric) is None:
-        return None
+def _best(metric: str, line: Line) -> int:
+    """Return the first iteration with the best value."""
     top = best_of(metric, line.values())
     return next(iteration for iteration, value in line.items() if value == top)
 
@@ -86,9 +85,9 @@ def panel(curve: Sequence[CurvePoint], metric: str, chosen: int | None) -> Panel
         whole_numbers(axes[-1], "iterations")
         canvas.legend(figure, *axes)
 
-    text = ""
-    if best := _best(metric, validation := lines.get("validation", {})):
-        text = f"Best on validation: {score(validation[best])} after {best} of {max(validation)} iterations."
+    validation = lines["validation"]
+    best = _best(metric, validation)
+    text = f"Best on validation: {score(validation[best])} after {best} of {max(validation)} iterations."
     for part, line in lines.items():
         text += f" On {part} {score(line[chosen])} after {chosen}." if chosen in line else ""
     return Panel(f"{metric_name(metric)} by iterations", text, draw)
