@@ -217,6 +217,13 @@ def given(train: Interactions, test: Interactions, seed: int = SEED, *, validati
     return Split(inner.train, inner.test, test, how, notes)
 
 
+def without(interactions: Interactions, others: Interactions) -> Interactions:
+    """Return the part of the interactions whose pairs are not among the others, which may have other id maps."""
+    users, items = _merged(interactions.users, others.users, "user"), _merged(interactions.items, others.items, "item")
+    own, taken = (_keys(_mapped(part, users, items)) for part in (interactions, others))
+    return interactions.part(~np.isin(own, taken))
+
+
 def _split(interactions: Interactions, pick: _Pick, by: By, validation: bool, notes: tuple[str, ...] = ()) -> Split:
     """Hold out the test part and then, by the same rule, the validation part from the rest."""
     mask, phrase = pick(interactions)

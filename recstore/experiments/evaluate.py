@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psycopg
-from numpy.typing import NDArray
 
 from recstore import registry
 from recstore.config import Settings
@@ -130,7 +128,7 @@ def read_split(
             found = splits.choose(interactions, choice, validation=validation)
         else:
             test = _given(connection, experiment.settings, recommender, choice)
-            train = interactions.part(~_among(interactions, test))
+            train = splits.without(interactions, test)
             if not len(train):
                 raise InvalidInput("The test set holds every pair of the source, so there is nothing to train on.")
             found = splits.given(train, test, choice.seed, validation=validation)
@@ -158,16 +156,6 @@ def _given(connection: Connection, settings: Settings, recommender: Registered, 
         rows = connection.execute(ids).fetchall()
     pairs = [(row["user_id"], row["item_id"]) for row in rows if None not in row.values()]
     return split_files.from_rows(pairs, recommender.user_type, recommender.item_type, "The test query")
-
-
-def _among(interactions: Interactions, others: Interactions) -> NDArray[np.bool_]:
-    """Mark the pairs that are among the others, whose id maps may differ."""
-    users = interactions.users.lookup(others.users.ids)[others.user_index].astype(np.int64)
-    items = interactions.items.lookup(others.items.ids)[others.item_index]
-    known = (users >= 0) & (items >= 0)
-    width = len(interactions.items)
-    keys = interactions.user_index.astype(np.int64) * width + interactions.item_index
-    return np.isin(keys, users[known] * width + items[known])
 
 
 def titles_of(connection: Connection, recommender: Registered, reporter: Reporter) -> Titles:

@@ -324,19 +324,10 @@ def result(connection: Connection, study: int) -> SearchResult:
         raise StudyEmpty(
             study=study, hint=row["outcome"] if row["state"] == "failed" else f"Its state: {row['state']}."
         )
-    return SearchResult(
-        study=study,
-        recommender=row["recommender"],
-        metric=row["metric"],
-        split=row["split"],
-        kind=row["kind"],
-        scales=row["scales"],
-        trials=finished,
-        best=winner.number,
-        evaluation=studies.evaluation_of(row),
-        state=row["state"],
-        outcome=row["outcome"],
-    )
+    own = {
+        name: row[name] for name in ("study", "recommender", "metric", "split", "kind", "scales", "state", "outcome")
+    }
+    return SearchResult(**own, trials=finished, best=winner.number, evaluation=studies.evaluation_of(row))
 
 
 def adopt(
