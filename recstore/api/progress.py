@@ -92,28 +92,26 @@ class TuneReporter(StageReporter):
 
     def begins(self, trial: "TrialResult", plan: "Plan", trials: "Sequence[TrialResult]") -> None:
         self.plan, self.trials = plan, trials
-        factors = f" {trial.parameters['factors']}" if trial.parameters.get("factors") else ""
-        trainer = trial.parameters.get("trainer", "")
-        self.words = f"trial {trial.number} ({trial.stage}): {trainer}{factors}".rstrip(": ")
+        trainer, factors = trial.parameters.get("trainer", ""), trial.parameters.get("factors") or ""
+        self.words = f"trial {trial.number} ({trial.stage}): {trainer} {factors}".rstrip(": ")
         self._show(self.words)
 
     def point(self, _number: int, point: "CurvePoint") -> None:
-        values = ", ".join(f"{value:.4f}" for name, value in point.validation.items() if name == self.metric)
-        self._show(f"{self.words}, iteration {point.iteration}" + (f": {values}" if values else ""))
+        value = point.validation.get(self.metric)
+        self._show(f"{self.words}, iteration {point.iteration}" + ("" if value is None else f": {value:.4f}"))
 
     def ends(self, trial: "TrialResult", plan: "Plan", trials: "Sequence[TrialResult]") -> None:
         from recstore.experiments.tuning.space import words
         from recstore.experiments.tuning.trials import best
 
-        top = best(trials)
         self.plan, self.trials = plan, trials
         self._close()
-        value = "       " if trial.value is None else f"{trial.value:.5f}"
+        top, value = best(trials), "       " if trial.value is None else f"{trial.value:.5f}"
         after = {"complete": "", "pruned": "; pruned", "failed": f"; failed: {trial.error}"}[trial.state]
-        best_so_far = "; the best so far" if top is not None and top.number == trial.number else ""
+        after += "; the best so far" if top is not None and top.number == trial.number else ""
         self.console.print(
             f"trial {trial.number:<4} {value}  {words(trial.parameters, trial.iterations)} ({trial.stage},"
-            f" {duration(trial.seconds or 0)}){after}{best_so_far}"
+            f" {duration(trial.seconds or 0)}){after}"
         )
         self._show("")
 
@@ -123,13 +121,13 @@ class TuneReporter(StageReporter):
         if self.plan is None:
             return
         top, left = best(self.trials), self.plan.left(self.trials)
-        note = words + (f"; best {top.value:.5f}" if top and top.value is not None else "")
-        note += f"; about {duration(left)} left" if left is not None else ""
+        parts = [words, f"best {top.value:.5f}" if top and top.value is not None else ""]
+        note = "; ".join(filter(None, [*parts, f"about {duration(left)} left" if left is not None else ""]))
         if self.console.is_terminal:
-            self.progress("search", round(1000 * self.plan.share(self.trials)), 1000, note.removeprefix("; "))
+            self.progress("search", round(1000 * self.plan.share(self.trials)), 1000, note)
         elif time.monotonic() - self.last > 6 * PLAIN_EVERY:
             self.last = time.monotonic()
-            self.console.print(f"search       {len(self.trials)} trials so far; {note.removeprefix('; ')}")
+            self.console.print(f"search       {len(self.trials)} trials so far; {note}")
 
 
 def sentence(details: dict[str, Any]) -> str:

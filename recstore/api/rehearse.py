@@ -57,13 +57,13 @@ class SchemaRehearsal(Part):
 
     def grant(self, role: str, *, requests: bool = True) -> Statements:
         """Return the SQL of `db.grant`."""
-        with self._current() as opened:
-            return Statements(tuple(grants.grant_watcher(opened, role, requests=requests, dry=True)))
+        with self._current() as opened, rehearsing(opened) as recorder:
+            return Statements(tuple(grants.grant_watcher(recorder.stand_in, role, requests=requests)))
 
     def revoke(self, role: str) -> Statements:
         """Return the SQL of `db.revoke`."""
-        with self._current() as opened:
-            return Statements(tuple(grants.revoke_watcher(opened, role, dry=True)))
+        with self._current() as opened, rehearsing(opened) as recorder:
+            return Statements(tuple(grants.revoke_watcher(recorder.stand_in, role)))
 
 
 class Rehearsal(Loading):

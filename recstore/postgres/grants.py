@@ -11,39 +11,37 @@ REQUESTS = (
 """Functions that ask the workers for jobs, with their owner's rights."""
 
 
-def grant_watcher(connection: Connection, role: str, *, requests: bool = True, dry: bool = False) -> list[str]:
+def grant_watcher(connection: Connection, role: str, *, requests: bool = True) -> list[str]:
     """Let a role watch all recommenders, and with `requests` ask the workers for jobs; without, revoke that.
 
-    Return the statements executed, or that would be with `dry`. Raises InvalidInput for an unknown role.
+    Return the statements executed. Raises InvalidInput for an unknown role.
     """
     asking = "GRANT EXECUTE ON FUNCTION {} TO {};" if requests else "REVOKE EXECUTE ON FUNCTION {} FROM {};"
     return _run_for(
         connection,
         role,
-        dry,
         "GRANT USAGE ON SCHEMA recstore TO {role};",
         "GRANT SELECT ON ALL TABLES IN SCHEMA recstore TO {role};",
         asking.format(REQUESTS, "{role}"),
     )
 
 
-def revoke_watcher(connection: Connection, role: str, *, dry: bool = False) -> list[str]:
+def revoke_watcher(connection: Connection, role: str) -> list[str]:
     """Revoke what `grant_watcher` granted; return and raise as it does."""
     return _run_for(
         connection,
         role,
-        dry,
         f"REVOKE EXECUTE ON FUNCTION {REQUESTS} FROM {{role}};",
         "REVOKE SELECT ON ALL TABLES IN SCHEMA recstore FROM {role};",
         "REVOKE USAGE ON SCHEMA recstore FROM {role};",
     )
 
 
-def _run_for(connection: Connection, role: str, dry: bool, *templates: str) -> list[str]:
+def _run_for(connection: Connection, role: str, *templates: str) -> list[str]:
     statements = [template.format(role=quoted(role)) for template in templates]
     check_role(connection, role)
     with plain_errors(f"changing the rights of {role!r}", connection), connection.transaction():
-        for statement in [] if dry else statements:
+        for statement in statements:
             connection.execute(statement)
     return statements
 
