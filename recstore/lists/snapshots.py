@@ -85,20 +85,6 @@ PLANNING = 60.0
 """Seconds that a plan of the caller's query may take."""
 
 
-def users_select(recommender: Registered, generation: int, *, seen_published: bool, query: str | None = None) -> str:
-    """Return the SELECT of users with their vectors and seen items: all users, or those that `query` names."""
-    seen = Generation(recommender, generation).seen if seen_published else None
-    return (USERS if query is None else ASKED).format(
-        extension=quoted(recommender.vector_schema),
-        vector_type=recommender.vector_type,
-        user_type=recommender.user_type.value,
-        users=Generation(recommender, generation).users,
-        interactions=seen or recommender.relation("interactions"),
-        counts="true" if seen else "i.item_id IS NOT NULL AND i.value > 0",
-        query=query,
-    )
-
-
 def checked_query(connection: Connection, recommender: Registered, query: str) -> str:
     """Return `query` if it is one SELECT whose first column can be a user id. Raises InvalidInput, PermissionDenied."""
     select, kind = stripped(query), recommender.user_type.value
@@ -130,6 +116,7 @@ class Snapshot:
         if row is None:
             raise NotTrained(name=recommender.name)
         self.live = Live(*row)
+        self.generation = Generation(recommender, self.live.generation)
 
     def items(self, column: str) -> Items:
         """Return all items of the generation with the vectors in `column` (preference or embedding)."""
@@ -140,7 +127,7 @@ class Snapshot:
             vector_type=recommender.vector_type,
             column=column,
             eligible=candidates if recommender.definition.candidates.given else "true",
-            items=Generation(recommender, self.live.generation).items,
+            items=self.generation.items,
         )
         table = joined(self.transaction.table(select))
         ids = plain(table["item_id"].combine_chunks()).cast(recommender.item_type.arrow)
@@ -160,11 +147,24 @@ class Snapshot:
             self.live.generation,
         )
 
+    def users_select(self, query: str | None) -> str:
+        """Return the SELECT of users with their vectors and seen items: all users, or those that `query` names."""
+        recommender, generation = self.recommender, self.generation
+        published = self.live.seen_published
+        return (USERS if query is None else ASKED).format(
+            extension=quoted(recommender.vector_schema),
+            vector_type=recommender.vector_type,
+            user_type=recommender.user_type.value,
+            users=generation.users,
+            interactions=generation.seen if published else recommender.relation("interactions"),
+            counts="true" if published else "i.item_id IS NOT NULL AND i.value > 0",
+            query=query,
+        )
+
     def users(self, items: Items, query: str | None = None) -> Iterator[Block]:
         """Yield blocks of the generation's users, or of those that `query` names (see `checked_query`)."""
-        live, self.asking = self.live, query is not None
-        select = users_select(self.recommender, live.generation, seen_published=live.seen_published, query=query)
-        for batch in self.transaction.batches(select):
+        self.asking = query is not None
+        for batch in self.transaction.batches(self.users_select(query)):
             if batch.num_rows:
                 yield self._block(batch, items)
 

@@ -23,7 +23,6 @@ from recstore.lists.snapshots import Snapshot
 from recstore.lists.tables import ListTable
 from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.runs import ListsRun, Summary, job
-from recstore.sql.generation import Generation
 from recstore.sql.objects import Registered
 from recstore.sql.schema_revision import require_current
 from recstore.wording import counted, duration
@@ -129,16 +128,11 @@ def plan(
         wanted = _wanted(connection, recommender, into, k, similar=similar, users=users, min_users=min_users)
         with snapshots.snapshot(url, recommender, "recstore:lists", connection.info.user) as snapshot:
             live, items = snapshot.live, _items(snapshot, wanted)
-        statements, owners = [], int(items.present.sum()) if similar else live.users
-        if not similar:
-            seen = live.seen_published
-            select = snapshots.users_select(recommender, live.generation, seen_published=seen, query=wanted.query)
-            statements.append(select.strip())
-        if wanted.query is not None:
-            owners = snapshots.expected_users(connection, wanted.query)
+        statements = [] if similar else [snapshot.users_select(wanted.query).strip()]
         if isinstance(wanted.target, ListTable):
             statements += tables.planned(wanted.target, wanted.shape, wanted.comment(recommender, live.generation))
         listed = items.eligible & items.present if similar else items.eligible
+        owners = _owners(connection, snapshot, wanted, items)
         return ListsPlan(wanted.into, live.generation, owners, int(listed.sum()), tuple(statements))
 
 
@@ -172,7 +166,7 @@ def _make(run: ListsRun, wanted: _Wanted) -> Made:
         role = run.connection.info.user
         run.recommender = registry.get(run.connection, run.name)  # altered or resized, maybe, since the lists before
         snapshot = reads.enter_context(snapshots.snapshot(run.url, run.recommender, run.application_name, role))
-        run.generation = Generation(run.recommender, snapshot.live.generation)
+        run.generation = snapshot.generation
         items = run.stage("read", _items, snapshot, wanted)
         write = _file if isinstance(wanted.target, Path) else _table
         with write(run, wanted, items) as add:
@@ -191,17 +185,22 @@ def _items(snapshot: Snapshot, wanted: _Wanted) -> Items:
     return items
 
 
+def _owners(connection: Connection, snapshot: Snapshot, wanted: _Wanted, items: Items) -> int:
+    """Return the number of users or items that get a list, for a query the planner's estimate."""
+    if wanted.similar:
+        return int(items.present.sum())
+    return snapshot.live.users if wanted.query is None else snapshots.expected_users(connection, wanted.query)
+
+
 def _score(run: ListsRun, snapshot: Snapshot, wanted: _Wanted, items: Items, add: Add) -> Summary:
     """Compute and add every list. While threads score a block, the previous one is written and the next one read."""
-    live = snapshot.live
+    total = _owners(run.connection, snapshot, wanted, items)
     if wanted.similar:
-        blocks, total = snapshots.item_blocks(items), int(items.present.sum())
+        blocks = snapshots.item_blocks(items)
         scoring = Scoring(items, wanted.k, run.settings.threads, most=1.0)
     else:
-        blocks, total = snapshot.users(items, wanted.query), live.users
-        if wanted.query is not None:
-            total = snapshots.expected_users(run.connection, wanted.query)
-        scoring = Scoring(items, wanted.k, run.settings.threads, popular_users=live.users)
+        blocks = snapshot.users(items, wanted.query)
+        scoring = Scoring(items, wanted.k, run.settings.threads, popular_users=snapshot.live.users)
     done = rows = owners = 0
     began = time.monotonic()
     with threadpool_limits(1, "blas"), scoring:

@@ -111,7 +111,15 @@ def export(
                 Archive(draft) as archive,
             ):
                 _Writing(transaction, found, row, rows, watch).write(archive)
-    done = Written(str(path), name, found.number, rows["user"], rows["item"], row["factors"], path.stat().st_size)
+    done = Written(
+        file=str(path),
+        recommender=name,
+        generation=found.number,
+        users=rows["user"],
+        items=rows["item"],
+        factors=row["factors"],
+        bytes=path.stat().st_size,
+    )
     summary = f"{done.items:,} items, {done.users:,} users, {done.factors} factors, {done.bytes / 1e6:,.1f} MB"
     watch.stage("export", time.perf_counter() - start, {"summary": summary})
     return done
