@@ -4,7 +4,6 @@ Asks exactly what an application asks; `recstore.evaluation` makes the same list
 """
 
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from itertools import chain
@@ -16,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy import sparse
 
+from recstore.evaluation.metrics import OnUsers
 from recstore.model.arrays import Index
 from recstore.model.interactions import Interactions
 from recstore.postgres.connection import connect, plain_errors
@@ -28,9 +28,6 @@ BATCH = 200
 
 MOST_CONNECTIONS = 8
 """Connections at once, on a server that has other work, too."""
-
-OnUsers = Callable[[int, int], None]
-"""Called with (users answered so far, users asked for)."""
 
 RECOMMEND = """
 SELECT array_agg(r.item_id ORDER BY r.place) AS items

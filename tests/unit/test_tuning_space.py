@@ -355,11 +355,11 @@ def test_a_trial_below_the_median_of_the_others_is_pruned(own: Any, others: Any,
         (curve(0.1, 0.2, 0.19, 0.2), True),
         pytest.param(curve(0.1, 0.2, 0.2001, 0.2002), True, id="creeping is no gain"),
         pytest.param(curve(0.1, 0.2, 0.19, 0.3), False, id="a gain counts from then on"),
-        pytest.param(curve(0.0, 0.0, 0.0), False, id="nothing yet is no level"),
+        pytest.param(curve(0.0, 0.0, 0.0), False, id="nothing yet is not flat"),
     ],
 )
 def test_a_trial_ends_where_its_curve_gains_nothing_more(own: Any, over: bool) -> None:
-    assert search.level(own, "ndcg@20") is over
+    assert search.flat(own, "ndcg@20") is over
 
 
 @pytest.mark.parametrize("validation", [True, False])

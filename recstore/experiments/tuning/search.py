@@ -140,7 +140,7 @@ class Search:
             on_point(trial.number, curve.points)
             if hopeless(curve.points, curves, options.metric):
                 raise _Ended("pruned")
-            if level(curve.points, options.metric):
+            if flat(curve.points, options.metric):
                 raise _Ended("complete")
 
         curve = LearningCurve(
@@ -230,7 +230,7 @@ def hopeless(curve: list[CurvePoint], others: Iterable[list[CurvePoint]], metric
     return bool(rivals) and (mine < FAR * max(rivals) or (len(rivals) >= LEAST_CURVES and mine < median(rivals)))
 
 
-def level(curve: list[CurvePoint], metric: str) -> bool:
+def flat(curve: list[CurvePoint], metric: str) -> bool:
     """Return whether the last PATIENCE points were not better by GAIN than the last one that was."""
     reached, since = 0.0, 0
     for point in curve:
