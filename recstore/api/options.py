@@ -103,15 +103,12 @@ def laid_over(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any
 
 def merge(base: dict[str, Any], given: dict[str, dict[str, Any]], titles: str | None) -> Definition:
     """Return a definition from sections, overridden by options. Raises InvalidInput naming the option or the TOML key."""
-    merged = {key: dict(value) if isinstance(value, dict) else value for key, value in base.items()}
-    for section, values in given.items():
-        merged[section] = dict(merged.get(section) or {}) | values
-        if section == "source" and {"query", "table"} & values.keys():
-            other = "table" if values.get("query") else "query"
-            if other not in values:
-                merged[section].pop(other, None)
-        if section == "candidates" and {"query", "table"} & values.keys():
-            merged[section] = values  # settings of the former table do not apply to another one
+    merged, source, candidates = laid_over(base, given), given.get("source", {}), given.get("candidates", {})
+    if {"query", "table"} & source.keys():
+        other = "table" if source.get("query") else "query"
+        merged["source"] = {name: value for name, value in merged["source"].items() if name != other or name in source}
+    if {"query", "table"} & candidates.keys():
+        merged["candidates"] = candidates  # settings of the former table do not apply to another one
     if titles is not None:
         merged["titles"] = None if titles.lower() == "none" else _titles(titles)
     for section in merged.keys() - Definition.model_fields.keys():
