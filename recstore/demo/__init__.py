@@ -135,21 +135,13 @@ def _create(connection: Connection, settings: Settings) -> str:
 
 def show_answers(console: Console, connection: Connection, recommender: Registered) -> list[dict[str, Any]]:
     """Print similar products and recommendations, each under its SQL."""
-    asked = [
-        (f"Similar to {_title(connection, product)}", questions.similar(recommender, product, 5))
-        for product in PRODUCTS
-    ]
+    titles = questions.titles_of(connection, recommender, PRODUCTS)
+    asked = [(f"Similar to {one}, {titles[one].strip()}", questions.similar(recommender, one, 5)) for one in PRODUCTS]
     for customer in CUSTOMERS:
         bought, recommended = questions.seen(recommender, customer, 5), questions.recommended(recommender, customer, 5)
         asked.append((f"Customer {customer} bought, most often first", bought))
         asked.append((f"Recommended for customer {customer}", recommended))
     return [_show(console, connection, heading, question) for heading, question in asked]
-
-
-def _title(connection: Connection, product: int) -> str:
-    row = connection.execute("SELECT title FROM shop.products WHERE product_id = %s", [product]).fetchone()
-    assert row is not None
-    return f"{product}, {row['title'].strip()}"
 
 
 def _show(console: Console, connection: Connection, heading: str, question: questions.Question) -> dict[str, Any]:

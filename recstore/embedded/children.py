@@ -187,12 +187,8 @@ class Processes:
             if not living or self.interrupts > step:
                 continue
             names = " and ".join(child.name for child in reversed(living))
-            if number == signal.SIGQUIT:
-                self._show(f"stopping {names} at once")
-            elif grace is not None:
-                self._show(f"stopping {names}, which have {grace:g} s to finish (Ctrl-C again: at once)")
-            else:
-                self._show(f"stopping {names}")
+            how = "" if grace is None else f", which have {grace:g} s to finish (Ctrl-C again: at once)"
+            self._show(f"stopping {names}" + (" at once" if number == signal.SIGQUIT else how))
             for child in living:
                 child.process.send_signal(number)
             for waited in elapsed(0.02):

@@ -116,10 +116,11 @@ def running(home: Path) -> Server | None:
 
 
 def launch(
-    home: Path, version: int, parameters: Mapping[str, str] = SETTINGS, init: str = "", *, keeps_log: bool = True
+    home: Path, version: int, parameters: Mapping[str, str] = SETTINGS, *, temporary: bool = False
 ) -> Server | None:
-    """Start the server of `home` with these parameters, and create its cluster with these options of initdb if necessary.
+    """Start the server of `home` with these parameters; create its cluster if necessary.
 
+    The socket of a `temporary` one is in its home, which must have a short path, and its cluster is not flushed to disk.
     None where a process holds the lock. Raises EmbeddedFailed.
     """
     with lock(home / LOCK, fcntl.LOCK_EX) as held:
@@ -128,9 +129,9 @@ def launch(
         _remove_leftovers(home)
         data = home / f"postgres{version}"
         if not data.exists():
-            _create_cluster(data, version, held, init)
+            _create_cluster(data, version, held, INIT + "--no-sync " * temporary)
         command = pg_ctl(version, data)
-        sockets = short_directory()
+        sockets = home if temporary else short_directory()
         os.chown(sockets, data.stat().st_uid, -1)
         log = home / "postgres.log"
         size = log.stat().st_size if log.exists() else 0
@@ -140,7 +141,7 @@ def launch(
             run([*command, "-m", "immediate", "stop"], home)
             remove_sockets(sockets)
             logged = log.read_bytes()[size:].decode(errors="replace") if log.exists() else ""
-            raise failed("start", outcome.stderr + logged, log if keeps_log else None)
+            raise failed("start", outcome.stderr + logged, None if temporary else log)
         return server
 
 
@@ -151,7 +152,7 @@ def _create_cluster(data: Path, version: int, held: int, init: str) -> None:
     fresh.mkdir(mode=0o700)
     command = pg_ctl(version, fresh)
     for locale in "C.UTF-8", "C":
-        outcome = run([*command, "-o", f"{INIT}{locale} {init}", "init"], data.parent, held)
+        outcome = run([*command, "-o", f"{init}--locale={locale}", "init"], data.parent, held)
         if outcome.returncode == 0:
             fresh.rename(data)
             return

@@ -19,8 +19,8 @@ VERSIONS = {18: "pginstall18", 16: "pginstall"}
 ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C"}
 """Environment of every program run here, whatever the caller's is."""
 
-INIT = "--username=postgres --auth=trust --encoding=UTF8 --locale="
-"""Options of initdb, to be followed by C.UTF-8, or by C on a system without that locale."""
+INIT = "--username=postgres --auth=trust --encoding=UTF8 "
+"""Options of initdb; the locale is C.UTF-8, or C on a system without that one."""
 
 TIMEOUT = 60
 """Seconds that a server may take to start or to stop."""

@@ -28,7 +28,7 @@ def temporary_server(
     parameters = SETTINGS | ({} if durable else NOT_DURABLE) | dict(settings or {})
     with kept(home, home) as processes:
         processes.keep("postgres")
-        server = launch(home, version, parameters, "" if durable else "--no-sync", keeps_log=False)
+        server = launch(home, version, parameters, temporary=True)
         assert server
         try:
             yield replace(server, database="postgres")
