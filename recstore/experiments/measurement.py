@@ -206,7 +206,7 @@ class _Test:
         experiment, settings = self.experiment, self.experiment.settings
         room = store.dimensions if (store.dimensions or 0) >= (definition.hyperparameters.factors or 0) else None
         storage = Storage(vector_type=definition.storage.vector_type, dimensions=room)
-        publication = Publication(search=self.wanted.search, ann_recall=definition.publication.ann_recall)
+        publication = Publication(keep=1, search=self.wanted.search, ann_recall=definition.publication.ann_recall)
         definition = definition.model_copy(update={"storage": storage, "publication": publication})
         with scratch(store, settings, self.split.train, definition, experiment.reporter) as recommender:
             with experiment.step("store") as details:

@@ -15,7 +15,7 @@ import psycopg
 
 from recstore import registry
 from recstore.config import Settings
-from recstore.definition import Candidates, Definition, Filters, Gate, Publication, Schedule, Source
+from recstore.definition import Candidates, Definition, Filters, Gate, Schedule, Source
 from recstore.errors import RecommenderNotFound, RecstoreError, SchemaNameTaken
 from recstore.operations import jobs, recommenders
 from recstore.postgres.connection import Connection, connect, plain_errors
@@ -58,7 +58,7 @@ def scratch(
     """Make an untrained recommender whose source is exactly `interactions`; remove it when the context ends, however it
     ends. A kept one stays, unless an error ends the context.
 
-    Takes the confidence, the hyperparameters, the storage, the way searches are answered and the table of seen items from
+    Takes the confidence, the hyperparameters, the storage, the publication and the table of seen items from
     `definition`; it has no candidates, filters, gate or schedule. Raises PermissionDenied, RecommenderExists and others.
     """
     with plain_errors("making a scratch recommender"):
@@ -101,13 +101,11 @@ def remove_leftovers(connection: Connection, settings: Settings) -> list[str]:
 
 
 def _definition(definition: Definition, table: str) -> Definition:
-    searches = definition.publication.model_dump(include={"search", "ann_recall"})
     return definition.model_copy(
         update={
             "source": Source(table=table, value="value", seen=definition.source.seen),
             "candidates": Candidates(),
             "filters": Filters(),
-            "publication": Publication(keep=1, **searches),
             "gate": Gate(held_out=0, max_fall=1),
             "schedule": Schedule(),
             "titles": None,
