@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from celery import Celery
 from kombu.entity import Exchange, Queue
@@ -16,6 +17,9 @@ from . import screening
 MARGIN = 60
 """Seconds between the limit that ends a run with an error and the one that kills its process."""
 
+ANSWER = 5
+"""Seconds that the broker may take to accept a connection, and to answer a command."""
+
 
 def configure(settings: Settings) -> dict[str, object]:
     """Return Celery's settings: JSON only, one message at a time, acknowledged when its run has ended."""
@@ -26,7 +30,11 @@ def configure(settings: Settings) -> dict[str, object]:
         "broker_write_url": broker,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,  # a training continues without a broker
-        "broker_transport_options": {"visibility_timeout": settings.visibility_timeout},
+        "broker_transport_options": {
+            "visibility_timeout": settings.visibility_timeout,
+            "socket_timeout": ANSWER,
+            "socket_connect_timeout": ANSWER,
+        },
         "accept_content": ["json"],
         "task_serializer": "json",
         "task_ignore_result": True,
@@ -69,6 +77,16 @@ def exit_on_error() -> Iterator[None]:
 
 
 screening.install()
-app = Celery("recstore", include=[f"{__package__}.tasks"])
+
+
+class Application(Celery):  # type: ignore[misc]
+    """Celery's application with recstore's own worker."""
+
+    @property
+    def Worker(self) -> Any:
+        return self.subclass_with_self(f"{__package__}.lifecycle:Worker")
+
+
+app = Application("recstore", include=[f"{__package__}.tasks"])
 with exit_on_error():
     app.conf.update(configure(load_settings()))

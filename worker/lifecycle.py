@@ -2,12 +2,13 @@
 
 import logging
 import threading
+from contextlib import suppress
 from typing import Any
 
+import kombu.exceptions
 import psycopg
 from celery import signals
-from celery.worker.consumer.gossip import Gossip
-from celery.worker.consumer.mingle import Mingle
+from celery.apps import worker
 
 from recstore import requests
 from recstore.background import dispatch
@@ -38,16 +39,20 @@ def connect_signals() -> None:
     app.steps["consumer"].add(Pulse)
     signals.after_setup_logger.connect(use_lines, weak=False)
     signals.after_setup_task_logger.connect(use_lines, weak=False)
-    signals.celeryd_init.connect(keep_to_itself, weak=False)
     signals.worker_init.connect(check, weak=False)
     signals.worker_ready.connect(begin, weak=False)
     signals.worker_shutting_down.connect(end, weak=False)
 
 
-def keep_to_itself(**_: Any) -> None:
-    """Exchange nothing with other workers either, unless the settings allow remote control."""
-    if not app.conf.worker_enable_remote_control:
-        Gossip.compatible_transports = Mingle.compatible_transports = frozenset()
+class Worker(worker.Worker):  # type: ignore[misc]
+    """A worker that sends no events and listens to no other worker, unless the settings allow remote control.
+
+    Celery's main loop would wait for a broker that does not answer in order to send its events.
+    """
+
+    def prepare_args(self, **options: Any) -> dict[str, Any]:
+        quiet = dict.fromkeys(("without_gossip", "without_mingle", "without_heartbeat"), True)
+        return options if self.app.conf.worker_enable_remote_control else options | quiet
 
 
 def check(**_: Any) -> None:
@@ -73,7 +78,8 @@ def begin(**_: Any) -> None:
     settings = load_settings()
     threading.Thread(target=listen, args=[settings], name="recstore-listener", daemon=True).start()
     serve(settings)
-    app.send_task("recstore.dispatch", expires=settings.dispatch_interval)  # without waiting for beat
+    with suppress(kombu.exceptions.OperationalError):  # beat sends the next
+        app.send_task("recstore.dispatch", expires=settings.dispatch_interval)
 
 
 def end(**_: Any) -> None:

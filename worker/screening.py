@@ -54,8 +54,28 @@ def brief(value: object) -> str:
     return text if len(text) <= BRIEF else f"{text[:BRIEF]}.."
 
 
+class _QoS(redis.QoS):
+    """Lets Celery connect again after an acknowledgement that Redis refused: until then the worker would take no message."""
+
+    def ack(self, delivery_tag: str) -> None:
+        try:
+            super().ack(delivery_tag)
+        except RedisError as error:
+            raise BrokenPipeError(str(error)) from error
+
+
 class _Channel:
     """Screens each message of a channel, and removes one at which anything fails."""
+
+    QoS = _QoS
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        try:  # connects again later where it may not write
+            self.client.delete("recstore.writable")  # type: ignore[attr-defined]
+        except BaseException:
+            self._disconnect_pools()  # type: ignore[attr-defined]
+            raise
 
     def _brpop_read(self, **options: Any) -> Any:
         try:
@@ -85,7 +105,12 @@ class _Channel:
 
 
 class _Transport:
-    """Screens what it takes from the broker before it makes a message of it."""
+    """Screens what it takes from the broker before it makes a message of it.
+
+    Any error of Redis's, READONLY after a failover for instance, is one of the connection: Celery connects again, with pauses.
+    """
+
+    connection_errors = (*redis.Transport.connection_errors, RedisError)
 
     def _deliver(self, message: Any, queue: str) -> None:
         try:

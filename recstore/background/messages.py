@@ -13,6 +13,9 @@ from recstore.errors import BrokerUnreachable
 PATIENCE = 2.0
 """Seconds that connecting, and each answer, may take."""
 
+PROBE = "recstore.probe"
+"""Key that a test of the broker sets for a second: a replica, or a full server, refuses."""
+
 
 def queue_lengths(url: str, queues: Sequence[str] = ()) -> dict[str, int]:
     """Return the number of waiting messages in each queue; without queues only test the broker. Raises BrokerUnreachable."""
@@ -23,7 +26,7 @@ def queue_lengths(url: str, queues: Sequence[str] = ()) -> dict[str, int]:
             socket_connect_timeout=PATIENCE,
             retry=Retry(NoBackoff(), 0),  # the callers retry
         ) as client:
-            client.ping()
+            client.set(PROBE, "", ex=1)
             return {queue: int(client.llen(queue)) for queue in queues}
     except (RedisError, OSError, ValueError) as error:
         raise BrokerUnreachable(reason=_reason(error)) from error
