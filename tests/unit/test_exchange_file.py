@@ -181,6 +181,7 @@ def first(value: Any) -> Callable[[Any], Any]:
         (put("item_embedding", lambda a: a[:, :3]), "item_embedding is 5 x 3, but 5 x 4"),
         (put("item_embedding", lambda a: a * 0), "none of its items has a vector"),
         (put("item_preference", lambda a: a[::-1]), "rows of item_preference are not item_embedding"),
+        (put("item_preference", first(np.nan)), "1 of 5 rows of item_preference are not finite"),
         (put("user_preference", first(np.inf)), "1 of 3 rows of user_preference are not finite"),
         (put("user_preference", lambda a: a.astype(int)), "user_preference is int64, not float32"),
         (put("item_users", lambda a: -a), "5 of 5 numbers of item_users are negative"),

@@ -129,7 +129,7 @@ def fit(exported: Exported, name: str, user_type: IdType, item_type: IdType) -> 
                 wanted=wanted.value,
                 failed=len(failed),
                 total=len(ids),
-                examples=", ".join(map(repr if found is IdType.TEXT else str, failed[:EXAMPLES])),
+                examples=", ".join(map(str if found in NUMBERS else repr, failed[:EXAMPLES])),
             )
         order = np.asarray(pc.sort_indices(ids))
         if (order[1:] < order[:-1]).any():  # otherwise nothing is copied
