@@ -175,11 +175,11 @@ def _looking(connection: Connection, *, writes: bool = False) -> Iterator[None]:
     cut.start()
     try:
         with connection.transaction(force_rollback=True):
-            connection.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE")
+            standby = connection.info.parameter_status("in_hot_standby") == "on"  # which refuses READ WRITE
+            mode = "WRITE" if writes and not standby else "ONLY"
+            connection.execute(f"SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ {mode}")
             connection.execute(f"SET LOCAL search_path = {SEARCH_PATH}")
             connection.execute(LOCAL_SETTINGS)
-            if not writes:
-                connection.execute("SET TRANSACTION READ ONLY")
             connection.execute(f"SET LOCAL statement_timeout = {int(1000 * STATEMENT)}")
             connection.execute("SET LOCAL lock_timeout = 2000")
             yield

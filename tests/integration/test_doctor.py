@@ -25,7 +25,7 @@ from conftest import (
 )
 from support import free_port, lacking, look, until
 
-from recstore import cli, doctor, registry
+from recstore import Recstore, cli, doctor, embedded, registry
 from recstore.config import Settings
 from recstore.definition import Candidates, Lists
 from recstore.doctor import examination
@@ -373,6 +373,22 @@ def test_no_connection_is_a_finding(good: Database, recstore: Command) -> None:
     nobody = recstore("doctor", url=good.url_of("nobody"))
     assert (nobody.code, """\n      CREATE ROLE "nobody" LOGIN PASSWORD '...';\n""" in nobody.out) == (3, True)
     assert recstore("doctor", url="mysql://localhost/x").code == 3
+
+
+def test_a_standby_is_one_error(tmp_path: Path) -> None:
+    """A server that recovers and has no primary."""
+    home = tmp_path / "home"
+    try:
+        first = embedded.start(home)
+        Recstore(first.url).db.upgrade()
+        embedded.stop(home)
+        (first.data / "standby.signal").touch()
+        found = doctor.examine(Settings(database_url=embedded.start(home).url, device="cpu", home=tmp_path))
+    finally:
+        embedded.stop(home)
+    assert {check: level for check, level in worse_than_ok(found).items() if level != "note"} == {
+        "server-role": "error"
+    }
 
 
 def test_a_role_that_may_nothing(good: Database) -> None:
