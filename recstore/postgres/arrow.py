@@ -107,11 +107,9 @@ def reading(
             yield Reading(cursor, thread)
             connection.rollback()
     except adbc_driver_manager.Error as error:
-        text = " ".join(str(error).split())
-        match = re.search(
-            r"(?:^|\s)[^\W\d_]{4,}:\s+(.+?)(?: Query was:| SQLSTATE:|$)", text
-        )  # "ERROR:" in any language
-        reason = (match[1] if match else text).strip().rstrip(".")
+        # "ERROR:" in any language: libpq writes two spaces behind it
+        match = re.search(r"[^\W\d_]{4,}:  (.+?)(?:\s+Query was:|\s+SQLSTATE:|$)", str(error), re.DOTALL)
+        reason = " ".join((match[1] if match else str(error)).split()).rstrip(".")
         state = getattr(error, "sqlstate", None)
         if state is None or state.startswith(SESSION_GONE):
             raise ConnectionLost(doing=doing, reason=reason) from error
