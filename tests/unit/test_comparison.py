@@ -1,10 +1,12 @@
 """The comparison of two generations on what neither was trained on: a worse one is stopped, an equal one is not, and whoever
 has seen the held-out pairs would be found out."""
 
+from types import SimpleNamespace
 from uuid import UUID
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from recstore.definition import Definition, Hyperparameters, Source
 from recstore.evaluation import gate
@@ -41,12 +43,16 @@ def test_against_popularity(first):
     verdict = first.judged()
     assert verdict.live is None
     assert verdict.unknown == "there is no live generation"
+    assert verdict.popularity.other == "popularity"
+    assert {name.partition("@")[2] for name in verdict.metrics} == {"20"}  # neither auc nor mse
     assert verdict.popularity.of_new == verdict.metrics["ndcg@20"] > 2 * verdict.popularity.of_other
     assert not verdict.popularity.worse(0)
 
 
 def test_the_same_generation_again_is_equal(first):
-    compared = first.judged(first.stored).live
+    verdict = first.judged(first.stored)
+    compared = verdict.live
+    assert (verdict.unknown, verdict.worse) == (None, False)
     assert (compared.difference, compared.standard_error, compared.worse(0)) == (0, 0, False)
     assert compared.other == "generation 41"
     assert compared.of_new == first.judged().metrics["ndcg@20"]
@@ -61,6 +67,16 @@ def test_users_count_who_have_a_pair_to_be_folded_in_by_and_one_to_be_found(view
     assert not counted[7]
     assert (verdict.users, verdict.pairs) == (counted.sum(), found[counted].sum())
     assert (found[counted] == 1).any()
+
+
+def test_the_standard_error_is_of_the_mean_of_the_paired_differences():
+    theirs, ours = np.array([0.1, 0.5, 0.2, 0.8]), np.array([0.3, 0.4, 0.2, 1.0])
+    each = [SimpleNamespace(per_user={"ndcg@20": values}) for values in (theirs, ours)]
+    compared = gate._compare("popularity", SimpleNamespace(nnz=7), *each)
+    assert (compared.users, compared.pairs) == (4, 7)
+    assert (compared.of_other, compared.of_new) == (pytest.approx(0.4), pytest.approx(0.475))
+    assert compared.difference == pytest.approx(0.075)
+    assert compared.standard_error == pytest.approx(scipy.stats.sem(ours - theirs))
 
 
 @pytest.mark.parametrize(
@@ -83,9 +99,9 @@ def test_equal_ones_pass(views, first):
 @pytest.mark.parametrize("worse", [{"factors": 1}, {"regularization": 3000.0}])
 def test_a_worse_one_is_stopped(views, first, worse):
     live = first.stored
-    compared = Trained(views, GIVEN.model_copy(update=worse)).judged(live).live
-    assert compared.of_new < 0.8 * compared.of_other
-    assert compared.worse(TOLERANCE)
+    verdict = Trained(views, GIVEN.model_copy(update=worse)).judged(live)
+    assert verdict.live.of_new < 0.8 * verdict.live.of_other
+    assert verdict.worse
 
 
 def test_who_has_seen_the_held_out_pairs_scores_visibly_higher(views):
