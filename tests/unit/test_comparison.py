@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from uuid import UUID
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import scipy.stats
 
@@ -12,6 +13,7 @@ from recstore.definition import Definition, Hyperparameters, Source
 from recstore.evaluation import gate
 from recstore.model import held_out
 from recstore.model.confidence import weigh
+from recstore.model.interactions import IdMap, Interactions
 from recstore.model.trained import Stored, of
 from recstore.model.trainers import trainer
 
@@ -67,6 +69,17 @@ def test_users_count_who_have_a_pair_to_be_folded_in_by_and_one_to_be_found(view
     assert not counted[7]
     assert (verdict.users, verdict.pairs) == (counted.sum(), found[counted].sum())
     assert (found[counted] == 1).any()
+
+
+def test_a_training_holds_out_pairs_of_items_with_enough_users_and_of_items_it_does_not_know():
+    ids = [IdMap(pa.array(range(number))) for number in (2, 3)]
+    index = np.arange(3, dtype=np.int32)
+    interactions = Interactions(ids[1], ids[1], index, index, np.ones(3))
+    bounds = {"min_users": 5, "users_below": 2**64 - 1, "pairs_below": held_out.PAIRS_BELOW}
+    model = SimpleNamespace(items=ids[0], item_users=np.array([4, 5]), held_out=bounds)
+    assert gate._held_out_of(model, interactions, KEY).tolist() == [False, True, True]
+    bounds["pairs_below"] -= 1
+    assert not gate._held_out_of(model, interactions, KEY).any()
 
 
 def test_the_standard_error_is_of_the_mean_of_the_paired_differences():
