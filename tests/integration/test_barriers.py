@@ -167,6 +167,21 @@ def test_who_came_after_the_attach_or_holds_no_lock_on_the_parents_delays_nothin
         session.execute("COMMIT")
 
 
+def test_who_came_between_the_attach_and_the_invalidation_of_plans_holds_up_the_flip(
+    shop: Database, made: Generations, quick: Settings
+) -> None:
+    """A plan of that time may miss the attach, and is used until its transaction ends."""
+    early = idle(shop, "application", VIEWS)
+    assert made.publish(quick).live  # 3 is attached, and waits for the session
+    late = idle(shop, "application", VIEWS)
+    early.execute("COMMIT")
+    outcome = made.publish(quick)
+    assert not outcome.live
+    assert [f"process {late.info.backend_pid} " in blocker for blocker in outcome.blockers] == [True]
+    late.execute("COMMIT")
+    assert jobs.publish(shop.url, shop.settings, "retail").live
+
+
 @pytest.mark.parametrize("user", ["postgres", "worker"])
 def test_a_running_dump_holds_up_the_flip_and_is_complete(
     shop: Database, made: Generations, quick: Settings, user: str, tmp_path: Path

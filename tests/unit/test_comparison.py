@@ -82,6 +82,16 @@ def test_a_training_holds_out_pairs_of_items_with_enough_users_and_of_items_it_d
     assert not gate._held_out_of(model, interactions, KEY).any()
 
 
+def test_users_are_folded_in_by_every_pair_of_known_items_and_unknown_items_score_nothing(views):
+    model, sample = Trained(views.subset(views.item_index < 160)).stored, np.array([0, 5, 899])
+    scores = gate._scorer("live", model, views, np.ones(len(views), dtype=bool), sample, 1).scores(np.arange(3))
+    rows = views.part(views.item_index < 160)
+    rows = Interactions(views.users, model.items, rows.user_index, rows.item_index, rows.values)
+    users = trainer("als").solve_users(model.confidence.matrix(rows, model.alpha)[sample], model.fold_in)
+    np.testing.assert_allclose(scores[:, :160], users @ model.fold_in.item_factors.T, rtol=1e-4, atol=1e-5)
+    assert not scores[:, 160:].any()
+
+
 def test_the_standard_error_is_of_the_mean_of_the_paired_differences():
     theirs, ours = np.array([0.1, 0.5, 0.2, 0.8]), np.array([0.3, 0.4, 0.2, 1.0])
     each = [SimpleNamespace(per_user={"ndcg@20": values}) for values in (theirs, ours)]
