@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from psycopg import errors as pg
+from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from recstore import schedule
@@ -27,10 +28,18 @@ from recstore.errors import (
     TooManyFactors,
     installed_parts,
 )
-from recstore.postgres.connection import Connection, find_relation, one_line, plain_errors, with_short_lock
+from recstore.postgres.connection import (
+    Connection,
+    find_relation,
+    one_line,
+    plain_errors,
+    reading_application,
+    with_short_lock,
+)
 from recstore.postgres.grants import check_role
 from recstore.postgres.names import quoted
 from recstore.source import candidates, inspection, selects
+from recstore.source.plans import relations_read
 from recstore.sql import objects, queries
 from recstore.sql.objects import Registered
 from recstore.types import IdType
@@ -260,23 +269,59 @@ def alter(
         return get(connection, recommender.name)
 
 
-def restore_views(connection: Connection, settings: Settings, recommender: Registered) -> list[str]:
-    """Recreate the views `interactions` and `candidates` where they are missing, with their grants; return their names.
+PLANNING = 60.0
+"""Seconds that a plan of the application's query may take."""
+
+
+def stale_views(connection: Connection, recommender: Registered) -> dict[str, str]:
+    """Return the views `interactions` and `candidates` that read other relations than the definition names -> which they read
+    now and which it names. A rename or a swap of tables does that: a view follows the relation, not its name."""
+    found = {}
+    for name, select in zip(("interactions", "candidates"), _selects(connection, recommender), strict=True):
+        view = f"SELECT * FROM {recommender.relation(name)}"  # noqa: S608
+        if select:
+            with reading_application(connection, PLANNING):
+                reads, named = (relations_read(connection, sql.SQL(text)) for text in (view, select))
+            if reads != named:
+                found[name] = f"{', '.join(reads - named) or 'less'} instead of {', '.join(named - reads) or 'more'}"
+    return found
+
+
+def _selects(connection: Connection, recommender: Registered) -> tuple[str, str]:
+    definition = recommender.definition
+    return (
+        _source_select(connection, recommender, definition),
+        candidates.inspect(connection, definition, recommender.item_type),
+    )
+
+
+def restore_views(connection: Connection, settings: Settings, recommender: Registered) -> dict[str, str]:
+    """Recreate the views `interactions` and `candidates` where they are missing, with their grants, and where they read other
+    relations than the definition names; return their names and what was wrong.
 
     They go with CASCADE when what they read is dropped. Raises SourceInvalid, CandidatesInvalid where that is still missing.
     """
-    gone = sorted({"view interactions", "view candidates"} & set(objects.missing(connection, recommender)))
-    for name in gone:
-        what, definition = f"the {name} of {recommender.name!r}", recommender.definition
+    gone = {"view interactions", "view candidates"} & set(objects.missing(connection, recommender))
+    wrong = {name.split()[1]: "was missing, perhaps dropped with a relation it reads" for name in sorted(gone)}
+    if not wrong:
+        stale = stale_views(connection, recommender)
+        wrong = {name: f"read {what}, after a rename or a swap of tables" for name, what in stale.items()}
+    for name in wrong:
+        what = f"the view {name} of {recommender.name!r}"
         with plain_errors(f"restoring {what}", connection):
-            if name == "view candidates":
-                select = "", candidates.inspect(connection, definition, recommender.item_type)
-            else:
-                select = _source_select(connection, recommender, definition), ""
-            view = {name: objects.render(recommender, *select)[name]}
-            change = partial(objects.replace, connection, recommender, view)
-            with_short_lock(connection, settings, f"Restoring {what}", recommender.relation(name.split()[1]), change)
-    return [name.split()[1] for name in gone]
+            view = {f"view {name}": objects.render(recommender, *_selects(connection, recommender))[f"view {name}"]}
+            change = partial(objects.replace, connection, recommender, view, always=True)
+            with_short_lock(connection, settings, f"Restoring {what}", recommender.relation(name), change)
+    return wrong
+
+
+def disable_row_security(connection: Connection, settings: Settings, recommender: Registered) -> list[str]:
+    """Disable row-level security on the recommender's own tables, as an event trigger enables it; return their names."""
+    found = [row["relation"] for row in queries.rows(connection, "own_row_security", schema=recommender.name)]
+    for relation in found:
+        change = partial(connection.execute, f"ALTER TABLE {relation} DISABLE ROW LEVEL SECURITY")
+        with_short_lock(connection, settings, f"Disabling row-level security of {relation}", relation, change)
+    return found
 
 
 def dependents(connection: Connection, recommender: Registered) -> list[str]:
@@ -327,7 +372,7 @@ def grant_reader(connection: Connection, recommender: Registered, role: str, *, 
         tables = connection.execute(
             "SELECT c.relname FROM pg_class c WHERE c.relnamespace = %s::regnamespace AND c.relkind IN ('r', 'p')"
             " AND c.relname ~ %s ORDER BY c.relname",
-            [recommender.schema, rf"^_({'|'.join(sides)}{'|seen' if people else ''})(_old)?(_[0-9]+)?$"],
+            [recommender.schema, rf"^_({'|'.join(sides)})(_old)?(_[0-9]+)?$"],
         ).fetchall()
         relations = [recommender.relation(name) for name in names + [row["relname"] for row in tables]]
         statements = [
@@ -335,10 +380,18 @@ def grant_reader(connection: Connection, recommender: Registered, role: str, *, 
             f"GRANT SELECT ON {', '.join(relations)} TO {quoted(role)};",
             f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {recommender.schema} TO {quoted(role)};",
         ]
+        if not people and not _shows_people(connection, recommender, role):
+            statements.append(f"REVOKE EXECUTE ON FUNCTION {objects.seen_function(recommender)} FROM {quoted(role)};")
         for statement in statements:
             connection.execute(statement)
         needed = _not_ours_to_grant(connection, recommender, role, people)
     return statements + needed
+
+
+def _shows_people(connection: Connection, recommender: Registered, role: str) -> bool:
+    view = recommender.relation("user_vectors")
+    (row,) = connection.execute("SELECT has_table_privilege(%s, %s, 'SELECT') AS yes", [role, view])
+    return bool(row["yes"])
 
 
 def _not_ours_to_grant(connection: Connection, recommender: Registered, role: str, people: bool) -> list[str]:
@@ -352,7 +405,7 @@ def _not_ours_to_grant(connection: Connection, recommender: Registered, role: st
         schema = quoted(recommender.vector_schema)
         needed.append(f"{run} of pgvector's schema: GRANT USAGE ON SCHEMA {schema} TO {quoted(role)};")
     read = {"candidates": "of what the candidates read, for every list of items"}
-    if people:
+    if people and recommender.definition.source.seen == "live":
         read["interactions"] = "of the source, for recommend()"
     for view, whose in read.items():
         needed += [f"{run} {whose}: {grant}" for grant in objects.lacking_on(connection, recommender, view, role)]

@@ -30,8 +30,8 @@ class IdType(Enum):
 
     @property
     def parameter_sql(self) -> str:
-        """The SQL type of function parameters: integer for smallint, so that a literal is accepted."""
-        return "integer" if self is IdType.SMALLINT else self.value
+        """The SQL type of function parameters: bigint for every integer, so that each fits."""
+        return "bigint" if self in (IdType.SMALLINT, IdType.INTEGER) else self.value
 
     @property
     def arrow(self) -> "pa.DataType":

@@ -206,5 +206,22 @@ def objects(subject: Subject) -> Iterator[Finding]:
             "Dropped, perhaps to migrate a table that it reads. Queries that use it fail.",
             UPGRADE,
         )
+    elif outdated := sql_objects.stale(subject.connection, subject.recommender):
+        yield error(
+            f"made for pgvector's former schema, or by another version: the {', the '.join(outdated)}",
+            "Queries that use it fail, until the next training or reindex replaces it. At once:",
+            UPGRADE,
+        )
     else:
         yield ok(f"all functions and views exist, at version {found}")
+
+
+@check("recommender", well="row-level security hides none of recstore's own rows")
+def own_row_security(subject: Subject) -> Iterator[Finding]:
+    for row in subject.rows("own_row_security", schema=subject.name):
+        yield error(
+            f"row-level security is on for {row['relation']}",
+            "Readers see no row of it, so lists are empty. The next training disables it; check for an event trigger that"
+            " enables it on every new table. At once:",
+            f"ALTER TABLE {row['relation']} DISABLE ROW LEVEL SECURITY;",
+        )

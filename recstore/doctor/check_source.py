@@ -6,6 +6,7 @@ from typing import Any
 from psycopg import errors as pg
 from psycopg import sql
 
+from recstore import registry
 from recstore.doctor.findings import Finding, check, error, ok, warning
 from recstore.doctor.subject import Subject
 from recstore.errors import RecstoreError
@@ -89,6 +90,17 @@ def source_row_security(subject: Subject) -> Iterator[Finding]:
             "Trainings do not see the other rows and cannot notice. If they should, have the owner,"
             f" {row['owner']}, add a policy for it, or a superuser run {bypass}",
             bypass if row["restricted"] else f"CREATE POLICY {policy} ON {relation} FOR SELECT TO {role} USING (true);",
+        )
+
+
+@check("recommender", well="the views read the relations that the definition names")
+def stale_views(subject: Subject) -> Iterator[Finding]:
+    for view, what in registry.stale_views(subject.connection, subject.recommender).items():
+        yield error(
+            f"the view {view} reads {what}",
+            "A view follows a relation through a rename or a swap, so trainings and recommend() continue with the old one. The"
+            " next training recreates the view. At once:",
+            "recstore db upgrade",
         )
 
 

@@ -16,6 +16,7 @@ from recstore.publication.flipping import Flip
 from recstore.publication.generations import Prepared, Pruned
 from recstore.runs import LISTS_NAMESPACE, LOCK_NAMESPACE, Run, Summary, give_lock, job, take_lock
 from recstore.source import candidates
+from recstore.sql import objects
 from recstore.sql.objects import Registered
 from recstore.sql.schema_revision import require_current
 
@@ -47,11 +48,14 @@ def prepare(run: Run) -> Prepared:
 
 
 def check_views(run: Run) -> None:
-    """Restore dropped views and check that the candidates are readable. Raises as `prepare` does."""
-    for view in registry.restore_views(run.connection, run.settings, run.recommender):
-        run.warn(
-            f"The view {run.name}.{view} was missing, perhaps dropped with a relation it reads; it is created again."
-        )
+    """Repair the recommender's objects where the database has changed around them. Raises as `prepare` does."""
+    if found := objects.stale(run.connection, run.recommender):
+        objects.upgrade(run.connection, run.settings, run.recommender)
+        run.warn(f"The {', the '.join(found)} did not fit pgvector's schema or this version, and are replaced.")
+    for relation in registry.disable_row_security(run.connection, run.settings, run.recommender):
+        run.warn(f"Row-level security was on for {relation} and hid its rows from readers; it is off again.")
+    for view, what in registry.restore_views(run.connection, run.settings, run.recommender).items():
+        run.warn(f"The view {run.name}.{view} {what}; it is created again.")
     if run.recommender.definition.candidates.given:
         candidates.check_readable(run.connection, run.recommender)
 

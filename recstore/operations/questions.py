@@ -39,7 +39,13 @@ class Question:
             raise RecstoreError(
                 f"No answer within {PATIENCE:g} s. Find out why: recstore doctor {self.recommender.name}"
             ) from None
-        except (pg.UndefinedTable, pg.UndefinedColumn, pg.InsufficientPrivilege) as error:
+        except (
+            pg.UndefinedTable,
+            pg.UndefinedColumn,
+            pg.UndefinedFunction,
+            pg.UndefinedObject,
+            pg.InsufficientPrivilege,
+        ) as error:
             if sentence := _remedy(connection, self.recommender, one_line(error)):
                 raise RecstoreError(sentence) from error
             raise
@@ -53,8 +59,8 @@ def _remedy(connection: Connection, recommender: Registered, reason: str) -> str
             f"The titles in {titles.table} cannot be read: {reason}. Fix that, or do without them: recstore alter {name}"
             " --titles none"
         )
-    missing = objects.missing(connection, recommender)
-    return f"{name!r} lacks the {', the '.join(missing)}. Run: recstore db upgrade" if missing else None
+    wrong = objects.missing(connection, recommender) or objects.stale(connection, recommender)
+    return f"{name!r} lacks the {', the '.join(wrong)} of this version. Run: recstore db upgrade" if wrong else None
 
 
 def require_live(connection: Connection, recommender: Registered, k: int) -> None:

@@ -140,8 +140,8 @@ def upgrade_objects(connection: Connection, settings: Settings, recommender: obj
     changed = objects.upgrade(connection, settings, recommender)
     done = [f"{name}: replaced {', '.join(changed)}"] if changed else []
     try:
-        for view in registry.restore_views(connection, settings, recommender):
-            done.append(f"{name}: recreated the view {view}, which was missing")
+        for view, what in registry.restore_views(connection, settings, recommender).items():
+            done.append(f"{name}: recreated the view {view}, which {what}")
     except RecstoreError as error:
         gone = " and the ".join(objects.missing(connection, recommender))
         done.append(f"{name}: the {gone} is missing and cannot be recreated: {error.message}")
@@ -186,10 +186,13 @@ def check(url: str) -> None:
     with connect(url) as connection, plain_errors("checking the schema", connection):
         require_current(connection)
         for recommender in registry.all_registered(connection):
-            missing = objects.missing(connection, recommender)
-            if missing:
+            wrong = list(
+                dict.fromkeys(objects.missing(connection, recommender) + objects.stale(connection, recommender))
+            )
+            if wrong:
                 raise RecstoreError(
-                    f"{recommender.name!r} lacks the {', the '.join(missing)}. Run: recstore db upgrade"
+                    f"In {recommender.name!r} the {', the '.join(wrong)} is missing, or of another version or pgvector's former"
+                    " schema. Run: recstore db upgrade"
                 )
     found = differences(url)
     if found:

@@ -188,7 +188,7 @@ WHERE n.nspname = %(schema)s AND c.relkind IN ('v', 'r', 'p')
     AND (
         c.relname IN ('_generation', 'item_vectors', 'candidates')
         OR c.relname ~ '^_items(_old)?(_[0-9]+)?$'
-        OR %(people)s AND (c.relname IN ('user_vectors', 'interactions') OR c.relname ~ '^_(users|seen)(_old)?(_[0-9]+)?$')
+        OR %(people)s AND (c.relname IN ('user_vectors', 'interactions') OR c.relname ~ '^_users(_old)?(_[0-9]+)?$')
     )
     AND (
         c.relname !~ '^_(items|users|seen)(_old)?_[0-9]+$'  -- tables of generations that are attached
@@ -205,7 +205,7 @@ UNION ALL
 SELECT DISTINCT p.proname || '()'
 FROM pg_proc p
 JOIN pg_namespace n ON n.oid = p.pronamespace
-WHERE n.nspname = %(schema)s AND NOT has_function_privilege(%(role)s, p.oid, 'EXECUTE')
+WHERE n.nspname = %(schema)s AND NOT has_function_privilege(%(role)s, p.oid, 'EXECUTE') AND (%(people)s OR NOT p.prosecdef)
 ORDER BY 1;
 
 -- name: doctor_may_use

@@ -22,8 +22,11 @@ from recstore.postgres.names import quoted
 from recstore.sql import queries
 from recstore.types import IdType
 
-OBJECTS_VERSION = 2
+OBJECTS_VERSION = 3
 """Version of `sql/objects/`, raised with every change. `recstore db upgrade` brings older recommenders to it."""
+
+SEEN = "_seen_published"
+"""Function that reads published seen items with its owner's rights."""
 
 OLD_PARENTS = {"_items": "_items_old", "_users": "_users_old"}
 """Parent -> its name after a resize, as the parent of generations with the former dimensions, until those are pruned."""
@@ -96,6 +99,7 @@ def render(
             f"{one}_type": kind.value,
             f"{one}_parameter": kind.parameter_sql,
             f"{one}_collate": ' COLLATE "C"' if kind is IdType.TEXT else "",
+            f"{one}_default_collate": ' COLLATE "default"' if kind is IdType.TEXT else "",
             f"{one}_storage": "MAIN" if kind is IdType.TEXT else "PLAIN",
             f"{one}_select": _live_select(recommender, f"_{one}s", vectors[one], others[one], old_parents),
         }
@@ -173,8 +177,13 @@ def upgrade(connection: Connection, settings: Settings, recommender: Registered)
 
     def change() -> list[str]:
         locked = _locked(connection, recommender)
-        rendered = render(locked, "", old_parents=has_old_parents(connection, locked))
-        return replace(connection, locked, without_configured(locked, rendered))
+        changed = replace(connection, locked, _own(connection, locked))
+        for row in queries.rows(connection, "grants_of_seen_tables", schema=locked.name):  # version 2 granted them
+            connection.execute(f"REVOKE ALL ON {row['relation']} FROM {row['grantee']}")
+        if f"function {SEEN}" in changed:
+            for grantee in {row["grantee"] for row in grants_on(connection, locked.relation("_users"))}:
+                connection.execute(f"GRANT EXECUTE ON FUNCTION {seen_function(locked)} TO {grantee}")
+        return changed
 
     return with_short_lock(
         connection,
@@ -183,6 +192,29 @@ def upgrade(connection: Connection, settings: Settings, recommender: Registered)
         [recommender.relation(name) for name in (*OUTER_VIEWS, "_generation")],
         change,
     )
+
+
+def _own(connection: Connection, recommender: Registered) -> dict[str, str]:
+    """Return the objects whose text is recstore's own, as `render` does."""
+    rendered = render(recommender, "", old_parents=has_old_parents(connection, recommender))
+    return without_configured(recommender, rendered)
+
+
+def stale(connection: Connection, recommender: Registered) -> list[str]:
+    """Return the functions and views that another version made, or for pgvector in another schema."""
+    row = queries.one(connection, "select_digests", recommender_id=recommender.id)
+    installed = row["object_digests"]
+    own = _own(connection, recommender)
+    return [
+        name
+        for name, text in own.items()
+        if name.startswith(("function", "view")) and installed.get(name) != digest(text)
+    ]
+
+
+def seen_function(recommender: Registered) -> str:
+    """Return the signature of the function that reads published seen items with the owner's rights."""
+    return f"{recommender.relation(SEEN)}({recommender.user_type.parameter_sql})"
 
 
 def _locked(connection: Connection, recommender: Registered) -> Registered:
@@ -210,8 +242,10 @@ def has_old_parents(connection: Connection, recommender: Registered) -> bool:
     return bool(row and row["t"])
 
 
-def replace(connection: Connection, recommender: Registered, rendered: dict[str, str]) -> list[str]:
-    """Replace types, functions and views whose digest changed, and create missing ones; return their names.
+def replace(
+    connection: Connection, recommender: Registered, rendered: dict[str, str], *, always: bool = False
+) -> list[str]:
+    """Replace types, functions and views whose digest changed, or `always`, and create missing ones; return their names.
 
     In the caller's transaction, which must roll back if this raises DependentObjects.
     """
@@ -221,7 +255,8 @@ def replace(connection: Connection, recommender: Registered, rendered: dict[str,
     changed = []
     for name, text in rendered.items():
         kind, plain = name.split()
-        if kind == "table" or (installed.get(name) == digest(text) and name in present):
+        unchanged = installed.get(name) == digest(text) and name in present and not always
+        if kind == "table" or unchanged:
             continue
         if name == "view _generation":
             lock_views(connection, recommender)

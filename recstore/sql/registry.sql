@@ -30,6 +30,26 @@ WHERE %(schema)s::text IN ('recstore', 'recstore_private', 'information_schema')
         WHERE n.nspname = %(schema)s AND c.relname = '_items' AND c.relkind = 'p'
     );
 
+-- name: select_digests
+SELECT r.object_digests FROM recstore_private.recommenders r WHERE r.id = %(recommender_id)s;
+
+-- name: grants_of_seen_tables
+-- Roles other than the owner with rights on the tables of published seen items.
+SELECT DISTINCT format('%%I.%%I', n.nspname, c.relname) AS relation,
+    CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END AS grantee
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+CROSS JOIN LATERAL aclexplode(c.relacl) a
+WHERE n.nspname = %(schema)s AND c.relname ~ '^_seen_[0-9]+$' AND a.grantee <> c.relowner;
+
+-- name: own_row_security
+-- Tables of a recommender that row-level security would empty for its readers.
+SELECT format('%%I.%%I', n.nspname, c.relname) AS relation
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p') AND c.relrowsecurity
+ORDER BY c.relname;
+
 -- name: readable_table
 -- A row if the table exists: whether this role may read it, and its columns.
 SELECT has_table_privilege(c.oid, 'SELECT') AS readable,

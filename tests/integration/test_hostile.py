@@ -177,3 +177,69 @@ def test_whatever_is_the_applications_is_read_in_read_only_transactions(recstore
         answer = recstore(command)
         assert answer.code in (0, 1, 6), (command, answer.out, answer.err)
         assert look(shop, "SELECT by_whom, role, count(*) FROM shop.written GROUP BY 1, 2") == [], command
+
+
+def test_a_table_that_is_swapped_in_is_read(recstore: Command, shop: Database) -> None:
+    """A nightly job builds the table from scratch and renames it into place."""
+    application = shop.connect("application")
+    recstore(CREATE)
+    recstore("alter retail --candidates-table shop.products --candidates-condition visible")
+    assert recstore("retrain retail").code == 0
+    for table, change in {
+        "views": "user_id + 1000 AS user_id, product_id, view_count",
+        "products": "product_id, title, visible",
+    }.items():
+        application.execute(f"CREATE TABLE shop.new AS SELECT {change} FROM shop.{table}")
+        application.execute(f"ALTER TABLE shop.{table} RENAME TO {table}_old; ALTER TABLE shop.new RENAME TO {table}")
+    application.execute("GRANT SELECT ON shop.views, shop.products TO worker")
+    assert (
+        "stale-views of retail: the view interactions reads shop.views_old instead of shop.views"
+        in recstore("doctor retail").out
+    )
+    answer = recstore("retrain retail --force")
+    assert answer.code == 0, answer.err
+    assert answer.err.count("after a rename or a swap of tables; it is created again") == 2
+    assert look(shop, "SELECT min(user_id) AS least FROM retail.user_vectors") == [{"least": 1001}]
+    assert "stale" not in recstore("doctor retail").out
+
+
+def test_pgvector_in_another_schema_is_noticed_and_followed(recstore: Command, shop: Database) -> None:
+    recstore(CREATE)
+    recstore("retrain retail")
+    with superuser(shop.server, shop.name) as connection:
+        connection.execute("CREATE SCHEMA extensions; GRANT USAGE ON SCHEMA extensions TO PUBLIC")
+        connection.execute("ALTER EXTENSION vector SET SCHEMA extensions")
+    assert "ERROR: objects of retail: made for pgvector's former schema" in recstore("doctor retail").out
+    assert recstore("db check").code != 0
+    assert "recstore db upgrade" in recstore("recommend retail 1").err
+    assert recstore("retrain retail").code == 0
+    assert recstore("recommend retail 1").code == 0
+    assert recstore("db check").code == 0
+
+
+def test_row_security_that_an_event_trigger_enables_empties_no_list(recstore: Command, shop: Database) -> None:
+    trigger = """
+        CREATE FUNCTION public.auto_rls() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+            DECLARE c record;
+            BEGIN
+                FOR c IN SELECT * FROM pg_event_trigger_ddl_commands() WHERE object_type IN ('table', 'partitioned table') LOOP
+                    EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', c.object_identity);
+                END LOOP;
+            END
+        $$;
+        CREATE EVENT TRIGGER auto_rls ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION public.auto_rls();
+    """
+    with superuser(shop.server, shop.name) as connection:
+        connection.execute(trigger)
+        recstore(CREATE)
+        recstore("retrain retail")
+        recstore("grant retail application --people")
+        asked = "SELECT count(*) FROM retail.recommend(1), retail.similar_items(1) s WHERE s.item_id > 0"
+        with shop.connect("application") as application:
+            assert application.execute(asked).fetchone() == {"count": 100}
+            connection.execute("ALTER TABLE retail._items ENABLE ROW LEVEL SECURITY")
+            connection.execute("ALTER TABLE retail._items_1 ENABLE ROW LEVEL SECURITY")
+            assert application.execute(asked).fetchone() == {"count": 0}
+            assert recstore("doctor retail").out.count("row-level security is on for retail._items") == 2
+            recstore("reindex retail")
+            assert application.execute(asked).fetchone() == {"count": 100}

@@ -15,7 +15,7 @@ COMMENT ON FUNCTION {schema}.generation() IS
     'Number of the live generation, to log beside an impression. NULL before the first publication.';
 
 -- object: function _live
-CREATE OR REPLACE FUNCTION {schema}._live(k integer)
+CREATE OR REPLACE FUNCTION {schema}._live(k bigint)
 RETURNS {schema}._generation
 LANGUAGE plpgsql
 STABLE
@@ -25,19 +25,19 @@ AS $function$
 DECLARE
     live {schema}._generation;
 BEGIN
-    IF k IS NULL OR k < 1 THEN
-        RAISE EXCEPTION 'k is the number of rows wanted and must be at least 1, not %', coalesce(k::text, 'NULL')
+    IF k IS NULL OR k NOT BETWEEN 1 AND 2147483647 THEN
+        RAISE EXCEPTION 'k is the number of rows wanted and must be from 1 to 2147483647, not %', coalesce(k::text, 'NULL')
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
     SELECT * INTO live FROM {schema}._generation;
     RETURN live;
 END
 $function$;
-COMMENT ON FUNCTION {schema}._live(integer) IS
-    'The live generation''s row, all NULL before the first publication; refuses a k below 1. Used by the public functions.';
+COMMENT ON FUNCTION {schema}._live(bigint) IS
+    'The live generation''s row, all NULL before the first publication; refuses a k out of range. Used by the public functions.';
 
 -- object: function popular_items
-CREATE OR REPLACE FUNCTION {schema}.popular_items(k integer DEFAULT 10)
+CREATE OR REPLACE FUNCTION {schema}.popular_items(k bigint DEFAULT 10)
 RETURNS SETOF {schema}.popular_item
 LANGUAGE plpgsql
 STABLE
@@ -58,10 +58,11 @@ BEGIN
         USING k;
 END
 $function$;
-COMMENT ON FUNCTION {schema}.popular_items(integer) IS 'The k items with most distinct users, then most views, then by id; of the candidates, as all lists of items.';
+COMMENT ON FUNCTION {schema}.popular_items(bigint) IS
+    'The k candidates with the most distinct users, then the most views, then by id.';
 
 -- object: function similar_items
-CREATE OR REPLACE FUNCTION {schema}.similar_items(item_id {item_parameter}, k integer DEFAULT 10, min_users integer DEFAULT 3)
+CREATE OR REPLACE FUNCTION {schema}.similar_items(item_id {item_parameter}, k bigint DEFAULT 10, min_users bigint DEFAULT 3)
 RETURNS SETOF {schema}.similar_item
 LANGUAGE plpgsql
 STABLE
@@ -88,11 +89,62 @@ BEGIN
     RETURN QUERY SELECT n.id, 1 - n.distance FROM unnest(nearest) n;
 END
 $function$;
-COMMENT ON FUNCTION {schema}.similar_items({item_parameter}, integer, integer) IS
+COMMENT ON FUNCTION {schema}.similar_items({item_parameter}, bigint, bigint) IS
     'The k items most similar to this one by cosine, among items with at least min_users distinct users. An unknown item has none.';
 
+-- object: function _seen_published
+-- With the owner's rights, so that no reader needs to read the table of everybody's seen items. Granted with user_vectors.
+CREATE OR REPLACE FUNCTION {schema}._seen_published(user_id {user_parameter})
+RETURNS {item_type}[]
+LANGUAGE plpgsql
+STABLE
+PARALLEL UNSAFE
+SECURITY DEFINER
+COST 1000
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+    seen {item_type}[];
+BEGIN
+    EXECUTE format(
+        'SELECT array_agg(s.item_id) FROM {schema}.%I s WHERE s.user_id = $1',
+        '_seen_' || (SELECT g.generation FROM {schema}._generation g WHERE g.seen_published))
+        INTO seen USING _seen_published.user_id;
+    RETURN seen;
+END
+$function$;
+REVOKE EXECUTE ON FUNCTION {schema}._seen_published({user_parameter}) FROM PUBLIC;
+COMMENT ON FUNCTION {schema}._seen_published({user_parameter}) IS
+    'The items that this user had seen when the live generation was trained, where it publishes them. Used by seen().';
+
+-- object: function seen
+CREATE OR REPLACE FUNCTION {schema}.seen(user_id {user_parameter})
+RETURNS SETOF {item_type}
+LANGUAGE plpgsql
+STABLE
+PARALLEL UNSAFE
+COST 1000
+ROWS 100
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+    -- the column's collation decides, not the argument's
+    wanted {user_parameter}{user_default_collate} := user_id;
+BEGIN
+    IF (SELECT g.seen_published FROM {schema}._generation g) THEN
+        RETURN QUERY SELECT unnest({schema}._seen_published(wanted));
+    ELSE
+        RETURN QUERY
+            SELECT i.item_id FROM {schema}.interactions i
+            WHERE i.user_id = wanted AND i.item_id IS NOT NULL AND i.value > 0;
+    END IF;
+END
+$function$;
+COMMENT ON FUNCTION {schema}.seen({user_parameter}) IS
+    'The items that this user has seen, which recommend() leaves out: live from the source with the caller''s rights, or as published with the generation. An id may come twice. Needs SELECT on the source, or on user_vectors where seen items are published.';
+
 -- object: function recommend
-CREATE OR REPLACE FUNCTION {schema}.recommend(user_id {user_parameter}, k integer DEFAULT 10, exclude_seen boolean DEFAULT true)
+CREATE OR REPLACE FUNCTION {schema}.recommend(user_id {user_parameter}, k bigint DEFAULT 10, exclude_seen boolean DEFAULT true)
 RETURNS SETOF {schema}.recommendation
 LANGUAGE plpgsql
 STABLE
@@ -111,13 +163,8 @@ BEGIN
         RETURN;
     END IF;
 
-    IF exclude_seen AND live.seen_published THEN
-        EXECUTE format('SELECT array_agg(s.item_id) FROM {schema}.%I s WHERE s.user_id = $1', '_seen_' || live.generation)
-            INTO seen USING recommend.user_id;
-    ELSIF exclude_seen THEN
-        SELECT array_agg(i.item_id) INTO seen
-        FROM {schema}.interactions i
-        WHERE i.user_id = recommend.user_id AND i.item_id IS NOT NULL AND i.value > 0;
+    IF exclude_seen IS DISTINCT FROM false THEN
+        seen := ARRAY(SELECT s.item_id FROM {schema}.seen(recommend.user_id) s (item_id));
     END IF;
 
     EXECUTE format('SELECT v.preference, v.length FROM {schema}.%I v WHERE v.user_id = $1', '_users_' || live.generation)
@@ -137,11 +184,11 @@ BEGIN
         USING live.users, coalesce(seen, '{}'), k;
 END
 $function$;
-COMMENT ON FUNCTION {schema}.recommend({user_parameter}, integer, boolean) IS
-    'The k items with the highest predicted preference for this user, without what the user has seen unless exclude_seen is false. A user unknown to the live generation gets popular items with that reason. Needs SELECT on user_vectors and on the source.';
+COMMENT ON FUNCTION {schema}.recommend({user_parameter}, bigint, boolean) IS
+    'The k items with the highest predicted preference for this user, without what seen() returns unless exclude_seen is false. A user unknown to the live generation gets popular items with that reason. Needs SELECT on user_vectors and what seen() needs.';
 
 -- object: function similar_users
-CREATE OR REPLACE FUNCTION {schema}.similar_users(user_id {user_parameter}, k integer DEFAULT 10)
+CREATE OR REPLACE FUNCTION {schema}.similar_users(user_id {user_parameter}, k bigint DEFAULT 10)
 RETURNS SETOF {schema}.similar_user
 LANGUAGE plpgsql
 STABLE
@@ -169,11 +216,11 @@ BEGIN
     RETURN QUERY SELECT n.id, -n.distance FROM unnest(nearest) n;
 END
 $function$;
-COMMENT ON FUNCTION {schema}.similar_users({user_parameter}, integer) IS
+COMMENT ON FUNCTION {schema}.similar_users({user_parameter}, bigint) IS
     'The k users whose tastes are most like this user''s, by cosine. An unknown user has none. Needs SELECT on user_vectors.';
 
 -- object: function users_for_item
-CREATE OR REPLACE FUNCTION {schema}.users_for_item(item_id {item_parameter}, k integer DEFAULT 10)
+CREATE OR REPLACE FUNCTION {schema}.users_for_item(item_id {item_parameter}, k bigint DEFAULT 10)
 RETURNS SETOF {schema}.audience_member
 LANGUAGE plpgsql
 STABLE
@@ -203,7 +250,7 @@ BEGIN
             live.max_item_length;
 END
 $function$;
-COMMENT ON FUNCTION {schema}.users_for_item({item_parameter}, integer) IS
+COMMENT ON FUNCTION {schema}.users_for_item({item_parameter}, bigint) IS
     'The k users most inclined to this item: an audience. Ranked by the unit user vector, so that heavy users do not head every list. Needs SELECT on user_vectors.';
 
 -- object: function user_vector

@@ -12,9 +12,9 @@ CREATE OR REPLACE FUNCTION {schema}._nearest_{side}(
     generation bigint,
     column_name text,
     query {vector},
-    k integer,
+    k bigint,
     excluded {id_type}[],
-    min_users integer,
+    min_users bigint,
     ef integer,
     every boolean DEFAULT false
 )
@@ -40,7 +40,7 @@ DECLARE
     among_candidates CONSTANT boolean := {among_candidates} AND NOT every;
     looked_up CONSTANT text := CASE WHEN among_candidates THEN '{looked_up}' ELSE '' END;
     joined CONSTANT text := CASE WHEN among_candidates THEN '{joined}' ELSE '' END;
-    wanted bigint := greatest(ef, least(2 * k::bigint, 1000));
+    wanted bigint := greatest(ef, least(2 * k, 1000));
     beam bigint := wanted;
     widened boolean := false;
     saved text[];
@@ -90,7 +90,7 @@ BEGIN
             set_config('hnsw.max_scan_tuples', saved[3], true),
             set_config('enable_sort', saved[4], true);
         IF cardinality(nearest) = wanted THEN
-            RETURN nearest[:k];
+            RETURN nearest[:k::integer];
         END IF;
     END IF;
 
@@ -100,5 +100,5 @@ BEGIN
     RETURN nearest;
 END
 $function$;
-COMMENT ON FUNCTION {schema}._nearest_{side}(bigint, text, {vector}, integer, {id_type}[], integer, integer, boolean) IS
+COMMENT ON FUNCTION {schema}._nearest_{side}(bigint, text, {vector}, bigint, {id_type}[], bigint, integer, boolean) IS
     'The k {side} of a generation nearest to a query vector, by exact scan or HNSW; every: candidates or not. Used by the public functions.';

@@ -15,7 +15,8 @@ CREATE TABLE {schema}._items (
 ALTER TABLE {schema}._items
     ALTER COLUMN item_id SET STORAGE {item_storage},
     ALTER COLUMN embedding SET STORAGE PLAIN,
-    ALTER COLUMN preference SET STORAGE PLAIN;
+    ALTER COLUMN preference SET STORAGE PLAIN,
+    DISABLE ROW LEVEL SECURITY;  -- which a host's event trigger may have enabled
 COMMENT ON TABLE {schema}._items IS 'Parent of the generations'' items. Read item_vectors, which shows the live one.';
 
 -- object: table _users
@@ -27,5 +28,6 @@ CREATE TABLE {schema}._users (
 ) PARTITION BY LIST (generation);
 ALTER TABLE {schema}._users
     ALTER COLUMN user_id SET STORAGE {user_storage},
-    ALTER COLUMN preference SET STORAGE PLAIN;
+    ALTER COLUMN preference SET STORAGE PLAIN,
+    DISABLE ROW LEVEL SECURITY;
 COMMENT ON TABLE {schema}._users IS 'Parent of the generations'' users. Read user_vectors, which shows the live one.';

@@ -16,7 +16,7 @@ COMMENT ON TYPE {schema}.similar_user IS 'A user with the cosine similarity of t
 -- object: type audience_member
 CREATE TYPE {schema}.audience_member AS (user_id {user_type}, score double precision, preference double precision);
 COMMENT ON TYPE {schema}.audience_member IS
-    'A user, ranked by score (the unit user vector''s inner product), with the predicted preference beside it.';
+    'A user, ranked by score (the unit user vector''s inner product), and the predicted preference.';
 
 -- object: type popular_item
 CREATE TYPE {schema}.popular_item AS (item_id {item_type}, users integer, views double precision);
