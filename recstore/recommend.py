@@ -195,6 +195,10 @@ class Recommender(Selectables):
             for row in self._rows(sa.select(self.select_recommend(user_id, k, exclude_seen=exclude_seen)))
         ]
 
+    def seen(self, user_id: Id) -> list[Id]:
+        """Return the items that the user has seen, which `recommend` leaves out; an id may come twice."""
+        return [row[0] for row in self._rows(sa.select(self._functions.seen(untyped(user_id))))]
+
     def similar_items(self, item_id: Id, k: int = 10, *, min_users: int = 3) -> list[SimilarItem]:
         """Return the k items most similar by cosine, among those with at least `min_users` users; none for an unknown item."""
         return [
@@ -275,6 +279,7 @@ class AsyncRecommender(Selectables):
         return await self.bind.run_sync(ask)
 
     recommend = _awaited(Recommender.recommend)
+    seen = _awaited(Recommender.seen)
     similar_items = _awaited(Recommender.similar_items)
     similar_users = _awaited(Recommender.similar_users)
     users_for_item = _awaited(Recommender.users_for_item)

@@ -320,6 +320,10 @@ DECLARE
     -- twice what was calibrated: the more a query filters away, the deeper in the index its rows lie
     ef integer := (SELECT least(2 * greatest(g.recommend_ef, g.similar_ef, g.users_ef, 40), 1000) FROM {schema}._generation g);
 BEGIN
+    IF statement_timestamp() = transaction_timestamp() AND current_query() !~ ';\s*\S' THEN
+        RAISE WARNING 'use_search_settings() has no effect outside a transaction block'
+            USING HINT = 'Run it after BEGIN, and the query before COMMIT.';
+    END IF;
     PERFORM '[1]'::{extension}.vector;  -- loads the library, before which its settings do not exist
     PERFORM
         set_config('hnsw.ef_search', coalesce(ef, 40)::text, true),
