@@ -260,7 +260,7 @@ def test_an_unknown_item_or_user_has_no_neighbours(connection: Connection, name:
 def test_a_k_below_one_is_refused_in_a_sentence(connection: Connection, call: str, k: str) -> None:
     with pytest.raises(pg.InvalidParameterValue) as caught:
         connection.execute(f"SELECT * FROM hnsw.{call}{k})")
-    assert (caught.value.diag.message_primary or "").endswith(f"at least 1, not {k}")
+    assert (caught.value.diag.message_primary or "").endswith(f"from 1 to 2147483647, not {k}")
 
 
 @pytest.mark.contract
@@ -390,7 +390,8 @@ def test_every_object_is_commented_and_every_function_safe(connection: Connectio
         SELECT p.oid::regprocedure::text FROM pg_proc p
         WHERE p.pronamespace = 'exact'::regnamespace AND NOT (
             p.provolatile = CASE p.proname WHEN 'use_search_settings' THEN 'v' ELSE 's' END
-            AND p.proparallel = 'u' AND NOT p.prosecdef AND p.proconfig = ARRAY['search_path=pg_catalog, pg_temp'])
+            AND p.proparallel = 'u' AND p.prosecdef = (p.proname = '_seen_published')
+            AND p.proconfig = ARRAY['search_path=pg_catalog, pg_temp'])
     """
     assert (column(connection, uncommented), column(connection, unsafe)) == ([], [])
     assert value(connection, "SELECT count(*) FROM pg_proc WHERE pronamespace = 'exact'::regnamespace") >= 12
@@ -417,3 +418,16 @@ def test_nothing_is_out_of_line(connection: Connection) -> None:
         list(NAMES),
     )
     assert not any(toast)
+
+
+def test_ids_and_k_may_be_any_integer(connection: Connection) -> None:
+    """Small, wide, NumPy's, and one that no id can be."""
+    expected = rows(connection, "SELECT * FROM exact.recommend(1, 5)")
+    for argument in ("1::smallint, 5::smallint", "1::integer, 5::bigint", "1::bigint, 5::integer", "'1', '5'"):
+        assert rows(connection, f"SELECT * FROM exact.recommend({argument})") == expected, argument
+    assert rows(connection, "SELECT * FROM exact.recommend(%s, %s)", np.int64(1), np.int32(5)) == expected
+    beyond = 2**40
+    assert rows(connection, "SELECT * FROM exact.similar_items(%s, 5)", beyond) == []
+    assert rows(connection, "SELECT * FROM exact.users_for_item(%s, 5)", beyond) == []
+    assert value(connection, "SELECT exact.predict(%s, %s)", beyond, beyond) is None
+    assert {row["reason"] for row in rows(connection, "SELECT * FROM exact.recommend(%s, 5)", beyond)} == {"popular"}

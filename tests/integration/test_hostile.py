@@ -1,5 +1,7 @@
 """What another role, the application's own relations and inherited settings cannot do to recstore's sessions."""
 
+import psycopg
+import pytest
 from conftest import Command, Database, superuser
 from support import look
 
@@ -243,3 +245,38 @@ def test_row_security_that_an_event_trigger_enables_empties_no_list(recstore: Co
             assert recstore("doctor retail").out.count("row-level security is on for retail._items") == 2
             recstore("reindex retail")
             assert application.execute(asked).fetchone() == {"count": 100}
+
+
+def test_published_seen_items_are_read_by_a_function_of_one_user(recstore: Command, shop: Database) -> None:
+    recstore(CREATE + " --seen published")
+    recstore("retrain retail")
+    recstore("grant retail application --people")
+    of_user_1 = {row["product_id"] for row in look(shop, "SELECT product_id FROM shop.views WHERE user_id = 1")}
+    reader = shop.connect("application")
+    assert {row["seen"] for row in reader.execute("SELECT retail.seen(1)")} == of_user_1
+    assert not of_user_1 & {row["item_id"] for row in reader.execute("SELECT * FROM retail.recommend(1, 50)")}
+    assert not of_user_1 & {row["item_id"] for row in reader.execute("SELECT * FROM retail.recommend(1, 50, NULL)")}
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        reader.execute("SELECT FROM retail._seen_1")
+    with superuser(shop.server, shop.name) as connection:
+        connection.execute("DROP ROLE IF EXISTS window_shopper")
+        connection.execute("CREATE ROLE window_shopper LOGIN")
+    try:
+        recstore("grant retail window_shopper")
+        with shop.connect("window_shopper") as other, pytest.raises(psycopg.errors.InsufficientPrivilege):
+            other.execute("SELECT retail._seen_published(1)")
+    finally:
+        with superuser(shop.server, shop.name) as connection:
+            connection.execute("DROP OWNED BY window_shopper; DROP ROLE window_shopper")
+
+
+def test_a_setting_outside_a_transaction_is_warned_of(trained: Database) -> None:
+    heard: list[str] = []
+    reader = trained.connect()
+    reader.add_notice_handler(lambda notice: heard.append(notice.message_primary or ""))
+    reader.execute("SELECT retail.use_search_settings()")
+    assert heard == ["use_search_settings() has no effect outside a transaction block"]
+    with reader.transaction():
+        reader.execute("SELECT retail.use_search_settings()")
+    reader.execute("BEGIN; SELECT retail.use_search_settings(); COMMIT")
+    assert len(heard) == 1

@@ -298,7 +298,7 @@ def executors(connection: Connection, function: str) -> list[str]:
 
 
 OLDER_BODY = """
-CREATE OR REPLACE FUNCTION retail.popular_items(k integer DEFAULT 10) RETURNS SETOF retail.popular_item LANGUAGE sql STABLE
+CREATE OR REPLACE FUNCTION retail.popular_items(k bigint DEFAULT 10) RETURNS SETOF retail.popular_item LANGUAGE sql STABLE
 AS 'SELECT item_id, users, 0::float8 FROM retail.item_vectors LIMIT k'
 """
 OLDER_SIGNATURE = (

@@ -456,7 +456,7 @@ def test_statements(statement: str, mistaken: Shop) -> None:
 def test_python_over_an_engine(mistaken: Shop) -> None:
     engine = sa.create_engine(mistaken.database.url.replace("postgresql:", "postgresql+psycopg:"))
     retail, books = Recommender(engine, "retail"), Recommender(engine, "books")
-    with pytest.raises(sa.exc.DBAPIError, match="must be at least 1, not 0"):
+    with pytest.raises(sa.exc.DBAPIError, match="must be from 1 to 2147483647, not 0"):
         retail.recommend(1, 0)
     with pytest.raises(sa.exc.DBAPIError, match="books has no live generation yet"):
         books.user_vector(1)
