@@ -6,6 +6,7 @@ stored digests. Nothing is dropped with CASCADE.
 
 import dataclasses
 import hashlib
+import re
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -117,8 +118,33 @@ def render(
             if file == "nearest":
                 rendered |= {queries.fill(name, side): queries.fill(template, values | side) for side in sides.values()}
             else:
-                rendered[name] = queries.fill(template, values)
+                text = queries.fill(template, values)
+                rendered[name] = text + (_taking_text(text) if name.startswith("function") else "")
     return rendered
+
+
+def _taking_text(function: str) -> str:
+    """Return a public function once more, with the uuids as text, which many clients send; empty if it takes no uuid."""
+    found = re.search(r"FUNCTION (\S+\.([a-z]\w*))\((.*\buuid\b.*)\)\nRETURNS (.+)\n", function)
+    if found is None:
+        return ""
+    name, _, parameters, result = found.groups()
+    each = [parameter.split() for parameter in parameters.split(", ")]
+    given = ", ".join(f"${n}::uuid" if kind == "uuid" else f"${n}" for n, (_, kind, *_) in enumerate(each, 1))
+    types = ", ".join(kind for _, kind, *_ in each).replace("uuid", "text")
+    returned = "* FROM " if result.startswith("SETOF") else ""
+    return f"""
+CREATE OR REPLACE FUNCTION {name}({parameters.replace("uuid", "text")})
+RETURNS {result}
+LANGUAGE sql
+STABLE
+PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+    SELECT {returned}{name}({given})
+$function$;
+COMMENT ON FUNCTION {name}({types}) IS 'The same with uuids as text.';
+"""
 
 
 def _eligible(recommender: Registered) -> tuple[str, str]:
@@ -336,19 +362,19 @@ def _replace_function(connection: Connection, recommender: Registered, name: str
         for old in before:
             _drop(connection, "FUNCTION", old["signature"])
         connection.execute(text)
-    after = _functions_named(connection, recommender, name)
-    # two signatures of one name would make calls ambiguous
-    kept = {row["oid"] for row in before} & {row["oid"] for row in after}
-    fresh = {row["oid"] for row in after} - kept
-    if fresh:
-        for old in (row for row in before if row["oid"] in kept):
-            _drop(connection, "FUNCTION", old["signature"])
-        grantees = {grantee for row in before for grantee in row["grantees"]}
-        for new in (row for row in after if row["oid"] in fresh):
-            if before:
-                connection.execute(f"REVOKE ALL ON FUNCTION {new['signature']} FROM PUBLIC")
+    wanted = {
+        row["oid"]
+        for signature in re.findall(r"COMMENT ON FUNCTION (.+\)) IS", text)
+        for row in connection.execute("SELECT to_regprocedure(%s)::oid AS oid", [signature])
+    }
+    grantees = {grantee for row in before for grantee in row["grantees"]}
+    for row in _functions_named(connection, recommender, name):
+        if row["oid"] not in wanted:  # two signatures would make calls ambiguous
+            _drop(connection, "FUNCTION", row["signature"])
+        elif before and row["oid"] not in {old["oid"] for old in before}:
+            connection.execute(f"REVOKE ALL ON FUNCTION {row['signature']} FROM PUBLIC")
             for grantee in grantees:
-                connection.execute(f"GRANT EXECUTE ON FUNCTION {new['signature']} TO {grantee}")
+                connection.execute(f"GRANT EXECUTE ON FUNCTION {row['signature']} TO {grantee}")
 
 
 def _replace_view(connection: Connection, recommender: Registered, name: str, text: str) -> None:

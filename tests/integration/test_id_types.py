@@ -33,6 +33,9 @@ def make_id(kind: str, number: int) -> Any:
             return ODD[number - 1] if number <= len(ODD) else f"{'ab'[number % 2]}{'ñ' * (number % 5)} {number}"
 
 
+OTHERWISE = {"uuid": ("%s", "%s::text", "%s::varchar"), "text": ("%s", "%s::varchar", '%s COLLATE "POSIX"')}
+"""Other forms of an argument: as a literal, as the text that many clients send, with a collation."""
+
 CASES = [
     pytest.param("bigint", "integer", "live", marks=pytest.mark.contract),
     pytest.param("integer", "smallint", "live", marks=pytest.mark.campaign),
@@ -99,6 +102,8 @@ def test_the_whole_job(shop: Database, user_type: str, item_type: str, seen: Any
         answer = rows(connection, f"SELECT * FROM retail.recommend(%s::{user_sql}, 1000)", user)
         assert_ranking(answer, of.items, of.scores[of.user(user)], 1000, excluded=list(viewed[user]))
         assert {row["reason"] for row in answer} == {"trained"}
+        for other in OTHERWISE.get(user_sql, ()):
+            assert rows(connection, f"SELECT * FROM retail.recommend({other}, 1000)", str(user)) == answer
         near = rows(connection, f"SELECT * FROM retail.similar_users(%s::{user_sql}, 5)", user)
         assert_ranking(near, of.users, unit(of.x) @ unit(of.x)[of.user(user)], 5, excluded=[user], key="user_id")
         item = of.items[0]
@@ -108,6 +113,8 @@ def test_the_whole_job(shop: Database, user_type: str, item_type: str, seen: Any
         answer = rows(connection, f"SELECT * FROM retail.similar_items(%s::{item_sql}, 10, 1)", item)
         assert_ranking(answer, of.items, unit(of.y) @ unit(of.y)[of.item(item)], 10, excluded=[item])
         assert len(rows(connection, f"SELECT * FROM retail.users_for_item(%s::{item_sql}, 7)", item)) == 7
+        for other in OTHERWISE.get(item_sql, ()):
+            assert rows(connection, f"SELECT * FROM retail.similar_items({other}, 10, 1)", str(item)) == answer
 
     popular = column(connection, "SELECT item_id FROM retail.popular_items(1000)")
     assert len(popular) == len(items)
