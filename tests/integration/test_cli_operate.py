@@ -56,14 +56,9 @@ def terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
 
 
 def test_where_there_is_nothing_yet(recstore: Command) -> None:
-    answers = {line: recstore(line) for line in ("status", "runs", "requests", "requests --open", "logs")}
-    assert {answer.code for answer in answers.values()} == {0}
-    assert answers["status"].out.startswith("There is no recommender yet. Make one with: recstore create")
-    assert "no worker or no beat is running" in answers["status"].out
-    assert answers["runs"].out == "There is no run yet.\n"
-    assert answers["requests"].out == "Nothing was asked of the workers yet.\n"
-    assert answers["requests --open"].out == "Nothing is asked for.\n"
-    assert answers["logs"].out == "There is no run yet. Start one with: recstore retrain NAME\n"
+    recstore("status").expect(0, "recstore create", "no worker or no beat is running")
+    for line in ("runs", "requests", "requests --open", "logs"):
+        recstore(line).expect(0)
     assert [recstore(f"{line} --json").json for line in ("runs", "requests", "logs")] == [[], [], None]
     assert recstore("status --json").json["recommenders"] == []
 

@@ -1,6 +1,5 @@
 """The embedded PostgreSQL with real processes: killed, started at once, copied, moved, as root and as others."""
 
-import importlib.util
 import os
 import shutil
 import signal
@@ -19,7 +18,7 @@ from support import until
 
 import recstore
 from recstore.embedded import daemon, programs, running, start, stop, temporary_server, tool_path
-from recstore.errors import EmbeddedFailed, EmbeddedUnavailable, InvalidInput
+from recstore.errors import EmbeddedFailed, InvalidInput
 
 ROOT = os.geteuid() == 0
 CHECKOUT = str(Path(recstore.__path__[0]).parent)
@@ -124,13 +123,6 @@ def test_programs_and_versions() -> None:
             assert f"(PostgreSQL) {version}." in said.stdout.decode()
     with pytest.raises(InvalidInput, match="18, 16"):
         tool_path(9, "psql")
-
-
-def test_unavailable_without_the_wheel(new_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(EmbeddedUnavailable, match=r"recstore\[embedded\]"):
-        start(new_home)
-    assert not new_home.exists()
 
 
 @pytest.mark.parametrize("version", [18, 16])

@@ -10,7 +10,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from recstore.embedded import broker_path, broker_url, temporary_broker
+from recstore.embedded import broker_path, broker_url, start, temporary_broker
 from recstore.errors import EmbeddedUnavailable
 
 
@@ -41,11 +41,14 @@ def test_temporary_broker_serves_celery_restarts_on_its_socket_and_leaves_nothin
         os.kill(last, 0)
 
 
-def test_unavailable_without_the_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unavailable_without_the_wheel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert os.access(broker_path(), os.X_OK)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(EmbeddedUnavailable, match="RECSTORE_BROKER_URL"):
         broker_path()
+    with pytest.raises(EmbeddedUnavailable, match=r"recstore\[embedded\]"):
+        start(tmp_path / "home")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_record_without_its_up_is_not_believed(tmp_path: Path) -> None:
