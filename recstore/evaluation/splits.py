@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from recstore.errors import InvalidInput, SplitImpossible, TimesMissing
 from recstore.model.arrays import Mask, Times
-from recstore.model.interactions import NO_TIME, IdMap, Interactions
+from recstore.model.interactions import FOREVER, NO_TIME, IdMap, Interactions
 
 SHARE = 0.2
 """Default share of pairs to hold out by time or by share."""
@@ -264,6 +264,8 @@ def _percent_of(part: int, whole: int) -> str:
 
 def _written(microseconds: np.int64) -> str:
     """Return the time in UTC, of any year, without trailing zeros; for midnight the date only."""
+    if microseconds == FOREVER:
+        return "infinity"
     text = str(np.datetime_as_string(np.datetime64(int(microseconds), "us"))).replace("T", " ")
     return text.removesuffix(".000000").removesuffix(":00").removesuffix(" 00:00")
 

@@ -24,6 +24,15 @@ from recstore.types import IdType
 NO_TIME = int(np.iinfo(np.int64).min)
 """Time of a pair without a known time: older than all others."""
 
+FOREVER = int(np.iinfo(np.int64).max)
+"""Time `infinity`, and of every year that microseconds since 1970 cannot count: newer than all others."""
+
+POSTGRES_EPOCH = 946_684_800_000_000
+"""Microseconds from 1970 to 2000, where PostgreSQL begins to count."""
+
+EARLIEST, LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999
+"""First and last microsecond, from 1970, of the years 1 to 9999, which Python's datetime has."""
+
 BLOCK_ROWS = 1 << 20
 """Rows whose ids are encoded at once: 9 million rows take 0.5 s, and 2.4 s in blocks of 65 thousand."""
 
@@ -61,7 +70,8 @@ class IdMap:
 @dataclass(frozen=True)
 class SourceReport:
     """Counts of a source. The rows read are `nulls` (a NULL id; a NULL, NaN or infinite value) + `nonpositive` + `duplicates`
-    (merged) + `pairs`. `total` is the sum of the values, `newest` the latest last_at of a usable row."""
+    (merged) + `pairs`. `total` is the sum of the values, `newest` the latest last_at of a usable row up to the year
+    9999."""
 
     rows: int
     nulls: int
@@ -162,7 +172,8 @@ class InteractionsBuilder:
         self._with_times = with_times
         self._values: list[Values] = []
         self._times: list[Times] = []
-        self._newest: pa.Scalar | None = None
+        self._newest: int | None = None
+        self._time = pa.timestamp("us")
         self._rows = self._nulls = self._nonpositive = 0
 
     def add(self, batch: pa.RecordBatch) -> None:
@@ -194,7 +205,7 @@ class InteractionsBuilder:
         Raises:
             TooManyNulls: above `max_nulls`.
             SourceEmpty: without a usable row.
-            SourceInvalid: if the sum of the values is not finite, or a time is beyond the year 9999.
+            SourceInvalid: if the sum of the values is not finite.
         """
         counts: dict[str, Any] = {"rows": self._rows, "nulls": self._nulls, "nonpositive": self._nonpositive}
         if self._nulls > self._max_nulls * self._rows:
@@ -224,27 +235,28 @@ class InteractionsBuilder:
             raise SourceInvalid(
                 reason="the sum of its values is infinite", remedy="Scale the values down in the source."
             )
-        try:
-            newest = self._newest.as_py() if self._newest is not None else None
-        except (OverflowError, ValueError):
-            raise SourceInvalid(
-                reason="the newest last_at is after the year 9999", remedy="Exclude or cast such rows in a query."
-            ) from None
+        newest = None if self._newest is None else pa.scalar(self._newest, self._time).as_py()
         duplicates, pairs = len(order) - len(values), len(values)
         report = SourceReport(
             **counts, duplicates=duplicates, pairs=pairs, users=len(users), items=len(items), total=total, newest=newest
         )
-        if not self._with_times or newest is None:
+        if not self._with_times or (times is not None and times.max() == NO_TIME):
             times = None
         return Interactions(users, items, user_index, item_index, values, times), report
 
     def _add_times(self, last_at: pa.Array) -> None:
-        last_at = last_at.cast(pa.timestamp("us", getattr(last_at.type, "tz", None)))
-        newest = pc.max(last_at)
-        if newest.is_valid and (self._newest is None or newest.value > self._newest.value):
-            self._newest = newest
+        """Add times in microseconds since 1970. PostgreSQL counts from 2000, and the driver's sum overflows for `infinity` and
+        for years beyond 294246: they are the newest. `-infinity` is no time."""
+        self._time = pa.timestamp("us", getattr(last_at.type, "tz", None))
+        counted = pc.fill_null(last_at.cast(self._time).cast(pa.int64()), NO_TIME).to_numpy(zero_copy_only=False)
+        since_2000 = counted - POSTGRES_EPOCH  # overflows back
+        times = np.where(since_2000 > FOREVER - POSTGRES_EPOCH, FOREVER, counted)
+        times[(since_2000 == NO_TIME) | (counted == NO_TIME)] = NO_TIME
+        known = times[(times >= EARLIEST) & (times <= LATEST)]
+        if len(known):
+            self._newest = max(int(known.max()), EARLIEST if self._newest is None else self._newest)
         if self._with_times or self._duplicates == "last":
-            self._times.append(pc.fill_null(last_at.cast(pa.int64()), NO_TIME).to_numpy(zero_copy_only=False))
+            self._times.append(times)
 
 
 class _IdCodes:

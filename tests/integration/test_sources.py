@@ -23,7 +23,7 @@ from recstore.errors import (
     UnsupportedIdType,
     UnsupportedValueType,
 )
-from recstore.model.interactions import NO_TIME, SourceReport
+from recstore.model.interactions import FOREVER, NO_TIME, SourceReport
 from recstore.operations.dry_run import rehearsing
 from recstore.postgres.connection import Connection
 from recstore.source import inspection
@@ -354,3 +354,24 @@ def test_the_live_generation_survives_every_failure_of_the_source(shop: Database
     grant = "GRANT SELECT ON shop.clicked TO worker"
     fails(PermissionDenied, "view clicked", "REVOKE SELECT ON shop.clicked FROM worker", grant)
     assert shop.retrain().generation > live
+
+
+@pytest.mark.parametrize("kind", NEWEST)
+def test_infinity_and_far_years_are_the_newest(shop: Database, application: Connection, kind: str) -> None:
+    """Value 1 is right for each user: of the last row in time, which is not the last one read."""
+    last = {1: "infinity", 2: "290000-01-01", 3: "294276-12-31", 4: "2020-01-01", 5: "2020-01-01", 6: "4000-01-01 BC"}
+    older = {1: "290000-01-01", 2: "12000-01-01", 3: "2020-01-01", 4: "-infinity", 5: None, 6: "-infinity"}
+    make_clicks(
+        application,
+        f"user_id int, item_id int, value int, seen_at {kind}",
+        *(f"({user}, 1, 1, '{at}')" for user, at in last.items()),
+        *(f"({user}, 1, 9, {(at and repr(at)) or 'NULL'})" for user, at in older.items()),
+    )
+    source = Source(table="shop.clicks", value="value", last_at="seen_at", duplicates="last")
+    pairs, report = pull(shop, source)
+    assert set(pairs.values()) == {1.0}
+    assert report.as_dict()["newest"].startswith("2020-01-01T00:00:00")
+    timed, _ = read_source(shop, "read", with_times=True)
+    assert timed.times is not None
+    assert timed.times[0] == FOREVER
+    assert (timed.times[1:] != NO_TIME).all()
