@@ -58,8 +58,7 @@ def configure(settings: Settings) -> dict[str, object]:
             "dispatch": {
                 "task": "recstore.dispatch",
                 "schedule": settings.dispatch_interval,
-                # seconds by the worker's clock: tolerates small differences, keeps messages from piling up
-                "options": {"queue": "default", "expires": max(2 * settings.dispatch_interval, 120)},
+                "options": {"queue": "default"},  # without `expires`, which compares the clocks of two hosts
             }
         },
         "timezone": "UTC",

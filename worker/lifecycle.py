@@ -79,7 +79,7 @@ def begin(**_: Any) -> None:
     threading.Thread(target=listen, args=[settings], name="recstore-listener", daemon=True).start()
     serve(settings)
     with suppress(kombu.exceptions.OperationalError):  # beat sends the next
-        app.send_task("recstore.dispatch", expires=settings.dispatch_interval)
+        app.send_task("recstore.dispatch")
 
 
 def end(**_: Any) -> None:

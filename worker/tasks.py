@@ -48,6 +48,9 @@ JOBS: dict[requests.Job, Callable[..., Any]] = {
     "lists": batch_lists.write_defined,
 }
 
+PAUSE = 1.0
+"""Seconds between two dispatches: messages of beat that no worker took for long do nothing."""
+
 
 class Job(Task):  # type: ignore[misc]
     """Retries with growing pauses while the database cannot be reached, and in no other case."""
@@ -96,7 +99,8 @@ def dispatch() -> None:
     """Dispatch everything that is due; beat sends this task every RECSTORE_DISPATCH_INTERVAL seconds."""
     settings = load_settings()
     try:
-        done = dispatcher.dispatch(database_url(settings), settings, send)
+        pause = min(PAUSE, settings.dispatch_interval / 2)
+        done = dispatcher.dispatch(database_url(settings), settings, send, pause=pause)
     except RecstoreError as error:
         log.error("dispatch: %s", error.message)
         return
@@ -104,10 +108,13 @@ def dispatch() -> None:
 
 
 def send(job: dispatcher.Errand, name: str) -> None:
-    """Wake a worker for a job of a recommender, or for a trial of a study. A message that no worker has taken when the next
-    is due expires. Raises BrokerUnreachable."""
+    """Wake a worker for a job of a recommender, or for a trial of a study.
+
+    The message does not expire: Celery would compare the clocks of two hosts. The database knows what is still requested.
+    Raises BrokerUnreachable.
+    """
     try:
-        app.send_task(f"recstore.{job}", [name], {"requested": True}, expires=load_settings().resend)
+        app.send_task(f"recstore.{job}", [name], {"requested": True})
     except kombu.exceptions.OperationalError as error:
         raise BrokerUnreachable(reason=str(error)) from error
 

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Literal
 
 from recstore import registry, requests, schedule
+from recstore.background.health import last_dispatch
 from recstore.config import Settings
 from recstore.errors import RecstoreError, RunInProgress
 from recstore.operations import jobs
@@ -46,8 +47,11 @@ class Dispatched:
     problems: list[str] = field(default_factory=list)
 
 
-def dispatch(url: str, settings: Settings, send: Send) -> Dispatched:
-    """Dispatch everything that is due. Raises RecstoreError only for a missing connection or a wrong schema."""
+def dispatch(url: str, settings: Settings, send: Send, *, pause: float = 0) -> Dispatched:
+    """Dispatch everything that is due, unless a dispatch began less than `pause` seconds ago.
+
+    Raises RecstoreError only for a missing connection or a wrong schema.
+    """
     done = Dispatched()
     # a later dispatch does what would have to wait now
     impatient = settings.model_copy(update={"lock_attempts": 2, "flip_wait": 0, "prune_wait": 0})
@@ -58,6 +62,8 @@ def dispatch(url: str, settings: Settings, send: Send) -> Dispatched:
                 _guard(connection, done, row["name"], partial(act, row))
 
         require_current(connection)
+        if (last := last_dispatch(connection)) is not None and last < pause:
+            return done
         connection.execute(queries.query("note_dispatch"), {"host": socket.gethostname()})
         each("scheduled_recommenders", lambda row: _schedule(connection, row, done))
         send_due(connection, settings, send, done)

@@ -63,7 +63,8 @@ SELECT
         AND NOT EXISTS (
             SELECT
             FROM recstore_private.runs u
-            WHERE u.recommender_id = r.id AND u.job = 'prune' AND u.finished_at > clock_timestamp() - interval '10 minutes'
+            WHERE u.recommender_id = r.id AND u.job = 'prune'
+                AND u.finished_at BETWEEN clock_timestamp() - interval '10 minutes' AND clock_timestamp()
         ) AS leftovers,
     EXISTS (
         SELECT FROM recstore_private.generations g

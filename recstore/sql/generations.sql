@@ -89,8 +89,9 @@ VALUES (%(recommender_id)s, %(from_generation)s, %(generation)s, %(job)s, %(run)
 SELECT p.generation, p.flipped_at FROM recstore_private.pointers p WHERE p.recommender_id = %(recommender_id)s;
 
 -- name: retired_long_enough
--- Seconds since the generation was last live; NULL where it never was.
-SELECT extract(epoch FROM clock_timestamp() - max(f.flipped_at))::float8 AS seconds
+-- Seconds since the generation was last live; NULL where it never was. A time in the future comes from a wrong clock: its
+-- distance counts, so that it holds a generation no longer than twice the retention.
+SELECT abs(extract(epoch FROM clock_timestamp() - max(f.flipped_at)))::float8 AS seconds
 FROM recstore_private.flips f
 WHERE f.recommender_id = %(recommender_id)s AND f.from_generation = %(generation)s;
 

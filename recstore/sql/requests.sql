@@ -80,7 +80,8 @@ WITH due AS (
             -- a future time comes from a wrong clock
             OR q.sent_at NOT BETWEEN clock_timestamp() - make_interval(secs => %(resend)s) AND clock_timestamp()
         )
-        AND (q.not_before IS NULL OR q.not_before <= clock_timestamp())
+        -- a retry waits for an hour at most
+        AND (q.not_before IS NULL OR q.not_before NOT BETWEEN clock_timestamp() AND clock_timestamp() + interval '1 hour')
         AND NOT EXISTS (
             SELECT
             FROM recstore_private.requests o

@@ -124,7 +124,8 @@ WHERE s.study = c.study AND c.parallel > c.at_work + c.outstanding
 RETURNING s.study, c.parallel - c.at_work - c.outstanding AS messages;
 
 -- name: begin_message
-UPDATE recstore_private.studies SET sent = greatest(sent - 1, 0) WHERE study = %(study)s;
+-- No row: others were sent in its place.
+UPDATE recstore_private.studies SET sent = sent - 1 WHERE study = %(study)s AND sent > 0 RETURNING study;
 
 -- name: unsend_trials
 -- Messages that could not be sent.

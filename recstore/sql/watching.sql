@@ -30,8 +30,8 @@ WHERE %(recommender)s::text IS NULL OR s.recommender = %(recommender)s
 ORDER BY s.recommender;
 
 -- name: watch_dispatches
--- Newest first.
-SELECT d.host, d.dispatched_at, d.age FROM recstore.dispatches d ORDER BY d.dispatched_at DESC;
+-- Newest first. A time in the future comes from a wrong clock.
+SELECT d.host, d.dispatched_at, d.age FROM recstore.dispatches d WHERE d.age > '-1 minute' ORDER BY d.dispatched_at DESC;
 
 -- name: watch_requests
 -- The newest requests, newest first; `limit` NULL: all.
@@ -62,4 +62,4 @@ SELECT q.request, q.origin, q.requested_by FROM recstore.requests q WHERE q.run 
 
 -- name: last_dispatch
 -- Seconds since the newest dispatch of any host.
-SELECT extract(epoch FROM min(d.age))::float8 AS seconds FROM recstore.dispatches d;
+SELECT extract(epoch FROM min(d.age))::float8 AS seconds FROM recstore.dispatches d WHERE d.age > '-1 minute';

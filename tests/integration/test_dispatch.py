@@ -9,7 +9,7 @@ from conftest import Database, superuser
 from support import Hook, look, states
 
 from recstore import pipeline, registry, requests
-from recstore.background import dispatch
+from recstore.background import dispatch, health, watching
 from recstore.definition import Hyperparameters, Schedule
 from recstore.errors import AlteredMeanwhile, BrokerUnreachable, NothingRequested
 from recstore.operations import jobs
@@ -210,3 +210,29 @@ def test_what_a_host_sets_for_the_role_stops_no_run(trained: Database) -> None:
             connection.execute(f"ALTER ROLE worker IN DATABASE {trained.name} SET {name} = '{value}'")
     # a training during which the run's session is idle for longer than that
     assert trained.retrain(reporter=Hook(lambda stage: time.sleep(0.4) if stage == "read" else None)).live
+
+
+@pytest.mark.contract
+def test_times_that_a_wrong_clock_wrote_hold_up_nothing(trained: Database) -> None:
+    """A database whose clock was a year ahead for a moment: it retains, postpones and reports nothing for a year."""
+    trained.retrain()
+    look(
+        trained, "UPDATE recstore_private.flips SET flipped_at = flipped_at + interval '1 year' RETURNING to_generation"
+    )
+    given = trained.settings.model_copy(update={"retention": 60})
+    assert jobs.prune(trained.url, given, "retail", keep=1)["pruned"] == [1]
+    request(trained)
+    look(trained, "UPDATE recstore_private.requests SET not_before = now() + interval '1 year' RETURNING request")
+    assert dispatched(trained)[1] == [("retrain", "retail")]
+    look(trained, "UPDATE recstore_private.dispatches SET dispatched_at = now() + interval '1 year' RETURNING host")
+    with trained.connect() as connection:
+        assert health.last_dispatch(connection) is None
+        assert "No worker" in str(watching.dispatch_warning(connection, trained.settings))
+
+
+def test_messages_of_beat_that_waited_for_long_dispatch_once(trained: Database) -> None:
+    request(trained)
+    assert dispatch.dispatch(trained.url, trained.settings, lambda *_: None, pause=60).sent
+    request(trained, "reindex")
+    assert not dispatch.dispatch(trained.url, trained.settings, lambda *_: None, pause=60).sent
+    assert dispatch.dispatch(trained.url, trained.settings, lambda *_: None).sent

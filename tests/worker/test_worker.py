@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from recstore.worker import tasks
 from support import look, until
 
 from recstore.definition import Schedule
@@ -121,6 +122,14 @@ def test_a_schedule_runs_once_for_all_that_was_missed_and_skips_what_is_not_new(
     assert shared.runs().count(succeeded) == 1
     shared.ends(shared.request("retrain"))  # a person's request is not skipped
     assert shared.runs().count(succeeded) == 2
+
+
+def test_no_message_expires_by_another_host_s_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[dict[str, object]] = []
+    monkeypatch.setattr(tasks.app, "send_task", lambda *_, **options: sent.append(options))
+    tasks.send("retrain", "retail")
+    assert sent == [{}]
+    assert tasks.app.conf.beat_schedule["dispatch"]["options"] == {"queue": "default"}
 
 
 @pytest.mark.campaign

@@ -217,9 +217,9 @@ def work_on(
     experiment = Experiment(settings, reporter or Silent())
     with connect(url, f"recstore:study:{study}") as connection, plain_errors(f"working on study {study}", connection):
         require_current(connection)
-        if message:
-            queries.run(connection, "begin_message", study=study)
         row = studies.get(connection, study)
+        if message and queries.row(connection, "begin_message", study=study) is None:
+            return Step.WAITING
         search = _load(url, connection, row)
         if search is None:
             return Step.FINISHED
