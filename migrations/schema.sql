@@ -27,6 +27,22 @@ $$;
 
 COMMENT ON FUNCTION recstore.cancel_request(request bigint) IS 'Takes a request back that no run has begun yet; false when it is too late, or there is none of that number.';
 
+CREATE FUNCTION recstore.cancel_run(run bigint) RETURNS boolean
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    WITH cancelled AS (
+        INSERT INTO recstore_private.cancellations (run, cancelled_by)
+        SELECT u.run, session_user
+        FROM recstore_private.current_runs u
+        WHERE u.run = cancel_run.run AND u.state = 'running' AND u.current_state = 'running'
+        RETURNING run
+    )
+    SELECT EXISTS (SELECT FROM cancelled)
+$$;
+
+COMMENT ON FUNCTION recstore.cancel_run(run bigint) IS 'Ends a run that is in progress; what is live stays live. False when no run of that number is in progress. Takes effect at commit.';
+
 CREATE FUNCTION recstore.request_lists(recommender text) RETURNS bigint
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -54,6 +70,21 @@ CREATE FUNCTION recstore.request_retrain(recommender text, force boolean) RETURN
     AS $$ SELECT recstore_private.request(recommender, 'retrain', 'sql', force => force) $$;
 
 COMMENT ON FUNCTION recstore.request_retrain(recommender text, force boolean) IS 'Asks the workers to retrain a recommender; with force, to publish even what the gate or the source guard would refuse. Returns the request''s number in recstore.requests. Takes effect at commit.';
+
+CREATE FUNCTION recstore_private.cancel_sessions() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM pg_cancel_backend(a.pid)
+    FROM pg_stat_activity a
+    WHERE a.application_name = 'recstore:run:' || NEW.run AND a.usename = current_user
+        AND a.datname = current_database() AND a.pid <> pg_backend_pid();
+    RETURN NULL;
+END
+$$;
+
+COMMENT ON FUNCTION recstore_private.cancel_sessions() IS 'Cancels the statements of the sessions of a run that is to end.';
 
 CREATE FUNCTION recstore_private.request(recommender text, job text, origin text, task_id text DEFAULT NULL::text, force boolean DEFAULT false) RETURNS bigint
     LANGUAGE plpgsql
@@ -165,12 +196,18 @@ CREATE TABLE recstore_private.pointers (
     recommender_id integer NOT NULL,
     generation bigint,
     fence bigint DEFAULT 0 NOT NULL,
-    flipped_at timestamp with time zone
+    flipped_at timestamp with time zone,
+    held_at timestamp with time zone,
+    held_by text
 );
 
 COMMENT ON TABLE recstore_private.pointers IS 'The one-row pointer to each recommender''s live generation. A flip updates one row.';
 
 COMMENT ON COLUMN recstore_private.pointers.fence IS 'The newest run that took the lock; an older run may not flip.';
+
+COMMENT ON COLUMN recstore_private.pointers.held_at IS 'Time of the rollback since which nothing goes live but by an operator''s word; NULL: publications are not held.';
+
+COMMENT ON COLUMN recstore_private.pointers.held_by IS 'The role that rolled back.';
 
 CREATE TABLE recstore_private.recommenders (
     id integer NOT NULL,
@@ -292,7 +329,8 @@ CREATE TABLE recstore_private.runs (
     outcome text,
     wal_bytes bigint,
     deadline timestamp with time zone,
-    CONSTRAINT ck_runs_state CHECK ((state = ANY (ARRAY['running'::text, 'succeeded'::text, 'ready'::text, 'skipped'::text, 'failed'::text, 'abandoned'::text])))
+    refused jsonb,
+    CONSTRAINT ck_runs_state CHECK ((state = ANY (ARRAY['running'::text, 'succeeded'::text, 'ready'::text, 'skipped'::text, 'failed'::text, 'abandoned'::text, 'cancelled'::text])))
 );
 
 COMMENT ON TABLE recstore_private.runs IS 'One attempt at a job, successful or not. Its number is the fencing token.';
@@ -304,6 +342,8 @@ COMMENT ON COLUMN recstore_private.runs.progress IS 'How far the stage at work i
 COMMENT ON COLUMN recstore_private.runs.wal_bytes IS 'WAL written: by the run''s own session from PostgreSQL 18 on, before that by the whole server meanwhile.';
 
 COMMENT ON COLUMN recstore_private.runs.deadline IS 'A worker''s run that still holds its lock after this is ended by a dispatch.';
+
+COMMENT ON COLUMN recstore_private.runs.refused IS 'What the gate refused: {digest, definition, live}. The schedule does not train it again.';
 
 CREATE VIEW recstore_private.current_runs AS
  SELECT run,
@@ -445,7 +485,9 @@ CREATE VIEW recstore.status AS
           WHERE ((q.recommender = r.name) AND (q.state = ANY (ARRAY['waiting'::text, 'sent'::text])))) AS requests,
     ((r.definition -> 'schedule'::text) ->> 'cron'::text) AS schedule,
     ((r.definition -> 'schedule'::text) ->> 'timezone'::text) AS timezone,
-    r.scheduled_at
+    r.scheduled_at,
+    p.held_at AS held_since,
+    p.held_by
    FROM ((((((recstore_private.recommenders r
      JOIN recstore_private.pointers p ON ((p.recommender_id = r.id)))
      LEFT JOIN recstore_private.generations g ON ((g.generation = p.generation)))
@@ -662,6 +704,24 @@ CREATE TABLE recstore_private.alembic_version (
     version_num character varying(32) NOT NULL
 );
 
+CREATE TABLE recstore_private.cancellations (
+    cancellation bigint NOT NULL,
+    run bigint NOT NULL,
+    cancelled_by text DEFAULT SESSION_USER NOT NULL,
+    cancelled_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+COMMENT ON TABLE recstore_private.cancellations IS 'Runs that are to end. No foreign or unique key: who cancels locks nothing that the run writes.';
+
+ALTER TABLE recstore_private.cancellations ALTER COLUMN cancellation ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME recstore_private.cancellations_cancellation_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 ALTER TABLE recstore_private.flips ALTER COLUMN flip ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME recstore_private.flips_flip_seq
     START WITH 1
@@ -737,6 +797,9 @@ ALTER TABLE recstore_private.trials ALTER COLUMN trial ADD GENERATED ALWAYS AS I
 ALTER TABLE ONLY recstore_private.alembic_version
     ADD CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num);
 
+ALTER TABLE ONLY recstore_private.cancellations
+    ADD CONSTRAINT pk_cancellations PRIMARY KEY (cancellation);
+
 ALTER TABLE ONLY recstore_private.dispatches
     ADD CONSTRAINT pk_dispatches PRIMARY KEY (host);
 
@@ -795,6 +858,8 @@ CREATE INDEX ix_studies_recommender_id ON recstore_private.studies USING btree (
 
 CREATE INDEX ix_studies_running ON recstore_private.studies USING btree (recommender_id) WHERE (state = 'running'::text);
 
+CREATE CONSTRAINT TRIGGER cancel_sessions AFTER INSERT ON recstore_private.cancellations DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION recstore_private.cancel_sessions();
+
 ALTER TABLE ONLY recstore_private.flips
     ADD CONSTRAINT fk_flips_recommender_id_recommenders FOREIGN KEY (recommender_id) REFERENCES recstore_private.recommenders(id) ON DELETE CASCADE;
 
@@ -821,6 +886,8 @@ ALTER TABLE ONLY recstore_private.trials
 
 REVOKE ALL ON FUNCTION recstore.cancel_request(request bigint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION recstore.cancel_run(run bigint) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION recstore.request_lists(recommender text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION recstore.request_reindex(recommender text) FROM PUBLIC;
@@ -828,5 +895,7 @@ REVOKE ALL ON FUNCTION recstore.request_reindex(recommender text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION recstore.request_retrain(recommender text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION recstore.request_retrain(recommender text, force boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION recstore_private.cancel_sessions() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION recstore_private.request(recommender text, job text, origin text, task_id text, force boolean) FROM PUBLIC;

@@ -307,6 +307,10 @@ class NotTrained(RecstoreError):
     """{name!r} has no live generation yet. Run: recstore retrain {name}"""
 
 
+class PublicationHeld(RecstoreError):
+    """Publications of {name!r} are held: {reason}. Run: recstore release {name}"""
+
+
 class NothingReady(RecstoreError):
     """{name!r} has no generation ready to publish. `recstore generations {name}` lists the generations."""
 

@@ -71,16 +71,16 @@ def retrain(run: Run, *, force: bool = False, with_loss: bool = False) -> Outcom
         metrics=verdict.as_dict() if held else None,
     )
     run.stage("barrier", jobs.advance_barrier, run)
-    return publish(run, content)
+    return publish(run, content, release=force)
 
 
-def publish(run: Run, content: Content) -> Outcome:
-    """Build the run's generation, flip to it and tidy up."""
+def publish(run: Run, content: Content, *, release: bool) -> Outcome:
+    """Build the run's generation, flip to it and tidy up; with `release`, also while publications are held."""
     run.stage("load", building.load, run, content)
     run.stage("index", building.index, run)
     run.stage("calibrate", calibration.calibrate, run)
     run.stage("check", building.check, run, content)
-    return jobs.finish(run, run.stage("flip", flipping.publish, run, run.settings.flip_wait))
+    return jobs.finish(run, run.stage("flip", flipping.publish, run, run.settings.flip_wait, release=release))
 
 
 def read_source(run: Run) -> Pulled:

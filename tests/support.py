@@ -122,7 +122,9 @@ class Generations:
         settings = settings or self.database.settings
         with Run(self.database.url, settings, self.name, "retrain", reporter) as run:
             run.stage("prepare", jobs.prepare, run)
-            return pipeline.publish(run, self._content(run.generation.number, run.recommender.dimensions))
+            return pipeline.publish(
+                run, self._content(run.generation.number, run.recommender.dimensions), release=False
+            )
 
     def know(self, generation: int) -> None:
         random = np.random.default_rng(generation)

@@ -1,11 +1,12 @@
-"""Jobs, done here and now: retrain, reindex, publish, generations, rollback, prune; the lists of everybody."""
+"""Jobs, done here and now: retrain, reindex, publish, generations, rollback, release, prune; the lists of everybody."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from recstore.api.arguments import Device, Force, Name, Option, Threads
 from recstore.api.base import Part
-from recstore.api.rows import Generation, Pruned, RolledBack
+from recstore.api.rows import Generation, Pruned, Released, RolledBack
+from recstore.background import watching
 from recstore.operations import jobs, recommenders
 from recstore.operations.jobs import Outcome
 from recstore.runs import Reporter
@@ -88,9 +89,19 @@ class Jobs(Part):
     ) -> RolledBack:
         """Make an earlier generation live again, at once. Undo it with --to.
 
-        Raises NothingToRollBack, GenerationNotFound, NotTrained.
+        No other goes live by itself until `release`. Raises NothingToRollBack, GenerationNotFound, NotTrained.
         """
         return RolledBack(*jobs.roll_back(self.url, name, to=to))
+
+    def release(self, name: Name) -> Released:
+        """Let generations go live again after a rollback.
+
+        Raises RecommenderNotFound.
+        """
+        was_held = jobs.release(self.url, name)
+        with self._watching() as opened:
+            (found,) = watching.status(opened, self.settings, name)["recommenders"]
+        return Released(was_held, found["ready_generation"])
 
     def prune(
         self,

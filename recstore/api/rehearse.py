@@ -138,7 +138,7 @@ class Rehearsal(Loading):
             if waits and not now:
                 return Statements(tuple(waits))
             running = _running(recorder, recommender)
-            flipping.flip(stand_in, generation, "publish", None)
+            flipping.flip(stand_in, generation, "publish", None, release=True)
             generations.next_of(stand_in, self.settings, recommender)
             self._prune(recorder, recommender)
         return Statements((*running, *waits, *recorder.statements))

@@ -59,6 +59,14 @@ class RolledBack:
 
 
 @dataclass(frozen=True)
+class Released:
+    """Whether publications were held, and the generation that is ready to go live now."""
+
+    was_held: bool
+    ready: int | None
+
+
+@dataclass(frozen=True)
 class Pruned:
     """Removed generations; those still in use, with their sessions; those within the retention, with the seconds left."""
 
@@ -285,6 +293,8 @@ class Summary(Row):
     schedule: str | None
     timezone: str
     scheduled_at: datetime
+    held_since: datetime | None
+    held_by: str | None
 
 
 @dataclass(frozen=True)

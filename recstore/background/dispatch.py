@@ -151,8 +151,8 @@ def _tidy(url: str, connection: Connection, settings: Settings, row: dict[str, A
     if row["blocked"]:
         generations.advance_attached(connection, recommender)
     if row["ready"] and not flipping.look_again(connection, recommender):
-        jobs.publish(url, settings, row["name"])
-        done.published.append(row["name"])
+        if jobs.publish(url, settings, row["name"], release=False).live:
+            done.published.append(row["name"])
     elif row["abandoned"] or (row["leftovers"] and not generations.held_up(connection, recommender)):
         jobs.prune(url, settings, row["name"])
         done.tidied.append(row["name"])

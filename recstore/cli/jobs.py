@@ -1,4 +1,4 @@
-"""Jobs of a recommender and its generations: retrain, reindex, publish, generations, rollback, prune."""
+"""Jobs of a recommender and its generations: retrain, reindex, publish, generations, rollback, release, prune."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import typer
 from recstore.api.jobs import Jobs
 from recstore.api.manage import Managing
 from recstore.api.rehearse import Rehearsal
-from recstore.api.rows import Generation, Pruned, RolledBack
+from recstore.api.rows import Generation, Pruned, Released, RolledBack
 from recstore.api.watch import Watching
 from recstore.cli.commands import Commands
 from recstore.cli.screen import picked, say, table
@@ -31,6 +31,7 @@ Exit code 4: the generation is ready but waits for other sessions to end; 5: the
     commands.add("publish", ended, example="recstore publish retail")
     commands.add("generations", _generations, example="recstore generations retail")
     commands.add("rollback", _rolled_back, example="recstore rollback retail")
+    commands.add("release", _released, example="recstore release retail")
     commands.add(
         "prune",
         _pruned,
@@ -46,6 +47,9 @@ def ended(outcome: Outcome, name: str, how: str = "") -> None:
     if outcome.live:
         say(f"generation {outcome.generation} of {name}{how} is live")
         return
+    if outcome.held:
+        say(f"generation {outcome.generation} of {name} is ready. To make it live: recstore publish {name}")
+        raise typer.Exit(READY)
     say(f"generation {outcome.generation} of {name} is ready. When those have ended: recstore publish {name}")
     raise typer.Exit(READY)
 
@@ -64,13 +68,26 @@ def _rolled_back(done: RolledBack, part: Jobs, name: str) -> None:
         f" {done.was_live}"
     )
     (found,) = Watching(part.settings).status(name).recommenders
+    if not found.held_since:
+        return
+    say(f"no other generation goes live by itself until: recstore release {name}")
     if found.running_job == "retrain":
-        say(f"but run {found.running} is training now, and its generation goes live when it ends")
+        say(f"run {found.running} is training now; its generation waits for that")
+    if found.ready_generation is not None:
+        say(f"generation {found.ready_generation} is ready and waits for that")
+    for request in found.open_requests:
+        if request.job == "retrain" and request.state != "running":
+            say(
+                f"request {request.request} ({request.requested_by}, {request.origin}) will train; its generation waits too"
+            )
     if found.schedule:
-        say(
-            "the schedule trains again when the source has something new; to stop that: recstore alter"
-            f" {name} --schedule none"
-        )
+        say("the schedule goes on training when the source has something new; its generations wait too")
+
+
+def _released(done: Released, name: str) -> None:
+    say(f"generations of {name} go live again" if done.was_held else f"publications of {name} were not held")
+    if done.ready is not None:
+        say(f"generation {done.ready} is ready: the next dispatch makes it live, or recstore publish {name}")
 
 
 def _fewer(part: Jobs, name: str, keep: int | None) -> str | None:

@@ -141,7 +141,12 @@ def _lines(row: Watched, now: datetime) -> Iterator[Line]:
         yield "last retrain", text
         if row.last_error:
             yield "error", Text(one_line(row.last_error), "red")
-    if row.ready_generation is not None:
+    if row.held_since is not None:
+        words = f"since {row.held_by} rolled back, {ago(row.held_since, now)}. To end that: recstore release {name}"
+        yield "held", Text(words, "yellow")
+    if row.ready_generation is not None and row.held_since is not None:
+        yield "ready", Text(f"generation {row.ready_generation}. To make it live: recstore publish {name}", "yellow")
+    elif row.ready_generation is not None:
         sentence = f"generation {row.ready_generation} {row.waits_for or 'waits to go live'}. When that has ended:"
         yield "ready", Text(f"{sentence} recstore publish {name}", "yellow")
     asked = [request for request in row.open_requests if request.state != "running"]

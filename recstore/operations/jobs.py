@@ -16,7 +16,7 @@ from recstore.publication.flipping import Flip
 from recstore.publication.generations import Prepared, Pruned
 from recstore.runs import LISTS_NAMESPACE, LOCK_NAMESPACE, Run, Summary, give_lock, job, take_lock
 from recstore.source import candidates
-from recstore.sql import objects
+from recstore.sql import objects, queries
 from recstore.sql.objects import Registered
 from recstore.sql.schema_revision import require_current
 
@@ -34,6 +34,8 @@ class Outcome:
     blockers: tuple[str, ...]
     warnings: tuple[str, ...]
     skipped: bool = False
+    held: bool = False
+    """Ready, and kept from going live by a rollback until publications are released."""
 
 
 def prepare(run: Run) -> Prepared:
@@ -74,6 +76,13 @@ def finish(run: Run, flip: Flip) -> Outcome:
     if flip.live:
         run.outcome = f"Generation {number} is live."
         requests.settle_ready(run.connection)
+    elif flip.held:
+        run.state = "ready"
+        run.outcome = (
+            f"Generation {number} is ready but not live: publications are held since a rollback. Run: recstore release"
+            f" {run.name}"
+        )
+        run.warn(run.outcome)
     else:
         run.state = "ready"
         run.outcome = f"Generation {number} is ready but not live yet: it waits for {barriers.named(flip.blockers)}."
@@ -85,7 +94,7 @@ def finish(run: Run, flip: Flip) -> Outcome:
     except RecstoreError as error:  # the next run tidies up
         run.warn(f"Tidying up is left to the next run: {error.message}")
     blockers = () if flip.live else tuple(map(str, flip.blockers))
-    return Outcome(run.number, number, flip.live, blockers, tuple(run.warnings))
+    return Outcome(run.number, number, flip.live, blockers, tuple(run.warnings), held=flip.held)
 
 
 def _tidy(run: Run) -> Summary:
@@ -99,13 +108,18 @@ def _prune(run: Run, keep: int, wait: float | None = None) -> Pruned:
 
 
 @job()
-def publish(run: Run, *, now: bool = False, wait: float = 0.0) -> Outcome:
+def publish(run: Run, *, now: bool = False, wait: float = 0.0, release: bool = True) -> Outcome:
     """Make the ready generation live if no session prevents it; with `now`, at the operator's word, in any case.
 
-    The sessions that `now` disturbs are named in a warning. Raises NothingReady.
+    Unless `release` is false, it goes live although publications are held, and ends that. The sessions that
+    `now` disturbs are named in a warning. Raises NothingReady.
     """
     run.stage("prepare", _take_ready, run)
-    flip = run.stage("flip", flipping.flip_now, run) if now else run.stage("flip", flipping.go_live, run, wait)
+    flip = (
+        run.stage("flip", flipping.flip_now, run)
+        if now
+        else run.stage("flip", flipping.go_live, run, wait, release=release)
+    )
     if flip.disturbed:
         run.warn(
             "Published at once. These sessions may get empty answers from the views until their transactions end: "
@@ -165,6 +179,14 @@ def roll_back(url: str, name: str, *, to: int | None = None) -> tuple[int, int]:
         require_current(connection)
         recommender = registry.get(connection, name)
         return flipping.roll_back(connection, recommender, to)
+
+
+def release(url: str, name: str) -> bool:
+    """Let generations go live again after a rollback; return False if they were not held."""
+    with connect(url) as connection, plain_errors(f"releasing {name!r}", connection):
+        require_current(connection)
+        recommender = registry.get(connection, name)
+        return queries.row(connection, "release", recommender_id=recommender.id) is not None
 
 
 def drop(connection: Connection, settings: Settings, recommender: Registered, *, cascade: bool = False) -> list[str]:

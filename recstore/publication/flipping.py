@@ -9,7 +9,7 @@ from typing import Any
 
 from psycopg import errors as pg
 
-from recstore.errors import GenerationNotFound, LostLock, NothingReady, NothingToRollBack, NotTrained
+from recstore.errors import GenerationNotFound, LostLock, NothingReady, NothingToRollBack, NotTrained, PublicationHeld
 from recstore.postgres.connection import Connection
 from recstore.publication import barriers, generations
 from recstore.publication.barriers import Blocker
@@ -26,6 +26,8 @@ class Flip:
     live: bool
     blockers: list[Blocker]
     disturbed: bool = False
+    held: bool = False
+    """Publications are held since a rollback."""
 
     def details(self) -> dict[str, Any]:
         return {"live": self.live}
@@ -34,8 +36,11 @@ class Flip:
         return "live" if self.live else "not yet live"
 
 
-def go_live(run: Run, wait: float) -> Flip:
-    """Flip to the run's ready generation, or after `wait` seconds return the sessions that it waits for."""
+def go_live(run: Run, wait: float, *, release: bool = False) -> Flip:
+    """Flip to the run's ready generation, or after `wait` seconds return the sessions that it waits for.
+
+    Where publications are held it stays ready, unless `release`, which ends that.
+    """
     blockers = barriers.wait(
         lambda: barriers.advance(run.connection, run.generation),
         wait,
@@ -43,23 +48,27 @@ def go_live(run: Run, wait: float) -> Flip:
     )
     if blockers:
         _note(run.connection, run.generation, blockers)
-    else:
-        flip(run.connection, run.generation, run.job, run.number)
-    return Flip(not blockers, blockers)
+        return Flip(False, blockers)
+    try:
+        flip(run.connection, run.generation, run.job, run.number, release=release)
+    except PublicationHeld as held:
+        queries.run(run.connection, "set_reason", generation=run.generation.number, reason=f"is held: {held.reason}")
+        return Flip(False, [], held=True)
+    return Flip(True, [])
 
 
-def publish(run: Run, wait: float) -> Flip:
+def publish(run: Run, wait: float, *, release: bool) -> Flip:
     """Mark the run's generation ready and flip to it as `go_live` does."""
     queries.run(run.connection, "set_ready", generation=run.generation.number)
-    return go_live(run, wait)
+    return go_live(run, wait, release=release)
 
 
 def flip_now(run: Run) -> Flip:
     """Flip at once; sessions that it should wait for may get empty answers from the views until their transactions end."""
-    found = go_live(run, 0)
+    found = go_live(run, 0, release=True)
     if found.live:
         return found
-    flip(run.connection, run.generation, run.job, run.number)
+    flip(run.connection, run.generation, run.job, run.number, release=True)
     with suppress(pg.LockNotAvailable):  # plans that missed the attach would outlive those transactions
         barriers.invalidate(run.connection, run.recommender.parents())
     return Flip(True, found.blockers, disturbed=True)
@@ -79,13 +88,16 @@ def _note(connection: Connection, generation: Generation, blockers: list[Blocker
     queries.run(connection, "set_reason", generation=generation.number, reason=reason)
 
 
-def flip(connection: Connection, generation: Generation, job: str, run: int | None) -> int | None:
+def flip(
+    connection: Connection, generation: Generation, job: str, run: int | None, *, release: bool, hold: bool = False
+) -> int | None:
     """Point at a complete generation and record the flip; return the one that was live. One row changes, no reader waits.
 
-    `run` is the fencing token; None, for a rollback, passes any fence. Raises GenerationNotFound, and LostLock if a newer
-    run has taken the fence.
+    `run` is the fencing token; None, for a rollback, passes any fence. With `release` it flips although publications are
+    held, and they are held afterwards with `hold` alone. Raises GenerationNotFound, LostLock if a newer run has taken the
+    fence, and PublicationHeld.
     """
-    name, keys = generation.recommender.name, generation.keys | {"run": run}
+    name, keys = generation.recommender.name, generation.keys | {"run": run, "release": release, "hold": hold}
     with connection.transaction():
         state = queries.row(connection, "lock_generation", **keys)
         if state is None or state["state"] not in ("ready", "published"):
@@ -93,6 +105,9 @@ def flip(connection: Connection, generation: Generation, job: str, run: int | No
         flipped = queries.row(connection, "flip", **keys)
         if flipped is None:
             fence = queries.row(connection, "select_fence", **keys)
+            if fence and fence["held_at"] and not release and run in (None, fence["fence"]):
+                since = f"{fence['held_at']:%Y-%m-%d %H:%M:%S %Z}"
+                raise PublicationHeld(name=name, reason=f"{fence['held_by']} rolled back at {since}")
             raise LostLock(run=run, name=name, by=fence["fence"] if fence else None, stage="the flip")
         before: int | None = flipped["from_generation"]
         queries.run(connection, "set_published", **keys)
@@ -113,7 +128,8 @@ def ready_generation(connection: Connection, recommender: Registered) -> Generat
 def roll_back(connection: Connection, recommender: Registered, to: int | None = None) -> tuple[int, int]:
     """Point at an earlier generation, `to` or the newest before the live one; return (was live, is live).
 
-    Takes no run lock, so it works during a training. Raises NothingToRollBack, GenerationNotFound, NotTrained.
+    Publications are held afterwards, unless `to` is the newest that was published. Takes no run lock, so it works during a
+    training. Raises NothingToRollBack, GenerationNotFound, NotTrained.
     """
     rows = generations.all_of(connection, recommender)
     live = generations.live_number(rows)
@@ -126,6 +142,7 @@ def roll_back(connection: Connection, recommender: Registered, to: int | None = 
             raise NothingToRollBack(name=recommender.name)
     elif to not in published:
         raise GenerationNotFound(name=recommender.name, generation=to)
-    before = flip(connection, Generation(recommender, to), "rollback", None)
+    hold = any(generation > to for generation in (live, *published))
+    before = flip(connection, Generation(recommender, to), "rollback", None, release=True, hold=hold)
     assert before is not None
     return before, to

@@ -70,12 +70,7 @@ SELECT
         SELECT FROM recstore_private.generations g
         JOIN recstore_private.pointers p ON p.recommender_id = r.id
         WHERE g.recommender_id = r.id AND g.state = 'ready' AND g.generation > coalesce(p.generation, 0)
-            -- not after a rollback: that was an operator's decision
-            AND NOT EXISTS (
-                SELECT
-                FROM recstore_private.flips f
-                WHERE f.recommender_id = r.id AND f.job = 'rollback' AND f.flipped_at > g.ready_at
-            )
+            AND p.held_at IS NULL -- not after a rollback: that was an operator's decision
     ) AS ready,
     EXISTS (
         SELECT FROM recstore_private.generations g

@@ -71,11 +71,16 @@ WHERE g.generation = %(generation)s AND g.recommender_id = %(recommender_id)s
 FOR UPDATE;
 
 -- name: flip
--- The flip: one row. An older run finds a newer fence and changes nothing.
+-- The flip: one row. An older run finds a newer fence and changes nothing, and so does any run while publications are held,
+-- except at an operator's word.
 UPDATE recstore_private.pointers p
-SET generation = %(generation)s, flipped_at = now()
+SET generation = %(generation)s,
+    flipped_at = now(),
+    held_at = CASE WHEN %(hold)s THEN clock_timestamp() END,
+    held_by = CASE WHEN %(hold)s THEN session_user END
 FROM (SELECT o.generation FROM recstore_private.pointers o WHERE o.recommender_id = %(recommender_id)s FOR UPDATE) old
 WHERE p.recommender_id = %(recommender_id)s AND (%(run)s::bigint IS NULL OR p.fence = %(run)s)
+    AND (p.held_at IS NULL OR %(release)s)
 RETURNING old.generation AS from_generation;
 
 -- name: set_published
@@ -84,6 +89,11 @@ UPDATE recstore_private.generations SET state = 'published', reason = NULL WHERE
 -- name: insert_flip
 INSERT INTO recstore_private.flips (recommender_id, from_generation, to_generation, job, run)
 VALUES (%(recommender_id)s, %(from_generation)s, %(generation)s, %(job)s, %(run)s);
+
+-- name: release
+UPDATE recstore_private.pointers SET held_at = NULL, held_by = NULL
+WHERE recommender_id = %(recommender_id)s AND held_at IS NOT NULL
+RETURNING generation;
 
 -- name: select_pointer
 SELECT p.generation, p.flipped_at FROM recstore_private.pointers p WHERE p.recommender_id = %(recommender_id)s;

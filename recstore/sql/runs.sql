@@ -45,7 +45,7 @@ UPDATE recstore_private.pointers SET fence = %(run)s WHERE recommender_id = %(re
 RETURNING fence;
 
 -- name: select_fence
-SELECT p.fence FROM recstore_private.pointers p WHERE p.recommender_id = %(recommender_id)s;
+SELECT p.fence, p.held_at, p.held_by FROM recstore_private.pointers p WHERE p.recommender_id = %(recommender_id)s;
 
 -- name: update_run_stages
 UPDATE recstore_private.runs SET stages = %(stages)s, warnings = %(warnings)s, device = %(device)s, generation = %(generation)s

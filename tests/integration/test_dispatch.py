@@ -127,6 +127,7 @@ def test_ready_requests_end_when_their_generation_is_live_or_overtaken(trained: 
 
 @pytest.mark.contract
 def test_a_rollback_is_not_undone_by_a_generation_that_was_ready_before(trained: Database) -> None:
+    """Nor by one whose time a wrong clock set after it."""
     with trained.connect() as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM retail.item_vectors")
@@ -135,9 +136,50 @@ def test_a_rollback_is_not_undone_by_a_generation_that_was_ready_before(trained:
         assert not pipeline.retrain(trained.url, given, "retail").live
         assert jobs.roll_back(trained.url, "retail") == (2, 1)
         reader.execute("COMMIT")
+    ahead = (
+        "UPDATE recstore_private.generations SET ready_at = now() + interval '1 hour' WHERE state = 'ready' RETURNING 1"
+    )
+    look(trained, ahead)
     assert dispatched(trained)[0].published == []
     assert (states(trained)[1], states(trained)[3]) == ("live", "ready")
     assert jobs.publish(trained.url, trained.settings, "retail", wait=5).generation == 3  # at the operator's word
+
+
+def held(database: Database) -> str | None:
+    return look(database, "SELECT held_by FROM recstore.status")[0]["held_by"]  # type: ignore[no-any-return]
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("word", ["release", "publish", "now", "force", "forced request", "forward"])
+def test_publications_are_held_after_a_rollback_until_an_operator_releases_them(trained: Database, word: str) -> None:
+    request(trained)
+    assert trained.retrain().live
+    request(trained)
+    assert jobs.roll_back(trained.url, "retail") == (2, 1)
+    assert held(trained) == "worker"
+    outcome = serve(trained)
+    assert (outcome.generation, outcome.live, outcome.held) == (3, False, True)
+    assert dispatched(trained)[0].published == []
+    assert [row["state"] for row in rows(trained)] == ["succeeded", "ready"]
+    assert not trained.retrain().live  # a command without force, too
+    assert states(trained)[1] == "live"
+    match word:
+        case "release":
+            assert jobs.release(trained.url, "retail")
+            assert not jobs.release(trained.url, "retail")
+            assert dispatched(trained)[0].published == ["retail"]
+            assert rows(trained)[1]["state"] == "succeeded"
+        case "publish" | "now":
+            assert jobs.publish(trained.url, trained.settings, "retail", now=word == "now").live
+        case "force":
+            assert pipeline.retrain(trained.url, trained.settings, "retail", force=True).live
+        case "forced request":
+            look(trained, "SELECT recstore.request_retrain('retail', true)")
+            assert serve(trained).live
+        case "forward":
+            assert jobs.roll_back(trained.url, "retail", to=2) == (1, 2)
+    assert held(trained) is None
+    assert trained.retrain().live
 
 
 def test_a_schedule_asks_once_however_much_was_missed_and_whatever_the_clock_said(trained: Database) -> None:

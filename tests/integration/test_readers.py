@@ -216,6 +216,7 @@ def test_readers_see_whole_generations_through_everything(
 def roll_back(database: Database) -> bool:
     try:
         jobs.roll_back(database.url, "retail")
+        jobs.release(database.url, "retail")
     except NothingToRollBack:
         return False
     return True

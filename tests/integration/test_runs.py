@@ -206,8 +206,12 @@ def test_a_rollback_while_a_training_runs(trained: Database, stage: str) -> None
         flips.append(jobs.roll_back(trained.url, "retail"))
         assert generation(trained) == 1
 
-    assert trained.retrain(reporter=on(stage, back)).live
+    outcome = trained.retrain(reporter=on(stage, back))
+    assert (outcome.live, outcome.held) == (False, True)
     assert flips == [(2, 1)]
+    assert generation(trained) == 1
+    assert jobs.release(trained.url, "retail")
+    assert jobs.publish(trained.url, trained.settings, "retail").live
     assert generation(trained) == 3
     assert_nothing_left(trained)
 
@@ -222,7 +226,7 @@ def test_a_flip_updates_one_row_and_locks_nothing_of_the_readers(trained: Databa
         rows = "SELECT recommender_id, ctid::text, xmin::text FROM recstore_private.pointers ORDER BY 1"
         before = connection.execute(rows).fetchall()
         with connection.transaction():
-            flipping.flip(connection, Generation(recommender, 1), "rollback", None)
+            flipping.flip(connection, Generation(recommender, 1), "rollback", None, release=True)
             changes = connection.execute(
                 "SELECT relname, n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_xact_all_tables"
                 " WHERE n_tup_ins + n_tup_upd + n_tup_del > 0"
@@ -285,6 +289,7 @@ def test_a_publication_asks_for_no_lock_that_a_reader_has(
     assert jobs.roll_back(url, "retail") == (2, 1)
     assert generation(shop) == 1
     reader.execute("COMMIT")
+    jobs.release(url, "retail")
     for _ in range(2):
         shop.retrain()
     assert_nothing_left(shop)

@@ -205,7 +205,7 @@ def import_(run: Run, *, fitted: Exported, force: bool) -> jobs.Outcome:
         trained_users=about.users,
         mean_preference=fitted.mean(recommender.dimensions),
     )
-    return pipeline.publish(run, content)
+    return pipeline.publish(run, content, release=force)
 
 
 def _origin(fitted: Exported, recommender: Registered) -> Summary:
