@@ -32,6 +32,7 @@ FIXED = {
     "default_table_access_method": "heap",
     "default_transaction_deferrable": "off",
     "default_transaction_isolation": "read committed",
+    "exit_on_error": "off",
     "extra_float_digits": "1",
     "force_parallel_mode": "off",
     "lc_numeric": "C",
