@@ -5,6 +5,7 @@ attributes of the exception: a program reads data, a person reads a sentence. Th
 """
 
 import inspect
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,6 +25,11 @@ class RecstoreError(Exception):
             message = template.format_map(data)
         self.message = message
         super().__init__(message)
+
+    def leave_out_live(self) -> None:
+        """Leave out that the live generation stays, where there is none."""
+        self.message = re.sub(r" The live generation(?: of \S+)? stays(?: live)?\.", "", self.message)
+        self.args = (self.message,)
 
     if TYPE_CHECKING:
 
@@ -189,8 +195,8 @@ class SourceTimeout(RecstoreError):
 
 
 class SourceEmpty(RecstoreError):
-    """The source of {name!r} returned no usable rows ({rows} read, {nulls} with NULL or NaN, {nonpositive} zero or negative).
-    The live generation stays live."""
+    """The source of {name!r} returned no usable rows ({rows} read, {nulls} with NULL or NaN, {nonpositive} zero or
+    negative).{hidden} The live generation stays live."""
 
 
 class TooManyNulls(RecstoreError):

@@ -197,7 +197,8 @@ WITH_PEOPLE = [
 def make_clicks(application: Connection, columns: str, *values: str) -> None:
     """Table shop.clicks with a few rows, readable by recstore."""
     application.execute(f"CREATE TABLE shop.clicks ({columns}); GRANT SELECT ON shop.clicks TO worker")
-    application.execute(f"INSERT INTO shop.clicks VALUES {', '.join(values)}")
+    if values:
+        application.execute(f"INSERT INTO shop.clicks VALUES {', '.join(values)}")
 
 
 def make_many(application: Connection, pairs: set[tuple[int, int]]) -> None:

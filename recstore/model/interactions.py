@@ -212,7 +212,7 @@ class InteractionsBuilder:
             share = self._nulls / self._rows
             raise TooManyNulls(name=self._name, **counts, share=share, limit=self._max_nulls)
         if not self._values:
-            raise SourceEmpty(name=self._name, **counts)
+            raise SourceEmpty(name=self._name, hidden="", **counts)
         values = np.concatenate(self._values)
         self._values.clear()
         times = np.concatenate(self._times) if self._times else None

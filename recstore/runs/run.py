@@ -222,6 +222,9 @@ class Run:
         try:
             if self.connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
                 raise psycopg.OperationalError("the connection is not usable")
+            if isinstance(error, RecstoreError) and not self._live():
+                error.leave_out_live()
+                finish["error"] = error.message
             written = wal(self.connection, since=self.wal_before)
             self._finish(finish, error, None if written is None else written + self.wal_elsewhere)
             # closing would release the lock too, but only when the server notices: a run that follows at once would meet it
@@ -237,6 +240,9 @@ class Run:
             self.connection.close()  # releases the lock
         if too_long:
             raise too_long
+
+    def _live(self) -> bool:
+        return queries.row(self.connection, "live_size", recommender_id=self.recommender.id) is not None
 
     def _too_long(self, error: BaseException | None) -> RunTooLong | None:
         """Return RunTooLong for an interruption after the time limit: psycopg cancels a query for KeyboardInterrupt only."""

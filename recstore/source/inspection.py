@@ -10,8 +10,10 @@ from psycopg import sql
 from recstore.definition import Source
 from recstore.errors import SourceInvalid, UnsupportedIdType, UnsupportedValueType
 from recstore.postgres.connection import Connection, one_line, read_only, reading_application
+from recstore.postgres.names import readable
 from recstore.source.plans import AS_FOR_ANY, by_index, plan_cost, planned, prepared
-from recstore.source.selects import columns_of, relation_of, stripped, type_name
+from recstore.source.selects import columns_of, keywords, relation_of, stripped, type_name
+from recstore.sql import queries
 from recstore.types import NUMBER_OIDS, TIMESTAMP_OIDS, IdType, type_of_oid
 
 SMALL_COST = 250
@@ -152,3 +154,13 @@ def expected_rows(connection: Connection, schema: str) -> int:
             return int(planned(connection, sql.SQL("SELECT * FROM {}").format(view))["Plan Rows"])
     except psycopg.DatabaseError:  # reading will say what is wrong
         return 0
+
+
+def limited(connection: Connection, schema: str) -> list[str]:
+    """Return the relations of the source of which row-level security may hide rows from this role."""
+    rows = queries.rows(
+        connection, "doctor_relations_read", schema=schema, view="interactions", role=connection.info.user
+    )
+    words = keywords(connection)
+    limited = [row for row in rows if row["row_security"] and not row["sees_all"]]
+    return [f"{readable(row['schema'], words)}.{readable(row['name'], words)}" for row in limited]

@@ -3,20 +3,32 @@
 Reads over Arrow in one READ ONLY, REPEATABLE READ transaction with a timeout; nothing here writes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
+
+import numpy as np
+import psycopg
+import pyarrow.compute as pc
 
 from recstore.config import Settings
 from recstore.definition import Source
-from recstore.errors import PermissionDenied, RecstoreError, SourceInvalid, SourceTimeout
+from recstore.errors import PermissionDenied, RecstoreError, SourceEmpty, SourceInvalid, SourceTimeout
 from recstore.model.interactions import Interactions, InteractionsBuilder, SourceReport
 from recstore.postgres.arrow import reading
 from recstore.postgres.connection import Connection, inherited_path
 from recstore.source import inspection
+from recstore.sql import queries
 from recstore.sql.objects import Registered
+from recstore.types import IdType
+from recstore.wording import counted
 
 OnRows = Callable[[int, int], None]
 """Receives (rows read so far, rows the planner expects)."""
+
+MAX_ID_BYTES = 2600
+"""Bytes of a text id. An entry of a B-tree holds 2,704 with its header and an item's other columns; whether a longer id fits
+depends on how far it can be compressed."""
 
 
 class Pulled(NamedTuple):
@@ -63,22 +75,23 @@ def read(
     builder = InteractionsBuilder(
         recommender.user_type, recommender.item_type, source.duplicates, source.max_nulls, name, with_times=with_times
     )
+    stays = f"The live generation of {name!r} stays."
     expected, path, role = inspection.expected_rows(connection, name), inherited_path(connection), connection.info.user
 
     def refused(state: str, reason: str) -> RecstoreError:
         if state == "57014":
             return SourceTimeout(name=name, seconds=f"{settings.source_timeout:g}")
         if state == "42501":
-            remedy = f"Grant it SELECT on the source's tables. The live generation of {name!r} stays."
-            return PermissionDenied(role=role, reason=reason, remedy=remedy)
-        return SourceInvalid(
-            reason=reason, remedy=f"The live generation of {name!r} stays; fix the source and retrain."
-        )
+            return PermissionDenied(role=role, reason=reason, remedy=f"Grant it SELECT on the source's tables. {stays}")
+        return SourceInvalid(reason=reason, remedy=f"Fix the source and retrain. {stays}")
 
     doing = f"reading the source of {name!r}"
-    with reading(
-        url, application_name, doing, refused=refused, timeout=settings.source_timeout, application_path=path
-    ) as transaction:
+    with (
+        _explained(connection, recommender),
+        reading(
+            url, application_name, doing, refused=refused, timeout=settings.source_timeout, application_path=path
+        ) as transaction,
+    ):
         row = transaction.row(
             "SELECT pg_catalog.now()::pg_catalog.text, pg_catalog.pg_current_snapshot()::pg_catalog.text"
         )
@@ -90,5 +103,44 @@ def read(
             rows += batch.num_rows
             if on_rows:
                 on_rows(rows, max(rows, expected))
-    interactions, report = builder.build()
+    with _explained(connection, recommender):
+        interactions, report = builder.build()
+        _check_lengths(interactions, recommender, source)
     return Pulled(interactions, report, {"taken_at": taken_at, "snapshot": snapshot, "digest": interactions.digest()})
+
+
+@contextmanager
+def _explained(connection: Connection, recommender: Registered) -> Iterator[None]:
+    """Complete an error: name row-level security that may hide every row, and no live generation where there is none."""
+    try:
+        yield
+    except RecstoreError as error:
+        with suppress(psycopg.Error):  # a lost connection
+            if isinstance(error, SourceEmpty) and not error.rows:
+                hiding = ", ".join(inspection.limited(connection, recommender.name))
+                seen = f" Row-level security is on for {hiding}, and {connection.info.user} sees only what the policies show."
+                hidden = f"{seen} For the remedy: recstore doctor {recommender.name}." if hiding else ""
+                error = SourceEmpty(name=recommender.name, rows=0, nulls=0, nonpositive=0, hidden=hidden)
+            if queries.row(connection, "live_size", recommender_id=recommender.id) is None:
+                error.leave_out_live()
+        raise error
+
+
+def _check_lengths(interactions: Interactions, recommender: Registered, source: Source) -> None:
+    """Refuse text ids that an index of the generation cannot hold. Raises SourceInvalid."""
+    sides = (("user", interactions.users, recommender.user_type), ("item", interactions.items, recommender.item_type))
+    both = source.seen == "published" and all(kind is IdType.TEXT for _, _, kind in sides)
+    most = MAX_ID_BYTES // 2 if both else MAX_ID_BYTES  # the index of seen items holds both
+    for side, ids, kind in sides:
+        if kind is not IdType.TEXT:
+            continue
+        lengths = pc.binary_length(ids.ids).to_numpy()
+        long = np.flatnonzero(lengths > most)
+        if len(long):
+            first, number = str(ids.to_python(int(long[0]))), counted(len(long), f"{side} id")
+            raise SourceInvalid(
+                reason=f"{number} {'is' if len(long) == 1 else 'are'} longer than {most:,} bytes, the most that an index is sure"
+                f" to hold; the first has {lengths[long[0]]:,} bytes and begins with {first[:60]!r}",
+                remedy=f"Use a surrogate key or a hash, for example md5({side}_id) AS {side}_id in a query."
+                f" The live generation of {recommender.name!r} stays.",
+            )

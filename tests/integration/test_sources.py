@@ -1,5 +1,6 @@
 """Sources as applications have them, good and bad: what is read, what is refused, and that the live generation stays."""
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import count
@@ -7,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Database, superuser
+from conftest import Command, Database, superuser
 from support import until
 from support_sql import column, make_clicks, read_source, rows, set_step, value
 
@@ -375,3 +376,49 @@ def test_infinity_and_far_years_are_the_newest(shop: Database, application: Conn
     assert timed.times is not None
     assert timed.times[0] == FOREVER
     assert (timed.times[1:] != NO_TIME).all()
+
+
+def test_text_ids_too_long_for_an_index_are_named_before_a_training(shop: Database, application: Connection) -> None:
+    """Addresses as ids, which do not compress. The longest that fit are published, and odd ones too."""
+    tail = "".join(hashlib.md5(bytes([n])).hexdigest() for n in range(100))
+    ids = ["", " ", "\t\n", "\u200b", "é", "0", *(f"{n}{tail}"[: 1299 + n % 2] for n in range(10, 30))]
+    make_clicks(application, "user_id text, item_id text")
+    fill = (
+        "INSERT INTO shop.clicks SELECT u, (%s::text[])[1 + n %% %s] FROM (SELECT u, u * 7 + i * i AS n"
+        " FROM generate_series(1, 100) u, generate_series(1, 8) i)"
+    )
+    application.execute(fill, [ids, len(ids)])
+    shop.create(source=Source(table="shop.clicks", seen="published"))
+    assert shop.retrain().live
+    live = set(column(shop.connect(), "SELECT item_id FROM retail.item_vectors"))
+    assert live == set(ids)
+
+    def refused(*words: str) -> None:
+        with pytest.raises(SourceInvalid) as caught:
+            shop.retrain()
+        assert [one for one in words if one not in caught.value.message] == []
+
+    stays = "The live generation of 'retail' stays."
+    application.execute("UPDATE shop.clicks SET user_id = 'é' || %s WHERE user_id = '7'", [tail[:1299]])
+    refused("1 user id is longer than 1,300 bytes", "has 1,301 bytes", "md5(user_id) AS user_id", stays)
+    shop.alter(source=Source(table="shop.clicks"))
+    application.execute("UPDATE shop.clicks SET item_id = left('http://a/' || %s, 2600) WHERE item_id = ''", [tail])
+    assert shop.retrain().live
+    application.execute("UPDATE shop.clicks SET item_id = %s || item_id WHERE length(item_id) = 1300", [tail[:1301]])
+    refused("10 item ids are longer than 2,600 bytes", "has 2,601 bytes and begins with '93b885", "md5(item_id)", stays)
+    shop.create("second", source=Source(table="shop.clicks"))
+    with pytest.raises(SourceInvalid) as caught:
+        shop.retrain("second")
+    assert "live generation" not in caught.value.message
+
+
+def test_a_source_without_rows_names_the_row_level_security(recstore: Command, shop: Database) -> None:
+    shop.create()
+    application = shop.connect("application")
+    application.execute("ALTER TABLE shop.views ENABLE ROW LEVEL SECURITY")
+    limited = "Row-level security is on for shop.views, and worker sees only what the policies show."
+    answer = recstore("retrain retail").expect(1, "0 read", limited, "recstore doctor retail")
+    assert "live generation" not in answer.err
+    assert "live generation" not in recstore("evaluate retail").expect(1, limited).err
+    application.execute("CREATE POLICY everything ON shop.views TO worker USING (true); DELETE FROM shop.views")
+    assert "Row-level" not in recstore("retrain retail").expect(1, "0 read").err
