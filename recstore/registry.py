@@ -358,10 +358,11 @@ def drop(connection: Connection, settings: Settings, recommender: Registered, *,
 
 
 def grant_reader(connection: Connection, recommender: Registered, role: str, *, people: bool = False) -> list[str]:
-    """Let a role read the items and call the functions; with `people` also read user vectors and interactions.
+    """Let a role read the items and call the functions; with `people` also read user vectors and interactions. Also the tables
+    of lists that the definition names, those of people with `people`.
 
-    Return the statements executed, and as comments those that other owners have to run. Raises InvalidInput for an unknown
-    role.
+    Return the statements executed, and as comments those that others have to run, and what row-level security does. Raises
+    InvalidInput for an unknown role.
     """
     check_role(connection, role)
     with plain_errors(f"granting to {role!r}", connection), connection.transaction():
@@ -382,16 +383,69 @@ def grant_reader(connection: Connection, recommender: Registered, role: str, *, 
         ]
         if not people and not _shows_people(connection, recommender, role):
             statements.append(f"REVOKE EXECUTE ON FUNCTION {objects.seen_function(recommender)} FROM {quoted(role)};")
+        lists, later = _lists_to_grant(connection, recommender, role, people)
+        statements += lists
         for statement in statements:
             connection.execute(statement)
         needed = _not_ours_to_grant(connection, recommender, role, people)
-    return statements + needed
+        remarks = _row_security_remarks(connection, recommender, role) if people else []
+    return statements + later + needed + remarks
 
 
 def _shows_people(connection: Connection, recommender: Registered, role: str) -> bool:
     view = recommender.relation("user_vectors")
     (row,) = connection.execute("SELECT has_table_privilege(%s, %s, 'SELECT') AS yes", [role, view])
     return bool(row["yes"])
+
+
+def _lists_to_grant(
+    connection: Connection, recommender: Registered, role: str, people: bool
+) -> tuple[list[str], list[str]]:
+    """Return the GRANTs on the definition's tables of lists that this role may make, and as comments the others."""
+    lists = recommender.definition.lists
+    ours: list[str] = []
+    others: list[str] = []
+    for into in (lists.similar_into, lists.recommend_into if people else None):
+        for row in queries.rows(connection, "grants_of_lists", table=into, role=role) if into else ():
+            (ours if row["ours"] else others).append(
+                row["grant"] if row["ours"] else f"-- {row['whose']}: {row['grant']}"
+            )
+    return list(dict.fromkeys(ours)), list(dict.fromkeys(others))
+
+
+def seen_items_from_source(connection: Connection, recommender: Registered) -> bool:
+    """Return True if recommend() reads seen items from the source, now or after the next training."""
+    if recommender.definition.source.seen == "live":
+        return True
+    live = connection.execute(f"SELECT g.seen_published FROM {recommender.schema}._generation g").fetchone()  # noqa: S608
+    return live is None or not live["seen_published"]
+
+
+def row_security(connection: Connection, recommender: Registered, view: str, role: str) -> list[dict[str, Any]]:
+    """Return the relations of which row-level security may hide rows from `role`, or from the owner of a view in between, when
+    it reads a view of the recommender."""
+    rows = queries.rows(connection, "relations_read", schema=recommender.name, view=view, role=role)
+    return [row for row in rows if row["row_security"] and not row["sees_all"]]
+
+
+def _row_security_remarks(connection: Connection, recommender: Registered, role: str) -> list[str]:
+    """Return as comments what row-level security of the source means for a role that calls recommend()."""
+    relations = ", ".join(
+        dict.fromkeys(
+            f"{row['schema']}.{row['name']}" for row in row_security(connection, recommender, "interactions", role)
+        )
+    )
+    if not relations:
+        return []
+    name = recommender.name
+    if seen_items_from_source(connection, recommender):
+        return [
+            f"-- row-level security of {relations}: recommend() excludes only the seen items that {role} may read there. To"
+            f" exclude all: recstore alter {name} --seen published; recstore retrain {name}"
+        ]
+    return [
+        f"-- row-level security of {relations} does not apply to published seen items: {role} can ask for any user's"
+    ]
 
 
 def _not_ours_to_grant(connection: Connection, recommender: Registered, role: str, people: bool) -> list[str]:
@@ -405,7 +459,7 @@ def _not_ours_to_grant(connection: Connection, recommender: Registered, role: st
         schema = quoted(recommender.vector_schema)
         needed.append(f"{run} of pgvector's schema: GRANT USAGE ON SCHEMA {schema} TO {quoted(role)};")
     read = {"candidates": "of what the candidates read, for every list of items"}
-    if people and recommender.definition.source.seen == "live":
+    if people and seen_items_from_source(connection, recommender):
         read["interactions"] = "of the source, for recommend()"
     for view, whose in read.items():
         needed += [f"{run} {whose}: {grant}" for grant in objects.lacking_on(connection, recommender, view, role)]

@@ -2,7 +2,9 @@
 
 import shlex
 from collections.abc import Iterator
+from typing import Any
 
+from recstore import registry
 from recstore.doctor.check_source import relations, unreadable
 from recstore.doctor.findings import Finding, check, error, note, ok, warning
 from recstore.doctor.subject import Subject
@@ -40,11 +42,16 @@ def reader_pgvector(subject: Subject) -> Iterator[Finding]:
 
 def _views(subject: Subject) -> dict[str, str]:
     """Return the views whose relations are read with the reader's rights -> what needs them."""
-    registered = subject.registered.get(subject.name)
     views = {"candidates": "Every list of items"}
-    if subject.people and (registered is None or registered.definition.source.seen == "live"):
+    if subject.people and _source_is_read(subject):
         views["interactions"] = "recommend(), which looks up what its user has seen,"
     return views
+
+
+def _source_is_read(subject: Subject) -> bool:
+    """Return True if recommend() reads seen items from the source, as far as this role can see."""
+    registered = subject.registered.get(subject.name)
+    return registered is None or registry.seen_items_from_source(subject.connection, registered)
 
 
 @check("reader", well="may read what the views read in the application's tables")
@@ -55,22 +62,40 @@ def reader_source(subject: Subject) -> Iterator[Finding]:
 
 @check("reader", well="no row-level security hides rows from it")
 def reader_row_security(subject: Subject) -> Iterator[Finding]:
-    for view in _views(subject):
-        effect = "may contain hidden items that the user has seen" if view == "interactions" else "may be empty"
+    read = _views(subject)
+    for view in ("candidates", "interactions") if subject.people else ("candidates",):
         for row in relations(subject, view, subject.reader):
-            relation, actor = subject.quoted(row["schema"], row["name"]), row["actor"]
-            if not row["row_security"] or row["sees_all"]:
-                continue
-            if row["policies"]:
-                yield note(
-                    f"row-level security of {relation} decides what {actor} sees there",
-                    f"The view {view} does not show the rows that policies hide, so a list {effect}.",
-                )
-            else:
-                yield warning(
-                    f"row-level security is on for {relation}, and no policy lets {actor} see a row",
-                    f"The view {view} is empty for it, so a list {effect}. Have the owner, {row['owner']}, add a policy of"
-                    " your own, or this one, which shows all:",
-                    f"CREATE POLICY {subject.quoted('recstore_' + actor)} ON {relation} FOR SELECT"
-                    f" TO {subject.quoted(actor)} USING (true);",
-                )
+            if row["row_security"] and not row["sees_all"]:
+                yield _row_security(subject, view, row, read=view in read)
+
+
+def _row_security(subject: Subject, view: str, row: dict[str, Any], *, read: bool) -> Finding:
+    """Describe what row-level security of a relation hides from the reader, who reads its `view` unless seen items are
+    published."""
+    relation, actor, name = subject.quoted(row["schema"], row["name"]), row["actor"], subject.name
+    decides = f"row-level security of {relation} decides what {actor} sees there"
+    if not read:
+        return note(
+            f"row-level security of {relation} does not apply to published seen items",
+            "seen() and recommend() show this role the seen items of any user it asks for. To keep to the policies, although a"
+            " list may then contain hidden items that the user has seen:",
+            f"recstore alter {name} --seen live",
+        )
+    effect = "may contain hidden items that the user has seen" if view == "interactions" else "may be empty"
+    if not row["policies"]:
+        return warning(
+            f"row-level security is on for {relation}, and no policy lets {actor} see a row",
+            f"The view {view} is empty for it, so a list {effect}. Have the owner, {row['owner']}, add a policy of"
+            " your own, or this one, which shows all:",
+            f"CREATE POLICY {subject.quoted('recstore_' + actor)} ON {relation} FOR SELECT"
+            f" TO {subject.quoted(actor)} USING (true);",
+        )
+    if view == "candidates":
+        return note(decides, f"The view {view} does not show the rows that policies hide, so a list {effect}.")
+    return warning(
+        decides,
+        "recommend() excludes only the seen items that the policies show this role. Published with each generation, they are"
+        " complete, but the role can then ask for those of any user:",
+        f"recstore alter {name} --seen published",
+        f"recstore retrain {name}",
+    )

@@ -29,7 +29,7 @@ NOT_SINCE = "but it does not know the interactions since"
 def relations(subject: Subject, view: str, role: str) -> list[dict[str, Any]]:
     """Return the relations that a view of the recommender reads, with the rights there of `role`, or of the owner of a view
     in between."""
-    return subject.rows("doctor_relations_read", view=view, role=role)
+    return subject.rows("relations_read", view=view, role=role)
 
 
 def unreadable(subject: Subject, view: str, role: str, fails: str) -> Iterator[Finding]:

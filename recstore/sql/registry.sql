@@ -205,6 +205,91 @@ WHERE w.ev_class = to_regclass(%(view)s)
         END
     );
 
+-- name: relations_read
+-- Every relation outside the recommender's schema that a view of it reads, also through other views, and the role with whose
+-- rights it is read: `reader` NULL stands for the caller.
+WITH RECURSIVE reads AS (
+    SELECT c.oid AS relation, NULL::oid AS reader
+    FROM pg_class c
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = %(schema)s AND c.relname = %(view)s AND c.relkind = 'v'
+    UNION
+    SELECT b.oid,
+        CASE
+            WHEN EXISTS (
+                SELECT FROM unnest(v.reloptions) AS o (option)
+                WHERE o.option IN ('security_invoker=true', 'security_invoker=on', 'security_invoker=1', 'security_invoker=yes')
+            ) THEN r.reader
+            ELSE v.relowner
+        END
+    FROM reads r
+    JOIN pg_class v ON v.oid = r.relation AND v.relkind = 'v'
+    JOIN pg_rewrite w ON w.ev_class = v.oid
+    JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_class'::regclass
+    JOIN pg_class b ON b.oid = d.refobjid AND b.oid <> v.oid AND b.relkind IN ('r', 'p', 'v', 'm', 'f')
+    JOIN pg_namespace m ON m.oid = b.relnamespace AND m.nspname <> %(schema)s
+),
+actors AS (
+    SELECT DISTINCT r.relation, r.reader IS NULL AS direct, a.oid, a.rolname, a.rolsuper OR a.rolbypassrls AS sees_through
+    FROM reads r
+    JOIN pg_roles a ON a.oid = r.reader OR (r.reader IS NULL AND a.rolname = %(role)s)
+)
+SELECT
+    n.nspname AS schema,
+    c.relname AS name,
+    r.direct,
+    r.rolname::text AS actor,
+    pg_get_userbyid(c.relowner)::text AS owner,
+    has_schema_privilege(r.oid, n.oid, 'USAGE') AS usage,
+    coalesce(
+        (
+            SELECT bool_and(has_column_privilege(r.oid, c.oid, d.refobjsubid::smallint, 'SELECT'))
+            FROM reads v
+            JOIN pg_rewrite w ON w.ev_class = v.relation
+            JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
+                AND d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid AND d.refobjsubid > 0
+            WHERE v.relation <> c.oid
+        ),
+        has_any_column_privilege(r.oid, c.oid, 'SELECT')
+    ) AS selectable,
+    c.relrowsecurity AND NOT r.sees_through AND (c.relforcerowsecurity OR NOT pg_has_role(r.oid, c.relowner, 'USAGE')) AS row_security,
+    p.permissive AS policies,
+    p.restrictive AS restricted,
+    p.everything AND NOT p.restrictive AS sees_all
+FROM actors r
+JOIN pg_class c ON c.oid = r.relation
+JOIN pg_namespace n ON n.oid = c.relnamespace
+CROSS JOIN LATERAL (
+    SELECT
+        count(*) FILTER (WHERE p.polpermissive) AS permissive,
+        coalesce(bool_or(NOT p.polpermissive), false) AS restrictive,
+        coalesce(bool_or(p.polpermissive AND pg_get_expr(p.polqual, p.polrelid) = 'true'), false) AS everything
+    FROM pg_policy p
+    WHERE p.polrelid = c.oid AND p.polcmd IN ('r', '*')
+        AND EXISTS (SELECT FROM unnest(p.polroles) AS o (role) WHERE o.role = 0 OR pg_has_role(r.oid, o.role, 'USAGE'))
+) p
+WHERE NOT (n.nspname = %(schema)s AND c.relname = %(view)s)
+ORDER BY 1, 2, 3 DESC;
+
+-- name: grants_of_lists
+-- The GRANTs that a role needs to read a table of lists, and does not have: whether this role may make each, or who has to.
+SELECT
+    format('GRANT USAGE ON SCHEMA %%I TO %%I;', n.nspname, %(role)s::text) AS grant,
+    pg_has_role(n.nspowner, 'USAGE') AS ours,
+    'still to be run by the owner of the schema of lists' AS whose
+FROM parse_ident(%(table)s) p (parts)
+JOIN pg_namespace n ON n.nspname = p.parts[1]
+WHERE cardinality(p.parts) = 2 AND NOT has_schema_privilege(%(role)s, n.oid, 'USAGE')
+UNION ALL
+SELECT
+    format('GRANT SELECT ON %%I.%%I TO %%I;', p.parts[1], p.parts[2], %(role)s::text),
+    coalesce(pg_has_role(c.relowner, 'USAGE'), false),
+    CASE WHEN c.oid IS NULL THEN 'once the lists are written' ELSE 'still to be run by the owner of the lists' END
+FROM parse_ident(%(table)s) p (parts)
+LEFT JOIN pg_namespace n ON n.nspname = p.parts[1]
+LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.parts[2]
+WHERE cardinality(p.parts) = 2 AND (c.oid IS NULL OR NOT has_table_privilege(%(role)s, c.oid, 'SELECT'));
+
 -- name: grants_on
 -- Privileges on a relation, except the owner's.
 SELECT

@@ -1,0 +1,107 @@
+"""What readers get, what row-level security hides from them, and whose a restored database is."""
+
+from collections.abc import Iterator
+
+import pytest
+from conftest import Command, Database, superuser
+from support import look
+
+CREATE = "create retail --table shop.views --item product_id --value view_count --factors 8 --iterations 2 --yes"
+
+
+@pytest.fixture
+def clerk(shop: Database) -> Iterator[str]:
+    """A role that may read the source."""
+    with superuser(shop.server, shop.name) as connection:
+        connection.execute(
+            "CREATE ROLE clerk LOGIN; GRANT USAGE ON SCHEMA shop TO clerk; GRANT SELECT ON shop.views TO clerk"
+        )
+    yield "clerk"
+    with superuser(shop.server, shop.name) as connection:
+        connection.execute("DROP OWNED BY clerk; DROP ROLE clerk")
+
+
+def test_seen_items_that_policies_hide_are_reported_with_the_remedy(
+    recstore: Command, shop: Database, clerk: str
+) -> None:
+    recstore(CREATE)
+    recstore("retrain retail")
+    shop.connect("application").execute(
+        "ALTER TABLE shop.views ENABLE ROW LEVEL SECURITY; CREATE POLICY few ON shop.views TO clerk USING (product_id < 20);"
+        " CREATE POLICY everything ON shop.views TO worker USING (true)"
+    )
+    of_user_1 = {row["product_id"] for row in look(shop, "SELECT product_id FROM shop.views WHERE user_id = 1")}
+    assert "row-level security" not in recstore(f"grant retail {clerk}").out
+    granted = recstore(f"grant retail {clerk} --people").out
+    assert (
+        "-- row-level security of shop.views: recommend() excludes only the seen items that clerk may read" in granted
+    )
+    assert "recstore alter retail --seen published; recstore retrain retail" in granted
+    reader = shop.connect(clerk)
+    listed = "SELECT r.item_id FROM retail.recommend(1, 50) r"
+    assert of_user_1 & {row["item_id"] for row in reader.execute(listed)}
+
+    def found() -> dict[str, object]:
+        findings = recstore("doctor retail --json").json["findings"]
+        (one,) = [f for f in findings if f["check"] == "reader-row-security" and f["reader"] == clerk]
+        return one
+
+    warned = found()
+    assert (warned["level"], warned["remedies"]) == (
+        "warning",
+        ["recstore alter retail --seen published", "recstore retrain retail"],
+    )
+    for remedy in "alter retail --seen published", "retrain retail --force":
+        assert recstore(remedy).code == 0
+    assert not of_user_1 & {row["item_id"] for row in reader.execute(listed)}
+    assert found()["level"] == "note"
+    granted = recstore(f"grant retail {clerk} --people").out
+    assert "row-level security of shop.views does not apply to published seen items: clerk can ask for any" in granted
+    assert "published" not in recstore(f"grant retail {clerk}").out
+
+
+def test_published_seen_items_need_no_grant_on_the_source(recstore: Command, shop: Database, clerk: str) -> None:
+    shop.connect("application").execute("REVOKE SELECT ON shop.views FROM clerk")
+    recstore(CREATE)
+    recstore("retrain retail")
+    recstore("alter retail --seen published")
+    asked = "GRANT SELECT ON shop.views TO clerk"
+    assert (
+        asked in recstore(f"grant retail {clerk} --people --dry-run").out
+    )  # the live generation still reads the source
+    assert asked in recstore("doctor retail --reader clerk").out
+    recstore("retrain retail")
+    for command in "grant retail clerk --people --dry-run", "grant retail clerk --people", "doctor retail":
+        assert asked not in recstore(command).out, command
+    assert len(shop.connect(clerk).execute("SELECT FROM retail.recommend(1, 3)").fetchall()) == 3
+
+
+def test_a_rehearsed_grant_asks_for_nothing_of_recstore_s_own(recstore: Command, clerk: str) -> None:
+    recstore(CREATE)
+    recstore("retrain retail")
+    rehearsed = recstore(f"grant retail {clerk} --people --dry-run").out
+    assert "--" not in rehearsed, rehearsed
+    assert rehearsed == recstore(f"grant retail {clerk} --people").out
+    assert recstore("grant retail clerk --people --dry-run").out == rehearsed
+
+
+def test_grant_covers_the_tables_of_lists(recstore: Command, shop: Database, clerk: str) -> None:
+    with superuser(shop.server, shop.name) as connection:
+        connection.execute(
+            "CREATE SCHEMA made AUTHORIZATION worker; CREATE SCHEMA closed; GRANT ALL ON SCHEMA closed TO worker"
+        )
+    recstore(CREATE + " --similar-into made.alike --recommend-into closed.lists")
+    recstore("retrain retail")
+    before = recstore(f"grant retail {clerk} --people").out
+    assert "GRANT USAGE ON SCHEMA made TO clerk;" in before
+    assert "-- once the lists are written: GRANT SELECT ON made.alike TO clerk;" in before
+    assert "-- still to be run by the owner of the schema of lists: GRANT USAGE ON SCHEMA closed TO clerk;" in before
+    recstore("lists retail")
+    assert "closed" not in recstore(f"grant retail {clerk}").out
+    assert "\nGRANT SELECT ON closed.lists TO clerk;" in recstore(f"grant retail {clerk} --people").out
+    shop.connect("postgres").execute("GRANT USAGE ON SCHEMA closed TO clerk")
+    recstore("lists retail")  # the new tables keep the grants
+    reader = shop.connect(clerk)
+    for table in "made.alike", "closed.lists":
+        assert reader.execute(f"SELECT FROM {table} LIMIT 1").fetchall()  # type: ignore[arg-type]
+    assert "lists" not in recstore(f"grant retail {clerk} --people").out
