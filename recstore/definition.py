@@ -43,6 +43,10 @@ class Source(Part):
     value: str | None = Field(None, description="Column of values in the table; unset: each row counts 1")
     last_at: str | None = Field(None, description="Column with the time of the last interaction")
     duplicates: Duplicates = Field("sum", description="How to combine several rows of one (user, item) pair")
+    negative: Literal["drop", "net"] = Field(
+        "drop",
+        description="Rows with a value of 0 or less: drop them, or net them with the pair's other rows (returns)",
+    )
     max_nulls: float = Field(0.01, ge=0, le=1, description="Maximum share of rows with NULL or NaN")
     seen: Literal["live", "published"] = Field(
         "live",

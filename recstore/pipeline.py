@@ -26,6 +26,7 @@ from recstore.runs import Run, job
 from recstore.source import pulling
 from recstore.source.pulling import Pulled
 from recstore.sql import queries
+from recstore.wording import counted
 
 
 @job()
@@ -85,7 +86,7 @@ def publish(run: Run, content: Content, *, release: bool) -> Outcome:
 
 def read_source(run: Run) -> Pulled:
     """Read the whole source in one snapshot, reporting the rows."""
-    return pulling.read(
+    pulled = pulling.read(
         run.connection,
         run.url,
         run.settings,
@@ -94,6 +95,12 @@ def read_source(run: Run) -> Pulled:
         application_name=run.application_name,
         on_rows=lambda done, total: run.reporter.progress("read", done, total),
     )
+    if mixed := pulled.report.mixed:
+        run.warn(
+            f"{counted(mixed, 'pair')} of a user and an item have negative rows next to positive ones, and only the positive ones"
+            f" count. If the negative rows are returns: recstore alter {run.name} --negative net"
+        )
+    return pulled
 
 
 def nothing_new(run: Run, pulled: Pulled) -> Outcome | None:

@@ -33,6 +33,9 @@ POSTGRES_EPOCH = 946_684_800_000_000
 EARLIEST, LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999
 """First and last microsecond, from 1970, of the years 1 to 9999, which Python's datetime has."""
 
+NOTHING = 1e-12
+"""Share of the rows' absolute values up to which their sum is a rounding error."""
+
 BLOCK_ROWS = 1 << 20
 """Rows whose ids are encoded at once: 9 million rows take 0.5 s, and 2.4 s in blocks of 65 thousand."""
 
@@ -70,7 +73,8 @@ class IdMap:
 @dataclass(frozen=True)
 class SourceReport:
     """Counts of a source. The rows read are `nulls` (a NULL id; a NULL, NaN or infinite value) + `nonpositive` + `duplicates`
-    (merged) + `pairs`. `total` is the sum of the values, `newest` the latest last_at of a usable row up to the year
+    (merged) + `pairs`. `mixed` pairs have negative rows, dropped, next to positive ones; where rows are netted, `nonpositive`
+    counts pairs. `total` is the sum of the values, `newest` the latest last_at of a usable row up to the year
     9999."""
 
     rows: int
@@ -82,6 +86,7 @@ class SourceReport:
     items: int
     total: float
     newest: datetime | None
+    mixed: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return the counts for JSON, with `newest` in ISO 8601."""
@@ -151,7 +156,8 @@ class InteractionsBuilder:
     """Collects record batches of user_id, item_id, value and, optionally, last_at, in any order.
 
     Takes 16 bytes per usable row (24 with times) and the distinct ids. `name` is the recommender's, for messages.
-    `with_times` keeps the newest last_at of each pair.
+    `with_times` keeps the newest last_at of each pair. Rows of 0 or less are dropped, with `net` only after the rows of a pair
+    are merged.
     """
 
     def __init__(
@@ -163,6 +169,7 @@ class InteractionsBuilder:
         name: str,
         *,
         with_times: bool = False,
+        net: bool = False,
     ) -> None:
         self._users = _IdCodes(user_type)
         self._items = _IdCodes(item_type)
@@ -170,6 +177,7 @@ class InteractionsBuilder:
         self._max_nulls = max_nulls
         self._name = name
         self._with_times = with_times
+        self._net = net
         self._values: list[Values] = []
         self._times: list[Times] = []
         self._newest: int | None = None
@@ -184,17 +192,20 @@ class InteractionsBuilder:
             batch["value"].cast(pa.float64()),
         )
         complete = pc.and_(pc.and_(user_ids.is_valid(), item_ids.is_valid()), pc.fill_null(pc.is_finite(value), False))
-        usable = pc.and_(complete, pc.fill_null(pc.greater(value, 0), False))
+        # negative rows are dropped in build(), which knows their pairs
+        usable = complete if self._net else pc.and_(complete, pc.fill_null(pc.not_equal(value, 0), False))
         self._rows += len(batch)
         self._nulls += len(batch) - complete.true_count
-        self._nonpositive += complete.true_count - usable.true_count
+        if not self._net:
+            self._nonpositive += complete.true_count - pc.and_(complete, pc.greater(value, 0)).true_count
         if usable.true_count == 0:
             return
         self._users.add(user_ids.filter(usable))
         self._items.add(item_ids.filter(usable))
-        self._values.append(value.filter(usable).to_numpy(zero_copy_only=False))
+        values = value.filter(usable).to_numpy(zero_copy_only=False)
+        self._values.append(values)
         if "last_at" in batch.schema.names:
-            self._add_times(batch["last_at"].filter(usable))
+            self._add_times(batch["last_at"].filter(usable), self._net | (values > 0))
 
     def build(self) -> tuple[Interactions, SourceReport]:
         """Return the interactions and the report. Call it once.
@@ -211,13 +222,19 @@ class InteractionsBuilder:
         if self._nulls > self._max_nulls * self._rows:
             share = self._nulls / self._rows
             raise TooManyNulls(name=self._name, **counts, share=share, limit=self._max_nulls)
-        if not self._values:
+        if not self._values or self._nulls + self._nonpositive == self._rows:
             raise SourceEmpty(name=self._name, hidden="", **counts)
         values = np.concatenate(self._values)
         self._values.clear()
         times = np.concatenate(self._times) if self._times else None
         self._times.clear()
         (users, user_index), (items, item_index) = self._users.finish(), self._items.finish()
+        mixed, positive = 0, values > 0
+        if not self._net and not positive.all():
+            pairs = user_index * np.int64(len(items)) + item_index
+            mixed = int(np.count_nonzero(np.isin(np.unique(pairs[~positive]), pairs[positive])))
+            user_index, item_index, values = user_index[positive], item_index[positive], values[positive]
+            times = times[positive] if times is not None else None
 
         order = _order(item_index, len(items))
         order = order[_order(user_index[order], len(users))]
@@ -226,25 +243,34 @@ class InteractionsBuilder:
         new_pair = (np.diff(user_index, prepend=-1) != 0) | (np.diff(item_index, prepend=-1) != 0)
         starts = np.flatnonzero(new_pair)
         if len(starts) < len(order):
-            values = _merge(values, starts, self._duplicates, times)
+            merged = _merge(values, starts, self._duplicates, times)
+            if self._net and self._duplicates in ("sum", "mean"):
+                merged[np.abs(merged) < np.add.reduceat(NOTHING * np.abs(values), starts)] = 0
+            values = merged
             user_index, item_index = user_index[starts], item_index[starts]
             times = np.maximum.reduceat(times, starts) if times is not None and self._with_times else None
+        duplicates = len(order) - len(values)
+        if not self._with_times or (times is not None and times.max() == NO_TIME):
+            times = None
+        interactions = Interactions(users, items, user_index, item_index, values, times)
+        if not positive.all():
+            interactions = interactions.subset(values > 0)
+        if self._net:
+            counts["nonpositive"] = len(values) - len(interactions)
+            if not len(interactions):
+                raise SourceEmpty(name=self._name, hidden="", **counts)
         with np.errstate(over="ignore"):
-            total = float(values.sum())
+            total = float(interactions.values.sum())
         if not np.isfinite(total):
             raise SourceInvalid(
                 reason="the sum of its values is infinite", remedy="Scale the values down in the source."
             )
         newest = None if self._newest is None else pa.scalar(self._newest, self._time).as_py()
-        duplicates, pairs = len(order) - len(values), len(values)
-        report = SourceReport(
-            **counts, duplicates=duplicates, pairs=pairs, users=len(users), items=len(items), total=total, newest=newest
-        )
-        if not self._with_times or (times is not None and times.max() == NO_TIME):
-            times = None
-        return Interactions(users, items, user_index, item_index, values, times), report
+        about = {"users": len(interactions.users), "items": len(interactions.items), "pairs": len(interactions)}
+        report = SourceReport(**counts, **about, duplicates=duplicates, total=total, newest=newest, mixed=mixed)
+        return interactions, report
 
-    def _add_times(self, last_at: pa.Array) -> None:
+    def _add_times(self, last_at: pa.Array, used: Mask) -> None:
         """Add times in microseconds since 1970. PostgreSQL counts from 2000, and the driver's sum overflows for `infinity` and
         for years beyond 294246: they are the newest. `-infinity` is no time."""
         self._time = pa.timestamp("us", getattr(last_at.type, "tz", None))
@@ -252,7 +278,7 @@ class InteractionsBuilder:
         since_2000 = counted - POSTGRES_EPOCH  # overflows back
         times = np.where(since_2000 > FOREVER - POSTGRES_EPOCH, FOREVER, counted)
         times[(since_2000 == NO_TIME) | (counted == NO_TIME)] = NO_TIME
-        known = times[(times >= EARLIEST) & (times <= LATEST)]
+        known = times[used & (times >= EARLIEST) & (times <= LATEST)]
         if len(known):
             self._newest = max(int(known.max()), EARLIEST if self._newest is None else self._newest)
         if self._with_times or self._duplicates == "last":

@@ -46,6 +46,7 @@ class Pulled(NamedTuple):
         dropped = (
             (report.nulls, "with NULL or NaN dropped"),
             (report.nonpositive, "zero or negative dropped"),
+            (report.mixed, "of their pairs have positive rows too"),
             (report.duplicates, "duplicates merged"),
         )
         parts = [f"{report.rows:,} rows: {report.users:,} users, {report.items:,} items"]
@@ -73,7 +74,13 @@ def read(
     last_at = ", i.last_at::pg_catalog.timestamptz AS last_at" if inspection.has_last_at(connection, name) else ""
     select = f"SELECT i.user_id, i.item_id, i.value::pg_catalog.float8 AS value{last_at} FROM {view} i"  # noqa: S608
     builder = InteractionsBuilder(
-        recommender.user_type, recommender.item_type, source.duplicates, source.max_nulls, name, with_times=with_times
+        recommender.user_type,
+        recommender.item_type,
+        source.duplicates,
+        source.max_nulls,
+        name,
+        with_times=with_times,
+        net=source.negative == "net",
     )
     stays = f"The live generation of {name!r} stays."
     expected, path, role = inspection.expected_rows(connection, name), inherited_path(connection), connection.info.user

@@ -422,3 +422,22 @@ def test_a_source_without_rows_names_the_row_level_security(recstore: Command, s
     assert "live generation" not in recstore("evaluate retail").expect(1, limited).err
     application.execute("CREATE POLICY everything ON shop.views TO worker USING (true); DELETE FROM shop.views")
     assert "Row-level" not in recstore("retrain retail").expect(1, "0 read").err
+
+
+def test_returns_are_warned_of_and_netted_on_request(recstore: Command, shop: Database) -> None:
+    application = shop.connect("application")
+    make_clicks(application, "user_id int, item_id int, qty int")
+    application.execute(
+        "INSERT INTO shop.clicks SELECT u, i, 5 FROM generate_series(1, 60) u, generate_series(1, 12) i WHERE (u * i) % 5 < 3;"
+        "INSERT INTO shop.clicks SELECT user_id, 1, -5 FROM shop.clicks WHERE item_id = 1"
+    )
+    recstore("create retail --table shop.clicks --value qty --factors 4 --iterations 2").expect(0)
+    warning = (
+        "36 pairs of a user and an item have negative rows next to positive ones, and only the positive ones count."
+    )
+    recstore("retrain retail").expect(0, warning, "recstore alter retail --negative net", "36 zero or negative dropped")
+    items = "SELECT item_id FROM retail.item_vectors ORDER BY 1"
+    assert column(shop.connect(), items) == [*range(1, 13)]
+    recstore("alter retail --negative net").expect(0)
+    assert "negative rows" not in recstore("retrain retail").expect(0, "36 zero or negative dropped").err
+    assert column(shop.connect(), items) == [*range(2, 13)]

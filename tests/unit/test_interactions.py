@@ -24,10 +24,8 @@ def batch(rows, user_type=BIGINT, item_type=BIGINT, with_times=False):
     return pa.RecordBatch.from_pydict(columns)
 
 
-def build(
-    *batches, user_type=IdType.BIGINT, item_type=IdType.BIGINT, duplicates="sum", max_nulls=1.0, with_times=False
-):
-    builder = InteractionsBuilder(user_type, item_type, duplicates, max_nulls, "retail", with_times=with_times)
+def build(*batches, user_type=IdType.BIGINT, item_type=IdType.BIGINT, duplicates="sum", max_nulls=1.0, **options):
+    builder = InteractionsBuilder(user_type, item_type, duplicates, max_nulls, "retail", **options)
     for one in batches:
         builder.add(one)
     return builder.build()
@@ -176,3 +174,30 @@ def test_many_batches_are_encoded_in_blocks(monkeypatch):
     interactions, report = build(*(batch(rows[start : start + 5]) for start in range(0, 1000, 5)))
     assert {(user, item) for user, item, _ in triples(interactions)} == {row[:2] for row in rows}
     assert report.total == 1000
+
+
+def test_negative_rows_are_dropped_or_netted_with_those_of_their_pair():
+    rows = [(1, 1, 0.1), (1, 1, 0.2), (1, 2, 5.0), (1, 1, -0.3), (1, 2, -5.0), (2, 2, 5.0), (2, 2, -3.0), (3, 3, -1.0)]
+    interactions, report = build(batch([*rows, (4, 2, 0.0), (4, 2, 2.0)]))
+    assert triples(interactions) == [(1, 1, pytest.approx(0.3)), (1, 2, 5.0), (2, 2, 5.0), (4, 2, 2.0)]
+    counts = report.nonpositive, report.mixed, report.duplicates, report.users, report.items
+    assert counts == (5, 3, 1, 3, 2)
+    interactions, report = build(batch([*rows, (4, 2, 0.0), (4, 2, 2.0)]), net=True)
+    assert triples(interactions) == [(2, 2, 2.0), (4, 2, 2.0)]
+    counts = report.rows, report.nonpositive, report.mixed, report.duplicates, report.pairs, report.items
+    assert counts == (10, 3, 0, 5, 2, 1)
+    with pytest.raises(SourceEmpty):
+        build(batch(rows[:5]), net=True)
+    with pytest.raises(SourceEmpty):
+        build(batch([(1, 1, -1.0), (1, 2, 0.0)]))
+
+
+def test_the_newest_row_decides_where_rows_are_netted():
+    def at(day):
+        return datetime(2024, 1, day, tzinfo=UTC)
+
+    rows = batch([(1, 1, 0.0, at(9)), (1, 1, 1.0, at(2)), (1, 2, 1.0, at(3)), (1, 2, -1.0, None)], with_times=True)
+    interactions, report = build(rows, duplicates="last", net=True)
+    assert triples(interactions) == [(1, 2, 1.0)]
+    assert report.newest == at(9)
+    assert build(rows, duplicates="last")[1].newest == at(3)
