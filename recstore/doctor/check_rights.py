@@ -6,6 +6,8 @@ see `check_server`.
 
 from collections.abc import Iterator
 
+from psycopg import sql
+
 from recstore.doctor.findings import Finding, check, error, note, ok, warning
 from recstore.doctor.subject import Subject
 from recstore.postgres.session import LIFTED
@@ -26,18 +28,55 @@ def create_schemas(subject: Subject) -> Iterator[Finding]:
     )
 
 
+ALL_OBJECTS = (
+    "SELECT format('SCHEMA %I', n.nspname) FROM pg_namespace n WHERE n.nspname IN ({schemas})"
+    " UNION ALL SELECT format('%s %I.%I', CASE c.relkind WHEN 'c' THEN 'TYPE' ELSE 'TABLE' END, n.nspname, c.relname)"
+    " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname IN ({schemas}) AND c.relkind IN"
+    " ('r', 'p', 'v', 'c')"
+    " UNION ALL SELECT format('ROUTINE %s', p.oid::regprocedure) FROM pg_proc p JOIN pg_namespace n"
+    " ON n.oid = p.pronamespace WHERE n.nspname IN ({schemas})"
+)
+"""SELECT of everything in schemas that has an owner, as ALTER .. OWNER TO names it. The sequences belong to columns."""
+
+
+def _owned_by(subject: Subject) -> str:
+    """Return the statement that gives recstore's schemas, with everything in them, to this role."""
+    schemas = ", ".join(sql.Literal(name).as_string(None) for name in subject.schemas)
+    alter = sql.Literal(f"ALTER %s OWNER TO {subject.quoted(subject.role).replace('%', '%%')}").as_string(None)
+    return (
+        f"DO $do$DECLARE what text; BEGIN FOR what IN {ALL_OBJECTS.replace('{schemas}', schemas)} LOOP"
+        f" EXECUTE format({alter}, what); END LOOP; END$do$;"
+    )
+
+
 @check()
 def owner(subject: Subject) -> Iterator[Finding]:
     if not subject.private:
         return
-    found = subject.row("doctor_owner")
-    if found["ours"]:
+    found = subject.row("doctor_owner", schemas=subject.schemas)
+    if found["ours"] and (foreign := subject.rows("doctor_foreign_objects", schemas=subject.schemas)):
+        yield error(
+            f"{foreign[0]['object']} belongs to {foreign[0]['owner']}, whose rights {subject.role} does not have"
+            + (f", and so do {len(foreign) - 1} more objects of recstore's" if foreign[1:] else ""),
+            "Trainings drop and alter what is there, which only the owner may. Objects belong to the role that made or restored"
+            " them. As a superuser:",
+            _owned_by(subject),
+        )
+    elif found["ours"]:
         yield ok(f"recstore's schemas belong to {found['owner']}, whose rights this role has")
     elif subject.revision is not None:
         yield error(
             f"recstore's schemas belong to {found['owner']}, and {subject.role} does not have that role's rights",
             "Trainings create and drop tables there, which only the owner may. Connect as the owner, or run:",
             f"GRANT {subject.quoted(found['owner'])} TO {subject.quoted(subject.role)};",
+        )
+    elif not found["admitted"]:
+        yield error(
+            f"recstore's schemas belong to {found['owner']}, and {subject.role} may use none of them",
+            f"Every command of {subject.role} is refused. pg_restore --no-owner gives all of a dump to the role that restores"
+            " it. If recstore works as another role, name that one in the URL. If it should work as this one, a superuser can"
+            " give it everything of recstore's:",
+            _owned_by(subject),
         )
     else:
         yield note(

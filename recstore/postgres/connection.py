@@ -116,6 +116,8 @@ def plain_errors(doing: str, connection: Connection | None = None) -> Iterator[N
         raise
     except pg.InsufficientPrivilege as error:
         remedy = "Ask the owner to grant it, or connect as a role that may."
+        if "recstore_private" in str(error):
+            remedy = "Connect as the role that owns recstore's schemas. To find out which, run: recstore doctor"
         raise PermissionDenied(role=role, reason=one_line(error), remedy=remedy) from error
     except psycopg.Error as error:
         if isinstance(error, (pg.UndefinedTable, pg.InvalidSchemaName)) and "recstore_private" in str(error):

@@ -75,12 +75,28 @@ SELECT
     pg_catalog.current_setting('search_path') AS search_path;
 
 -- name: doctor_owner
--- The owner of recstore's own schema, and whether this role has its rights.
+-- The owner of recstore's own schema, whether this role has its rights, and whether it may use any of these schemas.
 SELECT
     pg_get_userbyid(n.nspowner)::text AS owner,
-    pg_has_role(n.nspowner, 'USAGE') AS ours
+    pg_has_role(n.nspowner, 'USAGE') AS ours,
+    (SELECT bool_or(has_schema_privilege(m.oid, 'USAGE')) FROM pg_namespace m WHERE m.nspname = ANY (%(schemas)s)) AS admitted
 FROM pg_namespace n
 WHERE n.nspname = 'recstore_private';
+
+-- name: doctor_foreign_objects
+-- Tables, views and functions in these schemas whose owner's rights this role does not have.
+SELECT o.object, pg_get_userbyid(o.owner)::text AS owner
+FROM (
+    SELECT c.oid::regclass::text AS object, c.relowner AS owner
+    FROM pg_class c
+    WHERE c.relnamespace IN (SELECT n.oid FROM pg_namespace n WHERE n.nspname = ANY (%(schemas)s)) AND c.relkind IN ('r', 'p', 'v')
+    UNION ALL
+    SELECT p.oid::regprocedure::text, p.proowner
+    FROM pg_proc p
+    WHERE p.pronamespace IN (SELECT n.oid FROM pg_namespace n WHERE n.nspname = ANY (%(schemas)s))
+) o
+WHERE NOT pg_has_role(o.owner, 'USAGE')
+ORDER BY 1;
 
 -- name: doctor_rights
 SELECT

@@ -1,10 +1,16 @@
 """What readers get, what row-level security hides from them, and whose a restored database is."""
 
+import os
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from conftest import Command, Database, superuser
+from conftest import VERSION, Command, Database, database_from, superuser
 from support import look
+
+from recstore.embedded import Server
+from recstore.embedded.programs import tool_path
 
 CREATE = "create retail --table shop.views --item product_id --value view_count --factors 8 --iterations 2 --yes"
 
@@ -105,3 +111,42 @@ def test_grant_covers_the_tables_of_lists(recstore: Command, shop: Database, cle
     for table in "made.alike", "closed.lists":
         assert reader.execute(f"SELECT FROM {table} LIMIT 1").fetchall()  # type: ignore[arg-type]
     assert "lists" not in recstore(f"grant retail {clerk} --people").out
+
+
+def test_a_database_restored_without_owners_is_repaired_by_doctor_s_statement(
+    recstore: Command, shop: Database, server: Server, tmp_path: Path
+) -> None:
+    recstore(CREATE + " --seen published")
+    recstore("retrain retail")
+    recstore("grant retail application --people")
+    dump = tmp_path / "dump"
+    tool("pg_dump", f"--dbname={shop.url_of('postgres')}", "--format=custom", f"--file={dump}")
+    with database_from(server, "template0") as restored:
+        tool("pg_restore", f"--dbname={restored.url_of('postgres')}", "--no-owner", "--exit-on-error", str(dump))
+        refused = recstore("retrain retail", url=restored.url)
+        assert (refused.code, "recstore doctor" in refused.err) == (1, True), refused
+        (remedy,) = owner_errors(recstore, restored)
+        with superuser(server, restored.name) as connection:
+            connection.execute(remedy)  # type: ignore[call-overload]
+        assert owner_errors(recstore, restored) == []
+        for command in "db check", "retrain retail --force", "prune retail --keep 1 --yes", "doctor":
+            assert recstore(command, url=restored.url).code == 0, command
+        with restored.connect("application") as reader:
+            assert len(reader.execute("SELECT FROM retail.recommend(1, 5)").fetchall()) == 5
+        with superuser(server, restored.name) as connection:  # as after an upgrade by another role
+            connection.execute("ALTER TABLE retail._items OWNER TO postgres")
+            (remedy,) = owner_errors(recstore, restored)
+            connection.execute(remedy)  # type: ignore[call-overload]
+        assert owner_errors(recstore, restored) == []
+        assert recstore("drop retail --yes", url=restored.url).code == 0
+
+
+def owner_errors(recstore: Command, database: Database) -> list[str]:
+    """Return the remedies of the errors of the check `owner`."""
+    findings = recstore("doctor --json", url=database.url).json["findings"]
+    return [r for f in findings if (f["check"], f["level"]) == ("owner", "error") for r in f["remedies"]]
+
+
+def tool(name: str, *arguments: str) -> None:
+    """Run pg_dump or pg_restore."""
+    subprocess.run([tool_path(VERSION, name), *arguments], check=True, env={"PATH": os.defpath})
