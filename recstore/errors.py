@@ -182,7 +182,7 @@ class GateRefused(NotPublished):
 
 class UnsupportedIdType(UsageError):
     """The {side} id column {column!r} has type {type}. Supported types are smallint, integer, bigint, uuid and text. Cast it
-    in a query, for example {column}::text."""
+    in a query, for example {form} AS {side}_id."""
 
 
 class UnsupportedValueType(UsageError):

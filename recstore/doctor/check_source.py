@@ -104,6 +104,17 @@ def stale_views(subject: Subject) -> Iterator[Finding]:
         )
 
 
+@check("recommender", well="no collation takes different ids for equal")
+def collations(subject: Subject) -> Iterator[Finding]:
+    for row in subject.rows("doctor_collations"):
+        yield error(
+            f"{row['column']} of the view {row['view']} has the collation {row['collation']}, which takes different texts for"
+            " equal",
+            "recstore compares ids byte by byte: one user or item counts as several. Give one form of each id in a query, for"
+            f' example lower({row["column"]}) COLLATE "C" AS {row["column"]}, with `recstore alter`.',
+        )
+
+
 @check("recommender")
 def source_lookup(subject: Subject) -> Iterator[Finding]:
     source = subject.recommender.definition.source

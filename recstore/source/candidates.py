@@ -15,7 +15,7 @@ from recstore.definition import Definition
 from recstore.errors import CandidatesInvalid, PermissionDenied
 from recstore.postgres.connection import Connection, application_path, one_line, read_only
 from recstore.source.plans import AS_FOR_ANY, by_index, plan_cost, prepared
-from recstore.source.selects import columns_of, denied, relation_of, stripped, type_name
+from recstore.source.selects import check_collation, columns_of, denied, relation_of, stripped, type_name
 from recstore.sql import objects, queries
 from recstore.sql.objects import Registered
 from recstore.types import IdType, type_of_oid
@@ -62,6 +62,8 @@ def inspect(connection: Connection, definition: Definition, item_type: IdType) -
             remedy=f"Select ids of the type {item_type.value}, with a cast if need be.",
         )
     assert found is not None
+    if found is IdType.TEXT:
+        check_collation(connection, select, columns[0][0], columns[0][0], CandidatesInvalid)
     # as in the source: varchar becomes text and a domain its base type, and their indexes still serve
     return f"SELECT c.item_id::{found.value} AS item_id\nFROM (\n{select}\n) c (item_id)"
 

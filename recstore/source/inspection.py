@@ -12,7 +12,7 @@ from recstore.errors import SourceInvalid, UnsupportedIdType, UnsupportedValueTy
 from recstore.postgres.connection import Connection, one_line, read_only, reading_application
 from recstore.postgres.names import readable
 from recstore.source.plans import AS_FOR_ANY, by_index, plan_cost, planned, prepared
-from recstore.source.selects import columns_of, keywords, relation_of, stripped, type_name
+from recstore.source.selects import check_collation, columns_of, keywords, relation_of, stripped, type_name
 from recstore.sql import queries
 from recstore.types import NUMBER_OIDS, TIMESTAMP_OIDS, IdType, type_of_oid
 
@@ -58,10 +58,14 @@ def inspect(connection: Connection, source: Source) -> SourceShape:
     types = []
     for side, name in (("user", "user_id"), ("item", "item_id")):
         oid = columns[name]
+        column = {"user": source.user, "item": source.item}[side] if source.table is not None else name
         if oid not in type_of_oid:
-            column = {"user": source.user, "item": source.item}[side] if source.table is not None else name
-            raise UnsupportedIdType(side=side, column=column, type=type_name(connection, oid))
+            found = type_name(connection, oid)
+            form = f"lower({column}::text)" if found.endswith("citext") else f"{column}::text"
+            raise UnsupportedIdType(side=side, column=column, type=found, form=form)
         types.append(IdType(type_of_oid[oid]))
+        if types[-1] is IdType.TEXT:
+            check_collation(connection, select, name, column, SourceInvalid)
     if columns["value"] not in NUMBER_OIDS:
         column = source.value if source.table and source.value else "value"
         raise UnsupportedValueType(column=column, type=type_name(connection, columns["value"]))

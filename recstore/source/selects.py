@@ -68,6 +68,24 @@ def columns_of(connection: Connection, select: str, invalid: Invalid, tables: st
         raise invalid(reason=reason, remedy="Try the query in psql first.") from None
 
 
+def check_collation(connection: Connection, select: str, name: str, column: str, invalid: Invalid) -> None:
+    """Refuse an id whose collation takes different texts for equal. `column` is what its owner calls the column `name`. Raises
+    `invalid`."""
+    one = f"SELECT s.{quoted(name)} FROM (\n{select}\n) s LIMIT 0"  # noqa: S608
+    collation = f"pg_catalog.pg_collation_for(({one}))::pg_catalog.regcollation"
+    found = f"c.oid OPERATOR(pg_catalog.=) {collation} AND NOT c.collisdeterministic"
+    with read_only(connection, search_path="DEFAULT"):
+        row = connection.execute(f"SELECT c.collname FROM pg_catalog.pg_collation c WHERE {found}").fetchone()  # noqa: S608
+    if row:
+        written = readable(column, keywords(connection))
+        raise invalid(
+            reason=f"the column {column!r} has the collation {row['collname']!r}, which takes different texts for equal, and"
+            " recstore compares ids byte by byte",
+            remedy=f'Give one form of each id in a query, for example lower({written}) COLLATE "C" AS {name}, and pass that form'
+            " to the functions.",
+        )
+
+
 def syntax_error(connection: Connection, select: str) -> str | None:
     """Return the server's message for the text alone, without the parentheses around it."""
     try:

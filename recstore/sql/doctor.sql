@@ -125,6 +125,16 @@ SELECT s.name, s.reset_val AS value, s.reset_val NOT IN ('0', '-1', 'off', 'on')
 FROM pg_settings s
 WHERE s.name = ANY (%(names)s);
 
+-- name: doctor_collations
+-- Ids of the source and the candidates whose collation takes different texts for equal.
+SELECT c.relname AS view, a.attname AS column, l.collname AS collation
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname IN ('user_id', 'item_id')
+JOIN pg_collation l ON l.oid = a.attcollation AND NOT l.collisdeterministic
+WHERE n.nspname = %(schema)s AND c.relname IN ('interactions', 'candidates')
+ORDER BY 1, 2 DESC;
+
 -- name: doctor_missing_privileges
 -- A recommender's own objects that a role may not read or call; `people`: also the objects of users that recommend() reads.
 SELECT 'schema ' || n.nspname AS object

@@ -441,3 +441,46 @@ def test_returns_are_warned_of_and_netted_on_request(recstore: Command, shop: Da
     recstore("alter retail --negative net").expect(0)
     assert "negative rows" not in recstore("retrain retail").expect(0, "36 zero or negative dropped").err
     assert column(shop.connect(), items) == [*range(2, 13)]
+
+
+CASE_INSENSITIVE = """
+    CREATE COLLATION public.ci (provider = libc, locale = 'C');
+    UPDATE pg_collation SET collisdeterministic = false WHERE collname = 'ci';
+    CREATE TYPE public.citext;
+    CREATE FUNCTION public.citextin(cstring) RETURNS citext LANGUAGE internal IMMUTABLE STRICT AS 'textin';
+    CREATE FUNCTION public.citextout(citext) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'textout';
+    CREATE TYPE public.citext (INPUT = citextin, OUTPUT = citextout, LIKE = text, COLLATABLE = true);
+"""
+"""What a server with ICU and citext has: the embedded one cannot create either, but its catalogs can say so."""
+
+
+def test_ids_that_are_equal_and_not_the_same_are_refused(recstore: Command, shop: Database) -> None:
+    with superuser(shop.server, shop.name) as connection:
+        connection.execute(CASE_INSENSITIVE)
+    make_clicks(
+        shop.connect("application"), 'user_id text COLLATE ci, "Item" text, mail citext', "('A', 'x')", "('a', 'y')"
+    )
+    source = "create retail --table shop.clicks --item Item"
+    words = (
+        "'user_id' has the collation 'ci'",
+        'lower(user_id) COLLATE "C" AS user_id',
+        "pass that form to the functions",
+    )
+    recstore(source).expect(2, *words)
+    recstore(f"{source} --user mail").expect(2, "has type public.citext", "lower(mail::text) AS user_id")
+    select = 'SELECT lower(user_id) COLLATE "C" AS user_id, "Item" AS item_id, 1 AS value FROM shop.clicks'
+    recstore("create retail --factors 1 --query", select).expect(0)
+    assert read_source(shop, "retail")[1].users == 1
+    recstore("alter retail --candidates", "SELECT user_id FROM shop.clicks").expect(
+        2, "'user_id' has the collation 'ci'"
+    )
+    assert "collation" not in recstore("doctor retail").out
+    with superuser(shop.server, shop.name) as connection:
+        connection.execute("UPDATE pg_collation SET collisdeterministic = false WHERE collname = 'C'")
+        try:
+            found = recstore("doctor retail").out
+        finally:
+            connection.execute("UPDATE pg_collation SET collisdeterministic = true WHERE collname = 'C'")
+    assert "ERROR: collations of retail: user_id of the view interactions has the collation C" in " ".join(
+        found.split()
+    )
