@@ -250,12 +250,20 @@ class RunTooLong(RecstoreError):
     """The run took longer than RECSTORE_TIME_LIMIT ({seconds:g} s) and was stopped. The live generation stays live."""
 
 
+class RunCancelled(RecstoreError):
+    """Run {run} was cancelled by {by}. The live generation stays live."""
+
+
+class RunEnded(RecstoreError):
+    """Run {run} cannot be cancelled: it is {state}. `recstore logs {run}` shows it."""
+
+
 class RequestNotFound(UsageError):
     """Request {request} does not exist. `recstore requests` lists the requests."""
 
 
 class RequestBegun(RecstoreError):
-    """Request {request} cannot be cancelled: it is {state}. `recstore requests` shows it."""
+    """Request {request} cannot be cancelled: it is {state}. `recstore requests` shows it; `recstore cancel RUN` ends a run."""
 
 
 class StillOpen(RecstoreError):

@@ -1,15 +1,18 @@
 """Jobs, done here and now: retrain, reindex, publish, generations, rollback, release, prune; the lists of everybody."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from recstore.api.arguments import Device, Force, Name, Option, Threads
+from recstore.api.arguments import Argument, Device, Force, Name, Option, Threads
 from recstore.api.base import Part
-from recstore.api.rows import Generation, Pruned, Released, RolledBack
+from recstore.api.rows import Generation, Pruned, Released, RolledBack, RunStory
 from recstore.background import watching
+from recstore.errors import RunEnded
 from recstore.operations import jobs, recommenders
 from recstore.operations.jobs import Outcome
 from recstore.runs import Reporter
+from recstore.sql import queries
 
 if TYPE_CHECKING:
     from recstore.lists import Made
@@ -18,6 +21,10 @@ Into = Annotated[
     str | Path, Option("A table, as schema.table, or a file that ends with .csv, .csv.gz or .parquet.", "TABLE|FILE")
 ]
 K = Annotated[int, Option("Length of each list.", "N", flags="--k -k", min=1)]
+
+
+ENDING = 3.0
+"""Seconds that `cancel` waits for the run to end."""
 
 
 class Jobs(Part):
@@ -92,6 +99,21 @@ class Jobs(Part):
         No other goes live by itself until `release`. Raises NothingToRollBack, GenerationNotFound, NotTrained.
         """
         return RolledBack(*jobs.roll_back(self.url, name, to=to))
+
+    def cancel(self, run: Annotated[int, Argument("The run's number.", complete="runs")]) -> RunStory:
+        """End a run in progress: its statement in the database at once, the rest at its next step.
+
+        What is live stays live. Waits a few seconds for the end. Raises RunNotFound, RunEnded.
+        """
+        with self._watching() as opened:
+            row, deadline = watching.run(opened, run), time.monotonic() + ENDING
+            if not queries.one(opened, "cancel_run", run=run)["cancelled"]:
+                raise RunEnded(run=run, state=row["state"])
+            while time.monotonic() < deadline:
+                time.sleep(0.2)
+                if not queries.one(opened, "cancel_run", run=run)["cancelled"]:  # its next statement, too
+                    break
+            return RunStory.of(watching.run(opened, run))
 
     def release(self, name: Name) -> Released:
         """Let generations go live again after a rollback.

@@ -60,7 +60,7 @@ class RolledBack:
 
 @dataclass(frozen=True)
 class Released:
-    """Whether publications were held, and the generation that is ready to go live now."""
+    """The answer to a release: if publications were held, and the generation that can go live now."""
 
     was_held: bool
     ready: int | None
@@ -236,8 +236,8 @@ class Request(Row):
 
 @dataclass(frozen=True)
 class Run(Row):
-    """One attempt at a job. `state`: running, succeeded, ready, skipped, failed or abandoned; `stages` are those begun so far,
-    with their seconds once they have ended."""
+    """One attempt at a job. `state`: running, succeeded, ready, skipped, failed, abandoned or cancelled; `stages` are those
+    begun so far, with their seconds once they have ended."""
 
     run: int
     recommender: str

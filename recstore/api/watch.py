@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from recstore.doctor import Finding
 
 Job = Literal["retrain", "reindex", "prune", "publish", "resize", "import", "lists"]
-State = Literal["running", "succeeded", "ready", "skipped", "failed", "abandoned"]
+State = Literal["running", "succeeded", "ready", "skipped", "failed", "abandoned", "cancelled"]
 
 
 def _run(text: str) -> int | str:

@@ -73,6 +73,8 @@ def dispatch(url: str, settings: Settings, send: Send, *, pause: float = 0) -> D
         each("abandoned_lists", lambda row: _abandon_lists(connection, settings, row["name"]))
         each("untidy_recommenders", lambda row: _tidy(url, connection, impatient, row, done))
         connection.execute(queries.query("forgotten_requests"))
+        for query in ("cancel_again", "forget_cancellations"):
+            connection.execute(queries.query(query))
         requests.settle_ready(connection)
         for query in ("forget_requests", "forget_runs", "forget_dispatches", "forget_studies"):
             connection.execute(queries.query(query), {"days": settings.history})

@@ -1,4 +1,4 @@
-"""Jobs of a recommender and its generations: retrain, reindex, publish, generations, rollback, release, prune."""
+"""Jobs of a recommender and its generations: retrain, reindex, publish, generations, rollback, release, prune, cancel."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import typer
 from recstore.api.jobs import Jobs
 from recstore.api.manage import Managing
 from recstore.api.rehearse import Rehearsal
-from recstore.api.rows import Generation, Pruned, Released, RolledBack
+from recstore.api.rows import Generation, Pruned, Released, RolledBack, RunStory
 from recstore.api.watch import Watching
 from recstore.cli.commands import Commands
 from recstore.cli.screen import picked, say, table
@@ -32,6 +32,7 @@ Exit code 4: the generation is ready but waits for other sessions to end; 5: the
     commands.add("generations", _generations, example="recstore generations retail")
     commands.add("rollback", _rolled_back, example="recstore rollback retail")
     commands.add("release", _released, example="recstore release retail")
+    commands.add("cancel", _cancelled, example="recstore cancel 42")
     commands.add(
         "prune",
         _pruned,
@@ -88,6 +89,13 @@ def _released(done: Released, name: str) -> None:
     say(f"generations of {name} go live again" if done.was_held else f"publications of {name} were not held")
     if done.ready is not None:
         say(f"generation {done.ready} is ready: the next dispatch makes it live, or recstore publish {name}")
+
+
+def _cancelled(run: RunStory) -> None:
+    if run.state == "running":
+        say(f"run {run.run}, {run.job} of {run.recommender}, ends at its next step: recstore logs {run.run} --follow")
+    else:
+        say(f"run {run.run}, {run.job} of {run.recommender}, has ended: {run.state}")
 
 
 def _fewer(part: Jobs, name: str, keep: int | None) -> str | None:

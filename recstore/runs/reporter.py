@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import psycopg
 from psycopg.types.json import Jsonb
 
-from recstore.errors import RecstoreError
+from recstore.errors import RecstoreError, RunCancelled
 from recstore.postgres.connection import Connection, connect
 from recstore.sql import queries
 
@@ -67,7 +67,8 @@ PROGRESS_EVERY = 1.0
 class Recorder:
     """A reporter that passes everything on and stores the progress in the run's row.
 
-    It writes from a connection of its own, since the run's is busy. Without a connection it stores nothing.
+    It writes from a connection of its own, since the run's is busy. Without a connection it stores nothing. When the run has
+    been cancelled, `progress` raises RunCancelled in the run's own thread.
     """
 
     def __init__(self, url: str, run: int, reporter: Reporter) -> None:
@@ -75,12 +76,14 @@ class Recorder:
         self.stage, self.warn = reporter.stage, reporter.warn
         self.connection: Connection | None = None
         self.lock = threading.Lock()
+        self.thread = threading.get_ident()
         self.next = time.monotonic() + PROGRESS_EVERY
 
     def progress(self, name: str, done: int, total: int, note: str = "") -> None:
         self.reporter.progress(name, done, total, note)
         if time.monotonic() < self.next or not self.lock.acquire(blocking=False):
             return
+        cancelled = None
         try:
             self.next = time.monotonic() + PROGRESS_EVERY
             with suppress(psycopg.Error, RecstoreError):
@@ -89,8 +92,11 @@ class Recorder:
                     self.connection.execute("SET statement_timeout = '5s'")
                 at = {"stage": name, "done": done, "total": total, "note": note}
                 queries.run(self.connection, "update_run_progress", run=self.run, progress=Jsonb(at))
+                cancelled = queries.row(self.connection, "cancellation", run=self.run)
         finally:
             self.lock.release()
+        if cancelled and threading.get_ident() == self.thread:
+            raise RunCancelled(run=self.run, by=cancelled["cancelled_by"])
 
     def close(self) -> None:
         if self.connection:

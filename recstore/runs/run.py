@@ -15,11 +15,19 @@ from importlib.metadata import version
 from typing import Any, ParamSpec, Self, TypeVar
 
 import psycopg
+from psycopg import errors as pg
 from psycopg.types.json import Jsonb
 
 from recstore import registry, requests
 from recstore.config import Settings
-from recstore.errors import LostLock, NothingRequested, ObjectsOutdated, RecstoreError, RunTooLong
+from recstore.errors import (
+    LostLock,
+    NothingRequested,
+    ObjectsOutdated,
+    RecstoreError,
+    RunCancelled,
+    RunTooLong,
+)
 from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.runs.locks import LISTS_NAMESPACE, LOCK_NAMESPACE, give_lock, take_lock
 from recstore.runs.reporter import Recorder, Reporter, Silent, described
@@ -30,6 +38,9 @@ from recstore.sql.schema_revision import require_current
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+CANCELLING = 2.0
+"""Seconds that a cancellation may take to commit after it has cancelled a statement of the run."""
 
 
 def abandon(connection: Connection, settings: Settings, recommender: Registered, *, lists: bool = False) -> list[int]:
@@ -175,10 +186,12 @@ class Run:
     def stage(self, name: str, step: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
         """Run one step of the job; check the fence before, store and report the time and the result's description after.
 
-        Raises LostLock, and what the step raises.
+        Raises LostLock, RunCancelled, and what the step raises.
         """
         with plain_errors(f"in stage {name!r} of {self.name!r}", self.connection):
             self.check(name)
+            if cancelled := self._cancelled():
+                raise cancelled
             self.stages.append({"stage": name})
             self._store("update_run_stages")
             start = time.perf_counter()
@@ -206,8 +219,9 @@ class Run:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         self.reporter.close()
         too_long = self._too_long(error)
-        error = too_long or error
-        state = self.state if error is None else "failed"
+        cancelled = self._cancelled_by(error)
+        error = too_long or cancelled or error
+        state = self.state if error is None else "cancelled" if isinstance(error, RunCancelled) else "failed"
         sentence = None
         if error is not None:
             sentence = error.message if isinstance(error, RecstoreError) else f"{type(error).__name__}: {error}"
@@ -238,8 +252,24 @@ class Run:
                 self._finish(finish, error, None)
         finally:
             self.connection.close()  # releases the lock
-        if too_long:
-            raise too_long
+        if too_long or cancelled:
+            raise too_long or cancelled  # type: ignore[misc]
+
+    def _cancelled(self) -> RunCancelled | None:
+        """Return the error of a run that someone has cancelled."""
+        row = queries.row(self.connection, "cancellation", run=self.number)
+        return RunCancelled(run=self.number, by=row["cancelled_by"]) if row else None
+
+    def _cancelled_by(self, error: BaseException | None) -> RunCancelled | None:
+        """Return RunCancelled for the error of a statement that was cancelled together with the run."""
+        if not isinstance(error, RecstoreError) or isinstance(error, RunCancelled):
+            return None
+        deadline = time.monotonic() + (CANCELLING if _statement_cancelled(error) else 0)
+        with suppress(psycopg.Error):  # a lost connection is another reason
+            while not (found := self._cancelled()) and time.monotonic() < deadline:
+                time.sleep(0.02)
+            return found
+        return None
 
     def _live(self) -> bool:
         return queries.row(self.connection, "live_size", recommender_id=self.recommender.id) is not None
@@ -263,6 +293,7 @@ class Run:
             else:
                 sentence = finish["error"] or self.outcome or "Done."
                 requests.finish(self.connection, self.number, finish["state"], sentence)
+            queries.run(self.connection, "forget_cancellation", run=self.number)
 
 
 class ListsRun(Run):
@@ -288,6 +319,15 @@ def wal(connection: Connection, since: int | None = None) -> int | None:
         if row and row["bytes"] is not None:
             return int(row["bytes"]) - (since or 0)
     return None
+
+
+def _statement_cancelled(error: BaseException | None) -> bool:
+    """Return whether a cancelled statement is among the causes of an error; the bulk reader has errors of its own."""
+    while error:
+        if getattr(error, "sqlstate", None) == pg.QueryCanceled.sqlstate:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _versions(connection: Connection) -> dict[str, str]:

@@ -97,6 +97,18 @@ WHERE g.recommender_id = %(recommender_id)s AND g.ready_at IS NOT NULL
 ORDER BY g.generation DESC
 LIMIT 1;
 
+-- name: cancel_again
+-- A cancelled run that began its next statement meanwhile.
+SELECT pg_cancel_backend(a.pid)
+FROM recstore_private.cancellations c
+JOIN pg_stat_activity a ON a.application_name = 'recstore:run:' || c.run
+WHERE a.usename = current_user AND a.datname = current_database();
+
+-- name: forget_cancellations
+-- Those that no run heeded, because its process was gone.
+DELETE FROM recstore_private.cancellations c
+WHERE NOT EXISTS (SELECT FROM recstore_private.runs u WHERE u.run = c.run AND u.state = 'running');
+
 -- name: forget_dispatches
 DELETE FROM recstore_private.dispatches
 WHERE dispatched_at < clock_timestamp() - make_interval(secs => 86400 * %(days)s);

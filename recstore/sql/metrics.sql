@@ -78,7 +78,7 @@ ORDER BY u.recommender, u.job, u.run DESC;
 SELECT r.name AS recommender, j.job AS recstore_job, s.state, count(u.run) AS runs
 FROM recstore.recommenders r
 CROSS JOIN unnest(%(jobs)s::text[] || '{publish}') AS j (job)
-CROSS JOIN unnest('{succeeded,ready,skipped,failed,abandoned}'::text[]) AS s (state)
+CROSS JOIN unnest('{succeeded,ready,skipped,failed,abandoned,cancelled}'::text[]) AS s (state)
 LEFT JOIN recstore.runs u
     ON u.recommender = r.name AND u.job = j.job AND u.state = s.state
     AND u.finished_at >= date_trunc('day', clock_timestamp(), 'UTC')

@@ -58,6 +58,16 @@ SET state = %(state)s, error = %(error)s, trace = %(trace)s, stages = %(stages)s
     finished_at = now()
 WHERE run = %(run)s;
 
+-- name: cancel_run
+SELECT recstore.cancel_run(%(run)s) AS cancelled;
+
+-- name: cancellation
+-- Who cancelled a run, first.
+SELECT c.cancelled_by FROM recstore_private.cancellations c WHERE c.run = %(run)s ORDER BY c.cancellation LIMIT 1;
+
+-- name: forget_cancellation
+DELETE FROM recstore_private.cancellations WHERE run = %(run)s;
+
 -- name: update_run_progress
 UPDATE recstore_private.runs SET progress = %(progress)s WHERE run = %(run)s AND state = 'running';
 

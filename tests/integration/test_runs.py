@@ -5,18 +5,29 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Database
+from conftest import Database, superuser
 from support import Hook, assert_nothing_left, look, states, until
 
 import recstore
 from recstore import pipeline, registry
-from recstore.definition import Publication
-from recstore.errors import ConnectionLost, LostLock, RecstoreError, RunInProgress, TrainingDiverged
+from recstore.definition import Publication, Source
+from recstore.errors import (
+    ConnectionLost,
+    LostLock,
+    RecstoreError,
+    RunCancelled,
+    RunEnded,
+    RunInProgress,
+    RunNotFound,
+    TrainingDiverged,
+)
 from recstore.model import trainers
 from recstore.operations import jobs
 from recstore.postgres.connection import Connection
@@ -195,6 +206,89 @@ def test_a_training_that_raises(trained: Database, monkeypatch: pytest.MonkeyPat
     assert generation(trained) == 1
     assert "diverged" in last_run(trained)["error"]
     next_succeeds(trained)
+
+
+def running(database: Database, stage: str) -> int | None:
+    """The number of the run in this stage."""
+    at = "SELECT run FROM recstore.runs WHERE state = 'running' AND stages -> -1 ->> 'stage' = %s"
+    return next((row["run"] for row in look(database, at, stage)), None)
+
+
+def cancelled(database: Database, stage: str, cancel: Callable[[int], object]) -> RunCancelled:
+    """The error of a retrain that is cancelled in this stage."""
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(lambda: cancel(until(lambda: running(database, stage))))
+        with pytest.raises(RunCancelled) as caught:
+            database.retrain(reporter=Hook(on_progress=lambda _: time.sleep(1.1)))
+        done.result()
+    return caught.value
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("stage", ["prepare", "train", "load", "check"])
+def test_a_cancelled_run_ends_and_what_is_live_stays(
+    trained: Database, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between stages, in Python, in a statement."""
+    store = recstore.Recstore(trained.url)
+    look(trained, "SELECT recstore.request_retrain('retail')")
+
+    def slow(run: Any, *_: Any) -> None:
+        run.connection.execute("SELECT pg_sleep(60)")
+
+    def wait(run: Any) -> Any:
+        until(lambda: look(trained, "SELECT FROM recstore_private.cancellations"))
+        return really(run)
+
+    really = jobs.prepare
+    with monkeypatch.context() as patched:
+        if stage == "prepare":
+            patched.setattr(jobs, "prepare", wait)
+        elif stage == "check":
+            slow.__name__ = "check"
+            patched.setattr(building, "check", slow)
+        error = cancelled(trained, stage, store.cancel)
+    assert "was cancelled by worker" in error.message
+    assert generation(trained) == 1
+    last = last_run(trained)
+    assert (last["state"], last["error"]) == ("cancelled", error.message)
+    (request,) = look(trained, "SELECT state, outcome FROM recstore.requests")
+    assert (request["state"], request["outcome"]) == ("cancelled", error.message)
+    assert look(trained, "SELECT FROM recstore_private.cancellations") == []
+    next_succeeds(trained)
+
+
+def test_a_run_is_cancelled_while_it_reads(trained: Database) -> None:
+    numbers = "SELECT n AS user_id, n % 7 AS item_id, 1 AS value FROM generate_series(1, 1000) n"
+    trained.create("slow", source=Source(query=f"{numbers} WHERE pg_sleep(0.1)::text = ''"))
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(lambda: recstore.Recstore(trained.url).cancel(until(lambda: running(trained, "read"))))
+        with pytest.raises(RunCancelled):
+            pipeline.retrain(trained.url, trained.settings, "slow")
+        done.result()
+    assert last_run(trained)["state"] == "cancelled"
+
+
+def test_who_may_only_ask_cancels_in_sql_and_takes_effect_at_commit(trained: Database) -> None:
+    with superuser(trained.server, trained.name) as connection:
+        connection.execute("GRANT USAGE ON SCHEMA recstore TO application")
+        connection.execute("GRANT EXECUTE ON FUNCTION recstore.cancel_run(bigint) TO application")
+    call = "SELECT recstore.cancel_run(%s) AS done"
+
+    def cancel(run: int) -> None:
+        with trained.connect("application") as asking:
+            for taken_back in (True, False):
+                with asking.transaction(force_rollback=taken_back):
+                    row = asking.execute(call, [run]).fetchone()
+                    assert row == {"done": True}
+
+    assert "by application" in cancelled(trained, "train", cancel).message
+    assert look(trained, call, 1) == [{"done": False}]  # it has ended
+    assert look(trained, call, 4711) == [{"done": False}]
+    store = recstore.Recstore(trained.url)
+    for number, error in ((1, RunEnded), (4711, RunNotFound)):
+        with pytest.raises(error):
+            store.cancel(number)
 
 
 @pytest.mark.parametrize("stage", ["prepare", "train", "check"])
