@@ -109,7 +109,7 @@ def reading(
     except adbc_driver_manager.Error as error:
         # "ERROR:" in any language: libpq writes two spaces behind it
         match = re.search(r"[^\W\d_]{4,}:  (.+?)(?:\s+Query was:|\s+SQLSTATE:|$)", str(error), re.DOTALL)
-        reason = " ".join((match[1] if match else str(error)).split()).rstrip(".")
+        reason = " ".join((match[1] if match else str(error)).split()).rstrip(" .")
         state = getattr(error, "sqlstate", None)
         if state is None or state.startswith(SESSION_GONE):
             raise ConnectionLost(doing=doing, reason=reason) from error

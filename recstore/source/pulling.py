@@ -90,6 +90,9 @@ def read(
             return SourceTimeout(name=name, seconds=f"{settings.source_timeout:g}")
         if state == "42501":
             return PermissionDenied(role=role, reason=reason, remedy=f"Grant it SELECT on the source's tables. {stays}")
+        if state == "22021":
+            remedy = f"The database stores bytes that are no UTF-8. Exclude or convert these texts in a query. {stays}"
+            return SourceInvalid(reason=reason, remedy=remedy)
         return SourceInvalid(reason=reason, remedy=f"Fix the source and retrain. {stays}")
 
     doing = f"reading the source of {name!r}"
