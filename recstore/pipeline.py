@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+from psycopg.types.json import Jsonb
 from scipy.sparse import csr_matrix
 
 from recstore.definition import Definition
@@ -53,6 +54,8 @@ def retrain(run: Run, *, force: bool = False, with_loss: bool = False) -> Outcom
     if held:
         gated = partial(gate.judge, tolerance=definition.gate.tolerance, threads=run.settings.threads)
         verdict = run.stage("gate", gated, interactions, held, recommender.held_out_key, new, live)
+        if live and verdict.worse and not force:
+            note_refusal(run, pulled, live.generation)
         admission.check_verdict(run, verdict, live, force)
     storage = recommender.vector_type, recommender.dimensions
     users = run.stage("solve users", solve_users, run, weighted.of(interactions), model.factors)
@@ -104,21 +107,43 @@ def read_source(run: Run) -> Pulled:
 
 
 def nothing_new(run: Run, pulled: Pulled) -> Outcome | None:
-    """Skip a run that only the schedule asks for and that would repeat the newest training; None for any other run."""
-    latest = queries.row(run.connection, "latest_trained", recommender_id=run.recommender.id)
+    """Skip a run that only the schedule asks for and that would repeat the newest training, or one that the gate refused.
+
+    None for any other run.
+    """
+    keys = {"recommender_id": run.recommender.id}
+    latest = queries.row(run.connection, "latest_trained", **keys)
     if latest is None or latest["live"] is None or not run.scheduled_only:
         return None
-    untrained = {"schedule", "titles", "candidates", "lists"}
-    before = Definition.model_validate(latest["definition"]).model_dump(exclude=untrained)
-    now = run.recommender.definition.model_dump(exclude=untrained)
-    if latest["snapshot"].get("digest") != pulled.snapshot["digest"] or before != now:
+    refused = queries.row(run.connection, "latest_refused", **keys)
+    if _same(run, pulled, latest["snapshot"].get("digest"), latest["definition"]):
+        run.outcome = (
+            f"Skipped: the source has nothing new since generation {latest['generation']} was trained"
+            f" ({latest['ready_at']:%Y-%m-%d %H:%M:%S %Z})."
+        )
+    elif refused and refused["live"] == latest["live"] and _same(run, pulled, refused["digest"], refused["definition"]):
+        run.outcome = (
+            f"Skipped: source and definition are those of run {refused['run']}, which the gate refused. To publish it anyway:"
+            f" recstore retrain {run.name} --force"
+        )
+        run.warn(run.outcome)
+    else:
         return None
     run.state, run.generation = "skipped", None
-    run.outcome = (
-        f"Skipped: the source has nothing new since generation {latest['generation']} was trained"
-        f" ({latest['ready_at']:%Y-%m-%d %H:%M:%S %Z})."
-    )
     return Outcome(run.number, latest["generation"], True, (), tuple(run.warnings), skipped=True)
+
+
+def _same(run: Run, pulled: Pulled, digest: str | None, definition: dict[str, Any]) -> bool:
+    """Return whether a training had this source and trains by this definition."""
+    untrained = {"schedule", "titles", "candidates", "lists"}
+    before = Definition.model_validate(definition).model_dump(exclude=untrained)
+    return digest == pulled.snapshot["digest"] and before == run.recommender.definition.model_dump(exclude=untrained)
+
+
+def note_refusal(run: Run, pulled: Pulled, live: int) -> None:
+    """Store what the gate refused, so that the schedule does not train it again."""
+    refused = {"digest": pulled.snapshot["digest"], "definition": run.recommender.definition.model_dump(mode="json")}
+    queries.run(run.connection, "note_refusal", run=run.number, refused=Jsonb(refused | {"live": live}))
 
 
 @dataclass(frozen=True, eq=False)

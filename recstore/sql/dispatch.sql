@@ -97,6 +97,17 @@ WHERE g.recommender_id = %(recommender_id)s AND g.ready_at IS NOT NULL
 ORDER BY g.generation DESC
 LIMIT 1;
 
+-- name: note_refusal
+UPDATE recstore_private.runs SET refused = %(refused)s WHERE run = %(run)s;
+
+-- name: latest_refused
+-- The newest training that the gate refused, and the generation that it was compared with.
+SELECT u.run, u.refused ->> 'digest' AS digest, u.refused -> 'definition' AS definition, (u.refused ->> 'live')::bigint AS live
+FROM recstore_private.runs u
+WHERE u.recommender_id = %(recommender_id)s AND u.refused IS NOT NULL
+ORDER BY u.run DESC
+LIMIT 1;
+
 -- name: cancel_again
 -- A cancelled run that began its next statement meanwhile.
 SELECT pg_cancel_backend(a.pid)

@@ -7,13 +7,14 @@ from prometheus_client import CollectorRegistry
 from support import Hook, look
 from support_sql import read_source
 
-from recstore import registry
+from recstore import pipeline, registry, requests
 from recstore.background.prometheus import DatabaseCollector
-from recstore.definition import Gate, Hyperparameters
+from recstore.definition import Gate, Hyperparameters, Schedule
 from recstore.errors import GateRefused, SourceShrunk
 from recstore.model import confidence, held_out, trainers
 from recstore.model.confidence import fit
 from recstore.model.interactions import Interactions
+from recstore.operations.jobs import Outcome
 from recstore.publication import stored
 from recstore.sql.generation import Generation
 
@@ -77,6 +78,35 @@ def test_a_worse_one_is_refused_and_published_by_force(gated: Database, recstore
     forced = recstore("retrain retail --force")
     assert (forced.code, "by force" in " ".join(forced.err.split())) == (0, True)
     assert look(gated, "SELECT generation FROM recstore_private.pointers") == [{"generation": 2}]
+
+
+def test_the_schedule_does_not_repeat_what_was_refused(gated: Database, recstore: Command) -> None:
+    def scheduled() -> Outcome:
+        with gated.connect() as connection:
+            requests.insert(connection, "retail", "retrain", "schedule")
+        return pipeline.retrain(gated.url, gated.settings, "retail", requested=True)
+
+    worsen(gated)
+    with pytest.raises(GateRefused):
+        scheduled()
+    for _ in range(2):
+        assert scheduled().skipped
+    newest = look(gated, "SELECT state, outcome FROM recstore.requests ORDER BY request DESC")
+    assert [row["state"] for row in newest] == ["skipped", "skipped", "failed"]
+    assert "run 2, which the gate refused" in newest[0]["outcome"]
+    gated.alter(schedule=Schedule(cron="0 3 * * *"))
+    assert scheduled().skipped  # trained the same
+    recstore("retrain retail").expect(5, "--force")  # a person's own is not skipped
+    with gated.connect("application") as application:
+        application.execute("INSERT INTO shop.views VALUES (1, 119, 7) ON CONFLICT DO NOTHING")
+    with pytest.raises(GateRefused):
+        scheduled()
+    assert scheduled().skipped
+    gated.alter(hyperparameters=GIVEN.model_copy(update={"factors": 1, "iterations": 5}))
+    with pytest.raises(GateRefused):
+        scheduled()
+    gated.alter(hyperparameters=GIVEN)
+    assert scheduled().live
 
 
 def test_an_equal_one_goes_live_and_the_comparison_is_shown(gated: Database, recstore: Command) -> None:
