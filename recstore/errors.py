@@ -288,6 +288,10 @@ class BrokerUnreachable(Unreachable):
     """The broker could not be reached: {reason}. Requests wait in the database. Check RECSTORE_BROKER_URL."""
 
 
+class QueueUnserved(RecstoreError):
+    """No worker takes messages of the queue {queues}. Start one: celery -A recstore.worker worker -Q {option}"""
+
+
 class DispatchMissing(RecstoreError):
     """{when}; with RECSTORE_DISPATCH_INTERVAL={interval:g} the limit is {limit:.0f} s. Schedules do not run and lost work is
     not retried. Check that a beat runs (celery -A recstore.worker beat), and that a worker of the queue `default` is free."""

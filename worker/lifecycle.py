@@ -11,7 +11,7 @@ from celery import signals
 from celery.apps import worker
 
 from recstore import requests
-from recstore.background import dispatch
+from recstore.background import dispatch, health
 from recstore.config import Settings, load_settings
 from recstore.embedded.configured import database_url
 from recstore.errors import RecstoreError
@@ -88,10 +88,14 @@ def end(**_: Any) -> None:
 
 
 def listen(settings: Settings) -> None:
-    """Send what is due at once on a NOTIFY. If this thread fails, beat's dispatch does the same later."""
+    """Send what is due at once on a NOTIFY. If this thread fails, beat's dispatch does the same later.
+
+    The session's name tells `recstore health` and the metrics which queues have a worker.
+    """
+    name = health.LISTENING + ",".join(sorted(app.amqp.queues.consume_from))
     while not _stopped.is_set():
         try:
-            with connect(database_url(settings), "recstore:listen") as connection:
+            with connect(database_url(settings), name) as connection:
                 connection.execute(f"LISTEN {requests.CHANNEL}")
                 while not _stopped.is_set():  # first what was requested before LISTEN
                     report(dispatch.send_due(connection, settings, send))

@@ -12,7 +12,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from recstore.config import Settings
-from recstore.errors import ConnectionFailed, DispatchMissing
+from recstore.errors import ConnectionFailed, DispatchMissing, QueueUnserved
 from recstore.postgres.connection import Connection, conninfo, one_line, plain_errors
 from recstore.postgres.names import quoted
 from recstore.postgres.pooler import cut_off
@@ -25,6 +25,9 @@ PATIENCE = 3
 
 MISSED, GRACE = 3, 10.0
 """Dispatches that may be missed, and seconds in addition, before their absence is reported."""
+
+LISTENING = "recstore:listen:"
+"""Beginning of the name of a worker's session that listens for requests; the queues that it takes from follow."""
 
 
 @contextmanager
@@ -81,22 +84,38 @@ def check_dispatch(settings: Settings, seconds: float | None) -> float:
     return seconds
 
 
+def workers_of_queues(connection: Connection) -> dict[str, int]:
+    """Return the number of workers of each queue that the jobs need. Sessions tell: a worker that ends leaves no row."""
+    rows = connection.execute(queries.query("metrics_queues"), {"listening": LISTENING}).fetchall()
+    return {row["queue"]: row["workers"] for row in rows}
+
+
+def check_queues(workers: dict[str, int]) -> None:
+    """Raise QueueUnserved unless each queue has a worker."""
+    if unserved := [queue for queue, number in workers.items() if not number]:
+        raise QueueUnserved(queues=" and ".join(unserved), option=",".join(unserved))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Health:
-    """Everything works: the database's revision, and the seconds since the last dispatch."""
+    """Everything works: the database's revision, the seconds since the last dispatch, the number of workers of each queue."""
 
     healthy: bool = True
     revision: str
     last_dispatch_seconds: float
+    workers: dict[str, int]
 
 
 def check(database: str, broker: str, settings: Settings) -> Health:
-    """Check the database, the broker and the last dispatch, in this order. Raises the first problem."""
+    """Check the database, the broker, the last dispatch and the workers, in this order. Raises the first problem."""
     from recstore.background.messages import queue_lengths  # imports redis-py, which no other command needs
 
     with asking(database, "recstore:health") as connection:
         check_database(connection)
         revision, dispatched = current(connection), last_dispatch(connection)
+        workers = workers_of_queues(connection)
     assert revision is not None
     queue_lengths(broker)
-    return Health(revision=revision, last_dispatch_seconds=check_dispatch(settings, dispatched))
+    seconds = check_dispatch(settings, dispatched)
+    check_queues(workers)
+    return Health(revision=revision, last_dispatch_seconds=seconds, workers=workers)

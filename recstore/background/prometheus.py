@@ -140,6 +140,13 @@ TABLE: dict[tuple[str, tuple[str, ...]], list[tuple[str, str, str]]] = {
             "Seconds that the oldest of those has waited; 0 if there is none.",
         ),
     ],
+    ("metrics_queues", ("queue",)): [
+        (
+            "recstore_queue_workers",
+            "workers",
+            "Workers that take messages of a queue, by their sessions in the database.",
+        ),
+    ],
     ("metrics_dispatches", ("host",)): [
         (
             "recstore_dispatch_age_seconds",
@@ -175,7 +182,7 @@ class DatabaseCollector(Collector):
         yield from (series.metric(rows) for series in SERIES)
 
     def _rows(self) -> Rows:
-        keys = {"jobs": list(get_args(requests.Job))}
+        keys = {"jobs": list(get_args(requests.Job)), "listening": health.LISTENING}
         with health.asking(database_url(self.settings), "recstore:metrics") as connection:
             names = dict.fromkeys(series.query for series in SERIES)
             return {name: connection.execute(queries.query(name), keys).fetchall() for name in names}

@@ -95,6 +95,15 @@ CROSS JOIN unnest(%(jobs)s::text[]) AS j (job)
 LEFT JOIN recstore.requests q ON q.recommender = r.name AND q.job = j.job AND q.state IN ('waiting', 'sent')
 GROUP BY 1, 2;
 
+-- name: metrics_queues
+-- Workers of each queue: the listening sessions of their main processes, which every role sees by name.
+SELECT q.queue, count(s.pid)::integer AS workers
+FROM unnest('{default,train}'::text[]) AS q (queue)
+LEFT JOIN pg_stat_activity s ON s.datname = current_database() AND starts_with(s.application_name, %(listening)s)
+    AND q.queue = ANY (string_to_array(substr(s.application_name, length(%(listening)s) + 1), ','))
+GROUP BY q.queue
+ORDER BY q.queue;
+
 -- name: metrics_dispatches
 -- Hosts of the last day, and the newest of all: containers change their names.
 SELECT d.host, extract(epoch FROM d.age)::float8 AS age

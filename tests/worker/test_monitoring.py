@@ -22,6 +22,7 @@ from recstore.background.prometheus import DatabaseCollector
 from recstore.config import Settings
 from recstore.embedded import Broker
 from recstore.errors import BrokerUnreachable
+from recstore.postgres.connection import connect
 from recstore.sql import queries
 
 from .conftest import Process, Workers
@@ -139,18 +140,27 @@ def test_health_is_an_exit_code_and_a_sentence(
     healthy(1, "No dispatch has been made yet")
     with shop.connect() as connection:
         connection.execute(queries.query("note_dispatch"), {"host": "here"})
+        assert "queue default and train" in healthy(1, "No worker")
+        sessions = [connect(shop.url, f"recstore:listen:{queues}") for queues in ("celery,default", "train")]
         assert re.search(
             r"^healthy: .* revision \d{4}, .* the last dispatch was 0 s ago\n$", healthy(0, "the broker answers")
         )
         answer = json.loads(healthy(0, "", "--json"))
         assert answer["healthy"] is True
         assert answer["last_dispatch_seconds"] < 100
+        assert answer["workers"] == {"default": 1, "train": 1}
+        sessions.pop().close()
+        until(lambda: cli.run(["--database", shop.url, "health"]) == 1)
+        assert "worker -Q train" in capsys.readouterr().err
+        sessions.append(connect(shop.url, "recstore:listen:train"))
         connection.execute("UPDATE recstore_private.dispatches SET dispatched_at = now() - interval '101 seconds'")
         assert "101 s ago" in json.loads(healthy(1, "", "--json"))["error"]
         broker.stop()
         healthy(3, "The broker could not be reached")
         connection.execute("UPDATE recstore_private.alembic_version SET version_num = '0001'")
         healthy(1, "Run: recstore db upgrade")
+        for session in sessions:
+            session.close()
     assert cli.run(["--database", "postgresql://127.0.0.1:1/none", "health"]) == 3
 
 

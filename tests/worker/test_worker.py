@@ -1,5 +1,6 @@
 """A worker in normal operation: requests from SQL, from messages, from the schedule."""
 
+import signal
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from recstore.worker import tasks
 from support import look, until
 
+from recstore.background import health
 from recstore.definition import Schedule
 from recstore.sql import objects
 
@@ -80,7 +82,7 @@ def test_a_request_waits_for_the_dispatch_when_no_worker_listens(shared: Workers
     ended = look(
         shared.database,
         "SELECT pg_terminate_backend(pid, 5000) AS ended FROM pg_stat_activity"
-        " WHERE datname = %s AND application_name = 'recstore:listen'",
+        " WHERE datname = %s AND application_name LIKE 'recstore:listen:%%'",
         shared.database.name,
     )
     assert len(ended) == 1
@@ -122,6 +124,20 @@ def test_a_schedule_runs_once_for_all_that_was_missed_and_skips_what_is_not_new(
     assert shared.runs().count(succeeded) == 1
     shared.ends(shared.request("retrain"))  # a person's request is not skipped
     assert shared.runs().count(succeeded) == 2
+
+
+def test_health_knows_the_workers_of_each_queue(workers: Workers) -> None:
+    def known() -> dict[str, int]:
+        with workers.database.connect() as connection:
+            return health.workers_of_queues(connection)
+
+    assert known() == {"default": 0, "train": 0}
+    training = workers.start(queues="train")
+    until(lambda: known() == {"default": 0, "train": 1})
+    workers.start(queues="celery,default")
+    until(lambda: known() == {"default": 1, "train": 1})
+    training.signal(signal.SIGKILL)
+    until(lambda: known() == {"default": 1, "train": 0})
 
 
 def test_no_message_expires_by_another_host_s_clock(monkeypatch: pytest.MonkeyPatch) -> None:
