@@ -162,9 +162,7 @@ def expected_rows(connection: Connection, schema: str) -> int:
 
 def limited(connection: Connection, schema: str) -> list[str]:
     """Return the relations of the source of which row-level security may hide rows from this role."""
-    rows = queries.rows(
-        connection, "doctor_relations_read", schema=schema, view="interactions", role=connection.info.user
-    )
+    rows = queries.rows(connection, "relations_read", schema=schema, view="interactions", role=connection.info.user)
     words = keywords(connection)
     limited = [row for row in rows if row["row_security"] and not row["sees_all"]]
     return [f"{readable(row['schema'], words)}.{readable(row['name'], words)}" for row in limited]
