@@ -111,15 +111,15 @@ def _ask(seen: Surroundings, chosen: dict[str, str]) -> None:
     likely = next((c for c in found if c.table == views), Candidate(views, (), (), (), (), 0))
     kinds = {column.name: column.type for column in views.columns}
 
-    def ask(option: str, question: str, names: Sequence[str], none: str | None = None) -> None:
+    def ask(option: str, question: str, names: Sequence[str], none: str | None = None, default: int = 1) -> None:
         if option not in chosen and (names or none is None):
-            chosen[option] = _choose(question, {name: kinds[name] for name in names}, set(kinds), none)
+            chosen[option] = _choose(question, {name: kinds[name] for name in names}, set(kinds), none, default)
 
     ask("user", "Which column is the user's id?", likely.users or list(kinds))
     ask("item", "Which column is the item's id?", [c for c in likely.items or list(kinds) if c != chosen["user"]])
-    numbers = dict.fromkeys((*likely.values, *(column.name for column in views.columns if column.number)))
+    numbers = dict.fromkeys((*likely.values, *(column.name for column in views.columns if column.may_be_count)))
     values = [name for name in numbers if name not in (chosen["user"], chosen["item"])]
-    ask("value", "Which column counts the views?", values, "none: every row counts 1")
+    ask("value", "Which column counts the views?", values, "none: every row counts 1", int(likely.counts))
     ask("last_at", "Which column is the time of the last view?", likely.times, "none of them")
     of_items = [
         (table, key)

@@ -45,12 +45,20 @@ class Column:
     """True if it is unique by itself."""
     in_key: bool
     begins_index: bool
+    numbered: bool
+    """True if the server numbers its rows: an identity, a sequence, a random uuid."""
     refers_to: str | None
     """Table that its foreign key references."""
 
     @property
     def may_be_id(self) -> bool:
         return self.type_oid in type_of_oid
+
+    @property
+    def may_be_count(self) -> bool:
+        """Return True for a number that identifies neither its row nor a row of another table."""
+        named_id = re.search(r"(^|_)id$|[a-z]I[dD]$", self.name)
+        return self.number and not (self.is_key or self.numbered or self.refers_to or named_id)
 
     @property
     def number(self) -> bool:
@@ -88,6 +96,8 @@ class Candidate:
     values: tuple[str, ...]
     times: tuple[str, ...]
     score: float = field(compare=False)
+    counts: bool = field(default=False, compare=False)
+    """True if the first of `values` is likely to count views; otherwise every row is one view."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return what `--json` prints."""
@@ -113,7 +123,7 @@ def candidates(tables: list[Table]) -> list[Candidate]:
 
 
 def _candidate(table: Table) -> Candidate | None:
-    ids = [column for column in table.columns if column.may_be_id and not column.is_key]
+    ids = [column for column in table.columns if column.may_be_id and not (column.is_key or column.numbered)]
     if len(ids) < 2:
         return None
     as_user = {column.name: _as_id(column, USERS, ITEMS) for column in ids}
@@ -122,10 +132,12 @@ def _candidate(table: Table) -> Candidate | None:
     score = max(as_user[user] + as_item[item] for user, item in permutations(as_user, 2))
     ids_named = {users[0], next(item for item in items if item != users[0])}
     others = [column for column in table.columns if column.name not in ids_named and not column.is_key]
-    numbers = {c.name: _hinted(c.name, VALUES) - bool(c.refers_to) for c in others if c.number}
+    numbers = {c.name: float(_hinted(c.name, VALUES)) for c in others if c.may_be_count}
     times = {c.name: _hinted(c.name, TIMES) for c in others if c.time}
     score += max(numbers.values(), default=0) / 2 + bool(times) / 4 + log10(table.rows + 1) / 4 - table.is_view / 4
-    return Candidate(table, users, items, _ranked(numbers), _ranked(times), score)
+    of_pairs = all(column.in_key for column in ids if column.name in ids_named)
+    counts = of_pairs or max(numbers.values(), default=0) > 0
+    return Candidate(table, users, items, _ranked(numbers), _ranked(times), score, counts)
 
 
 def _as_id(column: Column, hints: tuple[str, ...], others: tuple[str, ...]) -> float:

@@ -98,6 +98,16 @@ def _table_select(connection: Connection, source: Source) -> str:
                 reason=f"{source.table} has no column {column!r}; its columns are {', '.join(sorted(have))}",
                 remedy="Name the columns with --user, --item, --value and --last-at.",
             )
+    if (
+        source.value is not None
+        and queries.one(connection, "numbers_rows", relation=relation.as_string(connection), column=source.value)[
+            "found"
+        ]
+    ):
+        raise SourceInvalid(
+            reason=f"the column {source.value!r} of {source.table} identifies its rows and counts no views",
+            remedy="Leave --value out (none), and each row counts 1.",
+        )
     outputs: list[sql.Composable] = [
         sql.SQL("s.{} AS {}").format(sql.Identifier(column), sql.Identifier(name))
         for name, column in wanted.items()

@@ -2,7 +2,8 @@
 
 -- name: readable_columns
 -- A row for each column of every table and view that this role may read, except PostgreSQL's, recstore's and tables of lists:
--- its type (of a domain, the base type); unique alone, part of a unique key, first in an index; the table that it references.
+-- its type (of a domain, the base type); unique alone, part of a unique key, first in an index; numbered by the server (identity,
+-- a sequence, a random uuid); the table that it references.
 SELECT
     format('%%I.%%I', n.nspname, c.relname) AS table_name,
     c.relkind IN ('v', 'm') AS is_view,
@@ -24,6 +25,12 @@ SELECT
             AND a.attnum = ANY (x.indkey::smallint[])
     ) AS in_key,
     EXISTS (SELECT FROM pg_index x WHERE x.indrelid = c.oid AND x.indisvalid AND x.indkey[0] = a.attnum) AS begins_index,
+    a.attidentity <> '' OR coalesce(
+        (
+            SELECT pg_get_expr(d.adbin, d.adrelid) ~ 'nextval\(|uuid\w*\('
+            FROM pg_attrdef d
+            WHERE d.adrelid = c.oid AND d.adnum = a.attnum AND a.attgenerated = ''
+        ), false) AS numbered,
     (
         SELECT format('%%I.%%I', fn.nspname, fc.relname)
         FROM pg_constraint k
@@ -46,3 +53,15 @@ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
     )
     AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
 ORDER BY n.nspname, c.relname, a.attnum;
+
+-- name: numbers_rows
+-- True if a table's column identifies its rows: an identity, a sequence, or alone the primary key.
+SELECT a.attidentity <> '' OR EXISTS (
+    SELECT FROM pg_attrdef d
+    WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum AND pg_get_expr(d.adbin, d.adrelid) ~ 'nextval\('
+) OR EXISTS (
+    SELECT FROM pg_index x
+    WHERE x.indrelid = a.attrelid AND x.indisprimary AND x.indnkeyatts = 1 AND x.indkey[0] = a.attnum
+) AS found
+FROM pg_attribute a
+WHERE a.attrelid = to_regclass(%(relation)s) AND a.attname = %(column)s;

@@ -193,3 +193,42 @@ def test_an_interrupt_leaves_no_file(recstore: Command, tmp_path: Path, monkeypa
     monkeypatch.setattr(Path, "replace", prompt)
     assert recstore(f"init {tmp_path}/shop.toml {GIVEN}").code == 1
     assert list(tmp_path.iterdir()) == []
+
+
+EVENTS = """
+CREATE SCHEMA log;
+CREATE TABLE log.identity (id bigint GENERATED ALWAYS AS IDENTITY, user_id int, item_id int, at timestamptz);
+CREATE TABLE log.keyed (nr bigint PRIMARY KEY, user_id int, item_id int);
+CREATE TABLE log.serial (nr serial, user_id int, item_id int);
+CREATE TABLE log.random (event uuid DEFAULT gen_random_uuid(), user_id int, item_id int);
+CREATE TABLE log.others (user_id int, item_id int, order_id bigint, "shopId" int, product int REFERENCES shop.products);
+CREATE TABLE log.priced (user_id int, item_id int, price numeric);
+GRANT USAGE ON SCHEMA log TO worker; GRANT SELECT ON ALL TABLES IN SCHEMA log TO worker;
+"""
+
+
+def test_no_key_counts_views_and_raw_events_are_counted(
+    recstore: Command, shop: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.connect("application").execute(EVENTS)
+    found = {c.table.name: c for c in discovery.candidates(discovery.readable_tables(shop.connect()))}
+    values = {
+        name: found[f"log.{name}"].values for name in ("identity", "keyed", "serial", "random", "others", "priced")
+    }
+    assert values.pop("priced") == ("price",)
+    assert set(values.values()) == {()}
+    assert {found[f"log.{name}"].users[0] for name in values} == {"user_id"}
+    assert "event" not in found["log.random"].users
+    monkeypatch.setattr(init, "at_terminal", lambda: True)
+    monkeypatch.setattr("typer.prompt", lambda _question, default: default)
+    for name in (*values, "priced"):
+        file = tmp_path / f"{name}.toml"
+        recstore(f"init {file} --table log.{name} --titles none").expect(0)
+        assert "value" not in read_toml(file, "x")["source"]
+    said = "identifies its rows and counts no views", "Leave --value out"
+    for name, column in (("identity", "id"), ("keyed", "nr"), ("serial", "nr")):
+        recstore(f"create events --table log.{name} --value {column}").expect(2, *said)
+        recstore(f"init {tmp_path}/no.toml --table log.{name} --user user_id --item item_id --value {column}").expect(
+            2, *said
+        )
+    recstore("create events --table log.priced --value price").expect(0)
