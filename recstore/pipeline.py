@@ -29,16 +29,22 @@ from recstore.source.pulling import Pulled
 from recstore.sql import queries
 from recstore.wording import counted
 
+Examine = Callable[[Run], list[str]]
+"""Examines the recommender of a run; returns a sentence for each problem. Doctor has one."""
+
 
 @job()
-def retrain(run: Run, *, force: bool = False, with_loss: bool = False) -> Outcome:
+def retrain(run: Run, *, force: bool = False, with_loss: bool = False, examine: Examine | None = None) -> Outcome:
     """Pull, train and publish. The live generation serves until the flip, and after any error.
 
     With `force`, publish also what the gate or the guard would refuse. A run that only the schedule asks for is skipped if
-    neither source nor definition has changed since the newest training. Raises RecstoreError.
+    neither source nor definition has changed since the newest training. What `examine` finds are warnings of the run. Raises
+    RecstoreError.
     """
     recommender, definition, force = run.recommender, run.recommender.definition, force or run.forced
     run.stage("prepare", jobs.prepare, run)
+    for problem in examine(run) if examine else ():
+        run.warn(problem)
     pulled = run.stage("read", read_source, run)
     if latest := nothing_new(run, pulled):
         return latest

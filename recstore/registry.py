@@ -16,6 +16,7 @@ from recstore.config import Settings
 from recstore.definition import DEFAULT_FACTORS, MAX_FACTORS, MAX_VECTOR_DIMENSIONS, Definition, Storage
 from recstore.errors import (
     AlteredMeanwhile,
+    CandidatesInvalid,
     DependentObjects,
     InvalidInput,
     InvalidName,
@@ -25,6 +26,7 @@ from recstore.errors import (
     RecommenderExists,
     RecommenderNotFound,
     SchemaNameTaken,
+    SourceInvalid,
     TooManyFactors,
     installed_parts,
 )
@@ -285,6 +287,22 @@ def stale_views(connection: Connection, recommender: Registered) -> dict[str, st
             if reads != named:
                 found[name] = f"{', '.join(reads - named) or 'less'} instead of {', '.join(named - reads) or 'more'}"
     return found
+
+
+def drift(connection: Connection, recommender: Registered) -> list[str]:
+    """Return a phrase for each way in which a recommender's schema no longer fits the database around it: missing or outdated
+    objects, views of other relations than the definition names, row-level security. Raises psycopg's errors, RecstoreError."""
+    found = [f"the {name} is missing" for name in objects.missing(connection, recommender)]
+    if not found:
+        outdated = objects.stale(connection, recommender)
+        found += [f"the {name} was made for pgvector's former schema, or by another version" for name in outdated[:1]]
+        try:
+            stale = stale_views(connection, recommender)
+            found += [f"the view {view} reads {what}" for view, what in stale.items()]
+        except (SourceInvalid, CandidatesInvalid) as refused:
+            found.append(refused.message.rstrip("."))
+    rows = queries.rows(connection, "own_row_security", schema=recommender.name)
+    return found + [f"row-level security is on for {row['relation']}" for row in rows]
 
 
 def _selects(connection: Connection, recommender: Registered) -> tuple[str, str]:

@@ -10,7 +10,7 @@ import psycopg
 from celery import signals
 from celery.apps import worker
 
-from recstore import requests
+from recstore import doctor, requests
 from recstore.background import dispatch, health
 from recstore.config import Settings, load_settings
 from recstore.embedded.configured import database_url
@@ -88,11 +88,14 @@ def end(**_: Any) -> None:
 
 
 def listen(settings: Settings) -> None:
-    """Send what is due at once on a NOTIFY. If this thread fails, beat's dispatch does the same later.
+    """Log what doctor finds at once, then send what is due on a NOTIFY. If this thread fails, beat's dispatch sends it later.
 
     The session's name tells `recstore health` and the metrics which queues have a worker.
     """
     name = health.LISTENING + ",".join(sorted(app.amqp.queues.consume_from))
+    with suppress(RecstoreError):
+        for problem in doctor.problems(settings):
+            log.warning("doctor: %s", problem)
     while not _stopped.is_set():
         try:
             with connect(database_url(settings), name) as connection:

@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -18,8 +19,8 @@ import psycopg
 from celery import Task
 from celery.utils.log import get_task_logger
 
+from recstore import doctor, pipeline, requests
 from recstore import lists as batch_lists
-from recstore import pipeline, requests
 from recstore.background import dispatch as dispatcher
 from recstore.config import Settings, load_settings
 from recstore.embedded.configured import database_url
@@ -42,7 +43,7 @@ from .logs import LogReporter, LogWatch
 log = get_task_logger(__name__)
 
 JOBS: dict[requests.Job, Callable[..., Any]] = {
-    "retrain": pipeline.retrain,
+    "retrain": partial(pipeline.retrain, examine=doctor.problems_of),
     "reindex": jobs.reindex,
     "prune": jobs.prune,
     "lists": batch_lists.write_defined,

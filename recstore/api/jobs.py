@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from recstore.api.arguments import Argument, Device, Force, Name, Option, Threads
 from recstore.api.base import Part
@@ -47,10 +47,11 @@ class Jobs(Part):
 
         Raises GateRefused, SourceShrunk, RunInProgress, NothingLeft.
         """
-        from recstore import pipeline
+        from recstore import doctor, pipeline
 
         settings = self._settings(device=device, threads=threads)
-        return pipeline.retrain(self.url, settings, name, reporter=reporter, with_loss=loss, force=force)
+        options: dict[str, Any] = {"with_loss": loss, "force": force, "examine": doctor.problems_of}
+        return pipeline.retrain(self.url, settings, name, reporter=reporter, **options)
 
     def reindex(self, name: Name, *, reporter: Reporter | None = None) -> Outcome:
         """Rebuild the indexes of the live generation and calibrate it again, while readers go on. Nothing is trained.

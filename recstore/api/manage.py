@@ -54,12 +54,15 @@ class Managing(Part):
 
         Raises InvalidInput, InvalidName, RecommenderExists, SourceInvalid, PermissionDenied, PublicationOfEverything.
         """
+        from recstore import doctor
+
         wanted = definition_of(name, None, definition, file, titles, settings)
         with self._current() as opened:
             check_publications(opened, yes)
             recommender = recommenders.create(opened, self.settings, name, wanted)
             lookup = inspection.check_lookup(opened, name)
-            return _described(Created, recommenders.described(opened, recommender), lookup=lookup)
+            row = recommenders.described(opened, recommender)
+            return _described(Created, row, lookup=lookup, warnings=tuple(doctor.problems(self.settings, name)))
 
     def list(self) -> Listing:
         """List the recommenders, what is live and how the last run went."""

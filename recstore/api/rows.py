@@ -306,8 +306,8 @@ class Listed(Summary):
 
 @dataclass(frozen=True)
 class Watched(Summary):
-    """A recommender in `status()`: the start of its run, the next training and lists, its unfinished requests. `ended_..` are of
-    the training before the present one."""
+    """A recommender in `status()`: the start of its run, the next training and lists, its unfinished requests, and in which ways
+    its schema no longer fits the database around it. `ended_..` are of the training before the present one."""
 
     running_since: datetime | None
     ended_retrain: int | None
@@ -318,6 +318,7 @@ class Watched(Summary):
     next_retrain: datetime | None
     next_lists: datetime | None
     open_requests: list[Request]
+    drift: list[str]
 
 
 @dataclass(frozen=True)
@@ -357,9 +358,10 @@ class Described(Row):
 
 @dataclass(frozen=True)
 class Created(Described):
-    """A new recommender, and the lookup of one user's rows in its source, a cost of every recommend()."""
+    """A new recommender, the lookup of one user's rows in its source, a cost of every recommend(), and what doctor finds."""
 
     lookup: Lookup
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
+import psycopg
 from psycopg import errors as pg
 
+from recstore import registry
 from recstore.background.health import longest_silence
 from recstore.config import Settings
-from recstore.errors import ConnectionFailed, ConnectionLost, RecommenderNotFound, RunNotFound, StudyNotFound
-from recstore.postgres.connection import Connection
+from recstore.errors import (
+    ConnectionFailed,
+    ConnectionLost,
+    RecommenderNotFound,
+    RecstoreError,
+    RunNotFound,
+    StudyNotFound,
+)
+from recstore.postgres.connection import Connection, session_settings
 from recstore.registry import next_lists, next_retrain
 from recstore.runs import Reporter
 from recstore.sql import queries, schema_revision
@@ -26,6 +35,9 @@ Row = dict[str, Any]
 
 EVERY = 0.5
 """Seconds between two queries about a run that is followed."""
+
+LOCK_TIMEOUT = 100
+"""Milliseconds to wait for a lock on the application's relations."""
 
 OPEN = ("waiting", "sent", "running")
 """States of a request that has not ended."""
@@ -93,6 +105,7 @@ def status(opened: Connection, settings: Settings, name: str | None = None) -> R
     waiting = rows_of(opened, "watch_requests", recommender=name, open=True, limit=None)[::-1]
     now = clock(opened)
     for row in rows:
+        row["drift"] = drift(opened, row["recommender"])
         row["next_retrain"], row["next_lists"] = next_retrain(row), next_lists(row, now)
         row["open_requests"] = [request for request in waiting if request["recommender"] == row["recommender"]]
     return {
@@ -101,6 +114,15 @@ def status(opened: Connection, settings: Settings, name: str | None = None) -> R
         "dispatches": rows_of(opened, "watch_dispatches"),
         "warning": dispatch_warning(opened, settings),
     }
+
+
+def drift(opened: Connection, name: str) -> list[str]:
+    """Return what `registry.drift` does; nothing where this role cannot see it, or while another session holds a lock."""
+    try:
+        with session_settings(opened, lock_timeout=LOCK_TIMEOUT):
+            return registry.drift(opened, registry.get(opened, name))
+    except (RecstoreError, psycopg.Error, ValueError):  # the last for a definition of another version
+        return []
 
 
 def dispatch_warning(opened: Connection, settings: Settings) -> str | None:

@@ -89,14 +89,12 @@ def _print(
 
 
 def _print_one(finding: "Finding") -> None:
-    whose = f" of {finding.recommender}" if finding.recommender else ""
-    whose += f" for {finding.reader}" if finding.reader else ""
     (mark, style), plain = MARKS[finding.level], finding.level.upper() if finding.level == "error" else finding.level
     if not state.output.is_terminal:
         mark = f"{plain}:"
     elif not state.output.encoding.startswith("utf"):
         mark = plain
-    say(Text.assemble((mark, style), f" {finding.check}{whose}: {finding.found}"))
+    say(Text.assemble((mark, style), f" {finding.title}"))
     if finding.means:
         say(f"    {finding.means}")
     for remedy in finding.remedies:

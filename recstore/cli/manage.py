@@ -11,7 +11,7 @@ from recstore.api.rows import Altered, Created, Described, Dropped, Listed
 from recstore.api.watch import Watching
 from recstore.cli.commands import Commands, statements
 from recstore.cli.context import at_terminal
-from recstore.cli.screen import picked, planned, say, table
+from recstore.cli.screen import picked, planned, say, table, warn
 from recstore.publication.calibration import plan_words
 from recstore.wording import verdict_words
 
@@ -43,6 +43,8 @@ def register(app: typer.Typer) -> None:
 
 
 def _created(made: Created, part: Managing) -> None:
+    for problem in made.warnings:
+        warn(problem)
     vectors = f"{made.vector_type} of {made.dimensions} dimensions"
     say(f"created {made.name}: {made.user_type} users, {made.item_type} items, {vectors}")
     if made.definition["schedule"]["cron"]:

@@ -121,6 +121,9 @@ def _lines(row: Watched, now: datetime) -> Iterator[Line]:
     else:
         size = f"{row.users:,} users, {row.items:,} items"
         yield "live", Text(f"generation {row.live_generation} for {age(now - row.live_since)}: {size}")
+    if row.drift:
+        more = f", and {len(row.drift) - 1} more" if row.drift[1:] else ""
+        yield "drift", Text(one_line(f"{row.drift[0]}{more}. Run: recstore doctor {name}"), "yellow")
     if row.running is not None:
         at = where(row.running_stage, row.running_progress)
         words = f" for {duration(now - (row.running_since or now))} (run {row.running})" + (f": {at}" if at else "")

@@ -93,7 +93,7 @@ def _waiting(subject: Subject, row: dict[str, Any]) -> Iterator[Finding]:
         )
 
 
-@check("recommender")
+@check("recommender", quick=True)
 def indexes(subject: Subject) -> Iterator[Finding]:
     recommender, live = subject.recommender, subject.live
     invalid = subject.rows("doctor_invalid_indexes")

@@ -56,7 +56,7 @@ def _warned(subject: Subject, words: str) -> bool:
     return any(words in str(sentence) for sentence in subject.live["warnings"])
 
 
-@check("recommender", well="searches are always exact, so no HNSW index is built")
+@check("recommender", well="searches are always exact, so no HNSW index is built", quick=True)
 def index_memory(subject: Subject) -> Iterator[Finding]:
     wanted = estimate(subject)
     if wanted is None:
@@ -143,7 +143,7 @@ def locks(subject: Subject) -> Iterator[Finding]:
         yield ok(f"max_locks_per_transaction is {found}")
 
 
-@check(well="no publication sends recstore's tables to subscribers")
+@check(well="no publication sends recstore's tables to subscribers", quick=True)
 def publications(subject: Subject) -> Iterator[Finding]:
     quoted = subject.quoted
     others = ", ".join(quoted(row["name"]) for row in subject.rows("application_schemas", without=subject.schemas))

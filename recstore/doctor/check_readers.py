@@ -10,7 +10,7 @@ from recstore.doctor.findings import Finding, check, error, note, ok, warning
 from recstore.doctor.subject import Subject
 
 
-@check("reader")
+@check("reader", quick=True)
 def reader_objects(subject: Subject) -> Iterator[Finding]:
     people = subject.people
     missing = [row["object"] for row in subject.rows("doctor_missing_privileges", people=people)]
@@ -25,7 +25,7 @@ def reader_objects(subject: Subject) -> Iterator[Finding]:
     )
 
 
-@check("reader")
+@check("reader", quick=True)
 def reader_pgvector(subject: Subject) -> Iterator[Finding]:
     if subject.extension is None:
         return
@@ -54,7 +54,7 @@ def _source_is_read(subject: Subject) -> bool:
     return registered is None or registry.seen_items_from_source(subject.connection, registered)
 
 
-@check("reader", well="may read what the views read in the application's tables")
+@check("reader", well="may read what the views read in the application's tables", quick=True)
 def reader_source(subject: Subject) -> Iterator[Finding]:
     for view, needs in _views(subject).items():
         yield from unreadable(subject, view, subject.reader, f"{needs} fails for this role.")

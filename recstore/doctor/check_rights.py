@@ -49,7 +49,7 @@ def _owned_by(subject: Subject) -> str:
     )
 
 
-@check()
+@check(quick=True)
 def owner(subject: Subject) -> Iterator[Finding]:
     if not subject.private:
         return

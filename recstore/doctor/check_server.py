@@ -48,7 +48,7 @@ def server_role(subject: Subject) -> Iterator[Finding]:
         )
 
 
-@check()
+@check(quick=True)
 def pgvector(subject: Subject) -> Iterator[Finding]:
     versions = subject.rows("doctor_vector_versions")
     newest = max((_version(row["version"]) for row in versions), default=())
@@ -140,7 +140,7 @@ def search_path(subject: Subject) -> Iterator[Finding]:
         )
 
 
-@check(well="no other role may create functions in a schema of the search path")
+@check(well="no other role may create functions in a schema of the search path", quick=True)
 def writable_path(subject: Subject) -> Iterator[Finding]:
     subject.connection.execute("SET LOCAL search_path TO DEFAULT")
     for row in subject.rows("doctor_writable_path"):
@@ -185,7 +185,7 @@ def schema(subject: Subject) -> Iterator[Finding]:
         yield ok(f"recstore's schema is at revision {found}, as this version needs")
 
 
-@check("recommender")
+@check("recommender", quick=True)
 def objects(subject: Subject) -> Iterator[Finding]:
     found, needed = subject.recommender.objects_version, sql_objects.OBJECTS_VERSION
     if found > needed:
@@ -216,7 +216,7 @@ def objects(subject: Subject) -> Iterator[Finding]:
         yield ok(f"all functions and views exist, at version {found}")
 
 
-@check("recommender", well="row-level security hides none of recstore's own rows")
+@check("recommender", well="row-level security hides none of recstore's own rows", quick=True)
 def own_row_security(subject: Subject) -> Iterator[Finding]:
     for row in subject.rows("own_row_security", schema=subject.name):
         yield error(

@@ -134,7 +134,7 @@ def flip_holders(subject: Subject) -> Iterator[Finding]:
             )
 
 
-@check(well="no prepared transaction is waiting")
+@check(well="no prepared transaction is waiting", quick=True)
 def prepared_transactions(subject: Subject) -> Iterator[Finding]:
     for row in subject.rows("doctor_prepared_transactions"):
         if row["seconds"] >= subject.settings.flip_wait:
@@ -150,7 +150,7 @@ def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-@check(well="no standby, and no unused replication slot")
+@check(well="no standby, and no unused replication slot", quick=True)
 def standbys(subject: Subject) -> Iterator[Finding]:
     for row in subject.rows("doctor_slots"):
         yield (warning if row["holds_rows"] else note)(

@@ -9,7 +9,7 @@ from psycopg import sql
 from recstore import registry
 from recstore.doctor.findings import Finding, check, error, ok, warning
 from recstore.doctor.subject import Subject
-from recstore.errors import RecstoreError
+from recstore.errors import CandidatesInvalid, PermissionDenied, RecstoreError, SourceInvalid
 from recstore.postgres.connection import one_line
 from recstore.source import candidates as eligibility
 from recstore.source import inspection
@@ -77,7 +77,7 @@ def source_readable(subject: Subject) -> Iterator[Finding]:
         yield ok(f"readable, about {inspection.expected_rows(subject.connection, subject.name):,} rows")
 
 
-@check("recommender", well="no row-level security hides rows from a training")
+@check("recommender", well="no row-level security hides rows from a training", quick=True)
 def source_row_security(subject: Subject) -> Iterator[Finding]:
     for row in relations(subject, "interactions", subject.role):
         if not row["row_security"] or row["sees_all"]:
@@ -93,9 +93,21 @@ def source_row_security(subject: Subject) -> Iterator[Finding]:
         )
 
 
-@check("recommender", well="the views read the relations that the definition names")
+@check("recommender", well="the views read the relations that the definition names", quick=True)
 def stale_views(subject: Subject) -> Iterator[Finding]:
-    for view, what in registry.stale_views(subject.connection, subject.recommender).items():
+    try:
+        with subject.connection.transaction():
+            stale = registry.stale_views(subject.connection, subject.recommender)
+    except (PermissionDenied, pg.InsufficientPrivilege, pg.UndefinedTable):
+        return  # `source-readable`, `candidates` and `objects` report it
+    except (SourceInvalid, CandidatesInvalid) as refused:
+        yield error(
+            refused.message.rstrip("."),
+            f"The views read what was there before. {FAILS}",
+            f"recstore show {subject.name}",
+        )
+        return
+    for view, what in stale.items():
         yield error(
             f"the view {view} reads {what}",
             "A view follows a relation through a rename or a swap, so trainings and recommend() continue with the old one. The"

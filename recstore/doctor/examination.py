@@ -30,6 +30,7 @@ from recstore.postgres.connection import Connection, conninfo, one_line, why_not
 from recstore.postgres.names import quoted
 from recstore.postgres.pooler import cut_off
 from recstore.postgres.session import LOCAL_SETTINGS, SEARCH_PATH
+from recstore.runs import Run
 
 MODULES = (
     check_server,
@@ -63,19 +64,35 @@ def examine(
     name: str | None = None,
     readers: Sequence[str] = (),
     on_check: Callable[[str], None] = lambda _: None,
+    *,
+    quick: bool = False,
 ) -> list[Finding]:
     """Run every check, of recommender `name` or of all, and change nothing; return the findings, the worst first.
 
-    `readers` are the application roles to check; by default those with grants on a recommender's schema. `on_check` gets
-    the name of each check as it begins. A database that cannot be reached is a finding of the check "connection". Raises
-    RecommenderNotFound, InvalidInput.
+    With `quick`, only the checks of the database that need some milliseconds. `readers` are the application roles to check; by
+    default those with grants on a recommender's schema. `on_check` gets the name of each check as it begins. A database that
+    cannot be reached is a finding of the check "connection". Raises RecommenderNotFound, InvalidInput.
     """
-    checks = sorted(CHECKS, key=lambda check: GROUPS.index(check.group))
+    checks = sorted((c for c in CHECKS if c.quick or not quick), key=lambda check: GROUPS.index(check.group))
     findings = _in_database(checks, settings, name, readers, on_check)
     for check in checks:
         if check.scope == "process":
             findings += _run(check, on_check, settings)
     return sorted(findings, key=lambda finding: (-LEVELS.index(finding.level), GROUPS.index(finding.group)))
+
+
+def problems(settings: Settings, name: str | None = None) -> list[str]:
+    """Return a sentence for each warning and error of the quick checks, of recommender `name` or of all, the worst first."""
+    return [
+        str(finding)
+        for finding in examine(settings, name, quick=True)
+        if LEVELS.index(finding.level) >= LEVELS.index("warning")
+    ]
+
+
+def problems_of(run: Run) -> list[str]:
+    """Return the `problems` of a run's recommender."""
+    return problems(run.settings, run.name)
 
 
 def _in_database(

@@ -33,6 +33,17 @@ class Finding:
     recommender: str | None = None
     reader: str | None = None
 
+    @property
+    def title(self) -> str:
+        """Return the check, whose it is, and the finding."""
+        whose = f" of {self.recommender}" if self.recommender else ""
+        whose += f" for {self.reader}" if self.reader else ""
+        return f"{self.check}{whose}: {self.found}"
+
+    def __str__(self) -> str:
+        """Return the finding and its remedies in a line."""
+        return f"{self.title}." + (f" Remedy: {' '.join(self.remedies)}" if self.remedies else "")
+
 
 def ok(found: str) -> Finding:
     return Finding("ok", found)
@@ -69,18 +80,23 @@ class Check:
     """Text of the `ok` finding when the check yields nothing; empty: none."""
     writes: bool = False
     """True for a check that tries a change, which is rolled back."""
+    quick: bool = False
+    """True for a check that needs some milliseconds, whatever the size of the data: `create`, `retrain` and a starting worker
+    run these, and warn of what they find. It should find what was not so by choice."""
 
 
 CHECKS: list[Check] = []
 """Within a group, in the order in which they run."""
 
 
-def check(scope: Scope = "database", *, well: str = "", writes: bool = False) -> Callable[[Look], Look]:
+def check(
+    scope: Scope = "database", *, well: str = "", writes: bool = False, quick: bool = False
+) -> Callable[[Look], Look]:
     """Add the function to the list."""
 
     def register(look: Look) -> Look:
         group = look.__module__.rpartition(".check_")[2]
-        CHECKS.append(Check(look.__name__.replace("_", "-"), group, scope, look, well, writes))
+        CHECKS.append(Check(look.__name__.replace("_", "-"), group, scope, look, well, writes, quick))
         return look
 
     return register

@@ -60,7 +60,7 @@ def columns_of(connection: Connection, select: str, invalid: Invalid, tables: st
     except pg.InsufficientPrivilege as error:
         raise denied(connection, error, f"GRANT SELECT ON {tables}") from None
     except psycopg.Error as error:
-        if isinstance(error, psycopg.OperationalError) and connection.closed:
+        if connection.closed or isinstance(error, pg.LockNotAvailable):
             raise
         reason = one_line(error)
         if isinstance(error, pg.SyntaxError):

@@ -153,6 +153,12 @@ PROBLEMS = {
     ),
     "older objects": Problem("UPDATE recstore_private.recommenders SET objects_version = 1", {"objects": "error"}),
     "a view is gone": Problem("DROP VIEW retail.interactions", {"objects": "error"}),
+    "the source has another name": Problem(
+        "ALTER TABLE shop.views RENAME TO seen",
+        {"stale-views": "error"},
+        fix=False,
+        undo="ALTER TABLE shop.seen RENAME TO views",
+    ),
     "source not readable": Problem("REVOKE SELECT ON shop.views FROM worker", {"source-readable": "error"}),
     "source in a schema that is closed": Problem(
         "REVOKE USAGE ON SCHEMA shop FROM worker", {"source-readable": "error", "candidates": "error"}
@@ -389,6 +395,20 @@ def test_a_standby_is_one_error(tmp_path: Path) -> None:
     assert {check: level for check, level in worse_than_ok(found).items() if level != "note"} == {
         "server-role": "error"
     }
+
+
+def test_create_and_retrain_warn_of_what_the_quick_checks_find(spoiled: Database, recstore: Command) -> None:
+    as_superuser(spoiled, "GRANT CREATE ON SCHEMA public TO PUBLIC")
+    as_superuser(spoiled, "REVOKE SELECT ON shop.views FROM shopper")
+    path = "writable-path: PUBLIC may create objects in the schema public, which is on this role's search path."
+    path += " Remedy: REVOKE CREATE ON SCHEMA public FROM PUBLIC;"
+    made = recstore("create other --table shop.views --item product_id --value view_count", url=spoiled.url)
+    assert [line for line in made.err.splitlines() if line.startswith("Warning")] == [f"Warning: {path}"]
+    assert recstore("drop other --yes", url=spoiled.url).code == 0
+    assert recstore("retrain retail --force", url=spoiled.url).code == 0
+    (run,) = look(spoiled, "SELECT r.warnings FROM recstore.runs r ORDER BY r.run DESC LIMIT 1")
+    source = "reader-source of retail for shopper: the role shopper may not read shop.views, which the view interactions reads."
+    assert run["warnings"] == [f"{source} Remedy: GRANT SELECT ON shop.views TO shopper;", path]
 
 
 def test_a_role_that_may_nothing(good: Database) -> None:
@@ -656,3 +676,5 @@ def test_the_page_has_every_check() -> None:
         assert f"`{check.name}`" in page, f"missing in docs/doctor.md: {check.name}"
     names = {line.split("`")[1] for line in page.splitlines() if line.startswith("| `")}
     assert names == {check.name for check in CHECKS}
+    quick = page.partition("Quick are,")[2].partition(". A worker")[0].split(".\n")[0]
+    assert set(quick.split("`")[1::2]) == {check.name for check in CHECKS if check.quick}

@@ -198,11 +198,20 @@ def test_a_table_that_is_swapped_in_is_read(recstore: Command, shop: Database) -
         "stale-views of retail: the view interactions reads shop.views_old instead of shop.views"
         in recstore("doctor retail").out
     )
+    drift = "the view interactions reads shop.views_old instead of shop.views"
+    assert f"drift         {drift}, and 1 more. Run: recstore doctor retail" in recstore("status").out
+    assert recstore("status --json").json["recommenders"][0]["drift"][0] == drift
+    recstore("db grant application")  # which watches, and sees no more than the views
+    assert "drift" not in recstore("status", url=shop.url_of("application")).out
+    with application.transaction():
+        application.execute("LOCK TABLE shop.views")
+        assert "drift" not in recstore("status").out
     answer = recstore("retrain retail --force")
     assert answer.code == 0, answer.err
     assert answer.err.count("after a rename or a swap of tables; it is created again") == 2
     assert look(shop, "SELECT min(user_id) AS least FROM retail.user_vectors") == [{"least": 1001}]
     assert "stale" not in recstore("doctor retail").out
+    assert "drift" not in recstore("status").out
 
 
 def test_pgvector_in_another_schema_is_noticed_and_followed(recstore: Command, shop: Database) -> None:
@@ -212,6 +221,7 @@ def test_pgvector_in_another_schema_is_noticed_and_followed(recstore: Command, s
         connection.execute("CREATE SCHEMA extensions; GRANT USAGE ON SCHEMA extensions TO PUBLIC")
         connection.execute("ALTER EXTENSION vector SET SCHEMA extensions")
     assert "ERROR: objects of retail: made for pgvector's former schema" in recstore("doctor retail").out
+    assert "drift         the view item_vectors was made for pgvector's former schema" in recstore("status").out
     assert recstore("db check").code != 0
     assert "recstore db upgrade" in recstore("recommend retail 1").err
     assert recstore("retrain retail").code == 0
@@ -243,6 +253,7 @@ def test_row_security_that_an_event_trigger_enables_empties_no_list(recstore: Co
             connection.execute("ALTER TABLE retail._items_1 ENABLE ROW LEVEL SECURITY")
             assert application.execute(asked).fetchone() == {"count": 0}
             assert recstore("doctor retail").out.count("row-level security is on for retail._items") == 2
+            assert "drift         row-level security is on for retail._items, and 1 more" in recstore("status").out
             recstore("reindex retail")
             assert application.execute(asked).fetchone() == {"count": 100}
 

@@ -12,11 +12,12 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import Database
-from recstore.worker import monitoring
+from conftest import Database, superuser
+from recstore.worker import lifecycle, monitoring
 from support import free_port, until
 
 from recstore import cli
+from recstore.background import health
 from recstore.background.messages import queue_lengths
 from recstore.background.prometheus import DatabaseCollector
 from recstore.config import Settings
@@ -116,6 +117,23 @@ def test_a_port_in_use_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     assert record.levelname == "WARNING"
     assert f"port {port} of 127.0.0.1 is not available (Address already in use)" in record.message
     assert "RECSTORE_METRICS_PORT" in record.message
+
+
+def test_a_worker_logs_at_its_start_what_doctor_finds_and_is_ready(
+    trained: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with superuser(trained.server, trained.name) as connection:
+        connection.execute("ALTER TABLE retail._items ENABLE ROW LEVEL SECURITY")
+    stopped = threading.Event()
+    stopped.set()  # it does not begin to listen
+    monkeypatch.setattr(lifecycle, "_stopped", stopped)
+    lifecycle.listen(Settings(database_url=trained.url))
+    assert caplog.messages == [
+        "doctor: own-row-security of retail: row-level security is on for retail._items. Remedy: ALTER TABLE retail._items"
+        " DISABLE ROW LEVEL SECURITY;"
+    ]
+    with health.asking(trained.url, "test") as connection:
+        health.check_database(connection)
 
 
 def test_a_main_loop_that_stands_still_is_not_alive(monkeypatch: pytest.MonkeyPatch) -> None:
