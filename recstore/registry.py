@@ -134,7 +134,8 @@ def create(connection: Connection, name: str, definition: Definition) -> Registe
         except pg.InsufficientPrivilege as error:
             role, database = connection.info.user, connection.info.dbname
             remedy = "Have its owner grant that."
-            if f"database {database}" in one_line(error):
+            (may,) = connection.execute("SELECT has_database_privilege(current_database(), 'CREATE') AS create_schema")
+            if not may["create_schema"]:
                 remedy = f"Have an administrator run: GRANT CREATE ON DATABASE {quoted(database)} TO {quoted(role)};"
             elif grant := selects.missing_grant(connection, error):
                 remedy = f"Have its owner run: {grant} TO {quoted(role)};"

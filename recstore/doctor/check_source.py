@@ -222,8 +222,7 @@ def list_tables(subject: Subject) -> Iterator[Finding]:
         try:
             tables.look_at(subject.connection, subject.name, into, shape)
         except RecstoreError as refused:
-            statement = str(getattr(refused, "remedy", "")).rpartition("run: ")[2]
-            remedy = statement if statement.endswith(";") else f"recstore alter {subject.name} {option} none"
+            remedy = getattr(refused, "statement", "") or f"recstore alter {subject.name} {option} none"
             reason = getattr(refused, "reason", "")
             means = f"{reason[:1].upper()}{reason[1:]}. The workers' next lists fail; existing lists stay."
             yield error(

@@ -50,8 +50,9 @@ def look_at(connection: Connection, recommender: str, text: str, shape: Shape) -
     Raises InvalidInput, PermissionDenied, and ListTableRefused if lists of `recommender` cannot or must not replace it.
     """
 
-    def refuse(reason: str, remedy: str) -> ListTableRefused:
-        return ListTableRefused(table=str(table), reason=reason, remedy=remedy)
+    def refuse(reason: str, remedy: str, statement: str = "") -> ListTableRefused:
+        remedy = f"{remedy} {statement}".rstrip()
+        return ListTableRefused(table=str(table), reason=reason, remedy=remedy, statement=statement)
 
     schema, name = _parsed(connection, text)
     if queries.rows(connection, "reserved_schema", schema=schema):
@@ -66,8 +67,9 @@ def look_at(connection: Connection, recommender: str, text: str, shape: Shape) -
     oid = row["oid"]
     table = ListTable(schema, name, oid)
     if not row["may_create"]:
-        remedy = f"Ask the schema's owner to run: GRANT USAGE, CREATE ON SCHEMA {quoted(schema)} TO {quoted(role)};"
-        raise PermissionDenied(role=role, reason=f"it cannot create a table in the schema {schema!r}", remedy=remedy)
+        grant = f"GRANT USAGE, CREATE ON SCHEMA {quoted(schema)} TO {quoted(role)};"
+        reason, remedy = f"it cannot create a table in the schema {schema!r}", f"Ask the schema's owner to run: {grant}"
+        raise PermissionDenied(role=role, reason=reason, remedy=remedy, statement=grant)
     if published := queries.rows(connection, "list_table_publications", schema=schema):
         names = ", ".join(quoted(each["publication"]) for each in published)
         raise refuse(
@@ -81,11 +83,12 @@ def look_at(connection: Connection, recommender: str, text: str, shape: Shape) -
         reason = f"something of that name exists that is not {shape.command} of {recommender!r}"
         raise refuse(reason, "Name another table, or drop that one first.")
     if not row["owned"]:
-        remedy = f"Write these lists as its owner, or run: ALTER TABLE {table} OWNER TO {quoted(role)};"
-        raise refuse(f"its owner is {row['owner']!r}, not the role {role!r}", remedy)
+        take = f"ALTER TABLE {table} OWNER TO {quoted(role)};"
+        reason = f"its owner is {row['owner']!r}, not the role {role!r}"
+        raise refuse(reason, "Write these lists as its owner, or run:", take)
     if row["row_security"]:
         off = f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY;"
-        raise refuse("it has row-level security, which a new one would not have", f"Name another table, or run: {off}")
+        raise refuse("it has row-level security, which a new one would not have", "Name another table, or run:", off)
     columns = queries.rows(connection, "list_table_columns", oid=oid)
     types = {each["name"]: each["type"] for each in columns}
     changed = [f"the column {quoted(name)} {kind}" for name, kind in types.items() if shape.columns.get(name) != kind]

@@ -106,17 +106,17 @@ def denied(connection: Connection, error: psycopg.Error, grant: str, *also: str)
 
 
 def missing_grant(connection: Connection, error: psycopg.Error) -> str | None:
-    """Return the GRANT, without TO, that a "permission denied" asks for; None if several relations have that name."""
-    found = re.search(
-        r"permission denied for (schema|(?:materialized |foreign )?(?:table|view)) (.+)",
-        error.diag.message_primary or "",
-    )
-    if found is None:
-        return None
-    if found[1] == "schema":
-        return f"GRANT USAGE ON SCHEMA {readable(found[2], keywords(connection))}"
-    rows = queries.rows(connection, "unreadable_relations", name=found[2])
-    return f"GRANT SELECT ON {rows[0]['relation']}" if len(rows) == 1 else None
+    """Return the GRANT, without TO, that an InsufficientPrivilege asks for: on what its message names, in any language, and this
+    role may not read. None if several things have that name."""
+    message = error.diag.message_primary or ""
+    rows = [
+        row
+        for row in queries.rows(connection, "missing_grants", message=message)
+        if re.search(rf"(?<!\w){re.escape(row['name'])}(?!\w)", message, re.ASCII)
+    ]
+    longest = max((len(row["name"]) for row in rows), default=0)
+    grants = [row["grant"] for row in rows if len(row["name"]) == longest]
+    return grants[0] if len(grants) == 1 else None
 
 
 def keywords(connection: Connection) -> frozenset[str]:

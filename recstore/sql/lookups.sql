@@ -18,11 +18,15 @@ JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = %(column)s
 WHERE m.nspname = %(schema)s AND s.relname = %(name)s;
 
--- name: unreadable_relations
--- Relations with this name that this role may not read.
-SELECT format('%%I.%%I', n.nspname, c.relname) AS relation
+-- name: missing_grants
+-- Schemas that this role may not use, and relations that it may not read, whose names are in a message; the GRANTs without TO.
+SELECT n.nspname AS name, format('GRANT USAGE ON SCHEMA %%I', n.nspname) AS grant
+FROM pg_namespace n
+WHERE strpos(%(message)s, n.nspname) > 0 AND NOT has_schema_privilege(n.oid, 'USAGE')
+UNION ALL
+SELECT c.relname, format('GRANT SELECT ON %%I.%%I', n.nspname, c.relname)
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relname = %(name)s AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+WHERE strpos(%(message)s, c.relname) > 0 AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
     AND has_schema_privilege(n.oid, 'USAGE') AND NOT has_table_privilege(c.oid, 'SELECT')
-ORDER BY 1;
+ORDER BY 2;

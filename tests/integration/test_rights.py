@@ -4,13 +4,17 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
+import psycopg
 import pytest
 from conftest import VERSION, Command, Database, database_from, superuser
 from support import look
 
 from recstore.embedded import Server
 from recstore.embedded.programs import tool_path
+from recstore.source import selects
 
 CREATE = "create retail --table shop.views --item product_id --value view_count --factors 8 --iterations 2 --yes"
 
@@ -150,3 +154,28 @@ def owner_errors(recstore: Command, database: Database) -> list[str]:
 def tool(name: str, *arguments: str) -> None:
     """Run pg_dump or pg_restore."""
     subprocess.run([tool_path(VERSION, name), *arguments], check=True, env={"PATH": os.defpath})
+
+
+MESSAGES = {
+    "permission denied for table views": "GRANT SELECT ON shop.views",
+    "permission denied for schema shop": None,  # which this role may use
+    "permission denied for schema closed": "GRANT USAGE ON SCHEMA closed",
+    "keine Berechtigung für Tabelle views": "GRANT SELECT ON shop.views",
+    "droit refusé pour la vue matérialisée Les ventes": 'GRANT SELECT ON shop."Les ventes"',
+    "テーブルviewsへのアクセスが拒否されました": "GRANT SELECT ON shop.views",
+    "keine Berechtigung für Funktion reviews": None,
+    "keine Berechtigung für Tabelle twice": None,
+}
+"""Message of an InsufficientPrivilege -> the GRANT that it asks for."""
+
+
+def test_a_missing_grant_is_found_in_a_message_of_any_language(shop: Database) -> None:
+    with superuser(shop.server, shop.name) as connection:
+        connection.execute(
+            'REVOKE SELECT ON shop.views FROM worker; CREATE SCHEMA closed; CREATE TABLE shop."Les ventes" ();'
+            " CREATE TABLE shop.twice (); CREATE TABLE public.twice ()"
+        )
+    with shop.connect() as connection:
+        for message, grant in MESSAGES.items():
+            refused = SimpleNamespace(diag=SimpleNamespace(message_primary=message))
+            assert selects.missing_grant(connection, cast("psycopg.Error", refused)) == grant, message
