@@ -65,11 +65,11 @@ def _waiting(subject: Subject, row: dict[str, Any]) -> Iterator[Finding]:
     """Report a generation that no run is working on, unless it is where it should be."""
     number = row["generation"]
     blockers = "; ".join(map(str, barriers.still_open(subject.connection, row["transactions"] or [])))
-    if row["state"] == "ready" and row["newer"] and row["passed_over"]:
+    if row["state"] == "ready" and row["newer"] and row["held"]:
         yield note(
-            f"generation {number} is complete and not live: it was passed over by a rollback",
-            "No worker publishes it, and the next training makes a newer one. If it should go live all the same:",
-            f"recstore publish {subject.name}",
+            f"generation {number} is complete and not live: publications are held since a rollback",
+            "No worker publishes it, or a newer one, until they are released:",
+            f"recstore release {subject.name}",
         )
     elif row["state"] == "ready" and row["newer"]:
         waits = f"It waits for {blockers}." if blockers else "Nothing blocks it any more."

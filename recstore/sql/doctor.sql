@@ -337,11 +337,7 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
 -- Generations that are neither live, nor kept, nor empty: half built, being removed, or waiting; idle when no run is at work.
 SELECT g.generation, g.state, g.reason, g.created_at, g.ready_at, g.barrier_transactions AS transactions,
     g.generation > coalesce(p.generation, 0) AS newer,
-    EXISTS (
-        SELECT
-        FROM recstore_private.flips f
-        WHERE f.recommender_id = g.recommender_id AND f.job = 'rollback' AND f.flipped_at > g.ready_at
-    ) AS passed_over,
+    p.held_at IS NOT NULL AS held,
     NOT EXISTS (SELECT FROM recstore_private.locked_recommenders l WHERE l.recommender_id = g.recommender_id::oid) AS idle
 FROM recstore_private.generations g
 JOIN recstore_private.pointers p ON p.recommender_id = g.recommender_id

@@ -230,13 +230,12 @@ PROBLEMS = {
         fix=False,
         undo="UPDATE recstore_private.generations SET state = 'attached', ready_at = NULL WHERE state = 'ready'",
     ),
-    "a generation that a rollback passed over": Problem(
-        "UPDATE recstore_private.generations SET state = 'ready', ready_at = now() - interval '1 s' WHERE state = 'attached';"
-        " INSERT INTO recstore_private.flips (recommender_id, to_generation, job)"
-        " SELECT recommender_id, generation, 'rollback' FROM recstore_private.pointers",
+    "a generation that is held since a rollback": Problem(
+        "UPDATE recstore_private.generations SET state = 'ready', ready_at = now() WHERE state = 'attached';"
+        " UPDATE recstore_private.pointers SET held_at = now(), held_by = 'someone'",
         {"generations": "note"},
         fix=False,
-        undo="DELETE FROM recstore_private.flips WHERE job = 'rollback';"
+        undo="UPDATE recstore_private.pointers SET held_at = NULL, held_by = NULL;"
         " UPDATE recstore_private.generations SET state = 'attached', ready_at = NULL WHERE state = 'ready'",
     ),
     "a half-built generation": Problem(

@@ -123,6 +123,7 @@ def test_what_is_live_serves_on(recstore: Command, shop: Database, hook: Hook) -
     assert_nothing_left(shop)
 
     newest = 0
+    recstore("release retail")
 
     def publish() -> None:
         nonlocal newest
