@@ -72,8 +72,9 @@ def inspect(connection: Connection, source: Source) -> SourceShape:
     has_last_at = "last_at" in columns
     if has_last_at and columns["last_at"] not in TIMESTAMP_OIDS:
         raise SourceInvalid(
-            reason=f"the last_at column has the type {type_name(connection, columns['last_at'])}, which is not a time",
-            remedy="Use a timestamp, timestamptz or date.",
+            reason=f"the last_at column has the type {type_name(connection, columns['last_at'])}, not timestamp, timestamptz or"
+            " date",
+            remedy="Convert it in a query.",
         )
     # varchar becomes text and a domain its base type, so that every object has one type; their indexes still serve
     outer = [f"s.{side}_id::{kind.value} AS {side}_id" for side, kind in zip(("user", "item"), types, strict=True)]

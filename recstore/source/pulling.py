@@ -86,6 +86,8 @@ def read(
     expected, path, role = inspection.expected_rows(connection, name), inherited_path(connection), connection.info.user
 
     def refused(state: str, reason: str) -> RecstoreError:
+        if len(reason) > 300:  # a number of hundreds of digits
+            reason = f"{reason[:100]}..{reason[-100:]}"
         if state == "57014":
             return SourceTimeout(name=name, seconds=f"{settings.source_timeout:g}")
         if state == "42501":

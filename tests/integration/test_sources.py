@@ -484,3 +484,47 @@ def test_ids_that_are_equal_and_not_the_same_are_refused(recstore: Command, shop
     assert "ERROR: collations of retail: user_id of the view interactions has the collation C" in " ".join(
         found.split()
     )
+
+
+def test_numbers_that_double_precision_does_not_have(shop: Database, application: Connection) -> None:
+    make_clicks(
+        application,
+        "user_id int, item_id int, value numeric, twice numeric GENERATED ALWAYS AS (value * 2) STORED",
+        *(
+            f"({n}, 1, {value})"
+            for n, value in enumerate(("'NaN'", "'Infinity'", "'-Infinity'", "'-0'", "1e300", "1e-300", 2))
+        ),
+    )
+    source = Source(table="shop.clicks", value="value", max_nulls=0.5)
+    pairs, report = pull(shop, source)
+    assert pairs == {(4, 1): 1e300, (5, 1): 1e-300, (6, 1): 2.0}
+    assert (report.nulls, report.nonpositive) == (3, 1)
+    assert pull(shop, source.model_copy(update={"value": "twice"}), "doubled")[0][6, 1] == 4.0
+    for value in ("1e400", "1e-400"):
+        application.execute(f"UPDATE shop.clicks SET value = {value} WHERE user_id = 6")
+        with pytest.raises(SourceInvalid, match="is out of range for type double precision") as caught:
+            read_source(shop, "read")
+        assert len(caught.value.message) < 400
+
+
+def test_a_source_that_changes_its_types_is_refused(recstore: Command, shop: Database) -> None:
+    recstore("create retail --table shop.views --item product_id --value view_count --factors 4").expect(0)
+    recstore("retrain retail").expect(0)
+    application = shop.connect("application")
+    change = "ALTER TABLE shop.views RENAME TO views_{}; CREATE TABLE shop.views AS SELECT {}, product_id, {} FROM shop.views_0;"
+    grant = "GRANT SELECT ON shop.views TO worker"
+    for number, (user, count, *words) in enumerate(
+        [
+            ("'u' || user_id AS user_id", "view_count", "text", "bigint"),
+            ("user_id", "view_count::money", "money"),
+            ("user_id AS customer_id", "view_count", "no column 'user_id'"),
+            ("user_id::int", "view_count::int8 AS view_count", "integer", "bigint"),
+        ]
+    ):
+        application.execute(change.format(number, user, count) + grant)
+        recstore("retrain retail").expect(2, *words)
+    application.execute(
+        "DROP TABLE shop.views; CREATE VIEW shop.views AS SELECT * FROM shop.views_0 WHERE false;" + grant
+    )
+    recstore("retrain retail").expect(1, "0 read")
+    recstore("doctor retail").expect(1, "the source has no rows")
