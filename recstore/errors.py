@@ -186,7 +186,7 @@ class UnsupportedIdType(UsageError):
 
 
 class UnsupportedValueType(UsageError):
-    """The value column {column!r} has type {type}, which is not numeric. Cast it in a query, for example {column}::float8."""
+    """The value column {column!r} has type {type}, which is not numeric. Convert it in a query, for example {form} AS value."""
 
 
 class SourceTimeout(RecstoreError):

@@ -1,8 +1,11 @@
 """The settings of recstore's own sessions, whatever a role, a database or postgresql.conf sets. Knows no recommender."""
 
+import json
+from functools import partial
 from typing import Any
 
 import psycopg
+from psycopg.types.json import set_json_dumps
 
 SEARCH_PATH = "pg_catalog, pg_temp"
 """Schemas in which recstore's own statements find names. Another role may have CREATE on any other schema: its function or
@@ -63,6 +66,9 @@ SETTINGS = f"""
 LOCAL_SETTINGS = SETTINGS.replace("s.boot_val), false)", "s.boot_val), true)")
 """The same until the end of the transaction, for a session that another client may get next."""
 
+JSON = partial(json.dumps, ensure_ascii=False)
+"""Writer of JSON. A database in SQL_ASCII refuses escapes of letters beyond ASCII."""
+
 STARTUP = {
     "search_path": SEARCH_PATH.replace(" ", ""),
     "default_transaction_deferrable": "off",  # a deferrable session waits before its first statement
@@ -83,6 +89,7 @@ def open_session(target: str, **options: Any) -> psycopg.Connection[Any]:
     connection = psycopg.connect(target, autocommit=True, **options)
     try:
         connection.execute(PRELUDE)
+        set_json_dumps(JSON, connection)
     except BaseException:
         connection.close()
         raise

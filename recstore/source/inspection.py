@@ -19,6 +19,9 @@ from recstore.types import NUMBER_OIDS, TIMESTAMP_OIDS, IdType, type_of_oid
 SMALL_COST = 250
 """Cost, in the planner's units, up to which a scan of a small table is right."""
 
+NUMBERS = {"boolean": "{}::int", "money": "{}::numeric", "interval": "extract(epoch FROM {})"}
+"""Type of a value -> the number to take instead, where a cast to float8 is none."""
+
 
 @dataclass(frozen=True)
 class SourceShape:
@@ -62,13 +65,16 @@ def inspect(connection: Connection, source: Source) -> SourceShape:
         if oid not in type_of_oid:
             found = type_name(connection, oid)
             form = f"lower({column}::text)" if found.endswith("citext") else f"{column}::text"
+            form = f"{column}::bigint" if found == "numeric" else form
             raise UnsupportedIdType(side=side, column=column, type=found, form=form)
         types.append(IdType(type_of_oid[oid]))
         if types[-1] is IdType.TEXT:
             check_collation(connection, select, name, column, SourceInvalid)
     if columns["value"] not in NUMBER_OIDS:
         column = source.value if source.table and source.value else "value"
-        raise UnsupportedValueType(column=column, type=type_name(connection, columns["value"]))
+        found = type_name(connection, columns["value"])
+        form = NUMBERS.get(found, "{}::float8").format(column)
+        raise UnsupportedValueType(column=column, type=found, form=form)
     has_last_at = "last_at" in columns
     if has_last_at and columns["last_at"] not in TIMESTAMP_OIDS:
         raise SourceInvalid(
