@@ -33,6 +33,10 @@ Examine = Callable[[Run], list[str]]
 """Examines the recommender of a run; returns a sentence for each problem. Doctor has one."""
 
 
+ALIKE = 100
+"""Pairs from which it is no accident that each has a user, or an item, of its own."""
+
+
 @job()
 def retrain(run: Run, *, force: bool = False, with_loss: bool = False, examine: Examine | None = None) -> Outcome:
     """Pull, train and publish. The live generation serves until the flip, and after any error.
@@ -109,6 +113,13 @@ def read_source(run: Run) -> Pulled:
             f"{counted(mixed, 'pair')} of a user and an item have negative rows next to positive ones, and only the positive ones"
             f" count. If the negative rows are returns: recstore alter {run.name} --negative net"
         )
+    report = pulled.report
+    for side, other, alone in (("user", "item", report.users), ("item", "user", report.items)):
+        if alone == report.pairs >= ALIKE:
+            run.warn(
+                f"Each of the {alone:,} {side}s has a single {other}, so there is nothing to learn from. Check whether the"
+                f" source's {side} id is the key of its rows."
+            )
     return pulled
 
 

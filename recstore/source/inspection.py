@@ -87,7 +87,23 @@ def inspect(connection: Connection, source: Source) -> SourceShape:
     outer += ["s.value"] + ["s.last_at"] * has_last_at
     select = f"SELECT {', '.join(outer)}\nFROM (\n{select}\n) s"
     columns_of(connection, select, SourceInvalid, tables)  # refuses a duplicate column
+    _check_counts(connection, select, source)
     return SourceShape(types[0], types[1], has_last_at, select)
+
+
+def _check_counts(connection: Connection, select: str, source: Source) -> None:
+    """Refuse a value that numbers the rows of a table, if the server knows which column it is. Raises SourceInvalid."""
+    with read_only(connection, search_path="DEFAULT"):
+        result = connection.execute(f"SELECT s.value FROM (\n{select}\n) s LIMIT 0").pgresult  # noqa: S608
+    assert result is not None
+    row = queries.row(connection, "numbers_rows", relation=result.ftable(0), column=result.ftablecol(0))
+    if row and row["found"]:
+        raise SourceInvalid(
+            reason=f"the column {row['name']!r}, given as the value, numbers the rows of {source.table or row['relation']}",
+            remedy="Leave --value out, and each row counts 1."
+            if source.table
+            else "Select 1 AS value, and each row counts 1.",
+        )
 
 
 def _table_select(connection: Connection, source: Source) -> str:
@@ -105,16 +121,6 @@ def _table_select(connection: Connection, source: Source) -> str:
                 reason=f"{source.table} has no column {column!r}; its columns are {', '.join(sorted(have))}",
                 remedy="Name the columns with --user, --item, --value and --last-at.",
             )
-    if (
-        source.value is not None
-        and queries.one(connection, "numbers_rows", relation=relation.as_string(connection), column=source.value)[
-            "found"
-        ]
-    ):
-        raise SourceInvalid(
-            reason=f"the column {source.value!r} of {source.table} identifies its rows and counts no views",
-            remedy="Leave --value out (none), and each row counts 1.",
-        )
     outputs: list[sql.Composable] = [
         sql.SQL("s.{} AS {}").format(sql.Identifier(column), sql.Identifier(name))
         for name, column in wanted.items()

@@ -55,13 +55,13 @@ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
 ORDER BY n.nspname, c.relname, a.attnum;
 
 -- name: numbers_rows
--- True if a table's column identifies its rows: an identity, a sequence, or alone the primary key.
+-- Whether a table's column numbers its rows: an identity, a sequence, or alone the primary key.
 SELECT a.attidentity <> '' OR EXISTS (
     SELECT FROM pg_attrdef d
     WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum AND pg_get_expr(d.adbin, d.adrelid) ~ 'nextval\('
 ) OR EXISTS (
     SELECT FROM pg_index x
     WHERE x.indrelid = a.attrelid AND x.indisprimary AND x.indnkeyatts = 1 AND x.indkey[0] = a.attnum
-) AS found
+) AS found, a.attname::text AS name, a.attrelid::regclass::text AS relation
 FROM pg_attribute a
-WHERE a.attrelid = to_regclass(%(relation)s) AND a.attname = %(column)s;
+WHERE a.attrelid = %(relation)s AND a.attnum = %(column)s;

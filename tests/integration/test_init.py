@@ -225,10 +225,12 @@ def test_no_key_counts_views_and_raw_events_are_counted(
         file = tmp_path / f"{name}.toml"
         recstore(f"init {file} --table log.{name} --titles none").expect(0)
         assert "value" not in read_toml(file, "x")["source"]
-    said = "identifies its rows and counts no views", "Leave --value out"
+    said = "given as the value, numbers the rows of log.", "Leave --value out"
     for name, column in (("identity", "id"), ("keyed", "nr"), ("serial", "nr")):
         recstore(f"create events --table log.{name} --value {column}").expect(2, *said)
         recstore(f"init {tmp_path}/no.toml --table log.{name} --user user_id --item item_id --value {column}").expect(
             2, *said
         )
+    query = "SELECT * FROM (SELECT user_id, item_id, id AS value FROM log.identity) e"
+    recstore("create events --query", query).expect(2, "'id', given as the value, numbers the rows of log.identity")
     recstore("create events --table log.priced --value price").expect(0)

@@ -532,3 +532,17 @@ def test_a_source_that_changes_its_types_is_refused(recstore: Command, shop: Dat
     )
     recstore("retrain retail").expect(1, "0 read")
     recstore("doctor retail").expect(1, "the source has no rows")
+
+
+def test_a_key_in_place_of_an_id_is_warned_of(recstore: Command, shop: Database) -> None:
+    application = shop.connect("application")
+    make_clicks(application, "nr int GENERATED ALWAYS AS IDENTITY, user_id int, item_id int")
+    application.execute(
+        "INSERT INTO shop.clicks (user_id, item_id) SELECT u % 20, u % 9 FROM generate_series(1, 150) u"
+    )
+    recstore("create retail --table shop.clicks --item nr --factors 4 --iterations 2").expect(0)
+    recstore("retrain retail").expect(
+        0, "Each of the 150 items has a single user", "recstore alter retail --item COLUMN"
+    )
+    recstore("alter retail --item item_id").expect(0)
+    assert "single" not in recstore("retrain retail --force").expect(0).err
