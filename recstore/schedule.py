@@ -1,5 +1,6 @@
 """Check cron expressions and compute when they are due. Pure; the dispatcher keeps the time."""
 
+import re
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
@@ -42,8 +43,13 @@ def next_time(cron: str, timezone: str, after: datetime) -> datetime | None:
 
 
 def words(cron: str, timezone: str) -> str:
-    """Describe the schedule in English."""
-    return f"{CronSim(cron, datetime.now(UTC)).explain()} ({timezone})"
+    """Describe the schedule in English: "Every 5 minutes", "At 03:00 every day"."""
+    said = CronSim(cron, datetime.now(UTC)).explain()
+    for pattern, unit, whole in ((r"\*/(\d+)( \*){4}", "minutes", 60), (r"0 \*/(\d+)( \*){3}", "hours", 24)):
+        step = re.fullmatch(pattern, cron)
+        if step and int(step[1]) > 1 and whole % int(step[1]) == 0:
+            said = f"Every {step[1]} {unit}"
+    return f"{re.sub('very second', 'very 2nd', said)} ({timezone})"
 
 
 def next_in_zone(cron: str | None, timezone: str, after: datetime) -> datetime | None:

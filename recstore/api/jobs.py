@@ -81,7 +81,7 @@ class Jobs(Part):
     ) -> list[Generation]:
         """List the generations: live, previous, ready, next.
 
-        The oldest comes first. Raises RecommenderNotFound.
+        The oldest comes first. Numbers are given across the recommenders of a database. Raises RecommenderNotFound.
         """
         with self._current() as opened:
             return [Generation.of(row) for row in recommenders.generations(opened, name, pruned=all)]

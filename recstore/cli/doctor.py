@@ -3,13 +3,14 @@
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 from rich.text import Text
 
 from recstore.api.arguments import Option
 from recstore.api.watch import Watching
 from recstore.cli.commands import Commands
 from recstore.cli.context import state
-from recstore.cli.screen import say
+from recstore.cli.screen import say, say_wrapped
 from recstore.wording import counted
 
 if TYPE_CHECKING:
@@ -94,8 +95,10 @@ def _print_one(finding: "Finding") -> None:
         mark = f"{plain}:"
     elif not state.output.encoding.startswith("utf"):
         mark = plain
-    say(Text.assemble((mark, style), f" {finding.title}"))
+    line = Table.grid(padding=(0, 1, 0, 0))
+    line.add_row(Text(mark, style), Text(finding.title))
+    say(line if state.output.is_terminal else f"{mark} {finding.title}")
     if finding.means:
-        say(f"    {finding.means}")
+        say_wrapped(f"    {finding.means}")
     for remedy in finding.remedies:
         say(Text(f"      {remedy}", style="bold"))

@@ -29,7 +29,12 @@ Exit code 4: the generation is ready but waits for other sessions to end; 5: the
     )
     commands.add("reindex", _reindexed, example="recstore reindex retail")
     commands.add("publish", ended, example="recstore publish retail")
-    commands.add("generations", _generations, example="recstore generations retail")
+    commands.add(
+        "generations",
+        _generations,
+        notes="Generations are numbered across the database: the second one of a recommender may be number 14.",
+        example="recstore generations retail",
+    )
     commands.add("rollback", _rolled_back, example="recstore rollback retail")
     commands.add("release", _released, example="recstore release retail")
     commands.add("cancel", _cancelled, example="recstore cancel 42")

@@ -11,7 +11,7 @@ from recstore.api.rows import Altered, Created, Described, Dropped, Listed
 from recstore.api.watch import Watching
 from recstore.cli.commands import Commands, statements
 from recstore.cli.context import at_terminal
-from recstore.cli.screen import picked, planned, say, table, warn
+from recstore.cli.screen import picked, planned, say, say_wrapped, table, warn
 from recstore.publication.calibration import plan_words
 from recstore.wording import verdict_words
 
@@ -84,39 +84,43 @@ def _listed(rows: list[Listed]) -> None:
 def _shown(found: Described) -> None:
     name = found.name
     vectors = f"{found.vector_type} of {found.dimensions} dimensions"
-    say(f"{name}: {found.user_type} users, {found.item_type} items, {vectors}")
+    say_wrapped(f"{name}: {found.user_type} users, {found.item_type} items, {vectors}")
     for section, values in found.definition.items():
         set_ = {key: value for key, value in (values or {}).items() if value is not None}
         if section == "lists" and not (set_.keys() & {"recommend_into", "similar_into"}):
             continue
         if set_ and section != "schedule":
-            say(f"  {section}: " + ", ".join(f"{key} = {value}" for key, value in set_.items()))
-    say(f"  schedule: {_planned(found)}")
+            say_wrapped(f"  {section}: " + ", ".join(f"{key} = {value}" for key, value in set_.items()))
+    say_wrapped(f"  schedule: {_planned(found)}")
     if found.last_error:
-        say(f"  the last training failed: {found.last_error}")
+        say_wrapped(f"  the last training failed: {found.last_error}")
     if found.live is None:
-        say(f"  nothing is live yet. Run: recstore retrain {name}")
+        say_wrapped(f"  nothing is live yet. Run: recstore retrain {name}")
         return
     live, read = found.live, found.live.snapshot or {}
-    say(f"  live: generation {live.generation} with {live.users:,} users, {live.items:,} items, {live.factors} factors")
+    say_wrapped(
+        f"  live: generation {live.generation} with {live.users:,} users, {live.items:,} items, {live.factors} factors"
+    )
     if origin := read.get("imported"):
-        say(
+        say_wrapped(
             f"  imported: {origin['file']}, generation {origin['generation']} of {origin['recommender']!r}, exported"
             f" {origin['exported_at']}"
         )
     else:
-        say(
+        say_wrapped(
             f"  read: {read['rows']:,} rows at {read['taken_at']}, {read['nulls']} with NULL or NaN,"
             f" {read['nonpositive']} zero or negative, {read['duplicates']} duplicates"
         )
     if live.collapsed_items:
-        say(f"  collapsed: {live.collapsed_items} items have popularity but no vectors")
+        say_wrapped(f"  collapsed: {live.collapsed_items} items have popularity but no vectors")
     if live.metrics:
-        say(f"  held out: {verdict_words(live.metrics)}")
+        say_wrapped(f"  held out: {verdict_words(live.metrics)}")
     for kind, result in (live.calibration or {}).items():
-        say(f"  {kind}: {plan_words(result['chosen'])}")
+        say_wrapped(f"  {kind}: {plan_words(result['chosen'])}")
     for row in found.waiting:
-        say(f"  ready: generation {row.generation} {row.reason or ''}. Make it live with: recstore publish {name}")
+        say_wrapped(
+            f"  ready: generation {row.generation} {row.reason or ''}. Make it live with: recstore publish {name}"
+        )
 
 
 def _planned(found: Described) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import textwrap
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -41,6 +42,16 @@ def say(what: RenderableType) -> None:
     """Print a line for people; nothing with --json, whose output is the data."""
     if not state.json:
         state.output.print(what)
+
+
+def say_wrapped(text: str) -> None:
+    """Print a line for people that a terminal wraps at words, later lines indented by two more."""
+    if state.output.is_terminal:
+        indent = " " * (len(text) - len(text.lstrip()) + 2)
+        text = textwrap.fill(
+            text, state.output.width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        )
+    say(text)
 
 
 def warn(sentence: object) -> None:

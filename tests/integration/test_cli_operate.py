@@ -17,7 +17,7 @@ from conftest import Answer, Command, Database, superuser
 from psycopg import errors as pg
 from support import Hook, look, until
 
-from recstore import cli, pipeline, requests
+from recstore import cli, pipeline, requests, schedule
 from recstore.api import progress
 from recstore.background import watching
 from recstore.cli.context import Screen
@@ -336,12 +336,12 @@ def test_every_screen_fits_the_terminal(
     recstore(f"request retrain {LONG}")
     piped = recstore("runs").out
     terminal(monkeypatch, width)
-    for line in ("status", "runs", "requests", f"runs {LONG}", "list"):
+    for line in ("status", "runs", "requests", f"runs {LONG}", "list", f"show {LONG}"):
         printed = recstore(line).out
         assert max(map(len, printed.splitlines())) <= width, printed
         assert printed.count("…") == 0 or line != "status"
     assert f" {LONG} " in piped
-    assert "stays live" in piped
+    assert "Relax the filters with `recstore alter`." in piped
 
 
 def test_a_role_that_watches_and_asks(recstore: Command, trained: Database) -> None:
@@ -388,6 +388,20 @@ def test_a_schedule_is_told_in_words(recstore: Command) -> None:
     assert recstore("alter retail --schedule none").out == "altered retail: it has no schedule\n"
     assert "  schedule: none\n" in recstore("show retail").out
     assert recstore("show retail --json").json["next_retrain"] is None
+
+
+@pytest.mark.parametrize(
+    ("cron", "words"),
+    [
+        ("*/2 * * * *", "Every 2 minutes"),
+        ("*/7 * * * *", "Every seventh minute of every hour"),
+        ("0 */6 * * *", "Every 6 hours"),
+        ("5 */2 * * *", "At minute 5 past every 2nd hour"),
+        ("0 3 * * SUN", "At 03:00 on Sunday"),
+    ],
+)
+def test_a_schedule_in_words(cron: str, words: str) -> None:
+    assert schedule.words(cron, "UTC") == f"{words} (UTC)"
 
 
 def test_an_abandoned_run_says_so(recstore: Command, trained: Database) -> None:

@@ -140,9 +140,9 @@ def test_scores_have_the_digits_that_mean_something():
     assert " ".join(map(words.score, values)) == "0.1561 0.00312 3.12e−05 247.0 12,346 1.000 −0.5000 0 –"
 
 
-def test_differences_in_percent():
+def test_differences_in_percent_or_as_multiples():
     pairs = (0.156, 0.072), (0.103, 0.1), (0.0995, 0.1), (0.1, 0.10001), (0.31, 0.0066)
-    assert [words.change(*pair) for pair in pairs] == ["+117 %", "+3.0 %", "−0.5 %", "±0 %", "× 47"]
+    assert [words.change(*pair) for pair in pairs] == ["× 2.2", "+3.0 %", "−0.5 %", "±0 %", "× 47"]
     assert [words.change(*pair) for pair in ((0.1, 0.0), (None, 0.1), (0.1, None))] == [None] * 3
 
 
@@ -174,7 +174,7 @@ def test_the_best_of_each_metric_and_the_differences_to_popularity():
         "AUC": [True, True, False],  # they read the same
         "MSE": [False] * 3,  # one model alone has it
     }
-    assert [cell.change for cell in rows["recall@20"]] == ["+117 %", None, "+122 %"]
+    assert [cell.change for cell in rows["recall@20"]] == ["× 2.2", None, "× 2.2"]
     assert [cell.text for cell in rows["MSE"]] == ["0.003", "–", "–"]
     ((_, errors),) = result_tables.comparison([ModelResult("a", {"mse": 0.2}, 0), ModelResult("b", {"mse": 0.1}, 0)])
     assert [cell.best for cell in errors] == [False, True]
@@ -185,7 +185,7 @@ def test_the_first_sentence_compares_the_primary_metric_with_both_baselines():
     for metrics, metric in ((["recall@5", "ndcg@5", "ndcg@20"], "ndcg@20"), (["auc", "ndcg@5"], "ndcg@5")):
         assert result_tables.primary([ModelResult("a", dict.fromkeys(metrics, 0.1), 0)]) == metric
     numbers = re.findall(r"[\d.]+(?= |\)|:)", result_tables.verdict(EVALUATION.results))
-    assert numbers == ["20", "0.1056", "117", "0.0487", "32", "0.0800"]
+    assert numbers == ["20", "0.1056", "2.2", "0.0487", "32", "0.0800"]
 
 
 def test_a_learning_curve_has_axes_for_each_part_and_marks_the_chosen_iteration():
@@ -379,7 +379,7 @@ def test_the_page_has_an_order_that_can_be_heard(pages):
 def test_an_evaluations_page_has_its_figures(pages):
     page = pages[0]
     text = " ".join(str(page.all("body")[0]["text"]).split())
-    figures = "+117 %", "3,012", "4,006", "219,075", "54,769", EVALUATION.split, "2026-01-02 10:11 UTC", "1 min 15 s"
+    figures = "× 2.2", "3,012", "4,006", "219,075", "54,769", EVALUATION.split, "2026-01-02 10:11 UTC", "1 min 15 s"
     assert not [figure for figure in (*figures, "confidence.k1 100") if figure not in text]
     bold = [element["text"] for element in page.all("strong") if element["text"][0].isdigit()]
     assert bold == ["0.1600", "0.1056", "0.9366", "0.9366"]

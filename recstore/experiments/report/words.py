@@ -46,12 +46,12 @@ def score(value: float | None) -> str:
 
 
 def change(value: float | None, reference: float | None) -> str | None:
-    """Return the difference to a reference in percent, or as a multiple from tenfold; None without a positive one."""
+    """Return the difference to a reference in percent, or as a multiple from twofold; None without a positive one."""
     if value is None or not reference:
         return None
     ratio = value / reference
-    if ratio >= 10:
-        return f"× {ratio:,.0f}"
+    if ratio >= 2:
+        return f"× {ratio:,.0f}" if ratio >= 9.95 else f"× {ratio:.1f}"
     percent = 100 * (ratio - 1)
     text = f"{percent:+.1f}" if abs(percent) < 9.95 else f"{percent:+.0f}"
     return "±0 %" if float(text) == 0 else text.replace("-", "−") + " %"
