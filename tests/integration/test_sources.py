@@ -542,7 +542,7 @@ def test_a_key_in_place_of_an_id_is_warned_of(recstore: Command, shop: Database)
     )
     recstore("create retail --table shop.clicks --item nr --factors 4 --iterations 2").expect(0)
     recstore("retrain retail").expect(
-        0, "Each of the 150 items has a single user", "recstore alter retail --item COLUMN"
+        0, "Each of the 150 items has a single user", "source's item id is the key of its rows"
     )
     recstore("alter retail --item item_id").expect(0)
     assert "single" not in recstore("retrain retail --force").expect(0).err
