@@ -5,6 +5,7 @@ back, so that it ends the next worker too.
 """
 
 import logging
+import re
 from collections.abc import Callable
 from queue import Empty
 from typing import Any
@@ -55,13 +56,22 @@ def brief(value: object) -> str:
 
 
 class _QoS(redis.QoS):
-    """Lets Celery connect again after an acknowledgement that Redis refused: until then the worker would take no message."""
+    """Acknowledges messages, and puts those back whose worker has died."""
 
     def ack(self, delivery_tag: str) -> None:
         try:
             super().ack(delivery_tag)
-        except RedisError as error:
+        except RedisError as error:  # Celery connects again; otherwise the worker would take no further message
             raise BrokenPipeError(str(error)) from error
+
+    def restore_by_tag(self, tag: bytes, client: Any = None, leftmost: bool = False) -> None:
+        try:
+            super().restore_by_tag(tag, client, leftmost)
+        except BROKER_ERRORS:
+            raise
+        except Exception as error:
+            removed("unacknowledged", error)
+            self._remove_from_indices(tag).execute()
 
 
 class _Channel:
@@ -180,8 +190,9 @@ def check_task(message: Any) -> None:
     known = isinstance(task, str) and task.startswith("recstore.") and task in app.tasks
     require(known, f"recstore has no task {brief(task)}")
     number = about.get("id")
-    require(isinstance(number, str) and 0 < len(number) <= LONGEST_ID and "\0" not in number, "its id is no short text")
+    require(isinstance(number, str) and 0 < len(number) <= LONGEST_ID and _storable(number), "its id is no short text")
     require(isinstance(arguments, list | tuple) and isinstance(named, dict), "its arguments are no list and object")
+    require(all(map(_storable, [*arguments, *named.values()])), "its arguments cannot be stored in a database")
     try:
         app.tasks[task].__header__(*arguments, **named)
     except TypeError as error:
@@ -197,6 +208,11 @@ def check_task(message: Any) -> None:
 def require(right: bool, why: str) -> None:
     if not right:
         raise Malformed(why)
+
+
+def _storable(value: object) -> bool:
+    """Return whether PostgreSQL takes this text; any other value is the task's to judge."""
+    return not isinstance(value, str) or not re.search("[\0\ud800-\udfff]", value)
 
 
 def _embeds(embedded: Any) -> bool:

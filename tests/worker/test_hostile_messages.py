@@ -79,6 +79,8 @@ BODIES = {
     "embedded text": message([["retail"], {}, "x"]),
     "too many": message([["retail", False, 3, 4, 5], {}, EMBED]),
     "an unknown name": message([["retail"], {"what": 1}, EMBED]),
+    "a name with NUL": message([["a\0b"], {}, EMBED]),
+    "a name of half a character": message([["\ud800"], {}, EMBED]),
     "callbacks of a number": message([["retail"], {}, EMBED | {"callbacks": 5}]),
     "a body that is too large": message([["retail" * 100_000], {}, EMBED]),
 }
@@ -89,6 +91,7 @@ HEADS = {
     "no id": message(headers={"id": None}),
     "id of an object": message(headers={"id": {"a": 1}}),
     "id with NUL": message(headers={"id": "a\0b"}),
+    "id of half a character": message(headers={"id": "\ud800"}),
     "limits of text": message(headers={"timelimit": ["a", "b"]}),
     "limits as text": message(headers={"timelimit": "ab"}),
     "limits of three": message(headers={"timelimit": [1, 2, 3]}),
@@ -136,6 +139,42 @@ def test_a_well_formed_message_of_any_age_of_the_protocol_still_asks(shared: Wor
         "default", json.dumps(message([["retail"], {"requested": False}, None], headers={"timelimit": [60, None]}))
     )
     until(lambda: shared.runs() == [("prune", "succeeded")] * 2)
+
+
+def test_what_cannot_be_put_back_is_removed(shared: Workers, redis: Redis) -> None:
+    worker = shared.started[0]
+    printed = len(worker.output)
+    for tag, raw in {"text": b"garbage", "one": b"[1]", "three": b"[1, 2, 3]", "none": None}.items():
+        if raw:
+            redis.hset("unacked", tag, raw)
+        redis.zadd("unacked_index", {tag: 1})
+    until(
+        lambda: not redis.zcard("unacked_index") and not redis.hlen("unacked"), message=lambda: worker.output[printed:]
+    )
+    shared.ends(shared.request("reindex"))
+    assert "Traceback" not in worker.output[printed:].replace("  Traceback", "")
+    assert worker.popen.poll() is None
+
+
+FAR = (
+    "0001-01-01T00:00:00",
+    "9999-12-31T23:59:59",
+    "9999-12-31T23:59:59-23:59",
+    "2300-01-01T00:00:00+23:59",
+    "2026-02-30",
+)
+
+
+def test_times_far_away_end_no_worker(shared: Workers, redis: Redis) -> None:
+    for time in FAR:
+        for header in ("eta", "expires"):
+            redis.lpush("default", json.dumps(message(headers={header: time, "id": f"{header} {time}"})))
+    shared.ends(shared.request("reindex"))
+    until(lambda: redis.llen("default") == 0)
+    shared.ends(shared.request("reindex"))
+    assert shared.started[0].popen.poll() is None
+    for key in ("unacked", "unacked_index"):  # those for the far future wait in the worker
+        redis.delete(key)
 
 
 FORGED = "x\n2026-01-01 00:00:00,000 INFO run 7 succeeded\r\x1b[2J\x85\u2028\u202e"
