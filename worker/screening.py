@@ -13,7 +13,7 @@ from typing import Any
 from celery.utils.time import maybe_iso8601
 from kombu.exceptions import InconsistencyError
 from kombu.transport import TRANSPORT_ALIASES, redis
-from redis import RedisError
+from redis import RedisError, ResponseError
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +90,9 @@ class _Channel:
     def _brpop_read(self, **options: Any) -> Any:
         try:
             return super()._brpop_read(**options)  # type: ignore[misc]
+        except ResponseError as error:  # Celery's own line does not say why it connects again
+            log.error("the broker gives no messages: %s", brief(error))
+            raise
         except BROKER_ERRORS:
             raise
         except Exception as error:  # an entry that is not JSON; Redis no longer has it

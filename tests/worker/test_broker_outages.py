@@ -58,3 +58,16 @@ def test_a_worker_stops_although_its_broker_is_frozen(workers: Workers, busy: bo
         assert worker.popen.wait(60) == 0, worker.output
     finally:
         os.kill(workers.broker.pid, signal.SIGCONT)
+
+
+def test_a_queue_that_is_no_list_ends_no_worker(workers: Workers) -> None:
+    worker = workers.start()
+    workers.ends(workers.request("reindex"))
+    with client(workers) as redis:
+        redis.set("train", "not a list")
+        until(lambda: "wrong kind of value" in worker.output)
+        time.sleep(3)
+        assert worker.popen.poll() is None, worker.output
+        redis.delete("train")
+    workers.ends(workers.request("retrain"))
+    assert worker.popen.poll() is None
