@@ -51,6 +51,10 @@ def abandon(connection: Connection, settings: Settings, recommender: Registered,
     keys = {"recommender_id": recommender.id, "lists": lists}
     rows = queries.rows(connection, "abandon_runs", **keys)
     dead = [row["run"] for row in rows]
+    for run in dead:  # one that was cancelled before its process died is not tried again
+        if row := queries.row(connection, "cancellation", run=run):
+            error = RunCancelled(run=run, by=row["cancelled_by"])
+            requests.finish(connection, run, "cancelled", error.message)
     if dead:
         requests.release(connection, settings, dead, "The process that worked on it ended without finishing it.")
     return dead

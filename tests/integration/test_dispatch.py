@@ -254,6 +254,21 @@ def test_what_a_host_sets_for_the_role_stops_no_run(trained: Database) -> None:
     assert trained.retrain(reporter=Hook(lambda stage: time.sleep(0.4) if stage == "read" else None)).live
 
 
+def test_a_cancelled_run_whose_process_died_is_not_tried_again(trained: Database) -> None:
+    for cancelled in (False, True):
+        number = request(trained)
+        dead = "INSERT INTO recstore_private.runs (recommender_id, job, state) SELECT id, 'retrain', 'running'"
+        (row,) = look(trained, f"{dead} FROM recstore_private.recommenders RETURNING run")
+        serving = "UPDATE recstore_private.requests SET state = 'running', run = %s WHERE request = %s RETURNING run"
+        look(trained, serving, row["run"], number)
+        if cancelled:
+            look(trained, "INSERT INTO recstore_private.cancellations (run) VALUES (%s) RETURNING run", row["run"])
+        jobs.prune(trained.url, trained.settings, "retail")
+        assert rows(trained)[-1]["state"] == ("cancelled" if cancelled else "waiting")
+    dispatched(trained)
+    assert look(trained, "SELECT FROM recstore_private.cancellations") == []
+
+
 @pytest.mark.contract
 def test_times_that_a_wrong_clock_wrote_hold_up_nothing(trained: Database) -> None:
     """A database whose clock was a year ahead for a moment: it retains, postpones and reports nothing for a year."""
