@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 from psycopg import errors as pg
-from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from recstore import schedule
@@ -35,13 +34,11 @@ from recstore.postgres.connection import (
     find_relation,
     one_line,
     plain_errors,
-    reading_application,
     with_short_lock,
 )
 from recstore.postgres.grants import check_role
 from recstore.postgres.names import quoted
 from recstore.source import candidates, inspection, selects
-from recstore.source.plans import relations_read
 from recstore.sql import objects, queries
 from recstore.sql.objects import Registered
 from recstore.types import IdType
@@ -63,6 +60,8 @@ def check_name(connection: Connection, name: str) -> None:
         raise InvalidName(name=name, reason="it is a reserved word of SQL")
     if queries.row(connection, "select_recommender", name=name):
         raise RecommenderExists(name=name)
+    if found["role_exists"]:
+        raise InvalidName(name=name, reason="a role has this name, and would find the views before its own tables")
     if found["schema_exists"]:
         raise SchemaNameTaken(name=name)
 
@@ -272,21 +271,19 @@ def alter(
         return get(connection, recommender.name)
 
 
-PLANNING = 60.0
-"""Seconds that a plan of the application's query may take."""
-
-
 def stale_views(connection: Connection, recommender: Registered) -> dict[str, str]:
-    """Return the views `interactions` and `candidates` that read other relations than the definition names -> which they read
-    now and which it names. A rename or a swap of tables does that: a view follows the relation, not its name."""
+    """Return the views `interactions` and `candidates` that differ from what the definition makes now -> which relations they
+    read and which it names. A view follows relations and columns through a rename or a swap; compared with a view that is
+    rolled back. Other roles than the owner, whose search_path may differ, find none."""
     found = {}
     for name, select in zip(("interactions", "candidates"), _selects(connection, recommender), strict=True):
-        view = f"SELECT * FROM {recommender.relation(name)}"  # noqa: S608
         if select:
-            with reading_application(connection, PLANNING):
-                reads, named = (relations_read(connection, sql.SQL(text)) for text in (view, select))
-            if reads != named:
-                found[name] = f"{', '.join(reads - named) or 'less'} instead of {', '.join(named - reads) or 'more'}"
+            with candidates.tried(connection, recommender, select) as new:
+                views = {"present": recommender.relation(name), "new": recommender.relation(new)}
+                row = queries.row(connection, "compare_views", **views)
+            if row and row["differ"]:
+                former, named = (", ".join(row[side]) or "other columns" for side in ("former", "named"))
+                found[name] = f"{former} instead of {named}"
     return found
 
 
@@ -367,7 +364,7 @@ def drop(connection: Connection, settings: Settings, recommender: Registered, *,
                 objects=", ".join(found),
                 remedy="Drop or change those first, or add --cascade to drop them too; nothing was changed.",
             )
-        connection.execute(f"DROP SCHEMA {recommender.schema} CASCADE")
+        connection.execute(f"DROP SCHEMA IF EXISTS {recommender.schema} CASCADE")
         return found
 
     with plain_errors(f"dropping {recommender.name!r}", connection):

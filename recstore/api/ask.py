@@ -27,7 +27,7 @@ class Answer(list[T]):
         for row in self.rows:
             values = dict(row)
             if titles:
-                values["title"] = values.pop(titles.title)
+                values["title"] = values.pop("title" if titles.title in questions.OUTPUTS else titles.title)
             self.append(kind(**values))
 
 

@@ -93,7 +93,7 @@ def source_row_security(subject: Subject) -> Iterator[Finding]:
         )
 
 
-@check("recommender", well="the views read the relations that the definition names", quick=True)
+@check("recommender", well="the views read what the definition names", quick=True, writes=True)
 def stale_views(subject: Subject) -> Iterator[Finding]:
     try:
         with subject.connection.transaction():

@@ -19,6 +19,9 @@ from recstore.sql.objects import Registered
 MOST = 2**31 - 1
 """Largest number of rows: the largest integer."""
 
+OUTPUTS = ("item_id", "score", "reason", "users", "views", "value")
+"""Columns of the answers; a column of titles with such a name is shown as title."""
+
 PATIENCE = 60.0
 """Seconds that an answer may take."""
 
@@ -130,7 +133,8 @@ def _titles(recommender: Registered, alias: str) -> tuple[str, str]:
     if titles is None:
         return "", ""
     table, item, title = titles.table, readable(titles.item), readable(titles.title)
-    return f"t.{title}, ", f"LEFT JOIN {table} t ON t.{item} = {alias}.item_id\n"
+    shown = f"t.{title} AS title" if titles.title in OUTPUTS else f"t.{title}"
+    return f"{shown}, ", f"LEFT JOIN {table} t ON t.{item} = {alias}.item_id\n"
 
 
 def _literal(value: Any) -> str:

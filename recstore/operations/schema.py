@@ -143,8 +143,7 @@ def upgrade_objects(connection: Connection, settings: Settings, recommender: obj
         for view, what in registry.restore_views(connection, settings, recommender).items():
             done.append(f"{name}: recreated the view {view}, which {what}")
     except RecstoreError as error:
-        gone = " and the ".join(objects.missing(connection, recommender))
-        done.append(f"{name}: the {gone} is missing and cannot be recreated: {error.message}")
+        done.append(f"{name}: its views cannot be made as its definition says: {error.message}")
     return done
 
 

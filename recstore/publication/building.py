@@ -16,7 +16,7 @@ from recstore.model.vectors import ItemVectors, UserVectors
 from recstore.publication import calibration, checks, indexes, loading
 from recstore.publication.loading import Ids, Scalars, Vectors
 from recstore.runs import Run, Summary
-from recstore.sql import queries
+from recstore.sql import objects, queries
 from recstore.sql.generation import Side
 from recstore.wording import counted
 
@@ -151,6 +151,7 @@ def _load_seen(run: Run, pulled: Interactions) -> None:
     connection.execute(
         f"CREATE TABLE {table} (user_id {recommender.user_type.value} NOT NULL, item_id {recommender.item_type.value} NOT NULL)"
     )
+    objects.grant_alike(connection, table)
     loading.copy(
         connection,
         table,

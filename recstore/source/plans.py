@@ -74,12 +74,6 @@ def index_statement(connection: Connection, schema: str, view: str, column: str)
     return None
 
 
-def relations_read(connection: Connection, statement: sql.Composable) -> set[str]:
-    """Return the relations that the plan scans, as schema.name."""
-    nodes = _nodes(planned(connection, statement, prepare=True))
-    return {f"{node['Schema']}.{node['Relation Name']}" for node in nodes if "Relation Name" in node}
-
-
 def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield plan
     for part in plan.get("Plans", ()):

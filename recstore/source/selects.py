@@ -11,9 +11,12 @@ from psycopg import errors as pg
 from psycopg import sql
 
 from recstore.errors import PermissionDenied, RecstoreError
-from recstore.postgres.connection import Connection, find_relation, one_line, read_only
+from recstore.postgres.connection import Connection, find_relation, one_line, reading_application
 from recstore.postgres.names import how_to_write, quoted, readable
 from recstore.sql import queries
+
+PLANNING = 10.0
+"""Seconds that planning a SELECT of the application's may take, and waiting for its relations."""
 
 
 class Invalid(Protocol):
@@ -54,7 +57,7 @@ def columns_of(connection: Connection, select: str, invalid: Invalid, tables: st
     """Return the name and type oid of each column. Prepared, so that the text is one statement and cannot break out of its
     parentheses. `tables` names what a GRANT may be missing for. Raises `invalid`, PermissionDenied."""
     try:
-        with read_only(connection, search_path="DEFAULT"):
+        with reading_application(connection, PLANNING):
             cursor = connection.execute(f"SELECT * FROM (\n{select}\n) s LIMIT 0", prepare=True)  # noqa: S608
             return [(column.name, column.type_code) for column in cursor.description or ()]
     except pg.InsufficientPrivilege as error:
@@ -74,7 +77,7 @@ def check_collation(connection: Connection, select: str, name: str, column: str,
     one = f"SELECT s.{quoted(name)} FROM (\n{select}\n) s LIMIT 0"  # noqa: S608
     collation = f"pg_catalog.pg_collation_for(({one}))::pg_catalog.regcollation"
     found = f"c.oid OPERATOR(pg_catalog.=) {collation} AND NOT c.collisdeterministic"
-    with read_only(connection, search_path="DEFAULT"):
+    with reading_application(connection, PLANNING):
         row = connection.execute(f"SELECT c.collname FROM pg_catalog.pg_collation c WHERE {found}").fetchone()  # noqa: S608
     if row:
         written = readable(column, keywords(connection))
@@ -89,7 +92,7 @@ def check_collation(connection: Connection, select: str, name: str, column: str,
 def syntax_error(connection: Connection, select: str) -> str | None:
     """Return the server's message for the text alone, without the parentheses around it."""
     try:
-        with read_only(connection, search_path="DEFAULT"):
+        with reading_application(connection, PLANNING):
             connection.execute(f"EXPLAIN {select}", prepare=True)
     except pg.SyntaxError as error:
         return one_line(error)

@@ -185,6 +185,8 @@ def install(connection: Connection, recommender: Registered, source_select: str,
     for name, text in rendered.items():
         with application_path(connection) if name in CONFIGURED else nullcontext():
             connection.execute(text)
+        if name.startswith(("table ", "view ")):
+            grant_alike(connection, recommender.relation(name.split()[1]))
     _store_digests(connection, recommender, {name: digest(text) for name, text in rendered.items()})
 
 
@@ -421,6 +423,14 @@ def granting(relation: str, grants: list[dict[str, Any]]) -> list[str]:
         + (" WITH GRANT OPTION" if row["is_grantable"] else "")
         for row in grants
     ]
+
+
+def grant_alike(connection: Connection, relation: str, like: str | None = None) -> None:
+    """Give a new relation the privileges on `like`, and none that ALTER DEFAULT PRIVILEGES gave it."""
+    for grantee in {row["grantee"] for row in grants_on(connection, relation)}:
+        connection.execute(f"REVOKE ALL ON {relation} FROM {grantee}")
+    if like:
+        grant(connection, relation, grants_on(connection, like))
 
 
 def grant(connection: Connection, relation: str, grants: list[dict[str, Any]]) -> None:

@@ -14,9 +14,10 @@ SELECT WHERE to_regclass('recstore_private.alembic_version') IS NOT NULL;
 SELECT v.version_num FROM recstore_private.alembic_version v;
 
 -- name: name_checks
--- Reasons against a name: a reserved word, an existing schema.
+-- Reasons against a name: a reserved word, an existing schema, a role whose "$user" on the search_path it would be.
 SELECT
     EXISTS (SELECT FROM pg_get_keywords() k WHERE k.word = %(name)s AND k.catcode IN ('R', 'T')) AS reserved,
+    EXISTS (SELECT FROM pg_roles r WHERE r.rolname = %(name)s) AS role_exists,
     EXISTS (SELECT FROM pg_namespace n WHERE n.nspname = %(name)s) AS schema_exists;
 
 -- name: reserved_schema
@@ -41,6 +42,26 @@ FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 CROSS JOIN LATERAL aclexplode(c.relacl) a
 WHERE n.nspname = %(schema)s AND c.relname ~ '^_seen_[0-9]+$' AND a.grantee <> c.relowner;
+
+-- name: compare_views
+-- Whether two views differ, and the relations that only one of them reads; for the owner of the first.
+WITH reads AS (
+    SELECT w.ev_class AS view, d.refobjid AS relation
+    FROM pg_rewrite w
+    JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_class'::regclass
+    WHERE d.refobjid <> w.ev_class
+)
+SELECT pg_get_viewdef(p.oid) <> pg_get_viewdef(n.oid) AS differ,
+    ARRAY(
+        SELECT r.relation::regclass::text FROM reads r WHERE r.view = p.oid
+        EXCEPT SELECT r.relation::regclass::text FROM reads r WHERE r.view = n.oid
+    ) AS former,
+    ARRAY(
+        SELECT r.relation::regclass::text FROM reads r WHERE r.view = n.oid
+        EXCEPT SELECT r.relation::regclass::text FROM reads r WHERE r.view = p.oid
+    ) AS named
+FROM pg_class p, pg_class n
+WHERE p.oid = to_regclass(%(present)s) AND n.oid = to_regclass(%(new)s) AND p.relowner = n.relowner;
 
 -- name: own_row_security
 -- Tables of a recommender that row-level security would empty for its readers.

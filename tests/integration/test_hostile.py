@@ -214,6 +214,69 @@ def test_a_table_that_is_swapped_in_is_read(recstore: Command, shop: Database) -
     assert "drift" not in recstore("status").out
 
 
+@pytest.mark.parametrize(
+    "swap",
+    {
+        "columns": "ALTER TABLE shop.views ADD new bigint; UPDATE shop.views SET new = user_id + 1000;"
+        " ALTER TABLE shop.views RENAME user_id TO former; ALTER TABLE shop.views RENAME new TO user_id",
+        "views": "CREATE VIEW shop.next AS SELECT user_id + 1000 AS user_id, product_id, view_count FROM shop.views;"
+        " ALTER TABLE shop.views RENAME TO former; ALTER VIEW shop.next RENAME TO views; GRANT SELECT ON shop.views TO worker",
+    }.items(),
+    ids=lambda swap: swap[0],
+)
+def test_a_view_follows_no_rename(swap: tuple[str, str], recstore: Command, shop: Database) -> None:
+    recstore(CREATE)
+    recstore("retrain retail")
+    shop.connect("application").execute(swap[1])
+    assert "the view interactions reads" in recstore("doctor retail").out
+    assert recstore("retrain retail --force").code == 0
+    assert look(shop, "SELECT min(user_id) AS least FROM retail.user_vectors") == [{"least": 1001}]
+
+
+def test_default_privileges_show_nobody_recstores_tables(recstore: Command, shop: Database) -> None:
+    shop.connect().execute("ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC, application")
+    recstore(CREATE + " --seen published")
+    recstore("retrain retail")
+    granted = """
+        SELECT c.relname, a.grantee::regrole::text AS role FROM pg_class c, aclexplode(c.relacl) a
+        WHERE c.relnamespace = 'retail'::regnamespace AND c.relkind <> 'i' AND a.grantee <> c.relowner
+    """
+    assert look(shop, granted) == []
+
+
+def test_whoever_may_train_makes_tables_of_the_owner(recstore: Command, shop: Database) -> None:
+    recstore(CREATE + " --seen published")
+    recstore("grant retail application --people")
+    assert recstore("retrain retail", url=shop.url_of("postgres")).code == 0
+    owners = "SELECT DISTINCT relowner::regrole::text AS role FROM pg_class WHERE relnamespace = 'retail'::regnamespace"
+    assert look(shop, owners) == [{"role": "worker"}]
+    assert len(shop.connect("application").execute("SELECT FROM retail.recommend(1, 5)").fetchall()) == 5
+    assert recstore("retrain retail").code == 0
+
+
+def test_a_dropped_schema_can_be_dropped_and_made_again(recstore: Command, shop: Database) -> None:
+    recstore(CREATE)
+    recstore("retrain retail")
+    shop.connect().execute("DROP SCHEMA retail CASCADE")
+    assert recstore("retrain retail").code != 70
+    assert recstore("drop retail --yes").code == 0
+    recstore(CREATE)
+    assert recstore("retrain retail").code == 0
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_name_of_a_role_is_refused(recstore: Command) -> None:
+    assert "a role has this name" in recstore(CREATE.replace(" retail ", " application ")).err
+
+
+def test_titles_in_a_column_that_an_answer_has(recstore: Command, shop: Database) -> None:
+    shop.connect("application").execute("ALTER TABLE shop.products RENAME title TO score")
+    recstore(CREATE + " --titles shop.products:product_id:score")
+    recstore("retrain retail")
+    answer = recstore("recommend retail 1 --k 2 --json")
+    assert all(row["title"].startswith("product ") and row["score"] < 2 for row in answer.json), answer.out
+
+
 def test_pgvector_in_another_schema_is_noticed_and_followed(recstore: Command, shop: Database) -> None:
     recstore(CREATE)
     recstore("retrain retail")
