@@ -58,4 +58,4 @@ def publish(
             confidence={},
             training={},
         )
-        assert pipeline.publish(run, content).live
+        assert pipeline.publish(run, content, release=False).live

@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     )
     index_workers: int = Field(2, ge=0, le=1024, description="Parallel workers of an index build")
     calibration_questions: int = Field(
-        200, ge=1, description="Users, and items, whose exact lists calibration compares with"
+        400, ge=1, description="Users, and items, whose exact lists calibration compares with"
     )
     dispatch_interval: float = Field(60, gt=0, le=LONGEST, description="Seconds between two dispatches by beat")
     resend: float = Field(300, gt=0, le=LONGEST, description="Seconds after which an unstarted message is sent again")

@@ -90,10 +90,11 @@ def retrain(run: Run, *, force: bool = False, with_loss: bool = False, examine: 
 
 def publish(run: Run, content: Content, *, release: bool) -> Outcome:
     """Build the run's generation, flip to it and tidy up; with `release`, also while publications are held."""
-    run.stage("load", building.load, run, content)
-    run.stage("index", building.index, run)
-    run.stage("calibrate", calibration.calibrate, run)
-    run.stage("check", building.check, run, content)
+    with jobs.discarding(run):
+        run.stage("load", building.load, run, content)
+        run.stage("index", building.index, run)
+        run.stage("calibrate", calibration.calibrate, run)
+        run.stage("check", building.check, run, content)
     return jobs.finish(run, run.stage("flip", flipping.publish, run, run.settings.flip_wait, release=release))
 
 

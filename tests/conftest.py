@@ -121,7 +121,7 @@ def server() -> Iterator[Server]:
             with pytest.MonkeyPatch.context() as patch:
                 if memory.is_dir() and shutil.disk_usage(memory).free > 8 << 30:
                     patch.setattr(tempfile, "tempdir", str(memory))
-                settings = {"max_connections": "60", "max_wal_size": "512MB"}
+                settings = {"max_connections": "60", "max_wal_size": "512MB", "max_prepared_transactions": "2"}
                 server = stack.enter_context(temporary_server(VERSION, settings))
         administration(server).execute("CREATE ROLE worker LOGIN; CREATE ROLE application LOGIN")
         yield server

@@ -22,7 +22,7 @@ File = Annotated[
     Path | str | None, Option("A TOML file with the sections source, filters, ..", "FILE", flags="--file -f")
 ]
 Titles = Annotated[str | None, Option("Lookup table of titles, for lists that people read.", "TABLE:ID:TITLE")]
-Resize = Annotated[bool, Option("Make room for more factors than the dimensions fixed at creation.")]
+Resize = Annotated[bool, Option("Change the dimensions fixed at creation to fit --factors.")]
 Unreadable = Annotated[
     bool, Option("Also candidates that roles with access may not read, who then get errors.", flags="--yes -y")
 ]

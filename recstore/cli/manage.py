@@ -13,6 +13,7 @@ from recstore.cli.commands import Commands, statements
 from recstore.cli.context import at_terminal
 from recstore.cli.screen import picked, planned, say, say_wrapped, table, warn
 from recstore.publication.calibration import plan_words
+from recstore.registry import ROOM
 from recstore.wording import verdict_words
 
 
@@ -101,6 +102,12 @@ def _shown(found: Described) -> None:
     say_wrapped(
         f"  live: generation {live.generation} with {live.users:,} users, {live.items:,} items, {live.factors} factors"
     )
+    if live.factors and (least := -(-live.factors // ROOM) * ROOM) < found.dimensions:
+        share = 1 - least / found.dimensions
+        say_wrapped(
+            f"  storage: {live.factors} factors in {found.dimensions} dimensions, so {share:.0%} of each vector is padding."
+            f" For smaller tables, from the next training on: recstore alter {name} --factors {live.factors} --resize"
+        )
     if origin := read.get("imported"):
         say_wrapped(
             f"  imported: {origin['file']}, generation {origin['generation']} of {origin['recommender']!r}, exported"

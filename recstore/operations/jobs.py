@@ -3,20 +3,24 @@
 The command line, Python and the worker's tasks call these functions and `pipeline.retrain`.
 """
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
+
+import psycopg
 
 from recstore import registry, requests
 from recstore.config import Settings
 from recstore.errors import LostLock, NotTrained, RecstoreError
 from recstore.postgres.connection import Connection, connect, plain_errors
-from recstore.publication import barriers, flipping, generations, reindexing
+from recstore.publication import barriers, flipping, generations, indexes, reindexing
 from recstore.publication.flipping import Flip
 from recstore.publication.generations import Prepared, Pruned
 from recstore.runs import LISTS_NAMESPACE, LOCK_NAMESPACE, Run, Summary, give_lock, job, take_lock
 from recstore.source import candidates
 from recstore.sql import objects, queries
+from recstore.sql.generation import Generation
 from recstore.sql.objects import Registered
 from recstore.sql.schema_revision import require_current
 
@@ -43,7 +47,7 @@ def prepare(run: Run) -> Prepared:
 
     Raises SourceInvalid, CandidatesInvalid, PermissionDenied.
     """
-    generations.abandon_unfinished(run.connection, run.recommender)
+    _clean(run)
     check_views(run)
     run.generation = generations.next_of(run.connection, run.settings, run.recommender)
     return Prepared(run.generation, barriers.advance(run.connection, run.generation))
@@ -68,6 +72,19 @@ def advance_barrier(run: Run) -> Summary:
     if not blockers:
         return Summary("the flip waits for no session")
     return Summary(f"the flip waits for {barriers.named(blockers)}", {"flip_waits_for": list(map(str, blockers))})
+
+
+@contextmanager
+def discarding(run: Run) -> Iterator[None]:
+    """Give the space of the run's generation back if building it fails: the disk may be full, and the next run far away."""
+    try:
+        yield
+    except LostLock:
+        raise
+    except RecstoreError:
+        with suppress(RecstoreError, psycopg.Error):  # the next run tries again, and the error of the build counts
+            generations.discard(run.connection, run.settings, run.generation, f"run {run.number} failed")
+        raise
 
 
 def finish(run: Run, flip: Flip) -> Outcome:
@@ -144,8 +161,16 @@ def prune(run: Run, *, keep: int | None = None) -> dict[str, Any]:
     return done
 
 
-def _clean_and_prune(run: Run, keep: int, wait: float | None = None) -> Pruned:
+def _clean(run: Run) -> None:
+    """Clean up what dead runs left: half-built generations, and invalid indexes of complete ones."""
     generations.abandon_unfinished(run.connection, run.recommender)
+    for row in generations.all_of(run.connection, run.recommender):
+        if row["state"] in ("ready", "published"):
+            indexes.drop_leftovers(run, Generation(run.recommender, row["generation"]))
+
+
+def _clean_and_prune(run: Run, keep: int, wait: float | None = None) -> Pruned:
+    _clean(run)
     return _prune(run, keep, wait)
 
 

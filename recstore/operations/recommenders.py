@@ -141,14 +141,16 @@ def candidates_words(opened: Connection, settings: Settings, recommender: Regist
 
 
 def needs_resize(opened: Connection, recommender: Registered, definition: Definition, resize: bool) -> bool:
-    """Return whether the definition needs more dimensions. Raises InvalidInput if `resize` does not allow that."""
+    """Return whether the definition needs more dimensions, or with `resize` fewer. Raises InvalidInput without `resize`."""
     if definition.storage != recommender.definition.storage:
         raise InvalidInput(
-            "The vectors' type and dimensions are fixed at creation; more factors make room with --resize."
+            "The vectors' type and dimensions are fixed at creation; --factors with --resize changes the dimensions."
         )
     factors = definition.hyperparameters.factors or 0
     if factors <= recommender.dimensions:
-        return False
+        return bool(
+            resize and factors and registry.storage_for(definition, factors, fixed=False)[1] < recommender.dimensions
+        )
     registry.check_definition(opened, recommender, definition)  # a refused definition resizes nothing
     if not resize:
         raise InvalidInput(

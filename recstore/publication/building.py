@@ -97,6 +97,7 @@ def load(run: Run, content: Content) -> Summary:
         },
         len(population.items),
         progress,
+        order=np.argsort(-items.length, kind="stable"),  # HNSW loses fewer items (docs/decisions/0029)
     )
     loading.copy(
         connection,

@@ -25,8 +25,14 @@ from recstore.source import candidates
 from recstore.sql import queries
 from recstore.sql.generation import Generation, Side
 
-LADDER = (40, 100, 200, 400, 800)
+LADDER = (100, 200, 400, 800)
+"""Values of ef_search to try. At 40, pgvector's default, single users outside the sample got nothing right."""
+
 K = 10
+
+LEAST = 0.5
+"""Share of its exact list that each sampled query must get."""
+
 FEW = 10
 """Number of candidates below which a calibration warns."""
 
@@ -68,13 +74,22 @@ class Kind:
 
 @dataclass(frozen=True)
 class PlanTrial:
-    """The measurement of one plan. `ef` None is the exact scan, `milliseconds` the median of a query, and `ann_recall` the
-    lower one of the queries with and without exclusions."""
+    """The measurement of one plan. `ef` None is the exact scan, `milliseconds` the median of a query.
+
+    `ann_recall` and `margin`, two standard errors of it, are of the queries with or those without exclusions, whichever have
+    the lower difference. `worst` is the share of its exact list that the worst query got.
+    """
 
     ef: int | None
     m: int | None
     ann_recall: float
     milliseconds: float
+    margin: float = 0.0
+    worst: float = 1.0
+
+    def reaches(self, ann_recall: float) -> bool:
+        """Return whether queries outside the sample can be expected to get this ANN recall, and no query loses its list."""
+        return self.ann_recall - self.margin >= ann_recall and self.worst >= LEAST
 
     def __str__(self) -> str:
         return plan_words(asdict(self))
@@ -192,7 +207,8 @@ def _choose(
     tried.
 
     `search` "exact" builds none, "hnsw" takes the index if it reaches the wanted ANN recall, "auto" if it is also faster.
-    An index that does not reach it is built once more with a denser graph. Queries run over all items, candidates or not:
+    For queries outside the sample the mean has to exceed it by two standard errors, and each query has to get half of its
+    list. An index that does not reach it is built once more with a denser graph. Queries run over all items, candidates or not:
     the eligible share changes at any time, and the function handles it.
     """
     ann_recall = run.recommender.definition.publication.ann_recall
@@ -206,10 +222,10 @@ def _choose(
         if graph != built:
             indexes.build_hnsw(run, kind.side, kind.column, kind.rows, graph, live=live)
         chosen = None
-        for ef in LADDER:  # the first step that reaches the wanted ANN recall
+        for ef in LADDER:  # the first step that reaches it
             trial, _ = _measure(run, kind, ef, graph, lists, report)
             trials.append(trial)
-            if trial.ann_recall >= ann_recall:
+            if trial.reaches(ann_recall):
                 chosen = trial
                 break
         too_slow = search == "auto" and chosen is not None and chosen.milliseconds >= exact.milliseconds
@@ -276,17 +292,24 @@ def _measure(
         times.append(1000 * (time.perf_counter() - start))
         assert row is not None
         answers.append(row["distances"])
-    found: dict[bool, list[int]] = {}
+    found: dict[bool, list[float]] = {}
     for query, mine, best in zip(kind.queries, answers, exact if exact is not None else answers, strict=True):
         if best:
             limit = best[-1] + TIE * max(abs(best[-1]), 1e-12)
-            counts = found.setdefault(bool(query.excluded), [0, 0])
-            counts[0] += sum(distance <= limit for distance in mine)
-            counts[1] += len(best)
+            found.setdefault(bool(query.excluded), []).append(sum(distance <= limit for distance in mine) / len(best))
     milliseconds = round(statistics.median(times), 3) if times else 0.0
-    recall = round(min((hits / total for hits, total in found.values()), default=1.0), 4)
+    measured = [(statistics.fmean(one), _two_standard_errors(one), min(one)) for one in found.values()]
+    recall, margin, _ = min(measured, key=lambda one: one[0] - one[1], default=(1.0, 0.0, 1.0))
+    worst = min((one[2] for one in measured), default=1.0)
     report(f"{kind.name}, {'exact scan' if ef is None else f'ef_search {ef}'}: ANN recall@{K} {recall:.3f}")
-    return PlanTrial(ef, graph.m if graph else None, recall, milliseconds), answers
+    return PlanTrial(
+        ef, graph.m if graph else None, round(recall, 4), milliseconds, round(margin, 4), round(worst, 2)
+    ), answers
+
+
+def _two_standard_errors(values: list[float]) -> float:
+    """Return two standard errors of the mean of a sample."""
+    return float(2 * statistics.stdev(values) / len(values) ** 0.5) if len(values) > 1 else 0.0
 
 
 def indexed(connection: Connection, generation: Generation) -> list[tuple[Side, str]]:

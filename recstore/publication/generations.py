@@ -4,6 +4,7 @@ A generation's tables are read by the functions and are partitions of the parent
 lock that a reader of the views waits for, except the drop of a generation that no reader can see.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -212,6 +213,23 @@ def prune(
                 removed.append(generation.number)
     _drop_old_parents(connection, settings, recommender)
     return Pruned(removed, postponed, retained)
+
+
+def discard(connection: Connection, settings: Settings, generation: Generation, reason: str) -> list[Blocker]:
+    """Remove a generation that cannot be finished; return the sessions that keep its tables from being dropped.
+
+    Then these are emptied, if no session holds a lock on them. Neither needs space on the disk.
+    """
+    if not mark_pruning(connection, generation, reason):
+        return []
+    blockers = _remove(connection, settings, generation, settings.prune_wait)
+    if blockers:
+        with suppress(pg.LockNotAvailable, pg.DeadlockDetected), session_settings(connection, lock_timeout=100):
+            for row in queries.rows(connection, "indexes_of", tables=[generation.items, generation.users]):
+                connection.execute(f"DROP INDEX {generation.recommender.relation(row['name'])}")  # or it takes a page
+            connection.execute(f"DROP TABLE IF EXISTS {generation.seen}")
+            connection.execute(f"TRUNCATE {generation.items}, {generation.users}")
+    return blockers
 
 
 def _may_see(connection: Connection, generation: int) -> list[Blocker]:

@@ -79,7 +79,7 @@ def build_hnsw(run: Run, side: Side, column: str, rows: int, graph: Graph, *, li
 def rebuild(run: Run, name: str, megabytes: int = 0) -> None:
     """Rebuild an index of a live generation; no session waits, and the old index serves until the new one is complete."""
     statement = f"REINDEX INDEX CONCURRENTLY {run.recommender.relation(name)}"
-    _build(run, name, statement, megabytes, lambda: drop_leftovers(run), live=True)
+    _build(run, name, statement, megabytes, lambda: drop_leftovers(run, run.generation), live=True)
 
 
 def _build(
@@ -133,16 +133,16 @@ def drop_hnsw(run: Run, side: Side, column: str) -> bool:
     return _drop(run, run.generation.hnsw(side, column))
 
 
-def drop_leftovers(run: Run) -> None:
-    """Drop the invalid indexes that failed builds left on the generation's tables, unless a transaction holds them."""
-    for row in existing(run):
+def drop_leftovers(run: Run, generation: Generation) -> None:
+    """Drop the invalid indexes that failed builds left on a generation's tables, unless a transaction holds them."""
+    for row in existing(run, generation):
         if not row["valid"]:
             _drop(run, row["name"])
 
 
-def existing(run: Run) -> list[dict[str, Any]]:
-    """Return the indexes of the generation's tables: name, side, column, valid, and m for HNSW."""
-    tables = [run.generation.table(side) for side in SIDES]
+def existing(run: Run, generation: Generation) -> list[dict[str, Any]]:
+    """Return the indexes of a generation's tables: name, side, column, valid, and m for HNSW."""
+    tables = [generation.table(side) for side in SIDES]
     return queries.rows(run.connection, "indexes_of", tables=tables)
 
 

@@ -7,7 +7,7 @@ Measured on prototypes: 200 thousand vectors of 64 dimensions 0.6 s, against 0.9
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -98,14 +98,20 @@ def copy(
     columns: dict[str, Column],
     rows: int,
     on_rows: OnRows | None = None,
+    *,
+    order: Rows | None = None,
 ) -> None:
-    """Load `rows` rows into `relation` in one transaction."""
+    """Load `rows` rows into `relation` in one transaction, in about this order of row numbers."""
     with connection.transaction(), copying(connection, relation, list(columns)) as write:
-        write(list(columns.values()), rows, on_rows)
+        write(list(columns.values()), rows, on_rows, order)
 
 
-Write = Callable[[Sequence[Column], int, OnRows | None], None]
-"""Write a number of rows of these columns."""
+class Write(Protocol):
+    """Write a number of rows of these columns, in about this order of row numbers."""
+
+    def __call__(
+        self, columns: Sequence[Column], rows: int, on_rows: OnRows | None = None, order: Rows | None = None, /
+    ) -> None: ...
 
 
 @contextmanager
@@ -121,9 +127,11 @@ def copying(connection: Connection, relation: str, names: Sequence[str], *, free
     ):
         stream.write(_HEADER)
 
-        def write(columns: Sequence[Column], rows: int, on_rows: OnRows | None = None) -> None:
+        def write(
+            columns: Sequence[Column], rows: int, on_rows: OnRows | None = None, order: Rows | None = None, /
+        ) -> None:
             done = 0
-            for block in _blocks(list(columns), rows):
+            for block in _blocks(list(columns), np.arange(rows) if order is None else order):
                 stream.write(_encode(list(columns), block))
                 done += len(block)
                 if on_rows:
@@ -133,9 +141,12 @@ def copying(connection: Connection, relation: str, names: Sequence[str], *, free
         stream.write(_TRAILER)
 
 
-def _blocks(columns: list[Column], rows: int) -> Iterator[Rows]:
-    """Yield row numbers in blocks of a few megabytes, each of rows whose fields have the same widths."""
-    width = np.zeros(rows, dtype=np.int64)  # a number for each combination of the fields' widths
+def _blocks(columns: list[Column], order: Rows) -> Iterator[Rows]:
+    """Yield row numbers in blocks of a few megabytes, each of rows whose fields have the same widths.
+
+    The order is kept between stretches of a few megabytes; within one, rows of the same widths come together.
+    """
+    width = np.zeros(len(order), dtype=np.int64)  # a number for each combination of the fields' widths
     row_bytes = 2
     for column in columns:
         if isinstance(column, Vectors):
@@ -147,12 +158,11 @@ def _blocks(columns: list[Column], rows: int) -> Iterator[Rows]:
         if isinstance(column, Ids) and column.kind is IdType.TEXT:
             lengths = column.lengths()
             width = width * (1 + lengths.max(initial=0)) + lengths
-    order = np.argsort(width, kind="stable")
-    cuts = np.flatnonzero(np.diff(width[order])) + 1
     size = max(1, _BLOCK_BYTES // row_bytes)
-    for group in np.split(order, cuts):
-        for start in range(0, len(group), size):
-            yield group[start : start + size]
+    for start in range(0, len(order), size):
+        stretch = order[start : start + size]
+        stretch = stretch[np.argsort(width[stretch], kind="stable")]
+        yield from np.split(stretch, np.flatnonzero(np.diff(width[stretch])) + 1)
 
 
 def _encode(columns: list[Column], block: Rows) -> bytes:

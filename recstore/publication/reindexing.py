@@ -39,7 +39,7 @@ def prepare(run: Run) -> Prepared:
 
     Raises ReindexBlocked if they do not end within `flip_wait`.
     """
-    indexes.drop_leftovers(run)
+    indexes.drop_leftovers(run, run.generation)
     older = barriers.open_transactions(run.connection)
     blockers = barriers.wait(
         lambda: barriers.still_open(run.connection, older),
@@ -54,7 +54,7 @@ def prepare(run: Run) -> Prepared:
 def rebuild(run: Run) -> Rebuilt:
     """Rebuild every valid index of the live generation. Raises ReindexBlocked."""
     rows = _size(run)
-    found = [row for row in indexes.existing(run) if row["valid"]]
+    found = [row for row in indexes.existing(run, run.generation) if row["valid"]]
     with _bounded(run):
         for number, row in enumerate(found):
             run.check("index")
@@ -100,7 +100,9 @@ def _bounded(run: Run) -> Iterator[None]:
     try:
         yield
     except (pg.LockNotAvailable, pg.DeadlockDetected) as error:
-        raise _blocked(run, barriers.still_open(run.connection, barriers.open_transactions(run.connection))) from error
+        tables = [run.generation.items, run.generation.users]  # a prepared transaction is seen by its locks alone
+        found = barriers.open_transactions(run.connection) + barriers.lock_holders(run.connection, tables)
+        raise _blocked(run, barriers.still_open(run.connection, found)) from error
 
 
 def _blocked(run: Run, blockers: list[Blocker]) -> ReindexBlocked:

@@ -31,15 +31,18 @@ WHERE l.locktype = 'virtualxid' AND l.granted
     AND l.pid <> pg_backend_pid();
 
 -- name: still_open
--- Those of these transactions that are still open, with the sessions as far as this role may see.
+-- Those of these transactions that are still open, with the sessions as far as this role may see. A prepared transaction has
+-- no session; the lock on its own id leads to its name.
 SELECT DISTINCT ON (l.virtualtransaction)
     l.virtualtransaction AS transaction,
     l.pid,
-    a.usename AS role,
-    coalesce(a.application_name, '') AS application_name,
-    a.xact_start AS since
+    coalesce(a.usename, p.owner) AS role,
+    coalesce(a.application_name, 'the prepared transaction ' || quote_literal(p.gid), '') AS application_name,
+    coalesce(a.xact_start, p.prepared) AS since
 FROM pg_locks l
 LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+LEFT JOIN pg_locks t ON l.pid IS NULL AND t.locktype = 'transactionid' AND t.virtualtransaction = l.virtualtransaction
+LEFT JOIN pg_prepared_xacts p ON p.transaction = t.transactionid
 WHERE l.virtualtransaction = ANY (%(transactions)s)
 ORDER BY l.virtualtransaction;
 

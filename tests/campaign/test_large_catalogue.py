@@ -62,7 +62,7 @@ def test_a_large_catalogue_is_calibrated(factors: int, shop: Database) -> None:
             training={},
         )
         generation = run.generation.number
-        assert pipeline.publish(run, content).live
+        assert pipeline.publish(run, content, release=False).live
     row = (
         shop.connect()
         .execute(

@@ -285,3 +285,18 @@ def test_a_database_without_the_schema(empty: Database, recstore: Command) -> No
     recstore("list", url=empty.url).expect(1, "recstore db upgrade")
     lines = {"db upgrade": 0, "db upgrade --json": 0, "db check": 0, "db downgrade base --yes": 0, "list": 1}
     assert {line: recstore(line, url=empty.url).code for line in lines} == lines
+
+
+def test_padding_is_shown_with_the_command_that_removes_it(recstore: Command, shop: Database) -> None:
+    """The default factors are reduced to items - 1 at the training, when the dimensions are fixed already."""
+    recstore("create retail --table shop.views --item product_id --value view_count --iterations 1").expect(
+        0, "256 dim"
+    )
+    recstore("retrain retail").expect(0)
+    recstore("show retail").expect(0, "119 factors in 256 dimensions, so 50% of each vector is padding.")
+    recstore("alter retail --factors 119 --resize").expect(0)
+    recstore("retrain retail").expect(0)
+    shown = recstore("show retail").out
+    assert "vector of 128 dimensions" in shown
+    assert "padding" not in shown
+    assert rows(shop.connect(), "SELECT count(*) AS n FROM retail.recommend(1)") == [{"n": 10}]

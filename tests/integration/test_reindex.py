@@ -147,3 +147,38 @@ def test_the_published_table_of_seen_items_is_reindexed_too(shop: Database) -> N
     reindex(shop)
     stages = look(shop, "SELECT stages FROM recstore.runs ORDER BY run DESC LIMIT 1")[0]["stages"]
     assert "_seen_1_user_id" in stages[1]["indexes"]
+
+
+def test_a_prepared_transaction_is_named(live: Database) -> None:
+    if look(live, "SHOW max_prepared_transactions")[0]["max_prepared_transactions"] == "0":
+        pytest.skip("this server allows no prepared transactions")
+    with live.connect() as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM retail.item_vectors")
+        reader.execute("PREPARE TRANSACTION 'forgotten'")
+        try:
+            with pytest.raises(ReindexBlocked, match="the prepared transaction 'forgotten'"):
+                reindex(live, flip_wait=0.2, prune_wait=0.1)
+        finally:
+            reader.execute("ROLLBACK PREPARED 'forgotten'")
+    reindex(live)
+    assert files(live).keys() == LOOKUPS | HNSW
+
+
+INVALID = "SELECT indexrelid::regclass::text AS name FROM pg_index WHERE NOT indisvalid"
+
+
+@pytest.mark.parametrize("job", ["prune", "retrain"])
+def test_the_next_run_drops_an_invalid_index_of_a_killed_build(trained: Database, job: str) -> None:
+    trained.connect().execute("CREATE INDEX _items_1_item_id_ccnew ON retail._items_1 (item_id)")
+    look(
+        trained,
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'retail._items_1_item_id_ccnew'::regclass"
+        " RETURNING indexrelid",
+    )
+    assert look(trained, INVALID) != []
+    if job == "prune":
+        jobs.prune(trained.url, trained.settings, "retail")
+    else:
+        trained.retrain()
+    assert look(trained, INVALID) == []
