@@ -142,6 +142,14 @@ def create(connection: Connection, name: str, definition: Definition) -> Registe
         return get(connection, name)
 
 
+def become_owner(connection: Connection, schema: str) -> None:
+    """Work as a schema's owner where this role is a member of it or a superuser: the owner's functions could not read what
+    another role creates there."""
+    row = queries.row(connection, "owner_of_schema", schema=schema)
+    if row and not row["is_owner"] and row["may"]:
+        connection.execute(f"SET ROLE {row['owner']}")
+
+
 def check_names(connection: Connection, definition: Definition) -> None:
     """Raise InvalidInput unless the trainer, the table of titles and its columns exist; PermissionDenied for the table."""
     with suppress(PartNotInstalled), installed_parts():  # where nothing trains, the first training checks the name
@@ -320,7 +328,9 @@ def restore_views(connection: Connection, settings: Settings, recommender: Regis
     gone = {"view interactions", "view candidates"} & set(objects.missing(connection, recommender))
     wrong = {name.split()[1]: "was missing, perhaps dropped with a relation it reads" for name in sorted(gone)}
     if not wrong:
-        stale = stale_views(connection, recommender)
+        stale = {}
+        with suppress(pg.LockNotAvailable, pg.QueryCanceled):  # reading waits for as long as it may
+            stale = stale_views(connection, recommender)
         wrong = {name: f"read {what}, after a rename or a swap of tables" for name, what in stale.items()}
     for name in wrong:
         what = f"the view {name} of {recommender.name!r}"

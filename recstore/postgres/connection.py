@@ -141,10 +141,11 @@ def read_only(connection: Connection, **settings: object) -> Iterator[None]:
 
 
 @contextmanager
-def reading_application(connection: Connection, seconds: float) -> Iterator[None]:
+def reading_application(connection: Connection, seconds: float, **settings: object) -> Iterator[None]:
     """Open a READ ONLY transaction for the application's relations, under its search_path and time zone; each statement may
     take `seconds`."""
-    with read_only(connection, search_path="DEFAULT", TimeZone="DEFAULT", statement_timeout=int(seconds * 1000)):
+    own = {"search_path": "DEFAULT", "TimeZone": "DEFAULT", "statement_timeout": int(seconds * 1000)}
+    with read_only(connection, **own, **settings):
         yield
 
 

@@ -43,14 +43,6 @@ CANCELLING = 2.0
 """Seconds that a cancellation may take to commit after it has cancelled a statement of the run."""
 
 
-def become_owner(connection: Connection) -> None:
-    """Work as the owner of recstore's tables where this role is a member or a superuser: what another role makes, the functions
-    could not read."""
-    row = queries.row(connection, "owner_of_recstore")
-    if row and not row["is_owner"] and row["may"]:
-        connection.execute(f"SET ROLE {row['owner']}")
-
-
 def abandon(connection: Connection, settings: Settings, recommender: Registered, *, lists: bool = False) -> list[int]:
     """End the rows of dead runs, with `lists` those of list runs, and release their requests; return their numbers.
 
@@ -139,8 +131,9 @@ class Run:
         try:
             with plain_errors(f"starting a run of {self.name!r}", self.connection):
                 require_current(self.connection)
-                become_owner(self.connection)
                 self.recommender = registry.get(self.connection, self.name)
+                if self.namespace == LOCK_NAMESPACE:
+                    registry.become_owner(self.connection, self.name)
                 if self.recommender.objects_version != OBJECTS_VERSION:
                     found = self.recommender.objects_version
                     raise ObjectsOutdated(name=self.name, found=found, needed=OBJECTS_VERSION)

@@ -88,7 +88,7 @@ def tried(connection: Connection, recommender: Registered, select: str) -> Itera
     errors."""
     name = "_candidates_tried"
     with connection.transaction(force_rollback=True):
-        connection.execute("SET LOCAL lock_timeout = '5s'")
+        connection.execute("SET LOCAL lock_timeout = '2s'")
         with application_path(connection):
             connection.execute(f"CREATE VIEW {recommender.relation(name)} AS\n{select}")
         yield name

@@ -19,6 +19,10 @@ PLANNING = 10.0
 """Seconds that planning a SELECT of the application's may take, and waiting for its relations."""
 
 
+LOCKED = 2000
+"""Milliseconds to wait there for another session's lock."""
+
+
 class Invalid(Protocol):
     """Type of error to raise: SourceInvalid, CandidatesInvalid."""
 
@@ -57,7 +61,7 @@ def columns_of(connection: Connection, select: str, invalid: Invalid, tables: st
     """Return the name and type oid of each column. Prepared, so that the text is one statement and cannot break out of its
     parentheses. `tables` names what a GRANT may be missing for. Raises `invalid`, PermissionDenied."""
     try:
-        with reading_application(connection, PLANNING):
+        with reading_application(connection, PLANNING, lock_timeout=LOCKED):
             cursor = connection.execute(f"SELECT * FROM (\n{select}\n) s LIMIT 0", prepare=True)  # noqa: S608
             return [(column.name, column.type_code) for column in cursor.description or ()]
     except pg.InsufficientPrivilege as error:

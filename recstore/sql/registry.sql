@@ -63,6 +63,13 @@ SELECT pg_get_viewdef(p.oid) <> pg_get_viewdef(n.oid) AS differ,
 FROM pg_class p, pg_class n
 WHERE p.oid = to_regclass(%(present)s) AND n.oid = to_regclass(%(new)s) AND p.relowner = n.relowner;
 
+-- name: owner_of_schema
+-- The owner of a schema, whether this role is it, and whether it may become it.
+SELECT quote_ident(pg_get_userbyid(n.nspowner)) AS owner, pg_get_userbyid(n.nspowner) = current_user AS is_owner,
+    pg_has_role(current_user, n.nspowner, 'MEMBER') AS may
+FROM pg_namespace n
+WHERE n.nspname = %(schema)s;
+
 -- name: own_row_security
 -- Tables of a recommender that row-level security would empty for its readers.
 SELECT format('%%I.%%I', n.nspname, c.relname) AS relation

@@ -32,13 +32,6 @@ WHERE a.application_name = ANY (%(application_names)s)
     AND a.datname = current_database()
     AND a.pid <> pg_backend_pid();
 
--- name: owner_of_recstore
--- The owner of recstore's own schema, and whether this role is it or may become it.
-SELECT quote_ident(pg_get_userbyid(n.nspowner)) AS owner, pg_get_userbyid(n.nspowner) = current_user AS is_owner,
-    pg_has_role(current_user, n.nspowner, 'MEMBER') AS may
-FROM pg_namespace n
-WHERE n.nspname = 'recstore_private';
-
 -- name: insert_run
 INSERT INTO recstore_private.runs (recommender_id, job, host, pid, versions, deadline)
 VALUES (
