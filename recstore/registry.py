@@ -328,8 +328,9 @@ def restore_views(connection: Connection, settings: Settings, recommender: Regis
     gone = {"view interactions", "view candidates"} & set(objects.missing(connection, recommender))
     wrong = {name.split()[1]: "was missing, perhaps dropped with a relation it reads" for name in sorted(gone)}
     if not wrong:
-        stale = {}
-        with suppress(pg.LockNotAvailable, pg.QueryCanceled):  # reading waits for as long as it may
+        stale: dict[str, str] = {}
+        # reading the views reports a missing right, and waits for as long as the source may take
+        with suppress(PermissionDenied, pg.InsufficientPrivilege, pg.LockNotAvailable, pg.QueryCanceled):
             stale = stale_views(connection, recommender)
         wrong = {name: f"read {what}, after a rename or a swap of tables" for name, what in stale.items()}
     for name in wrong:

@@ -18,7 +18,7 @@ from recstore.model.interactions import Interactions, InteractionsBuilder, Sourc
 from recstore.postgres.arrow import reading
 from recstore.postgres.connection import Connection, inherited_path
 from recstore.source import inspection
-from recstore.sql import queries
+from recstore.sql import objects, queries
 from recstore.sql.objects import Registered
 from recstore.types import IdType
 from recstore.wording import counted
@@ -91,7 +91,9 @@ def read(
         if state == "57014":
             return SourceTimeout(name=name, seconds=f"{settings.source_timeout:g}")
         if state == "42501":
-            return PermissionDenied(role=role, reason=reason, remedy=f"Grant it SELECT on the source's tables. {stays}")
+            grants = " ".join(objects.lacking_on(connection, recommender, "interactions", role))
+            grant = f"Have the owner run: {grants}" if grants else "Grant it SELECT on the source's tables."
+            return PermissionDenied(role=role, reason=reason, remedy=f"{grant} {stays}")
         if state == "22021":
             remedy = f"The database stores bytes that are no UTF-8. Exclude or convert these texts in a query. {stays}"
             return SourceInvalid(reason=reason, remedy=remedy)

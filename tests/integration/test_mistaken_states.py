@@ -57,7 +57,7 @@ STATES = {
     ),
     "no right to read the source": State(
         {
-            "retrain clicks": (1, 'table clicks. Have the owner run: GRANT SELECT ON shop.clicks TO "worker";'),
+            "retrain clicks": (1, "run: GRANT SELECT ON shop.clicks TO worker; The live generation of 'clicks' stays."),
             "evaluate clicks": (1, "The role worker is not allowed to do this: permission denied for table clicks."),
             "create fresh --table shop.clicks --item product_id": (
                 1,
