@@ -37,10 +37,11 @@ class Watching(Part):
 
     def statuses(self, name: str | None = None, *, interval: float = 2) -> Iterator[Status | NoConnection]:
         """Yield the status again and again, every `interval` seconds. Raises RecommenderNotFound."""
-        yield from watching.polled(self._watching, lambda opened: self._status(opened, name), interval)
+        known: dict[str, list[str]] = {}
+        yield from watching.polled(self._watching, lambda opened: self._status(opened, name, known), interval)
 
-    def _status(self, opened: Connection, name: str | None) -> Status:
-        seen = watching.status(opened, self.settings, name)
+    def _status(self, opened: Connection, name: str | None, known: dict[str, list[str]] | None = None) -> Status:
+        seen = watching.status(opened, self.settings, name, known)
         recommenders = [
             Watched.of(row, open_requests=[Request.of(request) for request in row["open_requests"]])
             for row in seen["recommenders"]

@@ -97,15 +97,23 @@ def check_known(opened: Connection, name: str | None) -> None:
         raise RecommenderNotFound(name=name)
 
 
-def status(opened: Connection, settings: Settings, name: str | None = None) -> Row:
+def status(
+    opened: Connection, settings: Settings, name: str | None = None, known: dict[str, list[str]] | None = None
+) -> Row:
     """Return each recommender with its run, requests and next times; the dispatches; and a warning if they have stopped.
-    Raises RecommenderNotFound."""
+
+    `known` keeps the drift of each recommender from one look to the next, since looking for it creates views, rolled back.
+    Raises RecommenderNotFound.
+    """
+    known = {} if known is None else known
     check_known(opened, name)
     rows = rows_of(opened, "watch_status", recommender=name)
     waiting = rows_of(opened, "watch_requests", recommender=name, open=True, limit=None)[::-1]
     now = clock(opened)
     for row in rows:
-        row["drift"] = drift(opened, row["recommender"])
+        if row["recommender"] not in known:
+            known[row["recommender"]] = drift(opened, row["recommender"])
+        row["drift"] = known[row["recommender"]]
         row["next_retrain"], row["next_lists"] = next_retrain(row), next_lists(row, now)
         row["open_requests"] = [request for request in waiting if request["recommender"] == row["recommender"]]
     return {
