@@ -75,14 +75,12 @@ def exit_on_error() -> Iterator[None]:
         sys.exit(error.exit_code)
 
 
-screening.install()
-
-
 class Application(Celery):  # type: ignore[misc]
     """Celery's application with recstore's own worker."""
 
     @property
     def Worker(self) -> Any:
+        screening.install()  # in a worker alone: a process that only sends may consume other applications' messages
         return self.subclass_with_self(f"{__package__}.lifecycle:Worker")
 
 

@@ -213,7 +213,7 @@ def test_a_source_that_was_dropped_and_made_again(trained: Database, recstore: C
         in recstore("show retail").out
     )
     assert "interactions" in recstore("db check").err
-    recstore("db upgrade").expect(1, "cannot be recreated", "Not everything of retail")
+    recstore("db upgrade").expect(1, "its views cannot be made", "Not everything of retail")
     application.execute("ALTER TABLE shop.kept RENAME TO views; GRANT SELECT ON shop.views TO worker")
     assert "recreated the view interactions" in recstore("db upgrade").out
     assert recstore("db check").code == 0

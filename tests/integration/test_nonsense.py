@@ -73,6 +73,8 @@ CHEAP = {
     "recommend": Line(("retail", "1")),
     "popular": Line(("retail",)),
     "health": Line(),
+    "cancel": Line(("999999",)),
+    "release": NOBODY,
     "doctor": Line(("nobody",)),
     "db upgrade": Line((), DRY),
     "db downgrade": Line(("nix",), DRY),

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Database, database_from
-from support import until
+from support import look, until
 from support_sql import column, make_many, rows, transaction, value
 
 from recstore.definition import Hyperparameters, Publication, Source
@@ -45,6 +45,11 @@ def planned(server: Server, shop_template: str) -> Iterator[Database]:
         patch.setenv("RECSTORE_CALIBRATION_QUESTIONS", "40")  # what is chosen is not the point here
         for name in ("hnsw", "hnsw", "exact"):
             assert database.retrain(name).live
+        look(  # at what these vectors without any taste ask for, comparing all 4,000 rows is rightly cheaper
+            database,
+            "UPDATE recstore_private.generations SET recommend_ef = 40, similar_ef = 40, users_ef = 40"
+            " WHERE recommend_ef IS NOT NULL RETURNING generation",
+        )
         yield database
 
 

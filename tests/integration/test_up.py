@@ -146,13 +146,15 @@ def test_after_a_kill_the_keeper_ends_the_stubborn_too_and_only_then_the_next_be
     with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout
         said: dict[str, str] = {}
-        while not {"stubborn", "directory"} <= said.keys():
-            name, line = parent.stdout.readline().strip().split(" ", 1)
-            said[name] = line
-        processes = below(parent.pid)
-        assert len(processes) == 5, processes  # the keeper, the broker, the two, and the stubborn one's
-        assert embedded.broker_url(tmp_path)
-        parent.kill()
+        try:
+            while not {"stubborn", "directory"} <= said.keys():
+                name, _, line = parent.stdout.readline().strip().partition(" ")  # the broker prints blank lines, too
+                said[name] = line
+            processes = below(parent.pid)
+            assert len(processes) == 5, processes  # the keeper, the broker, the two, and the stubborn one's
+            assert embedded.broker_url(tmp_path)
+        finally:
+            parent.kill()
     with embedded.foreground(tmp_path, lambda *_: None):
         until(lambda: gone([*processes]))
     assert not Path(said["directory"]).exists()
