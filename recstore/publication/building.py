@@ -152,7 +152,7 @@ def _load_seen(run: Run, pulled: Interactions) -> None:
     connection.execute(
         f"CREATE TABLE {table} (user_id {recommender.user_type.value} NOT NULL, item_id {recommender.item_type.value} NOT NULL)"
     )
-    objects.grant_alike(connection, table)
+    objects.grant(connection, table, [])
     loading.copy(
         connection,
         table,

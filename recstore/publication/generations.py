@@ -50,7 +50,7 @@ def attach(connection: Connection, settings: Settings, recommender: Registered) 
         for parent, partition in zip(recommender.parents(), (made.items, made.users), strict=True):
             connection.execute(f"CREATE TABLE {partition} (LIKE {parent} INCLUDING STORAGE)")
             connection.execute(f"ALTER TABLE {partition} DISABLE ROW LEVEL SECURITY")  # an event trigger's
-            objects.grant_alike(connection, partition, parent)
+            objects.grant(connection, partition, objects.grants_on(connection, parent))
             connection.execute(f"ALTER TABLE {parent} ATTACH PARTITION {partition} FOR VALUES IN ({made.number})")
         return made
 

@@ -186,7 +186,7 @@ def install(connection: Connection, recommender: Registered, source_select: str,
         with application_path(connection) if name in CONFIGURED else nullcontext():
             connection.execute(text)
         if name.startswith(("table ", "view ")):
-            grant_alike(connection, recommender.relation(name.split()[1]))
+            grant(connection, recommender.relation(name.split()[1]), [])
     _store_digests(connection, recommender, {name: digest(text) for name, text in rendered.items()})
 
 
@@ -425,14 +425,9 @@ def granting(relation: str, grants: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def grant_alike(connection: Connection, relation: str, like: str | None = None) -> None:
-    """Give a new relation the privileges on `like`, and none that ALTER DEFAULT PRIVILEGES gave it."""
+def grant(connection: Connection, relation: str, grants: list[dict[str, Any]]) -> None:
+    """Give a new relation these privileges, and none that ALTER DEFAULT PRIVILEGES gave it."""
     for grantee in {row["grantee"] for row in grants_on(connection, relation)}:
         connection.execute(f"REVOKE ALL ON {relation} FROM {grantee}")
-    if like:
-        grant(connection, relation, grants_on(connection, like))
-
-
-def grant(connection: Connection, relation: str, grants: list[dict[str, Any]]) -> None:
     for statement in granting(relation, grants):
         connection.execute(statement)
