@@ -53,18 +53,24 @@ _WANTED = ", ".join(
     + [f"('{name}', '{'off' if name.startswith('default') else '0'}', true)" for name in LIFTED]
 )
 
-SETTINGS = f"""
-    SELECT set_config(s.name, coalesce(w.value, s.boot_val), false)
+
+def _setting(local: str) -> str:
+    """Return the statement that sets what is wanted, and turns the planner's methods on, enable_*. It needs `SEARCH_PATH`."""
+    return f"""
+    SELECT set_config(s.name, coalesce(w.value, s.boot_val), {local})
     FROM pg_settings s LEFT JOIN (VALUES {_WANTED}) w (name, value, lifted) ON w.name = s.name
     WHERE s.context = 'user'
         AND (w.name IS NOT NULL OR s.category = 'Query Tuning / Planner Method Configuration')
         AND s.setting <> coalesce(w.value, s.boot_val)
         AND NOT (coalesce(w.lifted, false) AND s.source IN ('client', 'session'))
-"""  # noqa: S608
-"""Statement that sets them, and turns the planner's methods on, enable_*. It needs `SEARCH_PATH`."""
+    """  # noqa: S608
 
-LOCAL_SETTINGS = SETTINGS.replace("s.boot_val), false)", "s.boot_val), true)")
-"""The same until the end of the transaction, for a session that another client may get next."""
+
+SETTINGS = _setting("false")
+"""Statement for a session."""
+
+LOCAL_SETTINGS = _setting("true")
+"""Statement that lasts until the end of the transaction, for a session that another client may get next."""
 
 JSON = partial(json.dumps, ensure_ascii=False)
 """Writer of JSON. A database in SQL_ASCII refuses escapes of letters beyond ASCII."""
