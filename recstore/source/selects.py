@@ -18,7 +18,6 @@ from recstore.sql import queries
 PLANNING = 10.0
 """Seconds that planning a SELECT of the application's may take, and waiting for its relations."""
 
-
 LOCKED = 2000
 """Milliseconds to wait there for another session's lock."""
 
@@ -37,11 +36,7 @@ def stripped(query: str) -> str:
 def relation_of(connection: Connection, table: str, invalid: Invalid) -> tuple[sql.Identifier, set[str]]:
     """Return a table or view as an identifier, and the names of its columns. Raises `invalid`, PermissionDenied."""
     try:
-        row = connection.execute(
-            "SELECT n.nspname, c.relname FROM pg_class c"
-            " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = %s",
-            [find_relation(connection, table)],
-        ).fetchone()
+        row = queries.row(connection, "readable_table", table=find_relation(connection, table))
     except pg.InsufficientPrivilege as error:
         raise denied(connection, error, f"GRANT USAGE ON the schema of {table}", f"GRANT SELECT ON {table}") from None
     except psycopg.Error as error:
@@ -49,12 +44,7 @@ def relation_of(connection: Connection, table: str, invalid: Invalid) -> tuple[s
     if row is None:
         shown = table if table.isprintable() else repr(table)
         raise invalid(reason=f"there is no table {shown} that this role can see", remedy=how_to_write(table))
-    relation = sql.Identifier(row["nspname"], row["relname"])
-    columns = connection.execute(
-        "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
-        [relation.as_string(connection)],
-    )
-    return relation, {found["attname"] for found in columns}
+    return sql.Identifier(row["schema"], row["name"]), set(row["columns"])
 
 
 def columns_of(connection: Connection, select: str, invalid: Invalid, tables: str) -> list[tuple[str, int]]:

@@ -79,13 +79,14 @@ WHERE n.nspname = %(schema)s AND c.relkind IN ('r', 'p') AND c.relrowsecurity
 ORDER BY c.relname;
 
 -- name: readable_table
--- A row if the table exists: whether this role may read it, and its columns.
-SELECT has_table_privilege(c.oid, 'SELECT') AS readable,
+-- A row if the relation exists: its name, whether this role may read it, and its columns.
+SELECT n.nspname AS schema, c.relname AS name, has_table_privilege(c.oid, 'SELECT') AS readable,
     ARRAY(
         SELECT a.attname::text FROM pg_attribute a
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
     ) AS columns
 FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid = %(table)s::oid;
 
 -- name: insert_recommender
