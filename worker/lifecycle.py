@@ -90,7 +90,7 @@ def end(**_: Any) -> None:
 def listen(settings: Settings) -> None:
     """Log what doctor finds at once, then send what is due on a NOTIFY. If this thread fails, beat's dispatch sends it later.
 
-    The session's name tells `recstore health` and the metrics which queues have a worker.
+    By the session's name `recstore health` and the metrics know which queues have a worker.
     """
     name = health.LISTENING + ",".join(sorted(app.amqp.queues.consume_from))
     with suppress(RecstoreError):

@@ -85,7 +85,7 @@ def check_dispatch(settings: Settings, seconds: float | None) -> float:
 
 
 def workers_of_queues(connection: Connection) -> dict[str, int]:
-    """Return the number of workers of each queue that the jobs need. Sessions tell: a worker that ends leaves no row."""
+    """Return the number of workers of each queue that the jobs need, counted by sessions: a worker that ends leaves no row."""
     rows = connection.execute(queries.query("metrics_queues"), {"listening": LISTENING}).fetchall()
     return {row["queue"]: row["workers"] for row in rows}
 
