@@ -4,7 +4,6 @@ import dataclasses
 import re
 from contextlib import suppress
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 from psycopg import errors as pg
@@ -15,7 +14,6 @@ from recstore.config import Settings
 from recstore.definition import DEFAULT_FACTORS, MAX_FACTORS, MAX_VECTOR_DIMENSIONS, Definition, Storage
 from recstore.errors import (
     AlteredMeanwhile,
-    CandidatesInvalid,
     DependentObjects,
     InvalidInput,
     InvalidName,
@@ -25,7 +23,6 @@ from recstore.errors import (
     RecommenderExists,
     RecommenderNotFound,
     SchemaNameTaken,
-    SourceInvalid,
     TooManyFactors,
     installed_parts,
 )
@@ -36,7 +33,6 @@ from recstore.postgres.connection import (
     plain_errors,
     with_short_lock,
 )
-from recstore.postgres.grants import check_role
 from recstore.postgres.names import quoted
 from recstore.source import candidates, inspection, selects
 from recstore.sql import objects, queries
@@ -232,6 +228,15 @@ def _source_select(connection: Connection, recommender: Registered, definition: 
     return shape.select
 
 
+def selects_of(connection: Connection, recommender: Registered) -> tuple[str, str]:
+    """Return the SELECTs that the definition's source and candidates make now. Raises as `check_definition`."""
+    definition = recommender.definition
+    return (
+        _source_select(connection, recommender, definition),
+        candidates.inspect(connection, definition, recommender.item_type),
+    )
+
+
 def alter(
     connection: Connection,
     settings: Settings,
@@ -279,78 +284,6 @@ def alter(
         return get(connection, recommender.name)
 
 
-def stale_views(connection: Connection, recommender: Registered) -> dict[str, str]:
-    """Return the views `interactions` and `candidates` that differ from what the definition makes now -> which relations they
-    read and which it names. A view follows relations and columns through a rename or a swap; compared with a view that is
-    rolled back. Other roles than the owner, whose search_path may differ, find none."""
-    found = {}
-    for name, select in zip(("interactions", "candidates"), _selects(connection, recommender), strict=True):
-        if select:
-            with candidates.tried(connection, recommender, select) as new:
-                views = {"present": recommender.relation(name), "new": recommender.relation(new)}
-                row = queries.row(connection, "compare_views", **views)
-            if row and row["differ"]:
-                former, named = (", ".join(row[side]) or "other columns" for side in ("former", "named"))
-                found[name] = f"{former} instead of {named}"
-    return found
-
-
-def drift(connection: Connection, recommender: Registered) -> list[str]:
-    """Return a phrase for each way in which a recommender's schema no longer fits the database around it: missing or outdated
-    objects, views of other relations than the definition names, row-level security. Raises psycopg's errors, RecstoreError."""
-    found = [f"the {name} is missing" for name in objects.missing(connection, recommender)]
-    if not found:
-        outdated = objects.stale(connection, recommender)
-        found += [f"the {name} was made for pgvector's former schema, or by another version" for name in outdated[:1]]
-        try:
-            stale = stale_views(connection, recommender)
-            found += [f"the view {view} reads {what}" for view, what in stale.items()]
-        except (SourceInvalid, CandidatesInvalid) as refused:
-            found.append(refused.message.rstrip("."))
-    rows = queries.rows(connection, "own_row_security", schema=recommender.name)
-    return found + [f"row-level security is on for {row['relation']}" for row in rows]
-
-
-def _selects(connection: Connection, recommender: Registered) -> tuple[str, str]:
-    definition = recommender.definition
-    return (
-        _source_select(connection, recommender, definition),
-        candidates.inspect(connection, definition, recommender.item_type),
-    )
-
-
-def restore_views(connection: Connection, settings: Settings, recommender: Registered) -> dict[str, str]:
-    """Recreate the views `interactions` and `candidates` where they are missing, with their grants, and where they read other
-    relations than the definition names; return their names and what was wrong.
-
-    They go with CASCADE when what they read is dropped. Raises SourceInvalid, CandidatesInvalid where that is still missing.
-    """
-    gone = {"view interactions", "view candidates"} & set(objects.missing(connection, recommender))
-    wrong = {name.split()[1]: "was missing, perhaps dropped with a relation it reads" for name in sorted(gone)}
-    if not wrong:
-        stale: dict[str, str] = {}
-        # reading the views reports a missing right, and waits for as long as the source may take
-        with suppress(PermissionDenied, pg.InsufficientPrivilege, pg.LockNotAvailable, pg.QueryCanceled):
-            stale = stale_views(connection, recommender)
-        wrong = {name: f"read {what}, after a rename or a swap of tables" for name, what in stale.items()}
-    for name in wrong:
-        what = f"the view {name} of {recommender.name!r}"
-        with plain_errors(f"restoring {what}", connection):
-            view = {f"view {name}": objects.render(recommender, *_selects(connection, recommender))[f"view {name}"]}
-            change = partial(objects.replace, connection, recommender, view, always=True)
-            with_short_lock(connection, settings, f"Restoring {what}", recommender.relation(name), change)
-    return wrong
-
-
-def disable_row_security(connection: Connection, settings: Settings, recommender: Registered) -> list[str]:
-    """Disable row-level security on the recommender's own tables, as an event trigger enables it; return their names."""
-    found = [row["relation"] for row in queries.rows(connection, "own_row_security", schema=recommender.name)]
-    for relation in found:
-        change = partial(connection.execute, f"ALTER TABLE {relation} DISABLE ROW LEVEL SECURITY")
-        with_short_lock(connection, settings, f"Disabling row-level security of {relation}", relation, change)
-    return found
-
-
 def dependents(connection: Connection, recommender: Registered) -> list[str]:
     """Return descriptions of what would be lost with the recommender's schema and is not recstore's."""
     known = [name.split()[1] for name in objects.render(recommender, "")]
@@ -382,115 +315,6 @@ def drop(connection: Connection, settings: Settings, recommender: Registered, *,
         return with_short_lock(
             connection, settings, f"Dropping {recommender.name!r}", recommender.relation("item_vectors"), change
         )
-
-
-def grant_reader(connection: Connection, recommender: Registered, role: str, *, people: bool = False) -> list[str]:
-    """Let a role read the items and call the functions; with `people` also read user vectors and interactions. Also the tables
-    of lists that the definition names, those of people with `people`.
-
-    Return the statements executed, and as comments those that others have to run, and what row-level security does. Raises
-    InvalidInput for an unknown role.
-    """
-    check_role(connection, role)
-    with plain_errors(f"granting to {role!r}", connection), connection.transaction():
-        # so that a generation attached at the same time copies the new grants, or is in the list
-        queries.run(connection, "lock_recommender", recommender_id=recommender.id)
-        sides = ["items", "users"] if people else ["items"]
-        names = ["_generation", "item_vectors", "candidates"] + (["user_vectors", "interactions"] if people else [])
-        tables = connection.execute(
-            "SELECT c.relname FROM pg_class c WHERE c.relnamespace = %s::regnamespace AND c.relkind IN ('r', 'p')"
-            " AND c.relname ~ %s ORDER BY c.relname",
-            [recommender.schema, rf"^_({'|'.join(sides)})(_old)?(_[0-9]+)?$"],
-        ).fetchall()
-        relations = [recommender.relation(name) for name in names + [row["relname"] for row in tables]]
-        statements = [
-            f"GRANT USAGE ON SCHEMA {recommender.schema} TO {quoted(role)};",
-            f"GRANT SELECT ON {', '.join(relations)} TO {quoted(role)};",
-            f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {recommender.schema} TO {quoted(role)};",
-        ]
-        if not people and not _shows_people(connection, recommender, role):
-            statements.append(f"REVOKE EXECUTE ON FUNCTION {objects.seen_function(recommender)} FROM {quoted(role)};")
-        lists, later = _lists_to_grant(connection, recommender, role, people)
-        statements += lists
-        for statement in statements:
-            connection.execute(statement)
-        needed = _not_ours_to_grant(connection, recommender, role, people)
-        remarks = _row_security_remarks(connection, recommender, role) if people else []
-    return statements + later + needed + remarks
-
-
-def _shows_people(connection: Connection, recommender: Registered, role: str) -> bool:
-    view = recommender.relation("user_vectors")
-    (row,) = connection.execute("SELECT has_table_privilege(%s, %s, 'SELECT') AS yes", [role, view])
-    return bool(row["yes"])
-
-
-def _lists_to_grant(
-    connection: Connection, recommender: Registered, role: str, people: bool
-) -> tuple[list[str], list[str]]:
-    """Return the GRANTs on the definition's tables of lists that this role may make, and as comments the others."""
-    lists = recommender.definition.lists
-    ours: list[str] = []
-    others: list[str] = []
-    for into in (lists.similar_into, lists.recommend_into if people else None):
-        for row in queries.rows(connection, "grants_of_lists", table=into, role=role) if into else ():
-            (ours if row["ours"] else others).append(
-                row["grant"] if row["ours"] else f"-- {row['whose']}: {row['grant']}"
-            )
-    return list(dict.fromkeys(ours)), list(dict.fromkeys(others))
-
-
-def seen_items_from_source(connection: Connection, recommender: Registered) -> bool:
-    """Return True if recommend() reads seen items from the source, now or after the next training."""
-    if recommender.definition.source.seen == "live":
-        return True
-    live = connection.execute(f"SELECT g.seen_published FROM {recommender.schema}._generation g").fetchone()  # noqa: S608
-    return live is None or not live["seen_published"]
-
-
-def row_security(connection: Connection, recommender: Registered, view: str, role: str) -> list[dict[str, Any]]:
-    """Return the relations of which row-level security may hide rows from `role`, or from the owner of a view in between, when
-    it reads a view of the recommender."""
-    rows = queries.rows(connection, "relations_read", schema=recommender.name, view=view, role=role)
-    return [row for row in rows if row["row_security"] and not row["sees_all"]]
-
-
-def _row_security_remarks(connection: Connection, recommender: Registered, role: str) -> list[str]:
-    """Return as comments what row-level security of the source means for a role that calls recommend()."""
-    relations = ", ".join(
-        dict.fromkeys(
-            f"{row['schema']}.{row['name']}" for row in row_security(connection, recommender, "interactions", role)
-        )
-    )
-    if not relations:
-        return []
-    name = recommender.name
-    if seen_items_from_source(connection, recommender):
-        return [
-            f"-- row-level security of {relations}: recommend() excludes only the seen items that {role} may read there. To"
-            f" exclude all: recstore alter {name} --seen published; recstore retrain {name}"
-        ]
-    return [
-        f"-- row-level security of {relations} does not apply to published seen items: {role} can ask for any user's"
-    ]
-
-
-def _not_ours_to_grant(connection: Connection, recommender: Registered, role: str, people: bool) -> list[str]:
-    """Return what other owners have to grant, as SQL comments."""
-    run = "-- still to be run by the owner"
-    usage = connection.execute(
-        "SELECT has_schema_privilege(%s, %s, 'USAGE') AS granted", [role, recommender.vector_schema]
-    ).fetchone()
-    needed = []
-    if usage and not usage["granted"]:
-        schema = quoted(recommender.vector_schema)
-        needed.append(f"{run} of pgvector's schema: GRANT USAGE ON SCHEMA {schema} TO {quoted(role)};")
-    read = {"candidates": "of what the candidates read, for every list of items"}
-    if people and seen_items_from_source(connection, recommender):
-        read["interactions"] = "of the source, for recommend()"
-    for view, whose in read.items():
-        needed += [f"{run} {whose}: {grant}" for grant in objects.lacking_on(connection, recommender, view, role)]
-    return list(dict.fromkeys(needed))
 
 
 def next_retrain(row: dict[str, Any]) -> datetime | None:

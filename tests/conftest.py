@@ -31,7 +31,7 @@ from recstore.config import Settings
 from recstore.definition import Definition, Hyperparameters, Publication, Source
 from recstore.embedded import Server, temporary_server
 from recstore.model.interactions import IdMap, Interactions, InteractionsBuilder
-from recstore.operations import jobs, schema
+from recstore.operations import jobs, readers, schema
 from recstore.postgres.connection import Connection, connect
 from recstore.sql.objects import Registered
 from recstore.types import IdType
@@ -201,7 +201,7 @@ def published_template(server: Server, shop_template: str) -> str:
     database = make_database(server, shop_template)
     recommender = database.create()
     with database.connect() as connection:
-        registry.grant_reader(connection, recommender, "application", people=True)
+        readers.grant_reader(connection, recommender, "application", people=True)
     Generations(database).publish()
     return make_template(database, "template_published")
 

@@ -8,7 +8,7 @@ from recstore import registry
 from recstore.api.arguments import Argument, Name, Option, Role, Sections, Yes
 from recstore.api.base import Given, Part, check_publications, definition_of
 from recstore.api.rows import Altered, Created, Described, Dropped, Generation, Listed, Statements
-from recstore.operations import jobs, recommenders
+from recstore.operations import jobs, readers, recommenders
 from recstore.runs import Reporter
 from recstore.source import inspection
 from recstore.source.plans import index_statement
@@ -123,7 +123,7 @@ class Managing(Part):
         Raises RecommenderNotFound, InvalidInput, PermissionDenied.
         """
         with self._current() as opened:
-            return Statements(tuple(registry.grant_reader(opened, registry.get(opened, name), role, people=people)))
+            return Statements(tuple(readers.grant_reader(opened, registry.get(opened, name), role, people=people)))
 
     def drop(self, name: Name, *, cascade: Cascade = False) -> Dropped:
         """Drop a recommender: its schema with all generations, its runs. Refused where other objects depend on it.

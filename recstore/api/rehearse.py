@@ -17,7 +17,7 @@ from recstore.api.begin import definition_for
 from recstore.api.files import Loading
 from recstore.api.rows import Statements
 from recstore.config import Settings
-from recstore.operations import recommenders, schema
+from recstore.operations import readers, recommenders, schema
 from recstore.operations.dry_run import Recorder, rehearsing
 from recstore.postgres import grants
 from recstore.publication import flipping, generations
@@ -120,7 +120,7 @@ class Rehearsal(Loading):
     def grant(self, name: str, role: str, *, people: bool = False) -> Statements:
         """Return the SQL of `grant`."""
         with self._rehearsing(name) as (recorder, recommender):
-            return Statements(tuple(registry.grant_reader(recorder.stand_in, recommender, role, people=people)))
+            return Statements(tuple(readers.grant_reader(recorder.stand_in, recommender, role, people=people)))
 
     def drop(self, name: str, *, cascade: bool = False) -> Statements:
         """Return the SQL of `drop`, with a remark for each object outside that goes along."""

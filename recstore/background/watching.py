@@ -24,6 +24,7 @@ from recstore.errors import (
     RunNotFound,
     StudyNotFound,
 )
+from recstore.operations import repair
 from recstore.postgres.connection import Connection, session_settings
 from recstore.registry import next_lists, next_retrain
 from recstore.runs import Reporter
@@ -125,10 +126,10 @@ def status(
 
 
 def drift(opened: Connection, name: str) -> list[str]:
-    """Return what `registry.drift` does; nothing where this role cannot see it, or while another session holds a lock."""
+    """Return what `repair.drift` does; nothing where this role cannot see it, or while another session holds a lock."""
     try:
         with session_settings(opened, lock_timeout=LOCK_TIMEOUT):
-            return registry.drift(opened, registry.get(opened, name))
+            return repair.drift(opened, registry.get(opened, name))
     except (RecstoreError, psycopg.Error, ValueError):  # the last for a definition of another version
         return []
 

@@ -4,10 +4,11 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from recstore import registry
-from recstore.doctor.check_source import relations, unreadable
+from recstore.doctor.check_source import unreadable
 from recstore.doctor.findings import Finding, check, error, note, ok, warning
 from recstore.doctor.subject import Subject
+from recstore.operations import readers
+from recstore.source import inspection
 
 
 @check("reader", quick=True)
@@ -51,7 +52,7 @@ def _views(subject: Subject) -> dict[str, str]:
 def _source_is_read(subject: Subject) -> bool:
     """Return True if recommend() reads seen items from the source, as far as this role can see."""
     registered = subject.registered.get(subject.name)
-    return registered is None or registry.seen_items_from_source(subject.connection, registered)
+    return registered is None or readers.seen_items_from_source(subject.connection, registered)
 
 
 @check("reader", well="may read what the views read in the application's tables", quick=True)
@@ -64,9 +65,8 @@ def reader_source(subject: Subject) -> Iterator[Finding]:
 def reader_row_security(subject: Subject) -> Iterator[Finding]:
     read = _views(subject)
     for view in ("candidates", "interactions") if subject.people else ("candidates",):
-        for row in relations(subject, view, subject.reader):
-            if row["row_security"] and not row["sees_all"]:
-                yield _row_security(subject, view, row, read=view in read)
+        for row in inspection.row_security(subject.connection, subject.name, view, subject.reader):
+            yield _row_security(subject, view, row, read=view in read)
 
 
 def _row_security(subject: Subject, view: str, row: dict[str, Any], *, read: bool) -> Finding:

@@ -6,10 +6,10 @@ from typing import Any
 from psycopg import errors as pg
 from psycopg import sql
 
-from recstore import registry
 from recstore.doctor.findings import Finding, check, error, ok, warning
 from recstore.doctor.subject import Subject
 from recstore.errors import CandidatesInvalid, PermissionDenied, RecstoreError, SourceInvalid
+from recstore.operations import repair
 from recstore.postgres.connection import one_line
 from recstore.source import candidates as eligibility
 from recstore.source import inspection
@@ -79,9 +79,7 @@ def source_readable(subject: Subject) -> Iterator[Finding]:
 
 @check("recommender", well="no row-level security hides rows from a training", quick=True)
 def source_row_security(subject: Subject) -> Iterator[Finding]:
-    for row in relations(subject, "interactions", subject.role):
-        if not row["row_security"] or row["sees_all"]:
-            continue
+    for row in inspection.row_security(subject.connection, subject.name, "interactions", subject.role):
         relation, role = subject.quoted(row["schema"], row["name"]), subject.quoted(row["actor"])
         policy = subject.quoted("recstore_" + row["actor"])
         bypass = f"ALTER ROLE {role} BYPASSRLS;"
@@ -97,7 +95,7 @@ def source_row_security(subject: Subject) -> Iterator[Finding]:
 def stale_views(subject: Subject) -> Iterator[Finding]:
     try:
         with subject.connection.transaction():
-            stale = registry.stale_views(subject.connection, subject.recommender)
+            stale = repair.stale_views(subject.connection, subject.recommender)
     except (PermissionDenied, pg.InsufficientPrivilege, pg.UndefinedTable):
         return  # `source-readable`, `candidates` and `objects` report it
     except (SourceInvalid, CandidatesInvalid) as refused:

@@ -13,6 +13,7 @@ import psycopg
 from recstore import registry, requests
 from recstore.config import Settings
 from recstore.errors import LostLock, NotTrained, RecstoreError
+from recstore.operations import repair
 from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.publication import barriers, flipping, generations, indexes, reindexing
 from recstore.publication.flipping import Flip
@@ -58,9 +59,9 @@ def check_views(run: Run) -> None:
     if found := objects.stale(run.connection, run.recommender):
         objects.upgrade(run.connection, run.settings, run.recommender)
         run.warn(f"The {', the '.join(found)} did not fit pgvector's schema or this version, and are replaced.")
-    for relation in registry.disable_row_security(run.connection, run.settings, run.recommender):
+    for relation in repair.disable_row_security(run.connection, run.settings, run.recommender):
         run.warn(f"Row-level security was on for {relation} and hid its rows from readers; it is off again.")
-    for view, what in registry.restore_views(run.connection, run.settings, run.recommender).items():
+    for view, what in repair.restore_views(run.connection, run.settings, run.recommender).items():
         run.warn(f"The view {run.name}.{view} {what}; it is created again.")
     if run.recommender.definition.candidates.given:
         candidates.check_readable(run.connection, run.recommender)

@@ -22,6 +22,7 @@ from recstore.errors import (
     SchemaOutdated,
     SchemaTooNew,
 )
+from recstore.operations import repair
 from recstore.postgres.connection import Connection, connect, conninfo, one_line, plain_errors
 from recstore.postgres.session import open_session
 from recstore.sql import objects, queries
@@ -140,7 +141,7 @@ def upgrade_objects(connection: Connection, settings: Settings, recommender: obj
     changed = objects.upgrade(connection, settings, recommender)
     done = [f"{name}: replaced {', '.join(changed)}"] if changed else []
     try:
-        for view, what in registry.restore_views(connection, settings, recommender).items():
+        for view, what in repair.restore_views(connection, settings, recommender).items():
             done.append(f"{name}: recreated the view {view}, which {what}")
     except RecstoreError as error:
         done.append(f"{name}: its views cannot be made as its definition says: {error.message}")

@@ -1,4 +1,4 @@
-"""Grant and revoke rights on recstore's own views and functions. `registry.grant_reader` grants those on a recommender."""
+"""Grant and revoke rights on recstore's own views and functions. `operations/readers.py` grants those on a recommender."""
 
 from recstore.errors import InvalidInput
 from recstore.postgres.connection import Connection, plain_errors

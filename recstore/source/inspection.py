@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 from psycopg import errors as pg
@@ -183,9 +184,14 @@ def expected_rows(connection: Connection, schema: str) -> int:
         return 0
 
 
+def row_security(connection: Connection, schema: str, view: str, role: str) -> list[dict[str, Any]]:
+    """Return the relations of which row-level security may hide rows from `role`, or from the owner of a view in between, when
+    it reads a view of the recommender."""
+    rows = queries.rows(connection, "relations_read", schema=schema, view=view, role=role)
+    return [row for row in rows if row["row_security"] and not row["sees_all"]]
+
+
 def limited(connection: Connection, schema: str) -> list[str]:
     """Return the relations of the source of which row-level security may hide rows from this role."""
-    rows = queries.rows(connection, "relations_read", schema=schema, view="interactions", role=connection.info.user)
-    words = keywords(connection)
-    limited = [row for row in rows if row["row_security"] and not row["sees_all"]]
-    return [f"{readable(row['schema'], words)}.{readable(row['name'], words)}" for row in limited]
+    rows, words = row_security(connection, schema, "interactions", connection.info.user), keywords(connection)
+    return [f"{readable(row['schema'], words)}.{readable(row['name'], words)}" for row in rows]

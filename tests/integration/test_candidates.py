@@ -35,7 +35,7 @@ from recstore.errors import (
     ReadersLackRights,
     RecstoreError,
 )
-from recstore.operations import jobs
+from recstore.operations import jobs, readers, repair
 from recstore.postgres.connection import Connection
 from recstore.source import candidates
 from recstore.sql import objects
@@ -241,7 +241,7 @@ def test_the_caller_s_own_rights_decide(changed: Database) -> None:
         administrator.execute("CREATE ROLE clerk LOGIN")
         try:
             recommender = registry.get(worker, "exact")
-            printed = registry.grant_reader(worker, recommender, "clerk")
+            printed = readers.grant_reader(worker, recommender, "clerk")
             assert "GRANT USAGE ON SCHEMA shop TO clerk; GRANT SELECT ON shop.things TO clerk;" in printed[-1]
             with changed.connect("clerk") as clerk:
                 for call in calls:
@@ -250,7 +250,7 @@ def test_the_caller_s_own_rights_decide(changed: Database) -> None:
                 with changed.connect("application") as application:
                     application.execute("GRANT USAGE ON SCHEMA shop TO clerk; GRANT SELECT ON shop.things TO clerk")
                     assert [len(rows(clerk, call)) for call in calls] == [10, 10]
-                    assert registry.grant_reader(worker, recommender, "clerk")[-1].startswith("REVOKE EXECUTE")
+                    assert readers.grant_reader(worker, recommender, "clerk")[-1].startswith("REVOKE EXECUTE")
                     application.execute("ALTER TABLE shop.things ENABLE ROW LEVEL SECURITY")
                     application.execute("CREATE POLICY few ON shop.things TO clerk USING (id <= 500)")
                     assert all(item <= 500 for call in ("similar_items(7)", "popular_items()")
@@ -312,12 +312,12 @@ def test_an_upgrade_and_a_training_bring_the_view_back_and_keep_the_candidates(c
         worker.execute("UPDATE recstore_private.recommenders SET object_digests = '{}', objects_version = 1")
         objects.upgrade(worker, changed.settings, replace(recommender, objects_version=1))
         assert objects.missing(worker, recommender) == ["view candidates"]
-        assert list(registry.restore_views(worker, changed.settings, recommender)) == ["candidates"]
+        assert list(repair.restore_views(worker, changed.settings, recommender)) == ["candidates"]
         assert _answers(changed, "exact") == before
         # dropped along with its table, which comes back
         application.execute("DROP TABLE shop.things CASCADE")
         with pytest.raises(CandidatesInvalid, match="things"):
-            registry.restore_views(worker, changed.settings, recommender)
+            repair.restore_views(worker, changed.settings, recommender)
         application.execute(
             "CREATE TABLE shop.things AS SELECT n AS id, true AS visible FROM generate_series(1, 500) n"
         )

@@ -15,7 +15,7 @@ from recstore import registry
 from recstore.definition import Hyperparameters, Publication, Storage
 from recstore.embedded import Server
 from recstore.model import confidence
-from recstore.operations import jobs
+from recstore.operations import jobs, readers
 from recstore.postgres.connection import Connection
 
 pytestmark = pytest.mark.usefixtures("calibrated")
@@ -37,7 +37,7 @@ def answers(server: Server, shop_template: str) -> Iterator[Database]:
         for name, more in zip(NAMES, ({}, {"publication": hnsw}, {"storage": half}), strict=True):
             database.create(name, hyperparameters=small, **more)
             assert database.retrain(name).live
-            registry.grant_reader(connection, registry.get(connection, name), "application", people=True)
+            readers.grant_reader(connection, registry.get(connection, name), "application", people=True)
         yield database
 
 

@@ -25,7 +25,7 @@ from conftest import (
 )
 from support import free_port, lacking, look, until
 
-from recstore import Recstore, cli, doctor, embedded, registry
+from recstore import Recstore, cli, doctor, embedded
 from recstore.config import Settings
 from recstore.definition import Candidates, Lists
 from recstore.doctor import examination
@@ -35,6 +35,7 @@ from recstore.doctor.subject import Subject
 from recstore.embedded import Server
 from recstore.errors import RecommenderNotFound
 from recstore.model.trainers import als
+from recstore.operations import readers
 from recstore.postgres.pooler import Observed, kind_of
 from recstore.runs import LISTS_NAMESPACE, LOCK_NAMESPACE
 from recstore.source import inspection
@@ -63,7 +64,7 @@ def template(server: Server, shop_template: str) -> str:
     recommender = database.create(candidates=candidates, lists=Lists(similar_into="made.similar"))
     database.retrain()
     with database.connect() as connection:
-        registry.grant_reader(connection, recommender, "shopper", people=True)
+        readers.grant_reader(connection, recommender, "shopper", people=True)
     with database.connect("application") as connection:
         connection.execute("GRANT USAGE ON SCHEMA shop TO shopper")
         connection.execute("GRANT SELECT ON ALL TABLES IN SCHEMA shop TO shopper")

@@ -13,7 +13,7 @@ from support_sql import WITH_PEOPLE, WITHOUT_PEOPLE, column, read_factors, rows,
 from recstore import registry
 from recstore.definition import Hyperparameters, Publication, Storage
 from recstore.embedded import Server, tool_path
-from recstore.operations import jobs, schema
+from recstore.operations import jobs, readers, schema
 
 SMALL = Hyperparameters(factors=8, iterations=2)
 
@@ -37,7 +37,7 @@ def test_everything_works_with_pgvector_in_another_schema(elsewhere: Database, v
     storage = Storage(vector_type=vector_type)
     recommender = elsewhere.create(hyperparameters=SMALL, publication=publication, storage=storage)
     with elsewhere.connect() as connection:
-        registry.grant_reader(connection, recommender, "application", people=True)
+        readers.grant_reader(connection, recommender, "application", people=True)
     for _ in range(2):
         assert elsewhere.retrain().live
     for statement in [*WITHOUT_PEOPLE, *WITH_PEOPLE]:
@@ -76,7 +76,7 @@ def test_a_dump_is_restored_by_a_plain_role_and_goes_on(
         shop.retrain()
     questions = [*WITHOUT_PEOPLE[:2], *WITH_PEOPLE[:6], "SELECT * FROM retail.item_vectors ORDER BY item_id"]
     with shop.connect() as connection:
-        registry.grant_reader(connection, recommender, "application", people=True)
+        readers.grant_reader(connection, recommender, "application", people=True)
         expected = [rows(connection, question) for question in questions]
         last = value(connection, "SELECT max(generation) FROM recstore.generations")
         comments = value(connection, "SELECT obj_description('retail.item_vectors'::regclass)")

@@ -15,7 +15,7 @@ from support_sql import column, repeating, rows, together, value
 from recstore import errors, pipeline, registry
 from recstore.definition import Hyperparameters, Source
 from recstore.embedded import Server
-from recstore.operations import schema
+from recstore.operations import readers, schema
 from recstore.postgres.connection import Connection
 from recstore.sql import objects, schema_revision
 
@@ -339,7 +339,7 @@ def test_nothing_is_touched_when_nothing_changed(trained: Database) -> None:
 @pytest.mark.contract
 def test_an_upgrade_replaces_exactly_what_is_older(trained: Database) -> None:
     connection = trained.connect()
-    registry.grant_reader(connection, registry.get(connection, "retail"), "application", people=True)
+    readers.grant_reader(connection, registry.get(connection, "retail"), "application", people=True)
     reader = trained.connect("application")
     questions = [
         "SELECT * FROM retail.popular_items(5)",
@@ -400,7 +400,7 @@ def test_an_upgrade_that_would_break_the_application_changes_nothing(
     trained: Database, name: str, older: tuple[str, ...], depending: str
 ) -> None:
     connection = trained.connect()
-    registry.grant_reader(connection, registry.get(connection, "retail"), "application", people=True)
+    readers.grant_reader(connection, registry.get(connection, "retail"), "application", people=True)
     make_older(connection, "function popular_items", OLDER_BODY)
     make_older(connection, name, *older)
     trained.connect("application").execute(depending)

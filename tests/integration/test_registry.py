@@ -24,6 +24,7 @@ from recstore.errors import (
     SourceInvalid,
     TooManyFactors,
 )
+from recstore.operations import readers
 from recstore.postgres.connection import Connection
 
 CATALOG = """
@@ -146,7 +147,7 @@ def test_an_altered_source_holds_at_once_and_hyperparameters_from_the_next_train
 ) -> None:
     recommender = shop.create(hyperparameters=SMALL)
     shop.retrain()
-    registry.grant_reader(worker, recommender, "application", people=True)
+    readers.grant_reader(worker, recommender, "application", people=True)
     functions = column(worker, "SELECT oid::int FROM pg_proc WHERE pronamespace = 'retail'::regnamespace ORDER BY 1")
     query = "SELECT user_id, product_id AS item_id, 1.5 AS value, now() AS last_at, 1 AS more FROM shop.views WHERE user_id < 50"
     definition = Definition(source=Source(query=query), hyperparameters=Hyperparameters(factors=9, iterations=2))
@@ -180,7 +181,7 @@ def test_an_altered_source_holds_at_once_and_hyperparameters_from_the_next_train
 def test_what_alter_refuses_changes_nothing(shop: Database, worker: Connection) -> None:
     recommender = shop.create(hyperparameters=SMALL)
     application = shop.connect("application")
-    registry.grant_reader(worker, recommender, "application", people=True)
+    readers.grant_reader(worker, recommender, "application", people=True)
     application.execute("CREATE VIEW shop.mine AS SELECT value FROM retail.interactions")
     before = rows(worker, "SELECT * FROM recstore_private.recommenders")
     text = value(worker, "SELECT pg_get_viewdef('retail.interactions'::regclass)")
@@ -253,7 +254,7 @@ DEPENDENTS = {
 def test_dropping_is_refused_while_the_application_depends_on_it(trained: Database) -> None:
     worker = trained.connect()
     recommender = registry.get(worker, "retail")
-    registry.grant_reader(worker, recommender, "application", people=True)
+    readers.grant_reader(worker, recommender, "application", people=True)
     application = trained.connect("application")
     for statement in DEPENDENTS.values():
         application.execute(statement)
@@ -306,19 +307,19 @@ def test_rights(shop: Database, worker: Connection, seen: str) -> None:
         return {allowed(application, statement) for statement in statements}
 
     assert may(WITHOUT_PEOPLE) == may(WITH_PEOPLE) == may(NEVER) == {False}
-    registry.grant_reader(worker, recommender, "application")
+    readers.grant_reader(worker, recommender, "application")
     for _ in range(2):  # the second time on the next generation's tables
         assert may(WITHOUT_PEOPLE) == {True}
         assert may(WITH_PEOPLE) == may(NEVER) == {False}
         shop.retrain()
-    statements = registry.grant_reader(worker, recommender, "application", people=True)
+    statements = readers.grant_reader(worker, recommender, "application", people=True)
     assert all(statement.startswith("GRANT ") and statement.endswith(";") for statement in statements)
     for _ in range(3):
         assert may(WITHOUT_PEOPLE) == may(WITH_PEOPLE) == {True}
         assert may(NEVER) == {False}
         shop.retrain()
     with pytest.raises(InvalidInput, match="no role named 'missing'"):
-        registry.grant_reader(worker, recommender, "missing")
+        readers.grant_reader(worker, recommender, "missing")
 
 
 @pytest.mark.contract
@@ -326,7 +327,7 @@ def test_rights_where_functions_are_not_public(shop: Database, worker: Connectio
     worker.execute("ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
     recommender = shop.create(source=shop_source(), hyperparameters=SMALL)
     shop.retrain()
-    registry.grant_reader(worker, recommender, "application", people=True)
+    readers.grant_reader(worker, recommender, "application", people=True)
     application = shop.connect("application")
     for statement in [*WITHOUT_PEOPLE, *WITH_PEOPLE]:
         assert allowed(application, statement), statement
@@ -342,7 +343,7 @@ def test_no_reader_sees_another_recommender_s_row(trained: Database) -> None:
     worker = trained.connect()
     trained.create("other", hyperparameters=SMALL)
     trained.retrain("other")
-    registry.grant_reader(worker, registry.get(worker, "retail"), "application")
+    readers.grant_reader(worker, registry.get(worker, "retail"), "application")
     application = trained.connect("application")
     application.execute(
         "CREATE FUNCTION shop.look(g bigint) RETURNS boolean LANGUAGE plpgsql COST 0.0000001 AS"
@@ -361,7 +362,7 @@ def test_a_reader_who_may_not_read_the_source_gets_nothing_out_of_it(trained: Da
     recommender = registry.get(worker, "retail")
     with superuser(trained.server) as owner:
         owner.execute('CREATE ROLE "Odd \'reader" LOGIN')
-    registry.grant_reader(worker, recommender, "Odd 'reader", people=True)
+    readers.grant_reader(worker, recommender, "Odd 'reader", people=True)
     reader = trained.connect("Odd%20'reader")
     assert not allowed(reader, "SELECT * FROM retail.interactions")
     assert not allowed(reader, "SELECT * FROM retail.recommend(1, 3)")
@@ -377,7 +378,7 @@ def test_the_search_path_of_the_session_makes_no_difference(shop: Database, work
     """Not even with functions and operators of the same name before pg_catalog's."""
     recommender = shop.create(hyperparameters=SMALL, publication=Publication(search="hnsw", index_users=True))
     shop.retrain()
-    registry.grant_reader(worker, recommender, "application", people=True)
+    readers.grant_reader(worker, recommender, "application", people=True)
     application = shop.connect("application")
     expected = [rows(application, question) for question in WITH_PEOPLE]
     application.execute("CREATE SCHEMA trap")

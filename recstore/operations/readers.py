@@ -1,0 +1,111 @@
+"""Grant an application's role what it needs of a recommender, and name what others have to grant."""
+
+from recstore.postgres.connection import Connection, plain_errors
+from recstore.postgres.grants import check_role
+from recstore.postgres.names import quoted
+from recstore.source import inspection
+from recstore.sql import objects, queries
+from recstore.sql.objects import Registered
+
+
+def grant_reader(connection: Connection, recommender: Registered, role: str, *, people: bool = False) -> list[str]:
+    """Let a role read the items and call the functions; with `people` also read user vectors and interactions. Also the tables
+    of lists that the definition names, those of people with `people`.
+
+    Return the statements executed, and as comments those that others have to run, and what row-level security does. Raises
+    InvalidInput for an unknown role.
+    """
+    check_role(connection, role)
+    with plain_errors(f"granting to {role!r}", connection), connection.transaction():
+        # so that a generation attached at the same time copies the new grants, or is in the list
+        queries.run(connection, "lock_recommender", recommender_id=recommender.id)
+        sides = ["items", "users"] if people else ["items"]
+        names = ["_generation", "item_vectors", "candidates"] + (["user_vectors", "interactions"] if people else [])
+        tables = connection.execute(
+            "SELECT c.relname FROM pg_class c WHERE c.relnamespace = %s::regnamespace AND c.relkind IN ('r', 'p')"
+            " AND c.relname ~ %s ORDER BY c.relname",
+            [recommender.schema, rf"^_({'|'.join(sides)})(_old)?(_[0-9]+)?$"],
+        ).fetchall()
+        relations = [recommender.relation(name) for name in names + [row["relname"] for row in tables]]
+        statements = [
+            f"GRANT USAGE ON SCHEMA {recommender.schema} TO {quoted(role)};",
+            f"GRANT SELECT ON {', '.join(relations)} TO {quoted(role)};",
+            f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {recommender.schema} TO {quoted(role)};",
+        ]
+        if not people and not _shows_people(connection, recommender, role):
+            statements.append(f"REVOKE EXECUTE ON FUNCTION {objects.seen_function(recommender)} FROM {quoted(role)};")
+        lists, later = _lists_to_grant(connection, recommender, role, people)
+        statements += lists
+        for statement in statements:
+            connection.execute(statement)
+        needed = _not_ours_to_grant(connection, recommender, role, people)
+        remarks = _row_security_remarks(connection, recommender, role) if people else []
+    return statements + later + needed + remarks
+
+
+def _shows_people(connection: Connection, recommender: Registered, role: str) -> bool:
+    view = recommender.relation("user_vectors")
+    (row,) = connection.execute("SELECT has_table_privilege(%s, %s, 'SELECT') AS yes", [role, view])
+    return bool(row["yes"])
+
+
+def _lists_to_grant(
+    connection: Connection, recommender: Registered, role: str, people: bool
+) -> tuple[list[str], list[str]]:
+    """Return the GRANTs on the definition's tables of lists that this role may make, and as comments the others."""
+    lists = recommender.definition.lists
+    ours: list[str] = []
+    others: list[str] = []
+    for into in (lists.similar_into, lists.recommend_into if people else None):
+        for row in queries.rows(connection, "grants_of_lists", table=into, role=role) if into else ():
+            (ours if row["ours"] else others).append(
+                row["grant"] if row["ours"] else f"-- {row['whose']}: {row['grant']}"
+            )
+    return list(dict.fromkeys(ours)), list(dict.fromkeys(others))
+
+
+def seen_items_from_source(connection: Connection, recommender: Registered) -> bool:
+    """Return True if recommend() reads seen items from the source, now or after the next training."""
+    if recommender.definition.source.seen == "live":
+        return True
+    live = connection.execute(f"SELECT g.seen_published FROM {recommender.schema}._generation g").fetchone()  # noqa: S608
+    return live is None or not live["seen_published"]
+
+
+def _row_security_remarks(connection: Connection, recommender: Registered, role: str) -> list[str]:
+    """Return as comments what row-level security of the source means for a role that calls recommend()."""
+    relations = ", ".join(
+        dict.fromkeys(
+            f"{row['schema']}.{row['name']}"
+            for row in inspection.row_security(connection, recommender.name, "interactions", role)
+        )
+    )
+    if not relations:
+        return []
+    name = recommender.name
+    if seen_items_from_source(connection, recommender):
+        return [
+            f"-- row-level security of {relations}: recommend() excludes only the seen items that {role} may read there. To"
+            f" exclude all: recstore alter {name} --seen published; recstore retrain {name}"
+        ]
+    return [
+        f"-- row-level security of {relations} does not apply to published seen items: {role} can ask for any user's"
+    ]
+
+
+def _not_ours_to_grant(connection: Connection, recommender: Registered, role: str, people: bool) -> list[str]:
+    """Return what other owners have to grant, as SQL comments."""
+    run = "-- still to be run by the owner"
+    usage = connection.execute(
+        "SELECT has_schema_privilege(%s, %s, 'USAGE') AS granted", [role, recommender.vector_schema]
+    ).fetchone()
+    needed = []
+    if usage and not usage["granted"]:
+        schema = quoted(recommender.vector_schema)
+        needed.append(f"{run} of pgvector's schema: GRANT USAGE ON SCHEMA {schema} TO {quoted(role)};")
+    read = {"candidates": "of what the candidates read, for every list of items"}
+    if people and seen_items_from_source(connection, recommender):
+        read["interactions"] = "of the source, for recommend()"
+    for view, whose in read.items():
+        needed += [f"{run} {whose}: {grant}" for grant in objects.lacking_on(connection, recommender, view, role)]
+    return list(dict.fromkeys(needed))
