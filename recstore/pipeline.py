@@ -18,6 +18,7 @@ from recstore.definition import Definition
 from recstore.evaluation import gate
 from recstore.model import confidence, filters, held_out, trained, trainers, vectors, warm_start
 from recstore.model.arrays import Matrix
+from recstore.model.trained import Stored
 from recstore.model.trainers import Factors
 from recstore.operations import jobs
 from recstore.operations.jobs import Outcome
@@ -31,7 +32,6 @@ from recstore.wording import counted
 
 Examine = Callable[[Run], list[str]]
 """Examines the recommender of a run; returns a sentence for each problem. Doctor has one."""
-
 
 ALIKE = 100
 """Pairs from which it is no accident that each has a user, or an item, of its own."""
@@ -47,8 +47,7 @@ def retrain(run: Run, *, force: bool = False, with_loss: bool = False, examine: 
     """
     recommender, definition, force = run.recommender, run.recommender.definition, force or run.forced
     run.stage("prepare", jobs.prepare, run)
-    for problem in examine(run) if examine else ():
-        run.warn(problem)
+    warn_of_problems(run, examine)
     pulled = run.stage("read", read_source, run)
     if latest := nothing_new(run, pulled):
         return latest
@@ -64,9 +63,7 @@ def retrain(run: Run, *, force: bool = False, with_loss: bool = False, examine: 
     if held:
         gated = partial(gate.judge, tolerance=definition.gate.tolerance, threads=run.settings.threads)
         verdict = run.stage("gate", gated, interactions, held, recommender.held_out_key, new, live)
-        if live and verdict.worse and not force:
-            note_refusal(run, pulled, live.generation)
-        admission.check_verdict(run, verdict, live, force)
+        admit(run, pulled, verdict, live, force)
     storage = recommender.vector_type, recommender.dimensions
     users = run.stage("solve users", solve_users, run, weighted.of(interactions), model.factors)
     published = run.stage("vectors", vectors.publish, model.factors.item_factors, users.factors, *storage)
@@ -96,6 +93,11 @@ def publish(run: Run, content: Content, *, release: bool) -> Outcome:
         run.stage("calibrate", calibration.calibrate, run)
         run.stage("check", building.check, run, content)
     return jobs.finish(run, run.stage("flip", flipping.publish, run, run.settings.flip_wait, release=release))
+
+
+def warn_of_problems(run: Run, examine: Examine | None) -> None:
+    for problem in examine(run) if examine else ():
+        run.warn(problem)
 
 
 def read_source(run: Run) -> Pulled:
@@ -158,10 +160,13 @@ def _same(run: Run, pulled: Pulled, digest: str | None, definition: dict[str, An
     return digest == pulled.snapshot["digest"] and before == run.recommender.definition.model_dump(exclude=untrained)
 
 
-def note_refusal(run: Run, pulled: Pulled, live: int) -> None:
-    """Store what the gate refused, so that the schedule does not train it again."""
-    refused = {"digest": pulled.snapshot["digest"], "definition": run.recommender.definition.model_dump(mode="json")}
-    queries.run(run.connection, "note_refusal", run=run.number, refused=Jsonb(refused | {"live": live}))
+def admit(run: Run, pulled: Pulled, verdict: gate.Verdict, live: Stored | None, force: bool) -> None:
+    """Refuse as `admission.check_verdict` does, and store what is refused, so that the schedule does not train it again."""
+    if live and verdict.worse and not force:
+        definition = run.recommender.definition.model_dump(mode="json")
+        refused = {"digest": pulled.snapshot["digest"], "definition": definition, "live": live.generation}
+        queries.run(run.connection, "note_refusal", run=run.number, refused=Jsonb(refused))
+    admission.check_verdict(run, verdict, live, force)
 
 
 @dataclass(frozen=True, eq=False)

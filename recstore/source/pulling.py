@@ -100,25 +100,22 @@ def read(
         return SourceInvalid(reason=reason, remedy=f"Fix the source and retrain. {stays}")
 
     doing = f"reading the source of {name!r}"
-    with (
-        _explained(connection, recommender),
-        reading(
-            url, application_name, doing, refused=refused, timeout=settings.source_timeout, application_path=path
-        ) as transaction,
-    ):
-        row = transaction.row(
-            "SELECT pg_catalog.now()::pg_catalog.text, pg_catalog.pg_current_snapshot()::pg_catalog.text"
-        )
-        assert row is not None
-        taken_at, snapshot = row
-        rows = 0
-        for batch in transaction.batches(select):
-            builder.add(batch)
-            rows += batch.num_rows
-            if on_rows:
-                on_rows(rows, max(rows, expected))
     with _explained(connection, recommender):
-        interactions, report = builder.build()
+        with reading(
+            url, application_name, doing, refused=refused, timeout=settings.source_timeout, application_path=path
+        ) as transaction:
+            row = transaction.row(
+                "SELECT pg_catalog.now()::pg_catalog.text, pg_catalog.pg_current_snapshot()::pg_catalog.text"
+            )
+            assert row is not None
+            taken_at, snapshot = row
+            rows = 0
+            for batch in transaction.batches(select):
+                builder.add(batch)
+                rows += batch.num_rows
+                if on_rows:
+                    on_rows(rows, max(rows, expected))
+        interactions, report = builder.build()  # without a transaction
         _check_lengths(interactions, recommender, source)
     return Pulled(interactions, report, {"taken_at": taken_at, "snapshot": snapshot, "digest": interactions.digest()})
 
