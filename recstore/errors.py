@@ -164,7 +164,7 @@ class CandidatesInvalid(UsageError):
 
 
 class ReadersLackRights(RecstoreError):
-    """Nothing was changed. These candidates read tables that {readers} may not read and would lose access to the items of
+    """Nothing was changed. These candidates use what {readers} may not, who would lose access to the items of
     {name!r}. Ask the owner to run first: {grants} To change them anyway, add --yes."""
 
 

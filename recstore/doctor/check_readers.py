@@ -72,7 +72,7 @@ def reader_row_security(subject: Subject) -> Iterator[Finding]:
 def _row_security(subject: Subject, view: str, row: dict[str, Any], *, read: bool) -> Finding:
     """Describe what row-level security of a relation hides from the reader, who reads its `view` unless seen items are
     published."""
-    relation, actor, name = subject.quoted(row["schema"], row["name"]), row["actor"], subject.name
+    relation, actor, name = row["object"], row["actor"], subject.name
     decides = f"row-level security of {relation} decides what {actor} sees there"
     if not read:
         return note(

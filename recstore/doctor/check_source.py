@@ -1,7 +1,6 @@
 """Checks of a recommender's source, candidates and tables of lists: readable, complete, and found by an index."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from psycopg import errors as pg
 from psycopg import sql
@@ -26,25 +25,15 @@ FAILS = "The next training fails; the live generation stays."
 NOT_SINCE = "but it does not know the interactions since"
 
 
-def relations(subject: Subject, view: str, role: str) -> list[dict[str, Any]]:
-    """Return the relations that a view of the recommender reads, with the rights there of `role`, or of the owner of a view
-    in between."""
-    return subject.rows("relations_read", view=view, role=role)
-
-
 def unreadable(subject: Subject, view: str, role: str, fails: str) -> Iterator[Finding]:
-    """Report the relations that a view reads with the rights of `role`, which may not."""
-    for row in relations(subject, view, role):
-        if not row["direct"] or (row["usage"] and row["selectable"]):
-            continue
-        relation, to = subject.quoted(row["schema"], row["name"]), subject.quoted(role)
-        grants = [] if row["usage"] else [f"GRANT USAGE ON SCHEMA {subject.quoted(row['schema'])} TO {to};"]
-        grants += [] if row["selectable"] else [f"GRANT SELECT ON {relation} TO {to};"]
-        yield error(
-            f"the role {role} may not read {relation}, which the view {view} reads",
-            f"{fails} Have the owner, {row['owner']}, run:",
-            *grants,
-        )
+    """Report what a view reads and calls with the rights of `role`, which may not."""
+    for row in subject.rows("relations_read", view=view, role=role):
+        if row["direct"] and row["grants"]:
+            yield error(
+                f"the role {role} may not use {row['object']}, which the view {view} needs",
+                f"{fails} Have the owner, {row['owner']}, run:",
+                *row["grants"],
+            )
 
 
 @check("recommender")
@@ -80,7 +69,7 @@ def source_readable(subject: Subject) -> Iterator[Finding]:
 @check("recommender", well="no row-level security hides rows from a training", quick=True)
 def source_row_security(subject: Subject) -> Iterator[Finding]:
     for row in inspection.row_security(subject.connection, subject.name, "interactions", subject.role):
-        relation, role = subject.quoted(row["schema"], row["name"]), subject.quoted(row["actor"])
+        relation, role = row["object"], subject.quoted(row["actor"])
         policy = subject.quoted("recstore_" + row["actor"])
         bypass = f"ALTER ROLE {role} BYPASSRLS;"
         yield warning(

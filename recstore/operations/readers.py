@@ -76,8 +76,7 @@ def _row_security_remarks(connection: Connection, recommender: Registered, role:
     """Return as comments what row-level security of the source means for a role that calls recommend()."""
     relations = ", ".join(
         dict.fromkeys(
-            f"{row['schema']}.{row['name']}"
-            for row in inspection.row_security(connection, recommender.name, "interactions", role)
+            row["object"] for row in inspection.row_security(connection, recommender.name, "interactions", role)
         )
     )
     if not relations:

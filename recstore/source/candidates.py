@@ -90,7 +90,7 @@ def tried(connection: Connection, recommender: Registered, select: str) -> Itera
     with connection.transaction(force_rollback=True):
         connection.execute("SET LOCAL lock_timeout = '2s'")
         with application_path(connection):
-            connection.execute(f"CREATE VIEW {recommender.relation(name)} AS\n{select}")
+            connection.execute(f"CREATE VIEW {recommender.relation(name)} WITH (security_invoker) AS\n{select}")
         yield name
 
 

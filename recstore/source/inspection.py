@@ -11,9 +11,8 @@ from psycopg import sql
 from recstore.definition import Source
 from recstore.errors import SourceInvalid, UnsupportedIdType, UnsupportedValueType
 from recstore.postgres.connection import Connection, one_line, read_only, reading_application
-from recstore.postgres.names import readable
 from recstore.source.plans import AS_FOR_ANY, by_index, plan_cost, planned, prepared
-from recstore.source.selects import check_collation, columns_of, keywords, relation_of, stripped, type_name
+from recstore.source.selects import check_collation, columns_of, relation_of, stripped, type_name
 from recstore.sql import queries
 from recstore.types import NUMBER_OIDS, TIMESTAMP_OIDS, IdType, type_of_oid
 
@@ -193,5 +192,4 @@ def row_security(connection: Connection, schema: str, view: str, role: str) -> l
 
 def limited(connection: Connection, schema: str) -> list[str]:
     """Return the relations of the source of which row-level security may hide rows from this role."""
-    rows, words = row_security(connection, schema, "interactions", connection.info.user), keywords(connection)
-    return [f"{readable(row['schema'], words)}.{readable(row['name'], words)}" for row in rows]
+    return [row["object"] for row in row_security(connection, schema, "interactions", connection.info.user)]

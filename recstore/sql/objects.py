@@ -406,10 +406,9 @@ def _drop(connection: Connection, kind: str, name: str) -> None:
 
 
 def lacking_on(connection: Connection, recommender: Registered, view: str, role: str) -> list[str]:
-    """Return the GRANTs that are missing for `role` to read a view with its own rights."""
-    keys = {"view": recommender.relation(view), "role": role}
-    rows = queries.rows(connection, "source_relations", **keys)
-    return [" ".join(filter(None, (row["usage"], row["select"]))) for row in rows]
+    """Return the GRANTs that are missing for `role` to read a view with its own rights, also through other views."""
+    rows = queries.rows(connection, "relations_read", schema=recommender.name, view=view, role=role)
+    return [" ".join(row["grants"]) for row in rows if row["direct"] and row["grants"]]
 
 
 def grants_on(connection: Connection, relation: str) -> list[dict[str, Any]]:

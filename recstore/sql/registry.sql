@@ -207,36 +207,10 @@ FROM pg_proc p
 WHERE p.pronamespace = to_regnamespace(%(quoted)s) AND p.proname <> ALL (%(known)s)
 ORDER BY object;
 
--- name: source_relations
--- Relations that a view reads and a role may not, with the missing GRANTs.
-SELECT DISTINCT
-    CASE
-        WHEN NOT has_schema_privilege(%(role)s, n.oid, 'USAGE')
-        THEN format('GRANT USAGE ON SCHEMA %%I TO %%I;', n.nspname, %(role)s::text)
-    END AS usage,
-    CASE
-        WHEN NOT CASE
-            WHEN d.refobjsubid > 0 THEN has_column_privilege(%(role)s, c.oid, d.refobjsubid::smallint, 'SELECT')
-            ELSE has_any_column_privilege(%(role)s, c.oid, 'SELECT')
-        END
-        THEN format('GRANT SELECT ON %%I.%%I TO %%I;', n.nspname, c.relname, %(role)s::text)
-    END AS select
-FROM pg_rewrite w
-JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_class'::regclass
-JOIN pg_class c ON c.oid = d.refobjid AND c.oid <> w.ev_class AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
-JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE w.ev_class = to_regclass(%(view)s)
-    AND NOT (
-        has_schema_privilege(%(role)s, n.oid, 'USAGE')
-        AND CASE
-            WHEN d.refobjsubid > 0 THEN has_column_privilege(%(role)s, c.oid, d.refobjsubid::smallint, 'SELECT')
-            ELSE has_any_column_privilege(%(role)s, c.oid, 'SELECT')
-        END
-    );
-
 -- name: relations_read
--- Every relation outside the recommender's schema that a view of it reads, also through other views, and the role with whose
--- rights it is read: `reader` NULL stands for the caller.
+-- Every relation outside the recommender's schema that a view of it reads, also through other views, the role with whose rights
+-- it is read (`reader` NULL stands for the caller), and the GRANTs that this role lacks; then the functions that these views
+-- call, always with the rights of the caller, who may not.
 WITH RECURSIVE reads AS (
     SELECT c.oid AS relation, NULL::oid AS reader
     FROM pg_class c
@@ -258,29 +232,40 @@ WITH RECURSIVE reads AS (
     JOIN pg_class b ON b.oid = d.refobjid AND b.oid <> v.oid AND b.relkind IN ('r', 'p', 'v', 'm', 'f')
     JOIN pg_namespace m ON m.oid = b.relnamespace AND m.nspname <> %(schema)s
 ),
+roles AS (
+    SELECT r.oid, r.rolname::text AS name, r.rolsuper OR r.rolbypassrls AS sees_through FROM pg_roles r
+    UNION ALL
+    SELECT 0, 'public', false
+),
 actors AS (
-    SELECT DISTINCT r.relation, r.reader IS NULL AS direct, a.oid, a.rolname, a.rolsuper OR a.rolbypassrls AS sees_through
+    SELECT DISTINCT r.relation, r.reader IS NULL AS direct, a.oid, a.name AS rolname, a.sees_through
     FROM reads r
-    JOIN pg_roles a ON a.oid = r.reader OR (r.reader IS NULL AND a.rolname = %(role)s)
+    JOIN roles a ON a.oid = r.reader OR (r.reader IS NULL AND a.name = %(role)s)
 )
 SELECT
-    n.nspname AS schema,
-    c.relname AS name,
+    format('%%I.%%I', n.nspname, c.relname) AS object,
     r.direct,
-    r.rolname::text AS actor,
+    r.rolname AS actor,
     pg_get_userbyid(c.relowner)::text AS owner,
-    has_schema_privilege(r.oid, n.oid, 'USAGE') AS usage,
-    coalesce(
-        (
-            SELECT bool_and(has_column_privilege(r.oid, c.oid, d.refobjsubid::smallint, 'SELECT'))
-            FROM reads v
-            JOIN pg_rewrite w ON w.ev_class = v.relation
-            JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
-                AND d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid AND d.refobjsubid > 0
-            WHERE v.relation <> c.oid
-        ),
-        has_any_column_privilege(r.oid, c.oid, 'SELECT')
-    ) AS selectable,
+    ARRAY(
+        SELECT 'GRANT ' || m.missing || CASE r.oid WHEN 0 THEN ' TO PUBLIC;' ELSE format(' TO %%I;', r.rolname) END
+        FROM (
+            SELECT format('USAGE ON SCHEMA %%I', n.nspname) WHERE NOT has_schema_privilege(r.oid, n.oid, 'USAGE')
+            UNION ALL
+            SELECT format('SELECT ON %%I.%%I', n.nspname, c.relname)
+            WHERE NOT coalesce(
+                (
+                    SELECT bool_and(has_column_privilege(r.oid, c.oid, d.refobjsubid::smallint, 'SELECT'))
+                    FROM reads v
+                    JOIN pg_rewrite w ON w.ev_class = v.relation
+                    JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
+                        AND d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid AND d.refobjsubid > 0
+                    WHERE v.relation <> c.oid
+                ),
+                has_any_column_privilege(r.oid, c.oid, 'SELECT')
+            )
+        ) m (missing)
+    ) AS grants,
     c.relrowsecurity AND NOT r.sees_through AND (c.relforcerowsecurity OR NOT pg_has_role(r.oid, c.relowner, 'USAGE')) AS row_security,
     p.permissive AS policies,
     p.restrictive AS restricted,
@@ -298,7 +283,18 @@ CROSS JOIN LATERAL (
         AND EXISTS (SELECT FROM unnest(p.polroles) AS o (role) WHERE o.role = 0 OR pg_has_role(r.oid, o.role, 'USAGE'))
 ) p
 WHERE NOT (n.nspname = %(schema)s AND c.relname = %(view)s)
-ORDER BY 1, 2, 3 DESC;
+UNION ALL
+SELECT DISTINCT
+    'function ' || p.oid::regprocedure, true, a.name, pg_get_userbyid(p.proowner)::text,
+    ARRAY['GRANT EXECUTE ON FUNCTION ' || p.oid::regprocedure || CASE a.oid WHEN 0 THEN ' TO PUBLIC;' ELSE format(' TO %%I;', a.name) END],
+    false, 0, false, true
+FROM reads r
+JOIN pg_rewrite w ON w.ev_class = r.relation
+JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
+LEFT JOIN pg_operator o ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid
+JOIN pg_proc p ON p.oid = o.oprcode OR (d.refclassid = 'pg_proc'::regclass AND p.oid = d.refobjid)
+JOIN roles a ON a.name = %(role)s AND NOT has_function_privilege(a.oid, p.oid, 'EXECUTE')
+ORDER BY 1, 2 DESC;
 
 -- name: grants_of_lists
 -- The GRANTs that a role needs to read a table of lists, and does not have: whether this role may make each, or who has to.

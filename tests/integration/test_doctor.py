@@ -407,7 +407,7 @@ def test_create_and_retrain_warn_of_what_the_quick_checks_find(spoiled: Database
     assert recstore("drop other --yes", url=spoiled.url).code == 0
     assert recstore("retrain retail --force", url=spoiled.url).code == 0
     (run,) = look(spoiled, "SELECT r.warnings FROM recstore.runs r ORDER BY r.run DESC LIMIT 1")
-    source = "reader-source of retail for shopper: the role shopper may not read shop.views, which the view interactions reads."
+    source = "reader-source of retail for shopper: the role shopper may not use shop.views, which the view interactions needs."
     assert run["warnings"] == [f"{source} Remedy: GRANT SELECT ON shop.views TO shopper;", path]
 
 

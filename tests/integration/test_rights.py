@@ -86,6 +86,45 @@ def test_published_seen_items_need_no_grant_on_the_source(recstore: Command, sho
     assert len(shop.connect(clerk).execute("SELECT FROM retail.recommend(1, 3)").fetchall()) == 3
 
 
+def test_what_candidates_call_and_read_through_views_is_granted_too(
+    recstore: Command, shop: Database, clerk: str
+) -> None:
+    with superuser(shop.server, shop.name) as connection:
+        connection.execute(
+            "CREATE FUNCTION shop.on_sale(id integer) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true';"
+            " CREATE FUNCTION shop.below(integer, integer) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN RETURN $1 < $2; END';"
+            " CREATE OPERATOR shop.<<< (FUNCTION = shop.below, LEFTARG = integer, RIGHTARG = integer);"
+            " CREATE VIEW shop.shown AS SELECT product_id FROM shop.products WHERE shop.on_sale(product_id);"
+            " CREATE VIEW shop.offered WITH (security_invoker) AS"
+            "   SELECT s.product_id FROM shop.shown s JOIN shop.products p USING (product_id) WHERE p.visible;"
+            " REVOKE ALL ON FUNCTION shop.on_sale, shop.below FROM PUBLIC;"
+            " GRANT ALL ON FUNCTION shop.on_sale, shop.below TO worker; GRANT SELECT ON shop.shown, shop.offered TO worker"
+        )
+    recstore(CREATE)
+    recstore("retrain retail")
+    recstore(f"grant retail {clerk}")
+    query = "SELECT product_id FROM shop.offered WHERE product_id OPERATOR(shop.<<<) 100"
+    recstore("alter retail --candidates", query).expect(1, "Nothing was changed", "shop.on_sale(integer) TO clerk;")
+    recstore("alter retail --yes --candidates", query).expect(0)
+    missing = {
+        "GRANT SELECT ON shop.offered TO clerk;",
+        "GRANT SELECT ON shop.products TO clerk;",
+        "GRANT SELECT ON shop.shown TO clerk;",
+        "GRANT EXECUTE ON FUNCTION shop.below(integer,integer) TO clerk;",
+        "GRANT EXECUTE ON FUNCTION shop.on_sale(integer) TO clerk;",
+    }
+    still = [line.partition(": ")[2] for line in recstore(f"grant retail {clerk}").out.splitlines() if "still" in line]
+    assert set(still) == missing
+    findings = recstore("doctor retail --json").json["findings"]
+    assert {r for f in findings if f["check"] == "reader-source" for r in f["remedies"]} == missing
+    for one in sorted(missing):  # every one of them is needed
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            shop.connect(clerk).execute("SELECT FROM retail.similar_items(1, 3)")
+        shop.connect("postgres").execute(one)  # type: ignore[arg-type]
+    assert shop.connect(clerk).execute("SELECT FROM retail.similar_items(1, 3)").fetchall()
+    assert "still" not in recstore(f"grant retail {clerk}").out
+
+
 def test_a_rehearsed_grant_asks_for_nothing_of_recstore_s_own(recstore: Command, clerk: str) -> None:
     recstore(CREATE)
     recstore("retrain retail")
