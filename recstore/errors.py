@@ -168,6 +168,12 @@ class ReadersLackRights(RecstoreError):
     {name!r}. Ask the owner to run first: {grants} To change them anyway, add --yes."""
 
 
+class SeenPastPolicies(RecstoreError):
+    """Nothing was changed. Row-level security of {relations} hides rows from {roles}, but with --seen published seen() of
+    {name!r} would show them the seen items of every user. Read seen items from the source (recstore alter {name} --seen live,
+    then recstore retrain {name}), or have the owner add a policy that shows all rows to {roles}."""
+
+
 class SourceShrunk(NotPublished):
     """The source of {name!r} has lost most of its rows: {fallen}. A drop of more than {most} is not published, because a
     table may be incomplete by mistake. Generation {generation} stays live. If the drop is intended: recstore retrain {name}

@@ -249,7 +249,7 @@ def alter(
 
     Lists come by exact scan until the next calibration if no index finds the new candidates. Id types and the fixed dimensions
     cannot change here. Raises ReadersLackRights unless every role with access may read the new candidates, or
-    `readers_may_fail`; AlteredMeanwhile, InvalidInput, SourceInvalid, CandidatesInvalid, DependentObjects.
+    `readers_may_fail`; SeenPastPolicies, AlteredMeanwhile, InvalidInput, SourceInvalid, CandidatesInvalid, DependentObjects.
     """
     altered = dataclasses.replace(recommender, definition=definition)
     with plain_errors(f"altering {recommender.name!r}", connection):
@@ -278,6 +278,8 @@ def alter(
                     raise ReadersLackRights(name=recommender.name, readers=", ".join(missing), grants=grants)
                 if not indexed:
                     queries.run(connection, "scan_exactly", **keys)
+            if definition.source.seen == "published":
+                inspection.check_policies(connection, altered)
 
         relations = [recommender.relation(name) for name in ("interactions", "candidates")]
         with_short_lock(connection, settings, f"Altering {recommender.name!r}", relations, change)

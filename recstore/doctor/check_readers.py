@@ -63,24 +63,15 @@ def reader_source(subject: Subject) -> Iterator[Finding]:
 
 @check("reader", well="no row-level security hides rows from it")
 def reader_row_security(subject: Subject) -> Iterator[Finding]:
-    read = _views(subject)
-    for view in ("candidates", "interactions") if subject.people else ("candidates",):
+    for view in _views(subject):
         for row in inspection.row_security(subject.connection, subject.name, view, subject.reader):
-            yield _row_security(subject, view, row, read=view in read)
+            yield _row_security(subject, view, row)
 
 
-def _row_security(subject: Subject, view: str, row: dict[str, Any], *, read: bool) -> Finding:
-    """Describe what row-level security of a relation hides from the reader, who reads its `view` unless seen items are
-    published."""
-    relation, actor, name = row["object"], row["actor"], subject.name
+def _row_security(subject: Subject, view: str, row: dict[str, Any]) -> Finding:
+    """Describe what row-level security of a relation hides from the reader of `view`."""
+    relation, actor = row["object"], row["actor"]
     decides = f"row-level security of {relation} decides what {actor} sees there"
-    if not read:
-        return note(
-            f"row-level security of {relation} does not apply to published seen items",
-            "seen() and recommend() show this role the seen items of any user it asks for. To keep to the policies, although a"
-            " list may then contain hidden items that the user has seen:",
-            f"recstore alter {name} --seen live",
-        )
     effect = "may contain hidden items that the user has seen" if view == "interactions" else "may be empty"
     if not row["policies"]:
         return warning(
@@ -92,10 +83,22 @@ def _row_security(subject: Subject, view: str, row: dict[str, Any], *, read: boo
         )
     if view == "candidates":
         return note(decides, f"The view {view} does not show the rows that policies hide, so a list {effect}.")
-    return warning(
+    return note(
         decides,
-        "recommend() excludes only the seen items that the policies show this role. Published with each generation, they are"
-        " complete, but the role can then ask for those of any user:",
-        f"recstore alter {name} --seen published",
-        f"recstore retrain {name}",
+        "recommend() excludes only the seen items that the policies show this role: all of them, if they show the rows of the"
+        f" user who asks. Otherwise a list {effect}.",
     )
+
+
+@check("recommender", well="published seen items show no role what row-level security hides from it", quick=True)
+def published_seen(subject: Subject) -> Iterator[Finding]:
+    if not readers.seen_published(subject.connection, subject.recommender):
+        return
+    name = subject.name
+    for role, relations in inspection.seen_past_policies(subject.connection, subject.recommender).items():
+        yield error(
+            f"seen() shows {role} the seen items of every user, and row-level security of {relations} hides rows from it",
+            "Read seen items from the source, or have the owner add a policy that shows the role all rows:",
+            f"recstore alter {name} --seen live",
+            f"recstore retrain {name}",
+        )

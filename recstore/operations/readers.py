@@ -13,7 +13,7 @@ def grant_reader(connection: Connection, recommender: Registered, role: str, *, 
     of lists that the definition names, those of people with `people`.
 
     Return the statements executed, and as comments those that others have to run, and what row-level security does. Raises
-    InvalidInput for an unknown role.
+    InvalidInput for an unknown role, SeenPastPolicies.
     """
     check_role(connection, role)
     with plain_errors(f"granting to {role!r}", connection), connection.transaction():
@@ -32,12 +32,15 @@ def grant_reader(connection: Connection, recommender: Registered, role: str, *, 
             f"GRANT SELECT ON {', '.join(relations)} TO {quoted(role)};",
             f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {recommender.schema} TO {quoted(role)};",
         ]
-        if not people and not _shows_people(connection, recommender, role):
+        people_too = people or _shows_people(connection, recommender, role)
+        if not people_too:
             statements.append(f"REVOKE EXECUTE ON FUNCTION {objects.seen_function(recommender)} FROM {quoted(role)};")
         lists, later = _lists_to_grant(connection, recommender, role, people)
         statements += lists
         for statement in statements:
             connection.execute(statement)
+        if people_too and seen_published(connection, recommender):
+            inspection.check_policies(connection, recommender, role)
         needed = _not_ours_to_grant(connection, recommender, role, people)
         remarks = _row_security_remarks(connection, recommender, role) if people else []
     return statements + later + needed + remarks
@@ -64,12 +67,20 @@ def _lists_to_grant(
     return list(dict.fromkeys(ours)), list(dict.fromkeys(others))
 
 
+def _live_publishes(connection: Connection, recommender: Registered) -> bool:
+    """Return True if the live generation publishes seen items."""
+    live = connection.execute(f"SELECT g.seen_published FROM {recommender.schema}._generation g").fetchone()  # noqa: S608
+    return bool(live and live["seen_published"])
+
+
 def seen_items_from_source(connection: Connection, recommender: Registered) -> bool:
     """Return True if recommend() reads seen items from the source, now or after the next training."""
-    if recommender.definition.source.seen == "live":
-        return True
-    live = connection.execute(f"SELECT g.seen_published FROM {recommender.schema}._generation g").fetchone()  # noqa: S608
-    return live is None or not live["seen_published"]
+    return recommender.definition.source.seen == "live" or not _live_publishes(connection, recommender)
+
+
+def seen_published(connection: Connection, recommender: Registered) -> bool:
+    """Return True if seen items are published, now or by the next training."""
+    return recommender.definition.source.seen == "published" or _live_publishes(connection, recommender)
 
 
 def _row_security_remarks(connection: Connection, recommender: Registered, role: str) -> list[str]:
@@ -81,14 +92,8 @@ def _row_security_remarks(connection: Connection, recommender: Registered, role:
     )
     if not relations:
         return []
-    name = recommender.name
-    if seen_items_from_source(connection, recommender):
-        return [
-            f"-- row-level security of {relations}: recommend() excludes only the seen items that {role} may read there. To"
-            f" exclude all: recstore alter {name} --seen published; recstore retrain {name}"
-        ]
     return [
-        f"-- row-level security of {relations} does not apply to published seen items: {role} can ask for any user's"
+        f"-- row-level security of {relations}: recommend() excludes only the seen items that {role} may read there"
     ]
 
 

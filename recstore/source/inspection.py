@@ -9,11 +9,12 @@ from psycopg import errors as pg
 from psycopg import sql
 
 from recstore.definition import Source
-from recstore.errors import SourceInvalid, UnsupportedIdType, UnsupportedValueType
+from recstore.errors import SeenPastPolicies, SourceInvalid, UnsupportedIdType, UnsupportedValueType
 from recstore.postgres.connection import Connection, one_line, read_only, reading_application
 from recstore.source.plans import AS_FOR_ANY, by_index, plan_cost, planned, prepared
 from recstore.source.selects import check_collation, columns_of, relation_of, stripped, type_name
-from recstore.sql import queries
+from recstore.sql import objects, queries
+from recstore.sql.objects import Registered
 from recstore.types import NUMBER_OIDS, TIMESTAMP_OIDS, IdType, type_of_oid
 
 SMALL_COST = 250
@@ -188,6 +189,26 @@ def row_security(connection: Connection, schema: str, view: str, role: str) -> l
     it reads a view of the recommender."""
     rows = queries.rows(connection, "relations_read", schema=schema, view=view, role=role)
     return [row for row in rows if row["row_security"] and not row["sees_all"]]
+
+
+def seen_past_policies(connection: Connection, recommender: Registered, of: str | None = None) -> dict[str, str]:
+    """Return role -> relations, for roles that may ask for any user's published seen items although row-level security of the
+    source hides rows from them: all such roles, or the role `of` and those that inherit its rights."""
+    schema = recommender.name
+    readers = queries.rows(connection, "readers_of_seen", schema=schema, function=objects.SEEN, inheriting=of)
+    found = {
+        row["role"]: [one["object"] for one in row_security(connection, schema, "interactions", row["role"])]
+        for row in readers
+    }
+    return {role: ", ".join(dict.fromkeys(hiding)) for role, hiding in found.items() if hiding}
+
+
+def check_policies(connection: Connection, recommender: Registered, of: str | None = None) -> None:
+    """Raise SeenPastPolicies unless `seen_past_policies` finds none."""
+    if found := seen_past_policies(connection, recommender, of):
+        raise SeenPastPolicies(
+            name=recommender.name, roles=", ".join(found), relations=", ".join(dict.fromkeys(found.values()))
+        )
 
 
 def limited(connection: Connection, schema: str) -> list[str]:

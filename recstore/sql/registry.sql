@@ -296,6 +296,17 @@ JOIN pg_proc p ON p.oid = o.oprcode OR (d.refclassid = 'pg_proc'::regclass AND p
 JOIN roles a ON a.name = %(role)s AND NOT has_function_privilege(a.oid, p.oid, 'EXECUTE')
 ORDER BY 1, 2 DESC;
 
+-- name: readers_of_seen
+-- The roles that may ask for published seen items of any user, by a grant or by that of a role whose rights they inherit.
+SELECT r.rolname::text AS role
+FROM pg_roles r
+CROSS JOIN pg_proc p
+JOIN pg_namespace n ON n.oid = p.pronamespace
+WHERE n.nspname = %(schema)s AND p.proname = %(function)s AND has_function_privilege(r.oid, p.oid, 'EXECUTE')
+    AND NOT (r.rolsuper OR r.rolbypassrls OR pg_has_role(r.oid, p.proowner, 'USAGE')) AND NOT starts_with(r.rolname, 'pg_')
+    AND (%(inheriting)s::text IS NULL OR pg_has_role(r.oid, %(inheriting)s::name, 'USAGE'))
+ORDER BY 1;
+
 -- name: grants_of_lists
 -- The GRANTs that a role needs to read a table of lists, and does not have: whether this role may make each, or who has to.
 SELECT

@@ -10,7 +10,6 @@ from typing import cast
 import psycopg
 import pytest
 from conftest import VERSION, Command, Database, database_from, superuser
-from support import look
 
 from recstore.embedded import Server
 from recstore.embedded.programs import tool_path
@@ -31,43 +30,65 @@ def clerk(shop: Database) -> Iterator[str]:
         connection.execute("DROP OWNED BY clerk; DROP ROLE clerk")
 
 
-def test_seen_items_that_policies_hide_are_reported_with_the_remedy(
-    recstore: Command, shop: Database, clerk: str
-) -> None:
+@pytest.fixture
+def limited(recstore: Command, shop: Database, clerk: str) -> str:
+    """That role, to which policies of the source show a few items, and a live generation."""
     recstore(CREATE)
     recstore("retrain retail")
     shop.connect("application").execute(
         "ALTER TABLE shop.views ENABLE ROW LEVEL SECURITY; CREATE POLICY few ON shop.views TO clerk USING (product_id < 20);"
         " CREATE POLICY everything ON shop.views TO worker USING (true)"
     )
-    of_user_1 = {row["product_id"] for row in look(shop, "SELECT product_id FROM shop.views WHERE user_id = 1")}
-    assert "row-level security" not in recstore(f"grant retail {clerk}").out
-    granted = recstore(f"grant retail {clerk} --people").out
-    assert (
-        "-- row-level security of shop.views: recommend() excludes only the seen items that clerk may read" in granted
-    )
-    assert "recstore alter retail --seen published; recstore retrain retail" in granted
-    reader = shop.connect(clerk)
-    listed = "SELECT r.item_id FROM retail.recommend(1, 50) r"
-    assert of_user_1 & {row["item_id"] for row in reader.execute(listed)}
+    return clerk
 
-    def found() -> dict[str, object]:
+
+REFUSED = "Nothing was changed. Row-level security of shop.views hides rows from clerk"
+
+
+def test_published_seen_items_show_no_role_what_policies_hide(recstore: Command, shop: Database, limited: str) -> None:
+    def found(check: str) -> list[tuple[str, list[str]]]:
         findings = recstore("doctor retail --json").json["findings"]
-        (one,) = [f for f in findings if f["check"] == "reader-row-security" and f["reader"] == clerk]
-        return one
+        return [(f["level"], f["remedies"]) for f in findings if f["check"] == check]
 
-    warned = found()
-    assert (warned["level"], warned["remedies"]) == (
-        "warning",
-        ["recstore alter retail --seen published", "recstore retrain retail"],
-    )
-    for remedy in "alter retail --seen published", "retrain retail --force":
-        assert recstore(remedy).code == 0
-    assert not of_user_1 & {row["item_id"] for row in reader.execute(listed)}
-    assert found()["level"] == "note"
-    granted = recstore(f"grant retail {clerk} --people").out
-    assert "row-level security of shop.views does not apply to published seen items: clerk can ask for any" in granted
-    assert "published" not in recstore(f"grant retail {clerk}").out
+    assert "row-level security" not in recstore(f"grant retail {limited}").out
+    granted = recstore(f"grant retail {limited} --people").out
+    assert "-- row-level security of shop.views: recommend() excludes only the seen items that clerk may" in granted
+    assert found("reader-row-security") == [("note", [])]
+    published = "alter retail --seen published"
+    for dry in "", " --dry-run":
+        recstore(published + dry).expect(1, REFUSED)
+    everything = "POLICY everything ON shop.views TO worker"
+    shop.connect("application").execute(f"ALTER {everything}, clerk")  # type: ignore[arg-type]
+    recstore(published).expect(0)
+    recstore("retrain retail --force").expect(0)
+    recstore(f"grant retail {limited} --people").expect(0)
+    assert found("published-seen") == [("ok", [])]
+    shop.connect("application").execute(f"ALTER {everything}")  # type: ignore[arg-type]
+    recstore(f"grant retail {limited} --people").expect(1, REFUSED)
+    recstore(f"grant retail {limited} --people --dry-run").expect(1, REFUSED)
+    remedies = ["recstore alter retail --seen live", "recstore retrain retail"]
+    assert found("published-seen") == [("error", remedies)]
+    assert "published-seen" in recstore("retrain retail --force").err
+    for remedy in remedies:
+        recstore(remedy.removeprefix("recstore ")).expect(0)
+    assert found("published-seen") == [("ok", [])]
+    recstore(f"grant retail {limited} --people").expect(0)
+
+
+def test_published_seen_items_show_none_to_the_members_of_a_role(
+    recstore: Command, shop: Database, limited: str
+) -> None:
+    administrator = shop.connect("postgres")
+    administrator.execute("CREATE ROLE clerks BYPASSRLS; GRANT clerks TO clerk")  # which members do not inherit
+    try:
+        recstore("alter retail --seen published").expect(0)
+        recstore("retrain retail --force").expect(0)
+        recstore("grant retail clerks --people").expect(1, REFUSED)
+        recstore(f"grant retail {limited}").expect(0)
+        administrator.execute("REVOKE clerks FROM clerk")
+        recstore("grant retail clerks --people").expect(0)
+    finally:
+        administrator.execute("DROP OWNED BY clerks; DROP ROLE clerks")
 
 
 def test_published_seen_items_need_no_grant_on_the_source(recstore: Command, shop: Database, clerk: str) -> None:
