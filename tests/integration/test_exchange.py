@@ -160,7 +160,7 @@ def test_a_round_trip_gives_the_same_answers(here: Database, recstore: Command, 
     dry = recstore(f"import retail {file} --create --dry-run")
     assert "it would create the recommender retail" in dry.out
     assert recstore(f"import retail {file}").code == 2
-    recstore(f"import retail {file} --create").expect(0, "generation 1 of retail, imported from")
+    recstore(f"import retail {file} --create --yes").expect(0, "generation 1 of retail, imported from")
     assert answers(shop) == before
     assert "imported: retail.npz, generation 1 of 'retail'" in recstore("show retail").out
     (run,) = recstore("runs retail --job import --json").json
@@ -243,7 +243,7 @@ def test_without_people(here: Database, shop: Database, recstore: Command, tmp_p
     with np.load(path) as file:
         assert not [name for name in file.files if name.startswith("user")]
     before = answers(here)
-    recstore(f"import retail {path} --create").expect(0, "The file has no users")
+    recstore(f"import retail {path} --create --yes").expect(0, "The file has no users")
     after = answers(shop)
     assert all(after[f"similar_items {item}"] == before[f"similar_items {item}"] for item in ITEMS)
     assert {row["reason"] for row in after["recommend 14"]} == {"popular"}
@@ -303,6 +303,21 @@ def test_an_interrupted_import_leaves_nothing_or_warns(
         assert f"'retail', made for this import, stays: {stays}" in watching.warnings[-1]
     if stage == "flip":
         assert value(shop.connect(), "SELECT retail.generation()") == 1
+
+
+def test_the_sql_of_a_file_is_shown_before_a_recommender_is_created_with_it(
+    shop: Database, file: Path, recstore: Command
+) -> None:
+    sql = "SELECT user_id, product_id AS item_id, 1 AS value FROM shop.views WHERE pg_sleep(0) IS NOT NULL"
+    about = json.loads(arrays_of(file)["about"].item())
+    changed(file, {"definition": about["definition"] | {"source": {"query": sql}}})
+    assert f"source: query = {sql}" in recstore(f"import retail {file} --create --dry-run").out
+    for output in "", " --json":
+        refused = recstore(f"import retail {file} --create{output}").expect(2, "Add --yes")
+        assert (f"source: query = {sql}" in refused.err, refused.out) == (True, "")
+    assert look(shop, "SELECT FROM recstore_private.recommenders") == []
+    recstore(f"import retail {file} --create --yes").expect(0)
+    recstore(f"import retail {file} --create --force").expect(0)  # it exists, and keeps its own
 
 
 def test_a_dry_run_looks_at_candidates_and_titles_too(shop: Database, file: Path, recstore: Command) -> None:

@@ -43,6 +43,8 @@ class Plan:
     factors: int
     conversions: tuple[str, ...]
     creates: bool
+    settings: dict[str, dict[str, Any]]
+    """Settings by section, with the file's SQL, of the recommender that would be created; defaults left out."""
     live_generation: int | None
     fallen: str | None
 
@@ -66,6 +68,7 @@ def look(url: str, name: str, path: Path, *, create: bool = False) -> Plan:
             factors=about.factors,
             conversions=tuple(conversions),
             creates=recommender is None,
+            settings=about.definition.model_dump(mode="json", exclude_defaults=True) if recommender is None else {},
             live_generation=live.number if live else None,
             fallen=fallen(connection, recommender, fitted, live) if recommender and live else None,
         )

@@ -45,6 +45,16 @@ ARRAYS = (
 """Arrays of every file, the ids left out. One about users may be without any array of them."""
 
 
+READ = {
+    *("about", "item_held_out", *ARRAYS),
+    *(f"{side}_id{form}" for side in ("item", "user") for form in ("", "_utf8", "_end")),
+}
+"""Arrays that are read; what a newer recstore adds is ignored."""
+
+EXPANSION = 20
+"""The factor over the file's size that its arrays may take. Exported files are not compressed, and vectors hardly can be."""
+
+
 @dataclass(frozen=True, eq=False)
 class Exported:
     """A file's content: row i of each array about items belongs to the item at position i of `items`, likewise users.
@@ -159,7 +169,7 @@ def read(path: Path) -> Exported:
 
 
 def _arrays(path: Path) -> dict[str, Array]:
-    """Return every array by name. Raises FileRefused, and ValueError that says what is wrong."""
+    """Return the arrays to read by name. Raises FileRefused, and ValueError that says what is wrong."""
     try:
         with path.open("rb") as stream:
             start = stream.read(4)
@@ -169,7 +179,11 @@ def _arrays(path: Path) -> dict[str, Array]:
                 raise ValueError("it is no file of `recstore export` (no .npz)")
             stream.seek(0)
             with np.load(stream, allow_pickle=False) as file:
-                return {name: _array(file, name) for name in file.files}
+                found = {f"{name}.npy": name for name in READ.intersection(file.files)}
+                declared = sum(member.file_size for member in file.zip.infolist() if member.filename in found)
+                if declared > EXPANSION * path.stat().st_size:
+                    raise ValueError(f"its arrays would take {declared:,} bytes, {EXPANSION} times its size or more")
+                return {name: _array(file, name) for name in found.values()}
     except FileNotFoundError:
         raise FileRefused(path=path, reason="there is no such file") from None
     except zipfile.BadZipFile as error:
