@@ -153,6 +153,22 @@ def writable_path(subject: Subject) -> Iterator[Finding]:
         )
 
 
+@check(well="this role creates and finds nothing in recstore's schemas unless it names them", quick=True)
+def own_path(subject: Subject) -> Iterator[Finding]:
+    subject.connection.execute("SET LOCAL search_path TO DEFAULT")
+    path = subject.row("doctor_path")["path"]
+    ours = [name for name in path if name in subject.schemas]
+    if ours and path[0] == ours[0]:
+        rest = ", ".join(subject.quoted(name) for name in path if name not in ours)
+        yield warning(
+            f"recstore's schema {ours[0]} is the first on the search path of the role {subject.role}",
+            "A role finds a schema of its own name first. Tables that it creates without a schema land"
+            " there, and a source finds recstore's views before tables of the same name. Write schema.table, and:",
+            f"ALTER ROLE {subject.quoted(subject.role)} IN DATABASE {subject.quoted(subject.database)}"
+            f" SET search_path = {rest or chr(39) * 2};",
+        )
+
+
 @check()
 def schema(subject: Subject) -> Iterator[Finding]:
     refuses = "Workers and commands of this version refuse to work here, and the checks of recommenders are left out."

@@ -74,6 +74,9 @@ SELECT
     %(schema)s OPERATOR(pg_catalog.=) ANY (pg_catalog.current_schemas(true)::pg_catalog.text[]) AS found,
     pg_catalog.current_setting('search_path') AS search_path;
 
+-- name: doctor_path
+SELECT pg_catalog.current_schemas(false)::pg_catalog.text[] AS path;
+
 -- name: doctor_owner
 -- The owner of recstore's own schema, whether this role has its rights, and whether it may use any of these schemas.
 SELECT

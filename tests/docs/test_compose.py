@@ -269,9 +269,9 @@ def server() -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def database(server: Server) -> str:
     """Its URL as recstore's role, migrated by the command that the other services wait for."""
-    url = f"postgresql://recstore@/application?host={server.sockets}"
+    url = f"postgresql://recstore_worker@/application?host={server.sockets}"
     given = example()["RECSTORE_DATABASE_URL"]
-    assert given == f"postgresql://recstore:{PASSWORD}@postgres:5432/application"
+    assert given == f"postgresql://recstore_worker:{PASSWORD}@postgres:5432/application"
     done = start("migrate", RECSTORE_DATABASE_URL=url)
     said, _ = done.communicate(timeout=60)
     assert done.returncode == 0, said
@@ -305,9 +305,10 @@ def test_the_server_takes_its_parameters(server: Server) -> None:
 def test_the_role_of_the_bundled_database_is_no_superuser(server: Server) -> None:
     with superuser(server, "application") as connection:
         roles = connection.execute(
-            "SELECT rolname, rolsuper, rolcanlogin, rolpassword IS NULL FROM pg_authid WHERE rolname IN ('postgres', 'recstore')"
+            "SELECT rolname, rolsuper, rolcanlogin, rolpassword IS NULL FROM pg_authid"
+            " WHERE rolname IN ('postgres', 'recstore_worker')"
         ).fetchall()
-    assert set(roles) == {("postgres", True, True, True), ("recstore", False, True, False)}
+    assert set(roles) == {("postgres", True, True, True), ("recstore_worker", False, True, False)}
 
 
 def test_the_health_check_of_the_bundled_database(server: Server) -> None:

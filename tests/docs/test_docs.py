@@ -156,7 +156,7 @@ def test_every_block_runs_in_one_go(shop: Database, capsys: pytest.CaptureFixtur
     order = [*jobs[:-1], *(n for n in range(len(blocks)) if n not in jobs), jobs[-1]]
     for n in order:
         text = blocks[n]
-        for role in ("webapp", "recstore"):
+        for role in ("webapp", "recstore_worker"):
             for scheme in ("postgresql", "postgresql+psycopg"):
                 there = f'"{scheme}://{role}:...@db.example.com/shop"'
                 text = text.replace(there, repr(shop.url.replace("postgresql", scheme, 1)))

@@ -137,6 +137,11 @@ PROBLEMS = {
     "a schema on the search path that anybody may write": Problem(
         "GRANT CREATE ON SCHEMA public TO PUBLIC, application", {"writable-path": "warning"}
     ),
+    "a schema of recstore's first on the search path": Problem(
+        "ALTER ROLE worker IN DATABASE {database} SET search_path = recstore, public",
+        {"own-path": "warning"},
+        undo="ALTER ROLE worker IN DATABASE {database} RESET ALL",
+    ),
     "older pgvector": Problem(
         "UPDATE pg_extension SET extversion = '0.8.4' WHERE extname = 'vector'", {"pgvector": "note"}
     ),
