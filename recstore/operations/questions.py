@@ -106,11 +106,11 @@ def titles_of(connection: Connection, recommender: Registered, ids: Sequence[Any
     if titles is None or not ids:
         return {}
     item, kind = readable(titles.item), recommender.item_type.value
+    wanted = sql.Literal([str(one) for one in ids]).as_string(connection)
     with reading_application(connection, PATIENCE):
         rows = connection.execute(
-            f"SELECT t.{item}::{kind} AS item, t.{readable(titles.title)}::text AS title FROM {titles.table} t"  # noqa: S608
-            f" WHERE t.{item} = ANY (%s::{kind}[])",
-            [list(ids)],
+            f"SELECT t.{item}::{kind} AS item, pg_catalog.min(t.{readable(titles.title)}::text) AS title FROM {titles.table} t"  # noqa: S608
+            f" WHERE t.{item} = ANY ({wanted}::{kind}[]) GROUP BY 1"
         ).fetchall()
     return {row["item"]: row["title"] for row in rows if row["title"]}
 
@@ -128,13 +128,14 @@ def _listed(recommender: Registered, function: str, arguments: list[Any], output
 
 
 def _titles(recommender: Registered, alias: str) -> tuple[str, str]:
-    """Return (column list, JOIN) of the table of titles, or two empty strings."""
+    """Return (column list, JOIN) of the table of titles, or two empty strings. Of several rows of an item, one is joined."""
     titles = recommender.definition.titles
     if titles is None:
         return "", ""
     table, item, title = titles.table, readable(titles.item), readable(titles.title)
     shown = f"t.{title} AS title" if titles.title in OUTPUTS else f"t.{title}"
-    return f"{shown}, ", f"LEFT JOIN {table} t ON t.{item} = {alias}.item_id\n"
+    one = f"SELECT * FROM {table} t WHERE t.{item} = {alias}.item_id ORDER BY t.{title}::text LIMIT 1"  # noqa: S608
+    return f"{shown}, ", f"LEFT JOIN LATERAL (\n    {one}\n) t ON true\n"
 
 
 def _literal(value: Any) -> str:

@@ -280,6 +280,21 @@ def test_titles_in_a_column_that_an_answer_has(recstore: Command, shop: Database
     assert all(row["title"].startswith("product ") and row["score"] < 2 for row in answer.json), answer.out
 
 
+def test_several_titles_of_an_item_in_a_table_with_a_percent_sign(recstore: Command, shop: Database) -> None:
+    shop.connect("application").execute(
+        """CREATE TABLE shop."50% titles" AS SELECT product_id, kind || title AS title FROM shop.products,"""
+        """ unnest('{old ,"new "}'::text[]) kind; GRANT SELECT ON shop."50% titles" TO worker"""
+    )
+    recstore(CREATE + " --titles", 'shop."50% titles":product_id:title')
+    recstore("retrain retail")
+    for command in "recommend retail 1 --k 5", "similar retail 1 --k 5", "popular retail --k 5":
+        answer = recstore(f"{command} --json").json
+        assert len({row["item_id"] for row in answer}) == len(answer) == 5, command
+        assert all(row["title"].startswith("new product") for row in answer), command
+    evaluated = recstore("evaluate retail --json").json
+    assert evaluated["examples"][0]["heading"].startswith("Similar to new product")
+
+
 def test_pgvector_in_another_schema_is_noticed_and_followed(recstore: Command, shop: Database) -> None:
     recstore(CREATE)
     recstore("retrain retail")
