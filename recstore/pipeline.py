@@ -78,6 +78,7 @@ def retrain(run: Run, *, force: bool = False, with_loss: bool = False, examine: 
         confidence=weighted.model.constants(),
         training=definition.hyperparameters.model_dump() | {"alpha": weighted.alpha} | model.used,
         fold_in=new.fold_in.constants,
+        for_queries=new.for_queries(),
         held_out=new.held_out,
         metrics=verdict.as_dict() if held else None,
     )
@@ -89,7 +90,7 @@ def publish(run: Run, content: Content, *, release: bool) -> Outcome:
     """Build the run's generation, flip to it and tidy up; with `release`, also while publications are held."""
     with jobs.discarding(run):
         run.stage("load", building.load, run, content)
-        run.stage("index", building.index, run)
+        run.stage("index", building.index, run, content)
         run.stage("calibrate", calibration.calibrate, run)
         run.stage("check", building.check, run, content)
     return jobs.finish(run, run.stage("flip", flipping.publish, run, run.settings.flip_wait, release=release))

@@ -115,7 +115,8 @@ R = TypeVar("R")
 
 
 class Recommendation(NamedTuple):
-    """An item with its predicted preference; `reason` is "trained", or "popular" for an unknown user."""
+    """An item with its predicted preference; `reason` is "trained", "fold_in" for a user who came after the
+    training, or "popular" for one without usable interactions."""
 
     item_id: Id
     score: float

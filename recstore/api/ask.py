@@ -70,7 +70,7 @@ class Asking(Part):
         k: K = 10,
         seen: Annotated[bool, Option("Also items that the user has seen.")] = False,
     ) -> list[Recommended]:
-        """List the recommendations for a user; popular items for an unknown one.
+        """List the recommendations for a user; popular items for one without usable interactions.
 
         Raises RecommenderNotFound, NotTrained, InvalidInput.
         """

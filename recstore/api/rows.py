@@ -95,7 +95,7 @@ class Revision:
 @dataclass(frozen=True)
 class Recommended:
     """An item for a user: its title where the definition names a lookup table, the predicted preference, and why it is in the
-    list ("trained", or "popular" for an unknown user)."""
+    list ("trained", "fold_in" for a user who came after the training, or "popular" for one without usable interactions)."""
 
     item_id: Id
     score: float

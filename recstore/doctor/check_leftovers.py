@@ -9,7 +9,7 @@ from recstore.experiments import scratch as experiments
 from recstore.publication import barriers
 from recstore.publication import indexes as publication_indexes
 from recstore.runs import LISTS_NAMESPACE, LOCK_NAMESPACE
-from recstore.sql.generation import Generation, Side
+from recstore.sql.generation import Generation, Side, sides
 
 
 @check("recommender", well="no run was abandoned, and no dead session holds the lock")
@@ -114,10 +114,11 @@ def indexes(subject: Subject) -> Iterator[Finding]:
     )
     hnsw = [(side, column) for side, column, ef in planned if live[ef] is not None]
     generation = Generation(recommender, number)
-    wanted = publication_indexes.names(generation, seen=live["seen_published"], hnsw=hnsw)
+    tables = sides(seen=live["seen_published"], fold_in=live["folds_in"])
+    wanted = publication_indexes.names(generation, tables, hnsw)
     missing = [row["name"] for row in subject.rows("lacking_indexes", quoted=recommender.schema, names=wanted)]
     if missing:
-        lookups = publication_indexes.lookups(generation, seen=live["seen_published"], concurrently=True)
+        lookups = publication_indexes.lookups(generation, tables, concurrently=True)
         made = [f"{lookups[one]};" for one in missing if one in lookups]
         yield error(
             f"indexes of the live generation {number} are missing: {', '.join(missing)}",

@@ -1,13 +1,14 @@
 """A trained model as a generation keeps it: its items, and what folding users in against them takes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from recstore.definition import Definition
+from recstore.model import trainers
 from recstore.model.confidence import ConfidenceModel, Weighted
 from recstore.model.held_out import HeldOut
 from recstore.model.interactions import IdMap, Interactions
-from recstore.model.trainers import FoldIn
+from recstore.model.trainers import FoldIn, QueryFoldIn
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +31,11 @@ class Stored:
 
     def __str__(self) -> str:
         return f"generation {self.generation}"
+
+    def for_queries(self) -> QueryFoldIn | None:
+        """Return the input for folding in by SQL; None if the trainer cannot do that."""
+        found = trainers.for_queries(self.trainer, self.fold_in)
+        return found and replace(found, idf=self.confidence.idf)
 
 
 def of(

@@ -19,8 +19,10 @@ def grant_reader(connection: Connection, recommender: Registered, role: str, *, 
     with plain_errors(f"granting to {role!r}", connection), connection.transaction():
         # so that a generation attached at the same time copies the new grants, or is in the list
         queries.run(connection, "lock_recommender", recommender_id=recommender.id)
-        sides = ["items", "users"] if people else ["items"]
-        names = ["_generation", "item_vectors", "candidates"] + (["user_vectors", "interactions"] if people else [])
+        sides = ["items", "fold_in", "basis"] + ["users"] * people
+        names = ["_generation", "_weighting", "item_vectors", "candidates"] + (
+            ["user_vectors", "interactions"] if people else []
+        )
         tables = connection.execute(
             "SELECT c.relname FROM pg_class c WHERE c.relnamespace = %s::regnamespace AND c.relkind IN ('r', 'p')"
             " AND c.relname ~ %s ORDER BY c.relname",

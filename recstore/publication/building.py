@@ -10,14 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 from psycopg.types.json import Jsonb
 
-from recstore.definition import Definition
+from recstore.definition import MAX_VECTOR_DIMENSIONS, Definition
+from recstore.model.arrays import Matrix
 from recstore.model.interactions import IdMap, Interactions
+from recstore.model.trainers import QueryFoldIn
 from recstore.model.vectors import ItemVectors, UserVectors
+from recstore.postgres.names import quoted
 from recstore.publication import calibration, checks, indexes, loading
-from recstore.publication.loading import Ids, Scalars, Vectors
+from recstore.publication.loading import Column, Ids, Rows, Scalars, Vectors
 from recstore.runs import Run, Summary
 from recstore.sql import objects, queries
-from recstore.sql.generation import Side
+from recstore.sql.generation import Side, sides
 from recstore.wording import counted
 
 
@@ -54,6 +57,8 @@ class Content:
     confidence: dict[str, Any]
     training: dict[str, Any]
     fold_in: dict[str, Any] | None = None
+    for_queries: QueryFoldIn | None = None
+    """What SQL needs to fold in users; None if the trainer cannot do that."""
     held_out: dict[str, Any] | None = None
     metrics: dict[str, Any] | None = None
     definition: Definition | None = None
@@ -114,6 +119,8 @@ def load(run: Run, content: Content) -> Summary:
     if _seen_published(run):
         assert content.pulled is not None
         _load_seen(run, content.pulled)
+    if content.for_queries:
+        _load_fold_in(run, content, content.for_queries)
     queries.run(
         connection,
         "describe_generation",
@@ -121,7 +128,7 @@ def load(run: Run, content: Content) -> Summary:
         snapshot=Jsonb(content.snapshot),
         filters=Jsonb(content.filters),
         confidence=Jsonb(content.confidence),
-        training=Jsonb(content.training),
+        training=Jsonb(content.training | {"folds_in": content.for_queries is not None}),
         fold_in=content.fold_in and Jsonb(content.fold_in),
         held_out=content.held_out and Jsonb(content.held_out),
         metrics=content.metrics and Jsonb(content.metrics),
@@ -164,15 +171,52 @@ def _load_seen(run: Run, pulled: Interactions) -> None:
     )
 
 
-def index(run: Run) -> Summary:
+def _load_fold_in(run: Run, content: Content, given: QueryFoldIn) -> None:
+    """Publish what SQL needs to fold in users: a row for each item that has vectors, and the basis."""
+    kind, idf = run.recommender.item_type, given.idf
+    columns: dict[str, Column] = {"item_id": Ids(content.population.items.ids, kind)}
+    if idf is not None:
+        columns["idf"] = Scalars(idf, ">f8")
+    vectors = {"whitened": given.whitened, "summand": given.summands}
+    have_vectors = np.flatnonzero(content.items.published)
+    _load_vectors(run, "fold_in", f"item_id {kind.value} NOT NULL, idf float8", columns, vectors, have_vectors)
+    rows = np.arange(0 if given.basis is None else len(given.basis))
+    _load_vectors(
+        run, "basis", "factor integer NOT NULL", {"factor": Scalars(rows, ">i4")}, {"basis": given.basis}, rows
+    )
+
+
+def _load_vectors(
+    run: Run, side: Side, definition: str, columns: dict[str, Column], vectors: dict[str, Matrix | None], rows: Rows
+) -> None:
+    """Create a table for the readers of the items with these columns and single-precision vectors, and load these rows."""
+    connection, recommender, table = run.connection, run.recommender, run.generation.table(side)
+    single = f"{quoted(recommender.vector_schema)}.vector"
+    connection.execute(f"CREATE TABLE {table} ({definition}, {', '.join(f'{name} {single}' for name in vectors)})")
+    changes = ["DISABLE ROW LEVEL SECURITY"]  # an event trigger's
+    if sum(0 if matrix is None else matrix.shape[1] for matrix in vectors.values()) <= MAX_VECTOR_DIMENSIONS:
+        changes += [f"ALTER COLUMN {name} SET STORAGE PLAIN" for name in vectors]
+    connection.execute(f"ALTER TABLE {table} {', '.join(changes)}")
+    objects.grant(connection, table, objects.grants_on(connection, recommender.relation("_items")))
+    for name, matrix in vectors.items():
+        if matrix is not None:
+            columns[name] = Vectors(matrix, np.ones(len(matrix), dtype=np.bool_), "vector")
+    loading.copy(connection, table, columns, len(rows), order=rows)
+
+
+def index(run: Run, content: Content) -> Summary:
     """Build the lookup indexes of the generation and collect its statistics."""
-    seen = _seen_published(run)
-    sides: list[Side] = ["items", "users", "seen"] if seen else ["items", "users"]
-    for statement in indexes.lookups(run.generation, seen=seen).values():
+    tables = _sides(run, content)
+    for statement in indexes.lookups(run.generation, tables).values():
         run.connection.execute(statement)
-    for side in sides:
+    for side in tables:
         run.connection.execute(f"ANALYZE {run.generation.table(side)}")
-    return Summary("ids and popularity", {"tables": sides})
+    return Summary("ids and popularity", {"tables": tables})
+
+
+def _sides(run: Run, content: Content) -> list[Side]:
+    """Return the tables that this generation has."""
+    return sides(seen=_seen_published(run), fold_in=content.for_queries is not None)
 
 
 def check(run: Run, content: Content) -> Summary:
@@ -184,5 +228,5 @@ def check(run: Run, content: Content) -> Summary:
         users=len(content.population.users),
         items=len(content.population.items),
         collapsed=content.collapsed,
-        indexes=indexes.names(run.generation, seen=_seen_published(run), hnsw=hnsw),
+        indexes=indexes.names(run.generation, _sides(run, content), hnsw),
     )

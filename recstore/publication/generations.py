@@ -227,7 +227,7 @@ def discard(connection: Connection, settings: Settings, generation: Generation, 
         with suppress(pg.LockNotAvailable, pg.DeadlockDetected), session_settings(connection, lock_timeout=100):
             for row in queries.rows(connection, "indexes_of", tables=[generation.items, generation.users]):
                 connection.execute(f"DROP INDEX {generation.recommender.relation(row['name'])}")  # or it takes a page
-            connection.execute(f"DROP TABLE IF EXISTS {generation.seen}")
+            connection.execute(f"DROP TABLE IF EXISTS {generation.seen}, {generation.fold_in}, {generation.basis}")
             connection.execute(f"TRUNCATE {generation.items}, {generation.users}")
     return blockers
 

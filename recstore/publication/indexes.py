@@ -32,26 +32,27 @@ DENSER = Graph(m=32, ef_construction=200)
 """The graph for vectors whose lengths differ too much for the default one to reach the wanted ANN recall."""
 
 
-def lookups(generation: Generation, *, seen: bool, concurrently: bool = False) -> dict[str, str]:
-    """Return the statement that builds each B-tree index of a generation, by the index's name."""
+def lookups(generation: Generation, sides: Sequence[Side], *, concurrently: bool = False) -> dict[str, str]:
+    """Return the statement that builds each B-tree index of these tables of a generation, by the index's name."""
     collate = ' COLLATE "C"' if generation.recommender.item_type is IdType.TEXT else ""
     wanted: list[tuple[str, Side, str, str]] = [
         ("UNIQUE ", "items", "item_id", "(item_id)"),
         ("", "items", "popularity", f"(users DESC, views DESC, item_id{collate})"),
         ("UNIQUE ", "users", "user_id", "(user_id)"),
+        ("", "seen", "user_id", "(user_id) INCLUDE (item_id)"),
+        ("UNIQUE ", "fold_in", "item_id", "(item_id)"),
     ]
-    if seen:
-        wanted.append(("", "seen", "user_id", "(user_id) INCLUDE (item_id)"))
     return {
         generation.index(side, what): f"CREATE {unique}INDEX {'CONCURRENTLY ' * concurrently}"
         f"{quoted(generation.index(side, what))} ON {generation.table(side)} {columns}"
         for unique, side, what, columns in wanted
+        if side in sides
     }
 
 
-def names(generation: Generation, *, seen: bool, hnsw: Sequence[tuple[Side, str]]) -> list[str]:
+def names(generation: Generation, sides: Sequence[Side], hnsw: Sequence[tuple[Side, str]]) -> list[str]:
     """Return the names of a complete generation's indexes; `hnsw` are the (side, column) whose plan uses the index."""
-    return [*lookups(generation, seen=seen), *(generation.hnsw(side, column) for side, column in hnsw)]
+    return [*lookups(generation, sides), *(generation.hnsw(side, column) for side, column in hnsw)]
 
 
 def build_hnsw(run: Run, side: Side, column: str, rows: int, graph: Graph, *, live: bool = False) -> None:

@@ -101,7 +101,7 @@ def copy(
     *,
     order: Rows | None = None,
 ) -> None:
-    """Load `rows` rows into `relation` in one transaction, in about this order of row numbers."""
+    """Load `rows` rows into `relation` in one transaction: all, or those of `order`, in about this order of row numbers."""
     with connection.transaction(), copying(connection, relation, list(columns)) as write:
         write(list(columns.values()), rows, on_rows, order)
 
@@ -142,7 +142,7 @@ def copying(connection: Connection, relation: str, names: Sequence[str], *, free
 
 
 def _blocks(columns: list[Column], order: Rows) -> Iterator[Rows]:
-    """Yield row numbers in blocks of a few megabytes, each of rows whose fields have the same widths.
+    """Yield the row numbers of `order` in blocks of a few megabytes, each of rows whose fields have the same widths.
 
     The order is kept between stretches of a few megabytes; within one, rows of the same widths come together.
     """
@@ -150,19 +150,19 @@ def _blocks(columns: list[Column], order: Rows) -> Iterator[Rows]:
     row_bytes = 2
     for column in columns:
         if isinstance(column, Vectors):
-            width = 2 * width + column.present
+            width = 2 * width + column.present[order]
             row_bytes += 8 + 4 * column.values.shape[1]
         else:
             row_bytes += 24
     for column in columns:
         if isinstance(column, Ids) and column.kind is IdType.TEXT:
-            lengths = column.lengths()
+            lengths = column.lengths()[order]
             width = width * (1 + lengths.max(initial=0)) + lengths
     size = max(1, _BLOCK_BYTES // row_bytes)
     for start in range(0, len(order), size):
-        stretch = order[start : start + size]
-        stretch = stretch[np.argsort(width[stretch], kind="stable")]
-        yield from np.split(stretch, np.flatnonzero(np.diff(width[stretch])) + 1)
+        stretch, widths = order[start : start + size], width[start : start + size]
+        by_width = np.argsort(widths, kind="stable")
+        yield from np.split(stretch[by_width], np.flatnonzero(np.diff(widths[by_width])) + 1)
 
 
 def _encode(columns: list[Column], block: Rows) -> bytes:

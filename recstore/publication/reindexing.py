@@ -19,6 +19,7 @@ from recstore.publication.generations import Prepared
 from recstore.publication.indexes import DENSER, Graph
 from recstore.runs import Run, Summary
 from recstore.sql import queries
+from recstore.sql.generation import sides
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,9 @@ def calibrate(run: Run, rebuilt: Rebuilt) -> Plans:
 def check(run: Run) -> Summary:
     """Check that every index that the plans need exists and is valid. Raises PublicationFailed."""
     hnsw = calibration.indexed(run.connection, run.generation)
-    expected = indexes.names(run.generation, seen=_size(run)["seen_published"], hnsw=hnsw)
+    size = _size(run)
+    tables = sides(seen=size["seen_published"], fold_in=size["folds_in"])
+    expected = indexes.names(run.generation, tables, hnsw)
     checks.check_indexes(run.connection, run.generation, expected)
     return Summary(f"{len(expected)} indexes", {"indexes": len(expected)})
 

@@ -149,12 +149,12 @@ FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %(schema)s AND c.relkind IN ('v', 'r', 'p')
     AND (
-        c.relname IN ('_generation', 'item_vectors', 'candidates')
-        OR c.relname ~ '^_items(_old)?(_[0-9]+)?$'
+        c.relname IN ('_generation', '_weighting', 'item_vectors', 'candidates')
+        OR c.relname ~ '^_(items|fold_in|basis)(_old)?(_[0-9]+)?$'
         OR %(people)s AND (c.relname IN ('user_vectors', 'interactions') OR c.relname ~ '^_users(_old)?(_[0-9]+)?$')
     )
     AND (
-        c.relname !~ '^_(items|users|seen)(_old)?_[0-9]+$'  -- tables of generations that are attached
+        c.relname !~ '^_(items|users|seen|fold_in|basis)(_old)?_[0-9]+$'  -- tables of generations that are attached
         OR EXISTS (
             SELECT
             FROM pg_inherits i
@@ -230,6 +230,7 @@ SELECT
     g.factors,
     (g.snapshot ->> 'pairs')::bigint AS pairs,
     g.seen_published,
+    coalesce((g.training ->> 'folds_in')::boolean, false) AS folds_in,
     g.recommend_ef,
     g.similar_ef,
     g.users_ef,
@@ -374,7 +375,7 @@ ORDER BY c.relname;
 SELECT c.relname AS name
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = %(schema)s AND c.relkind = 'r' AND c.relname ~ '^_(items|users|seen)_[0-9]{1,18}$'
+WHERE n.nspname = %(schema)s AND c.relkind = 'r' AND c.relname ~ '^_(items|users|seen|fold_in|basis)_[0-9]{1,18}$'
     AND NOT EXISTS (SELECT FROM recstore_private.locked_recommenders l WHERE l.recommender_id = %(recommender_id)s::oid)
     AND NOT EXISTS (
         SELECT FROM recstore_private.generations g

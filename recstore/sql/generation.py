@@ -5,9 +5,15 @@ from typing import Literal
 
 from recstore.sql.objects import Registered
 
-Side = Literal["items", "users", "seen"]
+Side = Literal["items", "users", "seen", "fold_in", "basis"]
 
-SIDES: tuple[Side, ...] = ("items", "users", "seen")
+SIDES: tuple[Side, ...] = ("items", "users", "seen", "fold_in", "basis")
+
+
+def sides(*, seen: bool, fold_in: bool) -> list[Side]:
+    """Return the tables of a generation that publishes seen items, and what SQL needs to fold in users."""
+    optional: dict[Side, bool] = {"seen": seen, "fold_in": fold_in, "basis": fold_in}
+    return [side for side in SIDES if optional.get(side, True)]
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,14 @@ class Generation:
     @property
     def seen(self) -> str:
         return self.table("seen")
+
+    @property
+    def fold_in(self) -> str:
+        return self.table("fold_in")
+
+    @property
+    def basis(self) -> str:
+        return self.table("basis")
 
     @property
     def keys(self) -> dict[str, int]:

@@ -23,7 +23,7 @@ from recstore.postgres.names import quoted
 from recstore.sql import queries
 from recstore.types import IdType
 
-OBJECTS_VERSION = 3
+OBJECTS_VERSION = 4
 """Version of `sql/objects/`, raised with every change. `recstore db upgrade` brings older recommenders to it."""
 
 SEEN = "_seen_published"
@@ -94,7 +94,7 @@ def render(
         "source_select": source_select,
         "candidates_select": candidates_select or _live_select(recommender, "_items", ("item_id",), (), old_parents),
         "eligible": eligible,
-    }
+    } | _merging(recommender.definition)
     for one, kind in (("user", recommender.user_type), ("item", recommender.item_type)):
         values |= {
             f"{one}_type": kind.value,
@@ -113,7 +113,7 @@ def render(
         side |= {"one": one, "side": f"{one}s", "id": f"{one}_id"}
         side |= {"collate": values[f"{one}_collate"], "id_type": values[f"{one}_type"]}
     rendered: dict[str, str] = {}
-    for file in ("tables", "types", "views", "nearest", "functions"):
+    for file in ("tables", "types", "views", "nearest", "fold_in", "functions"):
         for name, template in queries.load(f"objects/{file}.sql").items():
             if file == "nearest":
                 rendered |= {queries.fill(name, side): queries.fill(template, values | side) for side in sides.values()}
@@ -145,6 +145,27 @@ AS $function$
 $function$;
 COMMENT ON FUNCTION {name}({types}) IS 'The same with uuids as text.';
 """
+
+
+def _merging(definition: Definition) -> dict[str, str]:
+    """Return the SQL that combines the rows of a pair as a training does."""
+    net, how = definition.source.negative == "net", definition.source.duplicates
+    merged = {
+        "sum": "sum(r.value)",
+        "max": "max(r.value)",
+        "mean": "avg(r.value)",
+        "last": "(array_agg(r.value ORDER BY r.last_at DESC NULLS LAST))[1]",
+    }
+    filters = definition.filters
+    return {
+        "merged": merged[how],
+        # the row's own column if there is one: a name is sought in the innermost query first
+        "time": "(SELECT last_at FROM (SELECT i.*) o)" if how == "last" else "NULL",
+        "above": "'-Infinity'" if net else "0",
+        "rounding": "1e-12 * sum(abs(r.value))" if net and how in ("sum", "mean") else "0",
+        "max_value": "NULL" if filters.max_value is None else f"{filters.max_value!r}",
+        "max_items": "NULL" if filters.max_items_per_user is None else f"{filters.max_items_per_user}",
+    }
 
 
 def _eligible(recommender: Registered) -> tuple[str, str]:
@@ -295,8 +316,8 @@ def replace(
             if name not in present:  # dropped by a CASCADE; its grants were those of its parent
                 parent = recommender.relation("_users" if plain in ("user_vectors", "interactions") else "_items")
                 grant(connection, recommender.relation(plain), grants_on(connection, parent))
-        elif name in present:
-            continue  # a type in use can only be extended, by a migration
+        elif name in present:  # a type in use can only be extended, by a migration
+            connection.execute(text[text.index("COMMENT ON") :])
         else:
             connection.execute(text)
         changed.append(name)

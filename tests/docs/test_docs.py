@@ -10,6 +10,7 @@ import yaml
 from conftest import Database
 
 from recstore import cli, errors
+from recstore.operations import readers
 from recstore.sql import queries
 
 ROOT = Path(__file__).parents[2]
@@ -88,9 +89,11 @@ def test_every_public_function_and_view_is_documented() -> None:
 @pytest.mark.parametrize("page", ["README.md", "docs/sql.md"])
 def test_the_sql_of_the_documentation_runs(page: str, shop: Database) -> None:
     """Every SQL block that asks recstore something, on the small shop; ids of the demo become ids of the shop."""
-    shop.create()
+    recommender = shop.create()
     shop.retrain()
-    connection = shop.connect()
+    with shop.connect() as connection:
+        readers.grant_reader(connection, recommender, "application", people=True)
+    connection = shop.connect("application")
     blocks = re.findall(r"```sql\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     asked = [block for block in blocks if "retail." in block]
     assert asked

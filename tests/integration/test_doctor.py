@@ -428,12 +428,12 @@ def test_readers_are_those_asked_for_or_those_with_grants(good: Database, recsto
     as_superuser(good, "GRANT USAGE ON SCHEMA retail TO application")  # nothing of people, so not asked of it
     found = {(f.reader, f.check): f for f in examined(good) if f.reader}
     assert found["shopper", "reader-source"].level == "ok"
-    assert found["application", "reader-objects"].found.startswith("may not use: _generation, _items, _items_1")
+    assert found["application", "reader-objects"].found.startswith("may not use: _basis_1, _fold_in_1, _generation")
     assert "user_vectors" not in found["application", "reader-objects"].found
     as_superuser(good, "REVOKE USAGE ON SCHEMA retail FROM application")
     recstore("doctor retail --reader application --reader shopper", url=good.url).expect(
         1,
-        "ERROR: reader-objects of retail for application: may not use: _generation, _items,",
+        "ERROR: reader-objects of retail for application: may not use: _basis_1, _fold_in_1,",
         "\n      recstore grant retail application --people\n",
     )
     assert recstore("doctor --reader nobody_here", url=good.url).code == 2

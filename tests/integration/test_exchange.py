@@ -246,7 +246,7 @@ def test_without_people(here: Database, shop: Database, recstore: Command, tmp_p
     recstore(f"import retail {path} --create --yes").expect(0, "The file has no users")
     after = answers(shop)
     assert all(after[f"similar_items {item}"] == before[f"similar_items {item}"] for item in ITEMS)
-    assert {row["reason"] for row in after["recommend 14"]} == {"popular"}
+    assert {row["reason"] for row in after["recommend 14"]} == {"fold_in"}
     unknown = "SELECT retail.user_vector(99999)::real[] AS v"
     assert rows(shop.connect(), unknown) == rows(here.connect(), unknown)
     assert shop.retrain().live  # its confidence has the number of users that it was trained with

@@ -181,7 +181,9 @@ def import_(run: Run, *, fitted: Exported, force: bool) -> jobs.Outcome:
     origin = run.stage("file", _origin, fitted, recommender)
     guard(run, fitted, force)
     if not fitted.has_users:
-        run.warn("The file has no users: until the next retrain recommend() returns popular items for every user.")
+        run.warn(
+            "The file has no users: until the next retrain recommend() folds each user in from the current interactions."
+        )
     run.stage("prepare", jobs.prepare, run)
     held_out = fitted.held_out(recommender.user_type, recommender.item_type, recommender.held_out_key)
     new, live = as_stored(fitted, run.generation.number, held_out), None
@@ -202,6 +204,7 @@ def import_(run: Run, *, fitted: Exported, force: bool) -> jobs.Outcome:
         confidence=about.confidence,
         training=about.training,
         fold_in=about.fold_in,
+        for_queries=new.for_queries() if new else None,
         held_out=held_out,
         metrics=about.metrics and about.metrics | {"live": None, "unknown": "it is from a file"},
         definition=_trained_by(recommender.definition, about.definition),

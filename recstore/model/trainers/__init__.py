@@ -40,6 +40,21 @@ class FoldIn:
     constants: dict[str, Any]  # for JSON: numbers, and lists with one number per factor
 
 
+@dataclass(frozen=True, eq=False)
+class QueryFoldIn:
+    """The input for folding in a user by SQL: the solved factors, if any, then the summed ones, if any.
+
+    The solved factors are basis t, where t solves (I + sum a_i z_i z_i^T) t = sum b_i z_i over the user's items; z_i is the row
+    `whitened` of item i, a_i = c_ui - 1, and b_i = c_ui, or 0 for a dislike. The summed ones are the sum of the user's
+    `summands`, those of dislikes subtracted.
+    """
+
+    whitened: Matrix | None = None  # (items, solved factors)
+    basis: Matrix | None = None  # (solved factors, solved factors)
+    summands: Matrix | None = None  # (items, summed factors)
+    idf: NDArray[np.float64] | None = None  # (items,), of the confidence function bm25
+
+
 OnFactors = Callable[[int, FoldIn], bool | None]
 """Called after each iteration, after `OnIteration`, with its number from 0 and the current input for folding in users. The
 arrays are valid during the call only. True ends the training with these factors; an exception ends it and propagates. A
@@ -64,7 +79,11 @@ class Factors:
 
 
 class Trainer(Protocol):
-    """Trains factors on a confidence matrix, and solves users exactly against item factors."""
+    """Trains factors on a confidence matrix, and solves users exactly against item factors.
+
+    A trainer whose users can be folded in by SQL also has a method `for_queries(fold_in: FoldIn) -> QueryFoldIn`. Without it,
+    a user who came after the training gets popular items until the next one.
+    """
 
     def train(
         self,
@@ -127,6 +146,13 @@ def trainer(name: str) -> Trainer:
     if missing:
         raise InvalidInput(f"{_origin(found)} is not a trainer: it has no method {' and no method '.join(missing)}.")
     return loaded
+
+
+def for_queries(name: str, fold_in: FoldIn) -> QueryFoldIn | None:
+    """Return the input for folding in by SQL; None if the trainer `name` cannot do that."""
+    method = getattr(trainer(name), "for_queries", None)
+    found: QueryFoldIn | None = method(fold_in) if method else None
+    return found
 
 
 def trainer_names() -> list[str]:

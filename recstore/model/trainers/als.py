@@ -28,6 +28,7 @@ from recstore.model.trainers import (
     FoldIn,
     OnFactors,
     OnIteration,
+    QueryFoldIn,
     cuda,
     item_users,
     regularization_for,
@@ -140,6 +141,20 @@ class ALS:
         if not np.isfinite(solved).all():
             raise TrainingDiverged(what="users, solved against the items")
         return solved
+
+    def for_queries(self, fold_in: FoldIn) -> QueryFoldIn:
+        """Return the items in coordinates in which Y^T Y + regularization I = L L^T is the identity: z_i = L^-1 y_i. The users'
+        equation is then (I + Z_u^T (C_u - I) Z_u) t = Z_u^T c_u, with x_u = L^-T t."""
+        items = fold_in.item_factors
+        with threadpool_limits(1, "blas"):
+            try:
+                basis = _inverse_root(items.astype(np.float64), fold_in.constants["regularization"])
+            except np.linalg.LinAlgError as error:
+                raise TrainingDiverged(what=f"the equations of the users have no unique solution: {error}") from None
+            whitened = np.empty_like(items)
+            for block in _blocks(np.arange(len(items)), items.shape[1]):
+                whitened[block] = items[block] @ basis
+        return QueryFoldIn(whitened=whitened, basis=basis.astype(np.float32))
 
 
 def gpu_problem(factors: int = 1, users: int = 1, items: int = 1, pairs: int = 0) -> str | None:
@@ -260,6 +275,12 @@ def _solve(rows: sparse.csr_matrix, y: NDArray[np.float64], regularization: floa
             x = (s_u.transpose(0, 2, 1) @ np.linalg.solve(system, c))[:, :, 0]
             solved[block] = solve_triangular(lower, x.T, lower=True, trans="T").T
     return solved
+
+
+def _inverse_root(y: NDArray[np.float64], regularization: float) -> NDArray[np.float64]:
+    """Return L^-T, where L L^T = Y^T Y + regularization I. Raises LinAlgError."""
+    identity = np.eye(y.shape[1])
+    return solve_triangular(np.linalg.cholesky(y.T @ y + regularization * identity), identity, lower=True).T
 
 
 def _blocks(rows: NDArray[np.intp], width: int) -> Iterator[NDArray[np.intp]]:

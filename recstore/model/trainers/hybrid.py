@@ -6,6 +6,7 @@ the lengths of the spectral and the ALS part are as w to 1 - w, which is then ab
 The users' factors compensate for that scale.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from recstore.model.trainers import (
     Factors,
     FoldIn,
     OnFactors,
+    QueryFoldIn,
     Trainer,
     usable_factors,
 )
@@ -97,15 +99,32 @@ class Hybrid:
         parts = range(len(fold_in.constants["parts"]))
         return np.hstack([_solve_part(rows, fold_in, number, threads) for number in parts])
 
+    def for_queries(self, fold_in: FoldIn) -> QueryFoldIn:
+        """Return the ALS part's factors to solve, and the spectral part's to sum, with their weights."""
+        als, *spectral = fold_in.constants["parts"]
+        solved = ALS().for_queries(_part(fold_in, 0))
+        assert solved.basis is not None
+        solved = replace(solved, basis=solved.basis * np.float32(als["weight"]))
+        if not spectral:
+            return solved
+        summed = Spectral().for_queries(_part(fold_in, 1))
+        assert summed.summands is not None
+        return replace(solved, summands=summed.summands * np.float32(spectral[0]["weight"]))
+
+
+def _part(fold_in: FoldIn, number: int) -> FoldIn:
+    """Return one part's items and constants."""
+    parts = fold_in.constants["parts"]
+    start = sum(part["factors"] for part in parts[:number])
+    items = np.ascontiguousarray(fold_in.item_factors[:, start : start + parts[number]["factors"]])
+    return FoldIn(items, fold_in.item_users, parts[number]["constants"])
+
 
 def _solve_part(rows: sparse.csr_matrix, fold_in: FoldIn, number: int, threads: int) -> Matrix:
     """Return the users' factors of one part."""
-    parts = fold_in.constants["parts"]
-    start = sum(part["factors"] for part in parts[:number])
-    part = parts[number]
-    items = np.ascontiguousarray(fold_in.item_factors[:, start : start + part["factors"]])
-    against = FoldIn(items, fold_in.item_users, part["constants"])
-    return _PARTS[part["trainer"]].solve_users(rows, against, threads) * np.float32(part["weight"])
+    part = fold_in.constants["parts"][number]
+    solved = _PARTS[part["trainer"]].solve_users(rows, _part(fold_in, number), threads)
+    return solved * np.float32(part["weight"])
 
 
 def _fold_in(als: FoldIn, parts: list[tuple[str, Matrix, float, dict[str, Any]]]) -> FoldIn:

@@ -27,6 +27,7 @@ from recstore.model.trainers import (
     FoldIn,
     OnFactors,
     OnIteration,
+    QueryFoldIn,
     item_users,
     usable_factors,
 )
@@ -80,10 +81,20 @@ class Spectral:
 
     def solve_users(self, rows: sparse.csr_matrix, fold_in: FoldIn, threads: int = 0) -> Matrix:  # noqa: ARG002
         """Return weighted sums of items, which are always determined. See `Trainer.solve_users`."""
-        weights = _powers(fold_in.item_users, -0.5 - fold_in.constants["item_exponent"]).astype(np.float32)
+        weights = _item_weights(fold_in)
         weighted = sparse.csr_matrix((weights[rows.indices], rows.indices, rows.indptr), shape=rows.shape)
         sums: Matrix = weighted @ fold_in.item_factors
         return sums * np.asarray(fold_in.constants["scales"], dtype=np.float32)
+
+    def for_queries(self, fold_in: FoldIn) -> QueryFoldIn:
+        """Return the summands of `solve_users`."""
+        scales = np.asarray(fold_in.constants["scales"], dtype=np.float32)
+        return QueryFoldIn(summands=fold_in.item_factors * scales * _item_weights(fold_in)[:, None])
+
+
+def _item_weights(fold_in: FoldIn) -> Matrix:
+    """Return the weight of each item in the sum of a user, float32 (items,)."""
+    return _powers(fold_in.item_users, -0.5 - fold_in.constants["item_exponent"]).astype(np.float32)
 
 
 def mean_score(matrix: sparse.csr_matrix, user_factors: Matrix, item_factors: Matrix) -> float:

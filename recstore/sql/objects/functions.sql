@@ -155,7 +155,7 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
     live {schema}._generation := {schema}._live(k);
-    person record;
+    person {schema}._query_vector;
     seen {item_type}[];
     nearest {schema}._near_item[];
 BEGIN
@@ -167,13 +167,12 @@ BEGIN
         seen := ARRAY(SELECT s.item_id FROM {schema}.seen(recommend.user_id) s (item_id));
     END IF;
 
-    EXECUTE format('SELECT v.preference, v.length FROM {schema}.%I v WHERE v.user_id = $1', '_users_' || live.generation)
-        INTO person USING recommend.user_id;
+    person := {schema}._query_vector(live, recommend.user_id);
     IF person.preference IS NOT NULL THEN
         nearest := {schema}._nearest_items(
             live.generation, 'preference', person.preference, k, seen, NULL, live.recommend_ef);
         RETURN QUERY
-            SELECT n.id, -n.distance * person.length * live.max_item_length, 'trained' FROM unnest(nearest) n;
+            SELECT n.id, -n.distance * person.length * live.max_item_length, person.reason FROM unnest(nearest) n;
         RETURN;
     END IF;
 
@@ -185,7 +184,7 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION {schema}.recommend({user_parameter}, bigint, boolean) IS
-    'The k items with the highest predicted preference for this user, without what seen() returns unless exclude_seen is false. A user unknown to the live generation gets popular items with that reason. Needs SELECT on user_vectors and what seen() needs.';
+    'The k items with the highest predicted preference for this user, without what seen() returns unless exclude_seen is false. A user who came after the training is folded in from the current rows of interactions (reason: fold_in). One without usable rows gets popular items (reason: popular). Needs SELECT on user_vectors and on the source.';
 
 -- object: function similar_users
 CREATE OR REPLACE FUNCTION {schema}.similar_users(user_id {user_parameter}, k bigint DEFAULT 10)
@@ -205,8 +204,7 @@ BEGIN
     IF live.generation IS NULL THEN
         RETURN;
     END IF;
-    EXECUTE format('SELECT v.preference FROM {schema}.%I v WHERE v.user_id = $1', '_users_' || live.generation)
-        INTO query USING similar_users.user_id;
+    query := ({schema}._query_vector(live, similar_users.user_id)).preference;
     IF query IS NULL THEN
         RETURN;
     END IF;
@@ -217,7 +215,7 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION {schema}.similar_users({user_parameter}, bigint) IS
-    'The k users whose tastes are most like this user''s, by cosine. An unknown user has none. Needs SELECT on user_vectors.';
+    'The k users whose tastes are most like this user''s, by cosine. A user who came after the training is folded in. One without usable interactions has none. Needs SELECT on user_vectors and on the source.';
 
 -- object: function users_for_item
 CREATE OR REPLACE FUNCTION {schema}.users_for_item(item_id {item_parameter}, k bigint DEFAULT 10)
@@ -263,8 +261,7 @@ COST 1000
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-    live record;
-    result {vector};
+    live {schema}._generation;
 BEGIN
     SELECT * INTO live FROM {schema}._generation;
     IF live.generation IS NULL THEN
@@ -272,13 +269,11 @@ BEGIN
             ERRCODE = 'object_not_in_prerequisite_state',
             HINT = 'Run: recstore retrain {schema_name}';
     END IF;
-    EXECUTE format('SELECT v.preference FROM {schema}.%I v WHERE v.user_id = $1', '_users_' || live.generation)
-        INTO result USING user_vector.user_id;
-    RETURN coalesce(result, live.mean_preference::{vector});
+    RETURN coalesce(({schema}._query_vector(live, user_vector.user_id)).preference, live.mean_preference::{vector});
 END
 $function$;
 COMMENT ON FUNCTION {schema}.user_vector({user_parameter}) IS
-    'The user''s query vector, for a query of one''s own: ORDER BY preference <#> (SELECT user_vector(..)). Call it in a sub-select, so that it runs once. Never NULL: an unknown user has the mean user direction. Needs SELECT on user_vectors.';
+    'The user''s query vector, for a query of one''s own: ORDER BY preference <#> (SELECT user_vector(..)). Call it in a sub-select, so that it runs once. Never NULL: a user who came after the training is folded in, and one without usable interactions has the mean user direction. Needs SELECT on user_vectors and on the source.';
 
 -- object: function predict
 CREATE OR REPLACE FUNCTION {schema}.predict(user_id {user_parameter}, item_id {item_parameter})
@@ -290,23 +285,24 @@ COST 1000
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-    live record;
+    live {schema}._generation;
+    person {schema}._query_vector;
     result double precision;
 BEGIN
     SELECT * INTO live FROM {schema}._generation;
     IF live.generation IS NULL THEN
         RETURN NULL;
     END IF;
+    person := {schema}._query_vector(live, predict.user_id);
     EXECUTE format(
-        'SELECT -(i.preference OPERATOR({extension}.<#>) u.preference) * u.length * $3'
-        ' FROM {schema}.%I u CROSS JOIN {schema}.%I i WHERE u.user_id = $1 AND i.item_id = $2',
-        '_users_' || live.generation, '_items_' || live.generation)
-        INTO result USING predict.user_id, predict.item_id, live.max_item_length;
+        'SELECT -(v.preference OPERATOR({extension}.<#>) $2) * $3 FROM {schema}.%I v WHERE v.item_id = $1',
+        '_items_' || live.generation)
+        INTO result USING predict.item_id, person.preference, person.length * live.max_item_length;
     RETURN result;
 END
 $function$;
 COMMENT ON FUNCTION {schema}.predict({user_parameter}, {item_parameter}) IS
-    'The predicted preference of this user for this item, about 1 for what is liked and 0 for what is not. NULL where either is unknown. Needs SELECT on user_vectors.';
+    'The predicted preference of this user for this item, about 1 for what is liked and 0 for what is not. A user who came after the training is folded in. NULL for an unknown item, and for a user without usable interactions. Needs SELECT on user_vectors and on the source.';
 
 -- object: function use_search_settings
 CREATE OR REPLACE FUNCTION {schema}.use_search_settings()

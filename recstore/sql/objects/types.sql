@@ -3,7 +3,7 @@
 -- object: type recommendation
 CREATE TYPE {schema}.recommendation AS (item_id {item_type}, score double precision, reason text);
 COMMENT ON TYPE {schema}.recommendation IS
-    'An item with its predicted preference; reason is trained, or popular where the user is unknown (score: share of users).';
+    'An item with its predicted preference; reason is trained, fold_in for a user who came after the training, or popular for one without usable interactions (score: share of users).';
 
 -- object: type similar_item
 CREATE TYPE {schema}.similar_item AS (item_id {item_type}, score double precision);
@@ -29,3 +29,12 @@ COMMENT ON TYPE {schema}._near_item IS 'An item at a distance. Used by the publi
 -- object: type _near_user
 CREATE TYPE {schema}._near_user AS (id {user_type}, distance double precision);
 COMMENT ON TYPE {schema}._near_user IS 'A user at a distance. Used by the public functions.';
+
+-- object: type _pairs
+CREATE TYPE {schema}._pairs AS (item_ids {item_type}[], "values" double precision[]);
+COMMENT ON TYPE {schema}._pairs IS 'Items, each once, with the value of each. Used by the public functions.';
+
+-- object: type _query_vector
+CREATE TYPE {schema}._query_vector AS (preference {vector}, length double precision, reason text);
+COMMENT ON TYPE {schema}._query_vector IS
+    'A user''s unit vector, the length of the factors, and where they come from. Used by the public functions.';

@@ -33,6 +33,15 @@ WHERE g.generation = coalesce(
 COMMENT ON VIEW {schema}._generation IS
     'The live generation and its calibrated search settings (or the generation that the setting recstore.generation names).';
 
+-- object: view _weighting
+-- As _generation with the owner's rights, and apart from it: what only a fold-in reads.
+CREATE OR REPLACE VIEW {schema}._weighting WITH (security_barrier = true) AS
+SELECT g.generation, g.confidence || jsonb_build_object('alpha', g.training -> 'alpha') AS weighting
+FROM recstore_private.generations g
+WHERE g.generation = (SELECT l.generation FROM {schema}._generation l) AND (g.training ->> 'folds_in')::boolean;
+COMMENT ON VIEW {schema}._weighting IS
+    'How the live generation weights interactions, if it has what SQL needs to fold in users (tables _fold_in_N and _basis_N).';
+
 -- object: view item_vectors
 CREATE OR REPLACE VIEW {schema}.item_vectors AS
 {item_select};

@@ -1,0 +1,200 @@
+-- Fold-in: the factors of one user against the live items, from current rows, in the caller's snapshot (docs/decisions/0030).
+-- The vectors are in a table of the generation, in coordinates in which Y^T Y + regularization I is the identity.
+
+-- object: function _solve
+CREATE OR REPLACE FUNCTION {schema}._solve(
+    z {extension}.vector[],
+    a double precision[],
+    b double precision[]
+)
+RETURNS {extension}.vector
+LANGUAGE plpgsql
+STABLE
+PARALLEL UNSAFE
+COST 10000
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+    size CONSTANT integer[] := ARRAY[{extension}.vector_dims(z[1])];
+    solution {extension}.vector := array_fill(0::real, size)::{extension}.vector;
+    residual {extension}.vector;
+    direction {extension}.vector;
+    image {extension}.vector;
+    step double precision;
+    squared double precision;
+    before double precision;
+    enough double precision;
+BEGIN
+    -- pgvector multiplies by elements: a number becomes a vector of equal elements.
+    SELECT {extension}.sum(e.z OPERATOR({extension}.*) array_fill(e.b::real, size)::{extension}.vector)
+    INTO residual FROM unnest(z, b) e (z, b);
+    direction := residual;
+    squared := -(residual OPERATOR({extension}.<#>) residual);
+    enough := 1e-12 * squared;
+    -- In exact arithmetic there are at most as many steps as items. Rounding ends progress near the bound.
+    FOR _ IN 1..2 * cardinality(a) LOOP
+        EXIT WHEN squared <= enough;
+        SELECT {extension}.sum(e.z OPERATOR({extension}.*) array_fill(
+            (-e.a * (e.z OPERATOR({extension}.<#>) direction))::real, size)::{extension}.vector)
+        INTO image FROM unnest(z, a) e (z, a);
+        image := image OPERATOR({extension}.+) direction;
+        step := -squared / (direction OPERATOR({extension}.<#>) image);
+        solution := solution OPERATOR({extension}.+)
+            (array_fill(step::real, size)::{extension}.vector OPERATOR({extension}.*) direction);
+        residual := residual OPERATOR({extension}.-)
+            (array_fill(step::real, size)::{extension}.vector OPERATOR({extension}.*) image);
+        before := squared;
+        squared := -(residual OPERATOR({extension}.<#>) residual);
+        direction := residual OPERATOR({extension}.+)
+            (array_fill((squared / before)::real, size)::{extension}.vector OPERATOR({extension}.*) direction);
+    END LOOP;
+    RETURN solution;
+END
+$function$;
+COMMENT ON FUNCTION {schema}._solve({extension}.vector[], double precision[], double precision[]) IS
+    'The solution t of (I + sum a z z^T) t = sum b z, by conjugate gradients. Used by the public functions.';
+
+-- object: function _fold_in
+CREATE OR REPLACE FUNCTION {schema}._fold_in(live {schema}._generation, pairs {schema}._pairs)
+RETURNS {schema}._query_vector
+LANGUAGE plpgsql
+STABLE
+PARALLEL UNSAFE
+COST 10000
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+    weighting CONSTANT jsonb := (SELECT w.weighting FROM {schema}._weighting w WHERE w.generation = live.generation);
+    known record;
+    factors {extension}.vector;
+    length double precision;
+BEGIN
+    IF weighting IS NULL OR pairs.item_ids IS NULL THEN
+        RETURN NULL;
+    END IF;
+
+    -- The confidences of recstore/model/confidence.py; a value below 0 is a dislike, whose preference is 0.
+    EXECUTE format($query$
+        SELECT
+            array_agg(k.whitened) AS z,
+            array_agg(k.weight) AS a,
+            array_agg(CASE WHEN k.liked THEN 1 + k.weight ELSE 0 END) AS b,
+            {extension}.sum(k.summand) FILTER (WHERE k.liked) AS summed,
+            {extension}.sum(k.summand) FILTER (WHERE NOT k.liked) AS subtracted
+        FROM (
+            SELECT
+                f.whitened,
+                f.summand,
+                p.liked,
+                w.alpha * least(greatest(
+                    CASE w.function
+                        WHEN 'binary' THEN 1
+                        WHEN 'linear' THEN p.value
+                        WHEN 'log' THEN ln(1 + p.value / w.eps)
+                        WHEN 'share' THEN p.value / sum(p.value) OVER ()
+                        WHEN 'bm25' THEN f.idf * (w.k1 + 1)
+                            / (1 + w.k1 * (1 - w.b + w.b * sum(p.value) OVER () / w.mean_total) / p.value)
+                    END / w.scale_factor, 1e-30), 1e30) AS weight
+            FROM (
+                SELECT u.item_id, u.value > 0 AS liked, least(greatest(abs(u.value), 1e-30), 1e30) AS value
+                FROM unnest($1, $2) u (item_id, value)
+            ) p
+            JOIN {schema}.%I f ON f.item_id = p.item_id
+            CROSS JOIN jsonb_to_record($3) w (
+                function text, eps float8, k1 float8, b float8, scale_factor float8, mean_total float8, alpha float8
+            )
+        ) k
+        $query$, '_fold_in_' || live.generation)
+        INTO known USING pairs.item_ids, pairs."values", weighting;
+
+    IF known.z[1] IS NOT NULL THEN
+        EXECUTE format(
+            'SELECT array_agg(-(v.basis OPERATOR({extension}.<#>) $1) ORDER BY v.factor)::{extension}.vector FROM {schema}.%I v',
+            '_basis_' || live.generation)
+            INTO factors USING {schema}._solve(known.z, known.a, known.b);
+    END IF;
+    IF known.summed IS NULL AND known.subtracted IS NOT NULL THEN
+        known.summed := known.subtracted OPERATOR({extension}.-) known.subtracted;
+    END IF;
+    IF known.subtracted IS NOT NULL THEN
+        known.summed := known.summed OPERATOR({extension}.-) known.subtracted;
+    END IF;
+    IF known.summed IS NOT NULL THEN
+        factors := CASE WHEN factors IS NULL THEN known.summed ELSE factors OPERATOR({extension}.||) known.summed END;
+    END IF;
+
+    length := sqrt(-(factors OPERATOR({extension}.<#>) factors));
+    IF length IS NULL OR NOT length > 1e-12 THEN  -- nothing that the model knows, or only dislikes
+        RETURN NULL;
+    END IF;
+    factors := {extension}.l2_normalize(factors);
+    IF {extension}.vector_dims(factors) < {dimensions} THEN
+        factors := factors OPERATOR({extension}.||)
+            array_fill(0::real, ARRAY[{dimensions} - {extension}.vector_dims(factors)])::{extension}.vector;
+    END IF;
+    RETURN ROW(factors::{vector}, length, 'fold_in')::{schema}._query_vector;
+END
+$function$;
+COMMENT ON FUNCTION {schema}._fold_in({schema}._generation, {schema}._pairs) IS
+    'The vector of a user with these interactions, as a training with the same items would solve it. NULL without an item that the model knows. Used by the public functions.';
+
+-- object: function _pairs_of
+-- One value for each item, as a training combines the rows of a pair (recstore/model/interactions.py).
+CREATE OR REPLACE FUNCTION {schema}._pairs_of(user_id {user_parameter})
+RETURNS {schema}._pairs
+LANGUAGE plpgsql
+STABLE
+PARALLEL UNSAFE
+COST 1000
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+    -- the column's collation decides, not the argument's
+    wanted {user_parameter}{user_default_collate} := user_id;
+    pairs {schema}._pairs;
+BEGIN
+    SELECT array_agg(p.item_id), array_agg(least(p.value, {max_value}))
+    INTO pairs
+    FROM (
+        SELECT r.item_id, {merged} AS value
+        FROM (
+            SELECT i.item_id, i.value::double precision AS value, {time} AS last_at
+            FROM {schema}.interactions i
+            WHERE i.user_id = wanted AND i.item_id IS NOT NULL
+        ) r
+        WHERE r.value > {above} AND r.value < 'Infinity'  -- which NaN is above
+        GROUP BY r.item_id
+        HAVING {merged} > {rounding}
+    ) p;
+    IF cardinality(pairs.item_ids) > {max_items} THEN  -- too many for a person, as the filter max_items_per_user says
+        RETURN NULL;
+    END IF;
+    RETURN pairs;
+END
+$function$;
+COMMENT ON FUNCTION {schema}._pairs_of({user_parameter}) IS
+    'The current interactions of a user, one value for each item. Used by the public functions.';
+
+-- object: function _query_vector
+CREATE OR REPLACE FUNCTION {schema}._query_vector(live {schema}._generation, user_id {user_parameter})
+RETURNS {schema}._query_vector
+LANGUAGE plpgsql
+STABLE
+PARALLEL UNSAFE
+COST 10000
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+    found {schema}._query_vector;
+BEGIN
+    EXECUTE format('SELECT v.preference, v.length, ''trained'' FROM {schema}.%I v WHERE v.user_id = $1', '_users_' || live.generation)
+        INTO found USING _query_vector.user_id;
+    -- With published seen items nobody needs to read the source, which may be slow to look up.
+    IF found.preference IS NULL AND NOT live.seen_published THEN
+        found := {schema}._fold_in(live, {schema}._pairs_of(_query_vector.user_id));
+    END IF;
+    RETURN found;
+END
+$function$;
+COMMENT ON FUNCTION {schema}._query_vector({schema}._generation, {user_parameter}) IS
+    'The vector of a user: as trained, or folded in. NULL for one without usable interactions. Used by the public functions.';

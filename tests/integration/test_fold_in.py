@@ -1,0 +1,149 @@
+"""Users who came after the training: folded in by SQL, from the rows of the caller's snapshot."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import implicit
+import numpy as np
+import pytest
+from conftest import Database, database_from
+from scipy import sparse
+from support_sql import column, read_factors, rows, transaction, value
+
+from recstore.definition import Confidence, Filters, Hyperparameters, Source
+from recstore.embedded import Server
+from recstore.operations import readers
+from recstore.postgres.connection import Connection
+
+SMALL = {"factors": 16, "iterations": 3, "regularization": 3}
+
+RAW = "SELECT user_id, product_id AS item_id, n AS value, at AS last_at FROM shop.raw"
+
+CASES: dict[str, dict[str, Any]] = {
+    "als": {},
+    "log": {"confidence": Confidence(function="log", eps=2), "source": Source(query=RAW, duplicates="max")},
+    "share": {"confidence": Confidence(function="share"), "source": Source(query=RAW, duplicates="last")},
+    "linear": {"confidence": Confidence(function="linear", scale="none"), "filters": Filters(max_value=2)},
+    "net": {"source": Source(query=RAW, negative="net"), "filters": Filters(min_users_per_item=8)},
+    "mean": {"confidence": Confidence(function="binary"), "source": Source(query=RAW, duplicates="mean")},
+    "spectral": {"hyperparameters": Hyperparameters(trainer="spectral", **SMALL)},
+    "hybrid": {"hyperparameters": Hyperparameters(trainer="hybrid", alpha=30, **SMALL)},
+}
+
+
+@pytest.fixture(scope="module")
+def raw(server: Server, shop_template: str) -> Iterator[Database]:
+    """shop.raw: several rows for many pairs, at different times, with returns and a few rows that no training uses."""
+    with database_from(server, shop_template) as database, database.connect("application") as application:
+        application.execute(
+            """
+            CREATE TABLE shop.raw AS
+            SELECT v.user_id, v.product_id, (hashint8(v.user_id * 1000 + v.product_id + c) % 7)::float8 AS n,
+                timestamptz '2026-01-01' + make_interval(hours => (7 * c + v.user_id::int) % 5, secs => c) AS at, c
+            FROM shop.views v CROSS JOIN LATERAL generate_series(1, 1 + v.view_count % 3) c;
+            UPDATE shop.raw SET at = NULL WHERE product_id % 4 = c;
+            UPDATE shop.raw SET n = 'NaN' WHERE user_id % 31 = 5 AND product_id % 11 = 0;
+            CREATE INDEX ON shop.raw (user_id);
+            GRANT SELECT ON shop.raw TO worker
+            """
+        )
+        yield database
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("case", CASES)
+def test_it_is_what_a_training_solves(raw: Database, case: str) -> None:
+    """Every user of the training, from the same rows: as Python solved them, exactly."""
+    definition = {"source": Source(query=RAW), "hyperparameters": Hyperparameters(alpha=30, **SMALL)} | CASES[case]
+    definition["source"] = definition["source"].model_copy(update={"max_nulls": 0.5})
+    name = f"of_{case}"
+    raw.create(name, **definition)
+    assert raw.retrain(name).live
+    with raw.connect() as connection:
+        (found,) = rows(
+            connection,
+            f"""
+            SELECT max(f.preference <-> u.preference) AS direction, max(abs(f.length / u.length - 1)) AS length,
+                count(f.preference) AS folded, count(u.preference) AS trained
+            FROM {name}.user_vectors u CROSS JOIN {name}._generation g
+            CROSS JOIN LATERAL {name}._fold_in(g, {name}._pairs_of(u.user_id)) f
+            """,
+        )
+    assert found["folded"] == found["trained"] > 200
+    assert found["direction"] < 1e-4
+    assert found["length"] < 1e-4
+
+
+@pytest.fixture(scope="module")
+def shop(server: Server, shop_template: str) -> Iterator[Database]:
+    with database_from(server, shop_template) as database, database.connect() as connection:
+        recommender = database.create(
+            hyperparameters=Hyperparameters(alpha=40, **SMALL),
+            confidence=Confidence(function="linear", scale="none"),
+            filters=Filters(max_items_per_user=60),
+        )
+        assert database.retrain().live
+        readers.grant_reader(connection, recommender, "application", people=True)
+        yield database
+
+
+@pytest.fixture
+def application(shop: Database) -> Iterator[Connection]:
+    with shop.connect("application") as connection, transaction(connection):
+        yield connection
+
+
+def view(connection: Connection, user: int, items: dict[int, int]) -> None:
+    connection.execute(
+        "INSERT INTO shop.views SELECT %s, * FROM unnest(%s::int[], %s::int[])", [user, [*items], [*items.values()]]
+    )
+
+
+@pytest.mark.contract
+def test_a_new_user_has_the_list_of_implicit_before_the_commit(shop: Database, application: Connection) -> None:
+    random = np.random.default_rng(5)
+    with shop.connect() as connection:
+        of = read_factors(connection)
+    items, users = of.y[:, :16], of.x[:, :16]
+    model = implicit.cpu.als.AlternatingLeastSquares(factors=16, regularization=3, use_cg=False)
+    model.item_factors = items.astype(np.float32)
+    for user in range(5001, 5013):
+        chosen = random.choice(len(of.items), random.integers(1, 40), replace=False)
+        views = {of.items[item]: int(random.integers(1, 9)) for item in chosen}
+        view(application, user, views)
+        confidences = np.zeros((1, len(of.items)))
+        confidences[0, chosen] = [1 + 40 * count for count in views.values()]
+        x = model.recalculate_user(0, sparse.csr_matrix(confidences)).astype(np.float64)
+        vector = np.array(value(application, "SELECT retail.user_vector(%s)::real[]", user))[:16]
+        np.testing.assert_allclose(vector, x / np.linalg.norm(x), atol=1e-4)
+        scores = items @ x
+        scores[chosen] = -np.inf
+        answer = rows(application, "SELECT * FROM retail.recommend(%s)", user)
+        assert [row["item_id"] for row in answer] == [of.items[item] for item in np.argsort(-scores)[:10]]
+        assert {row["reason"] for row in answer} == {"fold_in"}
+        np.testing.assert_allclose([row["score"] for row in answer], np.sort(scores)[::-1][:10], rtol=1e-4)
+        first = answer[0]
+        assert value(application, "SELECT retail.predict(%s, %s)", user, first["item_id"]) == pytest.approx(
+            first["score"]
+        )
+        unit, mine = users / np.linalg.norm(users, axis=1)[:, None], x / np.linalg.norm(x)
+        nearest = rows(application, "SELECT * FROM retail.similar_users(%s, 5)", user)
+        np.testing.assert_allclose([row["score"] for row in nearest], np.sort(unit @ mine)[::-1][:5], atol=1e-4)
+
+
+def test_without_usable_rows_a_user_has_popular_items(application: Connection) -> None:
+    popular = column(application, "SELECT item_id FROM retail.popular_items(5)")
+    with_rows = {"unknown items alone": {900: 3}, "nothing seen": {}, "too many items": dict.fromkeys(range(1, 62), 1)}
+    for user, (_, views) in enumerate(with_rows.items(), 6000):
+        view(application, user, views)
+        answer = rows(application, "SELECT * FROM retail.recommend(%s, 5, false)", user)
+        assert [(row["item_id"], row["reason"]) for row in answer] == [(item, "popular") for item in popular]
+        assert value(application, "SELECT retail.predict(%s, 1)", user) is None
+        assert rows(application, "SELECT * FROM retail.similar_users(%s)", user) == []
+
+
+def test_unknown_items_beside_known_ones_do_not_count(application: Connection) -> None:
+    view(application, 6100, {3: 2, 5: 1})
+    view(application, 6101, {3: 2, 5: 1, 901: 7})
+    asked = "SELECT item_id, score FROM retail.recommend(%s, 5)"
+    assert rows(application, asked, 6100) == rows(application, asked, 6101)
