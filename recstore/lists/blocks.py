@@ -19,8 +19,8 @@ from recstore.evaluation import ranking, scorers
 from recstore.model.arrays import Mask, Matrix, Positions
 from recstore.model.interactions import IdMap
 
-TRAINED, POPULAR = 0, 1
-REASONS = ("trained", "popular")
+TRAINED, POPULAR, FOLD_IN = 0, 1, 2
+REASONS = ("trained", "popular", "fold_in")
 """Reasons in lists, by number."""
 
 
@@ -55,6 +55,7 @@ class Block:
     ids: pa.Array
     vectors: Matrix  # (owners, factors)
     present: Mask  # owners with a vector; the others get popular items or no list
+    folded_in: Mask  # users who came after the training
     factor: NDArray[np.float64]  # score per inner product
     seen_starts: NDArray[np.int64]  # owner n has seen seen[seen_starts[n] : seen_starts[n + 1]]
     seen: Positions  # in Items; -1 for an unknown item
@@ -72,7 +73,7 @@ class ListRows:
     rank: Positions
     item: Positions
     score: NDArray[np.float64]
-    reason: Positions  # TRAINED or POPULAR
+    reason: Positions  # in REASONS
 
     def __len__(self) -> int:
         return len(self.owner)
@@ -174,7 +175,7 @@ class Scoring:
         score, rank = np.concatenate([*scores, np.empty(0)]), np.concatenate([*ranks, np.empty(0, np.int64)])
         if self.most is not None:
             score = score.clip(-self.most, self.most)
-        reason = np.full(len(owner), TRAINED)
+        reason = np.where(block.folded_in[owner], FOLD_IN, TRAINED)
         if self.popular_users is None or block.present.all():
             return ListRows(owner, rank, item, score, reason)
         some, popular = self._most_popular(block)

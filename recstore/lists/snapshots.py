@@ -43,13 +43,27 @@ SELECT v.item_id, {extension}.{vector_type}_send(v.{column}) AS vector, v.users,
 FROM {items} v
 """
 
-USERS = """
-SELECT u.user_id, {extension}.{vector_type}_send(u.preference) AS vector, u.length, s.seen
-FROM {users} u
-LEFT JOIN (
-    SELECT i.user_id, array_agg(i.item_id) AS seen FROM {interactions} i WHERE {counts} GROUP BY i.user_id
-) s ON s.user_id = u.user_id
+FOLDED_IN = """
+LEFT JOIN LATERAL (
+    SELECT (q.v).* FROM (SELECT {schema}._query_vector(l, a.user_id) AS v FROM {schema}._generation l OFFSET 0) q
+    WHERE a.preference IS NULL
+) f ON true
 """
+"""The vector of a user `a` who came after the training."""
+
+USERS = """
+SELECT a.user_id, {extension}.{vector_type}_send(coalesce(a.preference, f.preference)) AS vector,
+    coalesce(f.length, a.length) AS length, f.preference IS NOT NULL AS folded_in, a.seen
+FROM (
+    SELECT coalesce(u.user_id, s.user_id) AS user_id, u.preference, u.length, s.seen
+    FROM {users} u
+    FULL JOIN (
+        SELECT i.user_id, array_agg(i.item_id) AS seen FROM {interactions} i WHERE {counts} GROUP BY i.user_id
+    ) s ON s.user_id = u.user_id
+) a {folded_in}
+WHERE a.length IS NOT NULL OR f.length IS NOT NULL
+"""
+"""All users of the generation, and those who came after the training and can be folded in."""
 
 ASKED = """
 WITH asked AS MATERIALIZED (
@@ -57,9 +71,9 @@ WITH asked AS MATERIALIZED (
 {query}
     ) q (user_id) WHERE q.user_id IS NOT NULL
 )
-SELECT a.user_id, {extension}.{vector_type}_send(u.preference) AS vector, u.length, s.seen
-FROM asked a
-LEFT JOIN {users} u ON u.user_id = a.user_id
+SELECT a.user_id, {extension}.{vector_type}_send(coalesce(a.preference, f.preference)) AS vector,
+    coalesce(f.length, a.length) AS length, f.preference IS NOT NULL AS folded_in, s.seen
+FROM (SELECT a.user_id, u.preference, u.length FROM asked a LEFT JOIN {users} u ON u.user_id = a.user_id) a {folded_in}
 LEFT JOIN (
     SELECT i.user_id, array_agg(i.item_id) AS seen
     FROM {interactions} i
@@ -67,7 +81,7 @@ LEFT JOIN (
     GROUP BY i.user_id
 ) s ON s.user_id = a.user_id
 """
-"""The query of recommend(), for many users. Users that the generation does not know are included, without a vector."""
+"""The query of recommend(), for many users. Users without usable interactions are included, without a vector."""
 
 
 @dataclass(frozen=True)
@@ -158,11 +172,12 @@ class Snapshot:
             users=generation.users,
             interactions=generation.seen if published else recommender.relation("interactions"),
             counts="true" if published else "i.item_id IS NOT NULL AND i.value > 0",
+            folded_in=FOLDED_IN.format(schema=recommender.schema),
             query=query,
         )
 
     def users(self, items: Items, query: str | None = None) -> Iterator[Block]:
-        """Yield blocks of the generation's users, or of those that `query` names (see `checked_query`)."""
+        """Yield blocks of all users, or of those that `query` names (see `checked_query`)."""
         self.asking = query is not None
         for batch in self.transaction.batches(self.users_select(query)):
             if batch.num_rows:
@@ -176,6 +191,7 @@ class Snapshot:
             ids=plain(batch["user_id"]).cast(self.recommender.user_type.arrow),
             vectors=vectors,
             present=present,
+            folded_in=np.asarray(batch["folded_in"]).astype(np.bool_),
             factor=length * self.live.max_item_length,
             seen_starts=np.concatenate(([0], np.cumsum(counts, dtype=np.int64))),
             seen=items.ids.lookup(pc.list_flatten(batch["seen"])),
@@ -213,6 +229,7 @@ def item_blocks(items: Items) -> Iterator[Block]:
             ids=items.ids.take(part),
             vectors=items.vectors[part],
             present=np.ones(len(part), dtype=np.bool_),
+            folded_in=np.zeros(len(part), dtype=np.bool_),
             factor=np.ones(len(part)),
             seen_starts=np.arange(len(part) + 1, dtype=np.int64),
             seen=part,

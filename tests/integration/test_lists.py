@@ -52,7 +52,8 @@ def template(server: Server, trained_template: str) -> str:
             "INSERT INTO shop.views SELECT 1, p.product_id, 1 FROM shop.products p WHERE p.product_id < 115"
             " ON CONFLICT DO NOTHING"
         )
-        application.execute("DELETE FROM shop.views WHERE user_id = 9")
+        application.execute("DELETE FROM shop.views WHERE user_id IN (5, 9)")
+        application.execute("INSERT INTO shop.views VALUES (888, 1, 2), (888, 3, 1), (999, 777, 1)")
     with database.connect() as worker:
         worker.execute("UPDATE retail._users_1 SET preference = NULL WHERE user_id = 5")
         worker.execute("UPDATE retail._items_1 SET embedding = NULL, preference = NULL WHERE item_id = 7")
@@ -127,11 +128,12 @@ def test_the_lists_are_those_of_the_functions(trained: Database, candidates: str
         trained.alter(candidates=Candidates(query=candidates))
     made = recommend(trained)
     found = rows(trained.connect(), MADE)
-    assert_same(found, recommended(trained, EVERYONE.format("retail")), "user_id", "item_id")
+    assert_same(found, recommended(trained, EVERYONE.format("retail") + " UNION SELECT 888"), "user_id", "item_id")
     lists_of = by_owner(found, "user_id")
     assert (made.lists, made.rows, made.generation) == (len(lists_of), len(found), 1)
     assert {row["generation"] for row in found} == {1}
     assert {row["reason"] for row in lists_of[5]} == {"popular"}
+    assert {row["reason"] for row in lists_of[888]} == {"fold_in"}
     assert len(lists_of[1]) == (6 if candidates is None else 4)
     assert len(lists_of[9]) == K
 
@@ -527,7 +529,7 @@ def test_lists_when_they_are_due_and_when_asked_for(trained: Database) -> None:
     assert [each.into for each in made] == ["made.recommendations", "made.similar"]
     assert {row["state"] for row in rows(trained.connect(), states)} == {"succeeded"}
     outcome = value(trained.connect(), "SELECT outcome FROM recstore.requests ORDER BY request LIMIT 1")
-    assert outcome.startswith("240 lists of generation 1 in made.recommendations. 119 lists")
+    assert outcome.startswith("241 lists of generation 1 in made.recommendations. 119 lists")
     assert value(trained.connect(), "SELECT max(rank) FROM made.similar") == 3
     with pytest.raises(errors.NothingRequested):
         lists.write_defined(trained.url, trained.settings, "retail", requested=True)
@@ -547,12 +549,12 @@ def test_the_commands(trained: Database, recstore: Command, tmp_path: Path) -> N
     assert rows(trained.connect(), "SELECT FROM recstore.runs WHERE job = 'lists'") == []
 
     made = run("recommend-all retail -k 3 --into made.recommendations --json")
-    assert (made.json["rows"], made.json["lists"]) == (720, 240)
+    assert (made.json["rows"], made.json["lists"]) == (723, 241)
     file = str(tmp_path / "lists.csv")
-    assert "wrote 240 lists of generation 1, 720 rows, to" in run("recommend-all retail -k 3 --into", file).out
+    assert "wrote 241 lists of generation 1, 723 rows, to" in run("recommend-all retail -k 3 --into", file).out
     run("recommend-all retail -k 2 --into", file).expect(2, "--yes")
     assert run("recommend-all retail -k 2 --yes --into", file).code == 0
-    assert len(Path(file).read_text().splitlines()) == 481
+    assert len(Path(file).read_text().splitlines()) == 483
     assert run("alter retail --similar-into made.similar --lists-k 2 --lists-schedule", "0 4 * * *").code == 0
     run("alter retail --recommend-into lists.csv").expect(2, "the workers write lists to tables")
     assert run("alter retail --recommend-into made.similar").code == 2

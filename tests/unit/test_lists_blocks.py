@@ -34,10 +34,12 @@ def made(seed: int = 3, k: int = K, **options: object) -> tuple[Items, Block, Li
     seen = random.integers(-1, ITEMS, counts.sum())
     present = random.random(USERS) < 0.8
     present[[0, 70, 149]] = False
+    folded_in = present & (random.random(USERS) < 0.5)
     block = Block(
         pa.array(range(1000, 1000 + USERS)),
         random.integers(-9, 10, (USERS, FACTORS)).astype(np.float32),
         present,
+        folded_in,
         random.random(USERS) + 0.5,
         np.concatenate(([0], np.cumsum(counts))),
         seen,
@@ -67,11 +69,12 @@ def test_every_list_is_the_best_of_what_may_be_listed(k: int) -> None:
     assert lists.owner.tolist() == sorted(lists.owner)
     for user in range(USERS):
         mine = lists.owner == user
+        reason = "fold_in" if block.folded_in[user] else "trained" if block.present[user] else "popular"
         order, scores = expected(items, block, user, k)
         assert lists.item[mine].tolist() == order
         assert lists.rank[mine].tolist() == list(range(1, len(order) + 1))
         assert lists.score[mine].tolist() == scores.tolist()
-        assert {REASONS[reason] for reason in lists.reason[mine]} == {"trained" if block.present[user] else "popular"}
+        assert {REASONS[reason] for reason in lists.reason[mine]} == {reason}
 
 
 def test_without_popular_items_who_has_no_vector_has_no_list() -> None:
@@ -86,7 +89,15 @@ def test_no_items_or_no_users() -> None:
     none = replace(items, eligible=np.zeros(ITEMS, dtype=bool))
     with Scoring(none, K, 1, popular_users=100) as scoring:
         assert len(next(scoring.lists([block]))[1]) == 0
-    empty = Block(block.ids[:0], block.vectors[:0], block.present[:0], block.factor[:0], np.array([0]), block.seen[:0])
+    empty = Block(
+        block.ids[:0],
+        block.vectors[:0],
+        block.present[:0],
+        block.folded_in[:0],
+        block.factor[:0],
+        np.array([0]),
+        block.seen[:0],
+    )
     with Scoring(items, K, 1, popular_users=100) as scoring:
         assert len(next(scoring.lists([empty]))[1]) == 0
 
@@ -98,6 +109,7 @@ def test_a_list_does_not_depend_on_the_block_or_the_threads() -> None:
         block.ids[10:80],
         block.vectors[10:80],
         block.present[10:80],
+        block.folded_in[10:80],
         block.factor[10:80],
         block.seen_starts[10:81] - block.seen_starts[10],
         block.seen[block.seen_starts[10] : block.seen_starts[80]],
