@@ -116,6 +116,11 @@ class ObjectsOutdated(RecstoreError):
     two, run: recstore db upgrade"""
 
 
+class UpgradeIncomplete(RecstoreError):
+    """recstore's schema and all other recommenders are upgraded, but not {names}. {reasons} Then run again: recstore db
+    upgrade"""
+
+
 class MigrationBlocked(RecstoreError):
     """Nothing was changed. The migration waited 10 s for a lock on recstore's tables and views, which these transactions have
     read: {who}. When they have ended, run again: recstore db upgrade"""

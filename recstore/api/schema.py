@@ -17,7 +17,7 @@ class Schema(Part):
     def upgrade(self) -> Upgraded:
         """Bring the database to this version: recstore's schema, then every recommender's functions and views.
 
-        Idempotent. Raises MigrationBlocked, ExtensionMissing.
+        Idempotent. Raises MigrationBlocked, UpgradeIncomplete, ExtensionMissing.
         """
         with self._connection() as opened:
             done = schema.upgrade(opened, self.url, self.settings)

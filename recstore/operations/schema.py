@@ -21,6 +21,7 @@ from recstore.errors import (
     RecstoreError,
     SchemaOutdated,
     SchemaTooNew,
+    UpgradeIncomplete,
 )
 from recstore.operations import repair
 from recstore.postgres.connection import Connection, connect, conninfo, one_line, plain_errors
@@ -111,7 +112,8 @@ def ensure_extension(connection: Connection) -> None:
 def upgrade(connection: Connection, url: str, settings: Settings) -> list[str]:
     """Upgrade the schema and every recommender's objects; return a sentence for each change. Idempotent.
 
-    Each recommender has a short transaction of its own under `lock_timeout`, so readers are not held up.
+    Each recommender has a short transaction of its own under `lock_timeout`, so readers are not held up. Where one
+    fails, the others are upgraded all the same; then its error is raised, UpgradeIncomplete for several.
     """
     done = []
     with plain_errors("upgrading", connection):
@@ -127,8 +129,20 @@ def upgrade(connection: Connection, url: str, settings: Settings) -> list[str]:
         after = current(connection)
         if before != after:
             done.append(f"schema upgraded from {before or 'nothing'} to {after}")
+        failed: dict[str, RecstoreError] = {}
         for recommender in registry.all_registered(connection):
-            done += upgrade_objects(connection, settings, recommender)
+            try:
+                with plain_errors(f"upgrading {recommender.name!r}", connection):
+                    done += upgrade_objects(connection, settings, recommender)
+            except RecstoreError as error:
+                if connection.closed:
+                    raise
+                failed[recommender.name] = error
+    if len(failed) > 1:
+        reasons = " ".join(f"{name}: {error.message}" for name, error in failed.items())
+        raise UpgradeIncomplete(names=", ".join(failed), done=done, reasons=reasons)
+    for only in failed.values():
+        raise only
     return done
 
 

@@ -411,6 +411,25 @@ def test_an_upgrade_that_would_break_the_application_changes_nothing(
     assert rows(connection, "SELECT * FROM recstore_private.recommenders") == row
 
 
+def test_an_upgrade_of_one_recommender_that_fails_stops_no_other(trained: Database) -> None:
+    trained.create("zoo")
+    trained.create("other")
+    connection = trained.connect()
+    connection.execute("CREATE SCHEMA kept")
+    for name in ("other", "retail"):
+        for statement in OLDER_RESULT:
+            connection.execute(statement.replace("retail", name))
+        connection.execute(f"CREATE TABLE kept.{name} (p numeric DEFAULT {name}.predict(1, 1))")
+    connection.execute("UPDATE recstore_private.recommenders SET object_digests = '{}', objects_version = 1")
+    with pytest.raises(
+        errors.UpgradeIncomplete, match=r"but not other, retail\..* kept\.other .* kept\.retail "
+    ) as raised:
+        upgrade(trained)
+    assert [sentence.partition(":")[0] for sentence in raised.value.done] == ["zoo"]
+    versions = {row["name"]: row["objects_version"] for row in rows(connection, "SELECT * FROM recstore.recommenders")}
+    assert versions == {"zoo": objects.OBJECTS_VERSION, "other": 1, "retail": 1}
+
+
 def test_an_upgrade_makes_what_is_missing(trained: Database) -> None:
     connection = trained.connect()
     question = "SELECT * FROM retail.similar_items(1, 5)"
