@@ -87,7 +87,14 @@ class Settings(BaseSettings):
         9469, ge=0, le=65535, description="Port on which a worker serves metrics and health checks; 0: none"
     )
 
-    @field_validator("database_url", "broker_url")
+    @field_validator("database_url")
+    @classmethod
+    def _not_empty(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():  # a variable of a script that was not set
+            raise ValueError("it is empty; give a URL (postgresql://..), or none for the embedded server")
+        return value
+
+    @field_validator("broker_url")
     @classmethod
     def _empty_is_unset(cls, value: str | None) -> str | None:
         return value or None

@@ -37,6 +37,7 @@ def each(value: V, keys: str) -> dict[str, V]:
 SETTINGS = {
     "database_url=mysql://x/y": (3, "mysql://.. is not a postgresql:// URL. Check RECSTORE_DATABASE_URL"),
     "database_url=me:s3cret@db/shop": (3, "it is no URL (postgresql://..). Check RECSTORE_DATABASE_URL"),
+    "database_url=": (2, "RECSTORE_DATABASE_URL is not usable: it is empty; give a URL"),
     "broker_url=amqp://me:secret@x": (2, "RECSTORE_BROKER_URL is not usable: it must start with redis://"),
     "device=tpu": (2, "it must be auto, cpu or gpu"),
     "threads=many": (2, NOT_A_NUMBER),
