@@ -96,9 +96,11 @@ def read_negatives(path: Path) -> Pairs:
 
 
 def check(path: Path) -> None:
-    """Raise InvalidInput if the file is missing or unreadable, before the work instead of after it."""
-    with opened(str(path)):
-        pass
+    """Raise InvalidInput if the file is missing or unreadable, before the work instead of after it. Standard input, which can be
+    read once, is left."""
+    if str(path) != "-":
+        with opened(str(path)):
+            pass
 
 
 def _first_line(text: TextDecoding) -> str:

@@ -11,6 +11,7 @@ from psycopg import sql
 from recstore.definition import Source
 from recstore.errors import SeenPastPolicies, SourceInvalid, UnsupportedIdType, UnsupportedValueType
 from recstore.postgres.connection import Connection, one_line, read_only, reading_application
+from recstore.postgres.session import SEARCH_PATH
 from recstore.source.plans import AS_FOR_ANY, by_index, plan_cost, planned, prepared
 from recstore.source.selects import check_collation, columns_of, relation_of, stripped, type_name
 from recstore.sql import objects, queries
@@ -93,18 +94,27 @@ def inspect(connection: Connection, source: Source) -> SourceShape:
 
 
 def _check_counts(connection: Connection, select: str, source: Source) -> None:
-    """Refuse a value that numbers the rows of a table, if the server knows which column it is. Raises SourceInvalid."""
-    with read_only(connection, search_path="DEFAULT"):
-        result = connection.execute(f"SELECT s.value FROM (\n{select}\n) s LIMIT 0").pgresult  # noqa: S608
-    assert result is not None
-    row = queries.row(connection, "numbers_rows", relation=result.ftable(0), column=result.ftablecol(0))
+    """Refuse a value that numbers the rows of a table, also through views, if the server knows which column it is. Raises
+    SourceInvalid."""
+    relation, column = _origin(connection, f"SELECT s.value FROM (\n{select}\n) s", "DEFAULT")  # noqa: S608
+    while (row := queries.row(connection, "numbers_rows", relation=relation, column=column)) and row["behind"]:
+        relation, column = _origin(connection, row["behind"], SEARCH_PATH)
     if row and row["found"]:
         raise SourceInvalid(
-            reason=f"the column {row['name']!r}, given as the value, numbers the rows of {source.table or row['relation']}",
+            reason=f"the column {row['name']!r}, given as the value, numbers the rows of {row['relation']}",
             remedy="Leave --value out, and each row counts 1."
             if source.table
             else "Select 1 AS value, and each row counts 1.",
         )
+
+
+def _origin(connection: Connection, query: str, path: str) -> tuple[int, int]:
+    """Return the relation and the number of its column that a query's column shows, 0 where it shows none. Parsed only, which
+    needs no right to read the relation."""
+    with read_only(connection, search_path=path):
+        connection.pgconn.prepare(b"", query.encode(connection.info.encoding))
+        found = connection.pgconn.describe_prepared(b"")
+    return (found.ftable(0), found.ftablecol(0)) if found.nfields else (0, 0)
 
 
 def _table_select(connection: Connection, source: Source) -> str:

@@ -55,13 +55,17 @@ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
 ORDER BY n.nspname, c.relname, a.attnum;
 
 -- name: numbers_rows
--- Whether a table's column numbers its rows: an identity, a sequence, or alone the primary key.
+-- Whether a table's column numbers its rows: an identity, a sequence, or alone the primary key; of a view, the query behind it.
 SELECT a.attidentity <> '' OR EXISTS (
     SELECT FROM pg_attrdef d
     WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum AND pg_get_expr(d.adbin, d.adrelid) ~ 'nextval\('
 ) OR EXISTS (
     SELECT FROM pg_index x
     WHERE x.indrelid = a.attrelid AND x.indisprimary AND x.indnkeyatts = 1 AND x.indkey[0] = a.attnum
-) AS found, a.attname::text AS name, a.attrelid::regclass::text AS relation
+) AS found, a.attname::text AS name, a.attrelid::regclass::text AS relation,
+    CASE c.relkind
+        WHEN 'v' THEN format('SELECT s.%%I FROM (%%s) s', a.attname, rtrim(pg_get_viewdef(c.oid), ';'))
+    END AS behind
 FROM pg_attribute a
+JOIN pg_class c ON c.oid = a.attrelid
 WHERE a.attrelid = %(relation)s AND a.attnum = %(column)s;

@@ -1,5 +1,6 @@
 """`recstore evaluate`: honest, next to baselines, the same through SQL; what it makes is removed."""
 
+import io
 import os
 import signal
 import subprocess
@@ -159,7 +160,9 @@ def test_sampled_negatives_agree_through_sql(recstore: Command) -> None:
     assert own["recall@5"] > results(recstore("evaluate retail --k 3,5 --json"))["retail"]["recall@5"]
 
 
-def test_a_test_set_from_a_file(recstore: Command, shop: Database, tmp_path: Path) -> None:
+def test_a_test_set_from_a_file(
+    recstore: Command, shop: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recstore(CREATE)
     rows = look(shop, TEST)
     file = tmp_path / "test.csv"
@@ -168,6 +171,8 @@ def test_a_test_set_from_a_file(recstore: Command, shop: Database, tmp_path: Pat
     by_query = recstore("evaluate retail --json --test-query", TEST)
     assert results(by_file) == results(by_query)
     assert by_file.json["test_pairs"] == len(rows)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(file.read_bytes())))
+    assert results(recstore("evaluate retail --json --test-file -")) == results(by_file)
     file.write_text("1,99999\n888,3\n1,1\n")
     warned = recstore("evaluate retail --json --test-file", str(file)).json["warnings"]
     assert any("1 of the test part's 2 users have no training pair" in sentence for sentence in warned)

@@ -233,4 +233,12 @@ def test_no_key_counts_views_and_raw_events_are_counted(
         )
     query = "SELECT * FROM (SELECT user_id, item_id, id AS value FROM log.identity) e"
     recstore("create events --query", query).expect(2, "'id', given as the value, numbers the rows of log.identity")
+    shop.connect("application").execute(
+        "CREATE VIEW log.named AS SELECT user_id, item_id, id AS n, 2 * id AS twice FROM log.identity;"
+        " CREATE VIEW log.outer AS SELECT o.* FROM log.named o JOIN log.priced USING (user_id);"
+        " REVOKE ALL ON log.identity FROM worker; GRANT SELECT ON log.named, log.outer TO worker"
+    )
+    for view in "named", "outer":  # whoever may read the view alone
+        recstore(f"create events --table log.{view} --value n").expect(2, "numbers the rows of log.identity")
+    recstore("create twice --table log.named --value twice").expect(0)
     recstore("create events --table log.priced --value price").expect(0)
