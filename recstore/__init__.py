@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from recstore.recommend import (
         AsyncRecommender,
         AudienceMember,
+        Explanation,
         PopularItem,
         Recommendation,
         Recommender,
@@ -32,6 +33,7 @@ __all__ = [
     "AsyncRecommender",
     "AudienceMember",
     "Definition",
+    "Explanation",
     "PopularItem",
     "Recommendation",
     "Recommender",
@@ -54,6 +56,7 @@ _HOMES = {
     "recommend": (
         "AsyncRecommender",
         "AudienceMember",
+        "Explanation",
         "PopularItem",
         "Recommendation",
         "Recommender",

@@ -94,6 +94,12 @@ class Selectables:
             "user_id", sa.column("score", sa.Double), sa.column("preference", sa.Double), name="audience"
         )
 
+    def select_explain(self, user_id: Id, item_id: Id, k: int = 10) -> sa.TableValuedAlias:
+        """Return `explain` as a FROM element with columns item_id, value, contribution."""
+        return self._functions.explain(untyped(user_id), untyped(item_id), k).table_valued(  # type: ignore[no-any-return]
+            "item_id", sa.column("value", sa.Double), sa.column("contribution", sa.Double), name="explained"
+        )
+
     def select_popular_items(self, k: int = 10) -> sa.TableValuedAlias:
         """Return `popular_items` as a FROM element with columns item_id, users, views."""
         return self._functions.popular_items(k).table_valued(  # type: ignore[no-any-return]
@@ -145,6 +151,14 @@ class AudienceMember(NamedTuple):
     preference: float
 
 
+class Explanation(NamedTuple):
+    """An item of the user, the value of the interaction, and its part of the predicted preference for another item."""
+
+    item_id: Id
+    value: float
+    contribution: float
+
+
 class PopularItem(NamedTuple):
     """An item with its distinct users and total views."""
 
@@ -190,7 +204,8 @@ class Recommender(Selectables):
         return self._rows(sa.select(function))[0][0]
 
     def recommend(self, user_id: Id, k: int = 10, *, exclude_seen: bool = True) -> list[Recommendation]:
-        """Return the k items with the highest predicted preference, best first, ties by id; popular ones for an unknown user."""
+        """Return the k items with the highest predicted preference, best first, ties by id; popular ones for a
+        user without usable interactions."""
         return [
             Recommendation._make(row)
             for row in self._rows(sa.select(self.select_recommend(user_id, k, exclude_seen=exclude_seen)))
@@ -208,24 +223,31 @@ class Recommender(Selectables):
         ]
 
     def similar_users(self, user_id: Id, k: int = 10) -> list[SimilarUser]:
-        """Return the k users with the most similar preferences; none for an unknown user."""
+        """Return the k users with the most similar preferences; none for a user without
+        usable interactions."""
         return [SimilarUser._make(row) for row in self._rows(sa.select(self.select_similar_users(user_id, k)))]
 
     def users_for_item(self, item_id: Id, k: int = 10) -> list[AudienceMember]:
         """Return the k users with the highest score for an item; none for an unknown item."""
         return [AudienceMember._make(row) for row in self._rows(sa.select(self.select_users_for_item(item_id, k)))]
 
+    def explain(self, user_id: Id, item_id: Id, k: int = 10) -> list[Explanation]:
+        """Return the k interactions that contribute most to the predicted preference, from current rows; none for an unknown
+        item, or for a user without usable interactions."""
+        return [Explanation._make(row) for row in self._rows(sa.select(self.select_explain(user_id, item_id, k)))]
+
     def popular_items(self, k: int = 10) -> list[PopularItem]:
         """Return the k items with the most users; ties go to more views, then to the lower id."""
         return [PopularItem._make(row) for row in self._rows(sa.select(self.select_popular_items(k)))]
 
     def predict(self, user_id: Id, item_id: Id) -> float | None:
-        """Return the predicted preference; None if the user or the item is unknown."""
+        """Return the predicted preference; None for an unknown item or a user without usable interactions."""
         value: float | None = self._value(self._functions.predict(untyped(user_id), untyped(item_id)))
         return value
 
     def user_vector(self, user_id: Id) -> "NDArray[np.float32]":
-        """Return the user's query vector, float32 (dimensions,); the mean user direction for an unknown user."""
+        """Return the user's query vector, float32 (dimensions,); the mean user direction without usable
+        interactions."""
         value = self._value(sa.cast(self._functions.user_vector(untyped(user_id)), sa.ARRAY(sa.REAL)))
         with installed_parts():
             import numpy as np  # 70 MB, for this method alone
@@ -284,6 +306,7 @@ class AsyncRecommender(Selectables):
     similar_items = _awaited(Recommender.similar_items)
     similar_users = _awaited(Recommender.similar_users)
     users_for_item = _awaited(Recommender.users_for_item)
+    explain = _awaited(Recommender.explain)
     popular_items = _awaited(Recommender.popular_items)
     predict = _awaited(Recommender.predict)
     user_vector = _awaited(Recommender.user_vector)

@@ -6,7 +6,7 @@ from typing import Annotated, TypeVar
 from recstore import registry
 from recstore.api.arguments import Argument, Name, Option
 from recstore.api.base import Part
-from recstore.api.rows import Id, Popular, Recommended, Similar
+from recstore.api.rows import Explained, Id, Popular, Recommended, Similar
 from recstore.operations import questions
 from recstore.operations.questions import Question
 from recstore.postgres.connection import Connection
@@ -84,6 +84,26 @@ class Asking(Part):
             return Answer(
                 opened, questions.recommended(recommender, user, k, exclude_seen=not seen), Recommended, empty
             )
+
+    def explain(
+        self,
+        name: Name,
+        user_id: Annotated[Id, Argument("The user's id.")],
+        item_id: Annotated[Id, Argument("The item's id.")],
+        *,
+        k: K = 10,
+    ) -> list[Explained]:
+        """List the interactions that contribute most to a user's predicted preference for an item.
+
+        All contributions add up to the predicted preference. Raises RecommenderNotFound, NotTrained, InvalidInput.
+        """
+        with self._current() as opened:
+            recommender = registry.get(opened, name)
+            user = recommender.user_type.parse(str(user_id), "user id")
+            item = recommender.item_type.parse(str(item_id), "item id")
+            questions.require_live(opened, recommender, k)
+            empty = "The model does not know this item, or this user has no usable interactions."
+            return Answer(opened, questions.explained(recommender, user, item, k), Explained, empty)
 
     def popular(self, name: Name, *, k: K = 10) -> list[Popular]:
         """List the most popular items, by distinct users.

@@ -113,6 +113,16 @@ class Similar:
 
 
 @dataclass(frozen=True)
+class Explained:
+    """An item that the user has interacted with, the value of that, and its part of the predicted preference."""
+
+    item_id: Id
+    value: float
+    contribution: float
+    title: str | None = None
+
+
+@dataclass(frozen=True)
 class Popular:
     """An item with its distinct users and total views."""
 

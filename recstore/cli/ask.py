@@ -1,4 +1,4 @@
-"""Answers at the command line: similar, recommend, popular; by the SQL that applications run."""
+"""Answers at the command line: similar, recommend, explain, popular; by the SQL that applications run."""
 
 from typing import Annotated, Any
 
@@ -15,6 +15,7 @@ def register(app: typer.Typer) -> None:
     for name, example in (
         ("similar", "recstore similar retail 1606"),
         ("recommend", "recstore recommend retail 1"),
+        ("explain", "recstore explain retail 1 1606"),
         ("popular", "recstore popular retail -k 5"),
     ):
         commands.add(name, _shown, data=lambda answer: answer.rows, example=example, negative_ids=True)

@@ -21,6 +21,9 @@ from recstore.sql.objects import Registered
 NAME = "retail"
 PRODUCTS = (1606, 2505, 599)
 CUSTOMERS = (1, 42, 1000)
+NEWCOMER = 990001
+"""A customer whom no training has seen."""
+
 TITLES = Titles(table="shop.products", item="product_id", title="title")
 
 SHOP = """
@@ -141,18 +144,38 @@ def show_answers(console: Console, connection: Connection, recommender: Register
         bought, recommended = questions.seen(recommender, customer, 5), questions.recommended(recommender, customer, 5)
         asked.append((f"Customer {customer} bought, most often first", bought))
         asked.append((f"Recommended for customer {customer}", recommended))
-    return [_show(console, connection, heading, question) for heading, question in asked]
+    answers = [_show(console, connection, heading, question) for heading, question in asked]
+    return [*answers, _show_newcomer(console, connection, recommender)]
+
+
+def _show_newcomer(console: Console, connection: Connection, recommender: Registered) -> dict[str, Any]:
+    """Print the recommendations for a customer who comes and clicks in this transaction, which is rolled back."""
+    insert = (
+        "INSERT INTO shop.views (user_id, product_id, view_count)\n"
+        f"VALUES ({NEWCOMER}, {PRODUCTS[0]}, 1), ({NEWCOMER}, {PRODUCTS[1]}, 1);"
+    )
+    with connection.transaction(force_rollback=True):
+        console.print("\nA new customer clicks twice, and has recommendations in the same transaction", style="bold")
+        console.print(f"BEGIN;\n{insert}", style="cyan", markup=False)
+        connection.execute(insert)
+        answer = _print_answer(console, connection, questions.recommended(recommender, NEWCOMER, 5))
+    console.print("ROLLBACK;", style="cyan")
+    return {"heading": "A new customer"} | answer
 
 
 def _show(console: Console, connection: Connection, heading: str, question: questions.Question) -> dict[str, Any]:
     console.print(f"\n{heading}", style="bold", markup=False)
+    return {"heading": heading} | _print_answer(console, connection, question)
+
+
+def _print_answer(console: Console, connection: Connection, question: questions.Question) -> dict[str, Any]:
     console.print(question.statement, style="cyan", markup=False)
     rows = question.ask(connection)
     for row in rows:
         others = [f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()]
         title = [f"{others.pop(1).strip():<38}"] if "title" in row else []
         console.print(f"  {others[0]:>6}  " + "  ".join(title + others[1:]), markup=False)
-    return {"heading": heading, "sql": question.statement, "rows": rows}
+    return {"sql": question.statement, "rows": rows}
 
 
 def _what_next(console: Console, program: str) -> None:

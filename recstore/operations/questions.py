@@ -19,7 +19,7 @@ from recstore.sql.objects import Registered
 MOST = 2**31 - 1
 """Largest number of rows: the largest integer."""
 
-OUTPUTS = ("item_id", "score", "reason", "users", "views", "value")
+OUTPUTS = ("item_id", "score", "reason", "users", "views", "value", "contribution")
 """Columns of the answers; a column of titles with such a name is shown as title."""
 
 PATIENCE = 60.0
@@ -86,15 +86,18 @@ def recommended(recommender: Registered, user_id: Any, k: int, *, exclude_seen: 
     return _listed(recommender, "recommend", arguments, ["score", "reason"])
 
 
+def explained(recommender: Registered, user_id: Any, item_id: Any, k: int) -> Question:
+    return _listed(recommender, "explain", [user_id, item_id, k], ["value", "contribution"])
+
+
 def popular(recommender: Registered, k: int) -> Question:
     return _listed(recommender, "popular_items", [k], ["users", "views"])
 
 
 def seen(recommender: Registered, user_id: Any, k: int) -> Question:
     """Ask for the items that a user viewed most."""
-    columns, join = _titles(recommender, "i")
     return Question(
-        f"SELECT i.item_id, {columns}i.value\nFROM {recommender.name}.interactions i\n{join}"
+        f"SELECT i.item_id, {_title(recommender, 'i')}i.value\nFROM {recommender.name}.interactions i\n"
         f"WHERE i.user_id = {_literal(user_id)}\nORDER BY i.value DESC, i.item_id\nLIMIT {k};",
         recommender,
     )
@@ -116,26 +119,26 @@ def titles_of(connection: Connection, recommender: Registered, ids: Sequence[Any
 
 
 def _listed(recommender: Registered, function: str, arguments: list[Any], outputs: list[str]) -> Question:
-    columns, join = _titles(recommender, "r")
-    order = "r.users DESC, r.views DESC" if function == "popular_items" else "r.score DESC"
+    order = {"popular_items": "r.users DESC, r.views DESC", "explain": "r.contribution DESC"}.get(
+        function, "r.score DESC"
+    )
     shown = ", ".join(f"r.{name}" for name in outputs)
     values = ", ".join(map(_literal, arguments))
     return Question(
-        f"SELECT r.item_id, {columns}{shown}\nFROM {recommender.name}.{function}({values}) r\n"
-        f"{join}ORDER BY {order}, r.item_id;",
+        f"SELECT r.item_id, {_title(recommender, 'r')}{shown}\nFROM {recommender.name}.{function}({values}) r\n"
+        f"ORDER BY {order}, r.item_id;",
         recommender,
     )
 
 
-def _titles(recommender: Registered, alias: str) -> tuple[str, str]:
-    """Return (column list, JOIN) of the table of titles, or two empty strings. Of several rows of an item, one is joined."""
+def _title(recommender: Registered, alias: str) -> str:
+    """Return the column of titles, followed by a comma, or nothing. Of several rows of an item, one counts."""
     titles = recommender.definition.titles
     if titles is None:
-        return "", ""
-    table, item, title = titles.table, readable(titles.item), readable(titles.title)
-    shown = f"t.{title} AS title" if titles.title in OUTPUTS else f"t.{title}"
-    one = f"SELECT * FROM {table} t WHERE t.{item} = {alias}.item_id ORDER BY t.{title}::text LIMIT 1"  # noqa: S608
-    return f"{shown}, ", f"LEFT JOIN LATERAL (\n    {one}\n) t ON true\n"
+        return ""
+    title = readable(titles.title)
+    one = f"SELECT t.{title} FROM {titles.table} t WHERE t.{readable(titles.item)} = {alias}.item_id LIMIT 1"  # noqa: S608
+    return f"({one}) AS {'title' if titles.title in OUTPUTS else title}, "
 
 
 def _literal(value: Any) -> str:

@@ -128,7 +128,7 @@ def load(run: Run, content: Content) -> Summary:
         snapshot=Jsonb(content.snapshot),
         filters=Jsonb(content.filters),
         confidence=Jsonb(content.confidence),
-        training=Jsonb(content.training | {"folds_in": content.for_queries is not None}),
+        training=Jsonb(content.training | _folding_in(content.for_queries)),
         fold_in=content.fold_in and Jsonb(content.fold_in),
         held_out=content.held_out and Jsonb(content.held_out),
         metrics=content.metrics and Jsonb(content.metrics),
@@ -169,6 +169,11 @@ def _load_seen(run: Run, pulled: Interactions) -> None:
         },
         len(pulled),
     )
+
+
+def _folding_in(given: QueryFoldIn | None) -> dict[str, Any]:
+    """Return what the view _weighting reads of the training."""
+    return {"folds_in": False} if given is None else {"folds_in": True, "solved_weight": given.solved_weight}
 
 
 def _load_fold_in(run: Run, content: Content, given: QueryFoldIn) -> None:

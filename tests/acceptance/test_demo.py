@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -42,19 +43,23 @@ def test_the_demo_runs_twice_and_its_sql_is_ready_to_paste(
 
     try:
         first, second = json.loads(recstore("demo", "--json")), recstore("demo")
-        assert (first["generation"], len(first["answers"])) == (1, 9)
+        assert (first["generation"], len(first["answers"])) == (1, 10)
         assert "273,844 view counts" in second
         assert "retail exists already" in second
         assert second.splitlines()[-1].startswith("Stop the server with: ")
-        statements = re.findall(r"^SELECT .*?;$", second, re.DOTALL | re.MULTILINE)
+        printed_sql = re.findall(r"^(?:SELECT|BEGIN|INSERT|ROLLBACK).*?;$", second, re.DOTALL | re.MULTILINE)
+        statements = [statement for statement in printed_sql if statement.startswith("SELECT")]
         assert statements == [answer["sql"] for answer in first["answers"]]
-        script = [word for statement in statements for word in ("-c", statement, "-c", "\\echo --")]
-        answers = command("psql", "-At", *script).split("--\n")
+        script = [["-c", statement] + ["-c", "\\echo --"] * statement.startswith("SELECT") for statement in printed_sql]
+        answers = command("psql", "-qAt", *chain(*script)).split("--\n")
         for statement, answer in zip(statements, answers, strict=False):
-            printed = second.partition(statement + "\n")[2].partition("\n\n")[0].splitlines()
+            printed = (
+                second.partition(statement + "\n")[2].partition("\n\n")[0].removesuffix("\nROLLBACK;").splitlines()
+            )
             pasted = answer.splitlines()
             assert [line.split()[0] for line in printed] == [line.split("|")[0] for line in pasted]
             assert len(pasted) == 5
+        assert {row["reason"] for row in first["answers"][-1]["rows"]} == {"fold_in"}
     finally:
         recstore("stop")
     assert command("psql", "-At", "-c", "SELECT count(*) FROM retail.item_vectors") == "4006\n"

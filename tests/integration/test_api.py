@@ -36,6 +36,7 @@ NO_OPTION = {
     "yes": "nobody is asked; what can be done by mistake has a `yes` of its own",
     "recommend sql": "Recommender.select_recommend composes",
     "similar sql": "Recommender.select_similar_items composes",
+    "explain sql": "Recommender.select_explain composes",
     "popular sql": "Recommender.select_popular_items composes",
     "status watch": "ask again",
     "status interval": "ask again",

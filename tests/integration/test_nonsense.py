@@ -71,6 +71,7 @@ CHEAP = {
     "import": Line(("retail", "pairs.csv"), DRY),
     "similar": Line(("retail", "1")),
     "recommend": Line(("retail", "1")),
+    "explain": Line(("retail", "1", "1")),
     "popular": Line(("retail",)),
     "health": Line(),
     "cancel": Line(("999999",)),

@@ -104,7 +104,7 @@ class Hybrid:
         als, *spectral = fold_in.constants["parts"]
         solved = ALS().for_queries(_part(fold_in, 0))
         assert solved.basis is not None
-        solved = replace(solved, basis=solved.basis * np.float32(als["weight"]))
+        solved = replace(solved, basis=solved.basis * np.float32(als["weight"]), solved_weight=als["weight"])
         if not spectral:
             return solved
         summed = Spectral().for_queries(_part(fold_in, 1))

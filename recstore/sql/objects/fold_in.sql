@@ -5,7 +5,7 @@
 CREATE OR REPLACE FUNCTION {schema}._solve(
     z {extension}.vector[],
     a double precision[],
-    b double precision[]
+    b {extension}.vector
 )
 RETURNS {extension}.vector
 LANGUAGE plpgsql
@@ -15,22 +15,17 @@ COST 10000
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-    size CONSTANT integer[] := ARRAY[{extension}.vector_dims(z[1])];
+    size CONSTANT integer[] := ARRAY[{extension}.vector_dims(b)];
     solution {extension}.vector := array_fill(0::real, size)::{extension}.vector;
-    residual {extension}.vector;
-    direction {extension}.vector;
+    residual {extension}.vector := b;
+    direction {extension}.vector := b;
     image {extension}.vector;
     step double precision;
-    squared double precision;
+    squared double precision := -(b OPERATOR({extension}.<#>) b);
+    enough CONSTANT double precision := 1e-12 * squared;
     before double precision;
-    enough double precision;
 BEGIN
     -- pgvector multiplies by elements: a number becomes a vector of equal elements.
-    SELECT {extension}.sum(e.z OPERATOR({extension}.*) array_fill(e.b::real, size)::{extension}.vector)
-    INTO residual FROM unnest(z, b) e (z, b);
-    direction := residual;
-    squared := -(residual OPERATOR({extension}.<#>) residual);
-    enough := 1e-12 * squared;
     -- In exact arithmetic there are at most as many steps as items. Rounding ends progress near the bound.
     FOR _ IN 1..2 * cardinality(a) LOOP
         EXIT WHEN squared <= enough;
@@ -51,8 +46,55 @@ BEGIN
     RETURN solution;
 END
 $function$;
-COMMENT ON FUNCTION {schema}._solve({extension}.vector[], double precision[], double precision[]) IS
-    'The solution t of (I + sum a z z^T) t = sum b z, by conjugate gradients. Used by the public functions.';
+COMMENT ON FUNCTION {schema}._solve({extension}.vector[], double precision[], {extension}.vector) IS
+    'The solution t of (I + sum a z z^T) t = b, by conjugate gradients. Used by the public functions.';
+
+-- object: function _weighted
+CREATE OR REPLACE FUNCTION {schema}._weighted(live {schema}._generation, pairs {schema}._pairs)
+RETURNS SETOF {schema}._weighted_item
+LANGUAGE plpgsql
+STABLE
+PARALLEL UNSAFE
+COST 1000
+ROWS 50
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+    weighting CONSTANT jsonb := (SELECT w.weighting FROM {schema}._weighting w WHERE w.generation = live.generation);
+BEGIN
+    IF weighting IS NULL OR pairs.item_ids IS NULL THEN
+        RETURN;
+    END IF;
+    -- The confidences of recstore/model/confidence.py, which bounds weights in the same way.
+    RETURN QUERY EXECUTE format($query$
+        SELECT
+            p.item_id,
+            p.signed,
+            w.alpha * least(greatest(
+                CASE w.function
+                    WHEN 'binary' THEN 1
+                    WHEN 'linear' THEN p.value
+                    WHEN 'log' THEN ln(1 + p.value / w.eps)
+                    WHEN 'share' THEN p.value / sum(p.value) OVER ()
+                    WHEN 'bm25' THEN f.idf * (w.k1 + 1)
+                        / (1 + w.k1 * (1 - w.b + w.b * sum(p.value) OVER () / w.mean_total) / p.value)
+                END / w.scale_factor, 1e-30), 1e30),
+            f.whitened,
+            f.summand
+        FROM (
+            SELECT u.item_id, u.value AS signed, least(greatest(abs(u.value), 1e-30), 1e30) AS value
+            FROM unnest($1, $2) u (item_id, value)
+        ) p
+        JOIN {schema}.%I f ON f.item_id = p.item_id
+        CROSS JOIN jsonb_to_record($3) w (
+            function text, eps float8, k1 float8, b float8, scale_factor float8, mean_total float8, alpha float8
+        )
+        $query$, '_fold_in_' || live.generation)
+        USING pairs.item_ids, pairs."values", weighting;
+END
+$function$;
+COMMENT ON FUNCTION {schema}._weighted({schema}._generation, {schema}._pairs) IS
+    'The interactions with items that the live generation knows, with what it needs to fold them in. None if it cannot fold in. Used by the public functions.';
 
 -- object: function _fold_in
 CREATE OR REPLACE FUNCTION {schema}._fold_in(live {schema}._generation, pairs {schema}._pairs)
@@ -64,57 +106,30 @@ COST 10000
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-    weighting CONSTANT jsonb := (SELECT w.weighting FROM {schema}._weighting w WHERE w.generation = live.generation);
     known record;
     factors {extension}.vector;
     length double precision;
 BEGIN
-    IF weighting IS NULL OR pairs.item_ids IS NULL THEN
+    -- A value below 0 is a dislike: preference 0 with the confidence of the value without its sign.
+    SELECT
+        array_agg(k.whitened) AS z,
+        array_agg(k.weight) AS a,
+        {extension}.sum(k.whitened OPERATOR({extension}.*) array_fill(
+            (1 + k.weight)::real, ARRAY[{extension}.vector_dims(k.whitened)])::{extension}.vector
+        ) FILTER (WHERE k.value > 0 AND k.whitened IS NOT NULL) AS b,
+        {extension}.sum(k.summand) FILTER (WHERE k.value > 0) AS summed,
+        {extension}.sum(k.summand) FILTER (WHERE k.value < 0) AS subtracted
+    INTO known
+    FROM {schema}._weighted(live, pairs) k;
+
+    IF known.b IS NULL AND known.summed IS NULL THEN  -- nothing that the model knows, or only dislikes
         RETURN NULL;
     END IF;
-
-    -- The confidences of recstore/model/confidence.py; a value below 0 is a dislike, whose preference is 0.
-    EXECUTE format($query$
-        SELECT
-            array_agg(k.whitened) AS z,
-            array_agg(k.weight) AS a,
-            array_agg(CASE WHEN k.liked THEN 1 + k.weight ELSE 0 END) AS b,
-            {extension}.sum(k.summand) FILTER (WHERE k.liked) AS summed,
-            {extension}.sum(k.summand) FILTER (WHERE NOT k.liked) AS subtracted
-        FROM (
-            SELECT
-                f.whitened,
-                f.summand,
-                p.liked,
-                w.alpha * least(greatest(
-                    CASE w.function
-                        WHEN 'binary' THEN 1
-                        WHEN 'linear' THEN p.value
-                        WHEN 'log' THEN ln(1 + p.value / w.eps)
-                        WHEN 'share' THEN p.value / sum(p.value) OVER ()
-                        WHEN 'bm25' THEN f.idf * (w.k1 + 1)
-                            / (1 + w.k1 * (1 - w.b + w.b * sum(p.value) OVER () / w.mean_total) / p.value)
-                    END / w.scale_factor, 1e-30), 1e30) AS weight
-            FROM (
-                SELECT u.item_id, u.value > 0 AS liked, least(greatest(abs(u.value), 1e-30), 1e30) AS value
-                FROM unnest($1, $2) u (item_id, value)
-            ) p
-            JOIN {schema}.%I f ON f.item_id = p.item_id
-            CROSS JOIN jsonb_to_record($3) w (
-                function text, eps float8, k1 float8, b float8, scale_factor float8, mean_total float8, alpha float8
-            )
-        ) k
-        $query$, '_fold_in_' || live.generation)
-        INTO known USING pairs.item_ids, pairs."values", weighting;
-
-    IF known.z[1] IS NOT NULL THEN
+    IF known.b IS NOT NULL THEN
         EXECUTE format(
             'SELECT array_agg(-(v.basis OPERATOR({extension}.<#>) $1) ORDER BY v.factor)::{extension}.vector FROM {schema}.%I v',
             '_basis_' || live.generation)
             INTO factors USING {schema}._solve(known.z, known.a, known.b);
-    END IF;
-    IF known.summed IS NULL AND known.subtracted IS NOT NULL THEN
-        known.summed := known.subtracted OPERATOR({extension}.-) known.subtracted;
     END IF;
     IF known.subtracted IS NOT NULL THEN
         known.summed := known.summed OPERATOR({extension}.-) known.subtracted;
@@ -124,7 +139,7 @@ BEGIN
     END IF;
 
     length := sqrt(-(factors OPERATOR({extension}.<#>) factors));
-    IF length IS NULL OR NOT length > 1e-12 THEN  -- nothing that the model knows, or only dislikes
+    IF NOT length > 1e-12 THEN
         RETURN NULL;
     END IF;
     factors := {extension}.l2_normalize(factors);

@@ -304,6 +304,56 @@ $function$;
 COMMENT ON FUNCTION {schema}.predict({user_parameter}, {item_parameter}) IS
     'The predicted preference of this user for this item, about 1 for what is liked and 0 for what is not. A user who came after the training is folded in. NULL for an unknown item, and for a user without usable interactions. Needs SELECT on user_vectors and on the source.';
 
+-- object: function explain
+CREATE OR REPLACE FUNCTION {schema}.explain(user_id {user_parameter}, item_id {item_parameter}, k bigint DEFAULT 10)
+RETURNS SETOF {schema}.explanation
+LANGUAGE plpgsql
+STABLE
+PARALLEL UNSAFE
+COST 10000
+ROWS 10
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+    live {schema}._generation := {schema}._live(k);
+    solved_weight CONSTANT double precision := (
+        SELECT w.solved_weight FROM {schema}._weighting w WHERE w.generation = live.generation);
+    known CONSTANT {schema}._weighted_item[] := ARRAY(
+        SELECT w FROM {schema}._weighted(live, {schema}._pairs_of(explain.user_id)) w);
+    item record;
+    influence {extension}.vector;
+BEGIN
+    IF solved_weight IS NULL OR cardinality(known) = 0 THEN
+        RETURN;
+    END IF;
+    EXECUTE format(
+        'SELECT f.whitened, v.preference::{extension}.vector AS preference FROM {schema}.%I f'
+        ' JOIN {schema}.%I v ON v.item_id = f.item_id WHERE f.item_id = $1',
+        '_fold_in_' || live.generation, '_items_' || live.generation)
+        INTO item USING explain.item_id;
+
+    -- Hu, Koren and Volinsky, section 5: p_ui is the sum over the user's items j of c_uj y_i^T (Y^T C_u Y + ..)^-1 y_j.
+    IF item.whitened IS NOT NULL THEN
+        influence := {schema}._solve(
+            ARRAY(SELECT w.whitened FROM unnest(known) w), ARRAY(SELECT w.weight FROM unnest(known) w), item.whitened);
+    END IF;
+    RETURN QUERY
+        SELECT w.item_id, w.value,
+            coalesce(-(w.whitened OPERATOR({extension}.<#>) influence) * (1 + w.weight) * solved_weight, 0)
+            + coalesce(-(w.summand OPERATOR({extension}.<#>) {extension}.subvector(
+                item.preference,
+                1 + coalesce({extension}.vector_dims(w.whitened), 0),
+                {extension}.vector_dims(w.summand)
+            )) * live.max_item_length, 0) AS contribution
+        FROM unnest(known) w
+        WHERE item.preference IS NOT NULL
+        ORDER BY contribution DESC, w.item_id{item_collate}
+        LIMIT k;
+END
+$function$;
+COMMENT ON FUNCTION {schema}.explain({user_parameter}, {item_parameter}, bigint) IS
+    'The k interactions of this user that contribute most to the predicted preference for this item, from current rows. All contributions add up to it. None for an unknown item, or a user without usable interactions. Needs SELECT on the source.';
+
 -- object: function use_search_settings
 CREATE OR REPLACE FUNCTION {schema}.use_search_settings()
 RETURNS void

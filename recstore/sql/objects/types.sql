@@ -18,6 +18,11 @@ CREATE TYPE {schema}.audience_member AS (user_id {user_type}, score double preci
 COMMENT ON TYPE {schema}.audience_member IS
     'A user, ranked by score (the unit user vector''s inner product), and the predicted preference.';
 
+-- object: type explanation
+CREATE TYPE {schema}.explanation AS (item_id {item_type}, value double precision, contribution double precision);
+COMMENT ON TYPE {schema}.explanation IS
+    'An item that the user has interacted with, the value of that, and its part of the predicted preference for another item.';
+
 -- object: type popular_item
 CREATE TYPE {schema}.popular_item AS (item_id {item_type}, users integer, views double precision);
 COMMENT ON TYPE {schema}.popular_item IS 'An item with its distinct users and total views.';
@@ -33,6 +38,17 @@ COMMENT ON TYPE {schema}._near_user IS 'A user at a distance. Used by the public
 -- object: type _pairs
 CREATE TYPE {schema}._pairs AS (item_ids {item_type}[], "values" double precision[]);
 COMMENT ON TYPE {schema}._pairs IS 'Items, each once, with the value of each. Used by the public functions.';
+
+-- object: type _weighted_item
+CREATE TYPE {schema}._weighted_item AS (
+    item_id {item_type},
+    value double precision,
+    weight double precision,
+    whitened {extension}.vector,
+    summand {extension}.vector
+);
+COMMENT ON TYPE {schema}._weighted_item IS
+    'An item of a user with the value, the weight c - 1, and its vectors for a fold-in. Used by the public functions.';
 
 -- object: type _query_vector
 CREATE TYPE {schema}._query_vector AS (preference {vector}, length double precision, reason text);

@@ -36,7 +36,10 @@ COMMENT ON VIEW {schema}._generation IS
 -- object: view _weighting
 -- As _generation with the owner's rights, and apart from it: what only a fold-in reads.
 CREATE OR REPLACE VIEW {schema}._weighting WITH (security_barrier = true) AS
-SELECT g.generation, g.confidence || jsonb_build_object('alpha', g.training -> 'alpha') AS weighting
+SELECT
+    g.generation,
+    g.confidence || jsonb_build_object('alpha', g.training -> 'alpha') AS weighting,
+    (g.training ->> 'solved_weight')::double precision AS solved_weight
 FROM recstore_private.generations g
 WHERE g.generation = (SELECT l.generation FROM {schema}._generation l) AND (g.training ->> 'folds_in')::boolean;
 COMMENT ON VIEW {schema}._weighting IS
