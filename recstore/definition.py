@@ -198,6 +198,14 @@ class Schedule(Part):
     timezone: Timezone = Field("UTC", description="Time zone of the schedule, for example Europe/Madrid")
 
 
+class Refresh(Part):
+    """Users with changed interactions, and new items, between two trainings."""
+
+    fresh: bool = Field(
+        False, description="Answer known users from their current rows too, unless a call says fresh => false"
+    )
+
+
 class Lists(Part):
     """Lists of all users and items. The workers replace their tables each time."""
 
@@ -244,5 +252,6 @@ class Definition(Part):
     publication: Publication = Publication()
     gate: Gate = Gate()
     schedule: Schedule = Schedule()
+    refresh: Refresh = Refresh()
     lists: Lists = Lists()
     titles: Titles | None = None

@@ -70,9 +70,11 @@ class Selectables:
             "interactions", sa.column("user_id"), sa.column("item_id"), sa.column("value"), schema=name
         )
 
-    def select_recommend(self, user_id: Id, k: int = 10, *, exclude_seen: bool = True) -> sa.TableValuedAlias:
+    def select_recommend(
+        self, user_id: Id, k: int = 10, *, exclude_seen: bool = True, fresh: bool | None = None
+    ) -> sa.TableValuedAlias:
         """Return `recommend` as a FROM element with columns item_id, score, reason."""
-        return self._functions.recommend(untyped(user_id), k, exclude_seen).table_valued(  # type: ignore[no-any-return]
+        return self._functions.recommend(untyped(user_id), k, exclude_seen, fresh).table_valued(  # type: ignore[no-any-return]
             "item_id", sa.column("score", sa.Double), sa.column("reason", sa.Text), name="recommended"
         )
 
@@ -82,9 +84,9 @@ class Selectables:
             "item_id", sa.column("score", sa.Double), name="similar"
         )
 
-    def select_similar_users(self, user_id: Id, k: int = 10) -> sa.TableValuedAlias:
+    def select_similar_users(self, user_id: Id, k: int = 10, *, fresh: bool | None = None) -> sa.TableValuedAlias:
         """Return `similar_users` as a FROM element with columns user_id, score."""
-        return self._functions.similar_users(untyped(user_id), k).table_valued(  # type: ignore[no-any-return]
+        return self._functions.similar_users(untyped(user_id), k, fresh).table_valued(  # type: ignore[no-any-return]
             "user_id", sa.column("score", sa.Double), name="similar"
         )
 
@@ -106,9 +108,10 @@ class Selectables:
             "item_id", sa.column("users", sa.Integer), sa.column("views", sa.Double), name="popular"
         )
 
-    def select_user_vector(self, user_id: Id) -> sa.ScalarSelect[Any]:
+    def select_user_vector(self, user_id: Id, *, fresh: bool | None = None) -> sa.ScalarSelect[Any]:
         """Return the query vector as a subquery, evaluated once, for item_vectors.preference.max_inner_product(...)."""
-        return sa.select(sa.type_coerce(self._functions.user_vector(untyped(user_id)), VECTOR)).scalar_subquery()
+        vector = self._functions.user_vector(untyped(user_id), fresh)
+        return sa.select(sa.type_coerce(vector, VECTOR)).scalar_subquery()
 
 
 Bind = sa.Engine | sa.Connection | Session | scoped_session[Any]
@@ -203,13 +206,15 @@ class Recommender(Selectables):
     def _value(self, function: sa.ColumnElement[Any]) -> Any:
         return self._rows(sa.select(function))[0][0]
 
-    def recommend(self, user_id: Id, k: int = 10, *, exclude_seen: bool = True) -> list[Recommendation]:
+    def recommend(
+        self, user_id: Id, k: int = 10, *, exclude_seen: bool = True, fresh: bool | None = None
+    ) -> list[Recommendation]:
         """Return the k items with the highest predicted preference, best first, ties by id; popular ones for a
-        user without usable interactions."""
-        return [
-            Recommendation._make(row)
-            for row in self._rows(sa.select(self.select_recommend(user_id, k, exclude_seen=exclude_seen)))
-        ]
+        user without usable interactions.
+
+        With `fresh`, a known user's current interactions count, too; None is the recommender's setting."""
+        listed = self.select_recommend(user_id, k, exclude_seen=exclude_seen, fresh=fresh)
+        return [Recommendation._make(row) for row in self._rows(sa.select(listed))]
 
     def seen(self, user_id: Id) -> list[Id]:
         """Return the items that the user has seen, which `recommend` leaves out; an id may come twice."""
@@ -222,10 +227,11 @@ class Recommender(Selectables):
             for row in self._rows(sa.select(self.select_similar_items(item_id, k, min_users=min_users)))
         ]
 
-    def similar_users(self, user_id: Id, k: int = 10) -> list[SimilarUser]:
+    def similar_users(self, user_id: Id, k: int = 10, *, fresh: bool | None = None) -> list[SimilarUser]:
         """Return the k users with the most similar preferences; none for a user without
-        usable interactions."""
-        return [SimilarUser._make(row) for row in self._rows(sa.select(self.select_similar_users(user_id, k)))]
+        usable interactions. See `recommend` for `fresh`."""
+        listed = self.select_similar_users(user_id, k, fresh=fresh)
+        return [SimilarUser._make(row) for row in self._rows(sa.select(listed))]
 
     def users_for_item(self, item_id: Id, k: int = 10) -> list[AudienceMember]:
         """Return the k users with the highest score for an item; none for an unknown item."""
@@ -240,15 +246,19 @@ class Recommender(Selectables):
         """Return the k items with the most users; ties go to more views, then to the lower id."""
         return [PopularItem._make(row) for row in self._rows(sa.select(self.select_popular_items(k)))]
 
-    def predict(self, user_id: Id, item_id: Id) -> float | None:
-        """Return the predicted preference; None for an unknown item or a user without usable interactions."""
-        value: float | None = self._value(self._functions.predict(untyped(user_id), untyped(item_id)))
+    def predict(self, user_id: Id, item_id: Id, *, fresh: bool | None = None) -> float | None:
+        """Return the predicted preference; None for an unknown item or a user without usable interactions.
+
+        See `recommend` for `fresh`."""
+        value: float | None = self._value(self._functions.predict(untyped(user_id), untyped(item_id), fresh))
         return value
 
-    def user_vector(self, user_id: Id) -> "NDArray[np.float32]":
+    def user_vector(self, user_id: Id, *, fresh: bool | None = None) -> "NDArray[np.float32]":
         """Return the user's query vector, float32 (dimensions,); the mean user direction without usable
-        interactions."""
-        value = self._value(sa.cast(self._functions.user_vector(untyped(user_id)), sa.ARRAY(sa.REAL)))
+        interactions.
+
+        See `recommend` for `fresh`."""
+        value = self._value(sa.cast(self._functions.user_vector(untyped(user_id), fresh), sa.ARRAY(sa.REAL)))
         with installed_parts():
             import numpy as np  # 70 MB, for this method alone
         return np.asarray(value, dtype=np.float32)

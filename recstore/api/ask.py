@@ -69,6 +69,10 @@ class Asking(Part):
         *,
         k: K = 10,
         seen: Annotated[bool, Option("Also items that the user has seen.")] = False,
+        fresh: Annotated[
+            bool | None,
+            Option("Whether a known user's current interactions count, too; by default as the recommender says."),
+        ] = None,
     ) -> list[Recommended]:
         """List the recommendations for a user; popular items for one without usable interactions.
 
@@ -81,9 +85,8 @@ class Asking(Part):
             empty = "This user has seen everything."
             if recommender.definition.candidates.given:
                 empty = "This user has seen every candidate, or there is none now."
-            return Answer(
-                opened, questions.recommended(recommender, user, k, exclude_seen=not seen), Recommended, empty
-            )
+            question = questions.recommended(recommender, user, k, exclude_seen=not seen, fresh=fresh)
+            return Answer(opened, question, Recommended, empty)
 
     def explain(
         self,

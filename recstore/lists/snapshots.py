@@ -46,14 +46,14 @@ FROM {items} v
 FOLDED_IN = """
 LEFT JOIN LATERAL (
     SELECT (q.v).* FROM (SELECT {schema}._query_vector(l, a.user_id) AS v FROM {schema}._generation l OFFSET 0) q
-    WHERE a.preference IS NULL
+    WHERE a.preference IS NULL OR {fresh}
 ) f ON true
 """
-"""The vector of a user `a` who came after the training."""
+"""The vector of a user `a` who came after the training; if the recommender answers from current rows, of any user."""
 
 USERS = """
-SELECT a.user_id, {extension}.{vector_type}_send(coalesce(a.preference, f.preference)) AS vector,
-    coalesce(f.length, a.length) AS length, f.preference IS NOT NULL AS folded_in, a.seen
+SELECT a.user_id, {extension}.{vector_type}_send(coalesce(f.preference, a.preference)) AS vector,
+    coalesce(f.length, a.length) AS length, f.reason IS NOT DISTINCT FROM 'fold_in' AS folded_in, a.seen
 FROM (
     SELECT coalesce(u.user_id, s.user_id) AS user_id, u.preference, u.length, s.seen
     FROM {users} u
@@ -71,8 +71,8 @@ WITH asked AS MATERIALIZED (
 {query}
     ) q (user_id) WHERE q.user_id IS NOT NULL
 )
-SELECT a.user_id, {extension}.{vector_type}_send(coalesce(a.preference, f.preference)) AS vector,
-    coalesce(f.length, a.length) AS length, f.preference IS NOT NULL AS folded_in, s.seen
+SELECT a.user_id, {extension}.{vector_type}_send(coalesce(f.preference, a.preference)) AS vector,
+    coalesce(f.length, a.length) AS length, f.reason IS NOT DISTINCT FROM 'fold_in' AS folded_in, s.seen
 FROM (SELECT a.user_id, u.preference, u.length FROM asked a LEFT JOIN {users} u ON u.user_id = a.user_id) a {folded_in}
 LEFT JOIN (
     SELECT i.user_id, array_agg(i.item_id) AS seen
@@ -172,7 +172,7 @@ class Snapshot:
             users=generation.users,
             interactions=generation.seen if published else recommender.relation("interactions"),
             counts="true" if published else "i.item_id IS NOT NULL AND i.value > 0",
-            folded_in=FOLDED_IN.format(schema=recommender.schema),
+            folded_in=FOLDED_IN.format(schema=recommender.schema, fresh=recommender.definition.refresh.fresh),
             query=query,
         )
 

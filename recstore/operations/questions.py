@@ -66,6 +66,14 @@ def _remedy(connection: Connection, recommender: Registered, reason: str) -> str
     return f"{name!r} lacks the {', the '.join(wrong)} of this version. Run: recstore db upgrade" if wrong else None
 
 
+@dataclass(frozen=True)
+class Named:
+    """A named argument of a function."""
+
+    name: str
+    value: Any
+
+
 def require_live(connection: Connection, recommender: Registered, k: int) -> None:
     """Raise InvalidInput for a k below 1 or above MOST, NotTrained if nothing is live yet."""
     if not 1 <= k <= MOST:
@@ -81,8 +89,10 @@ def similar(recommender: Registered, item_id: Any, k: int, min_users: int = 3) -
     return _listed(recommender, "similar_items", arguments, ["score"])
 
 
-def recommended(recommender: Registered, user_id: Any, k: int, *, exclude_seen: bool = True) -> Question:
-    arguments = [user_id, k] + ([] if exclude_seen else [False])
+def recommended(
+    recommender: Registered, user_id: Any, k: int, *, exclude_seen: bool = True, fresh: bool | None = None
+) -> Question:
+    arguments = [user_id, k] + ([] if exclude_seen else [False]) + ([] if fresh is None else [Named("fresh", fresh)])
     return _listed(recommender, "recommend", arguments, ["score", "reason"])
 
 
@@ -142,6 +152,8 @@ def _title(recommender: Registered, alias: str) -> str:
 
 
 def _literal(value: Any) -> str:
+    if isinstance(value, Named):
+        return f"{value.name} => {_literal(value.value)}"
     if isinstance(value, bool | int):
         return str(value).lower()
     return sql.Literal(str(value)).as_string(None)

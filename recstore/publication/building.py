@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from psycopg.types.json import Jsonb
 
 from recstore.definition import MAX_VECTOR_DIMENSIONS, Definition
-from recstore.model.arrays import Matrix
+from recstore.model.arrays import Mask, Matrix
 from recstore.model.interactions import IdMap, Interactions
 from recstore.model.trainers import QueryFoldIn
 from recstore.model.vectors import ItemVectors, UserVectors
 from recstore.postgres.names import quoted
 from recstore.publication import calibration, checks, indexes, loading
-from recstore.publication.loading import Column, Ids, Rows, Scalars, Vectors
+from recstore.publication.loading import Column, Ids, Scalars, Vectors
 from recstore.runs import Run, Summary
 from recstore.sql import objects, queries
 from recstore.sql.generation import Side, sides
@@ -177,24 +177,27 @@ def _folding_in(given: QueryFoldIn | None) -> dict[str, Any]:
 
 
 def _load_fold_in(run: Run, content: Content, given: QueryFoldIn) -> None:
-    """Publish what SQL needs to fold in users: a row for each item that has vectors, and the basis."""
+    """Publish what SQL needs to fold in users: a row for each item, whose views count for the user's total even if it has no
+    vectors, and the basis."""
     kind, idf = run.recommender.item_type, given.idf
     columns: dict[str, Column] = {"item_id": Ids(content.population.items.ids, kind)}
     if idf is not None:
         columns["idf"] = Scalars(idf, ">f8")
     vectors = {"whitened": given.whitened, "summand": given.summands}
-    have_vectors = np.flatnonzero(content.items.published)
-    _load_vectors(run, "fold_in", f"item_id {kind.value} NOT NULL, idf float8", columns, vectors, have_vectors)
-    rows = np.arange(0 if given.basis is None else len(given.basis))
     _load_vectors(
-        run, "basis", "factor integer NOT NULL", {"factor": Scalars(rows, ">i4")}, {"basis": given.basis}, rows
+        run, "fold_in", f"item_id {kind.value} NOT NULL, idf float8", columns, vectors, content.items.published
+    )
+    rows = np.arange(0 if given.basis is None else len(given.basis))
+    every = np.ones(len(rows), dtype=np.bool_)
+    _load_vectors(
+        run, "basis", "factor integer NOT NULL", {"factor": Scalars(rows, ">i4")}, {"basis": given.basis}, every
     )
 
 
 def _load_vectors(
-    run: Run, side: Side, definition: str, columns: dict[str, Column], vectors: dict[str, Matrix | None], rows: Rows
+    run: Run, side: Side, definition: str, columns: dict[str, Column], vectors: dict[str, Matrix | None], known: Mask
 ) -> None:
-    """Create a table for the readers of the items with these columns and single-precision vectors, and load these rows."""
+    """Create a table for the readers of the items with these columns and, where `known`, single-precision vectors."""
     connection, recommender, table = run.connection, run.recommender, run.generation.table(side)
     single = f"{quoted(recommender.vector_schema)}.vector"
     connection.execute(f"CREATE TABLE {table} ({definition}, {', '.join(f'{name} {single}' for name in vectors)})")
@@ -205,8 +208,8 @@ def _load_vectors(
     objects.grant(connection, table, objects.grants_on(connection, recommender.relation("_items")))
     for name, matrix in vectors.items():
         if matrix is not None:
-            columns[name] = Vectors(matrix, np.ones(len(matrix), dtype=np.bool_), "vector")
-    loading.copy(connection, table, columns, len(rows), order=rows)
+            columns[name] = Vectors(matrix, known, "vector")
+    loading.copy(connection, table, columns, len(known))
 
 
 def index(run: Run, content: Content) -> Summary:

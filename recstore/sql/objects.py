@@ -32,6 +32,9 @@ SEEN = "_seen_published"
 OLD_PARENTS = {"_items": "_items_old", "_users": "_users_old"}
 """Parent -> its name after a resize, as the parent of generations with the former dimensions, until those are pruned."""
 
+VECTOR_ROUNDING = {"vector": 1e-4, "halfvec": 1e-3}
+"""Distance of unit vectors, and relative difference of lengths, that come from rounding alone (docs/decisions/0031)."""
+
 OUTER_VIEWS = ("item_vectors", "user_vectors")
 """Views that always read `_generation`. The view candidates does if the definition has no candidates."""
 
@@ -94,6 +97,8 @@ def render(
         "source_select": source_select,
         "candidates_select": candidates_select or _live_select(recommender, "_items", ("item_id",), (), old_parents),
         "eligible": eligible,
+        "fresh": str(recommender.definition.refresh.fresh).lower(),
+        "vector_rounding": f"{VECTOR_ROUNDING[recommender.vector_type]}",
     } | _merging(recommender.definition)
     for one, kind in (("user", recommender.user_type), ("item", recommender.item_type)):
         values |= {

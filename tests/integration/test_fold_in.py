@@ -10,7 +10,7 @@ from conftest import Database, database_from
 from scipy import sparse
 from support_sql import column, read_factors, rows, transaction, value
 
-from recstore.definition import Confidence, Filters, Hyperparameters, Source
+from recstore.definition import Confidence, Filters, Hyperparameters, Refresh, Source, Storage
 from recstore.embedded import Server
 from recstore.operations import readers
 from recstore.postgres.connection import Connection
@@ -27,6 +27,7 @@ CASES: dict[str, dict[str, Any]] = {
     "net": {"source": Source(query=RAW, negative="net"), "filters": Filters(min_users_per_item=8)},
     "mean": {"confidence": Confidence(function="binary"), "source": Source(query=RAW, duplicates="mean")},
     "spectral": {"hyperparameters": Hyperparameters(trainer="spectral", **SMALL)},
+    "half": {"storage": Storage(vector_type="halfvec")},
     "hybrid": {"hyperparameters": Hyperparameters(trainer="hybrid", alpha=30, **SMALL)},
 }
 
@@ -65,7 +66,7 @@ def trained(raw: Database, case: str) -> str:
 @pytest.mark.contract
 @pytest.mark.parametrize("case", CASES)
 def test_it_is_what_a_training_solves(raw: Database, case: str) -> None:
-    """Every user of the training, from the same rows: as Python solved them, exactly."""
+    """Every user of the training, from the same rows: as Python solved them, exactly. So `fresh` gives what is stored."""
     name = trained(raw, case)
     with raw.connect() as connection:
         (found,) = rows(
@@ -77,9 +78,20 @@ def test_it_is_what_a_training_solves(raw: Database, case: str) -> None:
             CROSS JOIN LATERAL {name}._fold_in(g, {name}._pairs_of(u.user_id)) f
             """,
         )
+        different = column(
+            connection,
+            f"""
+            SELECT u.user_id FROM {name}.user_vectors u
+            WHERE ARRAY(SELECT r FROM {name}.recommend(u.user_id, 20, fresh => true) r)
+                <> ARRAY(SELECT r FROM {name}.recommend(u.user_id, 20) r)
+                OR {name}.user_vector(u.user_id, true) <> {name}.user_vector(u.user_id)
+            """,
+        )
     assert found["folded"] == found["trained"] > 200
-    assert found["direction"] < 1e-4
-    assert found["length"] < 1e-4
+    rounding = 1e-3 if case == "half" else 1e-4
+    assert found["direction"] < rounding
+    assert found["length"] < rounding
+    assert different == []
 
 
 @pytest.fixture(scope="module")
@@ -175,3 +187,47 @@ def test_contributions_add_up_to_the_predicted_preference(raw: Database, case: s
         )
     assert len(found) > 200
     np.testing.assert_allclose([row["total"] for row in found], [row["predicted"] for row in found], atol=1e-4)
+
+
+@pytest.mark.contract
+def test_fresh_answers_a_known_user_from_the_current_rows(application: Connection) -> None:
+    """As a new user with the same rows."""
+    user = 7
+    before = rows(application, "SELECT * FROM retail.recommend(%s, 5)", user)
+    view(application, user, {before[0]["item_id"]: 9})
+    application.execute(
+        "INSERT INTO shop.views SELECT 7000, product_id, view_count FROM shop.views WHERE user_id = %s", [user]
+    )
+    for function, outputs in {
+        "recommend({}, 10, {fresh})": "*",
+        "similar_users({}, {fresh})": "*",
+        "user_vector({}, {fresh})": "*",
+        "predict({}, 3, {fresh})": "*",
+    }.items():
+        asked = f"SELECT {outputs} FROM retail.{function}"
+        stale = rows(application, asked.format(user, fresh="fresh => false"))
+        fresh = rows(application, asked.format(user, fresh="fresh => true"))
+        new = rows(application, asked.format(7000, fresh="fresh => NULL"))
+        if function.startswith("similar"):
+            new, fresh = [row for row in new if row["user_id"] != user][:9], fresh[:9]
+        assert fresh == new != stale
+        assert rows(application, asked.format(user, fresh="fresh => NULL")) == stale
+    assert {
+        row["reason"] for row in rows(application, "SELECT * FROM retail.recommend(%s, 3, fresh => true)", user)
+    } == {"fold_in"}
+    application.execute("DELETE FROM shop.views WHERE user_id = %s", [user])
+    assert rows(application, "SELECT reason FROM retail.recommend(%s, 1, fresh => true)", user) == [
+        {"reason": "trained"}
+    ]
+
+
+def test_a_recommender_may_answer_from_current_rows_by_default(shop: Database) -> None:
+    def reason(user: int, fresh: str = "NULL") -> str:
+        with shop.connect("application") as application, transaction(application):
+            view(application, 8, {3: 9})
+            return value(application, f"SELECT reason FROM retail.recommend(%s, 1, fresh => {fresh})", user)
+
+    assert reason(8) == "trained"
+    shop.alter(refresh=Refresh(fresh=True))
+    assert [reason(8), reason(9), reason(8, "false")] == ["fold_in", "trained", "trained"]
+    shop.alter(refresh=Refresh())

@@ -23,7 +23,7 @@ from support_sql import Rows, repeating, rows, value
 from recstore import errors, lists, pipeline, registry
 from recstore.atomic import replacing
 from recstore.background import dispatch
-from recstore.definition import Candidates, Lists, Source, Storage
+from recstore.definition import Candidates, Lists, Refresh, Source, Storage
 from recstore.embedded import Server
 from recstore.lists import output
 from recstore.operations import jobs
@@ -121,11 +121,13 @@ EVERYONE = "SELECT user_id FROM {}.user_vectors"
 
 @pytest.mark.contract
 @pytest.mark.parametrize(
-    "candidates", [None, "SELECT product_id AS item_id FROM shop.products WHERE product_id % 3 > 0"]
+    ("candidates", "fresh"),
+    [(None, False), ("SELECT product_id AS item_id FROM shop.products WHERE product_id % 3 > 0", True)],
 )
-def test_the_lists_are_those_of_the_functions(trained: Database, candidates: str | None) -> None:
+def test_the_lists_are_those_of_the_functions(trained: Database, candidates: str | None, fresh: bool) -> None:
     if candidates:
         trained.alter(candidates=Candidates(query=candidates))
+    trained.alter(refresh=Refresh(fresh=fresh))
     made = recommend(trained)
     found = rows(trained.connect(), MADE)
     assert_same(found, recommended(trained, EVERYONE.format("retail") + " UNION SELECT 888"), "user_id", "item_id")
@@ -134,6 +136,7 @@ def test_the_lists_are_those_of_the_functions(trained: Database, candidates: str
     assert {row["generation"] for row in found} == {1}
     assert {row["reason"] for row in lists_of[5]} == {"popular"}
     assert {row["reason"] for row in lists_of[888]} == {"fold_in"}
+    assert {row["reason"] for row in lists_of[1]} == {"fold_in" if fresh else "trained"}
     assert len(lists_of[1]) == (6 if candidates is None else 4)
     assert len(lists_of[9]) == K
 

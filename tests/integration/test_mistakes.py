@@ -110,6 +110,7 @@ DEFINITIONS = {
     "--factors 100 --dimensions 64": "100 factors do not fit 64 dimensions: raise the dimensions",
     "--search fuzzy": "it must be auto, exact or hnsw",
     "--index-users=maybe": "does not take a value",
+    "--fresh=maybe": "does not take a value",
     "--schedule @daily": "a schedule has five fields: minute, hour, day of the month",
     "--timezone Mars/Olympus": "this time zone does not exist; write it as Area/City",
     "--recommend-into lists": "name one as schema.table",

@@ -65,30 +65,35 @@ BEGIN
     IF weighting IS NULL OR pairs.item_ids IS NULL THEN
         RETURN;
     END IF;
-    -- The confidences of recstore/model/confidence.py, which bounds weights in the same way.
+    -- The confidences of recstore/model/confidence.py, which bounds weights in the same way. Items without vectors count for the
+    -- user's total alone.
     RETURN QUERY EXECUTE format($query$
-        SELECT
-            p.item_id,
-            p.signed,
-            w.alpha * least(greatest(
-                CASE w.function
-                    WHEN 'binary' THEN 1
-                    WHEN 'linear' THEN p.value
-                    WHEN 'log' THEN ln(1 + p.value / w.eps)
-                    WHEN 'share' THEN p.value / sum(p.value) OVER ()
-                    WHEN 'bm25' THEN f.idf * (w.k1 + 1)
-                        / (1 + w.k1 * (1 - w.b + w.b * sum(p.value) OVER () / w.mean_total) / p.value)
-                END / w.scale_factor, 1e-30), 1e30),
-            f.whitened,
-            f.summand
+        SELECT k.*
         FROM (
-            SELECT u.item_id, u.value AS signed, least(greatest(abs(u.value), 1e-30), 1e30) AS value
-            FROM unnest($1, $2) u (item_id, value)
-        ) p
-        JOIN {schema}.%I f ON f.item_id = p.item_id
-        CROSS JOIN jsonb_to_record($3) w (
-            function text, eps float8, k1 float8, b float8, scale_factor float8, mean_total float8, alpha float8
-        )
+            SELECT
+                p.item_id,
+                p.signed,
+                w.alpha * least(greatest(
+                    CASE w.function
+                        WHEN 'binary' THEN 1
+                        WHEN 'linear' THEN p.value
+                        WHEN 'log' THEN ln(1 + p.value / w.eps)
+                        WHEN 'share' THEN p.value / sum(p.value) OVER ()
+                        WHEN 'bm25' THEN f.idf * (w.k1 + 1)
+                            / (1 + w.k1 * (1 - w.b + w.b * sum(p.value) OVER () / w.mean_total) / p.value)
+                    END / w.scale_factor, 1e-30), 1e30),
+                f.whitened,
+                f.summand
+            FROM (
+                SELECT u.item_id, u.value AS signed, least(greatest(abs(u.value), 1e-30), 1e30) AS value
+                FROM unnest($1, $2) u (item_id, value)
+            ) p
+            JOIN {schema}.%I f ON f.item_id = p.item_id
+            CROSS JOIN jsonb_to_record($3) w (
+                function text, eps float8, k1 float8, b float8, scale_factor float8, mean_total float8, alpha float8
+            )
+        ) k
+        WHERE k.whitened IS NOT NULL OR k.summand IS NOT NULL
         $query$, '_fold_in_' || live.generation)
         USING pairs.item_ids, pairs."values", weighting;
 END
@@ -191,7 +196,11 @@ COMMENT ON FUNCTION {schema}._pairs_of({user_parameter}) IS
     'The current interactions of a user, one value for each item. Used by the public functions.';
 
 -- object: function _query_vector
-CREATE OR REPLACE FUNCTION {schema}._query_vector(live {schema}._generation, user_id {user_parameter})
+CREATE OR REPLACE FUNCTION {schema}._query_vector(
+    live {schema}._generation,
+    user_id {user_parameter},
+    fresh boolean DEFAULT NULL
+)
 RETURNS {schema}._query_vector
 LANGUAGE plpgsql
 STABLE
@@ -201,15 +210,23 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
     found {schema}._query_vector;
+    folded {schema}._query_vector;
+    wanted CONSTANT boolean := coalesce(fresh, {fresh});
 BEGIN
     EXECUTE format('SELECT v.preference, v.length, ''trained'' FROM {schema}.%I v WHERE v.user_id = $1', '_users_' || live.generation)
         INTO found USING _query_vector.user_id;
-    -- With published seen items nobody needs to read the source, which may be slow to look up.
-    IF found.preference IS NULL AND NOT live.seen_published THEN
-        found := {schema}._fold_in(live, {schema}._pairs_of(_query_vector.user_id));
+    -- With published seen items nobody needs to read the source, which may be slow to look up, unless fresh asks for it.
+    IF wanted OR (found.preference IS NULL AND NOT live.seen_published) THEN
+        folded := {schema}._fold_in(live, {schema}._pairs_of(_query_vector.user_id));
+        -- On unchanged rows both are the same, but for rounding.
+        IF found.preference IS NULL OR abs(folded.length / found.length - 1) > {vector_rounding}
+            OR (folded.preference OPERATOR({extension}.<->) found.preference) > {vector_rounding}
+        THEN
+            found := folded;
+        END IF;
     END IF;
     RETURN found;
 END
 $function$;
-COMMENT ON FUNCTION {schema}._query_vector({schema}._generation, {user_parameter}) IS
-    'The vector of a user: as trained, or folded in. NULL for one without usable interactions. Used by the public functions.';
+COMMENT ON FUNCTION {schema}._query_vector({schema}._generation, {user_parameter}, boolean) IS
+    'The vector of a user: as trained, or folded in if there is none, or if fresh and the current rows say otherwise. NULL for one without usable interactions. Used by the public functions.';

@@ -144,7 +144,7 @@ COMMENT ON FUNCTION {schema}.seen({user_parameter}) IS
     'The items that this user has seen, which recommend() leaves out: live from the source with the caller''s rights, or as published with the generation. An id may come twice. Needs SELECT on the source, or on user_vectors where seen items are published.';
 
 -- object: function recommend
-CREATE OR REPLACE FUNCTION {schema}.recommend(user_id {user_parameter}, k bigint DEFAULT 10, exclude_seen boolean DEFAULT true)
+CREATE OR REPLACE FUNCTION {schema}.recommend(user_id {user_parameter}, k bigint DEFAULT 10, exclude_seen boolean DEFAULT true, fresh boolean DEFAULT NULL)
 RETURNS SETOF {schema}.recommendation
 LANGUAGE plpgsql
 STABLE
@@ -167,7 +167,7 @@ BEGIN
         seen := ARRAY(SELECT s.item_id FROM {schema}.seen(recommend.user_id) s (item_id));
     END IF;
 
-    person := {schema}._query_vector(live, recommend.user_id);
+    person := {schema}._query_vector(live, recommend.user_id, fresh);
     IF person.preference IS NOT NULL THEN
         nearest := {schema}._nearest_items(
             live.generation, 'preference', person.preference, k, seen, NULL, live.recommend_ef);
@@ -183,11 +183,11 @@ BEGIN
         USING live.users, coalesce(seen, '{}'), k;
 END
 $function$;
-COMMENT ON FUNCTION {schema}.recommend({user_parameter}, bigint, boolean) IS
-    'The k items with the highest predicted preference for this user, without what seen() returns unless exclude_seen is false. A user who came after the training is folded in from the current rows of interactions (reason: fold_in). One without usable rows gets popular items (reason: popular). Needs SELECT on user_vectors and on the source.';
+COMMENT ON FUNCTION {schema}.recommend({user_parameter}, bigint, boolean, boolean) IS
+    'The k items with the highest predicted preference for this user, without what seen() returns unless exclude_seen is false. A user who came after the training is folded in from the current rows of interactions (reason: fold_in); with fresh, so is one whose rows have changed since. One without usable rows gets popular items (reason: popular). Needs SELECT on user_vectors and on the source.';
 
 -- object: function similar_users
-CREATE OR REPLACE FUNCTION {schema}.similar_users(user_id {user_parameter}, k bigint DEFAULT 10)
+CREATE OR REPLACE FUNCTION {schema}.similar_users(user_id {user_parameter}, k bigint DEFAULT 10, fresh boolean DEFAULT NULL)
 RETURNS SETOF {schema}.similar_user
 LANGUAGE plpgsql
 STABLE
@@ -204,7 +204,7 @@ BEGIN
     IF live.generation IS NULL THEN
         RETURN;
     END IF;
-    query := ({schema}._query_vector(live, similar_users.user_id)).preference;
+    query := ({schema}._query_vector(live, similar_users.user_id, fresh)).preference;
     IF query IS NULL THEN
         RETURN;
     END IF;
@@ -214,8 +214,8 @@ BEGIN
     RETURN QUERY SELECT n.id, -n.distance FROM unnest(nearest) n;
 END
 $function$;
-COMMENT ON FUNCTION {schema}.similar_users({user_parameter}, bigint) IS
-    'The k users whose tastes are most like this user''s, by cosine. A user who came after the training is folded in. One without usable interactions has none. Needs SELECT on user_vectors and on the source.';
+COMMENT ON FUNCTION {schema}.similar_users({user_parameter}, bigint, boolean) IS
+    'The k users whose tastes are most like this user''s, by cosine. A user who came after the training is folded in, and with fresh one whose rows have changed since. One without usable interactions has none. Needs SELECT on user_vectors and on the source.';
 
 -- object: function users_for_item
 CREATE OR REPLACE FUNCTION {schema}.users_for_item(item_id {item_parameter}, k bigint DEFAULT 10)
@@ -252,7 +252,7 @@ COMMENT ON FUNCTION {schema}.users_for_item({item_parameter}, bigint) IS
     'The k users most inclined to this item: an audience. Ranked by the unit user vector, so that heavy users do not head every list. Needs SELECT on user_vectors.';
 
 -- object: function user_vector
-CREATE OR REPLACE FUNCTION {schema}.user_vector(user_id {user_parameter})
+CREATE OR REPLACE FUNCTION {schema}.user_vector(user_id {user_parameter}, fresh boolean DEFAULT NULL)
 RETURNS {vector}
 LANGUAGE plpgsql
 STABLE
@@ -269,14 +269,14 @@ BEGIN
             ERRCODE = 'object_not_in_prerequisite_state',
             HINT = 'Run: recstore retrain {schema_name}';
     END IF;
-    RETURN coalesce(({schema}._query_vector(live, user_vector.user_id)).preference, live.mean_preference::{vector});
+    RETURN coalesce(({schema}._query_vector(live, user_vector.user_id, fresh)).preference, live.mean_preference::{vector});
 END
 $function$;
-COMMENT ON FUNCTION {schema}.user_vector({user_parameter}) IS
-    'The user''s query vector, for a query of one''s own: ORDER BY preference <#> (SELECT user_vector(..)). Call it in a sub-select, so that it runs once. Never NULL: a user who came after the training is folded in, and one without usable interactions has the mean user direction. Needs SELECT on user_vectors and on the source.';
+COMMENT ON FUNCTION {schema}.user_vector({user_parameter}, boolean) IS
+    'The user''s query vector, for a query of one''s own: ORDER BY preference <#> (SELECT user_vector(..)). Call it in a sub-select, so that it runs once. Never NULL: a user who came after the training is folded in, with fresh also one whose rows have changed since, and one without usable interactions has the mean user direction. Needs SELECT on user_vectors and on the source.';
 
 -- object: function predict
-CREATE OR REPLACE FUNCTION {schema}.predict(user_id {user_parameter}, item_id {item_parameter})
+CREATE OR REPLACE FUNCTION {schema}.predict(user_id {user_parameter}, item_id {item_parameter}, fresh boolean DEFAULT NULL)
 RETURNS double precision
 LANGUAGE plpgsql
 STABLE
@@ -293,7 +293,7 @@ BEGIN
     IF live.generation IS NULL THEN
         RETURN NULL;
     END IF;
-    person := {schema}._query_vector(live, predict.user_id);
+    person := {schema}._query_vector(live, predict.user_id, fresh);
     EXECUTE format(
         'SELECT -(v.preference OPERATOR({extension}.<#>) $2) * $3 FROM {schema}.%I v WHERE v.item_id = $1',
         '_items_' || live.generation)
@@ -301,8 +301,8 @@ BEGIN
     RETURN result;
 END
 $function$;
-COMMENT ON FUNCTION {schema}.predict({user_parameter}, {item_parameter}) IS
-    'The predicted preference of this user for this item, about 1 for what is liked and 0 for what is not. A user who came after the training is folded in. NULL for an unknown item, and for a user without usable interactions. Needs SELECT on user_vectors and on the source.';
+COMMENT ON FUNCTION {schema}.predict({user_parameter}, {item_parameter}, boolean) IS
+    'The predicted preference of this user for this item, about 1 for what is liked and 0 for what is not. A user who came after the training is folded in, and with fresh one whose rows have changed since. NULL for an unknown item, and for a user without usable interactions. Needs SELECT on user_vectors and on the source.';
 
 -- object: function explain
 CREATE OR REPLACE FUNCTION {schema}.explain(user_id {user_parameter}, item_id {item_parameter}, k bigint DEFAULT 10)
