@@ -167,10 +167,10 @@ CREATE TABLE recstore_private.generations (
     held_out jsonb,
     fold_in jsonb,
     metrics jsonb,
-    CONSTRAINT ck_generations_state CHECK ((state = ANY (ARRAY['attached'::text, 'building'::text, 'ready'::text, 'published'::text, 'pruning'::text, 'pruned'::text])))
+    CONSTRAINT ck_generations_state CHECK ((state = ANY (ARRAY['attached'::text, 'building'::text, 'ready'::text, 'withheld'::text, 'published'::text, 'pruning'::text, 'pruned'::text])))
 );
 
-COMMENT ON TABLE recstore_private.generations IS 'One training''s complete result. attached: its empty partitions wait; building: being loaded; ready: complete, not yet live; published: has been live; pruning: being removed; pruned: gone, kept as history.';
+COMMENT ON TABLE recstore_private.generations IS 'One training''s complete result. attached: its empty partitions wait; building: being loaded; ready: complete, not yet live; withheld: complete, goes live when an operator publishes it; published: has been live; pruning: being removed; pruned: gone, kept as history.';
 
 COMMENT ON COLUMN recstore_private.generations.max_item_length IS 'M = max |y_i|: item preference vectors are y_i / M.';
 
@@ -272,7 +272,7 @@ CREATE VIEW recstore.generations AS
            FROM recstore_private.flips f_1
           WHERE ((f_1.recommender_id = r.id) AND (f_1.to_generation = g.generation))) f ON (true));
 
-COMMENT ON VIEW recstore.generations IS 'Every generation: live, previous (can be rolled back to), ready (waits to go live), next (empty, waits for a training), building, pruning, pruned.';
+COMMENT ON VIEW recstore.generations IS 'Every generation: live, previous (can be rolled back to), ready (waits to go live), withheld (goes live when published), next (empty, waits for a training), building, pruning, pruned.';
 
 CREATE VIEW recstore.recommenders AS
  SELECT r.name,

@@ -350,7 +350,7 @@ class DependentObjects(RecstoreError):
 
 class ResizeUnfinished(RecstoreError):
     """An earlier resize of {name!r} is not complete: generations of the former dimensions are still kept. Retrain until
-    they are pruned, or run: recstore prune {name} --keep 1"""
+    they are pruned, or run: recstore prune {name} --keep 1 --withheld"""
 
 
 class LockTimeout(RecstoreError):

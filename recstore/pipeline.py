@@ -38,12 +38,14 @@ ALIKE = 100
 
 
 @job()
-def retrain(run: Run, *, force: bool = False, with_loss: bool = False, examine: Examine | None = None) -> Outcome:
+def retrain(
+    run: Run, *, force: bool = False, with_loss: bool = False, withhold: bool = False, examine: Examine | None = None
+) -> Outcome:
     """Pull, train and publish. The live generation serves until the flip, and after any error.
 
-    With `force`, publish also what the gate or the guard would refuse. A run that only the schedule asks for is skipped if
-    neither source nor definition has changed since the newest training. What `examine` finds are warnings of the run. Raises
-    RecstoreError.
+    With `force`, publish also what the gate or the guard would refuse; with `withhold`, leave a complete generation that goes
+    live only when an operator publishes it. A run that only the schedule asks for is skipped if neither source nor definition
+    has changed since the newest training. What `examine` finds are warnings of the run. Raises RecstoreError.
     """
     recommender, definition, force = run.recommender, run.recommender.definition, force or run.forced
     run.stage("prepare", jobs.prepare, run)
@@ -83,16 +85,22 @@ def retrain(run: Run, *, force: bool = False, with_loss: bool = False, examine: 
         metrics=verdict.as_dict() if held else None,
     )
     run.stage("barrier", jobs.advance_barrier, run)
-    return publish(run, content, release=force)
+    return publish(run, content, release=force, withhold=withhold)
 
 
-def publish(run: Run, content: Content, *, release: bool) -> Outcome:
-    """Build the run's generation, flip to it and tidy up; with `release`, also while publications are held."""
+retrain_apart = job("retrain", serves=False)(partial(retrain.work, withhold=True))
+"""A training whose generation is withheld. It serves no request: those ask for one that goes live."""
+
+
+def publish(run: Run, content: Content, *, release: bool, withhold: bool = False) -> Outcome:
+    """Build the run's generation, flip to it unless `withhold`, and tidy up; with `release`, also while publications are held."""
     with jobs.discarding(run):
         run.stage("load", building.load, run, content)
         run.stage("index", building.index, run, content)
         run.stage("calibrate", calibration.calibrate, run)
         run.stage("check", building.check, run, content)
+    if withhold:
+        return jobs.finish(run, flipping.withhold(run))
     return jobs.finish(run, run.stage("flip", flipping.publish, run, run.settings.flip_wait, release=release))
 
 

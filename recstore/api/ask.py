@@ -6,14 +6,18 @@ from typing import Annotated, TypeVar
 from recstore import registry
 from recstore.api.arguments import Argument, Name, Option
 from recstore.api.base import Part
-from recstore.api.rows import Explained, Id, Popular, Recommended, Similar
-from recstore.operations import questions
+from recstore.api.rows import ComparedItem, Comparison, Explained, Id, Popular, Recommended, Similar
+from recstore.errors import GenerationNotFound
+from recstore.operations import questions, recommenders
 from recstore.operations.questions import Question
 from recstore.postgres.connection import Connection
 
 T = TypeVar("T")
 
 K = Annotated[int, Option("Number of rows.", "N", flags="--k -k")]
+
+COMPLETE = ("live", "previous", "ready", "withheld")
+"""States of the generations that answer."""
 
 
 class Answer(list[T]):
@@ -119,3 +123,27 @@ class Asking(Part):
             limited = recommender.definition.candidates.given
             empty = "No item is a candidate now." if limited else "There are no items."
             return Answer(opened, questions.popular(recommender, k), Popular, empty)
+
+    def compare(
+        self,
+        name: Name,
+        a: Annotated[int, Argument("A generation.", complete="generations")],
+        b: Annotated[int, Argument("Another one.", complete="generations")],
+        *,
+        k: Annotated[int, Option("Length of the lists.", "N", flags="--k -k")] = 10,
+        users: Annotated[int, Option("Number of users to compare.", "N", min=1)] = 1000,
+    ) -> Comparison:
+        """Compare the recommendations of two generations, live or not, for the same sample of users.
+
+        Raises RecommenderNotFound, NotTrained, GenerationNotFound, InvalidInput.
+        """
+        with self._current() as opened:
+            recommender = registry.get(opened, name)
+            questions.require_live(opened, recommender, k)
+            complete = [row["generation"] for row in recommenders.generations(opened, name) if row["state"] in COMPLETE]
+            for number in (a, b):
+                if number not in complete:
+                    raise GenerationNotFound(name=name, generation=number)
+            summary, items = questions.compared(recommender, a, b, k, users)
+            (row,) = summary.ask(opened)
+            return Comparison(**row, items=Answer(opened, items, ComparedItem, "No item is in more or fewer lists."))

@@ -39,11 +39,15 @@ class Jobs(Part):
         device: Device = None,
         threads: Threads = None,
         force: Force = False,
+        publish: Annotated[
+            bool, Option("Make it live; otherwise it goes live by recstore publish NAME GENERATION.")
+        ] = True,
         reporter: Reporter | None = None,
     ) -> Outcome:
         """Pull the view counts, train, and publish a new generation. The live one serves until the flip.
 
-        `live` is False where the new generation is ready but waits for the sessions in `blockers`: then `publish`.
+        `live` is False where the new generation is ready but waits for the sessions in `blockers`: then `publish`. Without
+        `publish` it is complete and `withheld`.
 
         Raises GateRefused, SourceShrunk, RunInProgress, NothingLeft.
         """
@@ -51,7 +55,8 @@ class Jobs(Part):
 
         settings = self._settings(device=device, threads=threads)
         options: dict[str, Any] = {"with_loss": loss, "force": force, "examine": doctor.problems_of}
-        return pipeline.retrain(self.url, settings, name, reporter=reporter, **options)
+        retrain = pipeline.retrain if publish else pipeline.retrain_apart
+        return retrain(self.url, settings, name, reporter=reporter, **options)
 
     def reindex(self, name: Name, *, reporter: Reporter | None = None) -> Outcome:
         """Rebuild the indexes of the live generation and calibrate it again, while readers go on. Nothing is trained.
@@ -63,23 +68,24 @@ class Jobs(Part):
     def publish(
         self,
         name: Name,
+        generation: Annotated[int | None, Argument("The one to publish, if withheld.", complete="generations")] = None,
         *,
         now: Annotated[bool, Option("Publish without waiting; names the sessions that this disturbs.")] = False,
         wait: Annotated[float, Option("Seconds to wait for other sessions.", "SECONDS", min=0)] = 0,
         reporter: Reporter | None = None,
     ) -> Outcome:
-        """Make a generation live that is ready but had to wait.
+        """Make a generation live that is ready but had to wait, or that retrain --no-publish left.
 
         With `now`, `warnings` names the sessions that may get empty answers.
 
-        Raises NothingReady.
+        Raises NothingReady, GenerationNotFound.
         """
-        return jobs.publish(self.url, self.settings, name, now=now, wait=wait, reporter=reporter)
+        return jobs.publish(self.url, self.settings, name, generation, now=now, wait=wait, reporter=reporter)
 
     def generations(
         self, name: Name, *, all: Annotated[bool, Option("Also those that are pruned.")] = False
     ) -> list[Generation]:
-        """List the generations: live, previous, ready, next.
+        """List the generations: live, previous, ready, withheld, next.
 
         The oldest comes first. Numbers are given across the recommenders of a database. Raises RecommenderNotFound.
         """
@@ -131,13 +137,14 @@ class Jobs(Part):
         name: Name,
         *,
         keep: Annotated[int | None, Option("Generations to keep, the live one included.", "N", min=1)] = None,
+        withheld: Annotated[bool, Option("Also the generation that retrain --no-publish left.")] = False,
         reporter: Reporter | None = None,
     ) -> Pruned:
         """Remove old generations and what dead runs left.
 
         Without `keep`, as many stay as the definition says. Raises RecommenderNotFound, RunInProgress.
         """
-        done = jobs.prune(self.url, self.settings, name, keep=keep, reporter=reporter)
+        done = jobs.prune(self.url, self.settings, name, keep=keep, withheld=withheld, reporter=reporter)
         return Pruned(done["pruned"], done.get("postponed", {}), done.get("retained", {}))
 
 

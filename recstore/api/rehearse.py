@@ -129,16 +129,16 @@ class Rehearsal(Loading):
             along = registry.drop(recorder.stand_in, self.settings, recommender, cascade=cascade)
         return Statements((*running, *(f"-- drops {what} too" for what in along), *recorder.statements))
 
-    def publish(self, name: str, *, now: bool = False) -> Statements:
+    def publish(self, name: str, generation: int | None = None, *, now: bool = False) -> Statements:
         """Return the SQL of `publish`; only remarks if sessions hold it up, unless `now`."""
         with self._rehearsing(name) as (recorder, recommender):
             stand_in = recorder.stand_in
-            generation = flipping.ready_generation(stand_in, recommender)
-            waits = [f"-- {generation} waits for {who}" for who in flipping.look_again(stand_in, recommender)]
+            ready = flipping.ready_generation(stand_in, recommender, generation)
+            waits = [f"-- {ready} waits for {who}" for who in flipping.look_again(stand_in, recommender, generation)]
             if waits and not now:
                 return Statements(tuple(waits))
             running = _running(recorder, recommender)
-            flipping.flip(stand_in, generation, "publish", None, release=True)
+            flipping.flip(stand_in, ready, "publish", None, release=True)
             generations.next_of(stand_in, self.settings, recommender)
             self._prune(recorder, recommender)
         return Statements((*running, *waits, *recorder.statements))
@@ -149,13 +149,13 @@ class Rehearsal(Loading):
             flipping.roll_back(recorder.stand_in, recommender, to)
         return Statements(tuple(recorder.statements))
 
-    def prune(self, name: str, *, keep: int | None = None) -> Statements:
+    def prune(self, name: str, *, keep: int | None = None, withheld: bool = False) -> Statements:
         """Return the SQL of `prune`, with a remark for each generation that stays for now."""
         with self._rehearsing(name) as (recorder, recommender):
             running = _running(recorder, recommender)
             if not running:
                 generations.abandon_unfinished(recorder.stand_in, recommender)
-            self._prune(recorder, recommender, keep)
+            self._prune(recorder, recommender, keep, withheld=withheld)
         return Statements((*running, *recorder.statements))
 
     @contextmanager
@@ -163,9 +163,11 @@ class Rehearsal(Loading):
         with self._current() as opened, rehearsing(opened) as recorder:
             yield recorder, registry.get(recorder.stand_in, name)
 
-    def _prune(self, recorder: Recorder, recommender: Registered, keep: int | None = None) -> None:
+    def _prune(
+        self, recorder: Recorder, recommender: Registered, keep: int | None = None, *, withheld: bool = False
+    ) -> None:
         keep = keep or recommender.definition.publication.keep
-        done = generations.prune(recorder.stand_in, self.settings, recommender, keep, 0).details()
+        done = generations.prune(recorder.stand_in, self.settings, recommender, keep, 0, withheld=withheld).details()
         recorder.statements += [f"-- generation {words}" for words in generations.left_words(done)]
 
     def recommend_all(self, name: str, into: str | Path, *, k: int = 20, users: str | None = None) -> "lists.ListsPlan":

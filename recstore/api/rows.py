@@ -76,6 +76,30 @@ class Pruned:
 
 
 @dataclass(frozen=True)
+class ComparedItem:
+    """An item, and in how many lists of each of two generations it is."""
+
+    item_id: Id
+    lists_a: int
+    lists_b: int
+    title: str | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two generations for a sample of users: the mean and quantiles of the share of common items in their lists, the users
+    whose first item differs, and the items that are in more or fewer lists, the largest change first."""
+
+    users: int
+    overlap: float | None
+    overlap_p10: float | None
+    overlap_p50: float | None
+    overlap_p90: float | None
+    first_changed: int
+    items: list[ComparedItem]
+
+
+@dataclass(frozen=True)
 class Upgraded:
     """Changes made by an upgrade, a sentence each; the database's revision; recommenders whose objects are still missing."""
 
@@ -325,6 +349,7 @@ class Watched(Summary):
     ended_at: datetime | None
     ended_error: str | None
     lists_schedule: str | None
+    withheld_generation: int | None
     next_retrain: datetime | None
     next_lists: datetime | None
     open_requests: list[Request]

@@ -33,7 +33,7 @@ PANELS = {
     },
     "How good it is": {"measure": ["evaluate", "benchmark"], "tune": ["tune", "studies"]},
     "Answers": {
-        "ask": ["similar", "recommend", "explain", "popular"],
+        "ask": ["similar", "recommend", "explain", "popular", "compare"],
         "lists": ["recommend-all", "similar-all", "lists"],
         "exchange": ["export", "import"],
     },

@@ -53,6 +53,10 @@ def ended(outcome: Outcome, name: str, how: str = "") -> None:
     if outcome.live:
         say(f"generation {outcome.generation} of {name}{how} is live")
         return
+    if outcome.withheld:
+        say(f"generation {outcome.generation} of {name} is complete and withheld")
+        say(f"make it live: recstore publish {name} {outcome.generation}\nremove it: recstore prune {name} --withheld")
+        return
     if outcome.held:
         say(f"generation {outcome.generation} of {name} is ready. To make it live: recstore publish {name}")
         raise typer.Exit(READY)

@@ -125,9 +125,8 @@ def _shown(found: Described) -> None:
     for kind, result in (live.calibration or {}).items():
         say_wrapped(f"  {kind}: {plan_words(result['chosen'])}")
     for row in found.waiting:
-        say_wrapped(
-            f"  ready: generation {row.generation} {row.reason or ''}. Make it live with: recstore publish {name}"
-        )
+        how = "" if row.state == "withheld" else f". Make it live with: recstore publish {name}"
+        say_wrapped(f"  {row.state}: generation {row.generation} {row.reason or ''}{how}")
 
 
 def _planned(found: Described) -> str:

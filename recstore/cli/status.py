@@ -152,6 +152,10 @@ def _lines(row: Watched, now: datetime) -> Iterator[Line]:
     elif row.ready_generation is not None:
         sentence = f"generation {row.ready_generation} {row.waits_for or 'waits to go live'}. When that has ended:"
         yield "ready", Text(f"{sentence} recstore publish {name}", "yellow")
+    if row.withheld_generation is not None:
+        number = row.withheld_generation
+        how = f"To make it live: recstore publish {name} {number}. To remove it: recstore prune {name} --withheld"
+        yield "withheld", Text(f"generation {number}. {how}")
     asked = [request for request in row.open_requests if request.state != "running"]
     for request in asked[:SHOWN_REQUESTS]:
         yield "asked for", Text(_asked(request, now))

@@ -41,6 +41,8 @@ class Outcome:
     skipped: bool = False
     held: bool = False
     """Ready, and kept from going live by a rollback until publications are released."""
+    withheld: bool = False
+    """Complete, and goes live only when it is published by its number."""
 
 
 def prepare(run: Run) -> Prepared:
@@ -101,6 +103,10 @@ def finish(run: Run, flip: Flip) -> Outcome:
             f" {run.name}"
         )
         run.warn(run.outcome)
+    elif flip.withheld:
+        run.outcome = (
+            f"Generation {number} is complete and withheld. To make it live: recstore publish {run.name} {number}"
+        )
     else:
         run.state = "ready"
         run.outcome = f"Generation {number} is ready but not live yet: it waits for {barriers.named(flip.blockers)}."
@@ -112,7 +118,7 @@ def finish(run: Run, flip: Flip) -> Outcome:
     except RecstoreError as error:  # the next run tidies up
         run.warn(f"Tidying up is left to the next run: {error.message}")
     blockers = () if flip.live else tuple(map(str, flip.blockers))
-    return Outcome(run.number, number, flip.live, blockers, tuple(run.warnings), held=flip.held)
+    return Outcome(run.number, number, flip.live, blockers, tuple(run.warnings), held=flip.held, withheld=flip.withheld)
 
 
 def _tidy(run: Run) -> Summary:
@@ -121,18 +127,21 @@ def _tidy(run: Run) -> Summary:
     return Summary(str(pruned), {"next": following.number} | pruned.details())
 
 
-def _prune(run: Run, keep: int, wait: float | None = None) -> Pruned:
-    return generations.prune(run.connection, run.settings, run.recommender, keep, wait)
+def _prune(run: Run, keep: int, wait: float | None = None, *, withheld: bool = False) -> Pruned:
+    return generations.prune(run.connection, run.settings, run.recommender, keep, wait, withheld=withheld)
 
 
 @job()
-def publish(run: Run, *, now: bool = False, wait: float = 0.0, release: bool = True) -> Outcome:
+def publish(
+    run: Run, generation: int | None = None, *, now: bool = False, wait: float = 0.0, release: bool = True
+) -> Outcome:
     """Make the ready generation live if no session prevents it; with `now`, at the operator's word, in any case.
+    A withheld one goes live by its number.
 
     Unless `release` is false, it goes live although publications are held, and ends that. The sessions that
-    `now` disturbs are named in a warning. Raises NothingReady.
+    `now` disturbs are named in a warning. Raises NothingReady, GenerationNotFound.
     """
-    run.stage("prepare", _take_ready, run)
+    run.stage("prepare", _take_ready, run, generation)
     flip = (
         run.stage("flip", flipping.flip_now, run)
         if now
@@ -146,18 +155,20 @@ def publish(run: Run, *, now: bool = False, wait: float = 0.0, release: bool = T
     return finish(run, flip)
 
 
-def _take_ready(run: Run) -> Prepared:
-    run.generation = flipping.ready_generation(run.connection, run.recommender)
+def _take_ready(run: Run, number: int | None) -> Prepared:
+    run.generation = flipping.ready_generation(run.connection, run.recommender, number)
     return Prepared(run.generation)
 
 
 @job()
-def prune(run: Run, *, keep: int | None = None) -> dict[str, Any]:
-    """Remove old generations, except the live one and the `keep` - 1 newest others, and what dead runs left.
+def prune(run: Run, *, keep: int | None = None, withheld: bool = False) -> dict[str, Any]:
+    """Remove old generations, except the live one and the `keep` - 1 newest others, and what dead runs left; with `withheld`
+    also a withheld generation.
 
     Returns {"pruned": [..], "postponed": {generation: sessions that may read it}, "retained": {generation: seconds left}}.
     """
-    done = run.stage("prune", _clean_and_prune, run, keep or run.recommender.definition.publication.keep).details()
+    keep = keep or run.recommender.definition.publication.keep
+    done = run.stage("prune", _clean_and_prune, run, keep, withheld=withheld).details()
     run.outcome = f"Pruned generations: {', '.join(map(str, done['pruned'])) or 'none'}."
     return done
 
@@ -166,13 +177,13 @@ def _clean(run: Run) -> None:
     """Clean up what dead runs left: half-built generations, and invalid indexes of complete ones."""
     generations.abandon_unfinished(run.connection, run.recommender)
     for row in generations.all_of(run.connection, run.recommender):
-        if row["state"] in ("ready", "published"):
+        if row["state"] in ("ready", "withheld", "published"):
             indexes.drop_leftovers(run, Generation(run.recommender, row["generation"]))
 
 
-def _clean_and_prune(run: Run, keep: int, wait: float | None = None) -> Pruned:
+def _clean_and_prune(run: Run, keep: int, wait: float | None = None, *, withheld: bool = False) -> Pruned:
     _clean(run)
-    return _prune(run, keep, wait)
+    return _prune(run, keep, wait, withheld=withheld)
 
 
 @job()

@@ -19,7 +19,7 @@ from recstore.sql.objects import Registered
 MOST = 2**31 - 1
 """Largest number of rows: the largest integer."""
 
-OUTPUTS = ("item_id", "score", "reason", "users", "views", "value", "contribution")
+OUTPUTS = ("item_id", "score", "reason", "users", "views", "value", "contribution", "lists_a", "lists_b")
 """Columns of the answers; a column of titles with such a name is shown as title."""
 
 PATIENCE = 60.0
@@ -97,11 +97,19 @@ def recommended(
 
 
 def explained(recommender: Registered, user_id: Any, item_id: Any, k: int) -> Question:
-    return _listed(recommender, "explain", [user_id, item_id, k], ["value", "contribution"])
+    return _listed(recommender, "explain", [user_id, item_id, k], ["value", "contribution"], "r.contribution DESC")
 
 
 def popular(recommender: Registered, k: int) -> Question:
-    return _listed(recommender, "popular_items", [k], ["users", "views"])
+    return _listed(recommender, "popular_items", [k], ["users", "views"], "r.users DESC, r.views DESC")
+
+
+def compared(recommender: Registered, a: int, b: int, k: int, users: int) -> tuple[Question, Question]:
+    """Ask how far the lists of two generations agree, and which items are in more or fewer of them."""
+    summary = f"SELECT *\nFROM {recommender.name}.compare_generations({a}, {b}, {k}, {users});"
+    return Question(summary, recommender), _listed(
+        recommender, "compare_items", [a, b, k, users], ["lists_a", "lists_b"], "abs(r.lists_b - r.lists_a) DESC"
+    )
 
 
 def seen(recommender: Registered, user_id: Any, k: int) -> Question:
@@ -128,10 +136,9 @@ def titles_of(connection: Connection, recommender: Registered, ids: Sequence[Any
     return {row["item"]: row["title"] for row in rows if row["title"]}
 
 
-def _listed(recommender: Registered, function: str, arguments: list[Any], outputs: list[str]) -> Question:
-    order = {"popular_items": "r.users DESC, r.views DESC", "explain": "r.contribution DESC"}.get(
-        function, "r.score DESC"
-    )
+def _listed(
+    recommender: Registered, function: str, arguments: list[Any], outputs: list[str], order: str = "r.score DESC"
+) -> Question:
     shown = ", ".join(f"r.{name}" for name in outputs)
     values = ", ".join(map(_literal, arguments))
     return Question(

@@ -39,7 +39,7 @@ def described(opened: Connection, recommender: Registered) -> Row:
         "live": next((row for row in rows if row["state"] == "live"), None),
         "last_error": overview["last_error"],
         "next_retrain": registry.next_retrain(overview),
-        "waiting": [row for row in rows if row["state"] == "ready"],
+        "waiting": [row for row in rows if row["state"] in ("ready", "withheld")],
     }
 
 

@@ -28,6 +28,8 @@ class Flip:
     disturbed: bool = False
     held: bool = False
     """Publications are held since a rollback."""
+    withheld: bool = False
+    """It goes live only when an operator publishes it."""
 
     def details(self) -> dict[str, Any]:
         return {"live": self.live}
@@ -63,6 +65,14 @@ def publish(run: Run, wait: float, *, release: bool) -> Flip:
     return go_live(run, wait, release=release)
 
 
+def withhold(run: Run) -> Flip:
+    """Leave the run's complete generation to an operator: no dispatch and no other run makes it live."""
+    publishing = f"recstore publish {run.name} {run.generation.number}"
+    reason = f"goes live by {publishing}, and is removed by recstore prune {run.name} --withheld"
+    queries.run(run.connection, "set_withheld", generation=run.generation.number, reason=reason)
+    return Flip(False, [], withheld=True)
+
+
 def flip_now(run: Run) -> Flip:
     """Flip at once; sessions that it should wait for may get empty answers from the views until their transactions end."""
     found = go_live(run, 0, release=True)
@@ -74,9 +84,9 @@ def flip_now(run: Run) -> Flip:
     return Flip(True, found.blockers, disturbed=True)
 
 
-def look_again(connection: Connection, recommender: Registered) -> list[Blocker]:
-    """Return the sessions that the ready generation waits for, and store them for operators. Raises NothingReady."""
-    generation = ready_generation(connection, recommender)
+def look_again(connection: Connection, recommender: Registered, number: int | None = None) -> list[Blocker]:
+    """Return the sessions that a generation, the ready one, waits for, and store them for operators. Raises NothingReady."""
+    generation = ready_generation(connection, recommender, number)
     blockers = barriers.advance(connection, generation)
     if blockers:
         _note(connection, generation, blockers)
@@ -100,7 +110,7 @@ def flip(
     name, keys = generation.recommender.name, generation.keys | {"run": run, "release": release, "hold": hold}
     with connection.transaction():
         state = queries.row(connection, "lock_generation", **keys)
-        if state is None or state["state"] not in ("ready", "published"):
+        if state is None or state["state"] not in ("ready", "withheld", "published"):
             raise GenerationNotFound(name=name, generation=generation.number)
         flipped = queries.row(connection, "flip", **keys)
         if flipped is None:
@@ -115,9 +125,16 @@ def flip(
     return before
 
 
-def ready_generation(connection: Connection, recommender: Registered) -> Generation:
-    """Return the newest generation that is ready to go live and newer than the live one. Raises NothingReady."""
+def ready_generation(connection: Connection, recommender: Registered, number: int | None = None) -> Generation:
+    """Return generation `number`, ready or withheld, or the newest that is ready to go live and newer than the live one.
+
+    Raises NothingReady, GenerationNotFound.
+    """
     rows = generations.all_of(connection, recommender)
+    if number is not None:
+        if not any(row["generation"] == number and row["state"] in ("ready", "withheld") for row in rows):
+            raise GenerationNotFound(name=recommender.name, generation=number)
+        return Generation(recommender, number)
     live = generations.live_number(rows)
     ready = [row["generation"] for row in rows if row["state"] == "ready" and row["generation"] > live]
     if not ready:

@@ -114,17 +114,20 @@ def abandon_unfinished(connection: Connection, recommender: Registered) -> None:
 
 
 def surplus(
-    connection: Connection, settings: Settings, recommender: Registered, keep: int
+    connection: Connection, settings: Settings, recommender: Registered, keep: int, *, withheld: bool
 ) -> tuple[list[int], dict[int, float]]:
     """Return the generations to prune, and the seconds left of those that `retention` still protects.
 
-    Kept are the live one, the `keep - 1` newest that were live before, and the newest that is ready to go live.
+    Kept are the live one, the `keep - 1` newest that were live before, the newest that is ready to go live, and unless
+    `withheld` the newest that is withheld.
     """
     rows = all_of(connection, recommender)
     live = live_number(rows)
     ready = [row["generation"] for row in rows if row["state"] == "ready"]
     newest = max([live, *ready])
     found = [generation for generation in ready if generation < newest]
+    apart = [row["generation"] for row in rows if row["state"] == "withheld"]
+    found += apart if withheld else apart[:-1]
     retired = [row["generation"] for row in reversed(rows) if row["state"] == "published" and not row["live"]]
     retained = {}
     for generation in retired[keep - 1 :]:
@@ -186,14 +189,20 @@ def left_words(done: dict[str, Any]) -> list[str]:
 
 
 def prune(
-    connection: Connection, settings: Settings, recommender: Registered, keep: int, wait: float | None = None
+    connection: Connection,
+    settings: Settings,
+    recommender: Registered,
+    keep: int,
+    wait: float | None = None,
+    *,
+    withheld: bool = False,
 ) -> Pruned:
-    """Remove surplus generations and leftovers of dead runs.
+    """Remove surplus generations and leftovers of dead runs; with `withheld` also a withheld generation.
 
     Waits at most `wait` seconds (default: the setting `prune_wait`) for other transactions; a later prune removes the rest.
     """
     wait = settings.prune_wait if wait is None else wait
-    found, retained = surplus(connection, settings, recommender, keep)
+    found, retained = surplus(connection, settings, recommender, keep, withheld=withheld)
     for number in found:
         mark_pruning(connection, Generation(recommender, number), "superseded")
     removed: list[int] = []

@@ -6,7 +6,7 @@ SELECT r.name AS text, '' AS meaning FROM recstore.recommenders r ORDER BY r.nam
 -- name: complete_generations
 SELECT g.generation::text AS text, g.state AS meaning
 FROM recstore.generations g
-WHERE g.recommender = %(name)s AND g.state IN ('previous', 'ready')
+WHERE g.recommender = %(name)s AND g.state IN ('previous', 'ready', 'withheld')
 ORDER BY g.generation DESC;
 
 -- name: complete_runs

@@ -61,6 +61,10 @@ SELECT g.recommend_ef, g.similar_ef, g.users_ef FROM recstore_private.generation
 -- name: set_ready
 UPDATE recstore_private.generations SET state = 'ready', ready_at = now() WHERE generation = %(generation)s;
 
+-- name: set_withheld
+-- Without the time at which it was ready, so that the schedule does not take it for the newest training.
+UPDATE recstore_private.generations SET state = 'withheld', reason = %(reason)s WHERE generation = %(generation)s;
+
 -- name: set_reason
 UPDATE recstore_private.generations SET reason = %(reason)s WHERE generation = %(generation)s;
 
@@ -84,7 +88,8 @@ WHERE p.recommender_id = %(recommender_id)s AND (%(run)s::bigint IS NULL OR p.fe
 RETURNING old.generation AS from_generation;
 
 -- name: set_published
-UPDATE recstore_private.generations SET state = 'published', reason = NULL WHERE generation = %(generation)s;
+UPDATE recstore_private.generations SET state = 'published', reason = NULL, ready_at = coalesce(ready_at, now())
+WHERE generation = %(generation)s;
 
 -- name: insert_flip
 INSERT INTO recstore_private.flips (recommender_id, from_generation, to_generation, job, run)
@@ -108,7 +113,7 @@ WHERE f.recommender_id = %(recommender_id)s AND f.from_generation = %(generation
 -- name: set_pruning
 UPDATE recstore_private.generations
 SET state = 'pruning', barrier = 'pruning', barrier_transactions = NULL, barrier_xid = pg_current_xact_id()::text, reason = %(reason)s
-WHERE generation = %(generation)s AND state IN ('attached', 'building', 'ready', 'published');
+WHERE generation = %(generation)s AND state IN ('attached', 'building', 'ready', 'withheld', 'published');
 
 -- name: set_pruned
 UPDATE recstore_private.generations

@@ -118,7 +118,7 @@ def render(
         side |= {"one": one, "side": f"{one}s", "id": f"{one}_id"}
         side |= {"collate": values[f"{one}_collate"], "id_type": values[f"{one}_type"]}
     rendered: dict[str, str] = {}
-    for file in ("tables", "types", "views", "nearest", "fold_in", "functions"):
+    for file in ("tables", "types", "views", "nearest", "fold_in", "functions", "compare"):
         for name, template in queries.load(f"objects/{file}.sql").items():
             if file == "nearest":
                 rendered |= {queries.fill(name, side): queries.fill(template, values | side) for side in sides.values()}

@@ -145,7 +145,7 @@ SET recommend_ef = NULL,
     similar_ef = NULL,
     calibration = jsonb_set(
         jsonb_set(calibration, '{recommend,chosen,ef}', 'null', false), '{similar,chosen,ef}', 'null', false)
-WHERE recommender_id = %(recommender_id)s AND state IN ('ready', 'published');
+WHERE recommender_id = %(recommender_id)s AND state IN ('ready', 'withheld', 'published');
 
 -- name: update_storage
 UPDATE recstore_private.recommenders

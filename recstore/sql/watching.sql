@@ -15,7 +15,10 @@ SELECT
     e.state AS ended_state,
     e.finished_at AS ended_at,
     e.error AS ended_error,
-    c.definition #>> '{lists,cron}' AS lists_schedule
+    c.definition #>> '{lists,cron}' AS lists_schedule,
+    (
+        SELECT max(g.generation) FROM recstore.generations g WHERE g.recommender = s.recommender AND g.state = 'withheld'
+    ) AS withheld_generation
 FROM recstore.status s
 JOIN recstore.recommenders c ON c.name = s.recommender
 LEFT JOIN recstore.runs v ON v.run = s.running

@@ -46,6 +46,7 @@ SHORTER = {
     r"--wait": "",  # nobody works here
     r" --watch": "",
     r"request cancel 12": "request cancel 1",
+    r"compare retail 41 42": "compare retail 2 2 --users 5",
     r"--table shop.views$": "--table shop.loaded",  # that one is here
     r"(tune retail.*)": r"\1 --trials 1 --max-iterations 2 --users 50",
     r"(evaluate retail.*)--factors 256": r"\1--factors 8 --iterations 2",

@@ -73,6 +73,7 @@ CHEAP = {
     "recommend": Line(("retail", "1")),
     "explain": Line(("retail", "1", "1")),
     "popular": Line(("retail",)),
+    "compare": Line(("retail", "1", "1")),
     "health": Line(),
     "cancel": Line(("999999",)),
     "release": NOBODY,

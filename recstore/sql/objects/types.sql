@@ -27,6 +27,22 @@ COMMENT ON TYPE {schema}.explanation IS
 CREATE TYPE {schema}.popular_item AS (item_id {item_type}, users integer, views double precision);
 COMMENT ON TYPE {schema}.popular_item IS 'An item with its distinct users and total views.';
 
+-- object: type comparison
+CREATE TYPE {schema}.comparison AS (
+    users bigint, overlap double precision, overlap_p10 double precision, overlap_p50 double precision,
+    overlap_p90 double precision, first_changed bigint
+);
+COMMENT ON TYPE {schema}.comparison IS
+    'Two generations: users compared, the mean and quantiles of the share of common items in their lists, and users whose first item differs.';
+
+-- object: type compared_item
+CREATE TYPE {schema}.compared_item AS (item_id {item_type}, lists_a bigint, lists_b bigint);
+COMMENT ON TYPE {schema}.compared_item IS 'An item, and in how many lists of each of two generations it is.';
+
+-- object: type _two_lists
+CREATE TYPE {schema}._two_lists AS (user_id {user_type}, a {item_type}[], b {item_type}[]);
+COMMENT ON TYPE {schema}._two_lists IS 'The lists of a user in two generations. Used by the public functions.';
+
 -- object: type _near_item
 CREATE TYPE {schema}._near_item AS (id {item_type}, distance double precision);
 COMMENT ON TYPE {schema}._near_item IS 'An item at a distance. Used by the public functions.';

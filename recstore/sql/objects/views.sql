@@ -22,7 +22,7 @@ WHERE g.generation = coalesce(
                     THEN current_setting('recstore.generation', true)::bigint
             END
             AND c.recommender_id = {recommender_id}
-            AND c.state IN ('ready', 'published')
+            AND c.state IN ('ready', 'withheld', 'published')
     ),
     (
         SELECT p.generation
