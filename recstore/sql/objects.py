@@ -99,7 +99,7 @@ def render(
         "eligible": eligible,
         "fresh": str(recommender.definition.refresh.fresh).lower(),
         "vector_rounding": f"{VECTOR_ROUNDING[recommender.vector_type]}",
-    } | _merging(recommender.definition)
+    }
     for one, kind in (("user", recommender.user_type), ("item", recommender.item_type)):
         values |= {
             f"{one}_type": kind.value,
@@ -150,27 +150,6 @@ AS $function$
 $function$;
 COMMENT ON FUNCTION {name}({types}) IS 'The same with uuids as text.';
 """
-
-
-def _merging(definition: Definition) -> dict[str, str]:
-    """Return the SQL that combines the rows of a pair as a training does."""
-    net, how = definition.source.negative == "net", definition.source.duplicates
-    merged = {
-        "sum": "sum(r.value)",
-        "max": "max(r.value)",
-        "mean": "avg(r.value)",
-        "last": "(array_agg(r.value ORDER BY r.last_at DESC NULLS LAST))[1]",
-    }
-    filters = definition.filters
-    return {
-        "merged": merged[how],
-        # the row's own column if there is one: a name is sought in the innermost query first
-        "time": "(SELECT last_at FROM (SELECT i.*) o)" if how == "last" else "NULL",
-        "above": "'-Infinity'" if net else "0",
-        "rounding": "1e-12 * sum(abs(r.value))" if net and how in ("sum", "mean") else "0",
-        "max_value": "NULL" if filters.max_value is None else f"{filters.max_value!r}",
-        "max_items": "NULL" if filters.max_items_per_user is None else f"{filters.max_items_per_user}",
-    }
 
 
 def _eligible(recommender: Registered) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from conftest import Database, database_from
 from scipy import sparse
 from support_sql import column, read_factors, rows, transaction, value
 
+from recstore import registry
 from recstore.definition import Confidence, Filters, Hyperparameters, Refresh, Source, Storage
 from recstore.embedded import Server
 from recstore.operations import readers
@@ -231,3 +232,21 @@ def test_a_recommender_may_answer_from_current_rows_by_default(shop: Database) -
     shop.alter(refresh=Refresh(fresh=True))
     assert [reason(8), reason(9), reason(8, "false")] == ["fold_in", "trained", "trained"]
     shop.alter(refresh=Refresh())
+
+
+def test_an_altered_definition_counts_from_the_next_training_on(raw: Database) -> None:
+    name = trained(raw, "als")
+    asked = f"SELECT user_id, f.item_ids, f.values FROM generate_series(1, 50) u (user_id), {name}._pairs_of(user_id) f"
+    with raw.connect() as connection:
+        before = rows(connection, asked)
+        raw.alter(name, source=Source(query=RAW, duplicates="max", max_nulls=0.5), filters=Filters(max_value=1))
+        assert rows(connection, asked) == before
+
+
+def test_the_last_row_without_times(shop: Database) -> None:
+    shop.create("last", source=Source(table="shop.views", item="product_id", value="view_count", duplicates="last"))
+    assert shop.retrain("last").live
+    with shop.connect("application") as application, transaction(application), shop.connect() as connection:
+        readers.grant_reader(connection, registry.get(connection, "last"), "application", people=True)
+        view(application, 7000, {3: 2, 5: 1})
+        assert set(column(application, "SELECT reason FROM last.recommend(7000, 5)")) == {"fold_in"}

@@ -159,7 +159,7 @@ COMMENT ON FUNCTION {schema}._fold_in({schema}._generation, {schema}._pairs) IS
     'The vector of a user with these interactions, as a training with the same items would solve it. NULL without an item that the model knows. Used by the public functions.';
 
 -- object: function _pairs_of
--- One value for each item, as a training combines the rows of a pair (recstore/model/interactions.py).
+-- One value for each item, as the live generation's training combined the rows of a pair (recstore/model/interactions.py).
 CREATE OR REPLACE FUNCTION {schema}._pairs_of(user_id {user_parameter})
 RETURNS {schema}._pairs
 LANGUAGE plpgsql
@@ -171,22 +171,38 @@ AS $function$
 DECLARE
     -- the column's collation decides, not the argument's
     wanted {user_parameter}{user_default_collate} := user_id;
+    weighting {schema}._weighting;
+    least_value double precision;
     pairs {schema}._pairs;
 BEGIN
-    SELECT array_agg(p.item_id), array_agg(least(p.value, {max_value}))
+    SELECT * INTO weighting FROM {schema}._weighting;
+    IF weighting.generation IS NULL THEN
+        RETURN NULL;
+    END IF;
+    least_value := CASE WHEN weighting.negative = 'net' THEN '-Infinity' ELSE 0.0::double precision END;
+    SELECT array_agg(p.item_id), array_agg(least(p.value, weighting.max_value))
     INTO pairs
     FROM (
-        SELECT r.item_id, {merged} AS value
+        SELECT
+            r.item_id,
+            CASE weighting.duplicates
+                WHEN 'sum' THEN sum(r.value)
+                WHEN 'mean' THEN avg(r.value)
+                WHEN 'max' THEN max(r.value)
+                ELSE (array_agg(r.value ORDER BY r.last_at DESC NULLS LAST))[1]
+            END AS value,
+            sum(abs(r.value)) AS total
         FROM (
-            SELECT i.item_id, i.value::double precision AS value, {time} AS last_at
-            FROM {schema}.interactions i
+            -- the source's last_at if it has one: a name is sought in the innermost query first
+            SELECT i.item_id, i.value::double precision AS value, (SELECT last_at FROM (SELECT i.*) o) AS last_at
+            FROM {schema}.interactions i CROSS JOIN (SELECT NULL::timestamptz AS last_at) n
             WHERE i.user_id = wanted AND i.item_id IS NOT NULL
         ) r
-        WHERE r.value > {above} AND r.value < 'Infinity'  -- which NaN is above
+        WHERE r.value > least_value AND r.value < 'Infinity'  -- which NaN is above
         GROUP BY r.item_id
-        HAVING {merged} > {rounding}
-    ) p;
-    IF cardinality(pairs.item_ids) > {max_items} THEN  -- too many for a person, as the filter max_items_per_user says
+    ) p
+    WHERE p.value > 1e-12 * p.total;  -- what is left of returns may be a rounding error
+    IF cardinality(pairs.item_ids) > weighting.max_items_per_user THEN  -- too many for a person
         RETURN NULL;
     END IF;
     RETURN pairs;

@@ -39,11 +39,15 @@ CREATE OR REPLACE VIEW {schema}._weighting WITH (security_barrier = true) AS
 SELECT
     g.generation,
     g.confidence || jsonb_build_object('alpha', g.training -> 'alpha') AS weighting,
-    (g.training ->> 'solved_weight')::double precision AS solved_weight
+    (g.training ->> 'solved_weight')::double precision AS solved_weight,
+    g.definition -> 'source' ->> 'duplicates' AS duplicates,
+    g.definition -> 'source' ->> 'negative' AS negative,
+    (g.definition -> 'filters' ->> 'max_value')::double precision AS max_value,
+    (g.definition -> 'filters' ->> 'max_items_per_user')::double precision AS max_items_per_user
 FROM recstore_private.generations g
 WHERE g.generation = (SELECT l.generation FROM {schema}._generation l) AND (g.training ->> 'folds_in')::boolean;
 COMMENT ON VIEW {schema}._weighting IS
-    'How the live generation weights interactions, if it has what SQL needs to fold in users (tables _fold_in_N and _basis_N).';
+    'How the live generation combines and weights interactions, if it has what SQL needs to fold in users (tables _fold_in_N and _basis_N).';
 
 -- object: view item_vectors
 CREATE OR REPLACE VIEW {schema}.item_vectors AS
