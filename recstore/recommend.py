@@ -4,9 +4,10 @@ Everything runs on the application's own SQLAlchemy engine, connection or sessio
 nothing about training.
 """
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+from uuid import UUID
 
 import sqlalchemy as sa
 from pgvector.sqlalchemy import VECTOR
@@ -28,14 +29,31 @@ def untyped(value: Id) -> sa.BindParameter[Any]:
     return sa.bindparam(None, value, type_=sa.types.NullType(), unique=True)
 
 
+def array(values: Iterable[Id] | None) -> sa.ColumnElement[Any] | None:
+    """Return ids or weights as a parameter of an array type, by the type of the first that is not None."""
+    if values is None:
+        return None
+    listed = [getattr(value, "item", lambda value=value: value)() for value in values]  # NumPy's as Python's
+    kind = next((type(value) for value in listed if value is not None), None)
+    if kind is None:  # as a literal, which fits any type
+        return sa.literal_column(f"'{{{','.join(['NULL'] * len(listed))}}}'")
+    types: dict[type, Any] = {UUID: sa.Uuid, str: sa.Text, float: sa.Double}
+    return sa.bindparam(None, listed, type_=sa.ARRAY(types.get(kind, sa.BigInteger)), unique=True)
+
+
 class _Functions:
-    """The functions of a schema of any name. `sa.func` would strip a trailing underscore and reserve `opts`."""
+    """The functions of a schema of any name. `sa.func` would strip a trailing underscore and reserve `opts`. Parameters that are
+    passed by name are left out where they are None."""
 
     def __init__(self, schema: str) -> None:
         self._schema = schema
 
     def __getattr__(self, name: str) -> Any:
-        return lambda *arguments: sa.Function(name, *arguments, packagenames=(self._schema,))
+        def call(*arguments: Any, **named: Any) -> sa.Function[Any]:
+            given = [sa.literal_column(each).op("=>")(value) for each, value in named.items() if value is not None]
+            return sa.Function(name, *arguments, *given, packagenames=(self._schema,))
+
+        return call
 
 
 class Selectables:
@@ -71,16 +89,50 @@ class Selectables:
         )
 
     def select_recommend(
-        self, user_id: Id, k: int = 10, *, exclude_seen: bool = True, fresh: bool | None = None
+        self,
+        user_id: Id,
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        exclude_items: Iterable[Id] | None = None,
+        fresh: bool | None = None,
     ) -> sa.TableValuedAlias:
         """Return `recommend` as a FROM element with columns item_id, score, reason."""
-        return self._functions.recommend(untyped(user_id), k, exclude_seen, fresh).table_valued(  # type: ignore[no-any-return]
+        function = self._functions.recommend(
+            untyped(user_id), k, exclude_seen, exclude_items=array(exclude_items), fresh=fresh
+        )
+        return function.table_valued(  # type: ignore[no-any-return]
             "item_id", sa.column("score", sa.Double), sa.column("reason", sa.Text), name="recommended"
         )
 
-    def select_similar_items(self, item_id: Id, k: int = 10, *, min_users: int = 3) -> sa.TableValuedAlias:
+    def select_recommend_for_items(
+        self,
+        item_ids: Iterable[Id],
+        weights: Iterable[float] | None = None,
+        k: int = 10,
+        *,
+        exclude_items: Iterable[Id] | None = None,
+    ) -> sa.TableValuedAlias:
+        """Return `recommend_for_items` as a FROM element with columns item_id, score, reason."""
+        function = self._functions.recommend_for_items(
+            array(item_ids), k=k, weights=array(weights), exclude_items=array(exclude_items)
+        )
+        return function.table_valued(  # type: ignore[no-any-return]
+            "item_id", sa.column("score", sa.Double), sa.column("reason", sa.Text), name="recommended"
+        )
+
+    def select_rank_items(self, user_id: Id, item_ids: Iterable[Id]) -> sa.TableValuedAlias:
+        """Return `rank_items` as a FROM element with columns item_id, score, reason."""
+        return self._functions.rank_items(untyped(user_id), array(item_ids)).table_valued(  # type: ignore[no-any-return]
+            "item_id", sa.column("score", sa.Double), sa.column("reason", sa.Text), name="ranked"
+        )
+
+    def select_similar_items(
+        self, item_id: Id, k: int = 10, *, min_users: int = 3, exclude_items: Iterable[Id] | None = None
+    ) -> sa.TableValuedAlias:
         """Return `similar_items` as a FROM element with columns item_id, score."""
-        return self._functions.similar_items(untyped(item_id), k, min_users).table_valued(  # type: ignore[no-any-return]
+        function = self._functions.similar_items(untyped(item_id), k, min_users, exclude_items=array(exclude_items))
+        return function.table_valued(  # type: ignore[no-any-return]
             "item_id", sa.column("score", sa.Double), name="similar"
         )
 
@@ -102,9 +154,9 @@ class Selectables:
             "item_id", sa.column("value", sa.Double), sa.column("contribution", sa.Double), name="explained"
         )
 
-    def select_popular_items(self, k: int = 10) -> sa.TableValuedAlias:
+    def select_popular_items(self, k: int = 10, *, exclude_items: Iterable[Id] | None = None) -> sa.TableValuedAlias:
         """Return `popular_items` as a FROM element with columns item_id, users, views."""
-        return self._functions.popular_items(k).table_valued(  # type: ignore[no-any-return]
+        return self._functions.popular_items(k, exclude_items=array(exclude_items)).table_valued(  # type: ignore[no-any-return]
             "item_id", sa.column("users", sa.Integer), sa.column("views", sa.Double), name="popular"
         )
 
@@ -130,6 +182,14 @@ class Recommendation(NamedTuple):
     item_id: Id
     score: float
     reason: str
+
+
+class RankedItem(NamedTuple):
+    """A given item with its predicted preference and the reason, both None for an unknown item."""
+
+    item_id: Id
+    score: float | None
+    reason: str | None
 
 
 class SimilarItem(NamedTuple):
@@ -207,25 +267,48 @@ class Recommender(Selectables):
         return self._rows(sa.select(function))[0][0]
 
     def recommend(
-        self, user_id: Id, k: int = 10, *, exclude_seen: bool = True, fresh: bool | None = None
+        self,
+        user_id: Id,
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        exclude_items: Iterable[Id] | None = None,
+        fresh: bool | None = None,
     ) -> list[Recommendation]:
         """Return the k items with the highest predicted preference, best first, ties by id; popular ones for a
         user without usable interactions.
 
         With `fresh`, a known user's current interactions count, too; None is the recommender's setting."""
-        listed = self.select_recommend(user_id, k, exclude_seen=exclude_seen, fresh=fresh)
+        listed = self.select_recommend(user_id, k, exclude_seen=exclude_seen, exclude_items=exclude_items, fresh=fresh)
         return [Recommendation._make(row) for row in self._rows(sa.select(listed))]
+
+    def recommend_for_items(
+        self,
+        item_ids: Iterable[Id],
+        weights: Iterable[float] | None = None,
+        k: int = 10,
+        *,
+        exclude_items: Iterable[Id] | None = None,
+    ) -> list[Recommendation]:
+        """Return the k items for a person who likes these, or dislikes those with a weight below 0, without these; popular ones
+        if no liked item is known."""
+        asked = self.select_recommend_for_items(item_ids, weights, k, exclude_items=exclude_items)
+        return [Recommendation._make(row) for row in self._rows(sa.select(asked))]
+
+    def rank_items(self, user_id: Id, item_ids: Iterable[Id]) -> list[RankedItem]:
+        """Return these items, each once, in the user's order; unknown ones last, in the given order."""
+        return [RankedItem._make(row) for row in self._rows(sa.select(self.select_rank_items(user_id, item_ids)))]
 
     def seen(self, user_id: Id) -> list[Id]:
         """Return the items that the user has seen, which `recommend` leaves out; an id may come twice."""
         return [row[0] for row in self._rows(sa.select(self._functions.seen(untyped(user_id))))]
 
-    def similar_items(self, item_id: Id, k: int = 10, *, min_users: int = 3) -> list[SimilarItem]:
+    def similar_items(
+        self, item_id: Id, k: int = 10, *, min_users: int = 3, exclude_items: Iterable[Id] | None = None
+    ) -> list[SimilarItem]:
         """Return the k items most similar by cosine, among those with at least `min_users` users; none for an unknown item."""
-        return [
-            SimilarItem._make(row)
-            for row in self._rows(sa.select(self.select_similar_items(item_id, k, min_users=min_users)))
-        ]
+        asked = self.select_similar_items(item_id, k, min_users=min_users, exclude_items=exclude_items)
+        return [SimilarItem._make(row) for row in self._rows(sa.select(asked))]
 
     def similar_users(self, user_id: Id, k: int = 10, *, fresh: bool | None = None) -> list[SimilarUser]:
         """Return the k users with the most similar preferences; none for a user without
@@ -242,9 +325,10 @@ class Recommender(Selectables):
         item, or for a user without usable interactions."""
         return [Explanation._make(row) for row in self._rows(sa.select(self.select_explain(user_id, item_id, k)))]
 
-    def popular_items(self, k: int = 10) -> list[PopularItem]:
+    def popular_items(self, k: int = 10, *, exclude_items: Iterable[Id] | None = None) -> list[PopularItem]:
         """Return the k items with the most users; ties go to more views, then to the lower id."""
-        return [PopularItem._make(row) for row in self._rows(sa.select(self.select_popular_items(k)))]
+        asked = self.select_popular_items(k, exclude_items=exclude_items)
+        return [PopularItem._make(row) for row in self._rows(sa.select(asked))]
 
     def predict(self, user_id: Id, item_id: Id, *, fresh: bool | None = None) -> float | None:
         """Return the predicted preference; None for an unknown item or a user without usable interactions.
@@ -313,6 +397,8 @@ class AsyncRecommender(Selectables):
 
     recommend = _awaited(Recommender.recommend)
     seen = _awaited(Recommender.seen)
+    recommend_for_items = _awaited(Recommender.recommend_for_items)
+    rank_items = _awaited(Recommender.rank_items)
     similar_items = _awaited(Recommender.similar_items)
     similar_users = _awaited(Recommender.similar_users)
     users_for_item = _awaited(Recommender.users_for_item)

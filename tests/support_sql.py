@@ -176,6 +176,7 @@ def repeating(*functions: Callable[[], object]) -> Iterator[None]:
 WITHOUT_PEOPLE = [
     "SELECT * FROM retail.similar_items(1, 3)",
     "SELECT * FROM retail.popular_items(3)",
+    "SELECT * FROM retail.recommend_for_items(ARRAY[1, 2])",
     "SELECT * FROM retail.item_vectors",
     "SELECT retail.generation()",
     "SELECT retail.use_search_settings()",
@@ -185,6 +186,7 @@ WITH_PEOPLE = [
     "SELECT * FROM retail.recommend(1, 3)",
     "SELECT * FROM retail.recommend(1, 3, false)",
     "SELECT * FROM retail.recommend(99999, 3)",
+    "SELECT * FROM retail.rank_items(1, ARRAY[1, 2])",
     "SELECT * FROM retail.similar_users(1, 3)",
     "SELECT * FROM retail.users_for_item(1, 3)",
     "SELECT retail.user_vector(1)",

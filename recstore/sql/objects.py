@@ -117,6 +117,11 @@ def render(
     for one, side in sides.items():
         side |= {"one": one, "side": f"{one}s", "id": f"{one}_id"}
         side |= {"collate": values[f"{one}_collate"], "id_type": values[f"{one}_type"]}
+    fits = {IdType.SMALLINT: "BETWEEN -32768 AND 32767", IdType.INTEGER: "BETWEEN -2147483648 AND 2147483647"}
+    values["item_fits"] = fits.get(recommender.item_type, "IS NOT NULL")
+    for array in ("item_ids", "exclude_items"):  # without what is no item's id
+        template = f"ARRAY(SELECT e.id::{{item_type}} FROM unnest({array}) e (id) WHERE e.id {{item_fits}})"  # noqa: S608
+        values[f"of_{array}"] = queries.fill(template, values)
     rendered: dict[str, str] = {}
     for file in ("tables", "types", "views", "nearest", "fold_in", "functions", "compare"):
         for name, template in queries.load(f"objects/{file}.sql").items():
@@ -129,17 +134,29 @@ def render(
 
 
 def _taking_text(function: str) -> str:
-    """Return a public function once more, with the uuids as text, which many clients send; empty if it takes no uuid."""
-    found = re.search(r"FUNCTION (\S+\.([a-z]\w*))\((.*\buuid\b.*)\)\nRETURNS (.+)\n", function)
+    """Return a public function once more, with the uuids as text, which many clients send; empty if it takes no uuid, or only by
+    default, since calls without it would be ambiguous."""
+    found = re.search(r"FUNCTION (\S+\.[a-z]\w*)\(([^()]*)\)\nRETURNS (.+)\n", function)
     if found is None:
         return ""
-    name, _, parameters, result = found.groups()
-    each = [parameter.split() for parameter in parameters.split(", ")]
-    given = ", ".join(f"${n}::uuid" if kind == "uuid" else f"${n}" for n, (_, kind, *_) in enumerate(each, 1))
-    types = ", ".join(kind for _, kind, *_ in each).replace("uuid", "text")
+    name, parameters, result = found.groups()
+    each = [re.fullmatch(r"(\S+) (.+?)( DEFAULT .+)?", one.strip()) for one in parameters.split(",") if one.strip()]
+    parts = [one.groups() for one in each if one]
+    if not any(kind.startswith("uuid") and not default for _, kind, default in parts):
+        return ""
+    given = ", ".join(
+        f"${n}::{kind}" if kind.startswith("uuid") else f"${n}" for n, (_, kind, _) in enumerate(parts, 1)
+    )
     returned = "* FROM " if result.startswith("SETOF") else ""
-    return f"""
-CREATE OR REPLACE FUNCTION {name}({parameters.replace("uuid", "text")})
+    as_text = [(arg, kind.replace("uuid", "text"), default or "") for arg, kind, default in parts]
+    # a literal '{..}' could be an array of either: only one of text is preferred to both
+    literal = [
+        (arg, "text", "") if kind == "uuid[]" and not default else text
+        for (arg, kind, default), text in zip(parts, as_text, strict=True)
+    ]
+    return "".join(
+        f"""
+CREATE OR REPLACE FUNCTION {name}({", ".join(f"{arg} {kind}{default}" for arg, kind, default in taken)})
 RETURNS {result}
 LANGUAGE sql
 STABLE
@@ -148,8 +165,10 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
     SELECT {returned}{name}({given})
 $function$;
-COMMENT ON FUNCTION {name}({types}) IS 'The same with uuids as text.';
+COMMENT ON FUNCTION {name}({", ".join(kind for _, kind, _ in taken)}) IS 'The same with uuids as text.';
 """
+        for taken in ([as_text] if literal == as_text else [as_text, literal])
+    )
 
 
 def _eligible(recommender: Registered) -> tuple[str, str]:

@@ -173,6 +173,34 @@ def test_lists_are_numpy_s_at_any_share(
 
 
 @pytest.mark.contract
+@pytest.mark.parametrize("share", ["50 %", "0.5 %"])
+@pytest.mark.parametrize("name", ["exact", "hnsw"])
+def test_a_call_s_own_exclusions_leave_k_rows_while_k_exist(
+    shopkeeper: Connection, factors: dict[str, Factors], name: str, share: str
+) -> None:
+    of, random = factors[name], np.random.default_rng(SHARES[share])
+    chosen = set(random.choice(of.items, SHARES[share], replace=False).tolist())
+    shopkeeper.execute("UPDATE shop.things SET visible = id = ANY (%s)", [list(chosen)])
+    for user in random.integers(1, USERS + 1, 8).tolist():
+        basket = random.choice(of.items, 3).tolist()
+        calls: dict[str, list[int]] = {
+            f"recommend({user}, 10, false": [],
+            f"recommend({user}, 10, true": column(shopkeeper, "SELECT item_id FROM shop.many WHERE user_id = %s", user),
+            "recommend(99999, 10, true": [],
+            f"recommend_for_items(ARRAY{basket}, NULL, 10": basket,
+            f"similar_items({basket[0]}, 10, 1": basket[:1],
+            "popular_items(10": [],
+        }
+        for call, without in calls.items():
+            best = ids(shopkeeper, f"{name}.{call})")
+            for excluded in (best[::2], [*best, *random.choice(list(chosen), len(chosen) // 2)]):
+                answer = ids(shopkeeper, f"{name}.{call}, exclude_items => ARRAY{list(map(int, excluded))}::int[])")
+                left = chosen - set(without) - set(excluded)
+                assert set(answer) <= left, call
+                assert len(set(answer)) == len(answer) == min(10, len(left)), call
+
+
+@pytest.mark.contract
 def test_an_index_answers_where_many_are_eligible_else_a_scan(changed: Database, factors: dict[str, Factors]) -> None:
     reader = changed.connect()
     table = f"hnsw._items_{value(reader, 'SELECT hnsw.generation()')}"

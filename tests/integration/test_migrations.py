@@ -298,8 +298,9 @@ def executors(connection: Connection, function: str) -> list[str]:
 
 
 OLDER_BODY = """
-CREATE OR REPLACE FUNCTION retail.popular_items(k bigint DEFAULT 10) RETURNS SETOF retail.popular_item LANGUAGE sql STABLE
-AS 'SELECT item_id, users, 0::float8 FROM retail.item_vectors LIMIT k'
+CREATE OR REPLACE FUNCTION retail.users_for_item(item_id bigint, k bigint DEFAULT 10)
+RETURNS SETOF retail.audience_member LANGUAGE sql STABLE
+AS 'SELECT user_id, 0::float8, 0::float8 FROM retail.user_vectors LIMIT k'
 """
 OLDER_SIGNATURE = (
     "DROP FUNCTION retail.similar_items",
@@ -342,7 +343,7 @@ def test_an_upgrade_replaces_exactly_what_is_older(trained: Database) -> None:
     readers.grant_reader(connection, registry.get(connection, "retail"), "application", people=True)
     reader = trained.connect("application")
     questions = [
-        "SELECT * FROM retail.popular_items(5)",
+        "SELECT * FROM retail.users_for_item(1, 5)",
         "SELECT * FROM retail.similar_items(1, 5, 2)",
         "SELECT retail.predict(1, 1)",
         "SELECT * FROM retail.similar_users(user_id => 1)",
@@ -351,9 +352,9 @@ def test_an_upgrade_replaces_exactly_what_is_older(trained: Database) -> None:
     expected = [rows(reader, question) for question in questions]
     definitions = "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'retail'::regnamespace ORDER BY 1"
     texts = rows(connection, definitions)
-    connection.execute("REVOKE ALL ON FUNCTION retail.popular_items FROM PUBLIC")
-    connection.execute("GRANT EXECUTE ON FUNCTION retail.popular_items TO application")
-    make_older(connection, "function popular_items", OLDER_BODY)
+    connection.execute("REVOKE ALL ON FUNCTION retail.users_for_item FROM PUBLIC")
+    connection.execute("GRANT EXECUTE ON FUNCTION retail.users_for_item TO application")
+    make_older(connection, "function users_for_item", OLDER_BODY)
     make_older(connection, "function similar_items", *OLDER_SIGNATURE)
     make_older(connection, "function predict", *OLDER_RESULT)
     make_older(connection, "function similar_users", *OLDER_PARAMETERS)
@@ -362,16 +363,16 @@ def test_an_upgrade_replaces_exactly_what_is_older(trained: Database) -> None:
     before = identities(connection)
 
     (done,) = upgrade(trained)
-    functions = ("popular_items", "similar_items", "similar_users", "predict")
+    functions = ("users_for_item", "similar_items", "similar_users", "predict")
     replaced = {"view item_vectors", "view user_vectors", *(f"function {name}" for name in functions)}
     assert done.startswith("retail: replaced ")
     assert set(done.removeprefix("retail: replaced ").split(", ")) == replaced
     after = identities(connection)
     assert {name for name in after if after[name] != before.get(name)} - replaced == set()
-    assert after["function popular_items"][0] == before["function popular_items"][0]
+    assert after["function users_for_item"][0] == before["function users_for_item"][0]
     assert [rows(reader, question) for question in questions] == expected
     assert rows(connection, definitions) == texts
-    assert executors(connection, "popular_items") == executors(connection, "similar_items") == ["application"]
+    assert executors(connection, "users_for_item") == executors(connection, "similar_items") == ["application"]
     assert executors(connection, "predict") == executors(connection, "similar_users") == ["PUBLIC"]
     reader.execute("GRANT SELECT ON retail.user_vectors TO worker")  # the grant option is kept too
     assert upgrade(trained) == []
@@ -401,7 +402,7 @@ def test_an_upgrade_that_would_break_the_application_changes_nothing(
 ) -> None:
     connection = trained.connect()
     readers.grant_reader(connection, registry.get(connection, "retail"), "application", people=True)
-    make_older(connection, "function popular_items", OLDER_BODY)
+    make_older(connection, "function users_for_item", OLDER_BODY)
     make_older(connection, name, *older)
     trained.connect("application").execute(depending)
     before, row = identities(connection), rows(connection, "SELECT * FROM recstore_private.recommenders")

@@ -30,7 +30,14 @@ ASKED: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("recommend", (1, 5), {}),
     ("recommend", (1,), {"k": 5, "exclude_seen": False}),
     ("recommend", (10**6, 3), {}),
+    ("recommend", (1, 5), {"exclude_items": [3, None, 10**12]}),
+    ("recommend_for_items", ([3, 5],), {"k": 5}),
+    ("recommend_for_items", (np.array([3, 5]), np.array([2.5, -1]), 5), {"exclude_items": (7,)}),
+    ("recommend_for_items", ([], [], 5), {}),
+    ("rank_items", (1, {3: None, 999: None, 5: None}), {}),
     ("similar_items", (3, 5), {"min_users": 1}),
+    ("similar_items", (3, 5), {"exclude_items": [6, 9]}),
+    ("popular_items", (5,), {"exclude_items": []}),
     ("similar_users", (1, 5), {}),
     ("users_for_item", (3, 5), {}),
     ("popular_items", (5,), {}),
@@ -52,10 +59,17 @@ def engine(url: str) -> Iterator[sa.Engine]:
     engine.dispose()
 
 
+def literal(value: Any) -> str:
+    """A number, or an array of them, in SQL."""
+    if isinstance(value, int):
+        return str(value)
+    return "'{" + ", ".join("NULL" if each is None else str(each) for each in value) + "}'"
+
+
 def test_methods_are_the_functions(shared: Database, engine: sa.Engine) -> None:
     retail, connection = Recommender(engine, "retail"), shared.connect()
     for name, arguments, options in ASKED:
-        given = ", ".join(map(str, (*arguments, *options.values())))
+        given = ", ".join([*map(literal, arguments), *(f"{name} => {literal(each)}" for name, each in options.items())])
         expected = rows(connection, f"SELECT * FROM retail.{name}({given})")
         answer = getattr(retail, name)(*arguments, **options)
         if isinstance(answer, list):

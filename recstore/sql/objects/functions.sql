@@ -37,7 +37,7 @@ COMMENT ON FUNCTION {schema}._live(bigint) IS
     'The live generation''s row, all NULL before the first publication; refuses a k out of range. Used by the public functions.';
 
 -- object: function popular_items
-CREATE OR REPLACE FUNCTION {schema}.popular_items(k bigint DEFAULT 10)
+CREATE OR REPLACE FUNCTION {schema}.popular_items(k bigint DEFAULT 10, exclude_items {item_parameter}[] DEFAULT NULL)
 RETURNS SETOF {schema}.popular_item
 LANGUAGE plpgsql
 STABLE
@@ -54,15 +54,21 @@ BEGIN
     END IF;
     RETURN QUERY EXECUTE format(
         'SELECT v.item_id, v.users, v.views FROM {schema}.%I v'
-        ' WHERE true{eligible} ORDER BY v.users DESC, v.views DESC, v.item_id{item_collate} LIMIT $1', '_items_' || live.generation)
-        USING k;
+        ' WHERE v.item_id <> ALL ($2){eligible} ORDER BY v.users DESC, v.views DESC, v.item_id{item_collate} LIMIT $1',
+        '_items_' || live.generation)
+        USING k, {of_exclude_items};
 END
 $function$;
-COMMENT ON FUNCTION {schema}.popular_items(bigint) IS
-    'The k candidates with the most distinct users, then the most views, then by id.';
+COMMENT ON FUNCTION {schema}.popular_items(bigint, {item_parameter}[]) IS
+    'The k candidates with the most distinct users, then the most views, then by id, without exclude_items.';
 
 -- object: function similar_items
-CREATE OR REPLACE FUNCTION {schema}.similar_items(item_id {item_parameter}, k bigint DEFAULT 10, min_users bigint DEFAULT 3)
+CREATE OR REPLACE FUNCTION {schema}.similar_items(
+    item_id {item_parameter},
+    k bigint DEFAULT 10,
+    min_users bigint DEFAULT 3,
+    exclude_items {item_parameter}[] DEFAULT NULL
+)
 RETURNS SETOF {schema}.similar_item
 LANGUAGE plpgsql
 STABLE
@@ -85,12 +91,12 @@ BEGIN
         RETURN;
     END IF;
     nearest := {schema}._nearest_items(
-        live.generation, 'embedding', query, k, ARRAY[similar_items.item_id]::{item_type}[], min_users, live.similar_ef);
+        live.generation, 'embedding', query, k, {of_exclude_items} || similar_items.item_id::{item_type}, min_users, live.similar_ef);
     RETURN QUERY SELECT n.id, 1 - n.distance FROM unnest(nearest) n;
 END
 $function$;
-COMMENT ON FUNCTION {schema}.similar_items({item_parameter}, bigint, bigint) IS
-    'The k items most similar to this one by cosine, among items with at least min_users distinct users. An unknown item has none.';
+COMMENT ON FUNCTION {schema}.similar_items({item_parameter}, bigint, bigint, {item_parameter}[]) IS
+    'The k items most similar to this one by cosine, among items with at least min_users distinct users, without exclude_items. An unknown item has none.';
 
 -- object: function _seen_published
 -- With the owner's rights, so that no reader needs to read the table of everybody's seen items. Granted with user_vectors.
@@ -144,7 +150,13 @@ COMMENT ON FUNCTION {schema}.seen({user_parameter}) IS
     'The items that this user has seen, which recommend() leaves out: live from the source with the caller''s rights, or as published with the generation. An id may come twice. Needs SELECT on the source, or on user_vectors where seen items are published.';
 
 -- object: function recommend
-CREATE OR REPLACE FUNCTION {schema}.recommend(user_id {user_parameter}, k bigint DEFAULT 10, exclude_seen boolean DEFAULT true, fresh boolean DEFAULT NULL)
+CREATE OR REPLACE FUNCTION {schema}.recommend(
+    user_id {user_parameter},
+    k bigint DEFAULT 10,
+    exclude_seen boolean DEFAULT true,
+    exclude_items {item_parameter}[] DEFAULT NULL,
+    fresh boolean DEFAULT NULL
+)
 RETURNS SETOF {schema}.recommendation
 LANGUAGE plpgsql
 STABLE
@@ -156,7 +168,7 @@ AS $function$
 DECLARE
     live {schema}._generation := {schema}._live(k);
     person {schema}._query_vector;
-    seen {item_type}[];
+    excluded {item_type}[] := {of_exclude_items};
     nearest {schema}._near_item[];
 BEGIN
     IF live.generation IS NULL THEN
@@ -164,27 +176,138 @@ BEGIN
     END IF;
 
     IF exclude_seen IS DISTINCT FROM false THEN
-        seen := ARRAY(SELECT s.item_id FROM {schema}.seen(recommend.user_id) s (item_id));
+        excluded := excluded || ARRAY(SELECT s.item_id FROM {schema}.seen(recommend.user_id) s (item_id));
     END IF;
 
     person := {schema}._query_vector(live, recommend.user_id, fresh);
     IF person.preference IS NOT NULL THEN
         nearest := {schema}._nearest_items(
-            live.generation, 'preference', person.preference, k, seen, NULL, live.recommend_ef);
+            live.generation, 'preference', person.preference, k, excluded, NULL, live.recommend_ef);
         RETURN QUERY
             SELECT n.id, -n.distance * person.length * live.max_item_length, person.reason FROM unnest(nearest) n;
         RETURN;
     END IF;
 
-    RETURN QUERY EXECUTE format(
-        'SELECT v.item_id, v.users / $1::double precision, ''popular'' FROM {schema}.%I v'
-        ' WHERE v.item_id <> ALL ($2){eligible} ORDER BY v.users DESC, v.views DESC, v.item_id{item_collate} LIMIT $3',
-        '_items_' || live.generation)
-        USING live.users, coalesce(seen, '{}'), k;
+    RETURN QUERY
+        SELECT p.item_id, p.users / live.users::double precision, 'popular'
+        FROM {schema}.popular_items(k => recommend.k, exclude_items => excluded) p;
 END
 $function$;
-COMMENT ON FUNCTION {schema}.recommend({user_parameter}, bigint, boolean, boolean) IS
-    'The k items with the highest predicted preference for this user, without what seen() returns unless exclude_seen is false. A user who came after the training is folded in from the current rows of interactions (reason: fold_in); with fresh, so is one whose rows have changed since. One without usable rows gets popular items (reason: popular). Needs SELECT on user_vectors and on the source.';
+COMMENT ON FUNCTION {schema}.recommend({user_parameter}, bigint, boolean, {item_parameter}[], boolean) IS
+    'The k items with the highest predicted preference for this user, without exclude_items, and without what seen() returns unless exclude_seen is false. A user who came after the training is folded in from the current rows of interactions (reason: fold_in); with fresh, so is one whose rows have changed since. One without usable rows gets popular items (reason: popular). Needs SELECT on user_vectors and on the source.';
+
+-- object: function recommend_for_items
+CREATE OR REPLACE FUNCTION {schema}.recommend_for_items(
+    item_ids {item_parameter}[],
+    weights double precision[] DEFAULT NULL,
+    k bigint DEFAULT 10,
+    exclude_items {item_parameter}[] DEFAULT NULL
+)
+RETURNS SETOF {schema}.recommendation
+LANGUAGE plpgsql
+STABLE
+PARALLEL UNSAFE
+COST 20000
+ROWS 10
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+    live {schema}._generation := {schema}._live(k);
+    excluded CONSTANT {item_type}[] := {of_exclude_items} || {of_item_ids};
+    max_value CONSTANT double precision := (SELECT w.max_value FROM {schema}._weighting w);
+    pairs {schema}._pairs;
+    person {schema}._query_vector;
+    nearest {schema}._near_item[];
+BEGIN
+    IF cardinality(weights) <> coalesce(cardinality(item_ids), 0) THEN
+        RAISE EXCEPTION 'weights has % elements, but item_ids has %', cardinality(weights), coalesce(cardinality(item_ids), 0)
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Give each item one weight, or no weights at all.';
+    END IF;
+    IF weights && '{NaN,Infinity,-Infinity}' THEN
+        RAISE EXCEPTION 'weights contains NaN or Infinity' USING
+            ERRCODE = 'invalid_parameter_value',
+            HINT = 'A weight is a number: how much the item is liked, or below 0 disliked.';
+    END IF;
+    IF live.generation IS NULL THEN
+        RETURN;
+    END IF;
+
+    SELECT array_agg(p.item_id), array_agg(greatest(least(p.value, max_value), -max_value))
+    INTO pairs
+    FROM (
+        SELECT w.item_id::{item_type} AS item_id, sum(w.weight) AS value
+        FROM (
+            SELECT u.item_id, CASE WHEN weights IS NULL THEN 1 ELSE least(greatest(u.weight, -1e30), 1e30) END AS weight
+            FROM unnest(item_ids, weights) u (item_id, weight)
+            WHERE u.item_id {item_fits} AND (weights IS NULL OR u.weight <> 0)
+        ) w
+        GROUP BY w.item_id
+        HAVING abs(sum(w.weight)) / sum(abs(w.weight)) > 1e-12
+    ) p;
+    person := {schema}._fold_in(live, pairs);
+    IF person.preference IS NULL THEN
+        RETURN QUERY
+            SELECT p.item_id, p.users / live.users::double precision, 'popular'
+            FROM {schema}.popular_items(k => recommend_for_items.k, exclude_items => excluded) p;
+        RETURN;
+    END IF;
+    nearest := {schema}._nearest_items(
+        live.generation, 'preference', person.preference, k, excluded, NULL, live.recommend_ef);
+    RETURN QUERY SELECT n.id, -n.distance * person.length * live.max_item_length, person.reason FROM unnest(nearest) n;
+END
+$function$;
+COMMENT ON FUNCTION {schema}.recommend_for_items({item_parameter}[], double precision[], bigint, {item_parameter}[]) IS
+    'The k items for a person with these items: an anonymous visitor''s clicks, a basket, examples. Each weight counts as the value of an interaction; one below 0 is a dislike. Without weights each is 1; those of a repeated item are added. Unknown ids and NULLs are ignored. Popular items if no liked item is known. Without the given items and exclude_items.';
+
+-- object: function rank_items
+CREATE OR REPLACE FUNCTION {schema}.rank_items(user_id {user_parameter}, item_ids {item_parameter}[])
+RETURNS SETOF {schema}.ranked_item
+LANGUAGE plpgsql
+STABLE
+PARALLEL UNSAFE
+COST 10000
+ROWS 100
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+    live {schema}._generation;
+    person {schema}._query_vector;
+BEGIN
+    SELECT * INTO live FROM {schema}._generation;
+    IF live.generation IS NULL THEN
+        RETURN QUERY
+            SELECT u.id, NULL::double precision, NULL::text
+            FROM unnest(item_ids) WITH ORDINALITY u (id, place) WHERE u.id IS NOT NULL GROUP BY u.id ORDER BY min(u.place);
+        RETURN;
+    END IF;
+    person := {schema}._query_vector(live, rank_items.user_id);
+    RETURN QUERY EXECUTE format($query$
+        SELECT r.id, r.score, CASE WHEN r.score IS NOT NULL THEN $5 END
+        FROM (
+            SELECT
+                g.id,
+                g.place,
+                CASE WHEN $2 IS NULL THEN v.users / $6 ELSE -(v.preference OPERATOR({extension}.<#>) $2) * $3 * $4 END AS score,
+                CASE WHEN $2 IS NULL THEN v.views END AS views
+            FROM (
+                SELECT u.id, min(u.place) AS place
+                FROM unnest($1) WITH ORDINALITY u (id, place) WHERE u.id IS NOT NULL GROUP BY u.id
+            ) g
+            LEFT JOIN {schema}.%I v ON v.item_id = g.id
+        ) r
+        ORDER BY r.score DESC NULLS LAST, r.views DESC, CASE WHEN r.score IS NOT NULL THEN r.id END{item_collate}, r.place
+        $query$, '_items_' || live.generation)
+        USING
+            item_ids,
+            person.preference,
+            person.length,
+            live.max_item_length,
+            coalesce(person.reason, 'popular'),
+            live.users::double precision;
+END
+$function$;
+COMMENT ON FUNCTION {schema}.rank_items({user_parameter}, {item_parameter}[]) IS
+    'These items, each once, in this user''s order, by comparing all: a search page, a category page. Candidates or not, seen or not. Unknown items come last, in the given order, with a NULL score. For a user without usable interactions by popularity. Needs SELECT on user_vectors and on the source.';
 
 -- object: function similar_users
 CREATE OR REPLACE FUNCTION {schema}.similar_users(user_id {user_parameter}, k bigint DEFAULT 10, fresh boolean DEFAULT NULL)

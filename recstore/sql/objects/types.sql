@@ -43,6 +43,12 @@ COMMENT ON TYPE {schema}.compared_item IS 'An item, and in how many lists of eac
 CREATE TYPE {schema}._two_lists AS (user_id {user_type}, a {item_type}[], b {item_type}[]);
 COMMENT ON TYPE {schema}._two_lists IS 'The lists of a user in two generations. Used by the public functions.';
 
+-- object: type ranked_item
+-- The parameter's type, so that an id beyond the column's type is returned, too.
+CREATE TYPE {schema}.ranked_item AS (item_id {item_parameter}, score double precision, reason text);
+COMMENT ON TYPE {schema}.ranked_item IS
+    'A given item with its predicted preference and the reason, as of a recommendation; both NULL for an unknown item.';
+
 -- object: type _near_item
 CREATE TYPE {schema}._near_item AS (id {item_type}, distance double precision);
 COMMENT ON TYPE {schema}._near_item IS 'An item at a distance. Used by the public functions.';
