@@ -279,7 +279,22 @@ def test_popular_and_predicted_are_read_through_their_indexes(connection: Connec
     assert counters.used() == {
         f"exact._items_{generation}_popularity": 1,
         f"exact._users_{generation}_user_id": 1,
+        "shop.many_pkey": 2,  # what was seen, and what can be folded in
+    }
+
+
+@pytest.mark.contract
+def test_a_fold_in_reads_the_users_items_alone(planned: Database, connection: Connection) -> None:
+    generation = live(connection, "exact")
+    with planned.connect("application") as application:
+        application.execute("INSERT INTO shop.many SELECT 777777, n, 1 FROM unnest(%s::int[]) n", [[3, 5, 8]])
+    counters = Counters(connection)
+    connection.execute("SELECT exact.user_vector(777777)")
+    assert counters.used() == {
+        f"exact._users_{generation}_user_id": 1,
         "shop.many_pkey": 1,
+        f"exact._fold_in_{generation}_item_id": 3,
+        f"exact._basis_{generation}": 1,
     }
 
 
