@@ -21,7 +21,7 @@ from recstore.operations import jobs, recommenders
 from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.postgres.names import quoted
 from recstore.runs import Reporter
-from recstore.sql import queries
+from recstore.sql import objects, queries
 from recstore.sql.objects import Registered
 from recstore.types import IdType
 
@@ -125,6 +125,7 @@ def _load(connection: Connection, name: str, interactions: "Interactions", store
             f"CREATE {'' if store.keep else 'UNLOGGED'} TABLE {table} (user_id {store.user_type.value} NOT NULL,"
             f" item_id {store.item_type.value} NOT NULL, value double precision NOT NULL)"
         )
+        objects.revoke_defaults(connection, f"{name}_data")
         from recstore.publication import loading  # NumPy, which doctor does without
 
         columns: dict[str, loading.Column] = {

@@ -124,8 +124,12 @@ def upgrade(connection: Connection, url: str, settings: Settings) -> list[str]:
         ensure_extension(connection)
         from alembic import command
 
-        with _alembic(url) as (config, _):
+        with _alembic(url) as (config, driver):
+            granted = driver.execute(queries.query("revokes"), {"schemas": ["recstore"]}).fetchall()
             command.upgrade(config, "head")
+            found = driver.execute(queries.query("revokes"), {"schemas": ["recstore", "recstore_private"]}).fetchall()
+            for (statement,) in set(found) - set(granted):  # what ALTER DEFAULT PRIVILEGES gave to new objects
+                driver.execute(statement)
         after = current(connection)
         if before != after:
             done.append(f"schema upgraded from {before or 'nothing'} to {after}")

@@ -209,8 +209,7 @@ def install(connection: Connection, recommender: Registered, source_select: str,
     for name, text in rendered.items():
         with application_path(connection) if name in CONFIGURED else nullcontext():
             connection.execute(text)
-        if name.startswith(("table ", "view ")):
-            grant(connection, recommender.relation(name.split()[1]), [])
+    revoke_defaults(connection, recommender.name)
     _store_digests(connection, recommender, {name: digest(text) for name, text in rendered.items()})
 
 
@@ -397,8 +396,10 @@ def _replace_function(connection: Connection, recommender: Registered, name: str
     for row in _functions_named(connection, recommender, name):
         if row["oid"] not in wanted:  # two signatures would make calls ambiguous
             _drop(connection, "FUNCTION", row["signature"])
-        elif before and row["oid"] not in {old["oid"] for old in before}:
-            connection.execute(f"REVOKE ALL ON FUNCTION {row['signature']} FROM PUBLIC")
+        elif row["oid"] not in {old["oid"] for old in before}:
+            for grantee in row["grantees"]:
+                if before or grantee != "PUBLIC":
+                    connection.execute(f"REVOKE ALL ON FUNCTION {row['signature']} FROM {grantee}")
             for grantee in grantees:
                 connection.execute(f"GRANT EXECUTE ON FUNCTION {row['signature']} TO {grantee}")
 
@@ -446,6 +447,12 @@ def granting(relation: str, grants: list[dict[str, Any]]) -> list[str]:
         + (" WITH GRANT OPTION" if row["is_grantable"] else "")
         for row in grants
     ]
+
+
+def revoke_defaults(connection: Connection, schema: str) -> None:
+    """Revoke what ALTER DEFAULT PRIVILEGES gave others on a schema that was just created, and on everything in it."""
+    for row in queries.rows(connection, "revokes", schemas=[schema]):
+        connection.execute(row["statement"])
 
 
 def grant(connection: Connection, relation: str, grants: list[dict[str, Any]]) -> None:

@@ -43,6 +43,23 @@ JOIN pg_namespace n ON n.oid = c.relnamespace
 CROSS JOIN LATERAL aclexplode(c.relacl) a
 WHERE n.nspname = %(schema)s AND c.relname ~ '^_seen_[0-9]+$' AND a.grantee <> c.relowner;
 
+-- name: revokes
+-- The REVOKEs of what other roles than the owners have in these schemas, as ALTER DEFAULT PRIVILEGES gives it to new objects;
+-- without PUBLIC's EXECUTE on functions.
+SELECT format('REVOKE ALL ON %%s FROM %%s', o.object, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END)
+    AS statement
+FROM (
+    SELECT n.oid AS schema, format('SCHEMA %%I', n.nspname) AS object, n.nspacl AS acl, n.nspowner AS owner FROM pg_namespace n
+    UNION ALL
+    SELECT c.relnamespace, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::regclass, c.relacl, c.relowner
+    FROM pg_class c
+    UNION ALL
+    SELECT p.pronamespace, 'FUNCTION ' || p.oid::regprocedure, p.proacl, p.proowner FROM pg_proc p
+) o
+JOIN pg_namespace n ON n.oid = o.schema
+CROSS JOIN LATERAL aclexplode(o.acl) a
+WHERE n.nspname = ANY (%(schemas)s) AND a.grantee <> o.owner AND (a.grantee <> 0 OR o.object NOT LIKE 'FUNCTION %%');
+
 -- name: compare_views
 -- Whether two views differ, and the relations that only one of them reads; for the owner of the first.
 WITH reads AS (

@@ -6,6 +6,7 @@ from conftest import Command, Database, superuser
 from support import look
 
 from recstore.background import dispatch, health
+from recstore.sql import queries
 
 CREATE = "create retail --table shop.views --item product_id --value view_count --factors 8 --iterations 2 --yes"
 
@@ -233,18 +234,25 @@ def test_a_view_follows_no_rename(swap: tuple[str, str], recstore: Command, shop
     assert look(shop, "SELECT min(user_id) AS least FROM retail.user_vectors") == [{"least": 1001}]
 
 
-def test_default_privileges_show_nobody_recstores_tables(recstore: Command, shop: Database) -> None:
-    shop.connect().execute("ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC, application")
+def test_default_privileges_give_nobody_rights_on_recstores_objects(recstore: Command, shop: Database) -> None:
+    with shop.connect("postgres") as connection:  # as a new database
+        connection.execute("DROP SCHEMA recstore, recstore_private CASCADE")
+    for kinds, roles in (("TABLES SCHEMAS", "PUBLIC, application"), ("SEQUENCES FUNCTIONS", "application")):
+        for kind in kinds.split():
+            shop.connect().execute(f"ALTER DEFAULT PRIVILEGES GRANT ALL ON {kind} TO {roles}")  # type: ignore[arg-type]
+    recstore("db upgrade").expect(0)
     recstore(CREATE + " --seen published")
     recstore("retrain retail")
     shop.connect().execute("DROP VIEW retail.interactions")
     assert recstore("alter retail --factors 80 --resize").code == 0  # other parents
     assert recstore("retrain retail").code == 0  # which creates the view again
-    granted = """
-        SELECT c.relname, a.grantee::regrole::text AS role FROM pg_class c, aclexplode(c.relacl) a
-        WHERE c.relnamespace = 'retail'::regnamespace AND c.relkind <> 'i' AND a.grantee <> c.relowner
-    """
-    assert look(shop, granted) == []
+    shop.connect().execute("DROP FUNCTION retail.seen, retail._seen_published")
+    recstore("db upgrade").expect(0)
+    connection, ours = shop.connect(), ["retail", "recstore", "recstore_private"]
+    assert queries.rows(connection, "revokes", schemas=ours) == []
+    recstore("db grant application").expect(0)
+    recstore("db upgrade").expect(0)
+    assert queries.rows(connection, "revokes", schemas=ours)  # what was granted stays
 
 
 def test_whoever_may_train_makes_tables_of_the_owner(recstore: Command, shop: Database) -> None:
