@@ -89,6 +89,11 @@ class PermissionDenied(RecstoreError):
     """The role {role} is not allowed to do this: {reason}. {remedy}"""
 
 
+class SuperuserLogin(RecstoreError):
+    """{role} is a superuser, and the functions that a source or candidates call would get its rights. Connect as {owner}, which
+    owns recstore's schemas, or as a member of it that is no superuser."""
+
+
 class ExtensionMissing(RecstoreError):
     """pgvector is not installed in this database, and the role {role!r} cannot install it ({reason}). Ask an administrator
     to run: CREATE EXTENSION vector;"""

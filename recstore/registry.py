@@ -26,13 +26,7 @@ from recstore.errors import (
     TooManyFactors,
     installed_parts,
 )
-from recstore.postgres.connection import (
-    Connection,
-    find_relation,
-    one_line,
-    plain_errors,
-    with_short_lock,
-)
+from recstore.postgres.connection import Connection, find_relation, one_line, plain_errors, role_of, with_short_lock
 from recstore.postgres.names import quoted
 from recstore.source import candidates, inspection, selects
 from recstore.sql import objects, queries
@@ -127,7 +121,7 @@ def create(connection: Connection, name: str, definition: Definition) -> Registe
         except pg.DuplicateSchema:
             raise SchemaNameTaken(name=name) from None
         except pg.InsufficientPrivilege as error:
-            role, database = connection.info.user, connection.info.dbname
+            role, database = role_of(connection), connection.info.dbname
             remedy = "Have its owner grant that."
             (may,) = connection.execute("SELECT has_database_privilege(current_database(), 'CREATE') AS create_schema")
             if not may["create_schema"]:
@@ -136,14 +130,6 @@ def create(connection: Connection, name: str, definition: Definition) -> Registe
                 remedy = f"Have its owner run: {grant} TO {quoted(role)};"
             raise PermissionDenied(role=role, reason=one_line(error), remedy=remedy) from None
         return get(connection, name)
-
-
-def become_owner(connection: Connection, schema: str) -> None:
-    """Work as a schema's owner where this role is a member of it or a superuser: the owner's functions could not read what
-    another role creates there."""
-    row = queries.row(connection, "owner_of_schema", schema=schema)
-    if row and not row["is_owner"] and row["may"]:
-        connection.execute(f"SET ROLE {row['owner']}")
 
 
 def check_names(connection: Connection, definition: Definition) -> None:
@@ -162,7 +148,7 @@ def check_names(connection: Connection, definition: Definition) -> None:
     if row is None:
         raise InvalidInput(f"The titles' table {titles.table!r} does not exist.")
     if not row["readable"]:
-        role = connection.info.user
+        role = role_of(connection)
         remedy = f"Have the owner run: GRANT SELECT ON {titles.table} TO {quoted(role)};"
         raise PermissionDenied(role=role, reason=f"it cannot read the titles in {titles.table}", remedy=remedy)
     for column in (titles.item, titles.title):

@@ -25,6 +25,7 @@ import psycopg
 import pyarrow as pa
 import pyarrow.csv
 import pytest
+from psycopg.rows import dict_row
 
 from recstore import cli, pipeline, registry
 from recstore.config import Settings
@@ -32,7 +33,8 @@ from recstore.definition import Definition, Hyperparameters, Publication, Source
 from recstore.embedded import Server, temporary_server
 from recstore.model.interactions import IdMap, Interactions, InteractionsBuilder
 from recstore.operations import jobs, readers, schema
-from recstore.postgres.connection import Connection, connect
+from recstore.postgres.connection import Connection, conninfo
+from recstore.postgres.session import open_session
 from recstore.sql.objects import Registered
 from recstore.types import IdType
 
@@ -74,7 +76,7 @@ class Database:
         return Settings(database_url=self.url, retention=0, flip_wait=20, prune_wait=5, home=Path("/nonexistent"))
 
     def connect(self, role: str = "worker") -> Connection:
-        connection = connect(self.url_of(role), "test")
+        connection: Connection = open_session(conninfo(self.url_of(role), "test"), row_factory=dict_row)
         connection.execute("SET search_path TO DEFAULT")  # as an application, not as recstore
         self.opened.append(connection)
         return connection

@@ -12,6 +12,7 @@ from recstore.api.rows import Initialized
 from recstore.atomic import write_bytes
 from recstore.definition import Definition
 from recstore.errors import InvalidInput
+from recstore.postgres.connection import role_of
 from recstore.source import discovery
 from recstore.source.discovery import Table
 from recstore.sql import schema_revision
@@ -76,7 +77,7 @@ class Beginning(Part):
         """Return the tables that this role may read."""
         with self._connection() as opened:
             tables = discovery.readable_tables(opened)
-            return Surroundings(opened.info.user, tables, schema_revision.current(opened) is not None)
+            return Surroundings(role_of(opened), tables, schema_revision.current(opened) is not None)
 
 
 def definition_for(part: Part, titles: str | None, flat: dict[str, str | None]) -> Definition:

@@ -59,7 +59,6 @@ class Managing(Part):
         wanted = definition_of(name, None, definition, file, titles, settings)
         with self._current() as opened:
             check_publications(opened, yes)
-            registry.become_owner(opened, "recstore_private")
             recommender = recommenders.create(opened, self.settings, name, wanted)
             lookup = inspection.check_lookup(opened, name)
             row = recommenders.described(opened, recommender)

@@ -16,7 +16,7 @@ from recstore.errors import ConnectionFailed, DispatchMissing, QueueUnserved
 from recstore.postgres.connection import Connection, conninfo, one_line, plain_errors
 from recstore.postgres.names import quoted
 from recstore.postgres.pooler import cut_off
-from recstore.postgres.session import PRELUDE
+from recstore.postgres.session import OWNER, PRELUDE
 from recstore.sql import queries
 from recstore.sql.schema_revision import current, require_current, require_extension
 
@@ -46,6 +46,7 @@ def asking(url: str, application_name: str) -> Iterator[Connection]:
     try:
         with plain_errors("checking its health", connection):
             connection.execute(PRELUDE)
+            connection.execute(OWNER)
             connection.execute(f"SET statement_timeout = '{PATIENCE}s'")
             yield connection
     finally:

@@ -29,7 +29,7 @@ from recstore.errors import ConnectionFailed, RecstoreError
 from recstore.postgres.connection import Connection, conninfo, one_line, why_not
 from recstore.postgres.names import quoted
 from recstore.postgres.pooler import cut_off
-from recstore.postgres.session import LOCAL_SETTINGS, SEARCH_PATH
+from recstore.postgres.session import LOCAL_OWNER, LOCAL_SETTINGS, SEARCH_PATH
 from recstore.runs import Run
 
 MODULES = (
@@ -151,6 +151,8 @@ def _unreachable(found: str) -> Finding:
 
 def _whom(subject: Subject, check: Check) -> list[tuple[str, str]]:
     """Return the recommender and the reader, as the scope has them, of each time that a check runs."""
+    if subject.superuser and check.group == "source":
+        return []
     match check.scope:
         case "database":
             return [("", "")]
@@ -197,6 +199,7 @@ def _looking(connection: Connection, *, writes: bool = False) -> Iterator[None]:
             connection.execute(f"SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ {mode}")
             connection.execute(f"SET LOCAL search_path = {SEARCH_PATH}")
             connection.execute(LOCAL_SETTINGS)
+            connection.execute(LOCAL_OWNER)
             connection.execute(f"SET LOCAL statement_timeout = {int(1000 * STATEMENT)}")
             connection.execute("SET LOCAL lock_timeout = 2000")
             yield

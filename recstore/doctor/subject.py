@@ -14,6 +14,7 @@ from recstore.experiments import scratch
 from recstore.postgres import grants
 from recstore.postgres.connection import Connection, one_line
 from recstore.postgres.names import readable
+from recstore.postgres.session import LOCAL_OWNER
 from recstore.sql import queries, schema_revision
 from recstore.sql.objects import Registered
 
@@ -44,6 +45,9 @@ class Subject:
 
     names: list[str]
     """Recommenders to examine."""
+
+    superuser: bool = False
+    """True if the login is a superuser and recstore's owner is not: nothing of the application's is executed."""
 
     own: bool = False
     """True if recstore's own tables are those of this version and can be read."""
@@ -108,6 +112,7 @@ def look_around(
     extension = queries.row(connection, "vector_extension")
     revision = schema_revision.current(connection) if role["readable"] else None
     recommenders = [row["name"] for row in queries.rows(connection, "doctor_recommender_schemas")]
+    login = connection.execute(LOCAL_OWNER).fetchone()
     passing = [row["name"] for row in queries.rows(connection, "scratch_schemas", **scratch.MARKED)]
     subject = Subject(
         connection=connection,
@@ -122,6 +127,7 @@ def look_around(
         keywords=frozenset(row["word"] for row in queries.rows(connection, "keywords")),
         schemas=["recstore", "recstore_private", *recommenders, *(f"{name}_data" for name in passing)],
         names=recommenders,
+        superuser=bool(login and login["refused"]),
     )
     if subject.revision == schema_revision.head():
         try:

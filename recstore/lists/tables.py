@@ -14,7 +14,7 @@ from psycopg import sql
 
 from recstore.errors import InvalidInput, ListTableRefused, PermissionDenied
 from recstore.lists.shapes import Shape
-from recstore.postgres.connection import Connection, connect, plain_errors, with_short_lock
+from recstore.postgres.connection import Connection, connect, plain_errors, role_of, with_short_lock
 from recstore.postgres.names import quoted
 from recstore.publication import loading
 from recstore.runs import Run, wal
@@ -63,7 +63,7 @@ def look_at(connection: Connection, recommender: str, text: str, shape: Shape) -
             f"There is no schema {schema!r} for the table {text}. Name a table as schema.table in a schema that exists, or"
             " a file that ends with .csv, .csv.gz or .parquet."
         )
-    row, role = found[0], connection.info.user
+    row, role = found[0], role_of(connection)
     oid = row["oid"]
     table = ListTable(schema, name, oid)
     if not row["may_create"]:

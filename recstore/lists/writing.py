@@ -21,7 +21,7 @@ from recstore.lists.blocks import Block, Items, ListRows, Scoring
 from recstore.lists.shapes import Shape
 from recstore.lists.snapshots import Snapshot
 from recstore.lists.tables import ListTable
-from recstore.postgres.connection import Connection, connect, plain_errors
+from recstore.postgres.connection import Connection, connect, plain_errors, role_of
 from recstore.runs import ListsRun, Summary, job
 from recstore.sql.objects import Registered
 from recstore.sql.schema_revision import require_current
@@ -126,7 +126,7 @@ def plan(
         require_current(connection)
         recommender = registry.get(connection, name)
         wanted = _wanted(connection, recommender, into, k, similar=similar, users=users, min_users=min_users)
-        with snapshots.snapshot(url, recommender, "recstore:lists", connection.info.user) as snapshot:
+        with snapshots.snapshot(url, recommender, "recstore:lists", role_of(connection)) as snapshot:
             live, items = snapshot.live, _items(snapshot, wanted)
         statements = [] if similar else [snapshot.users_select(wanted.query).strip()]
         if isinstance(wanted.target, ListTable):
@@ -163,7 +163,7 @@ def _make(run: ListsRun, wanted: _Wanted) -> Made:
     """Write one kind of lists, from the snapshot to the swap."""
     began = time.perf_counter()
     with ExitStack() as reads:
-        role = run.connection.info.user
+        role = role_of(run.connection)
         run.recommender = registry.get(run.connection, run.name)  # altered or resized, maybe, since the lists before
         snapshot = reads.enter_context(snapshots.snapshot(run.url, run.recommender, run.application_name, role))
         run.generation = snapshot.generation

@@ -24,8 +24,8 @@ from recstore.errors import (
     UpgradeIncomplete,
 )
 from recstore.operations import repair
-from recstore.postgres.connection import Connection, connect, conninfo, one_line, plain_errors
-from recstore.postgres.session import open_session
+from recstore.postgres.connection import Connection, connect, conninfo, one_line, plain_errors, role_of
+from recstore.postgres.session import OWNER, open_session
 from recstore.sql import objects, queries
 from recstore.sql.schema_revision import current, head, known, require_current, require_extension
 
@@ -79,6 +79,7 @@ def _alembic(url: str) -> Iterator[tuple["Config", psycopg.Connection[Any]]]:
 
 def _migrating(url: str) -> psycopg.Connection[Any]:
     connection = open_session(conninfo(url, "recstore:migrate"))
+    connection.execute(OWNER)
     connection.autocommit = False  # as SQLAlchemy expects it
     return connection
 
@@ -105,7 +106,7 @@ def ensure_extension(connection: Connection) -> None:
                 connection.execute(ONE_AT_A_TIME)
                 connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
         except (pg.InsufficientPrivilege, pg.UndefinedFile, pg.FeatureNotSupported) as error:
-            raise ExtensionMissing(role=connection.info.user, reason=one_line(error)) from None
+            raise ExtensionMissing(role=role_of(connection), reason=one_line(error)) from None
     require_extension(connection)
 
 

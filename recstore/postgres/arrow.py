@@ -18,7 +18,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from recstore.errors import ConnectionLost, RecstoreError
 from recstore.postgres.connection import SESSION_GONE, conninfo
-from recstore.postgres.session import SEARCH_PATH, SETTINGS, STARTUP
+from recstore.postgres.session import OWNER, SEARCH_PATH, SETTINGS, STARTUP
 
 Refused = Callable[[str, str], RecstoreError]
 """Maps the SQLSTATE and message of a server error to the error to raise."""
@@ -88,8 +88,9 @@ def reading(
             ThreadPoolExecutor(1) as thread,  # innermost: it ends before what it reads from is closed
         ):
             cursor.execute(f"SET search_path = {SEARCH_PATH}")  # a pooler may have ignored it
-            cursor.execute(SETTINGS)
-            cursor.fetchall()
+            for statement in (SETTINGS, OWNER):
+                cursor.execute(statement)
+                cursor.fetchall()
             connection.commit()
             with suppress(adbc_driver_manager.Error):  # a server on a platform without the check
                 cursor.execute("SET client_connection_check_interval = '2s'")

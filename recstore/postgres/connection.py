@@ -22,10 +22,11 @@ from recstore.errors import (
     RecstoreError,
     SchemaMissing,
     ServerTooOld,
+    SuperuserLogin,
     TransactionPooler,
 )
 from recstore.postgres import pooler
-from recstore.postgres.session import SEARCH_PATH, open_session
+from recstore.postgres.session import OWNER, SEARCH_PATH, open_session
 
 MINIMUM_SERVER = 15
 
@@ -63,14 +64,15 @@ def conninfo(url: str, application_name: str) -> str:
 
 
 def connect(url: str, application_name: str = "recstore") -> Connection:
-    """Open a direct connection in autocommit mode with rows as dicts; the caller closes it. Raises ConnectionFailed,
-    TransactionPooler, ServerTooOld."""
+    """Open a direct connection in autocommit mode with rows as dicts, with the rights of recstore's owner; the caller closes it.
+    Raises ConnectionFailed, TransactionPooler, SuperuserLogin, ServerTooOld."""
     connection: Connection | None = None
     try:
         target = conninfo(url, application_name)
         connection = open_session(target, row_factory=dict_row)
         if pooler.in_transaction_mode(connection, target):
             raise TransactionPooler
+        become_owner(connection)
         with suppress(pg.InvalidParameterValue):  # the server's platform has no such check
             connection.execute("SET client_connection_check_interval = '2s'")
     except BaseException as error:
@@ -84,6 +86,21 @@ def connect(url: str, application_name: str = "recstore") -> Connection:
         connection.close()
         raise ServerTooOld(found=found, needed=MINIMUM_SERVER)
     return connection
+
+
+def become_owner(connection: Connection, statement: str = OWNER) -> None:
+    """Work as the owner of recstore's schemas, if this login is a member of it. Raises SuperuserLogin."""
+    row = connection.execute(statement).fetchone()
+    if row and row["refused"]:
+        raise SuperuserLogin(role=row["login"], owner=row["owner"])
+
+
+def role_of(connection: Connection) -> str:
+    """Return the role with whose rights the session works; in a failed transaction, its login."""
+    with suppress(psycopg.Error):
+        for row in connection.execute("SELECT current_user::text AS role"):
+            return str(row["role"])
+    return connection.info.user
 
 
 def one_line(error: BaseException) -> str:
@@ -109,7 +126,6 @@ def why_not(error: psycopg.Error) -> str:
 def plain_errors(doing: str, connection: Connection | None = None) -> Iterator[None]:
     """Translate psycopg's errors into recstore's: a lost connection, a missing privilege, a missing schema, a refusal. Of
     `connection` only the role's name is used."""
-    role = connection.info.user if connection else "of this connection"
     try:
         yield
     except RecstoreError:
@@ -118,6 +134,7 @@ def plain_errors(doing: str, connection: Connection | None = None) -> Iterator[N
         remedy = "Ask the owner to grant it, or connect as a role that may."
         if "recstore_private" in str(error):
             remedy = "Connect as the role that owns recstore's schemas. To find out which, run: recstore doctor"
+        role = role_of(connection) if connection else "of this connection"
         raise PermissionDenied(role=role, reason=one_line(error), remedy=remedy) from error
     except psycopg.Error as error:
         if isinstance(error, (pg.UndefinedTable, pg.InvalidSchemaName)) and "recstore_private" in str(error):

@@ -72,6 +72,29 @@ SETTINGS = _setting("false")
 LOCAL_SETTINGS = _setting("true")
 """Statement that lasts until the end of the transaction, for a session that another client may get next."""
 
+
+def _owner(local: str) -> str:
+    """Return the statement that makes a member of the owner of recstore's schemas work as this owner. A row if the login is
+    another role; `refused` and nothing set for a superuser, whose rights any function called could take back."""
+    return f"""
+    SELECT l.rolname::text AS login, o.rolname::text AS owner, l.rolsuper AND NOT o.rolsuper AS refused,
+        CASE WHEN o.rolsuper OR NOT l.rolsuper THEN set_config('role', o.rolname, {local}) END
+    FROM pg_namespace n
+    JOIN pg_roles o ON o.oid = n.nspowner
+    JOIN pg_roles l ON l.rolname = session_user
+    WHERE n.nspname = 'recstore_private' AND o.oid <> l.oid
+        AND pg_has_role(
+            l.oid, o.oid, CASE WHEN current_setting('server_version_num')::integer >= 160000 THEN 'SET' ELSE 'MEMBER' END
+        )
+    """  # noqa: S608
+
+
+OWNER = _owner("false")
+"""Statement for a session."""
+
+LOCAL_OWNER = _owner("true")
+"""Statement that lasts until the end of the transaction."""
+
 JSON = partial(json.dumps, ensure_ascii=False)
 """Writer of JSON. A database in SQL_ASCII refuses escapes of letters beyond ASCII."""
 

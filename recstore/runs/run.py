@@ -132,8 +132,6 @@ class Run:
             with plain_errors(f"starting a run of {self.name!r}", self.connection):
                 require_current(self.connection)
                 self.recommender = registry.get(self.connection, self.name)
-                if self.namespace == LOCK_NAMESPACE:
-                    registry.become_owner(self.connection, self.name)
                 if self.recommender.objects_version != OBJECTS_VERSION:
                     found = self.recommender.objects_version
                     raise ObjectsOutdated(name=self.name, found=found, needed=OBJECTS_VERSION)

@@ -13,7 +13,7 @@ from psycopg import sql
 
 from recstore.definition import Definition
 from recstore.errors import CandidatesInvalid, PermissionDenied
-from recstore.postgres.connection import Connection, application_path, one_line, read_only
+from recstore.postgres.connection import Connection, application_path, one_line, read_only, role_of
 from recstore.source.plans import AS_FOR_ANY, by_index, plan_cost, prepared
 from recstore.source.selects import check_collation, columns_of, denied, relation_of, stripped, type_name
 from recstore.sql import objects, queries
@@ -120,7 +120,7 @@ def ask_first(connection: Connection, recommender: Registered, select: str) -> N
 
 def check_readable(connection: Connection, recommender: Registered) -> None:
     """Raise PermissionDenied unless this role may read the candidates; read none."""
-    role = connection.info.user
+    role = role_of(connection)
     try:
         with read_only(connection, statement_timeout=FIRST):
             connection.execute(f"SELECT c.item_id FROM {recommender.relation('candidates')} c LIMIT 0")  # noqa: S608

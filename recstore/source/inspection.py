@@ -10,7 +10,7 @@ from psycopg import sql
 
 from recstore.definition import Source
 from recstore.errors import SeenPastPolicies, SourceInvalid, UnsupportedIdType, UnsupportedValueType
-from recstore.postgres.connection import Connection, one_line, read_only, reading_application
+from recstore.postgres.connection import Connection, one_line, read_only, reading_application, role_of
 from recstore.postgres.session import SEARCH_PATH
 from recstore.source.plans import AS_FOR_ANY, by_index, plan_cost, planned, prepared
 from recstore.source.selects import check_collation, columns_of, relation_of, stripped, type_name
@@ -223,4 +223,4 @@ def check_policies(connection: Connection, recommender: Registered, of: str | No
 
 def limited(connection: Connection, schema: str) -> list[str]:
     """Return the relations of the source of which row-level security may hide rows from this role."""
-    return [row["object"] for row in row_security(connection, schema, "interactions", connection.info.user)]
+    return [row["object"] for row in row_security(connection, schema, "interactions", role_of(connection))]

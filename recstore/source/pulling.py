@@ -16,7 +16,7 @@ from recstore.definition import Source
 from recstore.errors import PermissionDenied, RecstoreError, SourceEmpty, SourceInvalid, SourceTimeout
 from recstore.model.interactions import Interactions, InteractionsBuilder, SourceReport
 from recstore.postgres.arrow import reading
-from recstore.postgres.connection import Connection, inherited_path
+from recstore.postgres.connection import Connection, inherited_path, role_of
 from recstore.source import inspection
 from recstore.sql import objects, queries
 from recstore.sql.objects import Registered
@@ -83,7 +83,7 @@ def read(
         net=source.negative == "net",
     )
     stays = f"The live generation of {name!r} stays."
-    expected, path, role = inspection.expected_rows(connection, name), inherited_path(connection), connection.info.user
+    expected, path, role = inspection.expected_rows(connection, name), inherited_path(connection), role_of(connection)
 
     def refused(state: str, reason: str) -> RecstoreError:
         if len(reason) > 300:  # a number of hundreds of digits
@@ -129,7 +129,7 @@ def _explained(connection: Connection, recommender: Registered) -> Iterator[None
         with suppress(psycopg.Error):  # a lost connection
             if isinstance(error, SourceEmpty) and not error.rows:
                 hiding = ", ".join(inspection.limited(connection, recommender.name))
-                seen = f" Row-level security is on for {hiding}, and {connection.info.user} sees only what the policies show."
+                seen = f" Row-level security is on for {hiding}, and {role_of(connection)} sees only what the policies show."
                 hidden = f"{seen} For the remedy: recstore doctor {recommender.name}." if hiding else ""
                 error = SourceEmpty(name=recommender.name, rows=0, nulls=0, nonpositive=0, hidden=hidden)
             if queries.row(connection, "live_size", recommender_id=recommender.id) is None:

@@ -11,7 +11,7 @@ from psycopg import errors as pg
 from psycopg import sql
 
 from recstore.errors import PermissionDenied, RecstoreError
-from recstore.postgres.connection import Connection, find_relation, one_line, reading_application
+from recstore.postgres.connection import Connection, find_relation, one_line, reading_application, role_of
 from recstore.postgres.names import how_to_write, quoted, readable
 from recstore.sql import queries
 
@@ -97,7 +97,7 @@ def syntax_error(connection: Connection, select: str) -> str | None:
 
 def denied(connection: Connection, error: psycopg.Error, grant: str, *also: str) -> PermissionDenied:
     """Return the error with what the owner has to run: the missing GRANT if it is known, otherwise `grant`; then `also`."""
-    role = connection.info.user
+    role = role_of(connection)
     run = " ".join(f"{each} TO {quoted(role)};" for each in (missing_grant(connection, error) or grant, *also))
     return PermissionDenied(role=role, reason=one_line(error), remedy=f"Have the owner run: {run}")
 

@@ -61,7 +61,7 @@ CROSS JOIN LATERAL aclexplode(o.acl) a
 WHERE n.nspname = ANY (%(schemas)s) AND a.grantee <> o.owner AND (a.grantee <> 0 OR o.object NOT LIKE 'FUNCTION %%');
 
 -- name: compare_views
--- Whether two views differ, and the relations that only one of them reads; for the owner of the first.
+-- Whether two views differ, and the relations that only one of them reads; for a login that owns the first, and has its search_path.
 WITH reads AS (
     SELECT w.ev_class AS view, d.refobjid AS relation
     FROM pg_rewrite w
@@ -78,14 +78,8 @@ SELECT pg_get_viewdef(p.oid) <> pg_get_viewdef(n.oid) AS differ,
         EXCEPT SELECT r.relation::regclass::text FROM reads r WHERE r.view = p.oid
     ) AS named
 FROM pg_class p, pg_class n
-WHERE p.oid = to_regclass(%(present)s) AND n.oid = to_regclass(%(new)s) AND p.relowner = n.relowner;
-
--- name: owner_of_schema
--- The owner of a schema, whether this role is it, and whether it may become it.
-SELECT quote_ident(pg_get_userbyid(n.nspowner)) AS owner, pg_get_userbyid(n.nspowner) = current_user AS is_owner,
-    pg_has_role(current_user, n.nspowner, 'MEMBER') AS may
-FROM pg_namespace n
-WHERE n.nspname = %(schema)s;
+WHERE p.oid = to_regclass(%(present)s) AND n.oid = to_regclass(%(new)s) AND p.relowner = n.relowner
+    AND pg_get_userbyid(p.relowner) = session_user;
 
 -- name: own_row_security
 -- Tables of a recommender that row-level security would empty for its readers.

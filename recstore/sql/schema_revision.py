@@ -16,7 +16,7 @@ from recstore.errors import (
     SchemaOutdated,
     SchemaTooNew,
 )
-from recstore.postgres.connection import Connection, connect, plain_errors
+from recstore.postgres.connection import Connection, connect, plain_errors, role_of
 from recstore.postgres.names import quoted
 from recstore.sql import queries
 
@@ -80,7 +80,7 @@ def require_extension(connection: Connection) -> None:
     if tuple(map(int, row["extversion"].split(".")[:2])) < MINIMUM_PGVECTOR:
         raise ExtensionTooOld(found=row["extversion"], needed=".".join(map(str, MINIMUM_PGVECTOR)))
     if not row["usable"]:
-        name, role = quoted(row["nspname"]), connection.info.user
+        name, role = quoted(row["nspname"]), role_of(connection)
         raise PermissionDenied(
             role=role,
             reason=f"pgvector is in the schema {name}, which it may not use",

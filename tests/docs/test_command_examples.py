@@ -84,6 +84,7 @@ def run(
     roles = ("webapp", "ops")
     with superuser(shop.server, shop.name) as connection:
         connection.execute(demo.ROLES)
+        connection.execute("REASSIGN OWNED BY worker TO postgres")
 
     def call(line: str) -> Answer:
         code = cli.run(["--database", shop.url_of("postgres"), *shlex.split(line)])

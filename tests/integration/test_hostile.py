@@ -1,5 +1,7 @@
 """What another role, the application's own relations and inherited settings cannot do to recstore's sessions."""
 
+from collections.abc import Iterator
+
 import psycopg
 import pytest
 from conftest import Command, Database, superuser
@@ -255,14 +257,57 @@ def test_default_privileges_give_nobody_rights_on_recstores_objects(recstore: Co
     assert queries.rows(connection, "revokes", schemas=ours)  # what was granted stays
 
 
-def test_whoever_may_train_makes_tables_of_the_owner(recstore: Command, shop: Database) -> None:
-    recstore(CREATE + " --seen published")
-    recstore("grant retail application --people")
-    assert recstore("retrain retail", url=shop.url_of("postgres")).code == 0
-    owners = "SELECT DISTINCT relowner::regrole::text AS role FROM pg_class WHERE relnamespace = 'retail'::regnamespace"
-    assert look(shop, owners) == [{"role": "worker"}]
-    assert len(shop.connect("application").execute("SELECT FROM retail.recommend(1, 5)").fetchall()) == 5
-    assert recstore("retrain retail").code == 0
+OWNERS = """
+    SELECT relowner::regrole::text AS role FROM pg_class WHERE relnamespace::regnamespace::text IN ('retail', 'made')
+    UNION SELECT proowner::regrole::text FROM pg_proc WHERE pronamespace = 'retail'::regnamespace
+"""
+
+
+@pytest.fixture
+def boss(shop: Database) -> Iterator[str]:
+    """The URL of a member of recstore's role, which may read more of the source."""
+    with superuser(shop.server, shop.name) as connection:
+        connection.execute(
+            "CREATE ROLE boss LOGIN; GRANT worker TO boss; ALTER TABLE shop.views ENABLE ROW LEVEL SECURITY;"
+            " CREATE POLICY few ON shop.views TO worker USING (user_id <= 200); CREATE SCHEMA made AUTHORIZATION worker;"
+            " CREATE POLICY all_rows ON shop.views TO boss USING (true); GRANT CREATE ON DATABASE template1 TO boss"
+        )
+    yield shop.url_of("boss")
+    with superuser(shop.server, shop.name) as connection:
+        connection.execute("DROP OWNED BY boss; DROP ROLE boss")
+
+
+def test_a_member_of_recstore_s_role_works_as_that_role(recstore: Command, shop: Database, boss: str) -> None:
+    """What it makes is the owner's, and it sees of the source what the owner sees."""
+    recstore(CREATE + " --seen published", url=boss).expect(0)
+    recstore("retrain retail", url=boss).expect(0)
+    assert look(shop, "SELECT max(user_id) AS last FROM retail.user_vectors") == [{"last": 200}]
+    query = "SELECT user_id, product_id AS item_id, view_count::float8 AS value FROM shop.views"
+    recstore("alter retail --query", query, url=boss).expect(0)
+    recstore("grant retail application", url=boss).expect(0)
+    shop.connect().execute("DROP FUNCTION retail._seen_published, retail.predict; DROP VIEW retail.interactions")
+    recstore("db upgrade", url=boss).expect(0)
+    recstore("similar-all retail --into made.lists", url=boss).expect(0)
+    recstore("doctor retail", url=boss)
+    assert look(shop, OWNERS) == [{"role": "worker"}]
+    assert len(shop.connect("application").execute("SELECT FROM retail.similar_items(1, 5)").fetchall()) == 5
+    recstore("retrain retail").expect(0)
+
+
+def test_no_superuser_runs_the_applications_functions(recstore: Command, shop: Database) -> None:
+    recstore(CREATE)
+    url = shop.url_of("postgres")
+    for command in "retrain retail", "recommend retail 1", "alter retail --factors 9", "db upgrade", "evaluate retail":
+        recstore(command, url=url).expect(1, "postgres is a superuser", "Connect as worker")
+    shop.connect("application").execute("ALTER TABLE shop.views RENAME COLUMN view_count TO n")
+    for role, seen in (("postgres", 0), ("worker", 1)):  # who sees more of the sessions, and may look at that
+        found = recstore("doctor --json", url=shop.url_of(role)).json["findings"]
+        assert len([f for f in found if f["check"] == "stale-views"]) == seen
+        assert [f["found"] for f in found if f["check"] == "owner"] == [
+            f"recstore works here as worker; this connection is {role}'s, a superuser"
+            if role == "postgres"
+            else "recstore's schemas belong to worker, whose rights this role has"
+        ]
 
 
 def test_a_dropped_schema_can_be_dropped_and_made_again(recstore: Command, shop: Database) -> None:

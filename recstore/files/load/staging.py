@@ -13,7 +13,7 @@ from psycopg import sql
 
 from recstore.errors import InvalidInput, PermissionDenied
 from recstore.files.load.text import Batch
-from recstore.postgres.connection import Connection, one_line
+from recstore.postgres.connection import Connection, one_line, role_of
 from recstore.postgres.names import quoted
 from recstore.sql.queries import fill, query
 
@@ -78,11 +78,11 @@ class Staging:
             self.connection.execute(f"DROP TABLE IF EXISTS {TABLE}")
             self.connection.execute(f"CREATE TEMPORARY TABLE recstore_load (line bigint{texts})")
         except pg.InsufficientPrivilege:
-            info = self.connection.info
+            role, database = role_of(self.connection), self.connection.info.dbname
             raise PermissionDenied(
-                role=info.user,
-                reason=f"it may not make temporary tables in {info.dbname}",
-                remedy=f"Have the owner run: GRANT TEMPORARY ON DATABASE {quoted(info.dbname)} TO {quoted(info.user)};",
+                role=role,
+                reason=f"it may not make temporary tables in {database}",
+                remedy=f"Have the owner run: GRANT TEMPORARY ON DATABASE {quoted(database)} TO {quoted(role)};",
             ) from None
 
     def fill(self, batches: Iterator[Batch]) -> Iterator[int]:

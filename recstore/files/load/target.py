@@ -8,7 +8,7 @@ import psycopg
 from psycopg import errors as pg
 
 from recstore.errors import InvalidInput, PermissionDenied, TableExists
-from recstore.postgres.connection import Connection, one_line, read_only
+from recstore.postgres.connection import Connection, one_line, read_only, role_of
 from recstore.postgres.names import quoted, readable
 from recstore.source.selects import keywords
 from recstore.sql import queries
@@ -64,7 +64,7 @@ def find_target(connection: Connection, table: str, mode: Mode) -> Target:
 
     Raises InvalidInput, TableExists, PermissionDenied.
     """
-    role = connection.info.user
+    role = role_of(connection)
     try:
         with read_only(connection, search_path="DEFAULT"):
             named = queries.one(connection, "name_parts", table=table)
@@ -131,9 +131,9 @@ def _new_name(connection: Connection, table: str, parts: Sequence[str], path: Se
         )
     if not found["may_create"]:
         raise PermissionDenied(
-            role=connection.info.user,
+            role=role_of(connection),
             reason=f"it may not make a table in schema {schema}",
-            remedy=f"Have the owner run: GRANT USAGE, CREATE ON SCHEMA {readable(schema)} TO {quoted(connection.info.user)};",
+            remedy=f"Have the owner run: GRANT USAGE, CREATE ON SCHEMA {readable(schema)} TO {quoted(role_of(connection))};",
         )
     return schema, parts[-1]
 
