@@ -3,7 +3,8 @@
 Pure data with its own checks; knows no database. Every field is an option of `recstore create` and `alter`.
 """
 
-from typing import Annotated, Literal, Self
+import re
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -21,12 +22,32 @@ MAX_VECTOR_DIMENSIONS = 960
 Duplicates = Literal["sum", "max", "last", "mean"]
 ConfidenceFunction = Literal["linear", "log", "binary", "share", "bm25"]
 Search = Literal["auto", "exact", "hnsw"]
+Step = Literal["fold_in", "popular", "trending", "query"]
+
+UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400, "week": 604_800}
+"""Units of a period of time, in seconds."""
+
+
+def seconds(period: str) -> float:
+    """Return the seconds of a period such as "30 days". Raises ValueError with a message for the user."""
+    found = re.fullmatch(rf"(\d+(?:\.\d+)?) *({'|'.join(UNITS)})s?", period.strip().lower())
+    length = float(found[1]) * UNITS[found[2]] if found else 0.0
+    if not 1 <= length <= 1e10:
+        raise ValueError('write a number and a unit (seconds, minutes, hours, days, weeks), for example "30 days"')
+    return length
+
+
+def _period(text: str) -> str:
+    seconds(text)
+    return " ".join(text.split())
+
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Cron = Annotated[str, AfterValidator(schedule.checked_cron)]
 Timezone = Annotated[str, AfterValidator(schedule.checked_timezone)]
+Period = Annotated[str, AfterValidator(_period)]
 
 
 class Part(BaseModel):
@@ -83,6 +104,55 @@ class Candidates(Part):
         return self
 
 
+class Fallback(Part):
+    """Items for a user whom the training does not know, and for the end of a list that is shorter than k: the steps that
+    recommend() goes through."""
+
+    steps: tuple[Step, ...] | None = Field(
+        None,
+        description="Steps in their order, of fold_in, popular, trending and query; unset: fold_in,popular, or popular where"
+        " seen items are published",
+    )
+    window: Period | None = Field(
+        None,
+        description="Time that the steps popular and trending count; unset: popular in the training snapshot, trending 7 days",
+    )
+    half_life: Period | None = Field(
+        None, description="Time after which a user counts half in the step popular; unset: each counts 1"
+    )
+    query: str | None = Field(
+        None, description="SELECT of the step query: item_id, score and, optionally, user_id; unset: none"
+    )
+
+    @field_validator("steps", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        steps = [step.strip() for step in value.split(",")] if isinstance(value, str) else value
+        if isinstance(steps, list | tuple):
+            known = get_args(Step)
+            if wrong := [step for step in steps if step not in known]:
+                raise ValueError(f"there is no step {wrong[0]!r}; there are {', '.join(known)}")
+            if not steps or len(set(steps)) < len(steps):
+                raise ValueError("name at least one step, and each at most once")
+        return steps
+
+    @model_validator(mode="after")
+    def _settings_have_their_step(self) -> Self:
+        steps = self.steps or ("popular",)
+        if (self.query is not None) != ("query" in steps):
+            raise ValueError("the step query and the query belong together: give both or neither")
+        if self.window is not None and not {"popular", "trending"} & set(steps):
+            raise ValueError("a window requires the step popular or trending")
+        if self.half_life is not None and "popular" not in steps:
+            raise ValueError("a half-life requires the step popular")
+        return self
+
+    @property
+    def counts_times(self) -> bool:
+        """True if a step counts the source by its times."""
+        return self.window is not None or self.half_life is not None or "trending" in (self.steps or ())
+
+
 class Filters(Part):
     """Bounds on the interactions to train on. Items are filtered first, then users; once or until nothing more is dropped."""
 
@@ -111,6 +181,10 @@ class Confidence(Part):
         "bm25", description="Confidence function w: linear, log, binary, share or bm25"
     )
     scale: Literal["mean", "none"] = Field("mean", description="Divide w by its mean, so that alpha is comparable")
+    half_life: Period | None = Field(
+        None,
+        description="Time after which a value counts half, value * 2^(-age / half-life), by last_at; unset: values stay",
+    )
     eps: Positive = Field(1.0, description="Log only: scale of the values, w = log(1 + r / eps)")
     k1: Positive = Field(100.0, description="BM25 saturation: higher values let repeated views count for longer")
     b: float = Field(
@@ -245,6 +319,7 @@ class Definition(Part):
 
     source: Source
     candidates: Candidates = Candidates()
+    fallback: Fallback = Fallback()
     filters: Filters = Filters()
     confidence: Confidence = Confidence()
     hyperparameters: Hyperparameters = Hyperparameters()
@@ -255,3 +330,15 @@ class Definition(Part):
     refresh: Refresh = Refresh()
     lists: Lists = Lists()
     titles: Titles | None = None
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The steps of `fallback`, or their default: readers need not read the source where seen items are published."""
+        if self.fallback.steps is not None:
+            return self.fallback.steps
+        return ("popular",) if self.source.seen == "published" else ("fold_in", "popular")
+
+    @property
+    def reads_source(self) -> bool:
+        """True if recommend() reads the source for more than seen items."""
+        return "fold_in" in self.steps or self.fallback.counts_times

@@ -173,9 +173,13 @@ class CandidatesInvalid(UsageError):
     """The candidates cannot be read: {reason}. {remedy}"""
 
 
+class FallbackInvalid(UsageError):
+    """The query of the fallback cannot be read: {reason}. {remedy}"""
+
+
 class ReadersLackRights(RecstoreError):
-    """Nothing was changed. These candidates use what {readers} may not, who would lose access to the items of
-    {name!r}. Ask the owner to run first: {grants} To change them anyway, add --yes."""
+    """Nothing was changed. {readers} may not use what the {part} of {name!r} would read, and would get errors instead of lists.
+    Ask the owner to run first: {grants} To change the {part} anyway, add --yes."""
 
 
 class SeenPastPolicies(RecstoreError):

@@ -118,6 +118,7 @@ def read_source(run: Run) -> Pulled:
         run.recommender,
         run.recommender.definition.source,
         application_name=run.application_name,
+        with_times=run.recommender.definition.confidence.half_life is not None,
         on_rows=lambda done, total: run.reporter.progress("read", done, total),
     )
     if mixed := pulled.report.mixed:
@@ -164,7 +165,7 @@ def nothing_new(run: Run, pulled: Pulled) -> Outcome | None:
 
 def _same(run: Run, pulled: Pulled, digest: str | None, definition: dict[str, Any]) -> bool:
     """Return whether a training had this source and trains by this definition."""
-    untrained = {"schedule", "titles", "candidates", "refresh", "lists"}
+    untrained = {"schedule", "titles", "candidates", "fallback", "refresh", "lists"}
     before = Definition.model_validate(definition).model_dump(exclude=untrained)
     return digest == pulled.snapshot["digest"] and before == run.recommender.definition.model_dump(exclude=untrained)
 

@@ -5,6 +5,7 @@ nothing about training.
 """
 
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from datetime import timedelta
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 from uuid import UUID
@@ -23,8 +24,11 @@ if TYPE_CHECKING:
 Id = Any
 """The application's id type: int, uuid.UUID or str."""
 
+Period = timedelta | str
+"""An interval, such as timedelta(days=7) or "7 days"."""
 
-def untyped(value: Id) -> sa.BindParameter[Any]:
+
+def untyped(value: Any) -> sa.BindParameter[Any]:
     """Return a parameter without a cast, so that the function's type applies: a uuid may be passed as a string."""
     return sa.bindparam(None, value, type_=sa.types.NullType(), unique=True)
 
@@ -154,9 +158,17 @@ class Selectables:
             "item_id", sa.column("value", sa.Double), sa.column("contribution", sa.Double), name="explained"
         )
 
-    def select_popular_items(self, k: int = 10, *, exclude_items: Iterable[Id] | None = None) -> sa.TableValuedAlias:
+    def select_popular_items(
+        self,
+        k: int = 10,
+        window: Period | None = None,
+        half_life: Period | None = None,
+        *,
+        exclude_items: Iterable[Id] | None = None,
+    ) -> sa.TableValuedAlias:
         """Return `popular_items` as a FROM element with columns item_id, users, views."""
-        return self._functions.popular_items(k, exclude_items=array(exclude_items)).table_valued(  # type: ignore[no-any-return]
+        since = untyped(window), untyped(half_life)
+        return self._functions.popular_items(k, *since, array(exclude_items)).table_valued(  # type: ignore[no-any-return]
             "item_id", sa.column("users", sa.Integer), sa.column("views", sa.Double), name="popular"
         )
 
@@ -177,7 +189,7 @@ R = TypeVar("R")
 
 class Recommendation(NamedTuple):
     """An item with its predicted preference; `reason` is "trained", "fold_in" for a user who came after the
-    training, or "popular" for one without usable interactions."""
+    training, or the step of the fallback that gave it, with a score of its own: "popular", "trending", "query"."""
 
     item_id: Id
     score: float
@@ -275,7 +287,7 @@ class Recommender(Selectables):
         exclude_items: Iterable[Id] | None = None,
         fresh: bool | None = None,
     ) -> list[Recommendation]:
-        """Return the k items with the highest predicted preference, best first, ties by id; popular ones for a
+        """Return the k items with the highest predicted preference, best first, ties by id; those of the fallback for a
         user without usable interactions.
 
         With `fresh`, a known user's current interactions count, too; None is the recommender's setting."""
@@ -325,9 +337,19 @@ class Recommender(Selectables):
         item, or for a user without usable interactions."""
         return [Explanation._make(row) for row in self._rows(sa.select(self.select_explain(user_id, item_id, k)))]
 
-    def popular_items(self, k: int = 10, *, exclude_items: Iterable[Id] | None = None) -> list[PopularItem]:
-        """Return the k items with the most users; ties go to more views, then to the lower id."""
-        asked = self.select_popular_items(k, exclude_items=exclude_items)
+    def popular_items(
+        self,
+        k: int = 10,
+        window: Period | None = None,
+        half_life: Period | None = None,
+        *,
+        exclude_items: Iterable[Id] | None = None,
+    ) -> list[PopularItem]:
+        """Return the k items with the most users; ties go to more views, then to the lower id.
+
+        In the training snapshot, or, with a window or a half-life, in the source now. With a half-life each user counts
+        2^(-age / half_life), and `views` is their sum."""
+        asked = self.select_popular_items(k, window, half_life, exclude_items=exclude_items)
         return [PopularItem._make(row) for row in self._rows(sa.select(asked))]
 
     def predict(self, user_id: Id, item_id: Id, *, fresh: bool | None = None) -> float | None:

@@ -14,7 +14,9 @@ from recstore.config import Settings
 from recstore.definition import DEFAULT_FACTORS, MAX_FACTORS, MAX_VECTOR_DIMENSIONS, Definition, Storage
 from recstore.errors import (
     AlteredMeanwhile,
+    CandidatesInvalid,
     DependentObjects,
+    FallbackInvalid,
     InvalidInput,
     InvalidName,
     PartNotInstalled,
@@ -23,12 +25,13 @@ from recstore.errors import (
     RecommenderExists,
     RecommenderNotFound,
     SchemaNameTaken,
+    SourceInvalid,
     TooManyFactors,
     installed_parts,
 )
 from recstore.postgres.connection import Connection, find_relation, one_line, plain_errors, role_of, with_short_lock
 from recstore.postgres.names import quoted
-from recstore.source import candidates, inspection, selects
+from recstore.source import candidates, fallback, inspection, selects
 from recstore.sql import objects, queries
 from recstore.sql.objects import Registered
 from recstore.types import IdType
@@ -78,11 +81,42 @@ def storage_for(definition: Definition, factors: int | None = None, *, fixed: bo
     return vector_type, dimensions
 
 
-def inspect(connection: Connection, definition: Definition) -> tuple[inspection.SourceShape, str]:
-    """Return the shape of a definition's source, and the SELECT of its candidates (empty without candidates). Raises
-    SourceInvalid, CandidatesInvalid, UnsupportedIdType, PermissionDenied."""
+Selects = tuple[str, str, str]
+"""SELECTs of a definition's source, candidates and fallback, in the order of `objects.render`; empty where there is none."""
+
+
+def inspect(
+    connection: Connection, definition: Definition, recommender: Registered | None = None
+) -> tuple[inspection.SourceShape, Selects]:
+    """Return the shape of a definition's source, and its SELECTs. Raises SourceInvalid, CandidatesInvalid, FallbackInvalid,
+    UnsupportedIdType, PermissionDenied, InvalidInput for other id types than a `recommender` has."""
     shape = inspection.inspect(connection, definition.source)
-    return shape, candidates.inspect(connection, definition, shape.item_type)
+    if recommender and (shape.user_type, shape.item_type) != (recommender.user_type, recommender.item_type):
+        raise InvalidInput(
+            f"The source's ids are {shape.user_type.value} and {shape.item_type.value}, but {recommender.name!r} has"
+            f" {recommender.user_type.value} and {recommender.item_type.value}: cast them in a query, or create another"
+            " recommender."
+        )
+    for needed, setting in (
+        (definition.confidence.half_life is not None, "--half-life"),
+        (definition.fallback.counts_times, "the fallback, by --fallback-window, --fallback-half-life or trending,"),
+    ):
+        if needed and not shape.has_last_at:
+            raise SourceInvalid(
+                reason=f"it has no column last_at, which {setting} needs",
+                remedy="Name the column of times with --last-at, or select it AS last_at in the query.",
+            )
+    return shape, (
+        shape.select,
+        candidates.inspect(connection, definition, shape.item_type),
+        fallback.inspect(connection, definition, shape.user_type, shape.item_type),
+    )
+
+
+def _ask_first(connection: Connection, recommender: Registered, selects: Selects) -> None:
+    for select, invalid in zip(selects[1:], (CandidatesInvalid, FallbackInvalid), strict=True):
+        if select:
+            candidates.ask_first(connection, recommender, select, invalid)
 
 
 def create(connection: Connection, name: str, definition: Definition) -> Registered:
@@ -92,7 +126,7 @@ def create(connection: Connection, name: str, definition: Definition) -> Registe
     """
     with plain_errors(f"creating {name!r}", connection):
         check_name(connection, name)
-        shape, candidates_select = inspect(connection, definition)
+        shape, found = inspect(connection, definition)
         check_names(connection, definition)
         vector_type, dimensions = storage_for(definition)
         try:
@@ -112,9 +146,8 @@ def create(connection: Connection, name: str, definition: Definition) -> Registe
                 registered = get(connection, name)
                 connection.execute(f"CREATE SCHEMA {registered.schema}")
                 connection.execute(f"COMMENT ON SCHEMA {registered.schema} IS 'Recommendations by recstore: {name}.'")
-                objects.install(connection, registered, shape.select, candidates_select)
-                if candidates_select:
-                    candidates.ask_first(connection, registered, candidates_select)
+                objects.install(connection, registered, *found)
+                _ask_first(connection, registered, found)
         except pg.UniqueViolation as error:
             ours = error.diag.schema_name == "recstore_private"
             raise (RecommenderExists if ours else SchemaNameTaken)(name=name) from None
@@ -189,38 +222,26 @@ def overview_of(connection: Connection, name: str) -> dict[str, Any]:
     return rows[0]
 
 
-def check_definition(connection: Connection, recommender: Registered, definition: Definition) -> tuple[str, str]:
-    """Return the SELECTs of another definition's source and candidates. Raises unless the recommender can have it."""
+def check_definition(connection: Connection, recommender: Registered, definition: Definition) -> Selects:
+    """Return the SELECTs of another definition. Raises unless the recommender can have it."""
     factors = definition.hyperparameters.factors or 0
     if factors > MAX_FACTORS:
         raise TooManyFactors(factors=factors, limit=MAX_FACTORS)
-    source_select = _source_select(connection, recommender, definition)
+    _, found = inspect(connection, definition, recommender)
     check_names(connection, definition)
-    candidates_select = candidates.inspect(connection, definition, recommender.item_type)
     now = recommender.definition
-    if candidates_select and (definition.candidates, definition.source) != (now.candidates, now.source):
-        candidates.ask_first(connection, recommender, candidates_select)
-    return source_select, candidates_select
+    if (definition.candidates, definition.fallback.query, definition.source) != (
+        now.candidates,
+        now.fallback.query,
+        now.source,
+    ):
+        _ask_first(connection, recommender, found)
+    return found
 
 
-def _source_select(connection: Connection, recommender: Registered, definition: Definition) -> str:
-    shape = inspection.inspect(connection, definition.source)
-    if (shape.user_type, shape.item_type) != (recommender.user_type, recommender.item_type):
-        raise InvalidInput(
-            f"The source's ids are {shape.user_type.value} and {shape.item_type.value}, but {recommender.name!r} has"
-            f" {recommender.user_type.value} and {recommender.item_type.value}: cast them in a query, or create another"
-            " recommender."
-        )
-    return shape.select
-
-
-def selects_of(connection: Connection, recommender: Registered) -> tuple[str, str]:
-    """Return the SELECTs that the definition's source and candidates make now. Raises as `check_definition`."""
-    definition = recommender.definition
-    return (
-        _source_select(connection, recommender, definition),
-        candidates.inspect(connection, definition, recommender.item_type),
-    )
+def selects_of(connection: Connection, recommender: Registered) -> Selects:
+    """Return the SELECTs that the definition makes now. Raises as `check_definition`."""
+    return inspect(connection, recommender.definition, recommender)[1]
 
 
 def alter(
@@ -233,11 +254,18 @@ def alter(
 ) -> Registered:
     """Store another definition for the next training. A changed source and changed candidates take effect at once.
 
-    Lists come by exact scan until the next calibration if no index finds the new candidates. Id types and the fixed dimensions
-    cannot change here. Raises ReadersLackRights unless every role with access may read the new candidates, or
-    `readers_may_fail`; SeenPastPolicies, AlteredMeanwhile, InvalidInput, SourceInvalid, CandidatesInvalid, DependentObjects.
+    A changed fallback too. Lists come by exact scan until the next calibration if no index finds the new candidates. Id types and
+    the fixed dimensions cannot change here. Raises ReadersLackRights unless every role with access may read the new candidates
+    and what the new fallback reads, or `readers_may_fail`; SeenPastPolicies, AlteredMeanwhile, InvalidInput, SourceInvalid,
+    CandidatesInvalid, FallbackInvalid, DependentObjects.
     """
     altered = dataclasses.replace(recommender, definition=definition)
+
+    def check_readers(part: str, missing: dict[str, list[str]]) -> None:
+        if missing and not readers_may_fail:
+            grants = " ".join(statement for statements in missing.values() for statement in statements)
+            raise ReadersLackRights(name=recommender.name, part=part, readers=", ".join(missing), grants=grants)
+
     with plain_errors(f"altering {recommender.name!r}", connection):
         selects = check_definition(connection, recommender, definition)
 
@@ -257,17 +285,19 @@ def alter(
             changed = objects.replace(connection, altered, objects.render(altered, *selects, old_parents=old_parents))
             if selects[1] and "view candidates" in changed:
                 with candidates.tried(connection, altered, selects[1]) as view:
-                    missing = {} if readers_may_fail else candidates.readers_lacking(connection, recommender, view)
+                    check_readers("candidates", candidates.readers_lacking(connection, recommender, view))
                     indexed = candidates.looked_up_by_index(connection, altered, view)
-                if missing:
-                    grants = " ".join(statement for statements in missing.values() for statement in statements)
-                    raise ReadersLackRights(name=recommender.name, readers=", ".join(missing), grants=grants)
                 if not indexed:
                     queries.run(connection, "scan_exactly", **keys)
+            if definition.fallback != before.fallback:
+                source_too = definition.reads_source and not before.reads_source
+                for view in ["_fallback"] + ["interactions"] * source_too:
+                    missing = candidates.readers_lacking(connection, recommender, view, "user_vectors")
+                    check_readers("fallback", missing)
             if definition.source.seen == "published":
                 inspection.check_policies(connection, altered)
 
-        relations = [recommender.relation(name) for name in ("interactions", "candidates")]
+        relations = [recommender.relation(name) for name in objects.CONFIGURED]
         with_short_lock(connection, settings, f"Altering {recommender.name!r}", relations, change)
         return get(connection, recommender.name)
 

@@ -7,6 +7,7 @@ from recstore import registry
 from recstore.api.arguments import Argument, Name, Option
 from recstore.api.base import Part
 from recstore.api.rows import ComparedItem, Comparison, Explained, Id, Popular, Recommended, Similar
+from recstore.definition import Period
 from recstore.errors import GenerationNotFound
 from recstore.operations import questions, recommenders
 from recstore.operations.questions import Question
@@ -78,7 +79,7 @@ class Asking(Part):
             Option("Whether a known user's current interactions count, too; by default as the recommender says."),
         ] = None,
     ) -> list[Recommended]:
-        """List the recommendations for a user; popular items for one without usable interactions.
+        """List the recommendations for a user; those of the fallback for one without usable interactions.
 
         Raises RecommenderNotFound, NotTrained, InvalidInput.
         """
@@ -112,7 +113,16 @@ class Asking(Part):
             empty = "The model does not know this item, or this user has no usable interactions."
             return Answer(opened, questions.explained(recommender, user, item, k), Explained, empty)
 
-    def popular(self, name: Name, *, k: K = 10) -> list[Popular]:
+    def popular(
+        self,
+        name: Name,
+        *,
+        k: K = 10,
+        window: Annotated[
+            Period | None, Option("Count the source within this time, for example '7 days'.", "TIME")
+        ] = None,
+        half_life: Annotated[Period | None, Option("Count a user half after each such time.", "TIME")] = None,
+    ) -> list[Popular]:
         """List the most popular items, by distinct users.
 
         Raises RecommenderNotFound, NotTrained, InvalidInput.
@@ -122,7 +132,9 @@ class Asking(Part):
             questions.require_live(opened, recommender, k)
             limited = recommender.definition.candidates.given
             empty = "No item is a candidate now." if limited else "There are no items."
-            return Answer(opened, questions.popular(recommender, k), Popular, empty)
+            if window:
+                empty = f"No {'candidate' if limited else 'item'} has had a user within the last {window}."
+            return Answer(opened, questions.popular(recommender, k, window, half_life), Popular, empty)
 
     def compare(
         self,

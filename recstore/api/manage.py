@@ -24,7 +24,8 @@ File = Annotated[
 Titles = Annotated[str | None, Option("Lookup table of titles, for lists that people read.", "TABLE:ID:TITLE")]
 Resize = Annotated[bool, Option("Change the dimensions fixed at creation to fit --factors.")]
 Unreadable = Annotated[
-    bool, Option("Also candidates that roles with access may not read, who then get errors.", flags="--yes -y")
+    bool,
+    Option("Also candidates or a fallback that roles with access may not read, who then get errors.", flags="--yes -y"),
 ]
 People = Annotated[bool, Option("Also what shows people: recommend(), user_vectors, interactions.")]
 Cascade = Annotated[bool, Option("Also drop what depends on it.")]
@@ -89,7 +90,7 @@ class Managing(Part):
         reporter: Reporter | None = None,
         **settings: Alterable,
     ) -> Altered:
-        """Change a recommender's settings, from the next training on; candidates at once. Write none to unset one.
+        """Change a recommender's settings, from the next training on; candidates and fallback at once. Write none to unset one.
 
         Settings are given as in `create`; None unsets one, titles="none" the titles. With `resize`, readers of the views may
         wait a moment.

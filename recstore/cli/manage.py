@@ -12,6 +12,7 @@ from recstore.api.watch import Watching
 from recstore.cli.commands import Commands, statements
 from recstore.cli.context import at_terminal
 from recstore.cli.screen import picked, planned, say, say_wrapped, table, warn
+from recstore.definition import Definition
 from recstore.publication.calibration import plan_words
 from recstore.registry import ROOM
 from recstore.wording import verdict_words
@@ -159,7 +160,10 @@ def _altered(found: Altered, part: Managing) -> None:
     if "titles" in found.changed:
         titles = found.definition["titles"]
         say(f"altered {name}: lists show " + (f"the titles of {titles['table']}" if titles else "no titles"))
-    if set(found.changed) - {"schedule", "candidates", "lists", "titles"}:
+    if "fallback" in found.changed:
+        steps = Definition.model_validate(found.definition).steps
+        say(f"altered {name}: a user without recommendations gets, from now on, {', then '.join(steps)}")
+    if set(found.changed) - {"schedule", "candidates", "fallback", "lists", "titles"}:
         say(f"altered {name}; the next training uses it: recstore retrain {name}")
 
 

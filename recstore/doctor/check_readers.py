@@ -44,15 +44,17 @@ def reader_pgvector(subject: Subject) -> Iterator[Finding]:
 def _views(subject: Subject) -> dict[str, str]:
     """Return the views whose relations are read with the reader's rights -> what needs them."""
     views = {"candidates": "Every list of items"}
+    if subject.people:
+        views["_fallback"] = "recommend(), for a user without recommendations,"
     if subject.people and _source_is_read(subject):
-        views["interactions"] = "recommend(), which looks up what its user has seen,"
+        views["interactions"] = "recommend(), which looks up its user's interactions,"
     return views
 
 
 def _source_is_read(subject: Subject) -> bool:
-    """Return True if recommend() reads seen items from the source, as far as this role can see."""
+    """Return True if recommend() reads the source, as far as this role can see."""
     registered = subject.registered.get(subject.name)
-    return registered is None or readers.seen_items_from_source(subject.connection, registered)
+    return registered is None or readers.reads_source(subject.connection, registered)
 
 
 @check("reader", well="may read what the views read in the application's tables", quick=True)
@@ -81,7 +83,7 @@ def _row_security(subject: Subject, view: str, row: dict[str, Any]) -> Finding:
             f"CREATE POLICY {subject.quoted('recstore_' + actor)} ON {relation} FOR SELECT"
             f" TO {subject.quoted(actor)} USING (true);",
         )
-    if view == "candidates":
+    if view != "interactions":
         return note(decides, f"The view {view} does not show the rows that policies hide, so a list {effect}.")
     return note(
         decides,

@@ -7,7 +7,7 @@ from psycopg import sql
 
 from recstore.doctor.findings import Finding, check, error, ok, warning
 from recstore.doctor.subject import Subject
-from recstore.errors import CandidatesInvalid, PermissionDenied, RecstoreError, SourceInvalid
+from recstore.errors import CandidatesInvalid, FallbackInvalid, PermissionDenied, RecstoreError, SourceInvalid
 from recstore.operations import repair
 from recstore.postgres.connection import one_line
 from recstore.source import candidates as eligibility
@@ -87,7 +87,7 @@ def stale_views(subject: Subject) -> Iterator[Finding]:
             stale = repair.stale_views(subject.connection, subject.recommender)
     except (PermissionDenied, pg.InsufficientPrivilege, pg.UndefinedTable):
         return  # `source-readable`, `candidates` and `objects` report it
-    except (SourceInvalid, CandidatesInvalid) as refused:
+    except (SourceInvalid, CandidatesInvalid, FallbackInvalid) as refused:
         yield error(
             refused.message.rstrip("."),
             f"The views read what was there before. {FAILS}",

@@ -201,6 +201,7 @@ def _scorer(
         of_sample[interactions.user_index[kept]],
         position[interactions.item_index[kept]],
         interactions.values[kept],
+        None if interactions.times is None else interactions.times[kept],
     )
     trained = position >= 0
     items = np.zeros((len(position), model.fold_in.item_factors.shape[1]), dtype=np.float32)

@@ -192,14 +192,12 @@ def given(train: Interactions, test: Interactions, seed: int = SEED, *, validati
     """Return two sets of interactions as one split, with id maps for the ids of both.
 
     The validation part is a random part of `train`, with the same share as the test part has of both (at most half). Pairs
-    that are in both sets are dropped from the test part, with their number in `notes`. Times are kept if both sets have them.
+    that are in both sets are dropped from the test part, with their number in `notes`.
 
     Raises InvalidInput for ids of different types, SplitImpossible if no test pair is left.
     """
     users, items = _merged(train.users, test.users, "user"), _merged(train.items, test.items, "item")
     train, test = (_mapped(part, users, items) for part in (train, test))
-    if train.times is None or test.times is None:
-        train, test = replace(train, times=None), replace(test, times=None)
     seen = np.isin(_keys(test), _keys(train))
     notes: tuple[str, ...] = ()
     if seen.any():

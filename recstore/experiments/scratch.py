@@ -15,7 +15,7 @@ import psycopg
 
 from recstore import registry
 from recstore.config import Settings
-from recstore.definition import Candidates, Definition, Filters, Gate, Schedule, Source
+from recstore.definition import Candidates, Definition, Fallback, Filters, Gate, Schedule, Source
 from recstore.errors import RecommenderNotFound, RecstoreError, SchemaNameTaken
 from recstore.operations import jobs, recommenders
 from recstore.postgres.connection import Connection, connect, plain_errors
@@ -72,7 +72,7 @@ def scratch(
             queries.run(guard, "lock_scratch", namespace=LOCK_NAMESPACE, name=name)
         kept = False
         with plain_errors(f"making {name!r}", guard):
-            table = _load(guard, name, interactions, store)
+            table = _load(guard, name, interactions, store, timed=definition.confidence.half_life is not None)
         try:  # from here on the schema is this one's to remove
             yield recommenders.create(guard, settings, name, _definition(definition, table))
             kept = bool(store.keep)
@@ -101,10 +101,12 @@ def remove_leftovers(connection: Connection, settings: Settings) -> list[str]:
 
 
 def _definition(definition: Definition, table: str) -> Definition:
+    last_at = "last_at" if definition.confidence.half_life is not None else None
     return definition.model_copy(
         update={
-            "source": Source(table=table, value="value", seen=definition.source.seen),
+            "source": Source(table=table, value="value", last_at=last_at, seen=definition.source.seen),
             "candidates": Candidates(),
+            "fallback": Fallback(),
             "filters": Filters(),
             "gate": Gate(held_out=0, max_fall=1),
             "schedule": Schedule(),
@@ -113,8 +115,8 @@ def _definition(definition: Definition, table: str) -> Definition:
     )
 
 
-def _load(connection: Connection, name: str, interactions: "Interactions", store: Store) -> str:
-    """Make the table that is the source, and return its name."""
+def _load(connection: Connection, name: str, interactions: "Interactions", store: Store, *, timed: bool) -> str:
+    """Make the table that is the source, with times if it is `timed`, and return its name."""
     schema = quoted(f"{name}_data")
     table = f"{schema}.pairs"
     with connection.transaction():
@@ -123,7 +125,8 @@ def _load(connection: Connection, name: str, interactions: "Interactions", store
             connection.execute(f"COMMENT ON SCHEMA {schema} IS '{MARK}'")
         connection.execute(
             f"CREATE {'' if store.keep else 'UNLOGGED'} TABLE {table} (user_id {store.user_type.value} NOT NULL,"
-            f" item_id {store.item_type.value} NOT NULL, value double precision NOT NULL)"
+            f" item_id {store.item_type.value} NOT NULL, value double precision NOT NULL"
+            f"{', last_at timestamptz' if timed else ''})"
         )
         objects.revoke_defaults(connection, f"{name}_data")
         from recstore.publication import loading  # NumPy, which doctor does without
@@ -133,6 +136,8 @@ def _load(connection: Connection, name: str, interactions: "Interactions", store
             "item_id": loading.Ids(interactions.items.ids, store.item_type, interactions.item_index),
             "value": loading.Scalars(interactions.values, ">f8"),
         }
+        if timed and interactions.times is not None:
+            columns["last_at"] = loading.Scalars(loading.since_2000(interactions.times), ">i8")
         loading.copy(connection, table, columns, len(interactions))
         connection.execute(f"ALTER TABLE {table} ADD PRIMARY KEY (user_id, item_id)")
     connection.execute(f"ANALYZE {table}")

@@ -7,6 +7,7 @@ The matrix (users x items, CSR, float32) stores c for each pair. Cells without a
 the 1, and `implicit`'s own `alpha`, which would multiply the whole, must stay 1.0.
 """
 
+import time
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -14,12 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recstore.definition import Confidence, ConfidenceFunction, Definition
-from recstore.model.arrays import Positions, Values
-from recstore.model.interactions import Interactions
+from recstore.definition import Confidence, ConfidenceFunction, Definition, seconds
+from recstore.errors import SourceInvalid
+from recstore.model.arrays import Positions, Times, Values
+from recstore.model.interactions import NO_TIME, Interactions
 
 SMALLEST, LARGEST = 1e-30, 1e30
 """Bounds of w, well inside float32. A weight of 0 would make a view count as no view."""
+
+OLDEST = 60
+"""Half-lives after which a value falls no further, to 1e-18 of itself; the age of a pair without a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +33,9 @@ class ConfidenceModel:
 
     w is divided by `scale_factor`, the mean of the unscaled w over the training pairs (1 for scale = "none"). `mean_total` is
     the mean over users of the user's total (sum of values). `idf` is float64 (items,), for bm25 only.
+
+    With a half-life, in seconds, a value r stands for r 2^(-age / half_life). The age is that of the pair's last interaction at
+    `reference`, the newest time of the training in microseconds since 1970. A pair that is newer has the age 0.
     """
 
     function: ConfidenceFunction
@@ -36,11 +44,22 @@ class ConfidenceModel:
     b: float
     scale_factor: float
     mean_total: float
+    half_life: float | None = None
+    reference: int | None = None
     idf: NDArray[np.float64] | None = field(default=None, repr=False)
 
     def constants(self) -> dict[str, Any]:
-        """Return the constants except `idf`, for JSON. `restore` is the inverse."""
-        return {constant.name: getattr(self, constant.name) for constant in fields(self) if constant.name != "idf"}
+        """Return the constants that are set, except `idf`, for JSON. `restore` is the inverse."""
+        values = {constant.name: getattr(self, constant.name) for constant in fields(self) if constant.name != "idf"}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def decayed(self, interactions: Interactions) -> Values:
+        """Return the values of the pairs at the reference time; as they are without a half-life or without times."""
+        if self.half_life is None or self.reference is None or interactions.times is None:
+            return interactions.values
+        times = interactions.times
+        age = np.where(times < self.reference, float(self.reference) - times, 0.0)
+        return interactions.values * np.exp2(-np.minimum(age / (1e6 * self.half_life), OLDEST))
 
     def weights(self, user_index: Positions, item_index: Positions, values: Values) -> Values:
         """Return w of each pair, float64, within [1e-30, 1e30].
@@ -53,7 +72,7 @@ class ConfidenceModel:
         """Return c = 1 + alpha * w as float32 CSR, users x items, with sorted indices. Every stored value is above 1.
 
         The items must be those of training. A user without pairs has an empty row."""
-        weights = self.weights(interactions.user_index, interactions.item_index, interactions.values)
+        weights = self.weights(interactions.user_index, interactions.item_index, self.decayed(interactions))
         with np.errstate(over="ignore"):
             confidence = (1 + alpha * weights).astype(np.float32)
         np.clip(confidence, np.nextafter(np.float32(1), np.float32(2)), np.finfo(np.float32).max, out=confidence)
@@ -86,6 +105,8 @@ def fit(interactions: Interactions, confidence: Confidence) -> ConfidenceModel:
     - bm25: idf_i r (K1 + 1) / (K1 (1 - B + B n_u / mean n) + r), with Lucene's idf
       ln(1 + (N - n_i + 0.5) / (n_i + 0.5)), which is positive for every item
 
+    With a half-life, r is the value at the newest time of these interactions. Raises SourceInvalid if they have no times.
+
     n_u is the user's total: the sum of the values, not the number of items. It is the document length of BM25 with users as
     documents and r as term frequency, as in `implicit`'s bm25_weight. A user with many views has less weight per view.
     n_i is the number of users of item i, N the number of users.
@@ -99,13 +120,28 @@ def fit(interactions: Interactions, confidence: Confidence) -> ConfidenceModel:
         k1=confidence.k1,
         b=confidence.b,
         scale_factor=1.0,
-        mean_total=float(interactions.values.sum()) / users,
+        mean_total=1.0,
+        half_life=seconds(confidence.half_life) if confidence.half_life else None,
+        reference=_newest(interactions.times) if confidence.half_life else None,
         idf=idf,
     )
+    values = model.decayed(interactions)
+    model = replace(model, mean_total=float(values.sum()) / users)
     if confidence.scale == "none":
         return model
-    weights = model.weights(interactions.user_index, interactions.item_index, interactions.values)
+    weights = model.weights(interactions.user_index, interactions.item_index, values)
     return replace(model, scale_factor=float(weights.mean()))
+
+
+def _newest(times: Times | None) -> int:
+    """Return the newest time up to now: one in the future is a mistake, and would make all others old. Raises SourceInvalid."""
+    known = np.empty(0) if times is None else times[(times != NO_TIME) & (times <= time.time() * 1e6)]
+    if not len(known):
+        raise SourceInvalid(
+            reason="no row has a time up to now in last_at, which the half-life of the values needs",
+            remedy="Fill in that column, or train without: --half-life none",
+        )
+    return int(known.max())
 
 
 def alpha_for(interactions: Interactions, fixed: float | None) -> float:

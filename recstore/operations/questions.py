@@ -93,15 +93,18 @@ def recommended(
     recommender: Registered, user_id: Any, k: int, *, exclude_seen: bool = True, fresh: bool | None = None
 ) -> Question:
     arguments = [user_id, k] + ([] if exclude_seen else [False]) + ([] if fresh is None else [Named("fresh", fresh)])
-    return _listed(recommender, "recommend", arguments, ["score", "reason"])
+    # scores of different steps do not compare
+    return _listed(recommender, "recommend", arguments, ["score", "reason"], "r.ordinality")
 
 
 def explained(recommender: Registered, user_id: Any, item_id: Any, k: int) -> Question:
     return _listed(recommender, "explain", [user_id, item_id, k], ["value", "contribution"], "r.contribution DESC")
 
 
-def popular(recommender: Registered, k: int) -> Question:
-    return _listed(recommender, "popular_items", [k], ["users", "views"], "r.users DESC, r.views DESC")
+def popular(recommender: Registered, k: int, window: str | None = None, half_life: str | None = None) -> Question:
+    given = [Named(f'"{name}"', value) for name, value in (("window", window), ("half_life", half_life)) if value]
+    order = "r.views DESC, r.users DESC" if half_life else "r.users DESC, r.views DESC"
+    return _listed(recommender, "popular_items", [k, *given], ["users", "views"], order)
 
 
 def compared(recommender: Registered, a: int, b: int, k: int, users: int) -> tuple[Question, Question]:
@@ -141,9 +144,10 @@ def _listed(
 ) -> Question:
     shown = ", ".join(f"r.{name}" for name in outputs)
     values = ", ".join(map(_literal, arguments))
+    numbered = " WITH ORDINALITY" if order == "r.ordinality" else ""
     return Question(
-        f"SELECT r.item_id, {_title(recommender, 'r')}{shown}\nFROM {recommender.name}.{function}({values}) r\n"
-        f"ORDER BY {order}, r.item_id;",
+        f"SELECT r.item_id, {_title(recommender, 'r')}{shown}\nFROM {recommender.name}.{function}({values}){numbered} r\n"
+        f"ORDER BY {order}{'' if numbered else ', r.item_id'};",
         recommender,
     )
 

@@ -21,7 +21,7 @@ def grant_reader(connection: Connection, recommender: Registered, role: str, *, 
         queries.run(connection, "lock_recommender", recommender_id=recommender.id)
         sides = ["items", "fold_in", "basis"] + ["users"] * people
         names = ["_generation", "_weighting", "item_vectors", "candidates"] + (
-            ["user_vectors", "interactions"] if people else []
+            ["user_vectors", "interactions", "_fallback"] if people else []
         )
         tables = connection.execute(
             "SELECT c.relname FROM pg_class c WHERE c.relnamespace = %s::regnamespace AND c.relkind IN ('r', 'p')"
@@ -75,9 +75,10 @@ def _live_publishes(connection: Connection, recommender: Registered) -> bool:
     return bool(live and live["seen_published"])
 
 
-def seen_items_from_source(connection: Connection, recommender: Registered) -> bool:
-    """Return True if recommend() reads seen items from the source, now or after the next training."""
-    return recommender.definition.source.seen == "live" or not _live_publishes(connection, recommender)
+def reads_source(connection: Connection, recommender: Registered) -> bool:
+    """Return True if recommend() reads the source, now or after the next training: for seen items, or in a step."""
+    definition = recommender.definition
+    return definition.source.seen == "live" or definition.reads_source or not _live_publishes(connection, recommender)
 
 
 def seen_published(connection: Connection, recommender: Registered) -> bool:
@@ -110,7 +111,9 @@ def _not_ours_to_grant(connection: Connection, recommender: Registered, role: st
         schema = quoted(recommender.vector_schema)
         needed.append(f"{run} of pgvector's schema: GRANT USAGE ON SCHEMA {schema} TO {quoted(role)};")
     read = {"candidates": "of what the candidates read, for every list of items"}
-    if people and seen_items_from_source(connection, recommender):
+    if people:
+        read["_fallback"] = "of what the fallback reads, for recommend()"
+    if people and reads_source(connection, recommender):
         read["interactions"] = "of the source, for recommend()"
     for view, whose in read.items():
         needed += [f"{run} {whose}: {grant}" for grant in objects.lacking_on(connection, recommender, view, role)]

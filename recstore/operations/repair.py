@@ -8,19 +8,19 @@ from psycopg import errors as pg
 
 from recstore import registry
 from recstore.config import Settings
-from recstore.errors import CandidatesInvalid, PermissionDenied, SourceInvalid
+from recstore.errors import CandidatesInvalid, FallbackInvalid, PermissionDenied, SourceInvalid
 from recstore.postgres.connection import Connection, plain_errors, with_short_lock
 from recstore.source import candidates
 from recstore.sql import objects, queries
-from recstore.sql.objects import Registered
+from recstore.sql.objects import CONFIGURED, Registered
 
 
 def stale_views(connection: Connection, recommender: Registered) -> dict[str, str]:
-    """Return the views `interactions` and `candidates` that differ from what the definition makes now -> which relations they
+    """Return the views of the application's SELECTs that differ from what the definition makes now -> which relations they
     read and which it names. A view follows relations and columns through a rename or a swap; compared with a view that is
     rolled back. Other roles than the owner, whose search_path may differ, find none."""
     found = {}
-    for name, select in zip(("interactions", "candidates"), registry.selects_of(connection, recommender), strict=True):
+    for name, select in zip(CONFIGURED, registry.selects_of(connection, recommender), strict=True):
         if select:
             with candidates.tried(connection, recommender, select) as new:
                 views = {"present": recommender.relation(name), "new": recommender.relation(new)}
@@ -41,19 +41,20 @@ def drift(connection: Connection, recommender: Registered) -> list[str]:
         try:
             stale = stale_views(connection, recommender)
             found += [f"the view {view} reads {what}" for view, what in stale.items()]
-        except (SourceInvalid, CandidatesInvalid) as refused:
+        except (SourceInvalid, CandidatesInvalid, FallbackInvalid) as refused:
             found.append(refused.message.rstrip("."))
     rows = queries.rows(connection, "own_row_security", schema=recommender.name)
     return found + [f"row-level security is on for {row['relation']}" for row in rows]
 
 
 def restore_views(connection: Connection, settings: Settings, recommender: Registered) -> dict[str, str]:
-    """Recreate the views `interactions` and `candidates` where they are missing, with their grants, and where they read other
+    """Recreate the views of the application's SELECTs where they are missing, with their grants, and where they read other
     relations than the definition names; return their names and what was wrong.
 
-    They go with CASCADE when what they read is dropped. Raises SourceInvalid, CandidatesInvalid where that is still missing.
+    They go with CASCADE when what they read is dropped. Raises SourceInvalid, CandidatesInvalid, FallbackInvalid where that is
+    still missing.
     """
-    gone = {"view interactions", "view candidates"} & set(objects.missing(connection, recommender))
+    gone = {f"view {name}" for name in CONFIGURED} & set(objects.missing(connection, recommender))
     wrong = {name.split()[1]: "was missing, perhaps dropped with a relation it reads" for name in sorted(gone)}
     if not wrong:
         stale: dict[str, str] = {}

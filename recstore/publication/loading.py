@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from recstore.model.arrays import Times
+from recstore.model.interactions import FOREVER, NO_TIME, POSTGRES_EPOCH
 from recstore.postgres.connection import Connection
 from recstore.types import IdType
 
@@ -85,6 +87,11 @@ class Vectors:
         target["dimensions"] = self.values.shape[1]
         target["unused"] = 0
         target["elements"] = self.values[rows]
+
+
+def since_2000(times: Times) -> Times:
+    """Return times as PostgreSQL counts them; NO_TIME is `-infinity`, FOREVER `infinity`."""
+    return np.where((times == NO_TIME) | (times == FOREVER), times, times - POSTGRES_EPOCH)
 
 
 Column = Scalars | Ids | Vectors

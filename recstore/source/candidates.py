@@ -15,7 +15,7 @@ from recstore.definition import Definition
 from recstore.errors import CandidatesInvalid, PermissionDenied
 from recstore.postgres.connection import Connection, application_path, one_line, read_only, role_of
 from recstore.source.plans import AS_FOR_ANY, by_index, plan_cost, prepared
-from recstore.source.selects import check_collation, columns_of, denied, relation_of, stripped, type_name
+from recstore.source.selects import Invalid, check_collation, columns_of, denied, relation_of, stripped, type_name
 from recstore.sql import objects, queries
 from recstore.sql.objects import Registered
 from recstore.types import IdType, type_of_oid
@@ -94,9 +94,11 @@ def tried(connection: Connection, recommender: Registered, select: str) -> Itera
         yield name
 
 
-def ask_first(connection: Connection, recommender: Registered, select: str) -> None:
-    """Read one candidate with the functions' search_path, which also applies in functions that the SELECT calls. Raises
-    CandidatesInvalid, PermissionDenied."""
+def ask_first(
+    connection: Connection, recommender: Registered, select: str, invalid: Invalid = CandidatesInvalid
+) -> None:
+    """Read one item with the functions' search_path, which also applies in functions that the SELECT calls. Raises `invalid`,
+    PermissionDenied."""
     try:
         with (
             tried(connection, recommender, select) as view,
@@ -106,7 +108,7 @@ def ask_first(connection: Connection, recommender: Registered, select: str) -> N
     except (pg.QueryCanceled, pg.LockNotAvailable):
         pass
     except pg.InsufficientPrivilege as error:
-        raise denied(connection, error, "GRANT the rights on what the candidates call") from None
+        raise denied(connection, error, "GRANT the rights on what the query calls") from None
     except psycopg.Error as error:
         if connection.closed:
             raise
@@ -115,7 +117,7 @@ def ask_first(connection: Connection, recommender: Registered, select: str) -> N
             remedy = (
                 "Asked with search_path = pg_catalog, pg_temp: write schema.name inside the functions that they call."
             )
-        raise CandidatesInvalid(reason=one_line(error), remedy=remedy) from None
+        raise invalid(reason=one_line(error), remedy=remedy) from None
 
 
 def check_readable(connection: Connection, recommender: Registered) -> None:
@@ -140,9 +142,11 @@ def looked_up_by_index(connection: Connection, recommender: Registered, view: st
             return plan_cost(connection, asked) <= LOOKUP_COST or by_index(connection, asked)
 
 
-def readers_lacking(connection: Connection, recommender: Registered, view: str = "candidates") -> dict[str, list[str]]:
-    """Return role -> GRANTs that are missing to read the candidates, for roles with access to the recommender."""
-    readers = queries.rows(connection, "readers_of", view=recommender.relation("item_vectors"))
+def readers_lacking(
+    connection: Connection, recommender: Registered, view: str = "candidates", readers_of: str = "item_vectors"
+) -> dict[str, list[str]]:
+    """Return role -> GRANTs that are missing to read a view, for roles with access to another."""
+    readers = queries.rows(connection, "readers_of", view=recommender.relation(readers_of))
     found = {row["role"]: objects.lacking_on(connection, recommender, view, row["role"]) for row in readers}
     return {role: statements for role, statements in found.items() if statements}
 

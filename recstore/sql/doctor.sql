@@ -135,7 +135,7 @@ FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname IN ('user_id', 'item_id')
 JOIN pg_collation l ON l.oid = a.attcollation AND NOT l.collisdeterministic
-WHERE n.nspname = %(schema)s AND c.relname IN ('interactions', 'candidates')
+WHERE n.nspname = %(schema)s AND c.relname IN ('interactions', 'candidates', '_fallback')
 ORDER BY 1, 2 DESC;
 
 -- name: doctor_missing_privileges
@@ -151,7 +151,7 @@ WHERE n.nspname = %(schema)s AND c.relkind IN ('v', 'r', 'p')
     AND (
         c.relname IN ('_generation', '_weighting', 'item_vectors', 'candidates')
         OR c.relname ~ '^_(items|fold_in|basis)(_old)?(_[0-9]+)?$'
-        OR %(people)s AND (c.relname IN ('user_vectors', 'interactions') OR c.relname ~ '^_users(_old)?(_[0-9]+)?$')
+        OR %(people)s AND (c.relname IN ('user_vectors', 'interactions', '_fallback') OR c.relname ~ '^_users(_old)?(_[0-9]+)?$')
     )
     AND (
         c.relname !~ '^_(items|users|seen|fold_in|basis)(_old)?_[0-9]+$'  -- tables of generations that are attached

@@ -7,7 +7,7 @@ stored digests. Nothing is dropped with CASCADE.
 import dataclasses
 import hashlib
 import re
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -38,8 +38,8 @@ VECTOR_ROUNDING = {"vector": 1e-4, "halfvec": 1e-3}
 OUTER_VIEWS = ("item_vectors", "user_vectors")
 """Views that always read `_generation`. The view candidates does if the definition has no candidates."""
 
-CONFIGURED = frozenset({"view interactions", "view candidates"})
-"""Objects whose SELECT is the application's, so that its names are found under the application's search_path."""
+CONFIGURED = ("interactions", "candidates", "_fallback")
+"""Views whose SELECT is the application's, so that its names are found under the application's search_path."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,15 @@ def digest(text: str) -> str:
 
 
 def render(
-    recommender: Registered, source_select: str, candidates_select: str = "", *, old_parents: bool = False
+    recommender: Registered,
+    source_select: str,
+    candidates_select: str = "",
+    fallback_select: str = "",
+    *,
+    old_parents: bool = False,
 ) -> dict[str, str]:
-    """Return object name ("view item_vectors") -> its SQL. `candidates_select` is empty if the definition has no candidates.
-    With `old_parents` the views read the old parents too, during a resize."""
+    """Return object name ("view item_vectors") -> its SQL. A SELECT that the definition does not have is empty. With
+    `old_parents` the views read the old parents too, during a resize."""
     eligible, looked_up = _eligible(recommender)
     vectors = {"item": ("item_id", "embedding", "preference"), "user": ("user_id", "preference")}
     others = {"item": ("length", "users", "views"), "user": ("length",)}
@@ -96,10 +101,12 @@ def render(
         "dimensions": str(recommender.dimensions),
         "source_select": source_select,
         "candidates_select": candidates_select or _live_select(recommender, "_items", ("item_id",), (), old_parents),
+        "fallback_select": fallback_select or _no_fallback(recommender),
         "eligible": eligible,
+        "above": "'-Infinity'" if recommender.definition.source.negative == "net" else "0",
         "fresh": str(recommender.definition.refresh.fresh).lower(),
         "vector_rounding": f"{VECTOR_ROUNDING[recommender.vector_type]}",
-    }
+    } | _falling_back(recommender.definition)
     for one, kind in (("user", recommender.user_type), ("item", recommender.item_type)):
         values |= {
             f"{one}_type": kind.value,
@@ -123,7 +130,7 @@ def render(
         template = f"ARRAY(SELECT e.id::{{item_type}} FROM unnest({array}) e (id) WHERE e.id {{item_fits}})"  # noqa: S608
         values[f"of_{array}"] = queries.fill(template, values)
     rendered: dict[str, str] = {}
-    for file in ("tables", "types", "views", "nearest", "fold_in", "functions", "compare"):
+    for file in ("tables", "types", "views", "nearest", "fold_in", "fallback", "functions", "compare"):
         for name, template in queries.load(f"objects/{file}.sql").items():
             if file == "nearest":
                 rendered |= {queries.fill(name, side): queries.fill(template, values | side) for side in sides.values()}
@@ -171,6 +178,23 @@ COMMENT ON FUNCTION {name}({", ".join(kind for _, kind, _ in taken)}) IS 'The sa
     )
 
 
+def _falling_back(definition: Definition) -> dict[str, str]:
+    """Return the steps and settings of the fallback as SQL."""
+    fallback = definition.fallback
+    return {
+        "steps": f"'{{{','.join(definition.steps)}}}'",
+        "folds_in": str("fold_in" in definition.steps).lower(),
+        "window": f"'{fallback.window}'" if fallback.window else "NULL",
+        "half_life": f"'{fallback.half_life}'" if fallback.half_life else "NULL",
+    }
+
+
+def _no_fallback(recommender: Registered) -> str:
+    """Return the SELECT of the view `_fallback` where the definition has no query."""
+    user, item = recommender.user_type.value, recommender.item_type.value
+    return f"SELECT NULL::{user} AS user_id, NULL::{item} AS item_id, NULL::double precision AS score WHERE false"
+
+
 def _eligible(recommender: Registered) -> tuple[str, str]:
     """Return the condition that item v is a candidate, joined to a WHERE clause, and looked up for one row at a time."""
     if not recommender.definition.candidates.given:
@@ -203,11 +227,11 @@ def _live_select(
     )
 
 
-def install(connection: Connection, recommender: Registered, source_select: str, candidates_select: str = "") -> None:
-    """Create every object of a new recommender, in the caller's transaction."""
-    rendered = render(recommender, source_select, candidates_select)
+def install(connection: Connection, recommender: Registered, *selects: str) -> None:
+    """Create every object of a new recommender from its SELECTs, as `render`, in the caller's transaction."""
+    rendered = render(recommender, *selects)
     for name, text in rendered.items():
-        with application_path(connection) if name in CONFIGURED else nullcontext():
+        with _path_of(connection, name.split()[1]):
             connection.execute(text)
     revoke_defaults(connection, recommender.name)
     _store_digests(connection, recommender, {name: digest(text) for name, text in rendered.items()})
@@ -284,7 +308,9 @@ def _lock(connection: Connection, recommender: Registered) -> dict[str, Any]:
 
 def without_configured(recommender: Registered, rendered: dict[str, str]) -> dict[str, str]:
     """Return the objects without the views whose SELECT is configuration: `alter` replaces them, never an upgrade."""
-    names = CONFIGURED if recommender.definition.candidates.given else CONFIGURED - {"view candidates"}
+    definition = recommender.definition
+    given = {"candidates": definition.candidates.given, "_fallback": definition.fallback.query is not None}
+    names = {f"view {name}" for name in CONFIGURED if given.get(name, True)}
     return {name: text for name, text in rendered.items() if name not in names}
 
 
@@ -316,7 +342,8 @@ def replace(
         elif kind == "view":
             _replace_view(connection, recommender, plain, text)
             if name not in present:  # dropped by a CASCADE; its grants were those of its parent
-                parent = recommender.relation("_users" if plain in ("user_vectors", "interactions") else "_items")
+                of_people = plain in ("user_vectors", "interactions", "_fallback")
+                parent = recommender.relation("_users" if of_people else "_items")
                 grant(connection, recommender.relation(plain), grants_on(connection, parent))
         elif name in present:  # a type in use can only be extended, by a migration
             connection.execute(text[text.index("COMMENT ON") :])
@@ -406,7 +433,7 @@ def _replace_function(connection: Connection, recommender: Registered, name: str
 
 def _replace_view(connection: Connection, recommender: Registered, name: str, text: str) -> None:
     relation = recommender.relation(name)
-    with application_path(connection) if f"view {name}" in CONFIGURED else nullcontext():
+    with _path_of(connection, name):
         try:
             with connection.transaction():
                 connection.execute(text)
@@ -415,6 +442,10 @@ def _replace_view(connection: Connection, recommender: Registered, name: str, te
             _drop(connection, "VIEW", relation)
             connection.execute(text)
             grant(connection, relation, grants)
+
+
+def _path_of(connection: Connection, name: str) -> AbstractContextManager[None]:
+    return application_path(connection) if name in CONFIGURED else nullcontext()
 
 
 def _drop(connection: Connection, kind: str, name: str) -> None:

@@ -27,6 +27,15 @@ CASES: dict[str, dict[str, Any]] = {
     "linear": {"confidence": Confidence(function="linear", scale="none"), "filters": Filters(max_value=2)},
     "net": {"source": Source(query=RAW, negative="net"), "filters": Filters(min_users_per_item=8)},
     "mean": {"confidence": Confidence(function="binary"), "source": Source(query=RAW, duplicates="mean")},
+    "decay": {"confidence": Confidence(half_life="3 hours")},
+    "decay_of_logs": {
+        "confidence": Confidence(function="log", half_life="90 minutes"),
+        "filters": Filters(max_value=3),
+    },
+    "decay_of_net": {
+        "confidence": Confidence(function="share", half_life="1 hour"),
+        "source": Source(query=RAW, negative="net"),
+    },
     "spectral": {"hyperparameters": Hyperparameters(trainer="spectral", **SMALL)},
     "half": {"storage": Storage(vector_type="halfvec")},
     "hybrid": {"hyperparameters": Hyperparameters(trainer="hybrid", alpha=30, **SMALL)},

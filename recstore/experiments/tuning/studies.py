@@ -21,7 +21,7 @@ from recstore.evaluation.definitions import OF_LISTS
 from recstore.evaluation.results import CurvePoint, Evaluation
 from recstore.evaluation.splits import Split
 from recstore.experiments.tuning.trials import TrialResult, Trials
-from recstore.model.interactions import IdMap, Interactions
+from recstore.model.interactions import NO_TIME, IdMap, Interactions
 from recstore.postgres.connection import Connection
 from recstore.requests import notify
 from recstore.sql import queries
@@ -52,7 +52,7 @@ class Claim:
 
 def create(connection: Connection, row: Mapping[str, Any], split: Split) -> int:
     """Create a study from the columns of its row and its data; return its number."""
-    content = pack(split)
+    content = pack(split, times=row["definition"]["confidence"]["half_life"] is not None)
     with connection.transaction():
         values = {name: Jsonb(value) if isinstance(value, dict) else value for name, value in row.items()}
         study: int = queries.one(connection, "insert_study", **values)["study"]
@@ -96,8 +96,9 @@ def data(connection: Connection, study: int) -> Split | None:
     return unpack(content) if content else None
 
 
-def pack(split: Split) -> bytes:
-    """Return the split as an Arrow IPC stream: one row of lists, compressed. Times are left out, since the split is made."""
+def pack(split: Split, *, times: bool = False) -> bytes:
+    """Return the split as an Arrow IPC stream: one row of lists, compressed; of times, which only a half-life needs since the
+    split is made, on request."""
     parts = [(code, part) for code, name in enumerate(_PARTS) if (part := getattr(split, name)) is not None]
     columns = {
         "users": split.train.users.ids,
@@ -107,6 +108,9 @@ def pack(split: Split) -> bytes:
         "value": pa.array(np.concatenate([part.values for _, part in parts]), pa.float64()),
         "part": pa.array(np.concatenate([np.full(len(part), code, np.int8) for code, part in parts]), pa.int8()),
     }
+    if times:
+        dated = [part.times if part.times is not None else np.full(len(part), NO_TIME) for _, part in parts]
+        columns["time"] = pa.array(np.concatenate(dated), pa.int64())
     lists = {name: pa.LargeListArray.from_arrays([0, len(values)], values) for name, values in columns.items()}
     described = json.dumps({"how": split.how, "notes": list(split.notes)})
     row = pa.RecordBatch.from_pydict(lists).replace_schema_metadata({"split": described})
@@ -124,6 +128,8 @@ def unpack(content: bytes) -> Split:
     columns = {name: row[name].flatten() for name in row.schema.names}
     pairs = [columns[name].to_numpy() for name in ("user_index", "item_index", "value")]
     whole = Interactions(IdMap(columns["users"]), IdMap(columns["items"]), *pairs)
+    if "time" in columns:
+        whole = replace(whole, times=columns["time"].to_numpy())
     train, validation, test = (whole.part(columns["part"].to_numpy() == code) for code in range(len(_PARTS)))
     return Split(train, validation if len(validation) else None, test, described["how"], tuple(described["notes"]))
 

@@ -159,7 +159,8 @@ COMMENT ON FUNCTION {schema}._fold_in({schema}._generation, {schema}._pairs) IS
     'The vector of a user with these interactions, as a training with the same items would solve it. NULL without an item that the model knows. Used by the public functions.';
 
 -- object: function _pairs_of
--- One value for each item, as the live generation's training combined the rows of a pair (recstore/model/interactions.py).
+-- One value for each item, as the live generation's training combined the rows of a pair (recstore/model/interactions.py), at
+-- its reference time (recstore/model/confidence.py).
 CREATE OR REPLACE FUNCTION {schema}._pairs_of(user_id {user_parameter})
 RETURNS {schema}._pairs
 LANGUAGE plpgsql
@@ -172,6 +173,8 @@ DECLARE
     -- the column's collation decides, not the argument's
     wanted {user_parameter}{user_default_collate} := user_id;
     weighting {schema}._weighting;
+    half_life double precision;
+    reference double precision;
     least_value double precision;
     pairs {schema}._pairs;
 BEGIN
@@ -180,7 +183,14 @@ BEGIN
         RETURN NULL;
     END IF;
     least_value := CASE WHEN weighting.negative = 'net' THEN '-Infinity' ELSE 0.0::double precision END;
-    SELECT array_agg(p.item_id), array_agg(least(p.value, weighting.max_value))
+    half_life := (weighting.weighting -> 'half_life')::double precision;
+    reference := (weighting.weighting -> 'reference')::double precision / 1e6;
+    SELECT
+        array_agg(p.item_id),
+        array_agg(least(p.value, weighting.max_value) * CASE
+            WHEN half_life IS NULL THEN 1
+            ELSE 2 ^ -least(greatest(coalesce(reference - extract(epoch FROM p.last_at), 'Infinity') / half_life, 0), 60)
+        END)
     INTO pairs
     FROM (
         SELECT
@@ -191,11 +201,12 @@ BEGIN
                 WHEN 'max' THEN max(r.value)
                 ELSE (array_agg(r.value ORDER BY r.last_at DESC NULLS LAST))[1]
             END AS value,
-            sum(abs(r.value)) AS total
+            sum(abs(r.value)) AS total,
+            max(r.last_at)::timestamptz AS last_at
         FROM (
-            -- the source's last_at if it has one: a name is sought in the innermost query first
+            -- the source's last_at if it has one, else the newest of all: a name is sought in the innermost query first
             SELECT i.item_id, i.value::double precision AS value, (SELECT last_at FROM (SELECT i.*) o) AS last_at
-            FROM {schema}.interactions i CROSS JOIN (SELECT NULL::timestamptz AS last_at) n
+            FROM {schema}.interactions i CROSS JOIN (SELECT timestamptz 'infinity' AS last_at) n
             WHERE i.user_id = wanted AND i.item_id IS NOT NULL
         ) r
         WHERE r.value > least_value AND r.value < 'Infinity'  -- which NaN is above
@@ -231,8 +242,7 @@ DECLARE
 BEGIN
     EXECUTE format('SELECT v.preference, v.length, ''trained'' FROM {schema}.%I v WHERE v.user_id = $1', '_users_' || live.generation)
         INTO found USING _query_vector.user_id;
-    -- With published seen items nobody needs to read the source, which may be slow to look up, unless fresh asks for it.
-    IF wanted OR (found.preference IS NULL AND NOT live.seen_published) THEN
+    IF wanted OR (found.preference IS NULL AND {folds_in}) THEN
         folded := {schema}._fold_in(live, {schema}._pairs_of(_query_vector.user_id));
         -- On unchanged rows both are the same, but for rounding.
         IF found.preference IS NULL OR abs(folded.length / found.length - 1) > {vector_rounding}
@@ -245,4 +255,4 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION {schema}._query_vector({schema}._generation, {user_parameter}, boolean) IS
-    'The vector of a user: as trained, or folded in if there is none, or if fresh and the current rows say otherwise. NULL for one without usable interactions. Used by the public functions.';
+    'The vector of a user: as trained, or folded in if there is none and that is a step of the fallback, or if fresh and the current rows say otherwise. NULL for one without usable interactions. Used by the public functions.';

@@ -37,7 +37,12 @@ COMMENT ON FUNCTION {schema}._live(bigint) IS
     'The live generation''s row, all NULL before the first publication; refuses a k out of range. Used by the public functions.';
 
 -- object: function popular_items
-CREATE OR REPLACE FUNCTION {schema}.popular_items(k bigint DEFAULT 10, exclude_items {item_parameter}[] DEFAULT NULL)
+CREATE OR REPLACE FUNCTION {schema}.popular_items(
+    k bigint DEFAULT 10,
+    "window" interval DEFAULT NULL,
+    half_life interval DEFAULT NULL,
+    exclude_items {item_parameter}[] DEFAULT NULL
+)
 RETURNS SETOF {schema}.popular_item
 LANGUAGE plpgsql
 STABLE
@@ -52,6 +57,18 @@ BEGIN
     IF live.generation IS NULL THEN
         RETURN;
     END IF;
+    IF "window" IS NOT NULL OR half_life IS NOT NULL THEN
+        RETURN QUERY
+            SELECT v.item_id, v.users::integer, v.views
+            FROM {schema}._counted_since(NULL, "window", half_life) v
+            WHERE v.item_id <> ALL ({of_exclude_items}){eligible}
+            ORDER BY
+                CASE WHEN half_life IS NULL THEN v.users ELSE v.views END DESC,
+                CASE WHEN half_life IS NULL THEN v.views ELSE v.users END DESC,
+                v.item_id{item_collate}
+            LIMIT k;
+        RETURN;
+    END IF;
     RETURN QUERY EXECUTE format(
         'SELECT v.item_id, v.users, v.views FROM {schema}.%I v'
         ' WHERE v.item_id <> ALL ($2){eligible} ORDER BY v.users DESC, v.views DESC, v.item_id{item_collate} LIMIT $1',
@@ -59,8 +76,8 @@ BEGIN
         USING k, {of_exclude_items};
 END
 $function$;
-COMMENT ON FUNCTION {schema}.popular_items(bigint, {item_parameter}[]) IS
-    'The k candidates with the most distinct users, then the most views, then by id, without exclude_items.';
+COMMENT ON FUNCTION {schema}.popular_items(bigint, interval, interval, {item_parameter}[]) IS
+    'The k candidates with the most distinct users, then the most views, then by id, without exclude_items: in the training snapshot, or with a window or a half-life in the source now, by last_at. With a half-life each user counts 2^(-age / half-life), and views is their sum. Those two need SELECT on interactions and on the source.';
 
 -- object: function similar_items
 CREATE OR REPLACE FUNCTION {schema}.similar_items(
@@ -170,6 +187,10 @@ DECLARE
     person {schema}._query_vector;
     excluded {item_type}[] := {of_exclude_items};
     nearest {schema}._near_item[];
+    steps text[] := {steps};
+    step text;
+    first boolean;
+    found {schema}.recommendation[];
 BEGIN
     IF live.generation IS NULL THEN
         RETURN;
@@ -180,21 +201,35 @@ BEGIN
     END IF;
 
     person := {schema}._query_vector(live, recommend.user_id, fresh);
-    IF person.preference IS NOT NULL THEN
-        nearest := {schema}._nearest_items(
-            live.generation, 'preference', person.preference, k, excluded, NULL, live.recommend_ef);
-        RETURN QUERY
-            SELECT n.id, -n.distance * person.length * live.max_item_length, person.reason FROM unnest(nearest) n;
-        RETURN;
+    -- A user of the training comes before every step, folded in anew or not.
+    first := person.reason = 'trained';
+    IF person.reason = 'fold_in' AND coalesce(fresh, {fresh}) THEN
+        EXECUTE format('SELECT EXISTS (SELECT FROM {schema}.%I v WHERE v.user_id = $1)', '_users_' || live.generation)
+            INTO first USING recommend.user_id;
     END IF;
-
-    RETURN QUERY
-        SELECT p.item_id, p.users / live.users::double precision, 'popular'
-        FROM {schema}.popular_items(k => recommend.k, exclude_items => excluded) p;
+    IF first THEN
+        steps := person.reason || array_remove(steps, 'fold_in');
+    END IF;
+    FOREACH step IN ARRAY steps LOOP
+        IF step IN ('trained', 'fold_in') THEN
+            CONTINUE WHEN person.preference IS NULL;
+            nearest := {schema}._nearest_items(
+                live.generation, 'preference', person.preference, k, excluded, NULL, live.recommend_ef);
+            found := ARRAY(
+                SELECT ROW(n.id, -n.distance * person.length * live.max_item_length, step)::{schema}.recommendation
+                FROM unnest(nearest) n);
+        ELSE
+            found := {schema}._fallback_items(live, step, recommend.user_id, k, excluded);
+        END IF;
+        RETURN QUERY SELECT f.* FROM unnest(found) f;
+        k := k - cardinality(found);
+        EXIT WHEN k = 0;
+        excluded := excluded || ARRAY(SELECT f.item_id FROM unnest(found) f);
+    END LOOP;
 END
 $function$;
 COMMENT ON FUNCTION {schema}.recommend({user_parameter}, bigint, boolean, {item_parameter}[], boolean) IS
-    'The k items with the highest predicted preference for this user, without exclude_items, and without what seen() returns unless exclude_seen is false. A user who came after the training is folded in from the current rows of interactions (reason: fold_in); with fresh, so is one whose rows have changed since. One without usable rows gets popular items (reason: popular). Needs SELECT on user_vectors and on the source.';
+    'The k items with the highest predicted preference for this user, without exclude_items, and without what seen() returns unless exclude_seen is false. A user who came after the training is folded in from the current rows of interactions (reason: fold_in); with fresh, so is one whose rows have changed since. One without usable rows, and the end of a short list, gets the items of the steps that the fallback names (reason: the step). Needs SELECT on user_vectors and on the source.';
 
 -- object: function recommend_for_items
 CREATE OR REPLACE FUNCTION {schema}.recommend_for_items(

@@ -3,7 +3,7 @@
 -- object: type recommendation
 CREATE TYPE {schema}.recommendation AS (item_id {item_type}, score double precision, reason text);
 COMMENT ON TYPE {schema}.recommendation IS
-    'An item with its predicted preference; reason is trained, fold_in for a user who came after the training, or popular for one without usable interactions (score: share of users).';
+    'An item with its predicted preference; reason is trained, fold_in for a user who came after the training, or else the step that gave it: popular (score: share of users), trending or query.';
 
 -- object: type similar_item
 CREATE TYPE {schema}.similar_item AS (item_id {item_type}, score double precision);

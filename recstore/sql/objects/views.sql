@@ -80,3 +80,10 @@ COMMENT ON VIEW {schema}.candidates IS
 CREATE OR REPLACE VIEW {schema}.interactions WITH (security_invoker = true) AS
 {source_select};
 COMMENT ON VIEW {schema}.interactions IS 'The source, live, with the rights of whoever asks. Shows people: granted apart.';
+
+-- object: view _fallback
+-- Always there, and never dropped under a function that reads it. The caller's rights decide.
+CREATE OR REPLACE VIEW {schema}._fallback WITH (security_invoker = true) AS
+{fallback_select};
+COMMENT ON VIEW {schema}._fallback IS
+    'The SELECT of the step query: items with a score for one user, or for all where user_id is NULL. Used by recommend().';
