@@ -102,7 +102,7 @@ def explained(recommender: Registered, user_id: Any, item_id: Any, k: int) -> Qu
 
 
 def popular(recommender: Registered, k: int, window: str | None = None, half_life: str | None = None) -> Question:
-    given = [Named(f'"{name}"', value) for name, value in (("window", window), ("half_life", half_life)) if value]
+    given = [Named(name, value) for name, value in (('"window"', window), ("half_life", half_life)) if value]
     order = "r.views DESC, r.users DESC" if half_life else "r.users DESC, r.views DESC"
     return _listed(recommender, "popular_items", [k, *given], ["users", "views"], order)
 

@@ -382,9 +382,9 @@ def test_commands_set_and_describe_the_fallback(recstore: Command) -> None:
     recstore("alter retail --fallback popular --fallback-window", "a while").expect(2, 'for example "30 days"')
     recstore("alter retail --fallback query").expect(2, "the step query and the query belong together")
     recstore("alter retail --fallback fold_in").expect(2, "a window requires the step popular or trending")
-    recstore("popular retail --window", "7 days", "--sql").expect(0, "popular_items(10, '7 days')")
+    recstore("popular retail --window", "7 days", "--sql").expect(0, "popular_items(10, \"window\" => '7 days')")
     recstore("popular retail --half-life", "7 days", "--sql").expect(
-        0, "popular_items(10, NULL, '7 days')", "r.views DESC"
+        0, "popular_items(10, half_life => '7 days')", "r.views DESC"
     )
     recstore("recommend retail 99999").expect(0, "trending")
     said = recstore("alter retail --fallback none --fallback-window none").expect(0)
