@@ -97,7 +97,7 @@ DEFINITIONS = {
     "--fallback-half-life 0days": "write a number and a unit",
     "--fallback fold_in --fallback-window 9days": "a window requires the step popular or trending",
     "--fallback trending --fallback-half-life 9days": "a half-life requires the step popular",
-    "--fallback trending": "it has no column last_at, which the fallback, by --fallback-window, --fallback-half-life or trending,",
+    "--fallback trending": "it has no column last_at, which the fallback, by --fallback-window, --fallback-half-life or",
     "--half-life 2months": "write a number and a unit",
     "--half-life 30days": "it has no column last_at, which --half-life needs. Name the column of times with --last-at",
     "--max-item-views nan": "it must be a finite number",
