@@ -158,7 +158,7 @@ def _title(recommender: Registered, alias: str) -> str:
     if titles is None:
         return ""
     title = readable(titles.title)
-    one = f"SELECT t.{title} FROM {titles.table} t WHERE t.{readable(titles.item)} = {alias}.item_id LIMIT 1"  # noqa: S608
+    one = f"SELECT t.{title} FROM {titles.table} t WHERE t.{readable(titles.item)} = {alias}.item_id ORDER BY 1 LIMIT 1"  # noqa: S608
     return f"({one}) AS {'title' if titles.title in OUTPUTS else title}, "
 
 
