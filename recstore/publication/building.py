@@ -23,6 +23,9 @@ from recstore.sql import objects, queries
 from recstore.sql.generation import Side, sides
 from recstore.wording import counted
 
+TRACE = np.float32(1e-20)
+"""Size of an element below which a fold-in gets 0: pgvector refuses products that single precision cannot hold."""
+
 
 @dataclass(frozen=True, eq=False)
 class Population:
@@ -208,7 +211,7 @@ def _load_vectors(
     objects.grant(connection, table, objects.grants_on(connection, recommender.relation("_items")))
     for name, matrix in vectors.items():
         if matrix is not None:
-            columns[name] = Vectors(matrix, known, "vector")
+            columns[name] = Vectors(np.where(np.abs(matrix) < TRACE, 0, matrix), known, "vector")
     loading.copy(connection, table, columns, len(known))
 
 

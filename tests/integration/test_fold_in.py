@@ -25,6 +25,7 @@ CASES: dict[str, dict[str, Any]] = {
     "log": {"confidence": Confidence(function="log", eps=2), "source": Source(query=RAW, duplicates="max")},
     "share": {"confidence": Confidence(function="share"), "source": Source(query=RAW, duplicates="last")},
     "linear": {"confidence": Confidence(function="linear", scale="none"), "filters": Filters(max_value=2)},
+    "plain": {"confidence": Confidence(function="linear", scale="none")},
     "net": {"source": Source(query=RAW, negative="net"), "filters": Filters(min_users_per_item=8)},
     "mean": {"confidence": Confidence(function="binary"), "source": Source(query=RAW, duplicates="mean")},
     "decay": {"confidence": Confidence(half_life="3 hours")},
@@ -259,3 +260,18 @@ def test_the_last_row_without_times(shop: Database) -> None:
         readers.grant_reader(connection, registry.get(connection, "last"), "application", people=True)
         view(application, 7000, {3: 2, 5: 1})
         assert set(column(application, "SELECT reason FROM last.recommend(7000, 5)")) == {"fold_in"}
+
+
+def test_enormous_values_are_solved(raw: Database) -> None:
+    """Sums beyond double precision, squares beyond single precision."""
+    name = trained(raw, "plain")
+    with raw.connect("application") as application, raw.connect() as connection, transaction(application):
+        readers.grant_reader(connection, registry.get(connection, name), "application", people=True)
+        lists = []
+        for user, n in enumerate((1e17, 1e19, 1e29, 1e308), 8000):
+            application.execute("INSERT INTO shop.raw SELECT %s, i, %s FROM unnest('{3,5,5,8}'::int[]) i", [user, n])
+            lists.append(
+                column(application, f"SELECT item_id FROM {name}.recommend(%s, 5) WHERE reason = 'fold_in'", user)
+            )
+        assert len(lists[0]) == 5
+        assert lists == lists[:1] * 4

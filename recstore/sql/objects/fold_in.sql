@@ -27,22 +27,26 @@ DECLARE
 BEGIN
     -- pgvector multiplies by elements: a number becomes a vector of equal elements.
     -- In exact arithmetic there are at most as many steps as items. Rounding ends progress near the bound.
-    FOR _ IN 1..2 * cardinality(a) LOOP
-        EXIT WHEN squared <= enough;
-        SELECT {extension}.sum(e.z OPERATOR({extension}.*) array_fill(
-            (-e.a * (e.z OPERATOR({extension}.<#>) direction))::real, size)::{extension}.vector)
-        INTO image FROM unnest(z, a) e (z, a);
-        image := image OPERATOR({extension}.+) direction;
-        step := -squared / (direction OPERATOR({extension}.<#>) image);
-        solution := solution OPERATOR({extension}.+)
-            (array_fill(step::real, size)::{extension}.vector OPERATOR({extension}.*) direction);
-        residual := residual OPERATOR({extension}.-)
-            (array_fill(step::real, size)::{extension}.vector OPERATOR({extension}.*) image);
-        before := squared;
-        squared := -(residual OPERATOR({extension}.<#>) residual);
-        direction := residual OPERATOR({extension}.+)
-            (array_fill((squared / before)::real, size)::{extension}.vector OPERATOR({extension}.*) direction);
-    END LOOP;
+    BEGIN
+        FOR _ IN 1..2 * cardinality(a) LOOP
+            EXIT WHEN squared <= enough;
+            SELECT {extension}.sum(e.z OPERATOR({extension}.*) array_fill(
+                (-e.a * (e.z OPERATOR({extension}.<#>) direction))::real, size)::{extension}.vector)
+            INTO image FROM unnest(z, a) e (z, a);
+            image := image OPERATOR({extension}.+) direction;
+            step := -squared / (direction OPERATOR({extension}.<#>) image);
+            solution := solution OPERATOR({extension}.+)
+                (array_fill(step::real, size)::{extension}.vector OPERATOR({extension}.*) direction);
+            residual := residual OPERATOR({extension}.-)
+                (array_fill(step::real, size)::{extension}.vector OPERATOR({extension}.*) image);
+            before := squared;
+            squared := -(residual OPERATOR({extension}.<#>) residual);
+            direction := residual OPERATOR({extension}.+)
+                (array_fill((squared / before)::real, size)::{extension}.vector OPERATOR({extension}.*) direction);
+        END LOOP;
+    EXCEPTION WHEN numeric_value_out_of_range THEN
+        NULL;  -- an element is too small for single precision, and so is what is left to do
+    END;
     RETURN solution;
 END
 $function$;
@@ -119,13 +123,14 @@ BEGIN
     SELECT
         array_agg(k.whitened) AS z,
         array_agg(k.weight) AS a,
+        max(k.heaviest)::real AS scale,
         {extension}.sum(k.whitened OPERATOR({extension}.*) array_fill(
-            (1 + k.weight)::real, ARRAY[{extension}.vector_dims(k.whitened)])::{extension}.vector
+            greatest((1 + k.weight) / k.heaviest, 1e-15)::real, ARRAY[{extension}.vector_dims(k.whitened)])::{extension}.vector
         ) FILTER (WHERE k.value > 0 AND k.whitened IS NOT NULL) AS b,
         {extension}.sum(k.summand) FILTER (WHERE k.value > 0) AS summed,
         {extension}.sum(k.summand) FILTER (WHERE k.value < 0) AS subtracted
     INTO known
-    FROM {schema}._weighted(live, pairs) k;
+    FROM (SELECT w.*, 1 + max(w.weight) OVER () AS heaviest FROM {schema}._weighted(live, pairs) w) k;
 
     IF known.b IS NULL AND known.summed IS NULL THEN  -- nothing that the model knows, or only dislikes
         RETURN NULL;
@@ -135,6 +140,8 @@ BEGIN
             'SELECT array_agg(-(v.basis OPERATOR({extension}.<#>) $1) ORDER BY v.factor)::{extension}.vector FROM {schema}.%I v',
             '_basis_' || live.generation)
             INTO factors USING {schema}._solve(known.z, known.a, known.b);
+        factors := factors OPERATOR({extension}.*)
+            array_fill(known.scale, ARRAY[{extension}.vector_dims(factors)])::{extension}.vector;
     END IF;
     IF known.subtracted IS NOT NULL THEN
         known.summed := known.summed OPERATOR({extension}.-) known.subtracted;
@@ -205,11 +212,14 @@ BEGIN
             max(r.last_at)::timestamptz AS last_at
         FROM (
             -- the source's last_at if it has one, else the newest of all: a name is sought in the innermost query first
-            SELECT i.item_id, i.value::double precision AS value, (SELECT last_at FROM (SELECT i.*) o) AS last_at
+            SELECT i.item_id, greatest(least(i.value::double precision, 1e30), -1e30) AS value,
+                (SELECT last_at FROM (SELECT i.*) o) AS last_at
             FROM {schema}.interactions i CROSS JOIN (SELECT timestamptz 'infinity' AS last_at) n
             WHERE i.user_id = wanted AND i.item_id IS NOT NULL
+                AND i.value::double precision > '-Infinity'
+                AND i.value::double precision < 'Infinity'  -- which NaN is above
         ) r
-        WHERE r.value > least_value AND r.value < 'Infinity'  -- which NaN is above
+        WHERE r.value > least_value
         GROUP BY r.item_id
     ) p
     WHERE p.value > 1e-12 * p.total;  -- what is left of returns may be a rounding error
