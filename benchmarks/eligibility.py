@@ -11,6 +11,8 @@ scan; each list is compared with NumPy's exact one over the eligible items.
 import argparse
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import published
@@ -76,11 +78,16 @@ class Asked:
         self.things = random.choice(len(items), questions, replace=False)
         self.unit = items / np.linalg.norm(items, axis=1, keepdims=True)
 
-    def recommend(self, eligible: NDArray[np.bool_], k: int) -> tuple[float, float, int]:
+    def scores(self, eligible: NDArray[np.bool_]) -> list[NDArray[np.float32]]:
+        """Return each person's scores of all items, of those not eligible or seen minus infinity."""
         scores = [self.items @ self.users[person] for person in self.people]
         for person, row in zip(self.people, scores, strict=True):
             row[~eligible] = -np.inf
             row[self.seen[person]] = -np.inf
+        return scores
+
+    def recommend(self, eligible: NDArray[np.bool_], k: int) -> tuple[float, float, int]:
+        scores = self.scores(eligible)
         calls = [f"SELECT r.item_id FROM retail.recommend({person + 1}, {k}) r" for person in self.people]
         return self._measure(calls, scores, k)
 
@@ -93,7 +100,7 @@ class Asked:
         return self._measure(calls, scores, k)
 
     def _measure(self, calls: list[str], scores: list[NDArray[np.float32]], k: int) -> tuple[float, float, int]:
-        """(ANN recall@k, median of each question's shortest milliseconds, fewest rows); ties in single precision count."""
+        """(ANN recall@k, median of each question's shortest milliseconds, fewest rows)."""
         times, hits, fewest = [], 0, k
         for call, row in zip(calls, scores, strict=True):
             each = []
@@ -102,11 +109,16 @@ class Asked:
                 answers = self.connection.execute(call, prepare=False).fetchall()
                 each.append(1000 * (time.perf_counter() - began))
             times.append(min(each))
-            found = [answer["item_id"] - 1 for answer in answers]
-            least = np.partition(row, -k)[-k]
-            hits += int(np.count_nonzero(row[found] >= least - 1e-5 * abs(least)))
-            fewest = min(fewest, len(found))
+            hits += count_hits(row, answers, k)
+            fewest = min(fewest, len(answers))
         return hits / (k * len(calls)), statistics.median(times), fewest
+
+
+def count_hits(row: NDArray[np.float32], answers: list[dict[str, int]], k: int) -> int:
+    """Return how many of the answers are among the k best; ties in single precision count."""
+    found = [answer["item_id"] - 1 for answer in answers]
+    least = np.partition(row, -k)[-k]
+    return int(np.count_nonzero(row[found] >= least - 1e-5 * abs(least)))
 
 
 def chosen_plan(connection: Connection) -> str:
@@ -115,28 +127,33 @@ def chosen_plan(connection: Connection) -> str:
     return " / ".join("exact" if ef is None else f"ef {ef}" for ef in row.values())
 
 
-def alter(connection: Connection, settings: Settings, share: float | None) -> None:
+def alter(connection: Connection, settings: Settings, share: float | None, table: str = "shop.products") -> None:
     recommender = registry.get(connection, "retail")
     candidates = Candidates()
     if share is not None:
-        candidates = Candidates(query=f"SELECT product_id FROM shop.products WHERE number < {share}")
+        candidates = Candidates(query=f"SELECT product_id FROM {table} WHERE number < {share}")
     definition = recommender.definition.model_copy(update={"candidates": candidates})
     registry.alter(connection, settings, recommender, definition)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--items", type=int, default=60_000)
-    parser.add_argument("--users", type=int, default=3_000)
+def arguments(items: int, users: int, clusters: int, spread: float) -> argparse.ArgumentParser:
+    """Return the parser of a benchmark of planted vectors, with its defaults."""
+    parser = argparse.ArgumentParser(formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=int, default=items)
+    parser.add_argument("--users", type=int, default=users)
     parser.add_argument("--factors", type=int, default=64)
-    parser.add_argument("--clusters", type=int, default=200)
-    parser.add_argument("--spread", type=float, default=0.35, help="of the logarithm of the lengths")
+    parser.add_argument("--clusters", type=int, default=clusters)
+    parser.add_argument("--spread", type=float, default=spread, help="of the logarithm of the lengths")
     parser.add_argument("--questions", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=2, help="times each question is asked; the shortest counts")
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
+    return parser
 
+
+@contextmanager
+def shop(options: argparse.Namespace, **definition: object) -> Iterator[tuple[Settings, Asked, NDArray[np.float64]]]:
+    """Publish planted vectors in a server of its own; yield settings, the questions and each product's number."""
     random = np.random.default_rng(options.seed)
     centres = random.normal(size=(options.clusters, options.factors))
     centres /= np.linalg.norm(centres, axis=1, keepdims=True)
@@ -148,16 +165,22 @@ def main() -> None:
 
     with published.database() as (connection, settings, url):
         number = load(connection, options.items, seen, random)
-        definition = Definition(source=Source(table="shop.views"), storage=Storage(dimensions=options.factors))
-        recommenders.create(connection, settings, "retail", definition)
+        given = {"source": Source(table="shop.views"), "storage": Storage(dimensions=options.factors)} | definition
+        recommenders.create(connection, settings, "retail", Definition(**given))
         began = time.perf_counter()
         pairs = published.interactions(
             len(users), len(items), np.repeat(np.arange(len(users)), seen.shape[1]), seen.ravel()
         )
         published.publish(url, settings, pairs, users, items)
         print(f"{options.items} items, {options.factors} factors, {options.questions} questions of each kind", end=", ")
-        print(f"k = {options.k}; published in {time.perf_counter() - began:.0f} s")
-        asked = Asked(connection, items, users, seen, options.questions, options.rounds, random)
+        print(f"k = {options.k}; published in {time.perf_counter() - began:.0f} s", flush=True)
+        yield settings, Asked(connection, items, users, seen, options.questions, options.rounds, random), number
+
+
+def main() -> None:
+    options = arguments(60_000, 3_000, 200, 0.35).parse_args()
+    with shop(options) as (settings, asked, number):
+        connection = asked.connection
         print(f"{'':32}   {'recommend':31}{'similar_items':>13}")
         print(f"{'eligible':>13}   {'search':16}" + f"   {'ANN recall':>10} {'median ms':>10} {'rows':>5}" * 2)
         for share in (None, *SHARES):

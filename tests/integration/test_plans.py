@@ -170,6 +170,52 @@ def test_a_filtered_query_on_a_view_comes_in_order(planned: Database) -> None:
             assert distances == sorted(distances)
 
 
+NEAREST = "v.preference <#> (SELECT hnsw.user_vector(1))"
+FILTERED = {
+    "joined": "SELECT v.item_id FROM shop.shown s JOIN hnsw.item_vectors v ON v.item_id = s.id"
+    f" WHERE s.visible ORDER BY {NEAREST} LIMIT 10",
+    "looked up": f"""
+        WITH nearest AS MATERIALIZED (
+            SELECT v.item_id, {NEAREST} AS distance FROM hnsw.item_vectors v
+            WHERE (SELECT s.visible FROM shop.shown s WHERE s.id = v.item_id) ORDER BY {NEAREST} LIMIT 10
+        )
+        SELECT s.id FROM nearest n JOIN shop.shown s ON s.id = n.item_id ORDER BY n.distance""",
+}
+
+
+@pytest.mark.contract
+def test_a_filter_that_is_looked_up_keeps_the_index_whatever_the_statistics_say(planned: Database) -> None:
+    """As docs/sql.md says: with statistics from before the items were visible, a join next to ORDER BY loses the index."""
+    with planned.connect("application") as application:
+        application.execute(
+            f"""
+            CREATE TABLE shop.shown (id integer PRIMARY KEY, visible boolean) WITH (autovacuum_enabled = false);
+            INSERT INTO shop.shown SELECT n, n % 2 = 0 FROM generate_series(1, {ITEMS}) n;
+            GRANT SELECT ON shop.shown TO worker;
+            ANALYZE shop.shown
+            """
+        )
+
+        def by_index() -> dict[str, bool]:
+            plans = {}
+            with planned.connect() as connection, connection.transaction():
+                connection.execute("SELECT hnsw.use_search_settings()")
+                for form, statement in FILTERED.items():
+                    plan = explain(connection, statement)
+                    assert plan["Actual Rows"] == 10
+                    plans[form] = any(
+                        node.get("Index Name", "").endswith("preference_hnsw") and "Order By" in node
+                        for node, _ in nodes(plan)
+                    )
+            return plans
+
+        assert by_index() == {"joined": True, "looked up": True}
+        application.execute(
+            "UPDATE shop.shown SET visible = false; ANALYZE shop.shown; UPDATE shop.shown SET visible = true"
+        )
+        assert by_index() == {"joined": False, "looked up": True}
+
+
 @pytest.mark.contract
 def test_a_lookup_on_a_view_is_one_index_scan(connection: Connection) -> None:
     for name in ("hnsw", "exact"):

@@ -537,4 +537,4 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION {schema}.use_search_settings() IS
-    'Sets, until the end of this transaction, what pgvector needs for a query written directly on the views: twice the calibrated ef_search, and scans that go on until LIMIT is met whatever the query filters away. Call it after BEGIN.';
+    'Sets, until the end of this transaction, what pgvector needs for a query written directly on the views: twice the calibrated ef_search, and scans that go on until LIMIT is met. For filters that keep a large part of the items; rank_items() is for the others. Call it after BEGIN.';
