@@ -122,6 +122,21 @@ CREATE VIEW recstore.dispatches AS
 
 COMMENT ON VIEW recstore.dispatches IS 'When each host''s workers last looked for due work; nothing recent: no worker or no beat is up.';
 
+CREATE TABLE recstore_private.erasures (
+    recommender_id integer NOT NULL,
+    user_id text NOT NULL,
+    xid xid8 NOT NULL,
+    erased_at timestamp with time zone NOT NULL,
+    erased_by text NOT NULL,
+    generations bigint[] NOT NULL
+);
+
+COMMENT ON TABLE recstore_private.erasures IS 'Users who were erased. What was read of the source before, and any file, brings none of them back.';
+
+COMMENT ON COLUMN recstore_private.erasures.xid IS 'The transaction that erased: what was read in a snapshot that does not show it was read before.';
+
+COMMENT ON COLUMN recstore_private.erasures.generations IS 'Generations that had rows of this user.';
+
 CREATE TABLE recstore_private.flips (
     flip bigint NOT NULL,
     recommender_id integer NOT NULL,
@@ -264,7 +279,10 @@ CREATE VIEW recstore.generations AS
     g.created_at,
     g.ready_at,
     f.flipped_at AS last_live_at,
-    g.metrics
+    g.metrics,
+    ( SELECT count(*) AS count
+           FROM recstore_private.erasures e
+          WHERE ((e.recommender_id = r.id) AND (g.generation = ANY (e.generations)))) AS erased
    FROM (((recstore_private.generations g
      JOIN recstore_private.recommenders r ON ((r.id = g.recommender_id)))
      JOIN recstore_private.pointers p ON ((p.recommender_id = r.id)))
@@ -273,6 +291,8 @@ CREATE VIEW recstore.generations AS
           WHERE ((f_1.recommender_id = r.id) AND (f_1.to_generation = g.generation))) f ON (true));
 
 COMMENT ON VIEW recstore.generations IS 'Every generation: live, previous (can be rolled back to), ready (waits to go live), withheld (goes live when published), next (empty, waits for a training), building, pruning, pruned.';
+
+COMMENT ON COLUMN recstore.generations.erased IS 'Users whose rows were erased from it.';
 
 CREATE VIEW recstore.recommenders AS
  SELECT r.name,
@@ -722,6 +742,13 @@ ALTER TABLE recstore_private.cancellations ALTER COLUMN cancellation ADD GENERAT
     CACHE 1
 );
 
+CREATE TABLE recstore_private.completions (
+    recommender_id integer NOT NULL,
+    completed_at timestamp with time zone
+);
+
+COMMENT ON TABLE recstore_private.completions IS 'When rows of users were last shown to readers: a generation completed, or lists replaced. Updated in that transaction, and locked FOR SHARE by those that erase, so that each sees what the other did, or fails under REPEATABLE READ.';
+
 ALTER TABLE recstore_private.flips ALTER COLUMN flip ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME recstore_private.flips_flip_seq
     START WITH 1
@@ -800,8 +827,14 @@ ALTER TABLE ONLY recstore_private.alembic_version
 ALTER TABLE ONLY recstore_private.cancellations
     ADD CONSTRAINT pk_cancellations PRIMARY KEY (cancellation);
 
+ALTER TABLE ONLY recstore_private.completions
+    ADD CONSTRAINT pk_completions PRIMARY KEY (recommender_id);
+
 ALTER TABLE ONLY recstore_private.dispatches
     ADD CONSTRAINT pk_dispatches PRIMARY KEY (host);
+
+ALTER TABLE ONLY recstore_private.erasures
+    ADD CONSTRAINT pk_erasures PRIMARY KEY (recommender_id, user_id);
 
 ALTER TABLE ONLY recstore_private.flips
     ADD CONSTRAINT pk_flips PRIMARY KEY (flip);
@@ -859,6 +892,12 @@ CREATE INDEX ix_studies_recommender_id ON recstore_private.studies USING btree (
 CREATE INDEX ix_studies_running ON recstore_private.studies USING btree (recommender_id) WHERE (state = 'running'::text);
 
 CREATE CONSTRAINT TRIGGER cancel_sessions AFTER INSERT ON recstore_private.cancellations DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION recstore_private.cancel_sessions();
+
+ALTER TABLE ONLY recstore_private.completions
+    ADD CONSTRAINT fk_completions_recommender_id_recommenders FOREIGN KEY (recommender_id) REFERENCES recstore_private.recommenders(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY recstore_private.erasures
+    ADD CONSTRAINT fk_erasures_recommender_id_recommenders FOREIGN KEY (recommender_id) REFERENCES recstore_private.recommenders(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY recstore_private.flips
     ADD CONSTRAINT fk_flips_recommender_id_recommenders FOREIGN KEY (recommender_id) REFERENCES recstore_private.recommenders(id) ON DELETE CASCADE;

@@ -369,6 +369,11 @@ class Recommender(Selectables):
             import numpy as np  # 70 MB, for this method alone
         return np.asarray(value, dtype=np.float32)
 
+    def forget_user(self, user_id: Id) -> int:
+        """Remove a user from every kept generation and from the lists of all users; return the number of rows removed."""
+        value: int = self._value(self._functions.forget_user(untyped(user_id)))
+        return value
+
     def generation(self) -> int | None:
         """Return the number of the live generation; None before the first publication."""
         value: int | None = self._value(self._functions.generation())
@@ -428,6 +433,7 @@ class AsyncRecommender(Selectables):
     popular_items = _awaited(Recommender.popular_items)
     predict = _awaited(Recommender.predict)
     user_vector = _awaited(Recommender.user_vector)
+    forget_user = _awaited(Recommender.forget_user)
     generation = _awaited(Recommender.generation)
     _use_search_settings = _awaited(Recommender.use_search_settings)
 

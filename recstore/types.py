@@ -19,6 +19,11 @@ TIMESTAMP_OIDS = frozenset({1114, 1184, 1082})
 """Type oids of last_at columns: timestamp, timestamptz, date."""
 
 
+MAX_ID_BYTES = 2600
+"""Bytes of a text id. An entry of a B-tree holds 2,704 with its header and an item's other columns; whether a longer id fits
+depends on how far it can be compressed."""
+
+
 class IdType(Enum):
     """A type of ids. The value is its SQL name, which every object of the recommender uses."""
 

@@ -7,8 +7,10 @@ from typing import Annotated, Any, TypeVar
 from recstore import registry
 from recstore.api.arguments import Argument, Name, Option, Role, Sections, Yes
 from recstore.api.base import Given, Part, check_publications, definition_of
-from recstore.api.rows import Altered, Created, Described, Dropped, Generation, Listed, Statements
+from recstore.api.rows import Altered, Created, Described, Dropped, Generation, Id, Listed, Statements
 from recstore.operations import jobs, readers, recommenders
+from recstore.publication import erasing
+from recstore.publication.erasing import Forgotten
 from recstore.runs import Reporter
 from recstore.source import inspection
 from recstore.source.plans import index_statement
@@ -28,6 +30,8 @@ Unreadable = Annotated[
     Option("Also candidates or a fallback that roles with access may not read, who then get errors.", flags="--yes -y"),
 ]
 People = Annotated[bool, Option("Also what shows people: recommend(), user_vectors, interactions.")]
+User = Annotated[Id, Option("The user's id.", "ID")]
+Forget = Annotated[bool, Option("Also forget_user(), which erases people.")]
 Cascade = Annotated[bool, Option("Also drop what depends on it.")]
 Settings = Annotated[Any, Sections()]
 Alterable = Annotated[Any, Sections(without=("storage",))]
@@ -115,7 +119,7 @@ class Managing(Part):
             changed = tuple(section for section, values in row["definition"].items() if values != before.get(section))
             return _described(Altered, row, changed=changed)
 
-    def grant(self, name: Name, role: Role, *, people: People = False) -> Statements:
+    def grant(self, name: Name, role: Role, *, people: People = False, forget: Forget = False) -> Statements:
         """Let an application's role read the recommender; prints the statements.
 
         Remarks among them are statements that others have to run.
@@ -123,7 +127,19 @@ class Managing(Part):
         Raises RecommenderNotFound, InvalidInput, PermissionDenied.
         """
         with self._current() as opened:
-            return Statements(tuple(readers.grant_reader(opened, registry.get(opened, name), role, people=people)))
+            recommender = registry.get(opened, name)
+            return Statements(tuple(readers.grant_reader(opened, recommender, role, people=people, forget=forget)))
+
+    def forget(self, name: Name, *, user: User) -> Forgotten:
+        """Remove a user from every kept generation and from the lists of all users.
+
+        What was read of the source before, and files, bring the user back no more. A later training does if the source still
+        has rows: delete these first. An application calls forget_user() in its own transaction. Raises RecommenderNotFound,
+        InvalidInput, PermissionDenied.
+        """
+        with self._current() as opened:
+            recommender = registry.get(opened, name)
+            return erasing.forget(opened, recommender, recommender.user_type.parse(str(user), "user id"))
 
     def drop(self, name: Name, *, cascade: Cascade = False) -> Dropped:
         """Drop a recommender: its schema with all generations, its runs. Refused where other objects depend on it.

@@ -9,21 +9,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psycopg import errors as pg
+from psycopg import sql
 
 from recstore import registry
 from recstore.api import toml
 from recstore.api.base import Given, Part, definition_of
 from recstore.api.begin import definition_for
 from recstore.api.files import Loading
-from recstore.api.rows import Statements
+from recstore.api.rows import Id, Statements
 from recstore.config import Settings
 from recstore.operations import readers, recommenders, schema
 from recstore.operations.dry_run import Recorder, rehearsing
 from recstore.postgres import grants
-from recstore.publication import flipping, generations
+from recstore.publication import erasing, flipping, generations
 from recstore.runs import lock_holder
 from recstore.sql import queries, schema_revision
-from recstore.sql.objects import Registered
+from recstore.sql.objects import FORGET, Registered
+from recstore.wording import counted
 
 if TYPE_CHECKING:
     from recstore import lists
@@ -117,10 +119,19 @@ class Rehearsal(Loading):
             registry.alter(stand_in, self.settings, recommender, wanted, readers_may_fail=yes)
         return Statements(tuple(recorder.statements))
 
-    def grant(self, name: str, role: str, *, people: bool = False) -> Statements:
+    def grant(self, name: str, role: str, *, people: bool = False, forget: bool = False) -> Statements:
         """Return the SQL of `grant`."""
         with self._rehearsing(name) as (recorder, recommender):
-            return Statements(tuple(readers.grant_reader(recorder.stand_in, recommender, role, people=people)))
+            granted = readers.grant_reader(recorder.stand_in, recommender, role, people=people, forget=forget)
+            return Statements(tuple(granted))
+
+    def forget(self, name: str, *, user: Id) -> Statements:
+        """Return the SQL of `forget`, with a remark on the rows that it would remove."""
+        with self._rehearsing(name) as (recorder, recommender):
+            user_id = recommender.user_type.parse(str(user), "user id")
+            done = erasing.forget(recorder.stand_in, recommender, user_id)
+        call = f"SELECT {recommender.relation(FORGET)}({sql.Literal(user_id).as_string(None)});"
+        return Statements((call, f"-- removes {counted(done.rows, 'row')}", *(f"-- {each}" for each in done.warnings)))
 
     def drop(self, name: str, *, cascade: bool = False) -> Statements:
         """Return the SQL of `drop`, with a remark for each object outside that goes along."""

@@ -243,6 +243,8 @@ class Generation(Row):
     ready_at: datetime | None
     last_live_at: datetime | None
     metrics: Json | None
+    erased: int
+    """Users whose rows were erased from it."""
 
 
 @dataclass(frozen=True)

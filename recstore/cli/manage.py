@@ -14,8 +14,9 @@ from recstore.cli.context import at_terminal
 from recstore.cli.screen import picked, planned, say, say_wrapped, table, warn
 from recstore.definition import Definition
 from recstore.publication.calibration import plan_words
+from recstore.publication.erasing import Forgotten
 from recstore.registry import ROOM
-from recstore.wording import verdict_words
+from recstore.wording import counted, verdict_words
 
 
 def register(app: typer.Typer) -> None:
@@ -33,6 +34,12 @@ def register(app: typer.Typer) -> None:
         statements,
         notes="For recommend() the role needs SELECT on the source, too.",
         example="recstore grant retail webapp --people",
+    )
+    commands.add(
+        "forget",
+        _forgotten,
+        ask=_erases,
+        example="recstore forget retail --user 42",
     )
     commands.add(
         "drop",
@@ -121,6 +128,8 @@ def _shown(found: Described) -> None:
         )
     if live.collapsed_items:
         say_wrapped(f"  collapsed: {live.collapsed_items} items have popularity but no vectors")
+    if live.erased:
+        say_wrapped(f"  erased: {counted(live.erased, 'user')} since the training")
     if live.metrics:
         say_wrapped(f"  held out: {verdict_words(live.metrics)}")
     for kind, result in (live.calibration or {}).items():
@@ -165,6 +174,16 @@ def _altered(found: Altered, part: Managing) -> None:
         say(f"altered {name}: a user without recommendations gets, from now on, {', then '.join(steps)}")
     if set(found.changed) - {"schedule", "candidates", "fallback", "lists", "titles"}:
         say(f"altered {name}; the next training uses it: recstore retrain {name}")
+
+
+def _erases(name: str, user: str) -> str:
+    return f"Remove user {user} from every generation and every list of {name}? Only a training can undo that."
+
+
+def _forgotten(done: Forgotten, name: str, user: str) -> None:
+    for warning in done.warnings:
+        warn(warning)
+    say(f"removed {counted(done.rows, 'row')} of user {user} from {name}")
 
 
 def _sure(part: Managing, name: str, cascade: bool) -> str | None:

@@ -33,7 +33,7 @@ SIMILAR_BLOCK = 4096
 """Owners in a block of lists of similar items."""
 
 LIVE = """
-SELECT l.generation, l.users, l.max_item_length, l.seen_published, g.factors
+SELECT l.generation, l.users, l.max_item_length, l.seen_published, g.factors, pg_current_snapshot()::text
 FROM {schema}._generation l
 JOIN recstore_private.generations g ON g.generation = l.generation
 """
@@ -93,6 +93,7 @@ class Live:
     max_item_length: float
     seen_published: bool
     factors: int
+    snapshot: str
 
 
 PLANNING = 60.0

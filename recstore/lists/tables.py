@@ -16,12 +16,9 @@ from recstore.errors import InvalidInput, ListTableRefused, PermissionDenied
 from recstore.lists.shapes import Shape
 from recstore.postgres.connection import Connection, connect, plain_errors, role_of, with_short_lock
 from recstore.postgres.names import quoted
-from recstore.publication import loading
+from recstore.publication import erasing, loading
 from recstore.runs import Run, wal
 from recstore.sql import objects, queries
-
-MARK = "Made by recstore: {command} of {name},"
-"""Start of the comment on a table that the same lists may replace."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,7 @@ def look_at(connection: Connection, recommender: str, text: str, shape: Shape) -
         )
     if oid is None and not row["type"]:
         return table
-    mark = MARK.format(command=shape.command, name=recommender)
+    mark = objects.LISTS_MARK.format(command=shape.command, name=recommender)
     if row["kind"] != "r" or row["partition"] or not (row["comment"] or "").startswith(mark):
         reason = f"something of that name exists that is not {shape.command} of {recommender!r}"
         raise refuse(reason, "Name another table, or drop that one first.")
@@ -130,6 +127,7 @@ class NewTable:
     old: ListTable
     shape: Shape
     name: str
+    read_in: str  # the snapshot
 
     def index(self, comment: str) -> str:
         """Build the primary key and the old table's other indexes; set statistics and comment."""
@@ -145,6 +143,11 @@ class NewTable:
         table = str(self.old)
 
         def change() -> None:
+            if self.shape.owner == "user_id":
+                recommender = self.run.recommender
+                queries.run(self.connection, "lock_completions", recommender_id=recommender.id)
+                erased = erasing.erased_since(self.connection, recommender, self.read_in)
+                erasing.erase(self.connection, self.name, recommender, erased)
             (there,) = self.connection.execute("SELECT to_regclass(%s) IS NOT NULL AS yes", [table])
             if there["yes"]:
                 self._execute([f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"])
@@ -170,11 +173,11 @@ class NewTable:
 
 
 @contextmanager
-def replacing(run: Run, old: ListTable, shape: Shape, comment: str) -> Iterator[loading.Write]:
+def replacing(run: Run, old: ListTable, shape: Shape, comment: str, read_in: str) -> Iterator[loading.Write]:
     """Yield a function that copies rows into a new table, which replaces the old one at the end. Any error undoes it all."""
     with closing(connect(run.url, run.application_name)) as connection:
         with plain_errors(f"writing {old}", connection), connection.transaction():
-            new = NewTable(connection, run, old, shape, f"{old.quoted_schema}.recstore_lists_{run.number}")
+            new = NewTable(connection, run, old, shape, f"{old.quoted_schema}.recstore_lists_{run.number}", read_in)
             connection.execute(created(new.name, shape))
             with loading.copying(connection, new.name, list(shape.columns), freeze=True) as write:
                 yield write

@@ -22,7 +22,9 @@ from recstore.lists.shapes import Shape
 from recstore.lists.snapshots import Snapshot
 from recstore.lists.tables import ListTable
 from recstore.postgres.connection import Connection, connect, plain_errors, role_of
+from recstore.publication import erasing
 from recstore.runs import ListsRun, Summary, job
+from recstore.sql import objects
 from recstore.sql.objects import Registered
 from recstore.sql.schema_revision import require_current
 from recstore.wording import counted, duration
@@ -76,7 +78,7 @@ class _Wanted:
 
     def comment(self, recommender: Registered, generation: int) -> str:
         """Return the comment on the table, by which later lists recognize that they may replace it."""
-        mark = tables.MARK.format(command=self.shape.command, name=recommender.name)
+        mark = objects.LISTS_MARK.format(command=self.shape.command, name=recommender.name)
         return f"{mark} generation {generation}, k {self.k}. The next one replaces this table."
 
 
@@ -169,7 +171,7 @@ def _make(run: ListsRun, wanted: _Wanted) -> Made:
         run.generation = snapshot.generation
         items = run.stage("read", _items, snapshot, wanted)
         write = _file if isinstance(wanted.target, Path) else _table
-        with write(run, wanted, items) as add:
+        with write(run, wanted, items, snapshot.live.snapshot) as add:
             scored = run.stage(wanted.shape.command, _score, run, snapshot, wanted, items, add)
             reads.close()  # from here on the generation may be pruned; vacuum waits for the new table's own transaction
     seconds = round(time.perf_counter() - began, 3)
@@ -216,18 +218,21 @@ def _score(run: ListsRun, snapshot: Snapshot, wanted: _Wanted, items: Items, add
 
 
 @contextmanager
-def _table(run: ListsRun, wanted: _Wanted, items: Items) -> Iterator[Add]:
-    """Yield a function that adds rows to a new table, which replaces the old one at the end."""
+def _table(run: ListsRun, wanted: _Wanted, items: Items, read_in: str) -> Iterator[Add]:
+    """Yield a function that adds rows to a new table, which replaces the old one at the end, without the users erased since the
+    snapshot."""
     assert isinstance(wanted.target, ListTable)
     shape, comment = wanted.shape, wanted.comment(run.recommender, items.generation)
-    with tables.replacing(run, wanted.target, shape, comment) as write:
+    with tables.replacing(run, wanted.target, shape, comment, read_in) as write:
         yield lambda block, rows: write(shape.copied(items, block, rows), len(rows), None)
 
 
 @contextmanager
-def _file(_run: ListsRun, wanted: _Wanted, items: Items) -> Iterator[Add]:
+def _file(run: ListsRun, wanted: _Wanted, items: Items, read_in: str) -> Iterator[Add]:
     """Yield a function that adds rows to a new file, which replaces the old one at the end."""
     assert isinstance(wanted.target, Path)
     batch = wanted.shape.batches(items)
     with output.writing(wanted.target, wanted.shape.arrow) as write:
         yield lambda block, rows: write(batch(block, rows))
+    if not wanted.similar and (warning := erasing.remain_in_file(run.connection, run.recommender, read_in)):
+        run.warn(warning)

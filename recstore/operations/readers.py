@@ -8,9 +8,11 @@ from recstore.sql import objects, queries
 from recstore.sql.objects import Registered
 
 
-def grant_reader(connection: Connection, recommender: Registered, role: str, *, people: bool = False) -> list[str]:
-    """Let a role read the items and call the functions; with `people` also read user vectors and interactions. Also the tables
-    of lists that the definition names, those of people with `people`.
+def grant_reader(
+    connection: Connection, recommender: Registered, role: str, *, people: bool = False, forget: bool = False
+) -> list[str]:
+    """Let a role read the items and call the functions; with `people` also read user vectors and interactions, with `forget`
+    erase users. Also the tables of lists that the definition names, those of people with `people`.
 
     Return the statements executed, and as comments those that others have to run, and what row-level security does. Raises
     InvalidInput for an unknown role, SeenPastPolicies.
@@ -35,8 +37,9 @@ def grant_reader(connection: Connection, recommender: Registered, role: str, *, 
             f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {recommender.schema} TO {quoted(role)};",
         ]
         people_too = people or _shows_people(connection, recommender, role)
-        if not people_too:
-            statements.append(f"REVOKE EXECUTE ON FUNCTION {objects.seen_function(recommender)} FROM {quoted(role)};")
+        allowed = {objects.SEEN: people_too, objects.FORGET: forget or _may_forget(connection, recommender, role)}
+        for function in (objects.of_user(recommender, name) for name, yes in allowed.items() if not yes):
+            statements.append(f"REVOKE EXECUTE ON FUNCTION {function} FROM {quoted(role)};")
         lists, later = _lists_to_grant(connection, recommender, role, people)
         statements += lists
         for statement in statements:
@@ -51,6 +54,12 @@ def grant_reader(connection: Connection, recommender: Registered, role: str, *, 
 def _shows_people(connection: Connection, recommender: Registered, role: str) -> bool:
     view = recommender.relation("user_vectors")
     (row,) = connection.execute("SELECT has_table_privilege(%s, %s, 'SELECT') AS yes", [role, view])
+    return bool(row["yes"])
+
+
+def _may_forget(connection: Connection, recommender: Registered, role: str) -> bool:
+    function = objects.of_user(recommender, objects.FORGET)
+    (row,) = connection.execute("SELECT has_function_privilege(%s, %s, 'EXECUTE') AS yes", [role, function])
     return bool(row["yes"])
 
 

@@ -11,7 +11,7 @@ from psycopg import errors as pg
 
 from recstore.errors import GenerationNotFound, LostLock, NothingReady, NothingToRollBack, NotTrained, PublicationHeld
 from recstore.postgres.connection import Connection
-from recstore.publication import barriers, generations
+from recstore.publication import barriers, erasing, generations
 from recstore.publication.barriers import Blocker
 from recstore.runs import Run
 from recstore.sql import queries
@@ -61,7 +61,8 @@ def go_live(run: Run, wait: float, *, release: bool = False) -> Flip:
 
 def publish(run: Run, wait: float, *, release: bool) -> Flip:
     """Mark the run's generation ready and flip to it as `go_live` does."""
-    queries.run(run.connection, "set_ready", generation=run.generation.number)
+    with erasing.completing(run):
+        queries.run(run.connection, "set_ready", generation=run.generation.number)
     return go_live(run, wait, release=release)
 
 
@@ -69,7 +70,8 @@ def withhold(run: Run) -> Flip:
     """Leave the run's complete generation to an operator: no dispatch and no other run makes it live."""
     publishing = f"recstore publish {run.name} {run.generation.number}"
     reason = f"goes live by {publishing}, and is removed by recstore prune {run.name} --withheld"
-    queries.run(run.connection, "set_withheld", generation=run.generation.number, reason=reason)
+    with erasing.completing(run):
+        queries.run(run.connection, "set_withheld", generation=run.generation.number, reason=reason)
     return Flip(False, [], withheld=True)
 
 

@@ -20,15 +20,11 @@ from recstore.postgres.connection import Connection, inherited_path, role_of
 from recstore.source import inspection
 from recstore.sql import objects, queries
 from recstore.sql.objects import Registered
-from recstore.types import IdType
+from recstore.types import MAX_ID_BYTES, IdType
 from recstore.wording import counted
 
 OnRows = Callable[[int, int], None]
 """Receives (rows read so far, rows the planner expects)."""
-
-MAX_ID_BYTES = 2600
-"""Bytes of a text id. An entry of a B-tree holds 2,704 with its header and an item's other columns; whether a longer id fits
-depends on how far it can be compressed."""
 
 
 class Pulled(NamedTuple):

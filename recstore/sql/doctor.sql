@@ -169,6 +169,7 @@ SELECT DISTINCT p.proname || '()'
 FROM pg_proc p
 JOIN pg_namespace n ON n.oid = p.pronamespace
 WHERE n.nspname = %(schema)s AND NOT has_function_privilege(%(role)s, p.oid, 'EXECUTE') AND (%(people)s OR NOT p.prosecdef)
+    AND p.proname <> 'forget_user'
 ORDER BY 1;
 
 -- name: doctor_may_use

@@ -58,6 +58,36 @@ WHERE generation = %(generation)s;
 -- name: select_calibration
 SELECT g.recommend_ef, g.similar_ef, g.users_ef FROM recstore_private.generations g WHERE g.generation = %(generation)s;
 
+-- name: try_completions
+SELECT FROM recstore_private.completions c WHERE c.recommender_id = %(recommender_id)s FOR NO KEY UPDATE NOWAIT;
+
+-- name: lock_completions
+-- Wait for the transactions that erase users, and keep others from beginning to, until the end of this one.
+UPDATE recstore_private.completions SET completed_at = clock_timestamp() WHERE recommender_id = %(recommender_id)s;
+
+-- name: source_of_generation
+-- The snapshot in which a generation's source was read; NULL for a file, which shows no erasure.
+SELECT
+    CASE WHEN NOT g.snapshot ? 'imported' THEN g.snapshot ->> 'snapshot' END AS snapshot,
+    g.seen_published
+FROM recstore_private.generations g
+WHERE g.generation = %(generation)s;
+
+-- name: erased_since
+-- Users whose erasure a snapshot does not show. One that no snapshot of this server shows came with a restored dump.
+SELECT e.user_id
+FROM recstore_private.erasures e
+WHERE e.recommender_id = %(recommender_id)s
+    AND (
+        %(snapshot)s::pg_snapshot IS NULL
+        OR NOT pg_visible_in_snapshot(e.xid, %(snapshot)s::pg_snapshot)
+            AND pg_visible_in_snapshot(e.xid, pg_current_snapshot())
+    );
+
+-- name: note_erasures
+UPDATE recstore_private.erasures SET generations = generations || %(generation)s::bigint
+WHERE recommender_id = %(recommender_id)s AND user_id = ANY (%(users)s) AND %(generation)s <> ALL (generations);
+
 -- name: set_ready
 UPDATE recstore_private.generations SET state = 'ready', ready_at = now() WHERE generation = %(generation)s;
 

@@ -21,13 +21,19 @@ from recstore.errors import DependentObjects, RecommenderNotFound
 from recstore.postgres.connection import Connection, application_path, one_line, with_short_lock
 from recstore.postgres.names import quoted
 from recstore.sql import queries
-from recstore.types import IdType
+from recstore.types import MAX_ID_BYTES, IdType
 
 OBJECTS_VERSION = 4
 """Version of `sql/objects/`, raised with every change. `recstore db upgrade` brings older recommenders to it."""
 
 SEEN = "_seen_published"
 """Function that reads published seen items with its owner's rights."""
+
+FORGET = "forget_user"
+"""Function that erases a user with its owner's rights."""
+
+LISTS_MARK = "Made by recstore: {command} of {name},"
+"""Start of the comment on a table of lists: the same lists may replace it, and users are erased from it."""
 
 OLD_PARENTS = {"_items": "_items_old", "_users": "_users_old"}
 """Parent -> its name after a resize, as the parent of generations with the former dimensions, until those are pruned."""
@@ -99,6 +105,8 @@ def render(
         "extension": quoted(recommender.vector_schema),
         "vector": recommender.vector,
         "dimensions": str(recommender.dimensions),
+        "longest_id": str(MAX_ID_BYTES),
+        "lists_mark": LISTS_MARK.format(command="recommend-all", name=recommender.name),
         "source_select": source_select,
         "candidates_select": candidates_select or _live_select(recommender, "_items", ("item_id",), (), old_parents),
         "fallback_select": fallback_select or _no_fallback(recommender),
@@ -130,7 +138,7 @@ def render(
         template = f"ARRAY(SELECT e.id::{{item_type}} FROM unnest({array}) e (id) WHERE e.id {{item_fits}})"  # noqa: S608
         values[f"of_{array}"] = queries.fill(template, values)
     rendered: dict[str, str] = {}
-    for file in ("tables", "types", "views", "nearest", "fold_in", "fallback", "functions", "compare"):
+    for file in ("tables", "types", "views", "nearest", "fold_in", "fallback", "functions", "compare", "erasing"):
         for name, template in queries.load(f"objects/{file}.sql").items():
             if file == "nearest":
                 rendered |= {queries.fill(name, side): queries.fill(template, values | side) for side in sides.values()}
@@ -154,6 +162,7 @@ def _taking_text(function: str) -> str:
     given = ", ".join(
         f"${n}::{kind}" if kind.startswith("uuid") else f"${n}" for n, (_, kind, _) in enumerate(parts, 1)
     )
+    volatility = "VOLATILE" if "\nVOLATILE\n" in function else "STABLE"
     returned = "* FROM " if result.startswith("SETOF") else ""
     as_text = [(arg, kind.replace("uuid", "text"), default or "") for arg, kind, default in parts]
     # a literal '{..}' could be an array of either: only one of text is preferred to both
@@ -166,7 +175,7 @@ def _taking_text(function: str) -> str:
 CREATE OR REPLACE FUNCTION {name}({", ".join(f"{arg} {kind}{default}" for arg, kind, default in taken)})
 RETURNS {result}
 LANGUAGE sql
-STABLE
+{volatility}
 PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
@@ -257,7 +266,7 @@ def upgrade(connection: Connection, settings: Settings, recommender: Registered)
             connection.execute(f"REVOKE ALL ON {row['relation']} FROM {row['grantee']}")
         if f"function {SEEN}" in changed:
             for grantee in {row["grantee"] for row in grants_on(connection, locked.relation("_users"))}:
-                connection.execute(f"GRANT EXECUTE ON FUNCTION {seen_function(locked)} TO {grantee}")
+                connection.execute(f"GRANT EXECUTE ON FUNCTION {of_user(locked, SEEN)} TO {grantee}")
         return changed
 
     return with_short_lock(
@@ -287,9 +296,9 @@ def stale(connection: Connection, recommender: Registered) -> list[str]:
     ]
 
 
-def seen_function(recommender: Registered) -> str:
-    """Return the signature of the function that reads published seen items with the owner's rights."""
-    return f"{recommender.relation(SEEN)}({recommender.user_type.parameter_sql})"
+def of_user(recommender: Registered, function: str) -> str:
+    """Return the signature of a function of a user's id."""
+    return f"{recommender.relation(function)}({recommender.user_type.parameter_sql})"
 
 
 def _locked(connection: Connection, recommender: Registered) -> Registered:

@@ -108,6 +108,9 @@ VALUES
 RETURNING id;
 
 -- name: insert_pointer
+WITH completion AS (
+    INSERT INTO recstore_private.completions (recommender_id) VALUES (%(recommender_id)s)
+)
 INSERT INTO recstore_private.pointers (recommender_id) VALUES (%(recommender_id)s);
 
 -- name: select_recommender

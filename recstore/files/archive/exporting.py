@@ -22,7 +22,7 @@ from recstore.files.archive.contents import About, id_arrays, key_digest
 from recstore.model.interactions import plain
 from recstore.postgres.arrow import Reading, reading
 from recstore.postgres.connection import Connection, connect, plain_errors
-from recstore.publication import generations, stored
+from recstore.publication import erasing, generations, stored
 from recstore.runs import Reporter, Silent
 from recstore.sql import queries
 from recstore.sql.generation import Generation
@@ -103,7 +103,9 @@ def export(
         with connection.transaction():
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             found, row, rows = _found(connection, recommender, generation, users)
-            (exported,) = connection.execute("SELECT pg_export_snapshot() AS snapshot")
+            (exported,) = connection.execute(
+                "SELECT pg_export_snapshot() AS snapshot, pg_current_snapshot()::text AS read_in"
+            )
             doing = f"reading {found} of {name!r}"
             with (
                 replacing(path) as draft,
@@ -111,6 +113,8 @@ def export(
                 Archive(draft) as archive,
             ):
                 _Writing(transaction, found, row, rows, watch).write(archive)
+        if users and (warning := erasing.remain_in_file(connection, recommender, exported["read_in"])):
+            watch.warn(warning)
     done = Written(
         file=str(path),
         recommender=name,

@@ -1,0 +1,71 @@
+-- Erasure: a person is removed from every generation that anyone can read, in the caller's transaction.
+-- A generation that is not complete yet is left alone: its index build holds a lock that a DELETE would wait for. When it is
+-- completed, the users erased since its source was read are removed from it (recstore/publication/erasing.py).
+
+-- object: function forget_user
+-- With the owner's rights, so that whoever may erase people needs no right on the tables. Granted apart.
+CREATE OR REPLACE FUNCTION {schema}.forget_user(user_id {user_parameter})
+RETURNS bigint
+LANGUAGE plpgsql
+VOLATILE
+PARALLEL UNSAFE
+SECURITY DEFINER
+COST 10000
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+    -- the column's collation decides, not the argument's
+    wanted CONSTANT {user_parameter}{user_default_collate} := user_id;
+    place record;
+    rows_there bigint;
+    removed bigint := 0;
+    of_generations bigint[] := '{}';
+BEGIN
+    IF wanted IS NULL OR octet_length(wanted::text) > {longest_id} THEN  -- longer than any id of a generation
+        RETURN 0;
+    END IF;
+
+    -- Either this sees the generation that is being completed, or that sees this.
+    PERFORM FROM recstore_private.completions c WHERE c.recommender_id = {recommender_id} FOR SHARE;
+
+    FOR place IN
+        SELECT to_regclass(format('{schema}.%I', t.name || g.generation)) AS relation, g.generation
+        FROM recstore_private.generations g
+        CROSS JOIN unnest(ARRAY['_users_', '_seen_']) t (name)
+        WHERE g.recommender_id = {recommender_id} AND g.state NOT IN ('attached', 'building', 'pruning', 'pruned')
+        UNION ALL
+        SELECT c.oid, NULL
+        FROM pg_class c
+        WHERE c.relowner = current_user::regrole AND c.relkind = 'r'
+            AND starts_with(obj_description(c.oid, 'pg_class'), '{lists_mark}')
+    LOOP
+        CONTINUE WHEN place.relation IS NULL;
+        EXECUTE format('DELETE FROM %s t WHERE t.user_id = $1', place.relation::regclass) USING wanted;
+        GET DIAGNOSTICS rows_there = ROW_COUNT;
+        removed := removed + rows_there;
+        IF rows_there > 0 AND place.generation <> ALL (of_generations) THEN
+            of_generations := of_generations || place.generation;
+        END IF;
+    END LOOP;
+
+    INSERT INTO recstore_private.erasures AS e (recommender_id, user_id, xid, erased_at, erased_by, generations)
+    VALUES ({recommender_id}, wanted::text, pg_current_xact_id(), clock_timestamp(), session_user, of_generations)
+    ON CONFLICT ON CONSTRAINT pk_erasures DO UPDATE
+    SET xid = excluded.xid,
+        erased_at = excluded.erased_at,
+        erased_by = excluded.erased_by,
+        generations = e.generations || excluded.generations;
+
+    -- With published seen items nobody needs to read the source, which may be slow to look up.
+    IF (SELECT g.seen_published FROM {schema}._generation g) IS NOT TRUE
+        AND EXISTS (SELECT FROM {schema}.interactions i WHERE i.user_id = wanted)
+    THEN
+        RAISE WARNING 'The source of {schema_name} still has rows of this user, which the next training will include'
+            USING HINT = 'Delete those rows first, in the same transaction.';
+    END IF;
+    RETURN removed;
+END
+$function$;
+REVOKE EXECUTE ON FUNCTION {schema}.forget_user({user_parameter}) FROM PUBLIC;
+COMMENT ON FUNCTION {schema}.forget_user({user_parameter}) IS
+    'Removes a user from every kept generation and from the lists of recommend-all, and keeps a training that has read the source already, or a file, from bringing the user back. Returns the number of rows removed, 0 for an unknown user. Part of the caller''s transaction. Warns if the source still has rows of the user. Needs a grant of its own.';
