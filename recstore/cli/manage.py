@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
         "forget",
         _forgotten,
         ask=_erases,
-        example="recstore forget retail --user 42",
+        example="recstore forget retail --user 42 --yes",
     )
     commands.add(
         "drop",

@@ -1,6 +1,7 @@
 """People who are erased: gone from whatever is kept, whatever was under way meanwhile, and only a later reading of the source
 brings one back."""
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -146,7 +147,7 @@ def test_a_training_that_began_before_brings_nobody_back(shop: Database, stage: 
 @pytest.mark.contract
 @pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
 def test_a_publication_waits_for_the_end_of_a_transaction_that_erases(shop: Database, end: str) -> None:
-    """It began before the source was read, and ends when the generation is complete."""
+    """It began before the source was read, and ends when everything else is done."""
     with leaving(shop) as application:
         published = threading.Thread(target=lambda: shop.retrain(force=True))
         published.start()
@@ -277,6 +278,38 @@ def test_the_command_asks_and_shows(trained: Database, recstore: Command) -> Non
     assert "erased: 1 user since the training" in recstore("show retail").out
     recstore("forget retail --user abc --yes").expect(2, "'abc' is not a valid user id")
     assert recstore("forget retail --user 8 --yes --json").json["rows"] == 1
+
+
+@pytest.mark.contract
+def test_the_documented_trigger(shop: Database) -> None:
+    """By the application's role; the customer's rows are deleted by a foreign key, and a rollback undoes everything."""
+    page = (Path(__file__).parents[2] / "docs/operating.md").read_text()
+    by_hand, trigger = re.findall(
+        r"```sql\n(.*?)```", page.partition("## Erase a person")[2].partition("\n## ")[0], re.DOTALL
+    )
+    shop.alter(source=Source(table="shop.views", item="product_id", value="view_count"))
+    shop.retrain(force=True)
+    application = shop.connect("application")
+    application.execute(
+        "CREATE TABLE shop.customers AS SELECT DISTINCT user_id AS customer_id FROM shop.views;"
+        " ALTER TABLE shop.customers ADD PRIMARY KEY (customer_id);"
+        " ALTER TABLE shop.views ADD FOREIGN KEY (user_id) REFERENCES shop.customers ON DELETE CASCADE"
+    )
+    notices: list[object] = []
+    application.add_notice_handler(notices.append)
+    application.execute(trigger)
+    before = kept(shop)
+    assert len(before) == 3
+    application.execute("BEGIN")
+    application.execute("DELETE FROM shop.customers WHERE customer_id IN (7, 8)")
+    assert value(application, "SELECT count(*) FROM retail.user_vectors") == 238
+    application.execute("ROLLBACK")
+    assert kept(shop) == before
+    application.execute("DELETE FROM shop.customers WHERE customer_id IN (7, 8)")
+    assert kept(shop) == kept(shop, 8) == []
+    assert kept(shop, 42) == before
+    application.execute(by_hand)
+    assert kept(shop, 42) == notices == []
 
 
 def test_an_application_in_python(shop: Database) -> None:

@@ -46,6 +46,7 @@ CHEAP = {
     "create": Line(("fresh",), VIEWS | DRY),
     "alter": Line(("retail",), DRY),
     "grant": Line(("retail", "application"), DRY),
+    "forget": Line(("retail",), {"--user": "1"} | DRY),
     "drop": Line(("retail",), DRY),
     "list": Line(),
     "show": Line(("retail",)),
