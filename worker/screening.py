@@ -165,6 +165,9 @@ def check_envelope(message: Any) -> None:
     require(isinstance(delivery, dict), "it does not say where it was sent")
     names = [delivery.get("exchange"), delivery.get("routing_key")]
     require(all(isinstance(name, str) for name in names), "it does not say where it was sent")
+    require(all(map(_flat, delivery.values())), "where it was sent is nested")
+    properties = {name: value for name, value in properties.items() if name != "delivery_info"}
+    require(all(map(_flat, properties.values())), "its properties are nested")
     require(isinstance(message.get("headers"), dict | None), "its headers are no object")
     for part in ("content-type", "content-encoding"):
         require(isinstance(message.get(part), str | None), f"its {part} is no text")
@@ -188,24 +191,28 @@ def check_task(message: Any) -> None:
         about, (arguments, named, embedded) = message.headers, body
     else:  # version 1 of the protocol
         require(isinstance(body, dict), "its body is no object")
-        about, arguments, named, embedded = body, body.get("args", []), body.get("kwargs", {}), None
+        about, arguments, named = body, body.get("args", []), body.get("kwargs", {})
+        embedded = {name: body.get(name) for name in ("callbacks", "errbacks", "chain", "chord")}
     task = about.get("task")
     known = isinstance(task, str) and task.startswith("recstore.") and task in app.tasks
     require(known, f"recstore has no task {brief(task)}")
     number = about.get("id")
     require(isinstance(number, str) and 0 < len(number) <= LONGEST_ID and _storable(number), "its id is no short text")
     require(isinstance(arguments, list | tuple) and isinstance(named, dict), "its arguments are no list and object")
+    require(all(map(_flat, [*arguments, *named.values()])), "its arguments are nested")
     require(all(map(_storable, [*arguments, *named.values()])), "its arguments cannot be stored in a database")
     try:
         app.tasks[task].__header__(*arguments, **named)
     except TypeError as error:
         raise Malformed(f"{task} does not take its arguments") from error
-    require(embedded is None or _embeds(embedded), "what is to follow it is malformed")
+    require(isinstance(embedded, dict | None) and not any((embedded or {}).values()), "other tasks are to follow it")
     require(_limits(about.get("timelimit")), "its time limits are not two numbers of seconds")
     require(type(about.get("retries") or 0) is int, "its number of retries is no number")
     require(_times(about.get("eta"), about.get("expires")), "its times are no dates")
-    require(isinstance(about.get("stamped_headers") or [], list), "its stamps are no list")
-    require(isinstance(about.get("stamps") or {}, dict), "its stamps are no object")
+    require(not (about.get("stamped_headers") or about.get("stamps")), "it has stamps")
+    require(
+        all(_flat(value) for name, value in about.items() if name not in ("args", "kwargs")), "its headers are nested"
+    )
 
 
 def require(right: bool, why: str) -> None:
@@ -218,12 +225,15 @@ def _storable(value: object) -> bool:
     return not isinstance(value, str) or not re.search("[\0\ud800-\udfff]", value)
 
 
-def _embeds(embedded: Any) -> bool:
-    if not isinstance(embedded, dict):
-        return False
-    lists = [embedded.get(name) or [] for name in ("callbacks", "errbacks", "chain")]
-    each = all(isinstance(tasks, list) and all(isinstance(task, dict) for task in tasks) for tasks in lists)
-    return each and isinstance(embedded.get("chord") or {}, dict)
+def _flat(value: object) -> bool:
+    """Return whether a value is empty, single, or a list of single ones. What fails in Celery once it has a place in the pool,
+    as something deeply nested does, keeps the place for ever."""
+    single = str | int | float | None
+    return (
+        not value
+        or isinstance(value, single)
+        or (isinstance(value, list) and all(isinstance(one, single) for one in value))
+    )
 
 
 def _limits(limits: Any) -> bool:

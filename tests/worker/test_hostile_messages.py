@@ -24,6 +24,11 @@ HEADERS = {"task": "recstore.prune", "id": "an-id", "lang": "py"}
 EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 
+NESTED: list[object] = []
+for _ in range(480):
+    NESTED = [NESTED]
+
+
 def encoded(body: object) -> str:
     return base64.b64encode(json.dumps(body).encode()).decode()
 
@@ -82,6 +87,11 @@ BODIES = {
     "a name with NUL": message([["a\0b"], {}, EMBED]),
     "a name of half a character": message([["\ud800"], {}, EMBED]),
     "callbacks of a number": message([["retail"], {}, EMBED | {"callbacks": 5}]),
+    "a callback": message([["retail"], {}, EMBED | {"callbacks": [{"task": "recstore.prune", "args": ["retail"]}]}]),
+    "a chain": message([["retail"], {}, EMBED | {"chain": [{}]}]),
+    "a callback of the first protocol": message({"task": "recstore.prune", "id": "1", "args": [], "callbacks": [{}]})
+    | {"headers": {}},
+    "a nested argument": message([[NESTED], {}, EMBED]),
     "a body that is too large": message([["retail" * 100_000], {}, EMBED]),
 }
 HEADS = {
@@ -100,6 +110,10 @@ HEADS = {
     "a date of a list": message(headers={"expires": [1]}),
     "retries of text": message(headers={"retries": "x"}),
     "stamps of a number": message(headers={"stamped_headers": 4, "stamps": 5}),
+    "stamps": message(headers={"stamped_headers": [{"a": 1}, 5], "stamps": {"a": {"b": [1]}}}),
+    "a nested header": message(headers={"x": NESTED}),
+    "a nested property": message(properties={"reply_to": NESTED}),
+    "a nested delivery": message(properties={"delivery_info": {"exchange": "", "routing_key": "", "x": NESTED}}),
 }
 MESSAGES = {name: json.dumps(sent).encode() for part in (ENVELOPES, BODIES, HEADS) for name, sent in part.items()}
 GARBAGE = NOT_JSON | MESSAGES
