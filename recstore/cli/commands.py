@@ -78,7 +78,7 @@ class Commands:
                 result = _call(getattr(self.rehearsal(settings()), name), values, reporter)
                 if state.json:
                     show(result)
-                rehearsed(result, **_wanted(rehearsed, values))
+                _print(rehearsed, result, values)
                 return
             part = values["part"] = self.part(settings())
             if ask and (question := ask(**_wanted(ask, values))):
@@ -89,8 +89,8 @@ class Commands:
             else:
                 result = _agreed(getattr(part, name), values, reporter)
             if state.json:
-                show(data(result, **_wanted(data, values)) if data else result)
-            shown(result, **_wanted(shown, values))
+                show(_print(data, result, values) if data else result)
+            _print(shown, result, values)
 
         made = [_typed(option) for option in options.values()]
         made.append(Parameter("json", Parameter.KEYWORD_ONLY, default=False, annotation=Json))
@@ -129,6 +129,12 @@ def _arguments(method: Function, values: Mapping[str, Any]) -> dict[str, Any]:
     arguments = {name: value for name, value in values.items() if name in parameters and value is not None}
     settings: dict[str, Any] = arguments.pop("settings", {})
     return arguments | settings
+
+
+def _print(function: Function, result: Any, values: Mapping[str, Any]) -> Any:
+    """Call a function with a result, its first parameter, and the values that the others want."""
+    first = next(iter(inspect.signature(function).parameters))
+    return function(result, **{name: value for name, value in _wanted(function, values).items() if name != first})
 
 
 def _wanted(function: Function, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,12 +18,12 @@ from psycopg import errors as pg
 from support import Hook, look, until
 
 from recstore import cli, pipeline, requests, schedule
-from recstore.api import progress
+from recstore.api import jobs, progress
 from recstore.background import watching
 from recstore.cli.context import Screen
 from recstore.definition import Filters, Lists, Schedule
-from recstore.errors import NothingLeft
-from recstore.runs import reporter
+from recstore.errors import NothingLeft, RunCancelled
+from recstore.runs import Run, reporter
 
 LONG = "a_recommender_with_a_name_as_long_as_names_may_g"
 UP = "INSERT INTO recstore_private.dispatches VALUES ('lathe', clock_timestamp() - interval '12 s')"
@@ -218,6 +218,16 @@ def test_a_run_that_was_skipped(recstore: Command, trained: Database) -> None:
     assert "for      request 1 by worker (schedule)" in story
     assert "Skipped: the source has nothing new" in story
     assert "last retrain  skipped " in recstore("status").out
+
+
+def test_a_run_in_progress_is_cancelled(recstore: Command, shop: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.create()
+    monkeypatch.setattr(jobs, "ENDING", 0.1)
+    with suppress(RunCancelled), Run(shop.url, shop.settings, "retail", "retrain") as run:
+        recstore(f"cancel {run.number}").expect(0, f"run {run.number}, retrain of retail, ends at its next step")
+        assert recstore(f"cancel {run.number} --json").json["state"] == "running"
+        run.stage("prepare", lambda: None)
+    assert recstore("runs --json").json[0]["state"] == "cancelled"
 
 
 def test_taking_a_request_back(recstore: Command, shop: Database) -> None:
