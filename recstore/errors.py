@@ -177,6 +177,10 @@ class FallbackInvalid(UsageError):
     """The query of the fallback cannot be read: {reason}. {remedy}"""
 
 
+class SchemaGone(RecstoreError):
+    """The schema {name!r} does not exist: it was {what}. {remedy}"""
+
+
 class ReadersLackRights(RecstoreError):
     """Nothing was changed. {readers} may not use what the {part} of {name!r} would read, and would get errors instead of lists.
     Ask the owner to run first: {grants} To change the {part} anyway, add --yes."""

@@ -313,7 +313,7 @@ def dependents(connection: Connection, recommender: Registered) -> list[str]:
 def drop(connection: Connection, settings: Settings, recommender: Registered, *, cascade: bool = False) -> list[str]:
     """Remove the schema, its generations and its rows in one transaction; return what else was dropped.
 
-    Raises DependentObjects if anything would be lost that is not recstore's, unless `cascade`.
+    Raises SchemaGone for a renamed schema, DependentObjects if anything would be lost that is not recstore's, unless `cascade`.
     """
 
     def change() -> list[str]:
@@ -330,6 +330,7 @@ def drop(connection: Connection, settings: Settings, recommender: Registered, *,
         return found
 
     with plain_errors(f"dropping {recommender.name!r}", connection):
+        objects.check_schema(connection, recommender)
         return with_short_lock(
             connection, settings, f"Dropping {recommender.name!r}", recommender.relation("item_vectors"), change
         )

@@ -6,6 +6,7 @@ import psycopg
 
 from recstore.doctor.findings import Finding, check, error, note, ok, warning
 from recstore.doctor.subject import Subject
+from recstore.errors import SchemaGone
 from recstore.postgres.connection import MINIMUM_SERVER, one_line
 from recstore.sql import objects as sql_objects
 from recstore.sql import schema_revision
@@ -204,6 +205,11 @@ def schema(subject: Subject) -> Iterator[Finding]:
 @check("recommender", quick=True)
 def objects(subject: Subject) -> Iterator[Finding]:
     found, needed = subject.recommender.objects_version, sql_objects.OBJECTS_VERSION
+    try:
+        missing = sql_objects.missing(subject.connection, subject.recommender)
+    except SchemaGone as gone:
+        yield error(f"its schema was {gone.what}", "Queries of applications and trainings fail.", gone.run)
+        return
     if found > needed:
         yield error(
             f"its functions and views are of version {found}; this recstore makes version {needed}",
@@ -216,7 +222,7 @@ def objects(subject: Subject) -> Iterator[Finding]:
             "Runs of this version refuse to work on it, and the live generation stays.",
             UPGRADE,
         )
-    elif missing := sql_objects.missing(subject.connection, subject.recommender):
+    elif missing:
         yield error(
             f"missing: the {', the '.join(missing)}",
             "Dropped, perhaps to migrate a table that it reads. Queries that use it fail.",

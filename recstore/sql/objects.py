@@ -17,7 +17,7 @@ from psycopg.types.json import Jsonb
 
 from recstore.config import Settings
 from recstore.definition import Definition
-from recstore.errors import DependentObjects, RecommenderNotFound
+from recstore.errors import DependentObjects, RecommenderNotFound, SchemaGone
 from recstore.postgres.connection import Connection, application_path, one_line, with_short_lock
 from recstore.postgres.names import quoted
 from recstore.sql import queries
@@ -367,7 +367,21 @@ def replace(
 
 def _present(connection: Connection, recommender: Registered) -> set[str]:
     found = queries.rows(connection, "installed_objects", quoted=recommender.schema)
+    if not found:
+        check_schema(connection, recommender, missing_too=True)
     return {row["name"] for row in found}
+
+
+def check_schema(connection: Connection, recommender: Registered, *, missing_too: bool = False) -> None:
+    """Raise SchemaGone if the schema was renamed, with `missing_too` also if it was dropped."""
+    name = recommender.name
+    renamed = queries.row(connection, "renamed_schema", schema=name)
+    if renamed:
+        back = renamed["back"]
+        raise SchemaGone(name=name, what=f"renamed to {renamed['name']}", remedy=f"Rename it back: {back}", run=back)
+    if missing_too and not connection.execute("SELECT FROM pg_namespace WHERE nspname = %s", [name]).fetchone():
+        run = f"recstore drop {name}"
+        raise SchemaGone(name=name, what="dropped", remedy=f"To remove the recommender: {run}", run=run)
 
 
 def missing(connection: Connection, recommender: Registered) -> list[str]:

@@ -128,6 +128,13 @@ FROM recstore_private.recommenders r
 WHERE r.id = %(recommender_id)s
 FOR NO KEY UPDATE;
 
+-- name: renamed_schema
+-- The present name of a recommender's schema that was renamed, by its comment, and what undoes that.
+SELECT n.nspname AS name, format('ALTER SCHEMA %%I RENAME TO %%I;', n.nspname, %(schema)s::text) AS back
+FROM pg_namespace n
+WHERE obj_description(n.oid, 'pg_namespace') = format('Recommendations by recstore: %%s.', %(schema)s::text)
+    AND to_regnamespace(quote_ident(%(schema)s::text)) IS NULL;
+
 -- name: installed_objects
 -- A recommender's existing views, functions and types.
 SELECT 'view ' || c.relname AS name FROM pg_class c
