@@ -34,7 +34,7 @@ def read(connection: Connection, url: str, generation: Generation, application_n
     ids, embedding, length, users = _columns(url, generation, row["factors"], application_name)
     trained_on = users.copy()
     if row["held_out"]:
-        trained_on[row["held_out"]["items"]] -= row["held_out"]["counts"]
+        trained_on[row["held_out"]["items"]] -= np.array(row["held_out"]["counts"], dtype=np.int64)
     return Stored(
         generation=generation.number,
         items=ids,

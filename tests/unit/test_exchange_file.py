@@ -161,9 +161,23 @@ def first(value: Any) -> Callable[[Any], Any]:
     return change
 
 
+FITTED = {"function": "bm25", "eps": 1.0, "k1": 100.0, "b": 0.8, "scale_factor": 2.0, "mean_total": 3.0}
+
+
+def said(**about: Any) -> Callable[[dict[str, Any]], None]:
+    fitted = {"fold_in": {"regularization": 1.0}, "confidence": FITTED, "training": {"alpha": 2.0, "trainer": "als"}}
+    return lambda arrays: arrays.update(content(**fitted | about))
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
+        (said(confidence=FITTED | {"function": "nope"}), "function: Input should be 'linear', 'log'"),
+        (said(confidence=FITTED | {"mean_total": 0}), "mean_total: Input should be greater than 0"),
+        (said(confidence=FITTED | {"scale_factor": 0}), "scale_factor: Input should be greater than 0"),
+        (said(confidence=FITTED | {"eps": 0}), "eps: Input should be greater than 0"),
+        (said(training={"alpha": 1e308}), "alpha: Input should be less than or equal to 1000000"),
+        (said(held_out={"users_below": 5}), "pairs_below: Field required"),
         (without("about"), "no text `about`"),
         (put("about", lambda _: np.array("{")), "`about` does not say"),
         (put("about", lambda _: np.array("[" * 100_000)), "`about` does not say"),
@@ -231,6 +245,13 @@ def test_what_is_no_such_file(path: Path, tmp_path: Path) -> None:
         reading.read(tmp_path / "nowhere.npz")
     with pytest.raises(FileRefused, match="cannot be read: Is a directory"):
         reading.read(tmp_path)
+
+
+def test_what_was_fitted_is_read(path: Path) -> None:
+    arrays: dict[str, Any] = {}
+    said(held_out={"users_below": 2**63, "pairs_below": 1, "min_users": 3})(arrays)
+    np.savez(path, **arrays)
+    assert reading.read(path).about.confidence == FITTED
 
 
 def test_a_file_that_grows_is_refused_unread(path: Path) -> None:

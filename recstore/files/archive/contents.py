@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from recstore.definition import Definition
+from recstore.definition import Confidence, Definition, Hyperparameters, Positive
 from recstore.types import IdType
 
 FORMAT = "recstore generation"
@@ -35,6 +35,21 @@ NUMBERS: dict[IdType, type[np.signedinteger[Any]]] = {
     IdType.INTEGER: np.int32,
     IdType.BIGINT: np.int64,
 }
+
+
+class Constants(Confidence):
+    """The confidence function as it was fitted."""
+
+    scale_factor: Positive
+    mean_total: Positive
+
+
+class HeldOutBounds(BaseModel):
+    """What chooses the held-out pairs."""
+
+    users_below: int = Field(ge=0, lt=2**64)
+    pairs_below: int = Field(ge=0, lt=2**64)
+    min_users: int = Field(ge=0)
 
 
 class About(BaseModel):
@@ -66,6 +81,14 @@ class About(BaseModel):
     metrics: dict[str, Any] | None = None
     snapshot: dict[str, Any] = {}
     versions: dict[str, str] = {}
+
+    def check_parts(self) -> None:
+        """Check what a fold-in and a gate compute with. Raises pydantic's ValidationError."""
+        if self.fold_in is not None:
+            Constants.model_validate(self.confidence)
+            Hyperparameters.model_validate({"alpha": self.training.get("alpha")})
+        if self.held_out is not None:
+            HeldOutBounds.model_validate(self.held_out)
 
 
 def key_digest(key: uuid.UUID) -> str:

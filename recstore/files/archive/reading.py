@@ -272,7 +272,9 @@ def _about(arrays: dict[str, Array]) -> About:
             " recstore may read it"
         )
     try:
-        return About.model_validate(said)
+        about = About.model_validate(said)
+        about.check_parts()
+        return about
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
