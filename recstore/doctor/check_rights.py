@@ -91,6 +91,14 @@ def owner(subject: Subject) -> Iterator[Finding]:
         )
 
 
+@check("registry", well="no other role was granted to watch recommenders or ask for jobs")
+def watchers(subject: Subject) -> Iterator[Finding]:
+    if roles := ", ".join(row["role"] for row in subject.rows("doctor_watchers")):
+        yield ok(
+            f"roles that were granted to watch recommenders or ask for jobs: {roles} (to revoke: recstore db revoke ROLE)"
+        )
+
+
 @check(well="the role sees which sessions block a flip (pg_read_all_stats)")
 def read_all_stats(subject: Subject) -> Iterator[Finding]:
     if not subject.row("doctor_rights")["read_all_stats"]:

@@ -135,8 +135,12 @@ def candidates_words(opened: Connection, settings: Settings, recommender: Regist
     statement = index_statement(opened, recommender.name, "candidates", "item_id")
     return (
         f"{words}. Whether one item is a candidate is not found through an index, so lists of items come by exact scan: "
-        + (f"have the owner run {statement}" if statement else "give them by a query that an index can serve,")
-        + f" Then: recstore reindex {recommender.name}"
+        + (
+            f"have the owner run {statement.rstrip(';')}"
+            if statement
+            else "give them by a query that an index can serve"
+        )
+        + f", then run: recstore reindex {recommender.name}"
     )
 
 

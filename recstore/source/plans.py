@@ -15,6 +15,9 @@ from recstore.sql import queries
 AS_FOR_ANY = {"search_path": "pg_catalog, pg_temp", "plan_cache_mode": "force_generic_plan"}
 """Settings by which a statement is planned as in the functions, for any value of $1."""
 
+NAME = r'\w+|"(?:[^"]|"")+"'
+"""Pattern of a name in a plan."""
+
 
 @contextmanager
 def prepared(
@@ -59,13 +62,14 @@ def index_statement(connection: Connection, schema: str, view: str, column: str)
             expression = compared(node.get("Filter", ""), node.get("Alias", ""))
             if expression is None or "Relation Name" not in node:
                 continue
-            cast = re.fullmatch(r"\((\w+|\"[^\"]+\")\)::text", expression)
-            plain = (cast[1] if cast else expression).strip('"')
+            cast = re.fullmatch(rf"\(({NAME})\)::text", expression)
+            plain = cast[1] if cast else expression
+            plain = plain[1:-1].replace('""', '"') if plain.startswith('"') else plain
             table = node["Relation Name"]
             scanned = queries.one(connection, "indexable", schema=node["Schema"], name=table, column=plain)
             if cast and scanned["type"] == "character varying":  # whose index serves text
                 expression = cast[1]
-            if not re.fullmatch(r"\w+|\"[^\"]+\"", expression):
+            if not re.fullmatch(NAME, expression):
                 expression = f"({expression})"
             words = keywords(connection)
             concurrently = "" if scanned["partitioned"] else "CONCURRENTLY "

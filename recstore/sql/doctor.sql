@@ -86,6 +86,14 @@ SELECT
 FROM pg_namespace n
 WHERE n.nspname = 'recstore_private';
 
+-- name: doctor_watchers
+-- Roles that may use recstore's schema, by a grant.
+SELECT DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee)::text END AS role
+FROM pg_namespace n
+CROSS JOIN LATERAL aclexplode(n.nspacl) a
+WHERE n.nspname = 'recstore' AND a.grantee <> n.nspowner
+ORDER BY 1;
+
 -- name: doctor_foreign_objects
 -- Tables, views and functions in these schemas whose owner's rights this role does not have.
 SELECT o.object, pg_get_userbyid(o.owner)::text AS owner

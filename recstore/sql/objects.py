@@ -264,9 +264,13 @@ def upgrade(connection: Connection, settings: Settings, recommender: Registered)
         changed = replace(connection, locked, _own(connection, locked))
         for row in queries.rows(connection, "grants_of_seen_tables", schema=locked.name):  # version 2 granted them
             connection.execute(f"REVOKE ALL ON {row['relation']} FROM {row['grantee']}")
+        people = {row["grantee"] for row in grants_on(connection, locked.relation("_users"))}
+        (found,) = _functions_named(connection, locked, SEEN)
+        for grantee in set(found["grantees"]) - people:  # by ALTER DEFAULT PRIVILEGES
+            connection.execute(f"REVOKE ALL ON FUNCTION {found['signature']} FROM {grantee}")
         if f"function {SEEN}" in changed:
-            for grantee in {row["grantee"] for row in grants_on(connection, locked.relation("_users"))}:
-                connection.execute(f"GRANT EXECUTE ON FUNCTION {of_user(locked, SEEN)} TO {grantee}")
+            for grantee in people:
+                connection.execute(f"GRANT EXECUTE ON FUNCTION {found['signature']} TO {grantee}")
         return changed
 
     return with_short_lock(

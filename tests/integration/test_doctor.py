@@ -567,6 +567,7 @@ INDEXABLE = [
         '((lower("E mail")))',
     ),
     ("SELECT mail::text AS user_id, item AS item_id, 1 AS value FROM shop.big", "big", "(mail)"),
+    ('SELECT "it.em""%"::text AS user_id, item AS item_id, 1 AS value FROM shop.big', "big", '("it.em""%")'),
     ("SELECT customer AS user_id, item AS item_id, 1 AS value FROM shop.parted", "parted", "(customer)"),
     (
         "SELECT * FROM (SELECT customer AS user_id, item AS item_id, rank() OVER (ORDER BY item) AS value FROM shop.big) s",
@@ -578,7 +579,8 @@ INDEXABLE = [
 
 def test_the_index_that_a_source_lacks(application: psycopg.Connection[dict[str, Any]]) -> None:
     application.execute(
-        'CREATE TABLE shop.big AS SELECT n % 1000 AS customer, n % 97 AS item, n::text AS "E mail", n::varchar AS mail'
+        'CREATE TABLE shop.big AS SELECT n % 1000 AS customer, n % 97 AS item, n::text AS "E mail", n::varchar AS mail,'
+        ' n::varchar AS "it.em""%"'
         " FROM generate_series(1, 20000) n"
     )
     application.execute("CREATE VIEW shop.big_view AS SELECT * FROM shop.big")

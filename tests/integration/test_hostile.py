@@ -253,7 +253,12 @@ def test_default_privileges_give_nobody_rights_on_recstores_objects(recstore: Co
     connection, ours = shop.connect(), ["retail", "recstore", "recstore_private"]
     assert queries.rows(connection, "revokes", schemas=ours) == []
     recstore("db grant application").expect(0)
+    shop.connect().execute("GRANT EXECUTE ON FUNCTION retail._seen_published TO application")  # by an earlier version
     recstore("db upgrade").expect(0)
+    (watchers,) = [f for f in recstore("doctor --json").json["findings"] if f["check"] == "watchers"]
+    assert "to watch recommenders or ask for jobs: application (" in watchers["found"]
+    seen = "SELECT has_function_privilege('application', p.oid, 'EXECUTE') AS may FROM pg_proc p WHERE proname ~ '_seen_pub'"
+    assert look(shop, seen) == [{"may": False}]
     assert queries.rows(connection, "revokes", schemas=ours)  # what was granted stays
 
 
@@ -437,6 +442,7 @@ def test_a_setting_outside_a_transaction_is_warned_of(trained: Database) -> None
     reader.add_notice_handler(lambda notice: heard.append(notice.message_primary or ""))
     reader.execute("SELECT retail.use_search_settings()")
     assert heard == ["use_search_settings() has no effect outside a transaction block"]
+    reader.execute("DO $$ BEGIN PERFORM retail.use_search_settings(); PERFORM FROM retail.item_vectors; END $$")
     with reader.transaction():
         reader.execute("SELECT retail.use_search_settings()")
     reader.execute("BEGIN; SELECT retail.use_search_settings(); COMMIT")

@@ -523,8 +523,10 @@ AS $function$
 DECLARE
     -- twice what was calibrated: the more a query filters away, the deeper in the index its rows lie
     ef integer := (SELECT least(2 * greatest(g.recommend_ef, g.similar_ef, g.users_ef, 40), 1000) FROM {schema}._generation g);
+    callers text;
 BEGIN
-    IF statement_timestamp() = transaction_timestamp() AND current_query() !~ ';\s*\S' THEN
+    GET DIAGNOSTICS callers = PG_CONTEXT;  -- a line for this function, and one for each that calls it
+    IF statement_timestamp() = transaction_timestamp() AND current_query() !~ ';\s*\S' AND callers !~ '\n' THEN
         RAISE WARNING 'use_search_settings() has no effect outside a transaction block'
             USING HINT = 'Run it after BEGIN, and the query before COMMIT.';
     END IF;
