@@ -313,7 +313,7 @@ def test_rights(shop: Database, worker: Connection, seen: str) -> None:
         assert may(WITH_PEOPLE) == may(NEVER) == {False}
         shop.retrain()
     statements = readers.grant_reader(worker, recommender, "application", people=True)
-    assert all(statement.startswith("GRANT ") and statement.endswith(";") for statement in statements)
+    assert all(statement.startswith(("GRANT ", "REVOKE ")) and statement.endswith(";") for statement in statements)
     for _ in range(3):
         assert may(WITHOUT_PEOPLE) == may(WITH_PEOPLE) == {True}
         assert may(NEVER) == {False}
