@@ -50,6 +50,13 @@ CREATE FUNCTION recstore.request_lists(recommender text) RETURNS bigint
 
 COMMENT ON FUNCTION recstore.request_lists(recommender text) IS 'Asks the workers to write the tables of lists that a recommender''s definition names; returns the request''s number in recstore.requests. Takes effect at commit.';
 
+CREATE FUNCTION recstore.request_refresh(recommender text) RETURNS bigint
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$ SELECT recstore_private.request(recommender, 'refresh', 'sql') $$;
+
+COMMENT ON FUNCTION recstore.request_refresh(recommender text) IS 'Asks the workers to store changed users and new items in a recommender''s live generation; returns the request''s number in recstore.requests. Takes effect at commit.';
+
 CREATE FUNCTION recstore.request_reindex(recommender text) RETURNS bigint
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -238,7 +245,8 @@ CREATE TABLE recstore_private.recommenders (
     created_by text DEFAULT SESSION_USER NOT NULL,
     scheduled_at timestamp with time zone DEFAULT now() NOT NULL,
     held_out_key uuid DEFAULT gen_random_uuid() NOT NULL,
-    lists_at timestamp with time zone DEFAULT now() NOT NULL
+    lists_at timestamp with time zone DEFAULT now() NOT NULL,
+    refresh_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
 COMMENT ON TABLE recstore_private.recommenders IS 'One row per recommender: a named configuration that owns the schema of its name.';
@@ -252,6 +260,8 @@ COMMENT ON COLUMN recstore_private.recommenders.scheduled_at IS 'The schedule''s
 COMMENT ON COLUMN recstore_private.recommenders.held_out_key IS 'Key of the hash that chooses the pairs no training sees, the same in every run.';
 
 COMMENT ON COLUMN recstore_private.recommenders.lists_at IS 'The times to write lists at, up to here, are dealt with.';
+
+COMMENT ON COLUMN recstore_private.recommenders.refresh_at IS 'The times to refresh at, up to here, are dealt with.';
 
 CREATE VIEW recstore.generations AS
  SELECT r.name AS recommender,
@@ -928,6 +938,8 @@ REVOKE ALL ON FUNCTION recstore.cancel_request(request bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION recstore.cancel_run(run bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION recstore.request_lists(recommender text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION recstore.request_refresh(recommender text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION recstore.request_reindex(recommender text) FROM PUBLIC;
 

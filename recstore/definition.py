@@ -278,6 +278,9 @@ class Refresh(Part):
     fresh: bool = Field(
         False, description="Answer known users from their current rows too, unless a call says fresh => false"
     )
+    cron: Cron | None = Field(
+        None, description="When to refresh the live generation, as for the schedule; unset: on request"
+    )
 
 
 class Lists(Part):

@@ -328,6 +328,17 @@ class ReindexBlocked(RecstoreError):
     passing = True
 
 
+class RefreshRefused(RecstoreError):
+    """{name!r} was not refreshed: {reason}. {remedy}"""
+
+
+class RefreshOvertaken(RecstoreError):
+    """Generation {generation} of {name!r} was no longer live when it was to be refreshed. Nothing was changed. Refresh again: the
+    generation that is live now may need it, too."""
+
+    passing = True
+
+
 class LostLock(RecstoreError):
     """Run {run} of {name!r} lost its lock to run {by} and stopped before {stage}. It has published nothing."""
 

@@ -109,16 +109,17 @@ def warn_of_problems(run: Run, examine: Examine | None) -> None:
         run.warn(problem)
 
 
-def read_source(run: Run) -> Pulled:
-    """Read the whole source in one snapshot, reporting the rows."""
+def read_source(run: Run, trained_by: Definition | None = None) -> Pulled:
+    """Read the whole source in one snapshot, reporting the rows; they are combined as `trained_by` says, or the definition."""
+    definition = trained_by or run.recommender.definition
     pulled = pulling.read(
         run.connection,
         run.url,
         run.settings,
         run.recommender,
-        run.recommender.definition.source,
+        definition.source,
         application_name=run.application_name,
-        with_times=run.recommender.definition.confidence.half_life is not None,
+        with_times=definition.confidence.half_life is not None,
         on_rows=lambda done, total: run.reporter.progress("read", done, total),
     )
     if mixed := pulled.report.mixed:

@@ -278,9 +278,10 @@ def alter(
             queries.run(connection, "update_definition", **keys)
             if definition.schedule != before.schedule:  # a new schedule has missed nothing
                 queries.run(connection, "restart_schedule", **keys)
-            lists_due = [(each.lists.cron, each.schedule.timezone) for each in (definition, before)]
-            if lists_due[0] != lists_due[1]:
-                queries.run(connection, "restart_lists", **keys)
+            for part in ("refresh", "lists"):
+                due = [(getattr(each, part).cron, each.schedule.timezone) for each in (definition, before)]
+                if due[0] != due[1]:
+                    queries.run(connection, f"restart_{part}", **keys)
             old_parents = objects.has_old_parents(connection, recommender)
             changed = objects.replace(connection, altered, objects.render(altered, *selects, old_parents=old_parents))
             if selects[1] and "view candidates" in changed:

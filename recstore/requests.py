@@ -13,7 +13,7 @@ from recstore.errors import RecommenderNotFound, RecstoreError, RequestBegun, Re
 from recstore.postgres.connection import Connection
 from recstore.sql import queries
 
-Job = Literal["retrain", "reindex", "prune", "lists"]
+Job = Literal["retrain", "refresh", "reindex", "prune", "lists"]
 Origin = Literal["command", "task", "schedule"]
 
 CHANNEL = "recstore_requests"

@@ -1,5 +1,6 @@
-"""The Celery tasks: `recstore.retrain`, `recstore.reindex`, `recstore.prune` and `recstore.lists` with a recommender's
-name, which any application may send; beat's `recstore.dispatch`; and `recstore.trial`, which only the dispatcher sends.
+"""The Celery tasks: `recstore.retrain`, `recstore.refresh`, `recstore.reindex`, `recstore.prune` and `recstore.lists` with a
+recommender's name, which any application may send; beat's `recstore.dispatch`; and `recstore.trial`, which only the
+dispatcher sends.
 
 An application's message becomes a request; the dispatcher's own (`requested`) wakes a worker that serves requests. So a
 message that comes twice, late, or to the wrong queue is harmless: the database knows what is requested.
@@ -35,6 +36,7 @@ from recstore.errors import (
 from recstore.experiments.tuning import work
 from recstore.operations import jobs
 from recstore.postgres.connection import connect, plain_errors
+from recstore.refresh import refresh
 from recstore.sql.schema_revision import require_current
 
 from .app import app
@@ -44,6 +46,7 @@ log = get_task_logger(__name__)
 
 JOBS: dict[requests.Job, Callable[..., Any]] = {
     "retrain": partial(pipeline.retrain, examine=doctor.problems_of),
+    "refresh": refresh,
     "reindex": jobs.reindex,
     "prune": jobs.prune,
     "lists": batch_lists.write_defined,

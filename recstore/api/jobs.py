@@ -1,4 +1,4 @@
-"""Jobs, done here and now: retrain, reindex, publish, generations, rollback, release, prune; the lists of everybody."""
+"""Jobs, done here and now: retrain, refresh, reindex, publish, generations, rollback, release, prune; the lists of everybody."""
 
 import time
 from pathlib import Path
@@ -16,6 +16,7 @@ from recstore.sql import queries
 
 if TYPE_CHECKING:
     from recstore.lists import Made
+    from recstore.refresh import Refreshed
 
 Into = Annotated[
     str | Path, Option("A table, as schema.table, or a file that ends with .csv, .csv.gz or .parquet.", "TABLE|FILE")
@@ -57,6 +58,15 @@ class Jobs(Part):
         options: dict[str, Any] = {"with_loss": loss, "force": force, "examine": doctor.problems_of}
         retrain = pipeline.retrain if publish else pipeline.retrain_apart
         return retrain(self.url, settings, name, reporter=reporter, **options)
+
+    def refresh(self, name: Name, *, threads: Threads = None, reporter: Reporter | None = None) -> "Refreshed":
+        """Store users with changed interactions and new items in the live generation, while readers go on. Nothing is trained.
+
+        Raises NotTrained, RefreshRefused, RefreshOvertaken, RunInProgress.
+        """
+        from recstore.refresh import refresh
+
+        return refresh(self.url, self._settings(threads=threads), name, reporter=reporter)
 
     def reindex(self, name: Name, *, reporter: Reporter | None = None) -> Outcome:
         """Rebuild the indexes of the live generation and calibrate it again, while readers go on. Nothing is trained.

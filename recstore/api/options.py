@@ -36,6 +36,7 @@ FLAGS = {
     ("confidence", "scale"): "confidence-scale",
     ("publication", "ann_recall"): "ann-recall",
     ("schedule", "cron"): "schedule",
+    ("refresh", "cron"): "refresh-schedule",
     ("lists", "k"): "lists-k",
     ("lists", "cron"): "lists-schedule",
 }

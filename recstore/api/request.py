@@ -41,6 +41,15 @@ class Requesting(Part):
         """
         return self._ask(name, "retrain", wait, timeout, reporter, force=force)
 
+    def refresh(
+        self, name: Name, *, wait: Wait = False, timeout: Timeout = None, reporter: Reporter | None = None
+    ) -> Request:
+        """Ask a worker to store changed users and new items in the live generation.
+
+        Raises RecommenderNotFound, RequestFailed, StillOpen.
+        """
+        return self._ask(name, "refresh", wait, timeout, reporter)
+
     def reindex(
         self, name: Name, *, wait: Wait = False, timeout: Timeout = None, reporter: Reporter | None = None
     ) -> Request:

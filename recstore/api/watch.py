@@ -15,7 +15,7 @@ from recstore.runs import Reporter, Silent
 if TYPE_CHECKING:
     from recstore.doctor import Finding
 
-Job = Literal["retrain", "reindex", "prune", "publish", "resize", "import", "lists"]
+Job = Literal["retrain", "refresh", "reindex", "prune", "publish", "resize", "import", "lists"]
 State = Literal["running", "succeeded", "ready", "skipped", "failed", "abandoned", "cancelled"]
 
 

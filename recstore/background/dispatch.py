@@ -126,7 +126,7 @@ def _schedule(connection: Connection, row: dict[str, Any], done: Dispatched) -> 
     if not ahead and (due is None or due > row["now"]):
         return
     with connection.transaction():
-        advance = "advance_schedule" if row["job"] == "retrain" else "advance_lists"
+        advance = "advance_schedule" if row["job"] == "retrain" else f"advance_{row['job']}"
         if connection.execute(queries.query(advance), row).fetchone() is None or ahead:
             return
         key = {"recommender": row["name"], "job": row["job"]}

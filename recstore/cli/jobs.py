@@ -1,4 +1,4 @@
-"""Jobs of a recommender and its generations: retrain, reindex, publish, generations, rollback, release, prune, cancel."""
+"""Jobs of a recommender and its generations: retrain, refresh, reindex, publish, rollback, release, prune, cancel."""
 
 from typing import Any
 
@@ -13,6 +13,7 @@ from recstore.cli.commands import Commands
 from recstore.cli.screen import picked, say, table
 from recstore.operations.jobs import Outcome
 from recstore.publication.generations import pruned_words
+from recstore.wording import counted
 
 READY = 4
 """Exit code of a training whose generation is complete but could not go live yet."""
@@ -27,6 +28,7 @@ def register(app: typer.Typer) -> None:
 Exit code 4: the generation is ready but waits for other sessions to end; 5: the gate or the source guard refused it.""",
         example="recstore retrain retail",
     )
+    commands.add("refresh", _refreshed, example="recstore refresh retail")
     commands.add("reindex", _reindexed, example="recstore reindex retail")
     commands.add("publish", ended, example="recstore publish retail")
     commands.add(
@@ -62,6 +64,12 @@ def ended(outcome: Outcome, name: str, how: str = "") -> None:
         raise typer.Exit(READY)
     say(f"generation {outcome.generation} of {name} is ready. When those have ended: recstore publish {name}")
     raise typer.Exit(READY)
+
+
+def _refreshed(done: Any, name: str) -> None:
+    say(
+        f"generation {done.generation} of {name} is refreshed: {counted(done.users, 'user')}, {counted(done.items, 'item')}"
+    )
 
 
 def _reindexed(outcome: Outcome, name: str) -> None:

@@ -155,6 +155,14 @@ def _lists_words(definition: dict[str, Any]) -> str:
     return f"the workers write lists to {' and '.join(tables)} {when[0].lower()}{when[1:]}"
 
 
+def _refresh_words(definition: dict[str, Any]) -> str:
+    """Return how known users are answered, and when the live generation is refreshed."""
+    cron, timezone = definition["refresh"]["cron"], definition["schedule"]["timezone"]
+    when = schedule.words(cron, timezone) if cron else "when asked to"
+    rows = "their current rows" if definition["refresh"]["fresh"] else "the live generation"
+    return f"known users are answered from {rows}; the workers refresh the generation {when[0].lower()}{when[1:]}"
+
+
 def _altered(found: Altered, part: Managing) -> None:
     name = found.name
     if not found.changed:
@@ -172,7 +180,9 @@ def _altered(found: Altered, part: Managing) -> None:
     if "fallback" in found.changed:
         steps = Definition.model_validate(found.definition).steps
         say(f"altered {name}: a user without recommendations gets, from now on, {', then '.join(steps)}")
-    if set(found.changed) - {"schedule", "candidates", "fallback", "lists", "titles"}:
+    if "refresh" in found.changed:
+        say(f"altered {name}: {_refresh_words(found.definition)}")
+    if set(found.changed) - {"schedule", "candidates", "fallback", "refresh", "lists", "titles"}:
         say(f"altered {name}; the next training uses it: recstore retrain {name}")
 
 

@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
         notes="With --wait, the exit code is that of recstore retrain.",
         example="recstore request retrain retail --wait",
     )
+    commands.add("refresh", _answered, call=partial(_ask, job="refresh"), example="recstore request refresh retail")
     commands.add("reindex", _answered, call=partial(_ask, job="reindex"), example="recstore request reindex retail")
     commands.add("lists", _answered, call=partial(_ask, job="lists"), example="recstore request lists retail")
     commands.add("cancel", _cancelled, example="recstore request cancel 12")

@@ -101,6 +101,16 @@ def choose(interactions: Interactions, key: UUID, share: float) -> HeldOut:
     return HeldOut(pairs, users_below)
 
 
+def within(interactions: Interactions, key: UUID, users_below: int, pairs_below: int) -> Mask:
+    """Return the pairs within these bounds, whatever the number of the item's users."""
+    of_user, of_item = user_hashes(interactions.users, key), _hashes(interactions.items, key, b"item")
+    sampled: Mask = (of_user < np.uint64(users_below))[interactions.user_index]
+    pairs = np.flatnonzero(sampled)
+    mixed = _mixed(of_user[interactions.user_index[pairs]], of_item[interactions.item_index[pairs]])
+    sampled[pairs] = mixed < np.uint64(pairs_below)
+    return sampled
+
+
 def user_hashes(users: IdMap, key: UUID) -> NDArray[np.uint64]:
     """Return the hash of each user's id, uniform over 64 bits."""
     return _hashes(users, key, b"user")

@@ -83,6 +83,20 @@ def item_vectors(item_factors: Matrix, dimensions: int) -> ItemVectors:
     )
 
 
+def later_items(factors: Matrix, dimensions: int, longest: float) -> tuple[ItemVectors, int]:
+    """Return the vectors of items that came after the training, with its M; and the number of those that were longer.
+
+    They are shortened to M. Raises TrainingDiverged as `item_vectors` does."""
+    length = _length(factors, "item")
+    clipped = int(np.count_nonzero(length > longest))
+    factors = factors * np.minimum(1, longest / np.maximum(length, NOTHING))[:, None]
+    length = np.minimum(length, longest)
+    published = length >= COLLAPSED * longest
+    embedding = _divide(factors, length, published, dimensions)
+    preference = _divide(factors, np.full_like(length, longest), published, dimensions)
+    return ItemVectors(embedding, preference, length, published, longest), clipped
+
+
 def user_vectors(user_factors: Matrix, dimensions: int) -> UserVectors:
     """Return the vectors of user factors (users, factors), padded with zeros to `dimensions`. Raises as `item_vectors`."""
     length, _, published = _lengths(user_factors, "user")
@@ -96,11 +110,16 @@ def factors_from(unit: Matrix, length: Lengths, factors: int) -> Matrix:
     return (unit[:, :factors] * length[:, None]).astype(np.float32)
 
 
-def _lengths(factors: Matrix, side: str) -> tuple[Lengths, float, Mask]:
-    length = np.sqrt(np.einsum("ij,ij->i", factors, factors, dtype=np.float64))
+def _length(factors: Matrix, side: str) -> Lengths:
+    length: Lengths = np.sqrt(np.einsum("ij,ij->i", factors, factors, dtype=np.float64))
     broken = int(np.count_nonzero(~np.isfinite(length)))
     if broken:
         raise TrainingDiverged(what=f"{broken} of {len(length)} {side}s")
+    return length
+
+
+def _lengths(factors: Matrix, side: str) -> tuple[Lengths, float, Mask]:
+    length = _length(factors, side)
     longest = float(length.max(initial=0.0))
     if longest < NOTHING:
         raise FactorsCollapsed(side=side, longest=longest)

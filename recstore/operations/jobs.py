@@ -16,6 +16,7 @@ from recstore.errors import LostLock, NotTrained, RecstoreError
 from recstore.operations import repair
 from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.publication import barriers, flipping, generations, indexes, reindexing
+from recstore.publication.calibration import Plans
 from recstore.publication.flipping import Flip
 from recstore.publication.generations import Prepared, Pruned
 from recstore.runs import LISTS_NAMESPACE, LOCK_NAMESPACE, Run, Summary, give_lock, job, take_lock
@@ -198,13 +199,19 @@ def reindex(run: Run) -> Outcome:
     run.generation = live
     with plain_errors(f"looking at the views of {run.name!r}", run.connection):
         check_views(run)
+    plans = rebuild_indexes(run)
+    chosen = "; ".join(f"{kind}: {'HNSW' if plan.ef else 'exact scan'}" for kind, plan in plans.chosen.items())
+    run.outcome = f"Generation {live.number} is reindexed and calibrated ({chosen})."
+    return Outcome(run.number, live.number, True, (), tuple(run.warnings))
+
+
+def rebuild_indexes(run: Run) -> Plans:
+    """Rebuild the indexes of the run's generation, which is live, and calibrate it again. Raises ReindexBlocked."""
     run.stage("prepare", reindexing.prepare, run)
     rebuilt = run.stage("index", reindexing.rebuild, run)
     plans = run.stage("calibrate", reindexing.calibrate, run, rebuilt)
     run.stage("check", reindexing.check, run)
-    chosen = "; ".join(f"{kind}: {'HNSW' if plan.ef else 'exact scan'}" for kind, plan in plans.chosen.items())
-    run.outcome = f"Generation {live.number} is reindexed and calibrated ({chosen})."
-    return Outcome(run.number, live.number, True, (), tuple(run.warnings))
+    return plans
 
 
 def roll_back(url: str, name: str, *, to: int | None = None) -> tuple[int, int]:

@@ -6,7 +6,7 @@ from recstore.postgres.names import quoted
 
 REQUESTS = (
     "recstore.request_retrain(text), recstore.request_retrain(text, boolean), recstore.request_reindex(text),"
-    " recstore.request_lists(text), recstore.cancel_request(bigint), recstore.cancel_run(bigint)"
+    " recstore.request_refresh(text), recstore.request_lists(text), recstore.cancel_request(bigint), recstore.cancel_run(bigint)"
 )
 """Functions that ask the workers for jobs, with their owner's rights."""
 

@@ -139,6 +139,22 @@ def calibrate(run: Run, built: dict[str, Graph] | None = None, *, live: bool = F
     return Plans({kind: chosen for kind, (chosen, _) in results.items()})
 
 
+def declined(run: Run) -> list[str]:
+    """Return the kinds of query whose index no longer reaches the wanted ANN recall at the ef_search chosen for it."""
+    publication, chosen = (
+        run.recommender.definition.publication,
+        queries.one(run.connection, "select_calibration", generation=run.generation.number),
+    )
+    found = []
+    for kind in _kinds(run):
+        if ef := chosen[f"{kind.name}_ef"]:
+            report = partial(run.reporter.progress, "measure", 0, 1)
+            _, lists = _measure(run, kind, None, None, None, report)
+            if not _measure(run, kind, ef, None, lists, report)[0].reaches(publication.ann_recall):
+                found.append(kind.name)
+    return found
+
+
 def _kinds(run: Run) -> list[Kind]:
     """Sample the queries of each kind from the generation's own tables.
 

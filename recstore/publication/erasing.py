@@ -73,8 +73,9 @@ def remain_in_file(connection: Connection, recommender: Registered, snapshot: st
 
 
 @contextmanager
-def completing(run: Run) -> Iterator[None]:
-    """Open the transaction that completes the run's generation, without the users erased since its source was read.
+def completing(run: Run, read_in: str | None = None) -> Iterator[None]:
+    """Open the transaction that completes the run's generation, or that refreshes it from what was `read_in` a snapshot; at its
+    end, remove the users erased since the source was read.
 
     It waits for transactions that erase as long as they take: what a training computed is worth that. Cancelling ends it."""
     connection, generation = run.connection, run.generation
@@ -91,12 +92,10 @@ def completing(run: Run) -> Iterator[None]:
     with connection.transaction():
         queries.run(connection, "lock_completions", **generation.keys)
         row = queries.one(connection, "source_of_generation", **generation.keys)
-        users = erased_since(connection, run.recommender, row["snapshot"])
-        gone = erase(connection, generation.users, run.recommender, users)
-        if row["seen_published"]:
-            gone += erase(connection, generation.seen, run.recommender, users)
-        gone = sorted(set(gone))
-        queries.run(connection, "note_erasures", **generation.keys, users=gone)
         yield
-    if gone and row["snapshot"] is None:
+        users = erased_since(connection, run.recommender, read_in or row["snapshot"])
+        tables = [generation.users] + [generation.seen] * row["seen_published"] + [generation.refreshed] * bool(read_in)
+        gone = sorted({user for table in tables for user in erase(connection, table, run.recommender, users)})
+        queries.run(connection, "note_erasures", **generation.keys, users=gone)
+    if gone and not read_in and row["snapshot"] is None:
         run.warn(f"{counted(len(gone), 'user')} of the file were erased here, and left out.")

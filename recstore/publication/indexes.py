@@ -32,6 +32,15 @@ DENSER = Graph(m=32, ef_construction=200)
 """The graph for vectors whose lengths differ too much for the default one to reach the wanted ANN recall."""
 
 
+SERIAL_BELOW = (0, 8, 2)
+"""pgvector from which a parallel build of an HNSW index cannot overflow a buffer (CVE-2026-3172)."""
+
+
+def pgvector(connection: Connection) -> tuple[int, ...]:
+    """Return the version of pgvector in this database."""
+    return tuple(map(int, queries.one(connection, "vector_extension")["version"].split(".")))
+
+
 def lookups(generation: Generation, sides: Sequence[Side], *, concurrently: bool = False) -> dict[str, str]:
     """Return the statement that builds each B-tree index of these tables of a generation, by the index's name."""
     collate = ' COLLATE "C"' if generation.recommender.item_type is IdType.TEXT else ""
@@ -93,6 +102,8 @@ def _build(
     """
     connection = run.connection
     memory, workers = min(max(megabytes, 64), run.settings.index_memory), run.settings.index_workers
+    if pgvector(connection) < SERIAL_BELOW:
+        workers = 0
     with _one_build(run, what), _notices(run), _watched(run, what):
         while True:
             settings = {"maintenance_work_mem": f"'{memory}MB'", "max_parallel_maintenance_workers": workers}

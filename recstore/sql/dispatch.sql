@@ -7,6 +7,7 @@ FROM recstore_private.recommenders r
 CROSS JOIN LATERAL (
     VALUES
         ('retrain', r.definition -> 'schedule' ->> 'cron', r.scheduled_at),
+        ('refresh', r.definition -> 'refresh' ->> 'cron', r.refresh_at),
         ('lists', r.definition -> 'lists' ->> 'cron', r.lists_at)
 ) AS s (job, cron, scheduled_at)
 WHERE s.cron IS NOT NULL
@@ -31,6 +32,16 @@ UPDATE recstore_private.recommenders SET lists_at = %(now)s
 WHERE id = %(recommender_id)s AND lists_at = %(scheduled_at)s
     AND definition -> 'lists' ->> 'cron' = %(cron)s
 RETURNING id;
+
+-- name: advance_refresh
+-- The same for the times of a refresh.
+UPDATE recstore_private.recommenders SET refresh_at = %(now)s
+WHERE id = %(recommender_id)s AND refresh_at = %(scheduled_at)s
+    AND definition -> 'refresh' ->> 'cron' = %(cron)s
+RETURNING id;
+
+-- name: restart_refresh
+UPDATE recstore_private.recommenders SET refresh_at = clock_timestamp() WHERE id = %(recommender_id)s;
 
 -- name: restart_schedule
 UPDATE recstore_private.recommenders SET scheduled_at = clock_timestamp() WHERE id = %(recommender_id)s;

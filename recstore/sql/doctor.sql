@@ -162,7 +162,7 @@ WHERE n.nspname = %(schema)s AND c.relkind IN ('v', 'r', 'p')
         OR %(people)s AND (c.relname IN ('user_vectors', 'interactions', '_fallback') OR c.relname ~ '^_users(_old)?(_[0-9]+)?$')
     )
     AND (
-        c.relname !~ '^_(items|users|seen|fold_in|basis)(_old)?_[0-9]+$'  -- tables of generations that are attached
+        c.relname !~ '^_(items|users|seen|fold_in|basis|refreshed)(_old)?_[0-9]+$'  -- tables of generations that are attached
         OR EXISTS (
             SELECT
             FROM pg_inherits i
@@ -384,7 +384,7 @@ ORDER BY c.relname;
 SELECT c.relname AS name
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = %(schema)s AND c.relkind = 'r' AND c.relname ~ '^_(items|users|seen|fold_in|basis)_[0-9]{1,18}$'
+WHERE n.nspname = %(schema)s AND c.relkind = 'r' AND c.relname ~ '^_(items|users|seen|fold_in|basis|refreshed)_[0-9]{1,18}$'
     AND NOT EXISTS (SELECT FROM recstore_private.locked_recommenders l WHERE l.recommender_id = %(recommender_id)s::oid)
     AND NOT EXISTS (
         SELECT FROM recstore_private.generations g

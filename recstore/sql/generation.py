@@ -5,14 +5,14 @@ from typing import Literal
 
 from recstore.sql.objects import Registered
 
-Side = Literal["items", "users", "seen", "fold_in", "basis"]
+Side = Literal["items", "users", "seen", "fold_in", "basis", "refreshed"]
 
-SIDES: tuple[Side, ...] = ("items", "users", "seen", "fold_in", "basis")
+SIDES: tuple[Side, ...] = ("items", "users", "seen", "fold_in", "basis", "refreshed")
 
 
 def sides(*, seen: bool, fold_in: bool) -> list[Side]:
-    """Return the tables of a generation that publishes seen items, and what SQL needs to fold in users."""
-    optional: dict[Side, bool] = {"seen": seen, "fold_in": fold_in, "basis": fold_in}
+    """Return the tables of a generation that publishes seen items, and what SQL needs to fold in users, as a run builds it."""
+    optional: dict[Side, bool] = {"seen": seen, "fold_in": fold_in, "basis": fold_in, "refreshed": False}
     return [side for side in SIDES if optional.get(side, True)]
 
 
@@ -49,6 +49,10 @@ class Generation:
     @property
     def basis(self) -> str:
         return self.table("basis")
+
+    @property
+    def refreshed(self) -> str:
+        return self.table("refreshed")
 
     @property
     def keys(self) -> dict[str, int]:

@@ -161,6 +161,25 @@ SELECT g.users, g.items, g.collapsed_items, g.seen_published,
 FROM recstore_private.generations g
 WHERE g.generation = %(generation)s;
 
+-- name: refreshed_generation
+SELECT g.users, g.max_item_length, coalesce((g.training ->> 'solved_weight')::float8, 1) AS solved_weight
+FROM recstore_private.generations g
+WHERE g.generation = %(generation)s;
+
+-- name: store_refreshed
+UPDATE recstore_private.generations
+SET items = items + %(added)s, held_out = %(held_out)s
+WHERE generation = %(generation)s;
+
+-- name: refreshed_since
+-- The size of a generation, and when it was calibrated last.
+SELECT g.users, g.items, (
+    SELECT coalesce(max(u.finished_at), g.ready_at) FROM recstore_private.runs u
+    WHERE u.generation = g.generation AND u.stages @> '[{"stage": "calibrate"}]'
+) AS calibrated_at
+FROM recstore_private.generations g
+WHERE g.generation = %(generation)s;
+
 -- name: indexes_of
 -- The indexes of these tables; m is HNSW's, as it was built.
 SELECT

@@ -221,7 +221,7 @@ UNION
 SELECT pg_describe_object('pg_class'::regclass, c.oid, 0)
 FROM pg_class c
 WHERE c.relnamespace = to_regnamespace(%(quoted)s) AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
-    AND c.relname <> ALL (%(known)s) AND c.relname !~ '^_(items|users|seen|fold_in|basis)(_old)?(_[0-9]+)?$'
+    AND c.relname <> ALL (%(known)s) AND c.relname !~ '^_(items|users|seen|fold_in|basis|refreshed)(_old)?(_[0-9]+)?$'
 UNION
 SELECT pg_describe_object('pg_proc'::regclass, p.oid, 0)
 FROM pg_proc p

@@ -128,6 +128,7 @@ DEFINITIONS = {
     "--recommend-into lists": "name one as schema.table",
     "--similar-into shop.": "name one as schema.table",
     "--lists-schedule daily": "a schedule has five fields",
+    "--refresh-schedule daily": "a schedule has five fields",
     "--titles nix": "write it as table:id_column:title_column, for instance",
     "--titles shop.nix:a:b": "The titles' table 'shop.nix' does not exist.",
     "--titles shop.products:a:b": "shop.products has no column 'a' for titles; it has product_id, title, visible.",
@@ -347,7 +348,7 @@ COMMANDS = {
     **each(
         (1, NOT_YET),
         """
-        reindex books; rollback books; recommend-all books --into x.csv; export books x.npz; similar books 1
+        refresh books; reindex books; rollback books; recommend-all books --into x.csv; export books x.npz; similar books 1
         recommend books 1; popular books
         """,
     ),
@@ -358,6 +359,7 @@ SQL = {
     "SELECT * FROM retail.recommend('abc', 3)": 'invalid input syntax for type bigint: "abc"',
     "SELECT recstore.request_retrain('nix')": 'there is no recommender named "nix"',
     "SELECT recstore.request_reindex(NULL)": "there is no recommender named",
+    "SELECT recstore.request_refresh('nix')": 'there is no recommender named "nix"',
     "SELECT recstore.request_lists('nix')": 'there is no recommender named "nix"',
 }
 """Statements that are refused."""

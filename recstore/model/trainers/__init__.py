@@ -84,6 +84,10 @@ class Trainer(Protocol):
 
     A trainer whose users can be folded in by SQL also has a method `for_queries(fold_in: FoldIn) -> QueryFoldIn`. Without it,
     a user who came after the training gets popular items until the next one.
+
+    One that can also solve items that came after the training has a method `solve_items(seen, new, fold_in, threads) -> Matrix`:
+    the factors, float32 (new items, factors), from the confidences `new` (users x new items), where `seen` (users x items) are
+    those of the same users with the trained items.
     """
 
     def train(
@@ -154,6 +158,43 @@ def for_queries(name: str, fold_in: FoldIn) -> QueryFoldIn | None:
     method = getattr(trainer(name), "for_queries", None)
     found: QueryFoldIn | None = method(fold_in) if method else None
     return found
+
+
+def solves_items(name: str) -> bool:
+    """Return whether the trainer `name` solves items that came after the training."""
+    return callable(getattr(trainer(name), "solve_items", None))
+
+
+def solve_items(
+    name: str, seen: sparse.csr_matrix, new: sparse.csr_matrix, fold_in: FoldIn, threads: int = 0
+) -> Matrix:
+    """Return the factors of items that came after the training; see `Trainer`. Raises TrainingDiverged."""
+    solved: Matrix = trainer(name).solve_items(seen, new, fold_in, threads)  # type: ignore[attr-defined]
+    return solved
+
+
+def later_items(name: str, fold_in: FoldIn, queries: QueryFoldIn) -> QueryFoldIn:
+    """Return the input for folding in by SQL of solved items, in the coordinates of `queries`: those of the training."""
+    found = for_queries(name, fold_in)
+    assert found is not None
+    whitened = None
+    if queries.basis is not None:
+        solved = fold_in.item_factors[:, : len(queries.basis)]
+        whitened = solved @ (queries.basis / np.float32(queries.solved_weight))
+    return QueryFoldIn(whitened=whitened, summands=found.summands)
+
+
+def fold_in(queries: QueryFoldIn, rows: sparse.csr_matrix, threads: int = 0) -> Matrix:
+    """Return the factors of each row of confidences, float32 (rows, factors), as SQL folds in users; zeros for an empty row."""
+    parts = []
+    if queries.whitened is not None and queries.basis is not None:
+        from recstore.model.trainers.als import solve_whitened
+
+        parts.append(solve_whitened(rows, queries.whitened, threads) @ queries.basis.T)
+    if queries.summands is not None:
+        ones = np.ones(rows.nnz, dtype=np.float32)
+        parts.append(sparse.csr_matrix((ones, rows.indices, rows.indptr), shape=rows.shape) @ queries.summands)
+    return np.hstack(parts)
 
 
 def trainer_names() -> list[str]:

@@ -99,6 +99,15 @@ class Hybrid:
         parts = range(len(fold_in.constants["parts"]))
         return np.hstack([_solve_part(rows, fold_in, number, threads) for number in parts])
 
+    def solve_items(self, seen: sparse.csr_matrix, new: sparse.csr_matrix, fold_in: FoldIn, threads: int = 0) -> Matrix:
+        """Solve each part by its trainer. See `Trainer`."""
+        parts = enumerate(fold_in.constants["parts"])
+        solved = [
+            _PARTS[part["trainer"]].solve_items(seen, new, _part(fold_in, number), threads)  # type: ignore[attr-defined]
+            for number, part in parts
+        ]
+        return np.hstack(solved)
+
     def for_queries(self, fold_in: FoldIn) -> QueryFoldIn:
         """Return the ALS part's factors to solve, and the spectral part's to sum, with their weights."""
         als, *spectral = fold_in.constants["parts"]

@@ -81,15 +81,40 @@ class Spectral:
 
     def solve_users(self, rows: sparse.csr_matrix, fold_in: FoldIn, threads: int = 0) -> Matrix:  # noqa: ARG002
         """Return weighted sums of items, which are always determined. See `Trainer.solve_users`."""
-        weights = _item_weights(fold_in)
-        weighted = sparse.csr_matrix((weights[rows.indices], rows.indices, rows.indptr), shape=rows.shape)
-        sums: Matrix = weighted @ fold_in.item_factors
-        return sums * np.asarray(fold_in.constants["scales"], dtype=np.float32)
+        return _sums(rows, fold_in) * np.asarray(fold_in.constants["scales"], dtype=np.float32)
+
+    def solve_items(
+        self,
+        seen: sparse.csr_matrix,
+        new: sparse.csr_matrix,
+        fold_in: FoldIn,
+        threads: int = 0,  # noqa: ARG002
+    ) -> Matrix:
+        """Return y_i = S^-2 d_i^(b - 1/2) times the sum over the item's users of d_u^-1 sum of d_j^(-1/2 - b) y_j over their
+        items, which holds for the trained items; these determine S^-2, a number per factor. See `Trainer`."""
+        users = _sums(seen, fold_in) * _powers(np.diff(seen.indptr), -1)[:, None]
+
+        def summed(matrix: sparse.csr_matrix) -> NDArray[np.float64]:
+            by_item = _powers(item_users(matrix), fold_in.constants["item_exponent"] - 0.5)
+            return np.asarray(pattern(matrix).T @ users * by_item[:, None])
+
+        trained = summed(seen)
+        squares = np.maximum(np.einsum("if,if->f", trained, trained), np.finfo(np.float64).tiny)
+        scales = np.einsum("if,if->f", fold_in.item_factors, trained) / squares
+        return np.asarray(summed(new) * scales, dtype=np.float32)
 
     def for_queries(self, fold_in: FoldIn) -> QueryFoldIn:
         """Return the summands of `solve_users`."""
         scales = np.asarray(fold_in.constants["scales"], dtype=np.float32)
         return QueryFoldIn(summands=fold_in.item_factors * scales * _item_weights(fold_in)[:, None])
+
+
+def _sums(rows: sparse.csr_matrix, fold_in: FoldIn) -> Matrix:
+    """Return the weighted sum of each row's items, float32 (rows, factors)."""
+    weights = _item_weights(fold_in)
+    weighted = sparse.csr_matrix((weights[rows.indices], rows.indices, rows.indptr), shape=rows.shape)
+    sums: Matrix = weighted @ fold_in.item_factors
+    return sums
 
 
 def _item_weights(fold_in: FoldIn) -> Matrix:

@@ -31,7 +31,7 @@ BEGIN
     FOR place IN
         SELECT to_regclass(format('{schema}.%I', t.name || g.generation)) AS relation, g.generation
         FROM recstore_private.generations g
-        CROSS JOIN unnest(ARRAY['_users_', '_seen_']) t (name)
+        CROSS JOIN unnest(ARRAY['_users_', '_seen_', '_refreshed_']) t (name)
         WHERE g.recommender_id = {recommender_id} AND g.state NOT IN ('attached', 'building', 'pruning', 'pruned')
         UNION ALL
         SELECT c.oid, NULL

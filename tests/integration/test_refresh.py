@@ -1,0 +1,301 @@
+"""A refresh stores changed users and new items in the live generation; everything else stays as it is."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Database
+from support import Hook, look
+from support_sql import Rows, column, repeating, rows, value
+
+from recstore import errors, lists, registry
+from recstore.background import dispatch
+from recstore.definition import Gate, Hyperparameters, Publication, Refresh, Source, Storage
+from recstore.files.archive import exporting, importing
+from recstore.operations import jobs
+from recstore.publication import generations, indexes, refreshing
+from recstore.publication import stored as stored_generations
+from recstore.refresh import Refreshed
+from recstore.refresh import refresh as refresh_job
+
+SMALL = {"factors": 16, "iterations": 3, "regularization": 3}
+
+CASES: dict[str, dict[str, Any]] = {
+    "als": {},
+    "hybrid": {
+        "hyperparameters": Hyperparameters(trainer="hybrid", alpha=30, **SMALL),
+        "storage": Storage(vector_type="halfvec"),
+    },
+}
+"""The spectral trainer is a part of the hybrid."""
+
+
+def refresh(database: Database, name: str = "retail", **more: Any) -> Refreshed:
+    return refresh_job(database.url, database.settings, name, **more)
+
+
+def create(shop: Database, **definition: Any) -> None:
+    shop.create(**{"hyperparameters": Hyperparameters(alpha=40, **SMALL)} | definition)
+    assert shop.retrain().live
+
+
+def stored(shop: Database) -> dict[str, Rows]:
+    with shop.connect() as connection:
+        return {
+            view: rows(connection, f"SELECT v::text FROM retail.{view} v ORDER BY 1")
+            for view in ("item_vectors", "user_vectors")
+        }
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_changed_users_are_stored_as_fresh_answers_them(shop: Database, case: str) -> None:
+    create(shop, **CASES[case])
+    before = stored(shop)
+    done = refresh(shop)
+    assert (done.users, done.items) == (0, 0)
+    assert stored(shop) == before
+    with shop.connect("application") as application:
+        application.execute("INSERT INTO shop.views VALUES (7, 119, 9), (500, 3, 2), (500, 5, 1)")
+        application.execute("DELETE FROM shop.views WHERE user_id = 8 AND product_id % 2 = 0")
+    changed = (7, 8, 500)
+    with shop.connect() as connection:
+        fresh = [rows(connection, "SELECT item_id FROM retail.recommend(%s, 10, fresh => true)", u) for u in changed]
+        done = refresh(shop)
+        assert (done.users, done.items) == (3, 0)
+        assert [rows(connection, "SELECT item_id FROM retail.recommend(%s, 10)", u) for u in changed] == fresh
+        assert value(connection, "SELECT reason FROM retail.recommend(500, 1)") == "trained"
+        assert column(connection, "SELECT user_id FROM retail._refreshed_1 ORDER BY 1") == list(changed)
+    after = stored(shop)
+    assert after["item_vectors"] == before["item_vectors"]
+    assert len(set(map(str, after["user_vectors"])) - set(map(str, before["user_vectors"]))) == 3
+
+    # a new item: with the views of item 3 it is like item 3
+    with shop.connect("application") as application:
+        application.execute(
+            "INSERT INTO shop.views SELECT user_id, 900, view_count FROM shop.views WHERE product_id = 3"
+        )
+    done = refresh(shop)
+    with shop.connect() as connection:
+        viewers = value(connection, "SELECT count(*) FROM shop.views WHERE product_id = 900")
+        assert (done.users, done.items) == (viewers, 1)
+        assert column(connection, "SELECT item_id FROM retail.similar_items(3, 1)") == [900]
+        assert column(connection, "SELECT item_id FROM retail.similar_items(900, 1)") == [3]
+        assert value(connection, "SELECT users FROM retail.item_vectors WHERE item_id = 900") == viewers
+        found = rows(
+            connection,
+            "SELECT retail.predict(u.user_id, 3) AS of_old, retail.predict(u.user_id, 900) AS of_new"
+            " FROM retail.user_vectors u WHERE u.user_id NOT IN (SELECT user_id FROM shop.views WHERE product_id = 3)",
+        )
+        assert np.corrcoef([row["of_old"] for row in found], [row["of_new"] for row in found])[0, 1] > 0.9
+        different = column(
+            connection,
+            "SELECT u.user_id FROM retail.user_vectors u"
+            " WHERE retail.user_vector(u.user_id, true) <> retail.user_vector(u.user_id)",
+        )
+        assert different == []
+    before = stored(shop)
+    done = refresh(shop)
+    assert (done.users, done.items) == (0, 0)
+    assert stored(shop) == before
+
+
+def test_everything_else_works_on_a_refreshed_generation(shop: Database, tmp_path: Path) -> None:
+    """Held-out pairs are those of the same items; rollback, retrain from its items, export and import, lists, prune."""
+    create(shop, gate=Gate(held_out=0.2), publication=Publication(keep=3))
+    with shop.connect() as connection:
+        held_out = "SELECT held_out FROM recstore_private.generations WHERE generation = 1"
+        items = "SELECT item_id FROM retail.item_vectors ORDER BY 1"
+        of = [column(connection, items)[place] for place in value(connection, held_out)["items"]]
+        with shop.connect("application") as application:
+            application.execute("INSERT INTO shop.views SELECT user_id, -1, 3 FROM shop.views WHERE product_id = 5")
+        assert refresh(shop).items == 1
+        now = value(connection, held_out)
+        assert [column(connection, items)[place] for place in now["items"]] == of
+        generation = generations.live(connection, registry.get(connection, "retail"))
+        assert generation is not None
+        read = stored_generations.read(connection, shop.url, generation, "test")
+        assert read is not None
+        assert (read.fold_in.item_users > 0).all()
+        assert registry.dependents(connection, generation.recommender) == []
+        vectors = stored(shop)
+        lists.recommend_all(shop.url, shop.settings, "retail", str(tmp_path / "lists.csv"), k=5)
+        exporting.export(shop.url, "retail", tmp_path / "g.npz")
+        assert importing.import_generation(shop.url, shop.settings, "retail", tmp_path / "g.npz").live
+        assert stored(shop) == vectors
+        hook = Hook()
+        assert shop.retrain(reporter=hook).live
+        assert hook.stages["train"]["warm"]
+        jobs.roll_back(shop.url, "retail", to=1)
+        assert stored(shop) == vectors
+        assert refresh(shop).users == 0
+        jobs.release(shop.url, "retail")
+        for _ in range(2):
+            assert shop.retrain().live
+        assert column(connection, "SELECT relname FROM pg_class WHERE relname = '_refreshed_1'") == []
+
+
+def test_published_seen_items_are_those_of_the_source(shop: Database) -> None:
+    create(shop, source=Source(table="shop.views", item="product_id", value="view_count", seen="published"))
+    with shop.connect("application") as application:
+        application.execute("INSERT INTO shop.views VALUES (7, 119, 9), (500, 3, 2)")
+        application.execute("DELETE FROM shop.views WHERE user_id = 8 AND product_id % 2 = 0")
+    refresh(shop)
+    with shop.connect() as connection:
+        pairs = "SELECT user_id, {} FROM {} ORDER BY 1, 2"
+        seen = rows(connection, pairs.format("item_id", "retail._seen_1"))
+        assert seen == rows(connection, pairs.format("product_id AS item_id", "shop.views"))
+
+
+def test_a_publication_overtakes(trained: Database) -> None:
+    assert trained.retrain().live
+    with trained.connect("application") as application:
+        application.execute("INSERT INTO shop.views VALUES (7, 119, 9), (7, 900, 2), (9, 900, 2)")
+    tables = {
+        name: look(trained, f"SELECT v::text FROM retail.{name} v ORDER BY 1") for name in ("_users_1", "_users_2")
+    }
+    with pytest.raises(errors.RefreshOvertaken):
+        refresh(
+            trained, reporter=Hook(on_stage=lambda name: name == "compare" and jobs.roll_back(trained.url, "retail"))
+        )
+    assert {name: look(trained, f"SELECT v::text FROM retail.{name} v ORDER BY 1") for name in tables} == tables
+    assert refresh(trained).generation == 1
+
+
+@pytest.mark.parametrize("stage", ["solve", "store"])
+def test_killed_at_a_stage_it_leaves_a_valid_generation(trained: Database, stage: str) -> None:
+    with trained.connect("application") as application:
+        application.execute("INSERT INTO shop.views VALUES (7, 119, 9), (7, 900, 2), (9, 900, 2)")
+    before = stored(trained)
+
+    def kill(name: str) -> None:
+        if name == stage:
+            look(
+                trained,
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name LIKE 'recstore:run:%'",
+            )
+
+    with pytest.raises(errors.ConnectionLost):
+        refresh(trained, reporter=Hook(on_stage=kill))
+    assert (stored(trained) == before) == (stage != "store")
+    done = refresh(trained)
+    assert (done.users, done.items) == ((2, 1) if stage != "store" else (0, 0))
+    assert refresh(trained).users == 0
+
+
+def test_an_error_while_storing_changes_nothing(trained: Database) -> None:
+    with trained.connect("application") as application:
+        application.execute("INSERT INTO shop.views VALUES (7, 119, 9), (7, 900, 2), (9, 900, 2)")
+    before = stored(trained)
+    with trained.connect() as connection:
+        connection.execute("ALTER TABLE retail._users_1 ADD CHECK (user_id <> 9) NOT VALID")
+    with pytest.raises(errors.RecstoreError):
+        refresh(trained)
+    assert stored(trained) == before
+
+
+def test_readers_meanwhile(trained: Database) -> None:
+    """Readers of refreshes, publications and rollbacks see no error and no short list, and each statement one generation."""
+    assert trained.retrain().live
+    asked = (
+        "SELECT retail.generation() AS generation, (SELECT count(*) FROM retail.recommend(%s, 10)) AS listed,"
+        " (SELECT count(*) FROM retail.similar_items(5, 10)) AS similar,"
+        " (SELECT count(*) FROM retail.user_vectors) AS users, (SELECT count(*) FROM retail.item_vectors) AS items"
+    )
+    seen: list[dict[str, Any]] = []
+
+    def reader() -> Any:
+        connection = trained.connect()
+
+        def read() -> None:
+            for user in (1, 7, 12):
+                seen.extend(rows(connection, asked, user))
+
+        return read
+
+    sizes: dict[int, set[tuple[int, int]]] = {}
+
+    def note() -> None:
+        (row,) = rows(trained.connect(), asked, 1)
+        sizes.setdefault(row["generation"], set()).add((row["users"], row["items"]))
+
+    note()
+    with repeating(reader(), reader()):
+        for number in range(2):
+            with trained.connect("application") as application:
+                application.execute(
+                    f"INSERT INTO shop.views SELECT user_id, {900 + number}, 3 FROM shop.views WHERE product_id = {5 + number}"
+                    f" UNION ALL VALUES ({1000 + number}, 3, 1), ({1000 + number}, 5, 1)"
+                )
+            refresh(trained)
+            note()
+            if number % 2:
+                jobs.roll_back(trained.url, "retail")
+                note()
+                jobs.release(trained.url, "retail")
+            else:
+                trained.retrain()
+                note()
+    assert len(seen) > 20
+    assert {(row["listed"], row["similar"]) for row in seen} == {(10, 10)}
+    assert all((row["users"], row["items"]) in sizes[row["generation"]] for row in seen)
+
+
+def test_old_pgvector_is_refused_where_it_could_corrupt_an_index(
+    shop: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(shop, publication=Publication(search="hnsw"))
+    monkeypatch.setattr(indexes, "pgvector", lambda _: (0, 8, 3))
+    with pytest.raises(errors.RefreshRefused, match=r"pgvector 0\.8\.3 can corrupt"):
+        refresh(shop)
+    shop.alter(publication=Publication(search="exact"))
+    assert shop.retrain().live
+    assert refresh(shop).users == 0
+
+
+def test_ann_recall_is_measured_again_and_the_index_rebuilt(shop: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    create(shop, publication=Publication(search="hnsw"))
+    hook = Hook()
+    refresh(shop, reporter=hook)
+    assert "too few" in hook.stages["measure"]["summary"]
+    with shop.connect("application") as application:
+        application.execute(
+            "INSERT INTO shop.views SELECT user_id, product_id + 1000, view_count FROM shop.views WHERE product_id < 30"
+        )
+    monkeypatch.setattr(refreshing.calibration, "declined", lambda _: ["recommend"])
+    hook = Hook()
+    assert refresh(shop, reporter=hook).items == 29
+    assert hook.stages["measure"]["summary"] == "ANN recall fell for recommend"
+    assert hook.stages["calibrate"]
+    hook = Hook()
+    refresh(shop, reporter=hook)
+    assert "too few" in hook.stages["measure"]["summary"]
+
+
+def test_the_schedule_asks_for_it(trained: Database) -> None:
+    trained.alter(refresh=Refresh(cron="* * * * *"))
+    look(trained, "UPDATE recstore_private.recommenders SET refresh_at = now() - interval '2 minutes' RETURNING id")
+    sent: list[tuple[str, str]] = []
+    done = dispatch.dispatch(trained.url, trained.settings, lambda job, name: sent.append((job, name)))
+    assert (done.scheduled, sent) == (["retail"], [("refresh", "retail")])
+    assert refresh(trained, requested=True).users == 0
+    assert look(trained, "SELECT state FROM recstore.requests") == [{"state": "succeeded"}]
+
+
+def test_a_user_erased_meanwhile_does_not_come_back(trained: Database) -> None:
+    with trained.connect("application") as application:
+        application.execute("INSERT INTO shop.views VALUES (7, 119, 9), (8, 119, 9)")
+
+    def erase(name: str) -> None:
+        if name == "read":
+            with trained.connect("application") as application:
+                application.execute("DELETE FROM shop.views WHERE user_id = 7")
+            with trained.connect() as connection:
+                assert value(connection, "SELECT retail.forget_user(7)") == 1
+
+    assert refresh(trained, reporter=Hook(on_stage=erase)).users == 2
+    with trained.connect() as connection:
+        assert column(connection, "SELECT user_id FROM retail.user_vectors WHERE user_id IN (7, 8)") == [8]
+        assert column(connection, "SELECT user_id FROM retail._refreshed_1") == [8]
+        assert value(connection, "SELECT retail.forget_user(8)") == 2
+        assert column(connection, "SELECT user_id FROM retail._refreshed_1") == []
