@@ -127,7 +127,7 @@ def look_around(
         keywords=frozenset(row["word"] for row in queries.rows(connection, "keywords")),
         schemas=["recstore", "recstore_private", *recommenders, *(f"{name}_data" for name in passing)],
         names=recommenders,
-        superuser=bool(login and login["refused"]),
+        superuser=bool(login and login["refused"] == "superuser"),
     )
     if subject.revision == schema_revision.head():
         try:

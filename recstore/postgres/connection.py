@@ -26,6 +26,7 @@ from recstore.errors import (
     TransactionPooler,
 )
 from recstore.postgres import pooler
+from recstore.postgres.names import quoted
 from recstore.postgres.session import OWNER, SEARCH_PATH, open_session
 
 MINIMUM_SERVER = 15
@@ -89,10 +90,16 @@ def connect(url: str, application_name: str = "recstore") -> Connection:
 
 
 def become_owner(connection: Connection, statement: str = OWNER) -> None:
-    """Work as the owner of recstore's schemas, if this login is a member of it. Raises SuperuserLogin."""
+    """Work as the owner of recstore's schemas, if this login is a member of it. Raises SuperuserLogin, PermissionDenied."""
     row = connection.execute(statement).fetchone()
-    if row and row["refused"]:
+    if row and row["refused"] == "superuser":
         raise SuperuserLogin(role=row["login"], owner=row["owner"])
+    if row and row["refused"]:
+        raise PermissionDenied(
+            role=row["login"],
+            reason=f"it has the rights of {row['owner']} and cannot SET ROLE to it, so what it makes would be its own",
+            remedy=f"Run: GRANT {quoted(row['owner'])} TO {quoted(row['login'])} WITH SET TRUE;",
+        )
 
 
 def role_of(connection: Connection) -> str:

@@ -75,17 +75,24 @@ LOCAL_SETTINGS = _setting("true")
 
 def _owner(local: str) -> str:
     """Return the statement that makes a member of the owner of recstore's schemas work as this owner. A row if the login is
-    another role; `refused` and nothing set for a superuser, whose rights any function called could take back."""
+    another role with the owner's rights. `refused`, and nothing set: for a superuser, whose rights any function called could take
+    back, and for a member that cannot SET ROLE, whose new tables would be its own."""
     return f"""
-    SELECT l.rolname::text AS login, o.rolname::text AS owner, l.rolsuper AND NOT o.rolsuper AS refused,
-        CASE WHEN o.rolsuper OR NOT l.rolsuper THEN set_config('role', o.rolname, {local}) END
-    FROM pg_namespace n
-    JOIN pg_roles o ON o.oid = n.nspowner
-    JOIN pg_roles l ON l.rolname = session_user
-    WHERE n.nspname = 'recstore_private' AND o.oid <> l.oid
-        AND pg_has_role(
-            l.oid, o.oid, CASE WHEN current_setting('server_version_num')::integer >= 160000 THEN 'SET' ELSE 'MEMBER' END
-        )
+    SELECT m.login, m.owner, m.refused, CASE WHEN m.refused IS NULL THEN set_config('role', m.owner, {local}) END
+    FROM (
+        SELECT l.rolname::text AS login, o.rolname::text AS owner,
+            CASE
+                WHEN l.rolsuper AND NOT o.rolsuper THEN 'superuser'
+                WHEN NOT pg_has_role(l.oid, o.oid, s.word) THEN 'not SET'
+            END AS refused
+        FROM pg_namespace n
+        JOIN pg_roles o ON o.oid = n.nspowner
+        JOIN pg_roles l ON l.rolname = session_user AND l.oid <> o.oid
+        CROSS JOIN (
+            SELECT CASE WHEN current_setting('server_version_num')::integer >= 160000 THEN 'SET' ELSE 'MEMBER' END
+        ) s (word)
+        WHERE n.nspname = 'recstore_private' AND (pg_has_role(l.oid, o.oid, s.word) OR pg_has_role(l.oid, o.oid, 'USAGE'))
+    ) m
     """  # noqa: S608
 
 

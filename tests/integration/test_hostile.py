@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from conftest import Command, Database, superuser
+from conftest import VERSION, Command, Database, superuser
 from support import look
 
 from recstore.background import dispatch, health
@@ -294,6 +294,9 @@ def test_a_member_of_recstore_s_role_works_as_that_role(recstore: Command, shop:
     recstore("db upgrade", url=boss).expect(0)
     recstore("similar-all retail --into made.lists", url=boss).expect(0)
     recstore("doctor retail", url=boss)
+    if VERSION >= 16:
+        shop.connect("postgres").execute("GRANT worker TO boss WITH INHERIT TRUE, SET FALSE")
+        recstore("retrain retail", url=boss).expect(1, 'GRANT "worker" TO "boss" WITH SET TRUE;')
     assert look(shop, OWNERS) == [{"role": "worker"}]
     assert len(shop.connect("application").execute("SELECT FROM retail.similar_items(1, 5)").fetchall()) == 5
     recstore("retrain retail").expect(0)
