@@ -268,6 +268,28 @@ def test_only_who_was_granted_it_may_erase(trained: Database, recstore: Command)
     recstore("doctor retail --reader application").expect(0)
 
 
+def test_the_source_s_functions_write_nothing_with_the_owner_s_rights(trained: Database) -> None:
+    """Which forget_user() calls, to warn of rows that are left."""
+    application, worker = trained.connect("application"), trained.connect()
+    application.execute(
+        "CREATE TABLE shop.log (); GRANT ALL ON shop.log TO worker;"
+        " CREATE FUNCTION shop.spy(bigint) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN"
+        " INSERT INTO shop.log DEFAULT VALUES; RETURN true; EXCEPTION WHEN read_only_sql_transaction THEN RETURN true; END $$;"
+        " ALTER TABLE shop.views RENAME TO all_views; CREATE VIEW shop.views AS SELECT * FROM shop.all_views"
+        " WHERE shop.spy(user_id); GRANT SELECT ON shop.views TO worker"
+    )
+    worker.execute(
+        "CREATE OR REPLACE VIEW retail.interactions WITH (security_invoker) AS"
+        " SELECT user_id, product_id AS item_id, view_count AS value FROM shop.views"
+    )
+    heard: list[str] = []
+    worker.add_notice_handler(lambda notice: heard.append(notice.message_primary or ""))
+    assert value(worker, FORGET, ME) > 0
+    assert "still has rows of this user" in heard[0]
+    assert rows(application, "SELECT FROM shop.log") == []
+    worker.execute("INSERT INTO shop.log DEFAULT VALUES")
+
+
 def test_the_command_asks_and_shows(trained: Database, recstore: Command) -> None:
     recstore(f"forget retail --user {ME}").expect(2, "Remove user 7 from every generation")
     assert f'"forget_user"({ME});\n-- removes 1 row' in recstore(f"forget retail --user {ME} --dry-run").out

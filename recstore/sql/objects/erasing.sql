@@ -20,6 +20,7 @@ DECLARE
     rows_there bigint;
     removed bigint := 0;
     of_generations bigint[] := '{}';
+    still_there boolean := false;
 BEGIN
     IF wanted IS NULL OR octet_length(wanted::text) > {longest_id} THEN  -- longer than any id of a generation
         RETURN 0;
@@ -57,9 +58,16 @@ BEGIN
         generations = e.generations || excluded.generations;
 
     -- With published seen items nobody needs to read the source, which may be slow to look up.
-    IF (SELECT g.seen_published FROM {schema}._generation g) IS NOT TRUE
-        AND EXISTS (SELECT FROM {schema}.interactions i WHERE i.user_id = wanted)
-    THEN
+    IF (SELECT g.seen_published FROM {schema}._generation g) IS NOT TRUE THEN
+        BEGIN  -- functions of the application's have the owner's rights here: the subtransaction is READ ONLY, until it fails
+            PERFORM set_config('transaction_read_only', 'on', true);
+            still_there := EXISTS (SELECT FROM {schema}.interactions i WHERE i.user_id = wanted);
+            RAISE EXCEPTION USING ERRCODE = 'RS000';
+        EXCEPTION
+            WHEN SQLSTATE 'RS000' THEN NULL;
+        END;
+    END IF;
+    IF still_there THEN
         RAISE WARNING 'The source of {schema_name} still has rows of this user, which the next training will include'
             USING HINT = 'Delete those rows first, in the same transaction.';
     END IF;
