@@ -153,6 +153,14 @@ class Fallback(Part):
         return self.window is not None or self.half_life is not None or "trending" in (self.steps or ())
 
 
+class Exclusions(Part):
+    """Items that recommend() leaves out for a user, read live: hidden, owned, blocked, not interested."""
+
+    query: str | None = Field(
+        None, description="SELECT that returns user_id and item_id of what not to recommend to whom; unset: nothing"
+    )
+
+
 class Filters(Part):
     """Bounds on the interactions to train on. Items are filtered first, then users; once or until nothing more is dropped."""
 
@@ -322,6 +330,7 @@ class Definition(Part):
 
     source: Source
     candidates: Candidates = Candidates()
+    exclusions: Exclusions = Exclusions()
     fallback: Fallback = Fallback()
     filters: Filters = Filters()
     confidence: Confidence = Confidence()

@@ -181,6 +181,10 @@ class SchemaGone(RecstoreError):
     """The schema {name!r} does not exist: it was {what}. {remedy}"""
 
 
+class ExclusionsInvalid(UsageError):
+    """The exclusions cannot be read: {reason}. {remedy}"""
+
+
 class ReadersLackRights(RecstoreError):
     """Nothing was changed. {readers} may not use what the {part} of {name!r} would read, and would get errors instead of lists.
     Ask the owner to run first: {grants} To change the {part} anyway, add --yes."""

@@ -166,7 +166,7 @@ def nothing_new(run: Run, pulled: Pulled) -> Outcome | None:
 
 def _same(run: Run, pulled: Pulled, digest: str | None, definition: dict[str, Any]) -> bool:
     """Return whether a training had this source and trains by this definition."""
-    untrained = {"schedule", "titles", "candidates", "fallback", "refresh", "lists"}
+    untrained = {"schedule", "titles", "candidates", "exclusions", "fallback", "refresh", "lists"}
     before = Definition.model_validate(definition).model_dump(exclude=untrained)
     return digest == pulled.snapshot["digest"] and before == run.recommender.definition.model_dump(exclude=untrained)
 

@@ -61,7 +61,8 @@ class _Functions:
 
 
 class Selectables:
-    """The views `item_vectors`, `user_vectors`, `candidates` and `interactions` as tables, and the functions as FROM elements:
+    """The views `item_vectors`, `user_vectors`, `candidates`, `exclusions` and `interactions` as tables, and the functions as
+    FROM elements:
 
     listed = retail.select_recommend(42, 10)
     select(listed.c.item_id, products.c.title).join(products, products.c.product_id == listed.c.item_id)
@@ -88,6 +89,7 @@ class Selectables:
             schema=name,
         )
         self.candidates = sa.table("candidates", sa.column("item_id"), schema=name)
+        self.exclusions = sa.table("exclusions", sa.column("user_id"), sa.column("item_id"), schema=name)
         self.interactions = sa.table(
             "interactions", sa.column("user_id"), sa.column("item_id"), sa.column("value"), schema=name
         )
@@ -259,9 +261,9 @@ class Recommender(Selectables):
         for item in retail.recommend(42, k=5): ...
 
     With an engine, each call is a transaction; with a connection or session, it joins the caller's. For use in a `select()`,
-    the methods `select_*` return the functions as FROM elements, and `item_vectors`, `user_vectors`, `candidates` and
-    `interactions` are the views. Errors are those of the driver (`sqlalchemy.exc.DBAPIError`). Raises TypeError for any other
-    bind.
+    the methods `select_*` return the functions as FROM elements, and `item_vectors`, `user_vectors`, `candidates`, `exclusions`
+    and `interactions` are the views. Errors are those of the driver (`sqlalchemy.exc.DBAPIError`). Raises TypeError for any
+    other bind.
     """
 
     def __init__(self, bind: Bind, name: str) -> None:

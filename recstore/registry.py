@@ -16,6 +16,7 @@ from recstore.errors import (
     AlteredMeanwhile,
     CandidatesInvalid,
     DependentObjects,
+    ExclusionsInvalid,
     FallbackInvalid,
     InvalidInput,
     InvalidName,
@@ -81,15 +82,16 @@ def storage_for(definition: Definition, factors: int | None = None, *, fixed: bo
     return vector_type, dimensions
 
 
-Selects = tuple[str, str, str]
-"""SELECTs of a definition's source, candidates and fallback, in the order of `objects.render`; empty where there is none."""
+Selects = tuple[str, str, str, str]
+"""SELECTs of a definition's source, candidates, fallback and exclusions, in the order of `objects.render`; empty where there is
+none."""
 
 
 def inspect(
     connection: Connection, definition: Definition, recommender: Registered | None = None
 ) -> tuple[inspection.SourceShape, Selects]:
     """Return the shape of a definition's source, and its SELECTs. Raises SourceInvalid, CandidatesInvalid, FallbackInvalid,
-    UnsupportedIdType, PermissionDenied, InvalidInput for other id types than a `recommender` has."""
+    ExclusionsInvalid, UnsupportedIdType, PermissionDenied, InvalidInput for other id types than a `recommender` has."""
     shape = inspection.inspect(connection, definition.source)
     if recommender and (shape.user_type, shape.item_type) != (recommender.user_type, recommender.item_type):
         raise InvalidInput(
@@ -110,11 +112,12 @@ def inspect(
         shape.select,
         candidates.inspect(connection, definition, shape.item_type),
         fallback.inspect(connection, definition, shape.user_type, shape.item_type),
+        candidates.inspect_exclusions(connection, definition, shape.user_type, shape.item_type),
     )
 
 
 def _ask_first(connection: Connection, recommender: Registered, selects: Selects) -> None:
-    for select, invalid in zip(selects[1:], (CandidatesInvalid, FallbackInvalid), strict=True):
+    for select, invalid in zip(selects[1:], (CandidatesInvalid, FallbackInvalid, ExclusionsInvalid), strict=True):
         if select:
             candidates.ask_first(connection, recommender, select, invalid)
 
@@ -230,11 +233,8 @@ def check_definition(connection: Connection, recommender: Registered, definition
     _, found = inspect(connection, definition, recommender)
     check_names(connection, definition)
     now = recommender.definition
-    if (definition.candidates, definition.fallback.query, definition.source) != (
-        now.candidates,
-        now.fallback.query,
-        now.source,
-    ):
+    written, present = ((d.candidates, d.fallback.query, d.exclusions, d.source) for d in (definition, now))
+    if written != present:
         _ask_first(connection, recommender, found)
     return found
 
@@ -254,10 +254,10 @@ def alter(
 ) -> Registered:
     """Store another definition for the next training. A changed source and changed candidates take effect at once.
 
-    A changed fallback too. Lists come by exact scan until the next calibration if no index finds the new candidates. Id types and
-    the fixed dimensions cannot change here. Raises ReadersLackRights unless every role with access may read the new candidates
-    and what the new fallback reads, or `readers_may_fail`; SeenPastPolicies, AlteredMeanwhile, InvalidInput, SourceInvalid,
-    CandidatesInvalid, FallbackInvalid, DependentObjects.
+    So do a changed fallback and exclusions. Lists come by exact scan until the next calibration if no index finds the new
+    candidates. Id types and the fixed dimensions cannot change here. Raises ReadersLackRights unless every role with access may
+    read the new candidates, the new exclusions and what the new fallback reads, or `readers_may_fail`; SeenPastPolicies,
+    AlteredMeanwhile, InvalidInput, SourceInvalid, CandidatesInvalid, FallbackInvalid, ExclusionsInvalid, DependentObjects.
     """
     altered = dataclasses.replace(recommender, definition=definition)
 
@@ -295,6 +295,9 @@ def alter(
                 for view in ["_fallback"] + ["interactions"] * source_too:
                     missing = candidates.readers_lacking(connection, recommender, view, "user_vectors")
                     check_readers("fallback", missing)
+            if definition.exclusions != before.exclusions:
+                missing = candidates.readers_lacking(connection, recommender, "exclusions", "user_vectors")
+                check_readers("exclusions", missing)
             if definition.source.seen == "published":
                 inspection.check_policies(connection, altered)
 

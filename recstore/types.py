@@ -39,6 +39,12 @@ class IdType(Enum):
         return "bigint" if self in (IdType.SMALLINT, IdType.INTEGER) else self.value
 
     @property
+    def fits_sql(self) -> str:
+        """The SQL condition on a number, uuid or text that it is an id of this type."""
+        bits = {IdType.SMALLINT: 15, IdType.INTEGER: 31}.get(self)
+        return "IS NOT NULL" if bits is None else f"BETWEEN {-(2**bits)} AND {2**bits - 1}"
+
+    @property
     def arrow(self) -> "pa.DataType":
         """The Arrow type of an `IdMap` of this id type."""
         import pyarrow as pa  # takes a tenth of a second, so only for reading and writing in bulk

@@ -27,7 +27,10 @@ Titles = Annotated[str | None, Option("Lookup table of titles, for lists that pe
 Resize = Annotated[bool, Option("Change the dimensions fixed at creation to fit --factors.")]
 Unreadable = Annotated[
     bool,
-    Option("Also candidates or a fallback that roles with access may not read, who then get errors.", flags="--yes -y"),
+    Option(
+        "Also candidates, exclusions or a fallback that roles with access may not read, who get errors.",
+        flags="--yes -y",
+    ),
 ]
 People = Annotated[bool, Option("Also what shows people: recommend(), user_vectors, interactions.")]
 User = Annotated[Id, Option("The user's id.", "ID")]
@@ -94,7 +97,8 @@ class Managing(Part):
         reporter: Reporter | None = None,
         **settings: Alterable,
     ) -> Altered:
-        """Change a recommender's settings, from the next training on; candidates and fallback at once. Write none to unset one.
+        """Change a recommender's settings, from the next training on; candidates, exclusions and fallback at once. Write none
+        to unset one.
 
         Settings are given as in `create`; None unsets one, titles="none" the titles. With `resize`, readers of the views may
         wait a moment.
@@ -159,6 +163,11 @@ class Managing(Part):
         """Return in words which items are recommended. Raises RecommenderNotFound."""
         with self._current() as opened:
             return recommenders.candidates_words(opened, self.settings, registry.get(opened, name))
+
+    def exclusions(self, name: str) -> str:
+        """Return in words what is left out for a user. Raises RecommenderNotFound."""
+        with self._current() as opened:
+            return recommenders.exclusions_words(opened, registry.get(opened, name))
 
     def lookup_index(self, name: str) -> str | None:
         """Return the statement that makes a missing index on a user's rows of the source, if the source is a table."""

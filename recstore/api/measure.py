@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from recstore.experiments.benchmark import Benchmark
     from recstore.experiments.tuning.trials import SearchResult
 
-WITHOUT = ("source", "candidates", "fallback", "publication", "gate", "schedule", "refresh", "lists")
+WITHOUT = ("source", "candidates", "exclusions", "fallback", "publication", "gate", "schedule", "refresh", "lists")
 """Sections of a definition that no measurement reads."""
 
 SECONDS = 2700.0

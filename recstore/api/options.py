@@ -29,6 +29,7 @@ FLAGS = {
     ("fallback", "window"): "fallback-window",
     ("fallback", "half_life"): "fallback-half-life",
     ("fallback", "query"): "fallback-query",
+    ("exclusions", "query"): "exclude",
     ("confidence", "function"): "confidence",
     ("confidence", "eps"): "log-eps",
     ("confidence", "k1"): "bm25-k1",

@@ -61,6 +61,8 @@ def _created(made: Created, part: Managing) -> None:
     _offer_seen_table(made, part)
     if made.definition["candidates"]["table"] or made.definition["candidates"]["query"]:
         say(part.candidates(made.name))
+    if made.definition["exclusions"]["query"]:
+        say(part.exclusions(made.name))
     say(f"next: recstore retrain {made.name}")
 
 
@@ -172,6 +174,8 @@ def _altered(found: Altered, part: Managing) -> None:
         say(f"altered {name}: " + (f"the workers retrain it {_planned(found)}" if scheduled else "it has no schedule"))
     if "candidates" in found.changed:
         say(f"altered {name}: {part.candidates(name)}")
+    if "exclusions" in found.changed:
+        say(f"altered {name}: {part.exclusions(name)}")
     if "lists" in found.changed:
         say(f"altered {name}: {_lists_words(found.definition)}")
     if "titles" in found.changed:
@@ -182,7 +186,7 @@ def _altered(found: Altered, part: Managing) -> None:
         say(f"altered {name}: a user without recommendations gets, from now on, {', then '.join(steps)}")
     if "refresh" in found.changed:
         say(f"altered {name}: {_refresh_words(found.definition)}")
-    if set(found.changed) - {"schedule", "candidates", "fallback", "refresh", "lists", "titles"}:
+    if set(found.changed) - {"schedule", "candidates", "exclusions", "fallback", "refresh", "lists", "titles"}:
         say(f"altered {name}; the next training uses it: recstore retrain {name}")
 
 

@@ -46,6 +46,7 @@ def _views(subject: Subject) -> dict[str, str]:
     views = {"candidates": "Every list of items"}
     if subject.people:
         views["_fallback"] = "recommend(), for a user without recommendations,"
+        views["exclusions"] = "recommend()"
     if subject.people and _source_is_read(subject):
         views["interactions"] = "recommend(), which looks up its user's interactions,"
     return views
@@ -74,7 +75,11 @@ def _row_security(subject: Subject, view: str, row: dict[str, Any]) -> Finding:
     """Describe what row-level security of a relation hides from the reader of `view`."""
     relation, actor = row["object"], row["actor"]
     decides = f"row-level security of {relation} decides what {actor} sees there"
-    effect = "may contain hidden items that the user has seen" if view == "interactions" else "may be empty"
+    effects = {
+        "interactions": "may contain hidden items that the user has seen",
+        "exclusions": "may contain excluded items",
+    }
+    effect = effects.get(view, "may be empty")
     if not row["policies"]:
         return warning(
             f"row-level security is on for {relation}, and no policy lets {actor} see a row",

@@ -7,7 +7,14 @@ from psycopg import sql
 
 from recstore.doctor.findings import Finding, check, error, ok, warning
 from recstore.doctor.subject import Subject
-from recstore.errors import CandidatesInvalid, FallbackInvalid, PermissionDenied, RecstoreError, SourceInvalid
+from recstore.errors import (
+    CandidatesInvalid,
+    ExclusionsInvalid,
+    FallbackInvalid,
+    PermissionDenied,
+    RecstoreError,
+    SourceInvalid,
+)
 from recstore.operations import repair
 from recstore.postgres.connection import one_line
 from recstore.source import candidates as eligibility
@@ -87,7 +94,7 @@ def stale_views(subject: Subject) -> Iterator[Finding]:
             stale = repair.stale_views(subject.connection, subject.recommender)
     except (PermissionDenied, pg.InsufficientPrivilege, pg.UndefinedTable):
         return  # `source-readable`, `candidates` and `objects` report it
-    except (SourceInvalid, CandidatesInvalid, FallbackInvalid) as refused:
+    except (SourceInvalid, CandidatesInvalid, FallbackInvalid, ExclusionsInvalid) as refused:
         yield error(
             refused.message.rstrip("."),
             f"The views read what was there before. {FAILS}",
@@ -189,6 +196,30 @@ def candidates(subject: Subject) -> Iterator[Finding]:
         )
     else:
         yield ok(f"{found.eligible:,} of the live generation's {found.items:,} items are candidates")
+
+
+@check("recommender", well="an index finds one user's exclusions")
+def exclusions(subject: Subject) -> Iterator[Finding]:
+    """Check the view that every recommend() reads."""
+    if subject.recommender.definition.exclusions.query is None:
+        return
+    missing = [
+        *unreadable(subject, "exclusions", subject.role, "The jobs that list recommendations for all users fail.")
+    ]
+    yield from missing
+    if missing:
+        return
+    try:
+        indexed = eligibility.looked_up_by_index(subject.connection, subject.recommender, "exclusions", "user_id")
+    except pg.UndefinedTable:
+        return  # `objects` reports it
+    if not indexed:
+        statement = index_statement(subject.connection, subject.name, "exclusions", "user_id")
+        yield warning(
+            "finding one user's exclusions uses no index",
+            "Every recommend() looks them up. Create an index on the column of user ids, or simplify the query.",
+            *([statement] if statement else []),
+        )
 
 
 @check("recommender")

@@ -15,7 +15,7 @@ import psycopg
 
 from recstore import registry
 from recstore.config import Settings
-from recstore.definition import Candidates, Definition, Fallback, Filters, Gate, Schedule, Source
+from recstore.definition import Candidates, Definition, Exclusions, Fallback, Filters, Gate, Schedule, Source
 from recstore.errors import RecommenderNotFound, RecstoreError, SchemaNameTaken
 from recstore.operations import jobs, recommenders
 from recstore.postgres.connection import Connection, connect, plain_errors
@@ -106,6 +106,7 @@ def _definition(definition: Definition, table: str) -> Definition:
         update={
             "source": Source(table=table, value="value", last_at=last_at, seen=definition.source.seen),
             "candidates": Candidates(),
+            "exclusions": Exclusions(),
             "fallback": Fallback(),
             "filters": Filters(),
             "gate": Gate(held_out=0, max_fall=1),

@@ -51,6 +51,13 @@ LEFT JOIN LATERAL (
 """
 """The vector of a user `a` who came after the training; if the recommender answers from current rows, of any user."""
 
+SEEN = "SELECT i.user_id, i.item_id FROM {interactions} i WHERE {counts}"
+
+EXCLUDED = """
+UNION ALL SELECT e.user_id::{user_type}, e.item_id::{item_type} FROM {exclusions} e
+WHERE e.user_id {user_fits} AND e.item_id {item_fits}
+"""
+
 USERS = """
 SELECT a.user_id, {extension}.{vector_type}_send(coalesce(f.preference, a.preference)) AS vector,
     coalesce(f.length, a.length) AS length, f.reason IS NOT DISTINCT FROM 'fold_in' AS folded_in, a.seen
@@ -58,7 +65,7 @@ FROM (
     SELECT coalesce(u.user_id, s.user_id) AS user_id, u.preference, u.length, s.seen
     FROM {users} u
     FULL JOIN (
-        SELECT i.user_id, array_agg(i.item_id) AS seen FROM {interactions} i WHERE {counts} GROUP BY i.user_id
+        SELECT i.user_id, array_agg(i.item_id) AS seen FROM ({left_out}) i GROUP BY i.user_id
     ) s ON s.user_id = u.user_id
 ) a {folded_in}
 WHERE a.length IS NOT NULL OR f.length IS NOT NULL
@@ -76,8 +83,8 @@ SELECT a.user_id, {extension}.{vector_type}_send(coalesce(f.preference, a.prefer
 FROM (SELECT a.user_id, u.preference, u.length FROM asked a LEFT JOIN {users} u ON u.user_id = a.user_id) a {folded_in}
 LEFT JOIN (
     SELECT i.user_id, array_agg(i.item_id) AS seen
-    FROM {interactions} i
-    WHERE i.user_id IN (SELECT a.user_id FROM asked a) AND {counts}
+    FROM ({left_out}) i
+    WHERE i.user_id IN (SELECT a.user_id FROM asked a)
     GROUP BY i.user_id
 ) s ON s.user_id = a.user_id
 """
@@ -163,16 +170,24 @@ class Snapshot:
         )
 
     def users_select(self, query: str | None) -> str:
-        """Return the SELECT of users with their vectors and seen items: all users, or those that `query` names."""
+        """Return the SELECT of users with their vectors, seen items and exclusions: all users, or those that `query` names."""
         recommender, generation = self.recommender, self.generation
-        published = self.live.seen_published
+        published, user, item = self.live.seen_published, recommender.user_type, recommender.item_type
+        left_out = (SEEN + EXCLUDED * (recommender.definition.exclusions.query is not None)).format(
+            interactions=generation.seen if published else recommender.relation("interactions"),
+            counts="true" if published else "i.item_id IS NOT NULL AND i.value > 0",
+            exclusions=recommender.relation("exclusions"),
+            user_type=user.value,
+            user_fits=user.fits_sql,
+            item_type=item.value,
+            item_fits=item.fits_sql,
+        )
         return (USERS if query is None else ASKED).format(
             extension=quoted(recommender.vector_schema),
             vector_type=recommender.vector_type,
-            user_type=recommender.user_type.value,
+            user_type=user.value,
             users=generation.users,
-            interactions=generation.seen if published else recommender.relation("interactions"),
-            counts="true" if published else "i.item_id IS NOT NULL AND i.value > 0",
+            left_out=left_out,
             folded_in=FOLDED_IN.format(schema=recommender.schema, fresh=recommender.definition.refresh.fresh),
             query=query,
         )

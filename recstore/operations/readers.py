@@ -23,7 +23,7 @@ def grant_reader(
         queries.run(connection, "lock_recommender", recommender_id=recommender.id)
         sides = ["items", "fold_in", "basis"] + ["users"] * people
         names = ["_generation", "_weighting", "item_vectors", "candidates"] + (
-            ["user_vectors", "interactions", "_fallback"] if people else []
+            ["user_vectors", "interactions", "_fallback", "exclusions"] if people else []
         )
         tables = connection.execute(
             "SELECT c.relname FROM pg_class c WHERE c.relnamespace = %s::regnamespace AND c.relkind IN ('r', 'p')"
@@ -122,6 +122,7 @@ def _not_ours_to_grant(connection: Connection, recommender: Registered, role: st
     read = {"candidates": "of what the candidates read, for every list of items"}
     if people:
         read["_fallback"] = "of what the fallback reads, for recommend()"
+        read["exclusions"] = "of what the exclusions read, for recommend()"
     if people and reads_source(connection, recommender):
         read["interactions"] = "of the source, for recommend()"
     for view, whose in read.items():

@@ -122,6 +122,17 @@ def alter(
     return altered
 
 
+def exclusions_words(opened: Connection, recommender: Registered) -> str:
+    """Describe what recommend() leaves out for a user besides seen items, and whether an index finds it."""
+    if recommender.definition.exclusions.query is None:
+        return "no user has exclusions"
+    words = "recommend() leaves out each user's exclusions, from now on"
+    if candidates.looked_up_by_index(opened, recommender, "exclusions", "user_id"):
+        return words
+    statement = index_statement(opened, recommender.name, "exclusions", "user_id")
+    return f"{words}. No index finds those of one user" + (f": have the owner run {statement}" if statement else "")
+
+
 def candidates_words(opened: Connection, settings: Settings, recommender: Registered) -> str:
     """Describe which items are recommended: how many are candidates now, and whether an index finds one of them."""
     if not recommender.definition.candidates.given:

@@ -8,7 +8,7 @@ from psycopg import errors as pg
 
 from recstore import registry
 from recstore.config import Settings
-from recstore.errors import CandidatesInvalid, FallbackInvalid, PermissionDenied, SourceInvalid
+from recstore.errors import CandidatesInvalid, ExclusionsInvalid, FallbackInvalid, PermissionDenied, SourceInvalid
 from recstore.postgres.connection import Connection, plain_errors, with_short_lock
 from recstore.source import candidates
 from recstore.sql import objects, queries
@@ -41,7 +41,7 @@ def drift(connection: Connection, recommender: Registered) -> list[str]:
         try:
             stale = stale_views(connection, recommender)
             found += [f"the view {view} reads {what}" for view, what in stale.items()]
-        except (SourceInvalid, CandidatesInvalid, FallbackInvalid) as refused:
+        except (SourceInvalid, CandidatesInvalid, FallbackInvalid, ExclusionsInvalid) as refused:
             found.append(refused.message.rstrip("."))
     rows = queries.rows(connection, "own_row_security", schema=recommender.name)
     return found + [f"row-level security is on for {row['relation']}" for row in rows]
@@ -51,8 +51,8 @@ def restore_views(connection: Connection, settings: Settings, recommender: Regis
     """Recreate the views of the application's SELECTs where they are missing, with their grants, and where they read other
     relations than the definition names; return their names and what was wrong.
 
-    They go with CASCADE when what they read is dropped. Raises SourceInvalid, CandidatesInvalid, FallbackInvalid where that is
-    still missing.
+    They go with CASCADE when what they read is dropped. Raises SourceInvalid, CandidatesInvalid, FallbackInvalid,
+    ExclusionsInvalid where that is still missing.
     """
     gone = {f"view {name}" for name in CONFIGURED} & set(objects.missing(connection, recommender))
     wrong = {name.split()[1]: "was missing, perhaps dropped with a relation it reads" for name in sorted(gone)}

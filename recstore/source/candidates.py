@@ -1,6 +1,7 @@
-"""Inspect the candidates: the SELECT behind the view `candidates`, of items that may be recommended now.
+"""Inspect the candidates and the exclusions: the SELECTs behind the views `candidates`, of items that may be recommended now, and
+`exclusions`, of those that recommend() leaves out for a user.
 
-Like the source it is planned and not executed, except for one row. Knows the recommender's id types, not its generations.
+Like the source they are planned and not executed, except for one row. Knows the recommender's id types, not its generations.
 """
 
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from psycopg import errors as pg
 from psycopg import sql
 
 from recstore.definition import Definition
-from recstore.errors import CandidatesInvalid, PermissionDenied
+from recstore.errors import CandidatesInvalid, ExclusionsInvalid, PermissionDenied
 from recstore.postgres.connection import Connection, application_path, one_line, read_only, role_of
 from recstore.source.plans import AS_FOR_ANY, by_index, plan_cost, prepared
 from recstore.source.selects import Invalid, check_collation, columns_of, denied, relation_of, stripped, type_name
@@ -54,18 +55,45 @@ def inspect(connection: Connection, definition: Definition, item_type: IdType) -
             reason=f"the query yields the columns {names}, not just the item's id",
             remedy="Select the id alone, for instance SELECT product_id FROM shop.products WHERE visible",
         )
-    oid = columns[0][1]
-    found = IdType(type_of_oid[oid]) if oid in type_of_oid else None
-    if found is not item_type and not (found in _NUMBERS and item_type in _NUMBERS):
-        raise CandidatesInvalid(
-            reason=f"their ids have the type {type_name(connection, oid)}, but the items' is {item_type.value}",
-            remedy=f"Select ids of the type {item_type.value}, with a cast if need be.",
-        )
-    assert found is not None
-    if found is IdType.TEXT:
-        check_collation(connection, select, columns[0][0], columns[0][0], CandidatesInvalid)
-    # as in the source: varchar becomes text and a domain its base type, and their indexes still serve
+    found = _id_type(connection, select, columns[0], item_type, "items", CandidatesInvalid)
     return f"SELECT c.item_id::{found.value} AS item_id\nFROM (\n{select}\n) c (item_id)"
+
+
+def inspect_exclusions(connection: Connection, definition: Definition, user_type: IdType, item_type: IdType) -> str:
+    """Return the SELECT of the view `exclusions`, with user_id and item_id; empty if the definition has no exclusions. Raises
+    ExclusionsInvalid, PermissionDenied."""
+    if definition.exclusions.query is None:
+        return ""
+    select = stripped(definition.exclusions.query)
+    columns = columns_of(connection, select, ExclusionsInvalid, "the exclusions' tables")
+    if sorted(name for name, _ in columns) != ["item_id", "user_id"]:
+        raise ExclusionsInvalid(
+            reason=f"the query yields the columns {', '.join(name for name, _ in columns) or 'none'}, not user_id and item_id",
+            remedy="Name them, for instance SELECT customer_id AS user_id, product_id AS item_id FROM shop.hidden",
+        )
+    outputs = []
+    for column in sorted(columns, reverse=True):
+        wanted, side = (user_type, "users") if column[0] == "user_id" else (item_type, "items")
+        kind = _id_type(connection, select, column, wanted, side, ExclusionsInvalid)
+        outputs.append(f"e.{column[0]}::{kind.value} AS {column[0]}")
+    return f"SELECT {', '.join(outputs)}\nFROM (\n{select}\n) e"
+
+
+def _id_type(
+    connection: Connection, select: str, column: tuple[str, int], wanted: IdType, side: str, invalid: Invalid
+) -> IdType:
+    """Return the type of a column of ids as the view has it: as in the source, varchar becomes text and a domain its base type,
+    and their indexes still serve. Raises `invalid` unless an index compares it with the `wanted` type."""
+    name, oid = column
+    found = IdType(type_of_oid[oid]) if oid in type_of_oid else None
+    if found is None or not (found is wanted or {found, wanted} <= _NUMBERS):
+        raise invalid(
+            reason=f"their ids have the type {type_name(connection, oid)}, but the {side}' is {wanted.value}",
+            remedy=f"Select ids of the type {wanted.value}, with a cast if need be.",
+        )
+    if found is IdType.TEXT:
+        check_collation(connection, select, name, name, invalid)
+    return found
 
 
 def _table_select(connection: Connection, definition: Definition) -> str:
@@ -132,12 +160,16 @@ def check_readable(connection: Connection, recommender: Registered) -> None:
         raise PermissionDenied(role=role, reason=one_line(error), remedy=remedy) from None
 
 
-def looked_up_by_index(connection: Connection, recommender: Registered, view: str = "candidates") -> bool:
+def looked_up_by_index(
+    connection: Connection, recommender: Registered, view: str = "candidates", column: str = "item_id"
+) -> bool:
     """Find out by EXPLAIN whether an index finds one candidate, since an index scan of vectors asks that for each of hundreds
-    of items. Raises psycopg's errors."""
+    of items; or the exclusions of one user, in the column user_id. Raises psycopg's errors."""
+    kind = recommender.item_type.value if column == "item_id" else recommender.user_type.parameter_sql
     with read_only(connection, **AS_FOR_ANY):
-        one = sql.SQL("SELECT true FROM {} c WHERE c.item_id = $1").format(sql.Identifier(recommender.name, view))
-        with prepared(connection, recommender.item_type.value, one) as execute:
+        relation, looked_up = sql.Identifier(recommender.name, view), sql.Identifier(column)
+        one = sql.SQL("SELECT true FROM {} c WHERE c.{} = $1").format(relation, looked_up)
+        with prepared(connection, kind, one) as execute:
             asked = execute(None)
             return plan_cost(connection, asked) <= LOOKUP_COST or by_index(connection, asked)
 

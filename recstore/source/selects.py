@@ -23,7 +23,7 @@ LOCKED = 2000
 
 
 class Invalid(Protocol):
-    """Type of error to raise: SourceInvalid, CandidatesInvalid, FallbackInvalid."""
+    """Type of error to raise: SourceInvalid, CandidatesInvalid, ExclusionsInvalid, FallbackInvalid."""
 
     def __call__(self, *, reason: str, remedy: str) -> RecstoreError: ...
 

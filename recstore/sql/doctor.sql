@@ -37,7 +37,7 @@ WITH granted AS (
     CROSS JOIN LATERAL aclexplode(n.nspacl) a
     WHERE n.nspname = %(schema)s AND a.grantee <> n.nspowner
     UNION ALL
-    SELECT a.grantee, c.relname ~ '^(user_vectors|interactions|_users|_seen)'
+    SELECT a.grantee, c.relname ~ '^(user_vectors|interactions|exclusions|_users|_seen)'
     FROM pg_class c
     JOIN pg_namespace n ON n.oid = c.relnamespace
     CROSS JOIN LATERAL aclexplode(c.relacl) a
@@ -137,13 +137,13 @@ FROM pg_settings s
 WHERE s.name = ANY (%(names)s);
 
 -- name: doctor_collations
--- Ids of the source and the candidates whose collation takes different texts for equal.
+-- Ids of the source and of the application's other SELECTs whose collation takes different texts for equal.
 SELECT c.relname AS view, a.attname AS column, l.collname AS collation
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname IN ('user_id', 'item_id')
 JOIN pg_collation l ON l.oid = a.attcollation AND NOT l.collisdeterministic
-WHERE n.nspname = %(schema)s AND c.relname IN ('interactions', 'candidates', '_fallback')
+WHERE n.nspname = %(schema)s AND c.relname IN ('interactions', 'candidates', '_fallback', 'exclusions')
 ORDER BY 1, 2 DESC;
 
 -- name: doctor_missing_privileges
@@ -159,7 +159,7 @@ WHERE n.nspname = %(schema)s AND c.relkind IN ('v', 'r', 'p')
     AND (
         c.relname IN ('_generation', '_weighting', 'item_vectors', 'candidates')
         OR c.relname ~ '^_(items|fold_in|basis)(_old)?(_[0-9]+)?$'
-        OR %(people)s AND (c.relname IN ('user_vectors', 'interactions', '_fallback') OR c.relname ~ '^_users(_old)?(_[0-9]+)?$')
+        OR %(people)s AND (c.relname IN ('user_vectors', 'interactions', '_fallback', 'exclusions') OR c.relname ~ '^_users(_old)?(_[0-9]+)?$')
     )
     AND (
         c.relname !~ '^_(items|users|seen|fold_in|basis|refreshed)(_old)?_[0-9]+$'  -- tables of generations that are attached

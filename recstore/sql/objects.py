@@ -44,7 +44,7 @@ VECTOR_ROUNDING = {"vector": 1e-4, "halfvec": 1e-3}
 OUTER_VIEWS = ("item_vectors", "user_vectors")
 """Views that always read `_generation`. The view candidates does if the definition has no candidates."""
 
-CONFIGURED = ("interactions", "candidates", "_fallback")
+CONFIGURED = ("interactions", "candidates", "_fallback", "exclusions")
 """Views whose SELECT is the application's, so that its names are found under the application's search_path."""
 
 
@@ -90,6 +90,7 @@ def render(
     source_select: str,
     candidates_select: str = "",
     fallback_select: str = "",
+    exclusions_select: str = "",
     *,
     old_parents: bool = False,
 ) -> dict[str, str]:
@@ -110,6 +111,8 @@ def render(
         "source_select": source_select,
         "candidates_select": candidates_select or _live_select(recommender, "_items", ("item_id",), (), old_parents),
         "fallback_select": fallback_select or _no_fallback(recommender),
+        "exclusions_select": exclusions_select
+        or f"SELECT NULL::{recommender.user_type.value} AS user_id, NULL::{recommender.item_type.value} AS item_id WHERE false",
         "eligible": eligible,
         "above": "'-Infinity'" if recommender.definition.source.negative == "net" else "0",
         "fresh": str(recommender.definition.refresh.fresh).lower(),
@@ -132,8 +135,12 @@ def render(
     for one, side in sides.items():
         side |= {"one": one, "side": f"{one}s", "id": f"{one}_id"}
         side |= {"collate": values[f"{one}_collate"], "id_type": values[f"{one}_type"]}
-    fits = {IdType.SMALLINT: "BETWEEN -32768 AND 32767", IdType.INTEGER: "BETWEEN -2147483648 AND 2147483647"}
-    values["item_fits"] = fits.get(recommender.item_type, "IS NOT NULL")
+    values["item_fits"] = recommender.item_type.fits_sql
+    hidden = (
+        "SELECT e.item_id::{item_type} FROM {schema}.exclusions e WHERE e.user_id = wanted AND e.item_id {item_fits}"
+    )
+    excludes = recommender.definition.exclusions.query is not None
+    values["of_exclusions"] = queries.fill(f" || ARRAY({hidden})", values) if excludes else ""
     for array in ("item_ids", "exclude_items"):  # without what is no item's id
         template = f"ARRAY(SELECT e.id::{{item_type}} FROM unnest({array}) e (id) WHERE e.id {{item_fits}})"  # noqa: S608
         values[f"of_{array}"] = queries.fill(template, values)
@@ -323,6 +330,7 @@ def without_configured(recommender: Registered, rendered: dict[str, str]) -> dic
     """Return the objects without the views whose SELECT is configuration: `alter` replaces them, never an upgrade."""
     definition = recommender.definition
     given = {"candidates": definition.candidates.given, "_fallback": definition.fallback.query is not None}
+    given["exclusions"] = definition.exclusions.query is not None
     names = {f"view {name}" for name in CONFIGURED if given.get(name, True)}
     return {name: text for name, text in rendered.items() if name not in names}
 
@@ -355,7 +363,7 @@ def replace(
         elif kind == "view":
             _replace_view(connection, recommender, plain, text)
             if name not in present:  # dropped by a CASCADE; its grants were those of its parent
-                of_people = plain in ("user_vectors", "interactions", "_fallback")
+                of_people = plain in ("user_vectors", "interactions", "_fallback", "exclusions")
                 parent = recommender.relation("_users" if of_people else "_items")
                 grant(connection, recommender.relation(plain), grants_on(connection, parent))
         elif name in present:  # a type in use can only be extended, by a migration

@@ -23,7 +23,7 @@ from support_sql import Rows, repeating, rows, value
 from recstore import errors, lists, pipeline, registry
 from recstore.atomic import replacing
 from recstore.background import dispatch
-from recstore.definition import Candidates, Lists, Refresh, Source, Storage
+from recstore.definition import Candidates, Exclusions, Lists, Refresh, Source, Storage
 from recstore.embedded import Server
 from recstore.lists import output
 from recstore.operations import jobs
@@ -126,7 +126,11 @@ EVERYONE = "SELECT user_id FROM {}.user_vectors"
 )
 def test_the_lists_are_those_of_the_functions(trained: Database, candidates: str | None, fresh: bool) -> None:
     if candidates:
-        trained.alter(candidates=Candidates(query=candidates))
+        hidden = Exclusions(
+            query="SELECT u AS user_id, (u + n * 7) % 120 + 1 AS item_id FROM generate_series(2, 300) u,"
+            " generate_series(1, 9) n UNION ALL SELECT 3, NULL UNION ALL SELECT 3, 5000000000"
+        )
+        trained.alter(candidates=Candidates(query=candidates), exclusions=hidden)
     trained.alter(refresh=Refresh(fresh=fresh))
     made = recommend(trained)
     found = rows(trained.connect(), MADE)

@@ -100,6 +100,8 @@ DEFINITIONS = {
     "--fallback trending": "it has no column last_at, which the fallback, by --fallback-window, --fallback-half-life or",
     "--half-life 2months": "write a number and a unit",
     "--half-life 30days": "it has no column last_at, which --half-life needs. Name the column of times with --last-at",
+    "--exclude selec": 'The exclusions cannot be read: syntax error at or near "selec". Try the query in psql first.',
+    "--exclude TABLE": "The exclusions cannot be read:",
     "--max-item-views nan": "it must be a finite number",
     "--max-value inf": "it must be a finite number",
     "--bm25-k1 nan": "it must be a finite number",

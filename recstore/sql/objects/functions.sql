@@ -185,7 +185,9 @@ AS $function$
 DECLARE
     live {schema}._generation := {schema}._live(k);
     person {schema}._query_vector;
-    excluded {item_type}[] := {of_exclude_items};
+    -- the column's collation decides, not the argument's
+    wanted {user_parameter}{user_default_collate} := user_id;
+    excluded {item_type}[] := {of_exclude_items}{of_exclusions};
     nearest {schema}._near_item[];
     steps text[] := {steps};
     step text;
@@ -229,7 +231,7 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION {schema}.recommend({user_parameter}, bigint, boolean, {item_parameter}[], boolean) IS
-    'The k items with the highest predicted preference for this user, without exclude_items, and without what seen() returns unless exclude_seen is false. A user who came after the training is folded in from the current rows of interactions (reason: fold_in); with fresh, so is one whose rows have changed since. One without usable rows, and the end of a short list, gets the items of the steps that the fallback names (reason: the step). Needs SELECT on user_vectors and on the source.';
+    'The k items with the highest predicted preference for this user, without exclude_items and this user''s exclusions, and without what seen() returns unless exclude_seen is false. A user who came after the training is folded in from the current rows of interactions (reason: fold_in); with fresh, so is one whose rows have changed since. One without usable rows, and the end of a short list, gets the items of the steps that the fallback names (reason: the step). Needs SELECT on user_vectors and on the source.';
 
 -- object: function recommend_for_items
 CREATE OR REPLACE FUNCTION {schema}.recommend_for_items(

@@ -75,6 +75,13 @@ CREATE OR REPLACE VIEW {schema}.candidates WITH (security_invoker = true) AS
 COMMENT ON VIEW {schema}.candidates IS
     'The items that may be recommended now, live, with the rights of whoever asks. Every function that returns items keeps to them.';
 
+-- object: view exclusions
+-- Without exclusions no rows; recommend() then reads none of this.
+CREATE OR REPLACE VIEW {schema}.exclusions WITH (security_invoker = true) AS
+{exclusions_select};
+COMMENT ON VIEW {schema}.exclusions IS
+    'What recommend() leaves out for each user, live, with the rights of whoever asks. Shows people: granted apart.';
+
 -- object: view interactions
 -- The caller's own rights on the source decide what is seen (security_invoker).
 CREATE OR REPLACE VIEW {schema}.interactions WITH (security_invoker = true) AS
