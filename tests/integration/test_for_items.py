@@ -115,7 +115,7 @@ NOTHING_LIKED: dict[str, tuple[list[Any] | None, list[Any] | None]] = {
 def test_where_no_liked_item_is_known_come_popular_ones(
     anonymous: Connection, items: list[Any] | None, weights: list[Any] | None
 ) -> None:
-    popular = rows(anonymous, "SELECT * FROM retail.popular_items(10, %s::bigint[])", items)
+    popular = rows(anonymous, "SELECT * FROM retail.popular_items(10, exclude_items => %s::bigint[])", items)
     answer = rows(anonymous, "SELECT * FROM retail.recommend_for_items(%s::bigint[], %s::float8[])", items, weights)
     users = value(anonymous, "SELECT users FROM retail._generation")
     assert answer == [
@@ -264,7 +264,7 @@ def test_arrays_as_applications_have_them(shop: Database) -> None:
             assert all(answer == answers[0] for answer in answers), call
         uuid_calls = ("rank_items(%s, %s)", "recommend(%s, exclude_items => %s)")
         assert all(len(rows(connection, f"SELECT * FROM hashed.{call}", user, items)) in (3, 10) for call in uuid_calls)
-        assert column(connection, "SELECT item_id FROM hashed.popular_items(3, %s)", items) != items
+        assert column(connection, "SELECT item_id FROM hashed.popular_items(3, exclude_items => %s)", items) != items
         assert len(rows(connection, "SELECT * FROM hashed.recommend_for_items(NULL)")) == 10
         answer = for_items(connection, [3, 5])
         for kind in ("smallint", "integer", "bigint"):
