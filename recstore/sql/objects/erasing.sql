@@ -37,7 +37,7 @@ BEGIN
         UNION ALL
         SELECT c.oid, NULL
         FROM pg_class c
-        WHERE c.relowner = current_user::regrole AND c.relkind = 'r'
+        WHERE c.relowner = quote_ident(current_user)::regrole AND c.relkind = 'r'
             AND starts_with(obj_description(c.oid, 'pg_class'), '{lists_mark}')
     LOOP
         CONTINUE WHEN place.relation IS NULL;
