@@ -387,8 +387,8 @@ def test_every_object_is_commented_and_every_function_safe(connection: Connectio
     unsafe = """
         SELECT p.oid::regprocedure::text FROM pg_proc p
         WHERE p.pronamespace = 'exact'::regnamespace AND NOT (
-            p.provolatile = CASE p.proname WHEN 'use_search_settings' THEN 'v' ELSE 's' END
-            AND p.proparallel = 'u' AND p.prosecdef = (p.proname = '_seen_published')
+            p.provolatile = CASE WHEN p.proname IN ('use_search_settings', 'forget_user') THEN 'v' ELSE 's' END
+            AND p.proparallel = 'u' AND p.prosecdef = (p.proname IN ('_seen_published', 'forget_user'))
             AND p.proconfig = ARRAY['search_path=pg_catalog, pg_temp'])
     """
     assert (column(connection, uncommented), column(connection, unsafe)) == ([], [])

@@ -433,7 +433,7 @@ def test_readers_are_those_asked_for_or_those_with_grants(good: Database, recsto
     as_superuser(good, "REVOKE USAGE ON SCHEMA retail FROM application")
     recstore("doctor retail --reader application --reader shopper", url=good.url).expect(
         1,
-        "ERROR: reader-objects of retail for application: may not use: _basis_1, _fold_in_1,",
+        "ERROR: reader-objects of retail for application: may not use: _basis_1, _fallback, _fold_in_1,",
         "\n      recstore grant retail application --people\n",
     )
     assert recstore("doctor --reader nobody_here", url=good.url).code == 2
