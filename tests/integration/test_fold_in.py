@@ -51,7 +51,7 @@ def raw(server: Server, shop_template: str) -> Iterator[Database]:
             """
             CREATE TABLE shop.raw AS
             SELECT v.user_id, v.product_id, (hashint8(v.user_id * 1000 + v.product_id + c) % 7)::float8 AS n,
-                timestamptz '2026-01-01' + make_interval(hours => (7 * c + v.user_id::int) % 5, secs => c) AS at, c
+                timestamptz '2026-01-01' + make_interval(hours => (7 * c + v.user_id::int) % 2) AS at, c
             FROM shop.views v CROSS JOIN LATERAL generate_series(1, 1 + v.view_count % 3) c;
             UPDATE shop.raw SET at = NULL WHERE product_id % 4 = c;
             UPDATE shop.raw SET n = 'NaN' WHERE user_id % 31 = 5 AND product_id % 11 = 0;

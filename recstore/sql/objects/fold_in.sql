@@ -206,14 +206,15 @@ BEGIN
                 WHEN 'sum' THEN sum(r.value)
                 WHEN 'mean' THEN avg(r.value)
                 WHEN 'max' THEN max(r.value)
-                ELSE (array_agg(r.value ORDER BY r.last_at DESC NULLS LAST))[1]
+                ELSE (array_agg(r.value ORDER BY nullif(r.last_at, '-infinity') DESC NULLS LAST, r.place DESC))[1]
             END AS value,
             sum(abs(r.value)) AS total,
             max(r.last_at)::timestamptz AS last_at
         FROM (
             -- the source's last_at if it has one, else the newest of all: a name is sought in the innermost query first
             SELECT i.item_id, greatest(least(i.value::double precision, 1e30), -1e30) AS value,
-                (SELECT last_at FROM (SELECT i.*) o) AS last_at
+                (SELECT last_at FROM (SELECT i.*) o) AS last_at,
+                row_number() OVER () AS place  -- in the order of reading
             FROM {schema}.interactions i CROSS JOIN (SELECT timestamptz 'infinity' AS last_at) n
             WHERE i.user_id = wanted AND i.item_id IS NOT NULL
                 AND i.value::double precision > '-Infinity'
