@@ -351,6 +351,11 @@ class Definition(Part):
         return ("popular",) if self.source.seen == "published" else ("fold_in", "popular")
 
     @property
+    def simple_steps(self) -> bool:
+        """True if every list ends with the popularity in the training snapshot, after fold-in if at all."""
+        return self.steps in (("popular",), ("fold_in", "popular")) and not self.fallback.counts_times
+
+    @property
     def reads_source(self) -> bool:
         """True if recommend() reads the source for more than seen items."""
         return "fold_in" in self.steps or self.fallback.counts_times

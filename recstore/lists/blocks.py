@@ -7,9 +7,9 @@ so that at most one part's scores per thread are in memory.
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import chain, pairwise
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,7 @@ from recstore.model.arrays import Mask, Matrix, Positions
 from recstore.model.interactions import IdMap
 
 TRAINED, POPULAR, FOLD_IN = 0, 1, 2
-REASONS = ("trained", "popular", "fold_in")
+REASONS = ("trained", "popular", "fold_in", "trending", "query")
 """Reasons in lists, by number."""
 
 
@@ -63,6 +63,13 @@ class Block:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @classmethod
+    def of(cls, ids: pa.Array) -> Self:
+        """Return owners whose lists the database computes."""
+        none = np.zeros(0, dtype=np.int64)
+        absent = np.zeros(len(ids), dtype=np.bool_)
+        return cls(ids, np.zeros((len(ids), 0), np.float32), absent, absent, np.zeros(len(ids)), none, none)
+
 
 @dataclass(frozen=True, eq=False)
 class ListRows:
@@ -78,6 +85,10 @@ class ListRows:
     def __len__(self) -> int:
         return len(self.owner)
 
+    def part(self, keep: Mask) -> "ListRows":
+        """Return the rows where `keep` is true."""
+        return ListRows(*(getattr(self, column.name)[keep] for column in fields(self)))
+
 
 _Part = tuple[Positions, Future[Any]]
 """Owners whose lists a thread computes, and what `_best` will return for them."""
@@ -87,7 +98,7 @@ class Scoring:
     """Computes the lists of blocks in threads, which end with the context.
 
     `popular_users` is the denominator of a popular item's score, its share of users; None: owners without a vector get no
-    list. Scores are clipped to +-`most`.
+    list, and short ones are not filled up. Scores are clipped to +-`most`.
     """
 
     def __init__(
@@ -148,18 +159,22 @@ class Scoring:
         best = ranking.top(scores, self.k)
         return best, np.take_along_axis(scores, np.maximum(best, 0), axis=1) if best.size else scores[:, :0]
 
-    def _most_popular(self, block: Block) -> tuple[Positions, Positions]:
-        """Return owner and item of each row in the lists of owners without a vector."""
-        owners = np.flatnonzero(~block.present)
-        place = self._place[block.seen]
+    def _most_popular(self, block: Block, owner: Positions, item: Positions) -> tuple[Positions, Positions]:
+        """Return owner and item of each row that fills up the lists with these rows."""
+        counts = np.bincount(owner, minlength=len(block))
+        owners = np.flatnonzero(counts < self.k)
+        ends = np.cumsum(counts)
+        place, given = self._place[block.seen], self._place[item[np.argsort(owner, kind="stable")]]
         lists = []
-        for owner in owners:
-            seen = place[block.seen_starts[owner] : block.seen_starts[owner + 1]]
-            seen = seen[(seen >= 0) & (seen < self.k + len(seen))]
-            first = np.arange(min(len(self._popular), self.k + len(seen)))
-            lists.append(self._popular[first[~np.isin(first, seen)][: self.k] if len(seen) else first])
-        item = np.concatenate(lists) if lists else self._popular[:0]
-        return np.repeat(owners, [len(each) for each in lists]), item
+        for one in owners:
+            wanted = self.k - counts[one]
+            seen = place[block.seen_starts[one] : block.seen_starts[one + 1]]
+            taken = np.concatenate((seen, given[ends[one] - counts[one] : ends[one]]))
+            taken = taken[(taken >= 0) & (taken < wanted + len(taken))]
+            first = np.arange(min(len(self._popular), wanted + len(taken)))
+            lists.append(self._popular[first[~np.isin(first, taken)][:wanted] if len(taken) else first])
+        filled = np.concatenate(lists) if lists else self._popular[:0]
+        return np.repeat(owners, [len(each) for each in lists]), filled
 
     def _rows_of(self, block: Block, parts: list[_Part]) -> ListRows:
         """Wait for the parts of a block and join them, with the lists of owners without a vector."""
@@ -176,12 +191,15 @@ class Scoring:
         if self.most is not None:
             score = score.clip(-self.most, self.most)
         reason = np.where(block.folded_in[owner], FOLD_IN, TRAINED)
-        if self.popular_users is None or block.present.all():
+        if self.popular_users is None:
             return ListRows(owner, rank, item, score, reason)
-        some, popular = self._most_popular(block)
+        some, popular = self._most_popular(block, owner, item)
+        if not len(some):
+            return ListRows(owner, rank, item, score, reason)
+        counts = np.bincount(owner, minlength=len(block))
         share = self.items.users[popular] / self.popular_users
         owner, item, score = (np.concatenate(pair) for pair in ((owner, some), (item, popular), (score, share)))
         reason = np.concatenate((reason, np.full(len(some), POPULAR)))
-        rank = np.concatenate((rank, 1 + np.arange(len(some)) - np.searchsorted(some, some)))
+        rank = np.concatenate((rank, counts[some] + 1 + np.arange(len(some)) - np.searchsorted(some, some)))
         order = np.argsort(owner, kind="stable")
         return ListRows(owner[order], rank[order], item[order], score[order], reason[order])

@@ -7,7 +7,7 @@ batches are in memory at a time.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from psycopg import sql
 
 from recstore.errors import InvalidInput, NotTrained, PermissionDenied, RecstoreError
-from recstore.lists.blocks import Block, Items
+from recstore.lists.blocks import REASONS, Block, Items, ListRows
 from recstore.model.arrays import Mask, Matrix
 from recstore.model.interactions import IdMap, plain
 from recstore.postgres.arrow import Reading, reading
@@ -46,10 +46,11 @@ FROM {items} v
 FOLDED_IN = """
 LEFT JOIN LATERAL (
     SELECT (q.v).* FROM (SELECT {schema}._query_vector(l, a.user_id) AS v FROM {schema}._generation l OFFSET 0) q
-    WHERE a.preference IS NULL OR {fresh}
+    WHERE CASE WHEN a.preference IS NULL THEN {fold_first} ELSE {fresh} END
 ) f ON true
 """
-"""The vector of a user `a` who came after the training; if the recommender answers from current rows, of any user."""
+"""The vector of a user `a` who came after the training, unless other steps come first; if the recommender answers from current
+rows, of any user."""
 
 SEEN = "SELECT i.user_id, i.item_id FROM {interactions} i WHERE {counts}"
 
@@ -68,9 +69,9 @@ FROM (
         SELECT i.user_id, array_agg(i.item_id) AS seen FROM ({left_out}) i GROUP BY i.user_id
     ) s ON s.user_id = u.user_id
 ) a {folded_in}
-WHERE a.length IS NOT NULL OR f.length IS NOT NULL
+WHERE a.length IS NOT NULL OR f.length IS NOT NULL OR {fold_later}
 """
-"""All users of the generation, and those who came after the training and can be folded in."""
+"""All users of the generation, and those who came after the training and can be folded in, or may be after other steps."""
 
 ASKED = """
 WITH asked AS MATERIALIZED (
@@ -89,6 +90,14 @@ LEFT JOIN (
 ) s ON s.user_id = a.user_id
 """
 """The query of recommend(), for many users. Users without usable interactions are included, without a vector."""
+
+ANSWERED = """
+SELECT a.place - 1 AS owner, r.rank, r.item_id, r.score, r.reason
+FROM unnest({ids}::{user_type}[]) WITH ORDINALITY a (user_id, place)
+CROSS JOIN LATERAL {schema}.recommend(a.user_id, {k}) WITH ORDINALITY r (item_id, score, reason, rank)
+ORDER BY 1, 2
+"""
+"""The lists of these users, one by one."""
 
 
 @dataclass(frozen=True)
@@ -171,9 +180,10 @@ class Snapshot:
 
     def users_select(self, query: str | None) -> str:
         """Return the SELECT of users with their vectors, seen items and exclusions: all users, or those that `query` names."""
-        recommender, generation = self.recommender, self.generation
+        recommender, generation, definition = self.recommender, self.generation, self.recommender.definition
+        fold_first = definition.steps[0] == "fold_in"
         published, user, item = self.live.seen_published, recommender.user_type, recommender.item_type
-        left_out = (SEEN + EXCLUDED * (recommender.definition.exclusions.query is not None)).format(
+        left_out = (SEEN + EXCLUDED * (definition.exclusions.query is not None)).format(
             interactions=generation.seen if published else recommender.relation("interactions"),
             counts="true" if published else "i.item_id IS NOT NULL AND i.value > 0",
             exclusions=recommender.relation("exclusions"),
@@ -188,7 +198,10 @@ class Snapshot:
             user_type=user.value,
             users=generation.users,
             left_out=left_out,
-            folded_in=FOLDED_IN.format(schema=recommender.schema, fresh=recommender.definition.refresh.fresh),
+            folded_in=FOLDED_IN.format(
+                schema=recommender.schema, fresh=definition.refresh.fresh, fold_first=fold_first
+            ),
+            fold_later="fold_in" in definition.steps and not fold_first,
             query=query,
         )
 
@@ -198,6 +211,25 @@ class Snapshot:
         for batch in self.transaction.batches(self.users_select(query)):
             if batch.num_rows:
                 yield self._block(batch, items)
+
+    def answered(self, ids: pa.Array, items: Items, k: int) -> tuple[ListRows, Items]:
+        """Return the lists that recommend() gives these users, and the items in them, also those of no generation."""
+        kind, users = self.recommender.item_type, IdMap(ids)
+        table = self.transaction.table(
+            ANSWERED.format(
+                schema=self.recommender.schema,
+                user_type=self.recommender.user_type.value,
+                ids=sql.Literal([str(users.to_python(n)) for n in range(len(ids))]).as_string(None),
+                k=k,
+            )
+        ).combine_chunks()
+        listed = plain(table["item_id"].combine_chunks()).cast(kind.arrow)
+        known = pc.unique(listed)
+        known = IdMap(known.take(pc.sort_indices(known)))
+        owner, rank = (table[name].to_numpy().astype(np.int64) for name in ("owner", "rank"))
+        reason = pc.index_in(table["reason"].combine_chunks(), pa.array(REASONS)).to_numpy().astype(np.int64)
+        rows = ListRows(owner, rank, known.lookup(listed).astype(np.int64), table["score"].to_numpy(), reason)
+        return rows, replace(items, ids=known)
 
     def _block(self, batch: pa.RecordBatch, items: Items) -> Block:
         vectors, present = self._vectors(batch["vector"])

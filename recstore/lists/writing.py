@@ -12,6 +12,8 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
 from recstore import registry
@@ -32,7 +34,11 @@ from recstore.wording import counted, duration
 MIN_USERS = 3
 """Default of similar_items() for the users of an item."""
 
-Add = Callable[[Block, ListRows], None]
+Add = Callable[[Block, ListRows, Items], None]
+"""Adds rows, whose items are positions in these Items."""
+
+ANSWERS = 200
+"""Users whom one statement asks recommend() for."""
 
 
 @dataclass(frozen=True)
@@ -197,23 +203,37 @@ def _owners(connection: Connection, snapshot: Snapshot, wanted: _Wanted, items: 
 def _score(run: ListsRun, snapshot: Snapshot, wanted: _Wanted, items: Items, add: Add) -> Summary:
     """Compute and add every list. While threads score a block, the previous one is written and the next one read."""
     total = _owners(run.connection, snapshot, wanted, items)
+    simple = wanted.similar or run.recommender.definition.simple_steps
     if wanted.similar:
         blocks = snapshots.item_blocks(items)
         scoring = Scoring(items, wanted.k, run.settings.threads, most=1.0)
     else:
         blocks = snapshot.users(items, wanted.query)
-        scoring = Scoring(items, wanted.k, run.settings.threads, popular_users=snapshot.live.users)
+        popular_users = snapshot.live.users if simple else None
+        scoring = Scoring(items, wanted.k, run.settings.threads, popular_users=popular_users)
     done = rows = owners = 0
     began = time.monotonic()
+    asked: list[pa.Array] = []
+
+    def added(block: Block, listed: ListRows, whose: Items, new: int) -> None:
+        nonlocal done, rows, owners
+        add(block, listed, whose)
+        done += new
+        rows += len(listed)
+        owners += int((listed.rank == 1).sum())
+        speed = done / max(time.monotonic() - began, 1e-3)
+        left = f", {duration((total - done) / speed)} left" if speed and total > done else ""
+        run.reporter.progress(wanted.shape.command, done, max(done, total), f"{speed:,.0f} lists a second{left}")
+
     with threadpool_limits(1, "blas"), scoring:
         for block, listed in scoring.lists(blocks):
-            add(block, listed)
-            done += len(block)
-            rows += len(listed)
-            owners += int((listed.rank == 1).sum())
-            speed = done / max(time.monotonic() - began, 1e-3)
-            left = f", {duration((total - done) / speed)} left" if speed and total > done else ""
-            run.reporter.progress(wanted.shape.command, done, max(done, total), f"{speed:,.0f} lists a second{left}")
+            counts = np.bincount(listed.owner, minlength=len(block))
+            short = np.flatnonzero(counts < wanted.k) if not simple else counts[:0]
+            asked += [block.ids.take(pa.array(short[n : n + ANSWERS])) for n in range(0, len(short), ANSWERS)]
+            full = listed.part(counts[listed.owner] == wanted.k) if len(short) else listed
+            added(block, full, items, len(block) - len(short))
+        for ids in asked:  # short lists continue with other steps
+            added(Block.of(ids), *snapshot.answered(ids, items, wanted.k), len(ids))
     return Summary(f"{counted(rows, 'row')} in {counted(owners, 'list')}", {"lists": owners, "rows": rows})
 
 
@@ -224,7 +244,7 @@ def _table(run: ListsRun, wanted: _Wanted, items: Items, read_in: str) -> Iterat
     assert isinstance(wanted.target, ListTable)
     shape, comment = wanted.shape, wanted.comment(run.recommender, items.generation)
     with tables.replacing(run, wanted.target, shape, comment, read_in) as write:
-        yield lambda block, rows: write(shape.copied(items, block, rows), len(rows), None)
+        yield lambda block, rows, listed: write(shape.copied(listed, block, rows), len(rows), None)
 
 
 @contextmanager
@@ -233,6 +253,8 @@ def _file(run: ListsRun, wanted: _Wanted, items: Items, read_in: str) -> Iterato
     assert isinstance(wanted.target, Path)
     batch = wanted.shape.batches(items)
     with output.writing(wanted.target, wanted.shape.arrow) as write:
-        yield lambda block, rows: write(batch(block, rows))
+        yield lambda block, rows, listed: write(
+            (batch if listed is items else wanted.shape.batches(listed))(block, rows)
+        )
     if not wanted.similar and (warning := erasing.remain_in_file(run.connection, run.recommender, read_in)):
         run.warn(warning)

@@ -10,7 +10,7 @@ import pytest
 from conftest import Command, Database, administration, database_from
 from support_sql import column, rows, transaction, value
 
-from recstore import registry
+from recstore import lists, registry
 from recstore.definition import Candidates, Confidence, Definition, Fallback, Hyperparameters, Source
 from recstore.embedded import Server
 from recstore.errors import FallbackInvalid, ReadersLackRights, SourceInvalid
@@ -44,7 +44,8 @@ def shop(server: Server, shop_template: str) -> Iterator[Database]:
             CREATE INDEX ON shop.clicks (user_id);
             CREATE INDEX ON shop.clicks (at);
             CREATE TABLE shop.chosen (for_user bigint, product_id integer NOT NULL, weight numeric);
-            INSERT INTO shop.chosen VALUES (NULL, 5, 2), (NULL, 6, 1), (NULL, 7, NULL), (7001, 8, 3), (7001, 5, 9), (7002, 9, 1);
+            INSERT INTO shop.chosen VALUES (NULL, 5, 2), (NULL, 6, 1), (NULL, 7, 0.5), (NULL, 10, NULL),
+                (7001, 8, 3), (7001, 5, 9), (7002, 9, 1);
             GRANT SELECT ON shop.clicks, shop.chosen TO worker
             """
         )
@@ -246,6 +247,46 @@ def test_a_short_list_of_a_trained_user_is_filled_up(
     answer = rows(application, "SELECT * FROM retail.recommend(1, 10, false)")
     assert [row["reason"] for row in answer] == ["trained"] * 3 + ["popular"]
     assert answer[-1]["item_id"] == 900
+
+
+@pytest.mark.parametrize(
+    ("steps", "window"),
+    [(("query", "fold_in", "popular"), None), (("fold_in", "trending", "popular"), "5 days")],
+)
+def test_lists_of_all_users_are_those_of_recommend(
+    shop: Database,
+    application: Connection,
+    falling_back: Callable[..., None],
+    steps: tuple[str, ...],
+    window: str | None,
+) -> None:
+    view(application, 7001, 30, 31)
+    view(application, 7002, 900)  # which the model does not know
+    falling_back(
+        Candidates(query="SELECT i FROM generate_series(1, 900) i WHERE i % 3 = 0 OR i < 9"),
+        steps=steps,
+        window=window,
+        query=CHOSEN if "query" in steps else None,
+    )
+    application.execute("CREATE SCHEMA IF NOT EXISTS made; GRANT ALL ON SCHEMA made TO worker")
+    asked = "SELECT 1 UNION SELECT 7001 UNION SELECT 7002 UNION SELECT 7003"
+    for k, users in ((30, asked), *[(50, None)] * (window is None)):  # there are 45 candidates in the source
+        lists.recommend_all(shop.url, shop.settings, "retail", "made.all", k=k, users=users)
+        shop.connect().execute("GRANT SELECT ON made.all TO application")
+        made = rows(application, "SELECT user_id, rank, item_id, score, reason FROM made.all ORDER BY 1, 2")
+        whose = asked if users else "SELECT DISTINCT m.user_id FROM made.all m"
+        answered = rows(
+            application,
+            "SELECT u.user_id, r.rank::int, r.item_id, r.score, r.reason"
+            f" FROM ({whose}) u (user_id), retail.recommend(u.user_id, {k})"
+            " WITH ORDINALITY r (item_id, score, reason, rank) ORDER BY 1, 2",
+        )
+        assert len(made) == len(answered) > k
+        for mine, theirs in zip(made, answered, strict=True):
+            assert mine.pop("score") == pytest.approx(theirs.pop("score"), rel=1e-4, abs=1e-6)
+            assert mine == theirs
+        first = [row["reason"] for row in made if row["user_id"] == 7002][:1]
+        assert first == [one for one in steps if one != "fold_in"][:1]
 
 
 def test_without_fold_in_nobody_is_folded_in(application: Connection, falling_back: Callable[..., None]) -> None:

@@ -48,8 +48,8 @@ def made(seed: int = 3, k: int = K, **options: object) -> tuple[Items, Block, Li
         return items, block, next(scoring.lists([block]))[1]
 
 
-def expected(items: Items, block: Block, user: int, k: int) -> tuple[list[int], NDArray[np.float64]]:
-    """Positions of items, best first, and their scores."""
+def expected(items: Items, block: Block, user: int, k: int) -> tuple[list[int], NDArray[np.float64], int]:
+    """Positions of items, best first, their scores, and how many of them the vectors rank; popular items follow."""
     seen = set(block.seen[block.seen_starts[user] : block.seen_starts[user + 1]].tolist())
     if block.present[user]:
         products = (items.vectors @ block.vectors[user]).astype(np.float64)
@@ -57,10 +57,11 @@ def expected(items: Items, block: Block, user: int, k: int) -> tuple[list[int], 
         allowed = [i for i in range(ITEMS) if items.present[i] and items.eligible[i] and i not in seen]
         order = sorted(allowed, key=lambda i: (-products[i], i))
     else:
-        scores = items.users / 100
-        allowed = [i for i in range(ITEMS) if items.eligible[i] and i not in seen]
-        order = sorted(allowed, key=lambda i: (-items.users[i], -items.views[i], i))
-    return order[:k], scores[order[:k]]
+        order, scores = [], np.empty(0)
+    allowed = [i for i in range(ITEMS) if items.eligible[i] and i not in (seen | set(order))]
+    popular = sorted(allowed, key=lambda i: (-items.users[i], -items.views[i], i))
+    both = np.concatenate((scores[order] if order else scores, items.users[popular] / 100))
+    return (order + popular)[:k], both[:k], min(k, len(order))
 
 
 @pytest.mark.parametrize("k", [1, K, 250])
@@ -70,11 +71,12 @@ def test_every_list_is_the_best_of_what_may_be_listed(k: int) -> None:
     for user in range(USERS):
         mine = lists.owner == user
         reason = "fold_in" if block.folded_in[user] else "trained" if block.present[user] else "popular"
-        order, scores = expected(items, block, user, k)
+        order, scores, ranked = expected(items, block, user, k)
         assert lists.item[mine].tolist() == order
         assert lists.rank[mine].tolist() == list(range(1, len(order) + 1))
         assert lists.score[mine].tolist() == scores.tolist()
-        assert {REASONS[reason] for reason in lists.reason[mine]} == {reason}
+        reasons = [REASONS[number] for number in lists.reason[mine]]
+        assert reasons == [reason] * ranked + ["popular"] * (len(order) - ranked)
 
 
 def test_without_popular_items_who_has_no_vector_has_no_list() -> None:

@@ -84,7 +84,7 @@ DECLARE
             SELECT ROW(v.item_id, v.score, $4)::{schema}.recommendation
             FROM (%s) v
             WHERE v.item_id <> ALL ($1){eligible}
-            ORDER BY v.score DESC NULLS LAST, v.tie DESC, v.item_id{item_collate}
+            ORDER BY v.score DESC, v.tie DESC, v.item_id{item_collate}
             LIMIT $2)
         $query$;
     found {schema}.recommendation[] := '{}';
@@ -95,7 +95,7 @@ BEGIN
             EXECUTE format(listed_sql, $query$
                 SELECT f.item_id::{item_type} AS item_id, max(f.score) AS score, 0 AS tie
                 FROM {schema}._fallback f
-                WHERE f.item_id IS NOT NULL AND (f.user_id IS NULL OR f.user_id = $3)
+                WHERE f.item_id IS NOT NULL AND f.score IS NOT NULL AND (f.user_id IS NULL OR f.user_id = $3)
                 GROUP BY 1
                 $query$)
                 INTO found USING left_out, k, wanted, step;
