@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from recstore import lists, registry
 from recstore.definition import Candidates, Confidence, Definition, Fallback, Hyperparameters, Source
 from recstore.embedded import Server
 from recstore.errors import FallbackInvalid, ReadersLackRights, SourceInvalid
+from recstore.files.archive import exporting
+from recstore.files.archive.importing import import_generation
 from recstore.operations import readers
 from recstore.postgres.connection import Connection
 from recstore.sql import objects
@@ -326,6 +329,30 @@ def test_published_seen_items_need_no_right_on_the_source_unless_a_step_does(
         worker.execute("REVOKE ALL ON ALL TABLES IN SCHEMA retail FROM clerk_of_shop")
     shop.alter(source=CLICKS)
     assert shop.retrain().live
+
+
+def test_decay_flows_through_training_evaluation_and_files(shop: Database, recstore: Command, tmp_path: Path) -> None:
+    """What SQL returns for a part is what Python measures; a file brings half-life and reference to another recommender."""
+    shop.create("decayed", source=CLICKS, hyperparameters=SMALL, confidence=Confidence(half_life="5 days"))
+    answer = recstore("evaluate decayed --sql --search exact --k 10 --json")
+    found = {result["name"].split(",")[0]: result["metrics"] for result in answer.json["results"]}
+    assert found["decayed"]["ndcg@10"] == found["decayed through SQL"]["ndcg@10"]
+    assert shop.retrain("decayed").live
+    assert shop.retrain("decayed").live  # and its gate
+    with shop.connect() as connection:
+        constants, newest = rows(
+            connection,
+            "SELECT g.confidence, extract(epoch FROM newest)::float8 AS newest FROM recstore_private.generations g"
+            " JOIN recstore_private.pointers USING (generation) JOIN recstore_private.recommenders r ON r.id = g.recommender_id,"
+            " (SELECT max(at) AS newest FROM shop.clicks WHERE at <= now() AND n > 0 AND n <> 'NaN') c WHERE r.name = 'decayed'",
+        )[0].values()
+        assert constants["half_life"] == 5 * 86400
+        assert newest - 86400 < constants["reference"] / 1e6 <= newest + 1e-5
+        exporting.export(shop.url, "decayed", tmp_path / "decayed.npz")
+        import_generation(shop.url, shop.settings, "copied", tmp_path / "decayed.npz", create=True)
+        vectors = "SELECT {0}._fold_in(g, {0}._pairs_of(7)) FROM {0}._generation g"
+        folded = [value(connection, vectors.format(name)) for name in ("decayed", "copied", "retail")]
+        assert folded[0] == folded[1] != folded[2]
 
 
 WRONG: dict[str, tuple[Fallback, type[Exception], str]] = {

@@ -1,11 +1,17 @@
 import json
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_interactions import batch, build
 
-from recstore.definition import Confidence
-from recstore.model.confidence import ConfidenceModel, alpha_for, fit
+from recstore.definition import Confidence, seconds
+from recstore.errors import SourceInvalid
+from recstore.model.confidence import ConfidenceModel, alpha_for, fit, restore
+from recstore.model.interactions import NO_TIME
 
 ROWS = [(1, 1, 4.0), (1, 2, 1.0), (2, 1, 2.0), (3, 1, 1.0), (3, 3, 8.0)]
 USERS = np.array([0, 0, 1, 2, 2])
@@ -103,3 +109,64 @@ def test_a_user_without_pairs_is_an_empty_row(interactions, user, pairs):
 def test_the_least_confidence_is_the_next_number_above_one(interactions):
     matrix = fit(interactions, Confidence()).matrix(interactions, 1e-12)
     assert set(matrix.data) == {np.nextafter(np.float32(1), np.float32(2))}
+
+
+DAY = 86_400_000_000
+
+
+@settings(max_examples=30)
+@given(
+    ages=st.lists(st.one_of(st.none(), st.floats(-5, -0.01), st.floats(0.001, 400)), min_size=5, max_size=5).filter(
+        lambda ages: any(age is not None and age >= 0 for age in ages)
+    ),
+    function=st.sampled_from(FUNCTIONS),
+    half_life=st.sampled_from(["12 hours", "30 days", "90 weeks"]),
+)
+def test_values_halve_by_age(ages, function, half_life):
+    """As if the source had given the decayed values; a time in the future is no reference, and counts as one at the reference."""
+    now = int(time.time() * 1e6)
+    times = np.array([NO_TIME if age is None else now - int(age * DAY) for age in ages])
+    interactions = replace(build(batch(ROWS))[0], times=times)
+    reference = max(at for at in times if at <= now)
+    halvings = [60 if at == NO_TIME else (reference - at) / 1e6 / seconds(half_life) for at in times.tolist()]
+    expected = VALUES * 2.0 ** -np.clip(halvings, 0, 60)
+    model = fit(interactions, Confidence(function=function, half_life=half_life))
+    assert model.reference == reference
+    np.testing.assert_allclose(model.decayed(interactions), expected, rtol=1e-9)
+    plain = fit(replace(interactions, values=expected), Confidence(function=function))
+    pairs = interactions.user_index, interactions.item_index, expected
+    np.testing.assert_allclose(model.weights(*pairs), plain.weights(*pairs), rtol=1e-9)
+    again = restore(json.loads(json.dumps(model.constants())), interactions.item_users(), 3)
+    np.testing.assert_array_equal(again.matrix(interactions, 4).data, model.matrix(interactions, 4).data)
+
+
+def test_without_times_nothing_decays_and_no_half_life_can_be_trained(interactions):
+    model = fit(replace(interactions, times=np.full(5, DAY)), Confidence(half_life="1 day"))
+    np.testing.assert_array_equal(model.decayed(interactions), interactions.values)
+    assert fit(interactions, Confidence()).constants().keys() == {
+        "function",
+        "eps",
+        "k1",
+        "b",
+        "scale_factor",
+        "mean_total",
+    }
+    for times in (None, np.full(5, NO_TIME), np.full(5, 2**62)):
+        with pytest.raises(SourceInvalid, match="no row has a time up to now"):
+            fit(replace(interactions, times=times), Confidence(half_life="1 day"))
+
+
+@pytest.mark.parametrize(
+    ("period", "expected"), [("7 days", 604_800), ("1.5 Hours", 5400), ("2weeks", 1_209_600), (" 90 minutes ", 5400)]
+)
+def test_periods(period, expected):
+    assert seconds(period) == expected
+    assert Confidence(half_life=period).half_life == period.strip()
+
+
+@pytest.mark.parametrize(
+    "period", ["", "7", "days", "-7 days", "0 days", "1 month", "7 days 3 hours", "1e3 days", "99999999999 weeks"]
+)
+def test_no_periods(period):
+    with pytest.raises(ValueError, match="write a number and a unit"):
+        Confidence(half_life=period)

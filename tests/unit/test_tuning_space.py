@@ -364,8 +364,10 @@ def test_a_trial_ends_where_its_curve_gains_nothing_more(own: Any, over: bool) -
 
 @pytest.mark.parametrize("validation", [True, False])
 def test_a_snapshot_is_the_same_split(validation: bool) -> None:
-    split = splits.by_user(interactions(), 1, validation=validation)
-    again = studies.unpack(studies.pack(split))
+    whole = interactions()
+    split = splits.by_user(replace(whole, times=np.arange(len(whole))), 1, validation=validation)
+    assert studies.unpack(studies.pack(split)).train.times is None
+    again = studies.unpack(studies.pack(split, times=True))
     assert (again.how, again.notes) == (split.how, split.notes)
     assert again.train.digest() == split.train.digest()
     assert again.test.digest() == split.test.digest()
