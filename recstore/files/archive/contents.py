@@ -42,6 +42,8 @@ class Constants(Confidence):
 
     scale_factor: Positive
     mean_total: Positive
+    half_life: Positive | None = None  # type: ignore[assignment]  # in seconds
+    reference: int | None = Field(None, ge=-(2**63), lt=2**63)
 
 
 class HeldOutBounds(BaseModel):
