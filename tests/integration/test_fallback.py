@@ -19,6 +19,7 @@ from recstore.files.archive import exporting
 from recstore.files.archive.importing import import_generation
 from recstore.operations import readers
 from recstore.postgres.connection import Connection
+from recstore.refresh import refresh
 from recstore.sql import objects
 
 CLICKS = Source(
@@ -339,6 +340,7 @@ def test_decay_flows_through_training_evaluation_and_files(shop: Database, recst
     assert found["decayed"]["ndcg@10"] == found["decayed through SQL"]["ndcg@10"]
     assert shop.retrain("decayed").live
     assert shop.retrain("decayed").live  # and its gate
+    assert refresh(shop.url, shop.settings, "decayed").users == 0  # what is solved again is what was trained
     with shop.connect() as connection:
         constants, newest = rows(
             connection,
