@@ -47,7 +47,7 @@ class Constants(Confidence):
 
 
 class HeldOutBounds(BaseModel):
-    """What chooses the held-out pairs."""
+    """Bounds that choose the held-out pairs."""
 
     users_below: int = Field(ge=0, lt=2**64)
     pairs_below: int = Field(ge=0, lt=2**64)
