@@ -293,6 +293,35 @@ def test_lists_of_all_users_are_those_of_recommend(
         assert first == [one for one in steps if one != "fold_in"][:1]
 
 
+@pytest.mark.contract
+def test_ids_of_other_types(shop: Database, application: Connection) -> None:
+    """Text and uuid, with a last_at without time zone and a query of the application's column types."""
+    item = "md5(product_id::text)::uuid"
+    source = (
+        f"SELECT 'ñ' || user_id AS user_id, {item} AS item_id, n AS value, at::timestamp AS last_at FROM shop.clicks"
+    )
+    chosen = f"SELECT ('ñ' || for_user)::varchar AS user_id, {item} AS item_id, weight AS score FROM shop.chosen"
+    recommender = shop.create(
+        "mixed",
+        source=Source(query=source, max_nulls=0.5),
+        hyperparameters=SMALL,
+        fallback=Fallback(steps=("query", "trending", "popular"), window="20 days", half_life="5 days", query=chosen),
+    )
+    assert shop.retrain("mixed").live
+    with shop.connect() as connection:
+        readers.grant_reader(connection, recommender, "application", people=True)
+    numbers = {value(application, "SELECT md5(%s)::uuid", str(one)): one for one in range(1, 121)}
+    answer = rows(application, "SELECT * FROM mixed.recommend('ñ7001', 120)")
+    assert [numbers[row["item_id"]] for row in answer[:4]] == [5, 8, 6, 7]
+    assert [row["reason"] for row in answer] == sorted(
+        (row["reason"] for row in answer), key=["query", "trending", "popular"].index
+    )
+    assert len(answer) == len({row["item_id"] for row in answer}) == 120
+    plain = column(application, "SELECT item_id FROM retail.popular_items(10, '20 days', '5 days')")
+    mixed = column(application, "SELECT item_id FROM mixed.popular_items(10, '20 days', '5 days')")
+    assert [numbers[one] for one in mixed] == plain
+
+
 def test_without_fold_in_nobody_is_folded_in(application: Connection, falling_back: Callable[..., None]) -> None:
     view(application, 7006, 3, 4)
     assert value(application, "SELECT retail.predict(7006, 5)") is not None
