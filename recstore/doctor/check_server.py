@@ -8,6 +8,7 @@ from recstore.doctor.findings import Finding, check, error, note, ok, warning
 from recstore.doctor.subject import Subject
 from recstore.errors import SchemaGone
 from recstore.postgres.connection import MINIMUM_SERVER, one_line
+from recstore.publication import indexes
 from recstore.sql import objects as sql_objects
 from recstore.sql import schema_revision
 
@@ -88,6 +89,31 @@ def pgvector(subject: Subject) -> Iterator[Finding]:
         return
     # fails where an upgrade of the server has lost the library
     subject.connection.execute(f"SELECT '[1]'::{subject.quoted(schema)}.vector")
+
+
+@check(well="no defect of this pgvector is worked around")
+def pgvector_defects(subject: Subject) -> Iterator[Finding]:
+    if subject.extension is None:
+        return
+    found = _version(subject.extension["version"])
+    for first, what, why in (
+        (
+            indexes.SERIAL_BELOW,
+            "HNSW indexes are built without parallel workers",
+            "pgvector before 0.8.2 can overflow a buffer in a parallel build (CVE-2026-3172).",
+        ),
+        (
+            indexes.UPDATABLE_FROM,
+            "generations with HNSW indexes are not refreshed",
+            "With pgvector before 0.8.4 a vacuum can corrupt an HNSW index whose rows were updated in place.",
+        ),
+    ):
+        if found < first:
+            yield note(
+                what,
+                f"{why} Install a newer one on the server, then have the extension's owner update it.",
+                "ALTER EXTENSION vector UPDATE;",
+            )
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -36,9 +36,14 @@ SERIAL_BELOW = (0, 8, 2)
 """pgvector from which a parallel build of an HNSW index cannot overflow a buffer (CVE-2026-3172)."""
 
 
+UPDATABLE_FROM = (0, 8, 4)
+"""pgvector from which a vacuum does not corrupt an HNSW index whose rows were updated in place."""
+
+
 def pgvector(connection: Connection) -> tuple[int, ...]:
     """Return the version of pgvector in this database."""
-    return tuple(map(int, queries.one(connection, "vector_extension")["version"].split(".")))
+    version = queries.one(connection, "vector_extension")["version"]
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
 
 
 def lookups(generation: Generation, sides: Sequence[Side], *, concurrently: bool = False) -> dict[str, str]:

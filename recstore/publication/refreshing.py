@@ -26,9 +26,6 @@ from recstore.sql import objects, queries
 from recstore.sql.objects import VECTOR_ROUNDING
 from recstore.wording import counted
 
-UPDATABLE = (0, 8, 4)
-"""pgvector from which a vacuum does not corrupt an HNSW index whose rows were updated in place."""
-
 MANY = 0.1
 """Share of the rows of a table that were refreshed since the last calibration, from which ANN recall is measured again."""
 
@@ -43,7 +40,7 @@ def prepare(run: Run) -> Prepared:
         reason = f"{live} has no fold-in: an older recstore published it, or its trainer has none"
         raise RefreshRefused(name=run.name, reason=reason, remedy=f"Run: recstore retrain {run.name}")
     version = indexes.pgvector(run.connection)
-    if version < UPDATABLE and any(row["hnsw"] for row in indexes.existing(run, live)):
+    if version < indexes.UPDATABLE_FROM and any(row["hnsw"] for row in indexes.existing(run, live)):
         reason = f"pgvector {'.'.join(map(str, version))} can corrupt an HNSW index whose rows are updated in place"
         remedy = "Install pgvector 0.8.4 or newer on the server, then run: ALTER EXTENSION vector UPDATE;"
         raise RefreshRefused(name=run.name, reason=reason, remedy=remedy)

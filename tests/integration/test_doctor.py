@@ -145,9 +145,13 @@ PROBLEMS = {
     "older pgvector": Problem(
         "UPDATE pg_extension SET extversion = '0.8.4' WHERE extname = 'vector'", {"pgvector": "note"}
     ),
+    "pgvector with defects": Problem(
+        "UPDATE pg_extension SET extversion = '0.8.1' WHERE extname = 'vector'",
+        {"pgvector": "note", "pgvector-defects": "note"},
+    ),
     "much older pgvector": Problem(
         "UPDATE pg_extension SET extversion = '0.7.4' WHERE extname = 'vector'",
-        {"pgvector": "error"},
+        {"pgvector": "error", "pgvector-defects": "note"},
         fix=False,
         undo="UPDATE pg_extension SET extversion = '0.8.5' WHERE extname = 'vector'",
     ),

@@ -73,6 +73,14 @@ def test_out_of_memory_or_shared_memory_is_tried_again_serially_with_less(
     assert any("32 MB" in warning for warning in outcome.warnings)
 
 
+def test_pgvector_with_a_defect_builds_serially(shop: Database, starved: Callable[..., list[str]]) -> None:
+    shop.create(publication=Publication(search="hnsw"))
+    look(shop, "UPDATE pg_extension SET extversion = '0.8.1' WHERE extname = 'vector' RETURNING 1")
+    attempts = starved(pg.OutOfMemory, 0)
+    assert shop.retrain().live
+    assert {attempt.partition(", ")[2] for attempt in attempts} == {"workers 0"}
+
+
 def test_a_build_that_never_succeeds_costs_nothing(trained: Database, starved: Callable[..., list[str]]) -> None:
     with trained.connect() as connection:
         connection.execute(

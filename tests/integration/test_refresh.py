@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from conftest import Database
 from support import Hook, look
@@ -13,8 +14,10 @@ from recstore import errors, lists, registry
 from recstore.background import dispatch
 from recstore.definition import Gate, Hyperparameters, Publication, Refresh, Source, Storage
 from recstore.files.archive import exporting, importing
+from recstore.model import held_out
+from recstore.model.interactions import IdMap, Interactions
 from recstore.operations import jobs
-from recstore.publication import generations, indexes, refreshing
+from recstore.publication import generations, refreshing
 from recstore.publication import stored as stored_generations
 from recstore.refresh import Refreshed
 from recstore.refresh import refresh as refresh_job
@@ -135,6 +138,31 @@ def test_everything_else_works_on_a_refreshed_generation(shop: Database, tmp_pat
         assert column(connection, "SELECT relname FROM pg_class WHERE relname = '_refreshed_1'") == []
 
 
+def test_held_out_pairs_solve_no_item(shop: Database) -> None:
+    """An item that only the gate's held-out pairs have gets no vector; its popularity is right all the same."""
+    create(shop, gate=Gate(held_out=0.2))
+    with shop.connect() as connection:
+        key = registry.get(connection, "retail").held_out_key
+        bounds = value(connection, "SELECT held_out FROM recstore_private.generations WHERE generation = 1")
+        users, items = IdMap(pa.array(range(1, 241), pa.int64())), IdMap(pa.array([900], pa.int32()))
+        every = np.arange(240, dtype=np.int32)
+        pairs = Interactions(users, items, every, np.zeros_like(every), np.ones(240))
+        held = held_out.within(pairs, key, bounds["users_below"], bounds["pairs_below"])
+        chosen = [int(user) + 1 for user in np.flatnonzero(held)]
+        assert 20 < len(chosen) < 100
+        insert = "INSERT INTO shop.views SELECT n, %s, 5 FROM unnest(%s::int[]) n"
+        with shop.connect("application") as application:
+            application.execute(insert, [900, chosen])
+            application.execute(insert, [901, [n for n in range(1, 241) if n not in chosen][:40]])
+        assert refresh(shop).items == 2
+        found = rows(
+            connection,
+            "SELECT item_id, embedding IS NULL AS unknown, users FROM retail.item_vectors WHERE item_id >= 900 ORDER BY 1",
+        )
+        assert found[0] == {"item_id": 900, "unknown": True, "users": len(chosen)}
+        assert found[1] == {"item_id": 901, "unknown": False, "users": 40}
+
+
 def test_published_seen_items_are_those_of_the_source(shop: Database) -> None:
     create(shop, source=Source(table="shop.views", item="product_id", value="view_count", seen="published"))
     with shop.connect("application") as application:
@@ -241,11 +269,9 @@ def test_readers_meanwhile(trained: Database) -> None:
     assert all((row["users"], row["items"]) in sizes[row["generation"]] for row in seen)
 
 
-def test_old_pgvector_is_refused_where_it_could_corrupt_an_index(
-    shop: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_old_pgvector_is_refused_where_it_could_corrupt_an_index(shop: Database) -> None:
     create(shop, publication=Publication(search="hnsw"))
-    monkeypatch.setattr(indexes, "pgvector", lambda _: (0, 8, 3))
+    look(shop, "UPDATE pg_extension SET extversion = '0.8.3' WHERE extname = 'vector' RETURNING 1")
     with pytest.raises(errors.RefreshRefused, match=r"pgvector 0\.8\.3 can corrupt"):
         refresh(shop)
     shop.alter(publication=Publication(search="exact"))
