@@ -288,6 +288,11 @@ def test_the_source_s_functions_write_nothing_with_the_owner_s_rights(trained: D
     assert "still has rows of this user" in heard[0]
     assert rows(application, "SELECT FROM shop.log") == []
     worker.execute("INSERT INTO shop.log DEFAULT VALUES")
+    application.execute(
+        "CREATE OR REPLACE FUNCTION shop.spy(bigint) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE 'never'; END $$"
+    )
+    assert value(worker, FORGET, 8) > 0  # whoever owns the source keeps nobody in
+    assert heard[1] == "The source of retail could not be asked whether it still has rows of this user: never"
 
 
 def test_the_command_asks_and_shows(trained: Database, recstore: Command) -> None:

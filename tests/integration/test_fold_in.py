@@ -275,3 +275,5 @@ def test_enormous_values_are_solved(raw: Database) -> None:
             )
         assert len(lists[0]) == 5
         assert lists == lists[:1] * 4
+        application.execute("INSERT INTO shop.raw SELECT 8009, i, 5e-324 FROM unnest('{3,5,5,8}'::int[]) i")
+        assert column(application, f"SELECT reason FROM {name}.recommend(8009, 1)") == ["fold_in"]

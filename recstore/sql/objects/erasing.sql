@@ -65,6 +65,8 @@ BEGIN
             RAISE EXCEPTION USING ERRCODE = 'RS000';
         EXCEPTION
             WHEN SQLSTATE 'RS000' THEN NULL;
+            WHEN OTHERS THEN  -- the application's own error must not keep a person in
+                RAISE WARNING 'The source of {schema_name} could not be asked whether it still has rows of this user: %', SQLERRM;
         END;
     END IF;
     IF still_there THEN

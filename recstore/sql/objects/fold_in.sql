@@ -212,7 +212,8 @@ BEGIN
             max(r.last_at)::timestamptz AS last_at
         FROM (
             -- the source's last_at if it has one, else the newest of all: a name is sought in the innermost query first
-            SELECT i.item_id, greatest(least(i.value::double precision, 1e30), -1e30) AS value,
+            SELECT i.item_id,
+                sign(i.value::double precision) * least(greatest(abs(i.value::double precision), 1e-30), 1e30) AS value,
                 (SELECT last_at FROM (SELECT i.*) o) AS last_at,
                 row_number() OVER () AS place  -- in the order of reading
             FROM {schema}.interactions i CROSS JOIN (SELECT timestamptz 'infinity' AS last_at) n
@@ -223,7 +224,7 @@ BEGIN
         WHERE r.value > least_value
         GROUP BY r.item_id
     ) p
-    WHERE p.value > 1e-12 * p.total;  -- what is left of returns may be a rounding error
+    WHERE p.value / 1e-12 > p.total;  -- what is left of returns may be a rounding error
     IF cardinality(pairs.item_ids) > weighting.max_items_per_user THEN  -- too many for a person
         RETURN NULL;
     END IF;
