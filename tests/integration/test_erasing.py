@@ -268,6 +268,20 @@ def test_only_who_was_granted_it_may_erase(trained: Database, recstore: Command)
     recstore("doctor retail --reader application").expect(0)
 
 
+def test_a_table_of_lists_with_a_trigger_calls_nothing_with_the_owner_s_rights(shop: Database) -> None:
+    lists.recommend_all(shop.url, shop.settings, "retail", "made.watched", k=3)
+    with shop.connect() as worker, shop.connect("application") as application:
+        worker.execute("GRANT TRIGGER ON made.watched TO application")
+        application.execute(
+            "CREATE FUNCTION shop.spy() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'called'; END $$;"
+            " CREATE TRIGGER spy BEFORE DELETE ON made.watched FOR EACH ROW EXECUTE FUNCTION shop.spy()"
+        )
+        heard: list[str] = []
+        application.add_notice_handler(lambda notice: heard.append(notice.message_primary or ""))
+        assert value(application, FORGET, ME) > 0
+        assert heard[0] == "The rows of this user in made.watched stay: the table has triggers or rules"
+
+
 def test_the_source_s_functions_write_nothing_with_the_owner_s_rights(trained: Database) -> None:
     """Which forget_user() calls, to warn of rows that are left."""
     application, worker = trained.connect("application"), trained.connect()

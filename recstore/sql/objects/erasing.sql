@@ -30,17 +30,22 @@ BEGIN
     PERFORM FROM recstore_private.completions c WHERE c.recommender_id = {recommender_id} FOR SHARE;
 
     FOR place IN
-        SELECT to_regclass(format('{schema}.%I', t.name || g.generation)) AS relation, g.generation
+        SELECT to_regclass(format('{schema}.%I', t.name || g.generation)) AS relation, g.generation, false AS calls_others
         FROM recstore_private.generations g
         CROSS JOIN unnest(ARRAY['_users_', '_seen_', '_refreshed_']) t (name)
         WHERE g.recommender_id = {recommender_id} AND g.state NOT IN ('attached', 'building', 'pruning', 'pruned')
         UNION ALL
-        SELECT c.oid, NULL
+        SELECT c.oid, NULL, c.relhasrules OR EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal)
         FROM pg_class c
         WHERE c.relowner = quote_ident(current_user)::regrole AND c.relkind = 'r'
             AND starts_with(obj_description(c.oid, 'pg_class'), '{lists_mark}')
     LOOP
         CONTINUE WHEN place.relation IS NULL;
+        IF place.calls_others THEN  -- others' functions would run with the owner's rights
+            RAISE WARNING 'The rows of this user in % stay: the table has triggers or rules', place.relation::regclass
+                USING HINT = 'Write the lists again, or delete the rows there.';
+            CONTINUE;
+        END IF;
         EXECUTE format('DELETE FROM %s t WHERE t.user_id = $1', place.relation::regclass) USING wanted;
         GET DIAGNOSTICS rows_there = ROW_COUNT;
         removed := removed + rows_there;
