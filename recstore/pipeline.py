@@ -41,11 +41,9 @@ ALIKE = 100
 def retrain(
     run: Run, *, force: bool = False, with_loss: bool = False, withhold: bool = False, examine: Examine | None = None
 ) -> Outcome:
-    """Pull, train and publish. The live generation serves until the flip, and after any error.
+    """Pull, train and publish. The live generation serves until the flip, and after any error. Raises RecstoreError.
 
-    With `force`, publish also what the gate or the guard would refuse; with `withhold`, leave a complete generation that goes
-    live only when an operator publishes it. A run that only the schedule asks for is skipped if neither source nor definition
-    has changed since the newest training. What `examine` finds are warnings of the run. Raises RecstoreError.
+    With `force`, publish what gate or guard would refuse; with `withhold`, leave it to an operator; warn of what `examine` finds.
     """
     recommender, definition, force = run.recommender, run.recommender.definition, force or run.forced
     run.stage("prepare", jobs.prepare, run)
@@ -56,8 +54,7 @@ def retrain(
     admission.check_source(run, pulled.report, force)
     interactions, drops = run.stage("filter", filters.apply, pulled.interactions, definition.filters)
     held = run.stage("hold out", held_out.choose, interactions, recommender.held_out_key, definition.gate.held_out)
-    warm = definition.hyperparameters.warm_iterations
-    live = run.stage("read live", stored.live, run) if held or warm else None
+    live = run.stage("read live", stored.live, run) if held or definition.hyperparameters.warm_iterations else None
     weighted = run.stage("weigh", confidence.weigh, interactions.part(~held.pairs), definition)
     start = partial(warm_start.initial_items, live, definition, interactions.items, held)
     model = run.stage("train", train, run, weighted.matrix, start, with_loss)
