@@ -185,7 +185,7 @@ def test_times_far_away_end_no_worker(shared: Workers, redis: Redis) -> None:
             redis.lpush("default", json.dumps(message(headers={header: time, "id": f"{header} {time}"})))
     shared.ends(shared.request("reindex"))
     until(lambda: redis.llen("default") == 0)
-    shared.ends(shared.request("reindex"))
+    shared.ends(shared.request("refresh"))
     assert shared.started[0].popen.poll() is None
     for key in ("unacked", "unacked_index"):  # those for the far future wait in the worker
         redis.delete(key)
