@@ -13,7 +13,7 @@ CONTRACT_VERSIONS ?= 16
 unexport PYTHONDONTWRITEBYTECODE
 PARALLEL = -n $(WORKERS) --dist worksteal
 
-.PHONY: help demo worker-demo test tests statistical contract check format campaign coverage mutants sentences docs docs-retail schema build lock clean
+.PHONY: help demo worker-demo test tests statistical contract check format campaign coverage mutants bench sentences docs docs-retail schema build lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -75,6 +75,9 @@ coverage: $(VENV)/.dev  ## coverage by branch, of subprocesses too
 mutants: $(VENV)/.dev  ## mutation testing of the modelling, the measures and the flip
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/mutmut run --max-children $(WORKERS)
 	$(BIN)/mutmut results
+
+bench: $(VENV)/.dev  ## what live answers cost, as ratios: fold-in, exclusions, filters
+	for script in fold_in exclusions filters; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 sentences: $(VENV)/.dev  ## write tests/golden/sentences.txt again: every sentence that users read
 	$(BIN)/python tests/golden/sentences.py

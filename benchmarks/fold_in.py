@@ -3,7 +3,7 @@ users as those of users who came after the training.
 
 For each size, interleaved: the fold-in as it is, the same stopped after three steps of conjugate gradients, Cholesky
 decomposition over arrays in PL/pgSQL, and recommend() for a trained user and for one who is folded in. Errors are relative to
-the solution in double precision by NumPy.
+the solution in double precision by NumPy; times are also given as multiples of recommend() for a trained user.
 
     python benchmarks/fold_in.py
 """
@@ -107,9 +107,11 @@ def measured(connection: Connection, factors: int, items: int) -> str:
             for name, asked in (("recommend, trained", user - 1_000_000), ("recommend, folded in", user)):
                 ask = "SELECT array_agg(r.item_id) FROM retail.recommend(%(user)s) r"
                 timed(connection, ask, {"user": asked}, times.setdefault(name, []))
+    median = {name: statistics.median(each) for name, each in times.items()}
     figures = [
-        f"{name} {statistics.median(each):.2f} ms" + (f" (error {max(errors[name]):.0e})" if name in errors else "")
-        for name, each in times.items()
+        f"{name} {each:.2f} ms, {each / median['recommend, trained']:.2f} times"
+        + (f", error {max(errors[name]):.0e}" if name in errors else "")
+        for name, each in median.items()
     ]
     return f"{factors} factors, {items} items: {'; '.join(figures)}"
 
