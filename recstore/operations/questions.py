@@ -118,7 +118,7 @@ def compared(recommender: Registered, a: int, b: int, k: int, users: int) -> tup
 def seen(recommender: Registered, user_id: Any, k: int) -> Question:
     """Ask for the items that a user viewed most."""
     return Question(
-        f"SELECT i.item_id, {_title(recommender, 'i')}i.value\nFROM {recommender.name}.interactions i\n"
+        f"SELECT i.item_id{_title(recommender, 'i')}i.value\nFROM {recommender.name}.interactions i\n"
         f"WHERE i.user_id = {_literal(user_id)}\nORDER BY i.value DESC, i.item_id\nLIMIT {k};",
         recommender,
     )
@@ -146,20 +146,20 @@ def _listed(
     values = ", ".join(map(_literal, arguments))
     numbered = " WITH ORDINALITY" if order == "r.ordinality" else ""
     return Question(
-        f"SELECT r.item_id, {_title(recommender, 'r')}{shown}\nFROM {recommender.name}.{function}({values}){numbered} r\n"
+        f"SELECT r.item_id{_title(recommender, 'r')}{shown}\nFROM {recommender.name}.{function}({values}){numbered} r\n"
         f"ORDER BY {order}{'' if numbered else ', r.item_id'};",
         recommender,
     )
 
 
 def _title(recommender: Registered, alias: str) -> str:
-    """Return the column of titles, followed by a comma, or nothing. Of several rows of an item, one counts."""
+    """Return the column of titles between commas, or a comma. Of several rows of an item, one counts."""
     titles = recommender.definition.titles
     if titles is None:
-        return ""
+        return ", "
     title = readable(titles.title)
     one = f"SELECT t.{title} FROM {titles.table} t WHERE t.{readable(titles.item)} = {alias}.item_id ORDER BY 1 LIMIT 1"  # noqa: S608
-    return f"({one}) AS {'title' if titles.title in OUTPUTS else title}, "
+    return f",\n    ({one}) AS {'title' if titles.title in OUTPUTS else title},\n    "
 
 
 def _literal(value: Any) -> str:
