@@ -130,6 +130,9 @@ def _shown(found: Described) -> None:
         )
     if live.collapsed_items:
         say_wrapped(f"  collapsed: {live.collapsed_items} items have popularity but no vectors")
+    if "refreshed" in read:
+        users, items = counted(read["refreshed"]["users"], "user"), counted(read["refreshed"]["items"], "item")
+        say_wrapped(f"  refreshed: {users} and {items} since the training")
     if live.erased:
         say_wrapped(f"  erased: {counted(live.erased, 'user')} since the training")
     if live.metrics:

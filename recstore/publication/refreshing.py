@@ -151,6 +151,12 @@ def store(run: Run, live: Live, solved: Solved, changes: Changes, pulled: Intera
         _store_users(run, solved, changes.users)
         if row["seen_published"]:
             _store_seen(run, pulled)
+        run.connection.execute(
+            "UPDATE recstore_private.generations g SET snapshot = g.snapshot || (SELECT jsonb_build_object('refreshed',"
+            f" jsonb_build_object('users', count(r.user_id), 'items', count(r.item_id))) FROM {run.generation.refreshed} r)"
+            " WHERE g.generation = %s",
+            [run.generation.number],
+        )
         _require_live(run)
     return changes
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import Database
+from conftest import Command, Database
 from support import Hook, look
 from support_sql import Rows, column, repeating, rows, value
 
@@ -325,3 +325,9 @@ def test_a_user_erased_meanwhile_does_not_come_back(trained: Database) -> None:
         assert column(connection, "SELECT user_id FROM retail._refreshed_1") == [8]
         assert value(connection, "SELECT retail.forget_user(8)") == 2
         assert column(connection, "SELECT user_id FROM retail._refreshed_1") == []
+
+
+def test_show_counts_what_was_refreshed(trained: Database, recstore: Command) -> None:
+    trained.connect("application").execute("INSERT INTO shop.views VALUES (888, 1, 2), (888, 3, 1), (888, 900, 1)")
+    assert recstore("refresh retail").code == 0
+    recstore("show retail").expect(0, "refreshed: 1 user and 1 item since the training")

@@ -235,7 +235,9 @@ def _origin(fitted: Exported, recommender: Registered) -> Summary:
 def _snapshot(fitted: Exported) -> dict[str, Any]:
     """Return the source's figures, with the counts that the next training's guard compares with."""
     counts = {"users": fitted.about.users, "items": len(fitted.items), "pairs": int(fitted.item_users.sum())}
-    said = fitted.about.snapshot
+    said = {
+        name: value for name, value in fitted.about.snapshot.items() if name != "refreshed"
+    }  # here all are imported
     return said | {name: said[name] if isinstance(said.get(name), int) else value for name, value in counts.items()}
 
 
