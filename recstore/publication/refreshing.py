@@ -151,12 +151,9 @@ def store(run: Run, live: Live, solved: Solved, changes: Changes, pulled: Intera
         _store_users(run, solved, changes.users)
         if row["seen_published"]:
             _store_seen(run, pulled)
-        run.connection.execute(
-            "UPDATE recstore_private.generations g SET snapshot = g.snapshot || (SELECT jsonb_build_object('refreshed',"
-            f" jsonb_build_object('users', count(r.user_id), 'items', count(r.item_id))) FROM {run.generation.refreshed} r)"
-            " WHERE g.generation = %s",
-            [run.generation.number],
-        )
+        written = f"SELECT count(r.user_id) AS users, count(r.item_id) AS items FROM {run.generation.refreshed} r"  # noqa: S608
+        counts = run.connection.execute(written).fetchone()
+        queries.run(run.connection, "note_refreshed", generation=run.generation.number, refreshed=Jsonb(counts))
         _require_live(run)
     return changes
 

@@ -171,6 +171,10 @@ UPDATE recstore_private.generations
 SET items = items + %(added)s, held_out = %(held_out)s
 WHERE generation = %(generation)s;
 
+-- name: note_refreshed
+UPDATE recstore_private.generations g SET snapshot = g.snapshot || jsonb_build_object('refreshed', %(refreshed)s::jsonb)
+WHERE g.generation = %(generation)s;
+
 -- name: refreshed_since
 -- The size of a generation, and when it was calibrated last.
 SELECT g.users, g.items, (
