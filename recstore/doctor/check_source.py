@@ -1,6 +1,6 @@
 """Checks of a recommender's source, candidates and tables of lists: readable, complete, and found by an index."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 
 from psycopg import errors as pg
 from psycopg import sql
@@ -172,22 +172,19 @@ def candidates(subject: Subject) -> Iterator[Finding]:
     recommender = subject.recommender
     if not recommender.definition.candidates.given:
         return
-    fails = "The next training cannot calibrate and fails; the live generation stays."
-    missing = [*unreadable(subject, "candidates", subject.role, fails)]
-    yield from missing
-    if missing:
-        return
-    try:
-        indexed = eligibility.looked_up_by_index(subject.connection, recommender)
-    except pg.UndefinedTable:
-        return  # `objects` reports it
-    if not indexed:
-        statement = index_statement(subject.connection, subject.name, "candidates", "item_id")
-        yield warning(
+    readable = yield from _looked_up(
+        subject,
+        "candidates",
+        "item_id",
+        "The next training cannot calibrate and fails; the live generation stays.",
+        lambda *fix: warning(
             "finding whether one item is a candidate uses no index",
             "Each list of items looks up hundreds of items. Create an index on the column of item ids, or simplify the query.",
-            *([statement] if statement else []),
-        )
+            *fix,
+        ),
+    )
+    if not readable:
+        return
     found = eligibility.eligible(subject.connection, recommender, recommender.relation("item_vectors"), PATIENCE)
     if found.items and not found.eligible:
         yield warning(
@@ -203,23 +200,36 @@ def exclusions(subject: Subject) -> Iterator[Finding]:
     """Check the view that every recommend() reads."""
     if subject.recommender.definition.exclusions.query is None:
         return
-    missing = [
-        *unreadable(subject, "exclusions", subject.role, "The jobs that list recommendations for all users fail.")
-    ]
-    yield from missing
-    if missing:
-        return
-    try:
-        indexed = eligibility.looked_up_by_index(subject.connection, subject.recommender, "exclusions", "user_id")
-    except pg.UndefinedTable:
-        return  # `objects` reports it
-    if not indexed:
-        statement = index_statement(subject.connection, subject.name, "exclusions", "user_id")
-        yield warning(
+    yield from _looked_up(
+        subject,
+        "exclusions",
+        "user_id",
+        "The jobs that list recommendations for all users fail.",
+        lambda *fix: warning(
             "finding one user's exclusions uses no index",
             "Every recommend() looks them up. Create an index on the column of user ids, or simplify the query.",
-            *([statement] if statement else []),
-        )
+            *fix,
+        ),
+    )
+
+
+def _looked_up(
+    subject: Subject, view: str, column: str, fails: str, unindexed: Callable[..., Finding]
+) -> Generator[Finding, None, bool]:
+    """Check that this role may read a view, else `fails`, and that an index finds one id in it, else `unindexed` with the
+    statement that creates one. Return whether the view can be read."""
+    missing = [*unreadable(subject, view, subject.role, fails)]
+    yield from missing
+    if missing:
+        return False
+    try:
+        indexed = eligibility.looked_up_by_index(subject.connection, subject.recommender, view, column)
+    except pg.UndefinedTable:
+        return False  # `objects` reports it
+    if not indexed:
+        statement = index_statement(subject.connection, subject.name, view, column)
+        yield unindexed(*([statement] if statement else []))
+    return True
 
 
 @check("recommender")

@@ -16,10 +16,10 @@ from recstore.definition import Definition
 from recstore.errors import CandidatesInvalid, ExclusionsInvalid, PermissionDenied
 from recstore.postgres.connection import Connection, application_path, one_line, read_only, role_of
 from recstore.source.plans import AS_FOR_ANY, by_index, plan_cost, prepared
-from recstore.source.selects import Invalid, check_collation, columns_of, denied, relation_of, stripped, type_name
+from recstore.source.selects import Invalid, columns_of, denied, id_type, relation_of, stripped, type_name
 from recstore.sql import objects, queries
 from recstore.sql.objects import Registered
-from recstore.types import IdType, type_of_oid
+from recstore.types import IdType
 
 LOOKUP_COST = 50
 """Highest cost, in the planner's units, of looking one item up. An index scan does so for each of hundreds of rows."""
@@ -34,9 +34,6 @@ class Eligible:
 
     items: int
     eligible: int
-
-
-_NUMBERS = {IdType.SMALLINT, IdType.INTEGER, IdType.BIGINT}
 
 
 def inspect(connection: Connection, definition: Definition, item_type: IdType) -> str:
@@ -82,17 +79,14 @@ def inspect_exclusions(connection: Connection, definition: Definition, user_type
 def _id_type(
     connection: Connection, select: str, column: tuple[str, int], wanted: IdType, side: str, invalid: Invalid
 ) -> IdType:
-    """Return the type of a column of ids as the view has it: as in the source, varchar becomes text and a domain its base type,
-    and their indexes still serve. Raises `invalid` unless an index compares it with the `wanted` type."""
-    name, oid = column
-    found = IdType(type_of_oid[oid]) if oid in type_of_oid else None
-    if found is None or not (found is wanted or {found, wanted} <= _NUMBERS):
+    """Return the type of a column of ids as the view has it. Raises `invalid` unless an index compares it with the `wanted`
+    type."""
+    found = id_type(connection, select, column, wanted, invalid)
+    if found is None:
         raise invalid(
-            reason=f"their ids have the type {type_name(connection, oid)}, but the {side}' is {wanted.value}",
+            reason=f"their ids have the type {type_name(connection, column[1])}, but the {side}' is {wanted.value}",
             remedy=f"Select ids of the type {wanted.value}, with a cast if need be.",
         )
-    if found is IdType.TEXT:
-        check_collation(connection, select, name, name, invalid)
     return found
 
 

@@ -6,10 +6,8 @@ Like the source it is planned and not executed, except for one row.
 from recstore.definition import Definition
 from recstore.errors import FallbackInvalid
 from recstore.postgres.connection import Connection
-from recstore.source.selects import check_collation, columns_of, stripped, type_name
-from recstore.types import NUMBER_OIDS, IdType, type_of_oid
-
-_WIDTHS = {IdType.SMALLINT: 2, IdType.INTEGER: 4, IdType.BIGINT: 8}
+from recstore.source.selects import columns_of, id_type, stripped, type_name
+from recstore.types import NUMBER_OIDS, IdType
 
 
 def inspect(connection: Connection, definition: Definition, user_type: IdType, item_type: IdType) -> str:
@@ -33,24 +31,14 @@ def inspect(connection: Connection, definition: Definition, user_type: IdType, i
     for name, wanted in (("user_id", user_type), ("item_id", item_type)):
         if name not in columns:
             continue
-        oid = columns[name]
-        found = IdType(type_of_oid[oid]) if oid in type_of_oid else None
-        if found is not wanted and not _fits(found, wanted, compared=name == "user_id"):
+        column = name, columns[name]
+        found = id_type(connection, select, column, wanted, FallbackInvalid, fitting=name == "item_id")
+        if found is None:
             raise FallbackInvalid(
-                reason=f"its {name} has the type {type_name(connection, oid)}, but the source's is {wanted.value}",
+                reason=f"its {name} has the type {type_name(connection, columns[name])}, but the source's is {wanted.value}",
                 remedy=f"Select ids of the type {wanted.value}, with a cast if need be.",
             )
-        assert found is not None
-        if found is IdType.TEXT:
-            check_collation(connection, select, name, name, FallbackInvalid)
         outer[name] = f"s.{name}::{found.value}"
     outer["score"] = "s.score::double precision"
     listed = ", ".join(f"{expression} AS {name}" for name, expression in outer.items())
     return f"SELECT {listed}\nFROM (\n{select}\n) s"
-
-
-def _fits(found: IdType | None, wanted: IdType, *, compared: bool) -> bool:
-    """Return True if a whole number of one type can be one of the other, or can be `compared` with it."""
-    if found not in _WIDTHS or wanted not in _WIDTHS:
-        return False
-    return compared or _WIDTHS[found] <= _WIDTHS[wanted]

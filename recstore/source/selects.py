@@ -14,12 +14,17 @@ from recstore.errors import PermissionDenied, RecstoreError
 from recstore.postgres.connection import Connection, find_relation, one_line, reading_application, role_of
 from recstore.postgres.names import how_to_write, quoted, readable
 from recstore.sql import queries
+from recstore.types import IdType, type_of_oid
 
 PLANNING = 10.0
 """Seconds that planning a SELECT of the application's may take, and waiting for its relations."""
 
 LOCKED = 2000
 """Milliseconds to wait there for another session's lock."""
+
+
+_NUMBERS = (IdType.SMALLINT, IdType.INTEGER, IdType.BIGINT)
+"""From the narrowest on."""
 
 
 class Invalid(Protocol):
@@ -81,6 +86,27 @@ def check_collation(connection: Connection, select: str, name: str, column: str,
             remedy=f'Give one form of each id in a query, for example lower({written}) COLLATE "C" AS {name}, and pass that form'
             " to the functions.",
         )
+
+
+def id_type(
+    connection: Connection,
+    select: str,
+    column: tuple[str, int],
+    wanted: IdType,
+    invalid: Invalid,
+    *,
+    fitting: bool = False,
+) -> IdType | None:
+    """Return the type of a column of ids as a view has it: as in the source, varchar becomes text and a domain its base type, and
+    their indexes still serve. None unless an index compares it with the `wanted` type, or, if `fitting`, each number is one of
+    that type. Raises `invalid` for its collation."""
+    name, oid = column
+    found = IdType(type_of_oid[oid]) if oid in type_of_oid else None
+    if found in _NUMBERS and wanted in _NUMBERS:
+        return None if fitting and _NUMBERS.index(found) > _NUMBERS.index(wanted) else found
+    if found is IdType.TEXT is wanted:
+        check_collation(connection, select, name, name, invalid)
+    return found if found is wanted else None
 
 
 def syntax_error(connection: Connection, select: str) -> str | None:
