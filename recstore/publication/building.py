@@ -131,7 +131,7 @@ def load(run: Run, content: Content) -> Summary:
         snapshot=Jsonb(content.snapshot),
         filters=Jsonb(content.filters),
         confidence=Jsonb(content.confidence),
-        training=Jsonb(content.training | _folding_in(content.for_queries)),
+        training=Jsonb(content.training | {"solved_weight": content.for_queries and content.for_queries.solved_weight}),
         fold_in=content.fold_in and Jsonb(content.fold_in),
         held_out=content.held_out and Jsonb(content.held_out),
         metrics=content.metrics and Jsonb(content.metrics),
@@ -172,11 +172,6 @@ def _load_seen(run: Run, pulled: Interactions) -> None:
         },
         len(pulled),
     )
-
-
-def _folding_in(given: QueryFoldIn | None) -> dict[str, Any]:
-    """Return what the view _weighting reads of the training."""
-    return {"folds_in": False} if given is None else {"folds_in": True, "solved_weight": given.solved_weight}
 
 
 def _load_fold_in(run: Run, content: Content, given: QueryFoldIn) -> None:

@@ -239,7 +239,7 @@ SELECT
     g.factors,
     (g.snapshot ->> 'pairs')::bigint AS pairs,
     g.seen_published,
-    coalesce((g.training ->> 'folds_in')::boolean, false) AS folds_in,
+    (g.training ->> 'solved_weight') IS NOT NULL AS folds_in,
     g.recommend_ef,
     g.similar_ef,
     g.users_ef,

@@ -157,12 +157,12 @@ WHERE p.pid = %(pid)s;
 
 -- name: generation_size
 SELECT g.users, g.items, g.collapsed_items, g.seen_published,
-    coalesce((g.training ->> 'folds_in')::boolean, false) AS folds_in
+    (g.training ->> 'solved_weight') IS NOT NULL AS folds_in
 FROM recstore_private.generations g
 WHERE g.generation = %(generation)s;
 
 -- name: refreshed_generation
-SELECT g.users, g.max_item_length, coalesce((g.training ->> 'solved_weight')::float8, 1) AS solved_weight
+SELECT g.users, g.max_item_length, (g.training ->> 'solved_weight')::float8 AS solved_weight
 FROM recstore_private.generations g
 WHERE g.generation = %(generation)s;
 

@@ -45,7 +45,7 @@ SELECT
     (g.definition -> 'filters' ->> 'max_value')::double precision AS max_value,
     (g.definition -> 'filters' ->> 'max_items_per_user')::double precision AS max_items_per_user
 FROM recstore_private.generations g
-WHERE g.generation = (SELECT l.generation FROM {schema}._generation l) AND (g.training ->> 'folds_in')::boolean;
+WHERE g.generation = (SELECT l.generation FROM {schema}._generation l) AND (g.training ->> 'solved_weight') IS NOT NULL;
 COMMENT ON VIEW {schema}._weighting IS
     'How the live generation combines and weights interactions, if it has what SQL needs to fold in users (tables _fold_in_N and _basis_N).';
 
