@@ -199,6 +199,9 @@ def _falling_back(definition: Definition) -> dict[str, str]:
     fallback = definition.fallback
     return {
         "steps": f"'{{{','.join(definition.steps)}}}'",
+        # within what sums and squares of double precision hold; NaN is above infinity
+        "bounded_value": "sign(i.value::double precision) * least(greatest(abs(i.value::double precision), 1e-30), 1e30)",
+        "finite_value": "i.value::double precision > '-Infinity' AND i.value::double precision < 'Infinity'",
         "folds_in": str("fold_in" in definition.steps).lower(),
         "window": f"'{fallback.window}'" if fallback.window else "NULL",
         "half_life": f"'{fallback.half_life}'" if fallback.half_life else "NULL",

@@ -424,6 +424,12 @@ def test_a_wrong_query_is_refused(shop: Database, case: str) -> None:
         shop.alter(fallback=fallback)
 
 
+@pytest.mark.parametrize("n", [1e308, 5e-324])
+def test_no_value_of_a_user_breaks_what_others_are_shown(application: Connection, n: float) -> None:
+    application.execute("INSERT INTO shop.clicks SELECT 7009, 3, %s, now() FROM generate_series(1, 2)", [n])
+    assert len(rows(application, "SELECT * FROM retail.popular_items(3, '20 days')")) == 3
+
+
 def test_what_counts_times_needs_them(shop: Database) -> None:
     timeless = Source(table="shop.views", user="user_id", item="product_id", value="view_count")
     for sections in (

@@ -47,11 +47,15 @@ BEGIN
                 max(i.last_at)::timestamptz AS last_at,
                 min(i.last_at)::timestamptz AS first_at,
                 sum(i.value) AS value
-            FROM (SELECT v.user_id, v.item_id, v.value::double precision AS value, v.last_at FROM {schema}.interactions v) i
+            FROM (
+                SELECT i.user_id, i.item_id, {bounded_value} AS value, i.last_at
+                FROM {schema}.interactions i
+                WHERE {finite_value}
+            ) i
             WHERE i.last_at > coalesce(since, begun) AND i.user_id IS NOT NULL AND i.item_id IS NOT NULL
-                AND i.value > {above} AND i.value < 'Infinity'  -- which NaN is above
+                AND i.value > {above}
             GROUP BY i.user_id, i.item_id
-            HAVING sum(i.value) > 1e-12 * sum(abs(i.value))  -- what is left of returns may be a rounding error
+            HAVING sum(i.value) / 1e-12 > sum(abs(i.value))  -- what is left of returns may be a rounding error
         ) p
         GROUP BY p.item_id;
 END

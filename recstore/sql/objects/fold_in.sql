@@ -213,13 +213,12 @@ BEGIN
         FROM (
             -- the source's last_at if it has one, else the newest of all: a name is sought in the innermost query first
             SELECT i.item_id,
-                sign(i.value::double precision) * least(greatest(abs(i.value::double precision), 1e-30), 1e30) AS value,
+                {bounded_value} AS value,
                 (SELECT last_at FROM (SELECT i.*) o) AS last_at,
                 row_number() OVER () AS place  -- in the order of reading
             FROM {schema}.interactions i CROSS JOIN (SELECT timestamptz 'infinity' AS last_at) n
             WHERE i.user_id = wanted AND i.item_id IS NOT NULL
-                AND i.value::double precision > '-Infinity'
-                AND i.value::double precision < 'Infinity'  -- which NaN is above
+                AND {finite_value}
         ) r
         WHERE r.value > least_value
         GROUP BY r.item_id
