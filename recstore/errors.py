@@ -433,6 +433,10 @@ class ListTableRefused(UsageError):
     """The table {table} was not written: {reason}. Nothing was changed. {remedy}"""
 
 
+class NoListTable(UsageError):
+    """The definition of {name!r} names no table for lists: recstore alter {name} --recommend-into schema.table"""
+
+
 class ListsNotWritten(UsageError):
     """Nothing was written to {path}: {reason}. An existing file is unchanged."""
 

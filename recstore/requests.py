@@ -4,12 +4,14 @@ A request waits until a run of its job claims it, with every other request for t
 may be a worker's, or a command's.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from psycopg import errors as pg
 
 from recstore.config import Settings
-from recstore.errors import RecommenderNotFound, RecstoreError, RequestBegun, RequestNotFound
+from recstore.errors import NoListTable, RecommenderNotFound, RecstoreError, RequestBegun, RequestNotFound
 from recstore.postgres.connection import Connection
 from recstore.sql import queries
 
@@ -26,12 +28,13 @@ TASK_NAMESPACE = 0x72656374
 def insert(
     connection: Connection, name: str, job: Job, origin: Origin, task_id: str | None = None, *, force: bool = False
 ) -> int:
-    """Request a job of recommender `name`; return the request's number. Takes no lock. Raises RecommenderNotFound."""
+    """Request a job of recommender `name`; return the request's number. Takes no lock.
+
+    Raises RecommenderNotFound, NoListTable.
+    """
     keys = {"recommender": name, "job": job, "origin": origin, "task_id": task_id, "force": force}
-    try:
+    with _refusals(name):
         row = connection.execute(queries.query("request"), keys).fetchone()
-    except pg.UndefinedObject:
-        raise RecommenderNotFound(name=name) from None
     assert row is not None
     return int(row["request"])
 
@@ -41,13 +44,22 @@ def ask(connection: Connection, name: str, job: Job, *, force: bool = False) -> 
     try:
         return insert(connection, name, job, "command", force=force)
     except pg.InsufficientPrivilege:
-        try:
-            call = f"recstore.request_{job}(%s{', true' if force else ''})"
+        call = f"recstore.request_{job}(%s{', true' if force else ''})"
+        with _refusals(name):
             row = connection.execute(f"SELECT {call} AS request", [name]).fetchone()
-        except pg.UndefinedObject:
-            raise RecommenderNotFound(name=name) from None
         assert row is not None
         return int(row["request"])
+
+
+@contextmanager
+def _refusals(name: str) -> Iterator[None]:
+    """Turn what the database refuses to request into errors with the same meaning."""
+    try:
+        yield
+    except pg.UndefinedObject:
+        raise RecommenderNotFound(name=name) from None
+    except pg.InvalidParameterValue:
+        raise NoListTable(name=name) from None
 
 
 def get(connection: Connection, number: int) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class Requesting(Part):
     ) -> Request:
         """Ask a worker to write the tables of lists that the recommender's definition names.
 
-        Raises RecommenderNotFound, RequestFailed, StillOpen.
+        Raises RecommenderNotFound, NoListTable, RequestFailed, StillOpen.
         """
         return self._ask(name, "lists", wait, timeout, reporter)
 

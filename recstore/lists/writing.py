@@ -17,7 +17,7 @@ import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
 from recstore import registry
-from recstore.errors import InvalidInput
+from recstore.errors import InvalidInput, NoListTable
 from recstore.lists import output, shapes, snapshots, tables
 from recstore.lists.blocks import Block, Items, ListRows, Scoring
 from recstore.lists.shapes import Shape
@@ -106,13 +106,11 @@ def similar_all(run: ListsRun, into: str | Path, *, k: int = 20, min_users: int 
 
 @job("lists", kind=ListsRun)
 def write_defined(run: ListsRun) -> list[Made]:
-    """Write the tables that the recommender's definition names. Raises InvalidInput if it names none."""
+    """Write the tables that the recommender's definition names. Raises NoListTable if it names none."""
     defined = run.recommender.definition.lists
     named = [(into, into == defined.similar_into) for into in (defined.recommend_into, defined.similar_into) if into]
     if not named:
-        raise InvalidInput(
-            f"The definition of {run.name!r} names no table for lists: recstore alter {run.name} --recommend-into schema.table"
-        )
+        raise NoListTable(name=run.name)
     wanted = [_wanted(run.connection, run.recommender, into, defined.k, similar=similar) for into, similar in named]
     made = [_make(run, each) for each in wanted]
     run.outcome = " ".join(map(str, made))

@@ -502,7 +502,7 @@ def test_lists_when_they_are_due_and_when_asked_for(trained: Database) -> None:
         sent: list[Any] = []
         return dispatch.dispatch(trained.url, trained.settings, lambda *errand: sent.append(errand)), sent
 
-    with pytest.raises(errors.InvalidInput, match="names no table"):
+    with pytest.raises(errors.NoListTable):
         lists.write_defined(trained.url, trained.settings, "retail")
     trained.alter(
         lists=Lists(recommend_into="made.recommendations", similar_into="made.similar", k=3, cron="0 4 * * *")

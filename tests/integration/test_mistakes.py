@@ -282,6 +282,7 @@ COMMANDS = {
     "export retail pairs.csv": (2, "pairs.csv exists. Replace it? Add --yes"),
     "recommend-all retail --into x.csv --users selec": (2, 'syntax error at or near "selec". Give a SELECT whose'),
     "lists retail": (2, "names no table for lists: recstore alter retail --recommend-into schema.table"),
+    "request lists retail": (2, "names no table for lists: recstore alter retail --recommend-into schema.table"),
     "load nothing.csv --table shop.x": (2, "There is no file nothing.csv."),
     "load / --table shop.x": (2, "/ is a folder: name one file in it."),
     "load pairs.csv": (2, "Missing option '--table'"),
@@ -363,6 +364,7 @@ SQL = {
     "SELECT recstore.request_reindex(NULL)": "there is no recommender named",
     "SELECT recstore.request_refresh('nix')": 'there is no recommender named "nix"',
     "SELECT recstore.request_lists('nix')": 'there is no recommender named "nix"',
+    "SELECT recstore.request_lists('retail')": 'the definition of "retail" names no table for lists',
 }
 """Statements that are refused."""
 
