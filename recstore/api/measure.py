@@ -37,7 +37,12 @@ Split = Annotated[
     ),
 ]
 Share = Annotated[
-    float | None, Option("Held-out share, by time or by share. [default: 20%]", "SHARE%", read=texts.share)
+    float | None,
+    Option(
+        "Held-out share, by time or by share [default: 20%]; by user, the share of users to hold out items of.",
+        "SHARE%",
+        read=texts.share,
+    ),
 ]
 Items = Annotated[
     int | None, Option("Number of items held out of each user who has twice as many, by user.", "N", min=1)
@@ -161,6 +166,11 @@ class Measuring(Part):
         max_iterations: Annotated[
             int, Option("End of a learning curve that is still rising.", "N", min=1, max=1000)
         ] = 30,
+        curve: Annotated[
+            int | None,
+            Option("Iterations between two points of a learning curve. [default: 3 at most]", "N", min=1),
+        ] = None,
+        include_seen: IncludeSeen = False,
         users: Annotated[
             int, Option("Number of users on whom each trial is measured, the same in all.", "N", min=1)
         ] = 4000,
@@ -216,6 +226,8 @@ class Measuring(Part):
             space=space or {},
             grid={key: [str(value) for value in values] for key, values in (grid or {}).items()},
             most_iterations=max_iterations,
+            curve=curve,
+            include_seen=include_seen,
             users=users,
             seed=seed,
         )

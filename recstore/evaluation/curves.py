@@ -35,6 +35,7 @@ class LearningCurve:
         split: has a validation part, which is what is held out.
         users: indices; None samples USERS of those with a pair in both parts, drawn from `seed`.
         on_train: measure the training part as well.
+        include_seen: rank the items of the training part in the validation, too.
         on_point: called with each point; an error that it raises ends the training.
     """
 
@@ -47,6 +48,7 @@ class LearningCurve:
         users: NDArray[np.intp] | None = None,
         seed: int = SEED,
         on_train: bool = True,
+        include_seen: bool = False,
         on_point: Callable[[CurvePoint], None] | None = None,
     ) -> None:
         if split.validation is None:
@@ -56,6 +58,7 @@ class LearningCurve:
         self.users = sample(split.users(split.validation), USERS, seed) if users is None else users
         self._train, self._validation = (part.matrix()[self.users] for part in (split.train, split.validation))
         self._every, self._ks, self._on_train, self._on_point = every, ks, on_train, on_point
+        self._include_seen = include_seen
         self._done = 0
 
     def follow(
@@ -109,7 +112,7 @@ class LearningCurve:
         point = CurvePoint(
             iteration=max(1, self._done),
             train=self._metrics(scorer, self._train, exclude_train=False) if self._on_train else {},
-            validation=self._metrics(scorer, self._validation, exclude_train=True),
+            validation=self._metrics(scorer, self._validation, exclude_train=not self._include_seen),
             seconds=trained,
         )
         self.points.append(point)

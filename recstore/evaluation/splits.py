@@ -74,8 +74,8 @@ class Split:
 
 @dataclass(frozen=True)
 class SplitChoice:
-    """A choice of split. `by` None means by time if most pairs have one, else by user. `share` belongs to time and share, `items`
-    to user; None means their defaults."""
+    """A choice of split. `by` None means by time if most pairs have one, else by user. `share` is that of the pairs, by user
+    that of the users; `items` belongs to user. None means their defaults."""
 
     by: By | None = None
     share: float | None = None
@@ -89,10 +89,8 @@ class SplitChoice:
             raise InvalidInput(f"The share to hold out must be between 0 and 1, not {self.share:g}.")
         if self.items is not None and self.items < 1:
             raise InvalidInput(f"The number of items of each user to hold out must be at least 1, not {self.items}.")
-        if self.share is not None and self.items is not None:
+        if self.by is None and self.share is not None and self.items is not None:
             raise InvalidInput("Hold out either a share of the pairs or a number of items of each user.")
-        if self.by == "user" and self.share is not None:
-            raise InvalidInput("A split by user holds out a number of items of each user, not a share.")
         if self.by in ("time", "share") and self.items is not None:
             raise InvalidInput(f"A split by {self.by} holds out a share, not a number of items of each user.")
 
@@ -112,7 +110,7 @@ def choose(interactions: Interactions, choice: SplitChoice, *, validation: bool 
         case "time":
             return by_time(interactions, share, validation=validation)
         case "user":
-            return by_user(interactions, choice.items, choice.seed, validation=validation)
+            return by_user(interactions, choice.items, choice.seed, share=choice.share, validation=validation)
         case "share":
             return by_share(interactions, share, choice.seed, validation=validation)
 
@@ -147,10 +145,16 @@ def by_time(interactions: Interactions, share: float = SHARE, *, validation: boo
 
 
 def by_user(
-    interactions: Interactions, items: int | None = None, seed: int = SEED, *, validation: bool = False
+    interactions: Interactions,
+    items: int | None = None,
+    seed: int = SEED,
+    *,
+    share: float | None = None,
+    validation: bool = False,
 ) -> Split:
     """Hold out `items` random items of each user with at least twice as many as the test part, and of each user who still has
-    twice as many as the validation part. Other users are only trained on.
+    twice as many as the validation part. Other users are only trained on. With `share`, each part is of a random share of
+    the users with enough items.
 
     The default is a fifth of the median number of items, of users with at least two, between 1 and MOST_ITEMS. Raises
     SplitImpossible if no user has enough items.
@@ -168,16 +172,19 @@ def by_user(
             reason = f"no user has {2 * items} items{' left' if part is not interactions else ''}"
             remedy = "Hold out fewer items of each user." if items > 1 else "Split by share."
             raise SplitImpossible(how="by user", reason=reason, remedy=remedy)
+        of = f"each of the {np.count_nonzero(enough)} users"
+        if share is not None:
+            able = np.flatnonzero(enough)
+            chosen = random.permutation(able)[: max(1, round(share * len(able)))]
+            enough = np.isin(np.arange(len(counts)), chosen)
+            of = f"each of {len(chosen)} of the {len(able)} users"
         # pairs are sorted by user: within each user, take the first ones of a random order
         order = np.argsort(part.user_index * np.int64(len(part)) + random.permutation(len(part)))
         place = np.arange(len(part)) - np.repeat(np.cumsum(counts) - counts, counts)
         mask = np.zeros(len(part), dtype=np.bool_)
         mask[order[(place < items) & enough[part.user_index]]] = True
         plural = "items" if items > 1 else "item"
-        phrase = (
-            f"{items} {plural} of each of the {np.count_nonzero(enough)} users with at least {2 * items} {{left}}are"
-        )
-        return mask, phrase + " {held}"
+        return mask, f"{items} {plural} of {of} with at least {2 * items} {{left}}are {{held}}"
 
     return _split(interactions, some_of_each, "user", validation)
 

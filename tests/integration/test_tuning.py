@@ -157,15 +157,25 @@ def test_the_same_command_continues_and_another_begins_from_scratch(
         assert work.unfinished(connection, registry.get(connection, "retail"), work.asked(SMALL, SplitChoice())) is None
 
 
-def test_a_grid_and_what_has_no_room(shop: Database, recstore: Command) -> None:
+def test_a_grid_and_what_has_no_room(shop: Database, recstore: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    curves = Mock(wraps=LearningCurve)
+    monkeypatch.setattr(search, "LearningCurve", curves)
     shop.create()
     assert shop.retrain().live
-    answer = recstore("tune retail --grid factors=80,100 --grid alpha=40 --max-iterations 3 --json --adopt")
+    line = (
+        "tune retail --grid factors=80,100 --grid alpha=40 --max-iterations 3 --curve 2 --include-seen --json --adopt"
+    )
+    answer = recstore(line)
     assert answer.code == 2
     assert "has room for 64" in json.loads(answer.err.splitlines()[-1])["error"]
     study = study_row(shop, 1)
     assert study["kind"] == "grid"
-    assert [row["parameters"] for row in rows(shop, 1)] == [{"alpha": 40.0, "factors": n} for n in (80, 100)]
+    trials = rows(shop, 1)
+    assert [row["parameters"] for row in trials] == [{"alpha": 40.0, "factors": n} for n in (80, 100)]
+    assert [[point["iteration"] for point in row["curve"]] for row in trials] == [[2, 3]] * 2
+    popular = recstore("evaluate retail --include-seen --json").expect(0).json["results"][1]
+    assert study["evaluation"]["results"][1]["metrics"] == popular["metrics"]
+    assert {call.kwargs["include_seen"] for call in curves.call_args_list} == {True}
     answer = recstore("tune retail --study 1 --adopt --resize --json").expect(0)
     assert answer.json["scales"] == {"factors": "log", "alpha": "log"}
     with shop.connect() as connection:

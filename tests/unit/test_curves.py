@@ -65,6 +65,16 @@ def test_a_point_has_the_metrics_of_both_parts():
     assert curve.points[0].seconds <= curve.points[1].seconds <= curve.points[2].seconds
 
 
+def test_training_items_compete_in_the_validation_where_that_is_asked_for():
+    for include_seen, recall in ((False, [1.0, 1.0, 0.0]), (True, [1.0, 0.0, 0.0])):
+        curve = LearningCurve(small_split(), ks=(2,), include_seen=include_seen)
+        curve.begin(Fixed(), small_split().train.matrix())
+        for number, place in enumerate((1, 2, 3)):
+            y = np.array([[7.0], *([score] for score in RANKED[place][1:])], dtype=np.float32)  # item 0 is trained on
+            curve(number, FoldIn(y, np.ones(4, dtype=np.int64), {}))
+        assert [one.validation["recall@2"] for one in curve.points] == recall
+
+
 def test_training_pairs_are_found_among_all_items():
     split = small_split()
     curve = watched([1, 2, 3], Split(split.validation, split.train, split.test, "the other way round"))

@@ -132,6 +132,19 @@ def test_k_items_of_each_user_with_at_least_twice_as_many():
     assert "of the 4 users" in split.how
 
 
+def test_items_of_a_share_of_the_users_are_held_out():
+    interactions, _ = build(batch([(user, item, 1.0) for user in range(40) for item in range(12 if user < 30 else 3)]))
+    split = by_user(interactions, 2, share=0.2, validation=True)
+    for part in (split.test, split.validation):
+        assert (
+            np.unique(np.bincount(part.user_index), return_counts=True)[1][-1] == len(np.unique(part.user_index)) == 6
+        )
+        assert part.user_index.max() < 30
+    assert set(split.test.user_index) != set(split.validation.user_index)
+    assert split.how.startswith("by user: 2 items of each of 6 of the 30 users with at least 4 are held out; 2 items")
+    assert pairs(by_user(interactions, 2, share=0.2).test) == pairs(split.test)
+
+
 @pytest.mark.parametrize(("items", "held_out"), [(2, 1), (5, 1), (9, 1), (10, 2), (30, 6), (200, 10)])
 def test_by_default_a_fifth_of_the_median_is_held_out(items, held_out):
     split = by_user(each_with(items))
@@ -223,6 +236,7 @@ def test_the_default_is_by_time_where_most_pairs_have_one():
         (SplitChoice("time", share=0.1), True, "by time: the newest 10 %"),
         (SplitChoice("user", items=3), True, "by user: 3 items"),
         (SplitChoice("user", items=1), True, "by user: 1 item "),
+        (SplitChoice("user", share=0.5, items=1), True, "by user: 1 item of each of 1 of the 2 users"),
         (SplitChoice("share", share=0.5), True, "by share: at random 50 %"),
         (SplitChoice(share=0.5), True, "by time: the newest 50 %"),
         (SplitChoice(share=0.5), False, "by share: at random 50 %"),
@@ -238,13 +252,15 @@ def test_a_choice(choice, with_times, how):
 
 
 @pytest.mark.parametrize("by", ["item", None, "time", "user", "share"])
-@pytest.mark.parametrize("more", [{"share": 1.0}, {"share": 0}, {"items": 0}, {"share": 0.2, "items": 3}])
+@pytest.mark.parametrize("more", [{"share": 1.0}, {"share": 0}, {"items": 0}])
 def test_a_choice_that_makes_no_sense_is_refused(by, more):
     with pytest.raises(InvalidInput):
         SplitChoice(by, **more)
 
 
-@pytest.mark.parametrize(("by", "more"), [("user", {"share": 0.2}), ("time", {"items": 3}), ("share", {"items": 3})])
+@pytest.mark.parametrize(
+    ("by", "more"), [(None, {"share": 0.2, "items": 3}), ("time", {"items": 3}), ("share", {"items": 3})]
+)
 def test_a_choice_of_what_its_way_does_not_have_is_refused(by, more):
     with pytest.raises(InvalidInput, match=r"share|number of items"):
         SplitChoice(by, **more)
@@ -253,6 +269,7 @@ def test_a_choice_of_what_its_way_does_not_have_is_refused(by, more):
 WAYS = {
     "time": lambda interactions, seed, **given: by_time(interactions, 0.3, **given),  # noqa: ARG005
     "user": lambda interactions, seed, **given: by_user(interactions, 1, seed, **given),
+    "share of users": lambda interactions, seed, **given: by_user(interactions, 1, seed, share=0.5, **given),
     "default user": lambda interactions, seed, **given: by_user(interactions, None, seed, **given),
     "share": lambda interactions, seed, **given: by_share(interactions, 0.3, seed, **given),
 }

@@ -149,6 +149,7 @@ class Search:
             ks=(options.k,),
             users=self.users(),
             on_train=False,
+            include_seen=self.options.include_seen,
             on_point=judge,
         )
         tried = applied(self.definition, trial.parameters, options.most_iterations)
@@ -188,11 +189,12 @@ class Search:
     ) -> Evaluation:
         """Refit the winner on all but the test part and measure that part, once: next to popularity, item-kNN and, where
         they differ, the definition's own settings."""
+        options = self.options
         evaluation = measure(
             experiment,
             self.split,
             tuned(self.definition, winner),
-            Measurement(tuple(sorted({10, 20, self.options.k})), TEST_USERS, seed=self.options.seed),
+            Measurement(tuple(sorted({10, 20, options.k})), TEST_USERS, options.include_seen, seed=options.seed),
             name=name,
             model=f"{name}, tuned",
             others={} if winner.stage == "start" else {PRESENT: self.definition},

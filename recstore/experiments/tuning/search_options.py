@@ -18,7 +18,8 @@ METRICS = ("ndcg", "recall", "precision", "map", "hit_rate")
 class Options:
     """The options of a search, ready for JSON. `trials` None: all of a grid, else TRIALS. `grid` has lists of values as
     texts; `space` narrows the default one, see `space.narrowed`. `users`: most users of the validation part that a trial is
-    measured on, the same in every trial."""
+    measured on, the same in every trial. `curve`: iterations between two points of a trial's curve; None: 1 to 3.
+    `include_seen`: rank the items of the training part, too."""
 
     TRIALS = 80
     SECONDS = 2700.0
@@ -31,6 +32,8 @@ class Options:
     space: Mapping[str, Any] = field(default_factory=dict)
     grid: Mapping[str, Sequence[str]] = field(default_factory=dict)
     most_iterations: int = 30
+    curve: int | None = None
+    include_seen: bool = False
     users: int = 4000
     seed: int = SEED
 
@@ -45,7 +48,7 @@ class Options:
     @property
     def every(self) -> int:
         """Return the iterations between two points of a trial's curve."""
-        return max(1, min(3, self.most_iterations // 3))
+        return self.curve or max(1, min(3, self.most_iterations // 3))
 
     def __post_init__(self) -> None:
         """Raise InvalidInput for what is wrong whatever the data are."""
