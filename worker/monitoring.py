@@ -10,10 +10,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from socketserver import TCPServer, ThreadingMixIn
-from typing import Any
+from typing import Any, ClassVar
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from celery import bootsteps
+from celery.worker import state
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -33,7 +34,7 @@ BEAT = 5.0
 """Seconds between two beats of the main loop's pulse."""
 
 SILENCE = 60.0
-"""Seconds without a beat after which the worker counts as dead."""
+"""Seconds without a beat after which the worker counts as dead, and with a task that the pool does not begin as stuck."""
 
 QUEUES = ("default", "train", "celery")
 """Queues that workers take from; Celery's default, `celery`, is where applications send that name none."""
@@ -47,17 +48,22 @@ class Pulse(bootsteps.StartStopStep):  # type: ignore[misc]
     requires = ("celery.worker.consumer.connection:Connection",)
     last: float | None = None
     """Time of the last beat (time.monotonic); None while it need not beat."""
+    waiting: ClassVar[dict[str, float]] = {}
+    """Tasks that the pool has not begun although it has a free process, each with the time when that was first seen."""
 
     def start(self, consumer: Any) -> None:
-        Pulse.beat()
-        consumer.timer.call_repeatedly(BEAT, Pulse.beat)
+        Pulse.beat(consumer.pool)
+        consumer.timer.call_repeatedly(BEAT, Pulse.beat, (consumer.pool,))
 
     def stop(self, _consumer: Any) -> None:
-        Pulse.last = None
+        Pulse.last, Pulse.waiting = None, {}
 
     @staticmethod
-    def beat() -> None:
-        Pulse.last = time.monotonic()
+    def beat(pool: Any) -> None:
+        Pulse.last = now = time.monotonic()
+        free = len(state.active_requests) < pool.num_processes
+        tasks = [task.id for task in state.reserved_requests - state.active_requests] if free else []
+        Pulse.waiting = {task: Pulse.waiting.get(task, now) for task in tasks}
 
 
 class BrokerCollector(Collector):
@@ -100,6 +106,11 @@ def not_ready(settings: Settings) -> str | None:
         return error.message
     if Pulse.last is None:
         return "The worker takes no messages: it waits for its broker, or is being stopped."
+    waits = max((time.monotonic() - since for since in Pulse.waiting.values()), default=0.0)
+    if waits > SILENCE:
+        return (
+            f"The worker's pool has not begun a task for {waits:.0f} s although a process is free. Restart the worker."
+        )
     return None
 
 

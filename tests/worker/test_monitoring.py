@@ -109,6 +109,21 @@ def test_a_worker_answers_whatever_becomes_of_its_broker_and_its_children(worker
     assert worker.popen.wait(60) == 0
 
 
+def test_a_worker_whose_pool_begins_no_task_is_not_ready(workers: Workers) -> None:
+    port = free_port()
+    worker = workers.start(metrics_port=port, dispatch_interval=1000, test_silence=1)
+    until(lambda: re.search(r"recstore\.dispatch.* succeeded", worker.output))
+    (child,) = children(worker)
+    os.kill(child, signal.SIGSTOP)
+    request = workers.request("reindex")
+    until(lambda: ask(port, "/ready")[0] == 503)
+    assert "pool has not begun a task for" in ask(port, "/ready")[1]
+    assert ask(port, "/live") == (200, "ok\n")
+    os.kill(child, signal.SIGCONT)
+    workers.ends(request)
+    until(lambda: ask(port, "/ready")[0] == 200)
+
+
 def test_a_port_in_use_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     port = free_port()
     with socket.create_server(("127.0.0.1", port)):
