@@ -16,7 +16,7 @@ from recstore.model import confidence, held_out, trainers, vectors
 from recstore.model.arrays import Mask, Positions
 from recstore.model.interactions import IdMap, Interactions
 from recstore.model.trained import Stored
-from recstore.model.trainers import QueryFoldIn
+from recstore.model.trainers import FoldIn, QueryFoldIn
 from recstore.model.vectors import ItemVectors, UserVectors
 from recstore.wording import counted
 
@@ -112,6 +112,28 @@ def solve(live: Live, interactions: Interactions, key: UUID, dimensions: int, th
                 all_of[new] = of_new
     x = trainers.fold_in(queries, weights.matrix(known, model.alpha), threads)
     return Solved(known, vectors.user_vectors(x, dimensions), new, solved, published, clipped, unsolved)
+
+
+def for_queries(model: Stored, trained: Mask) -> QueryFoldIn | None:
+    """Return the input for folding in by SQL of a model whose other items came after its training."""
+    if trained.all():
+        return model.for_queries()
+
+    def part(rows: Mask) -> FoldIn:
+        fold_in = model.fold_in
+        return replace(fold_in, item_factors=fold_in.item_factors[rows], item_users=fold_in.item_users[rows])
+
+    found = trainers.for_queries(model.trainer, part(trained))
+    if found is None:
+        return None
+    later = trainers.later_items(model.trainer, part(~trained), found)
+    whitened, summands = (
+        _laid_out(rows, np.flatnonzero(trained), len(trained)) for rows in (found.whitened, found.summands)
+    )
+    for all_of, of_new in ((whitened, later.whitened), (summands, later.summands)):
+        if all_of is not None:
+            all_of[~trained] = of_new
+    return replace(found, whitened=whitened, summands=summands, idf=model.confidence.idf)
 
 
 def _laid_out(rows: Any, place: Positions, items: int) -> Any:

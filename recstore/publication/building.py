@@ -16,7 +16,7 @@ from recstore.model.interactions import IdMap, Interactions
 from recstore.model.trainers import QueryFoldIn
 from recstore.model.vectors import ItemVectors, UserVectors
 from recstore.postgres.names import quoted
-from recstore.publication import calibration, checks, indexes, loading
+from recstore.publication import calibration, checks, generations, indexes, loading
 from recstore.publication.loading import Column, Ids, Scalars, Vectors
 from recstore.runs import Run, Summary
 from recstore.sql import objects, queries
@@ -70,6 +70,9 @@ class Content:
     """Number of users it was trained on, if not all of them are in `population`."""
     mean_preference: NDArray[np.float32] | None = None
     """The mean user direction, if not that of `users`."""
+    refreshed_users: Mask | None = None
+    refreshed_items: Mask | None = None
+    """The users and items that a refresh wrote, if it is from a file."""
 
     @property
     def collapsed(self) -> int:
@@ -124,6 +127,7 @@ def load(run: Run, content: Content) -> Summary:
         _load_seen(run, content.pulled)
     if content.for_queries:
         _load_fold_in(run, content, content.for_queries)
+    _load_marks(run, content)
     queries.run(
         connection,
         "describe_generation",
@@ -190,6 +194,20 @@ def _load_fold_in(run: Run, content: Content, given: QueryFoldIn) -> None:
     _load_vectors(
         run, "basis", "factor integer NOT NULL", {"factor": Scalars(rows, ">i4")}, {"basis": given.basis}, every
     )
+
+
+def _load_marks(run: Run, content: Content) -> None:
+    """Mark the rows that a refresh wrote before they came here from a file, as a refresh does."""
+    kinds, population = run.recommender, content.population
+    marks = {
+        "user_id": (Ids(population.users.ids, kinds.user_type), content.refreshed_users),
+        "item_id": (Ids(population.items.ids, kinds.item_type), content.refreshed_items),
+    }
+    for identifier, (ids, rows) in marks.items():
+        if rows is not None and rows.any():
+            generations.create_marks(run.connection, run.generation)
+            marked = np.flatnonzero(rows)
+            loading.copy(run.connection, run.generation.refreshed, {identifier: ids}, len(marked), order=marked)
 
 
 def _load_vectors(

@@ -65,6 +65,17 @@ def attach(connection: Connection, settings: Settings, recommender: Registered) 
     return generation
 
 
+def create_marks(connection: Connection, generation: Generation) -> None:
+    """Create the table that says which rows a refresh wrote, and when; nothing if it exists."""
+    user, item = generation.recommender.user_type.value, generation.recommender.item_type.value
+    connection.execute(
+        f"CREATE TABLE IF NOT EXISTS {generation.refreshed}"
+        f" (user_id {user} UNIQUE, item_id {item} UNIQUE, refreshed_at timestamptz NOT NULL DEFAULT now())"
+    )
+    connection.execute(f"ALTER TABLE {generation.refreshed} DISABLE ROW LEVEL SECURITY")  # an event trigger's
+    objects.grant(connection, generation.refreshed, [])
+
+
 def advance_attached(connection: Connection, recommender: Registered) -> None:
     """Advance the barrier of the next generation as far as other transactions allow."""
     for row in all_of(connection, recommender):

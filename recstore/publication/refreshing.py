@@ -22,7 +22,7 @@ from recstore.publication import calibration, erasing, generations, indexes, loa
 from recstore.publication.generations import Prepared
 from recstore.publication.loading import Column, Ids, Scalars, Vectors
 from recstore.runs import Run, Summary
-from recstore.sql import objects, queries
+from recstore.sql import queries
 from recstore.sql.objects import VECTOR_ROUNDING
 from recstore.wording import counted
 
@@ -44,14 +44,8 @@ def prepare(run: Run) -> Prepared:
         reason = f"pgvector {'.'.join(map(str, version))} can corrupt an HNSW index whose rows are updated in place"
         remedy = "Install pgvector 0.8.4 or newer on the server, then run: ALTER EXTENSION vector UPDATE;"
         raise RefreshRefused(name=run.name, reason=reason, remedy=remedy)
-    user, item = run.recommender.user_type.value, run.recommender.item_type.value
     with run.connection.transaction():
-        run.connection.execute(
-            f"CREATE TABLE IF NOT EXISTS {live.refreshed}"
-            f" (user_id {user} UNIQUE, item_id {item} UNIQUE, refreshed_at timestamptz NOT NULL DEFAULT now())"
-        )
-        run.connection.execute(f"ALTER TABLE {live.refreshed} DISABLE ROW LEVEL SECURITY")  # an event trigger's
-        objects.grant(run.connection, live.refreshed, [])
+        generations.create_marks(run.connection, live)
     return Prepared(live)
 
 

@@ -138,6 +138,50 @@ def test_everything_else_works_on_a_refreshed_generation(shop: Database, tmp_pat
         assert column(connection, "SELECT relname FROM pg_class WHERE relname = '_refreshed_1'") == []
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_an_imported_refreshed_generation_answers_as_before(shop: Database, tmp_path: Path, case: str) -> None:
+    """Refreshed rows stay such: the fold-in solves against the trained items alone, and the next refresh solves them again."""
+    create(shop, **CASES[case])
+    file = tmp_path / "g.npz"
+
+    def answers(connection: Any) -> tuple[list[str], Any]:
+        reasons = "SELECT DISTINCT r.reason FROM shop.views v, LATERAL retail.recommend(v.user_id, 1, fresh => true) r"
+        return column(connection, reasons), np.array(column(connection, "SELECT retail.user_vector(501)::real[]"))
+
+    with shop.connect("application") as application, shop.connect() as connection:
+        application.execute(
+            "INSERT INTO shop.views SELECT user_id, 900 + user_id % 3, 5 FROM generate_series(1, 60) user_id"
+        )
+        application.execute("INSERT INTO shop.views VALUES (500, 3, 2), (500, 901, 1)")
+        assert refresh(shop).items == 3
+        application.execute("INSERT INTO shop.views VALUES (501, 4, 2), (501, 900, 1)")
+        reasons, vector = answers(connection)
+        assert sorted(reasons) == ["fold_in", "trained"]
+        marks = "SELECT user_id, item_id FROM retail._refreshed_{} ORDER BY 1, 2"
+        marked = rows(connection, marks.format(1))
+        exporting.export(shop.url, "retail", file)
+        assert importing.import_generation(shop.url, shop.settings, "retail", file).live
+        assert rows(connection, marks.format(2)) == marked
+        found, again = answers(connection)
+        assert sorted(found) == sorted(reasons)
+        assert np.linalg.norm(again - vector) < (1e-4 if case == "als" else 2e-3)  # of halfvec
+        assert (
+            value(
+                connection, "SELECT snapshot -> 'refreshed' ->> 'items' FROM recstore.generations WHERE generation = 2"
+            )
+            == "3"
+        )
+        application.execute("DELETE FROM shop.views WHERE user_id = 501")
+        done = refresh(shop)
+        assert (done.users, done.items) == (0, 0)
+
+        with np.load(file) as arrays:  # an older file does not say which rows are refreshed
+            older = {name: arrays[name] for name in arrays.files if not name.endswith("refreshed")}
+        np.savez(file, **older)
+        assert importing.import_generation(shop.url, shop.settings, "retail", file).live
+        assert value(connection, "SELECT to_regclass('retail._refreshed_3')::text") is None
+
+
 def test_held_out_pairs_solve_no_item(shop: Database) -> None:
     """An item that only the gate's held-out pairs have gets no vector; its popularity is right all the same."""
     create(shop, gate=Gate(held_out=0.2))

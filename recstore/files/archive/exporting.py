@@ -141,7 +141,9 @@ def _found(
         raise GenerationNotFound(name=recommender.name, generation=found.number)
     try:
         (counts,) = connection.execute(
-            f"SELECT (SELECT count(*) FROM {found.items}) AS item, (SELECT count(*) FROM {found.users}) AS user"  # noqa: S608
+            f"SELECT (SELECT count(*) FROM {found.items}) AS item, (SELECT count(*) FROM {found.users}) AS user,"  # noqa: S608
+            " to_regclass(%s) IS NOT NULL AS refreshed",
+            [found.refreshed],
         )
     except pg.UndefinedTable:
         raise GenerationNotFound(name=recommender.name, generation=found.number) from None
@@ -154,7 +156,7 @@ class _Writing:
     generation: Generation
     row: dict[str, Any]
     rows: dict[str, int]
-    """Rows to write of each side: no users for a file without them."""
+    """Rows to write of each side: no users for a file without them; and whether there are marks of refreshed rows."""
     reporter: Reporter
     done: int = 0
 
@@ -180,8 +182,14 @@ class _Writing:
         identifier, table = f"{side}_id", self.generation.table("items" if side == "item" else "users")
         kept = [identifier, *others] if others else []
         columns = ", ".join(f"v.{name}" for name in [f"{column}::real[] AS vector", *kept])
+        marked = ""
+        if others and self.rows["refreshed"]:
+            marked = f"LEFT JOIN {self.generation.refreshed} r ON r.{identifier} = v.{identifier}"
+            columns += f", r.{identifier} IS NOT NULL AS refreshed"
+            others = others | {"refreshed": np.bool_}
+            kept.append("refreshed")
         order = f'v.{identifier} COLLATE "C"' if kind is IdType.TEXT else f"v.{identifier}"
-        select = f"SELECT {columns} FROM {table} v ORDER BY {order}"  # noqa: S608
+        select = f"SELECT {columns} FROM {table} v {marked} ORDER BY {order}"  # noqa: S608
         found: dict[str, list[pa.Array]] = {name: [] for name in kept}
         dtype = np.dtype(np.float32 if self.row["vector_type"] == "vector" else np.float16)
         with archive.rows(f"{side}_{column}", (self.rows[side], factors), dtype) as write:

@@ -19,6 +19,7 @@ from recstore.definition import Definition
 from recstore.errors import ImportRefused, NoRoom, NothingToImportInto, RecommenderNotFound, RecstoreError, SourceEmpty
 from recstore.files.archive.against_live import as_stored, check_fold_in, comparable, fallen, guard, judge
 from recstore.files.archive.reading import Exported, fit, read
+from recstore.model import refreshed
 from recstore.model.interactions import IdMap, Interactions
 from recstore.operations import jobs
 from recstore.postgres.connection import Connection, connect, one_line, plain_errors
@@ -204,12 +205,14 @@ def import_(run: Run, *, fitted: Exported, force: bool) -> jobs.Outcome:
         confidence=about.confidence,
         training=about.training,
         fold_in=about.fold_in,
-        for_queries=new.for_queries() if new else None,
+        for_queries=refreshed.for_queries(new, ~fitted.item_refreshed) if new else None,
         held_out=held_out,
         metrics=about.metrics and about.metrics | {"live": None, "unknown": "it is from a file"},
         definition=_trained_by(recommender.definition, about.definition),
         trained_users=about.users,
         mean_preference=fitted.mean(recommender.dimensions),
+        refreshed_users=fitted.user_refreshed,
+        refreshed_items=fitted.item_refreshed,
     )
     return pipeline.publish(run, content, release=force)
 
@@ -235,9 +238,9 @@ def _origin(fitted: Exported, recommender: Registered) -> Summary:
 def _snapshot(fitted: Exported) -> dict[str, Any]:
     """Return the source's figures, with the counts that the next training's guard compares with."""
     counts = {"users": fitted.about.users, "items": len(fitted.items), "pairs": int(fitted.item_users.sum())}
-    said = {
-        name: value for name, value in fitted.about.snapshot.items() if name != "refreshed"
-    }  # here all are imported
+    said = {name: value for name, value in fitted.about.snapshot.items() if name != "refreshed"}
+    if fitted.item_refreshed.any() or fitted.user_refreshed.any():
+        said["refreshed"] = {"users": int(fitted.user_refreshed.sum()), "items": int(fitted.item_refreshed.sum())}
     return said | {name: said[name] if isinstance(said.get(name), int) else value for name, value in counts.items()}
 
 

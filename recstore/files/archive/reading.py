@@ -27,7 +27,7 @@ from recstore.files.archive.contents import (
     ids_of,
     key_digest,
 )
-from recstore.model.arrays import Matrix
+from recstore.model.arrays import Mask, Matrix
 from recstore.model.interactions import IdMap
 from recstore.model.vectors import ItemVectors, UserVectors
 from recstore.types import IdType
@@ -46,7 +46,7 @@ ARRAYS = (
 
 
 READ = {
-    *("about", "item_held_out", *ARRAYS),
+    *("about", "item_held_out", "item_refreshed", "user_refreshed", *ARRAYS),
     *(f"{side}_id{form}" for side in ("item", "user") for form in ("", "_utf8", "_end")),
 }
 """Arrays that are read; what a newer recstore adds is ignored."""
@@ -73,9 +73,11 @@ class Exported:
     item_users: NDArray[np.int64]
     item_views: NDArray[np.float64]
     item_held_out: NDArray[np.int64]
+    item_refreshed: Mask
     users: IdMap
     user_preference: Matrix
     user_length: NDArray[np.float64]
+    user_refreshed: Mask
     mean_preference: Matrix  # (factors,)
 
     def item_vectors(self, dimensions: int) -> ItemVectors:
@@ -238,6 +240,9 @@ def _checked(path: Path, arrays: dict[str, Array]) -> Exported:
     held_out = _counts(arrays, "item_held_out", items)
     if (held_out > item_users).any():
         raise ValueError("item_held_out has more users than item_users")
+    refreshed = _marks(arrays, "item_refreshed", items)
+    if refreshed.all():
+        raise ValueError("none of its items is from a training")
     return Exported(
         path=path,
         about=about,
@@ -249,9 +254,11 @@ def _checked(path: Path, arrays: dict[str, Array]) -> Exported:
         item_users=item_users,
         item_views=_numbers(arrays, "item_views", items),
         item_held_out=held_out,
+        item_refreshed=refreshed,
         users=IdMap(ids["user"]),
         user_preference=_vectors(arrays, "user_preference", users, factors),
         user_length=_numbers(arrays, "user_length", users),
+        user_refreshed=_marks(arrays, "user_refreshed", users),
         mean_preference=_numbers(arrays, "mean_preference", factors, negative=True).astype(np.float32),
     )
 
@@ -332,6 +339,15 @@ def _counts(arrays: dict[str, Array], name: str, rows: int) -> NDArray[np.int64]
     if (counts >= 1 << 31).any():
         raise ValueError(f"{name} has numbers beyond {IdType.INTEGER.value}")
     return counts.astype(np.int64)
+
+
+def _marks(arrays: dict[str, Array], name: str, rows: int) -> Mask:
+    """Return which rows a refresh wrote; none in a file without them."""
+    found = arrays.get(name, np.zeros(rows, dtype=np.bool_))
+    _check_shape(name, found, (rows,))
+    if found.dtype != np.bool_:
+        raise ValueError(f"{name} is {found.dtype}, not true and false")
+    return found
 
 
 def _check_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
