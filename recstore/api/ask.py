@@ -1,6 +1,7 @@
 """Answers with titles, as people read them. An application asks over its own engine: `recstore.Recommender`."""
 
-from collections.abc import Callable
+import csv
+from collections.abc import Callable, Sequence
 from typing import Annotated, TypeVar
 
 from recstore import registry
@@ -8,7 +9,7 @@ from recstore.api.arguments import Argument, Name, Option
 from recstore.api.base import Part
 from recstore.api.rows import ComparedItem, Comparison, Explained, Id, Popular, Recommended, Similar
 from recstore.definition import Period
-from recstore.errors import GenerationNotFound
+from recstore.errors import GenerationNotFound, InvalidInput
 from recstore.operations import questions, recommenders
 from recstore.operations.questions import Question
 from recstore.postgres.connection import Connection
@@ -16,6 +17,11 @@ from recstore.postgres.connection import Connection
 T = TypeVar("T")
 
 K = Annotated[int, Option("Number of rows.", "N", flags="--k -k")]
+
+
+def _split(text: str) -> list[str]:
+    return next(csv.reader([text]))
+
 
 COMPLETE = ("live", "previous", "ready", "withheld")
 """States of the generations that answer."""
@@ -70,23 +76,45 @@ class Asking(Part):
     def recommend(
         self,
         name: Name,
-        user_id: Annotated[Id, Argument("The user's id.")],
+        user_id: Annotated[Id, Argument("The user's id; without one, --items.")] = None,
         *,
         k: K = 10,
+        items: Annotated[
+            Sequence[Id] | None,
+            Option("Ids of a basket; with a user, all of these items in the user's order.", "ID,..", read=_split),
+        ] = None,
+        weights: Annotated[
+            Sequence[float] | None,
+            Option("Weights of the basket's items; below 0: less like this.", "X,..", read=_split),
+        ] = None,
         seen: Annotated[bool, Option("Also items that the user has seen.")] = False,
         fresh: Annotated[
             bool | None,
             Option("Whether a known user's current interactions count, too; by default as the recommender says."),
         ] = None,
     ) -> list[Recommended]:
-        """List the recommendations for a user; those of the fallback for one without usable interactions.
+        """List the recommendations for a user, or for a basket; those of the fallback where nothing usable is known.
 
         Raises RecommenderNotFound, NotTrained, InvalidInput.
         """
+        if (weights is not None and (items is None or user_id is not None)) or (
+            items is not None and (seen or fresh is not None)
+        ):
+            raise InvalidInput("--weights goes with --items without a user, and --seen and --fresh without --items.")
+        if items is None and user_id is None:
+            raise InvalidInput("Name a user, or the items of a basket with --items.")
         with self._current() as opened:
             recommender = registry.get(opened, name)
-            user = recommender.user_type.parse(str(user_id), "user id")
+            user = None if user_id is None else recommender.user_type.parse(str(user_id), "user id")
             questions.require_live(opened, recommender, k)
+            if items is not None:
+                ids = [recommender.item_type.parse(str(item), "item id") for item in items]
+                if user is not None:
+                    return Answer(opened, questions.ranked(recommender, user, ids), Recommended, "There are no items.")
+                if weights is not None and len(weights) != len(ids):
+                    raise InvalidInput(f"There are {len(weights)} weights, but {len(ids)} items.")
+                question = questions.for_items(recommender, ids, weights, k)
+                return Answer(opened, question, Recommended, "There are no other items.")
             empty = "This user has seen everything."
             if recommender.definition.candidates.given:
                 empty = "This user has seen every candidate, or there is none now."

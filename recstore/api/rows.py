@@ -119,11 +119,12 @@ class Revision:
 @dataclass(frozen=True)
 class Recommended:
     """An item for a user: its title where the definition names a lookup table, the predicted preference, and why it is in the
-    list ("trained", "fold_in" for a user who came after the training, or "popular" for one without usable interactions)."""
+    list ("trained", "fold_in" for a user who came after the training or a basket, or a step of the fallback). Both are None for
+    an unknown one of given items."""
 
     item_id: Id
-    score: float
-    reason: str
+    score: float | None
+    reason: str | None
     title: str | None = None
 
 

@@ -22,7 +22,8 @@ def register(app: typer.Typer) -> None:
         ("explain", "recstore explain retail 1 1606"),
         ("popular", "recstore popular retail -k 5"),
     ):
-        commands.add(name, _shown, data=lambda answer: answer.rows, example=example, negative_ids=True)
+        notes = "For a basket: recstore recommend retail --items 6,9 --weights 1,-1\n" if name == "recommend" else ""
+        commands.add(name, _shown, data=lambda answer: answer.rows, notes=notes, example=example, negative_ids=True)
     commands.add("compare", _compared, example="recstore compare retail 41 42")
 
 

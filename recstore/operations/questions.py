@@ -97,6 +97,15 @@ def recommended(
     return _listed(recommender, "recommend", arguments, ["score", "reason"], "r.ordinality")
 
 
+def for_items(recommender: Registered, ids: Sequence[Any], weights: Sequence[float] | None, k: int) -> Question:
+    arguments = [ids] + ([] if weights is None else [Named("weights", weights)]) + [Named("k", k)]
+    return _listed(recommender, "recommend_for_items", arguments, ["score", "reason"], "r.ordinality")
+
+
+def ranked(recommender: Registered, user_id: Any, ids: Sequence[Any]) -> Question:
+    return _listed(recommender, "rank_items", [user_id, ids], ["score", "reason"], "r.ordinality")
+
+
 def explained(recommender: Registered, user_id: Any, item_id: Any, k: int) -> Question:
     return _listed(recommender, "explain", [user_id, item_id, k], ["value", "contribution"], "r.contribution DESC")
 
@@ -167,4 +176,6 @@ def _literal(value: Any) -> str:
         return f"{value.name} => {_literal(value.value)}"
     if isinstance(value, bool | int):
         return str(value).lower()
+    if isinstance(value, list | tuple):
+        return sql.Literal([str(one) for one in value]).as_string(None).strip()
     return sql.Literal(str(value)).as_string(None)

@@ -126,6 +126,12 @@ def plain(value: Any) -> Any:
         ("generations retail --all", lambda store: store.generations("retail", all=True)),
         ("recommend retail 1 -k 3", lambda store: store.recommend("retail", 1, k=3)),
         ("recommend retail 1 --seen", lambda store: store.recommend("retail", "1", seen=True)),
+        ("recommend retail --items 3,5 -k 2", lambda store: store.recommend("retail", items=[3, 5], k=2)),
+        (
+            "recommend retail --items 3,5 --weights 1.5,-1",
+            lambda store: store.recommend("retail", items=["3", 5], weights=[1.5, -1]),
+        ),
+        ("recommend retail 1 --items 8,3,999,8", lambda store: store.recommend("retail", 1, items=[8, 3, 999, 8])),
         ("similar retail 3 --min-users 1", lambda store: store.similar("retail", 3, min_users=1)),
         ("popular retail -k 2", lambda store: store.popular("retail", k=2)),
         ("runs retail --job retrain", lambda store: store.runs("retail", job="retrain")),
@@ -331,7 +337,7 @@ MISTAKES: list[tuple[str, Callable[[Recstore], Any]]] = [
     (r"retrain\(\): reporter is <built-in .*>: it must be a Reporter", lambda s: s.retrain("retail", reporter=print)),
     (r"evaluate\(\): k is 10: it must be a Sequence", lambda s: s.evaluate("retail", k=10)),
     (r"evaluate\(\): split is 'item': it must be time, user or share", lambda s: s.evaluate("retail", split="item")),
-    ("'None' is not a valid user id", lambda s: s.recommend("retail", None)),
+    ("Name a user, or the items of a basket", lambda s: s.recommend("retail", None)),
     (r"popular\(\): kay is 2: this option does not exist", lambda s: s.popular("retail", kay=2)),
 ]
 

@@ -219,6 +219,34 @@ def test_steps_follow_each_other_and_fill_the_list_up(
                 )
 
 
+@pytest.mark.contract
+def test_a_basket_of_which_nothing_is_known_gets_the_steps_that_need_no_user(
+    shop: Database, application: Connection, falling_back: Callable[..., None]
+) -> None:
+    view(application, 7001, 30, 31)
+    ask = "SELECT item_id, reason FROM retail.recommend_for_items(%s, k => %s)"
+    for steps, given in {
+        ("query", "fold_in", "popular"): {"query": CHOSEN},
+        ("trending", "popular"): {"window": "5 days"},
+        ("fold_in", "query"): {"query": CHOSEN},
+    }.items():
+        falling_back(steps=steps, **given)
+        for k in (1, 3, 1000):
+            nobody = rows(application, "SELECT item_id, reason FROM retail.recommend(NULL, %s)", k)
+            assert nobody
+            assert rows(application, ask, [10**12], k) == nobody, steps
+        nobody = {row["item_id"] for row in nobody} - {5}
+        answer = rows(application, ask, [5], 1000)
+        assert {row["item_id"] for row in answer} >= nobody
+        assert [row["reason"] for row in answer[:100]] == ["fold_in"] * 100
+        assert len({row["item_id"] for row in answer}) == len(answer) == 119
+    # a role that may not see people
+    with shop.connect("postgres") as connection, transaction(connection):
+        connection.execute("REVOKE SELECT ON retail.interactions, retail._fallback FROM application")
+        connection.execute("SET LOCAL ROLE application")
+        assert {row["reason"] for row in rows(connection, ask, [10**12], 1000)} == {"popular"}
+
+
 def test_every_step_keeps_to_the_candidates_and_leaves_out_what_was_seen(
     shop: Database, application: Connection, falling_back: Callable[..., None]
 ) -> None:

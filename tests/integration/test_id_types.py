@@ -7,7 +7,7 @@ import pytest
 from conftest import Database
 from support_sql import assert_ranking, column, read_factors, rows, unit, value
 
-from recstore import registry
+from recstore import Recstore, registry
 from recstore.definition import Hyperparameters, Publication, Source
 from recstore.operations import jobs
 from recstore.types import IdType
@@ -120,6 +120,11 @@ def test_the_whole_job(shop: Database, user_type: str, item_type: str, seen: Any
     assert len(popular) == len(items)
     order = "count(*) DESC, sum(value) DESC, article" + (' COLLATE "C"' if item_sql == "text" else "")
     assert popular == column(connection, f"SELECT article FROM shop.typed GROUP BY article ORDER BY {order}")
+
+    some = [items[number] for number in (1, 2, 10, 11, 17, 60)]  # as literals of the command line's SQL
+    ranked = Recstore(shop.url).recommend(recommender.name, users[1], items=some)
+    assert sorted(row.item_id for row in ranked) == sorted(some)
+    assert len(Recstore(shop.url).recommend(recommender.name, items=some, weights=[1] * 6)) == 10
 
     # joins without a cast, through the application's index
     connection.execute("SET enable_seqscan = off")

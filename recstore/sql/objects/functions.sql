@@ -250,11 +250,16 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
     live {schema}._generation := {schema}._live(k);
-    excluded CONSTANT {item_type}[] := {of_exclude_items} || {of_item_ids};
+    excluded {item_type}[] := {of_exclude_items} || {of_item_ids};
     max_value CONSTANT double precision := (SELECT w.max_value FROM {schema}._weighting w);
     pairs {schema}._pairs;
     person {schema}._query_vector;
     nearest {schema}._near_item[];
+    -- A role that may not see people gets the popular items of the training.
+    sees_people CONSTANT boolean := has_table_privilege('{schema}.interactions', 'SELECT');
+    steps text[] := CASE WHEN sees_people THEN array_remove({steps}, 'fold_in') ELSE ARRAY['popular'] END;
+    step text;
+    found {schema}.recommendation[];
 BEGIN
     IF cardinality(weights) <> coalesce(cardinality(item_ids), 0) THEN
         RAISE EXCEPTION 'weights has % elements, but item_ids has %', cardinality(weights), coalesce(cardinality(item_ids), 0)
@@ -282,19 +287,33 @@ BEGIN
         HAVING abs(sum(w.weight)) / sum(abs(w.weight)) > 1e-12
     ) p;
     person := {schema}._fold_in(live, pairs);
-    IF person.preference IS NULL THEN
-        RETURN QUERY
-            SELECT p.item_id, p.users / live.users::double precision, 'popular'
-            FROM {schema}.popular_items(k => recommend_for_items.k, exclude_items => excluded) p;
-        RETURN;
+    IF person.preference IS NOT NULL THEN
+        steps := person.reason || steps;
     END IF;
-    nearest := {schema}._nearest_items(
-        live.generation, 'preference', person.preference, k, excluded, NULL, live.recommend_ef);
-    RETURN QUERY SELECT n.id, -n.distance * person.length * live.max_item_length, person.reason FROM unnest(nearest) n;
+    FOREACH step IN ARRAY steps LOOP
+        CASE
+            WHEN step = person.reason THEN
+                nearest := {schema}._nearest_items(
+                    live.generation, 'preference', person.preference, k, excluded, NULL, live.recommend_ef);
+                found := ARRAY(
+                    SELECT ROW(n.id, -n.distance * person.length * live.max_item_length, step)::{schema}.recommendation
+                    FROM unnest(nearest) n);
+            WHEN sees_people THEN
+                found := {schema}._fallback_items(live, step, NULL, k, excluded);
+            ELSE
+                found := ARRAY(
+                    SELECT ROW(p.item_id, p.users / live.users::double precision, step)::{schema}.recommendation
+                    FROM {schema}.popular_items(k => recommend_for_items.k, exclude_items => excluded) p);
+        END CASE;
+        RETURN QUERY SELECT f.* FROM unnest(found) f;
+        k := k - cardinality(found);
+        EXIT WHEN k = 0;
+        excluded := excluded || ARRAY(SELECT f.item_id FROM unnest(found) f);
+    END LOOP;
 END
 $function$;
 COMMENT ON FUNCTION {schema}.recommend_for_items({item_parameter}[], double precision[], bigint, {item_parameter}[]) IS
-    'The k items for a person with these items: an anonymous visitor''s clicks, a basket, examples. Each weight counts as the value of an interaction; one below 0 is a dislike. Without weights each is 1; those of a repeated item are added. Unknown ids and NULLs are ignored. Popular items if no liked item is known. Without the given items and exclude_items.';
+    'The k items for a person with these items: an anonymous visitor''s clicks, a basket, examples. Each weight counts as the value of an interaction; one below 0 is a dislike. Without weights each is 1; those of a repeated item are added. Unknown ids and NULLs are ignored. If no liked item is known, and at the end of a short list, come the items of the steps that the fallback names, for no user in particular; for a role without SELECT on interactions, popular items of the training. Without the given items and exclude_items.';
 
 -- object: function rank_items
 CREATE OR REPLACE FUNCTION {schema}.rank_items(user_id {user_parameter}, item_ids {item_parameter}[])
