@@ -16,7 +16,7 @@ from recstore.errors import ConnectionFailed, DispatchMissing, QueueUnserved
 from recstore.postgres.connection import Connection, conninfo, one_line, plain_errors
 from recstore.postgres.names import quoted
 from recstore.postgres.pooler import cut_off
-from recstore.postgres.session import OWNER, PRELUDE
+from recstore.postgres.session import OWNER, use_settings
 from recstore.sql import queries
 from recstore.sql.schema_revision import current, require_current, require_extension
 
@@ -34,10 +34,9 @@ LISTENING = "recstore:listen:"
 def asking(url: str, application_name: str) -> Iterator[Connection]:
     """Yield a connection that ends within seconds: by statement_timeout, or cut off where the server is frozen. Raises
     ConnectionFailed, ConnectionLost."""
+    target = conninfo(url, application_name)
     try:
-        connection = psycopg.connect(
-            conninfo(url, application_name), connect_timeout=PATIENCE, autocommit=True, row_factory=dict_row
-        )
+        connection = psycopg.connect(target, connect_timeout=PATIENCE, autocommit=True, row_factory=dict_row)
     except psycopg.Error as error:
         raise ConnectionFailed(reason=one_line(error)) from None
     cut = threading.Timer(PATIENCE + 1, cut_off, [connection])
@@ -45,7 +44,7 @@ def asking(url: str, application_name: str) -> Iterator[Connection]:
     cut.start()
     try:
         with plain_errors("checking its health", connection):
-            connection.execute(PRELUDE)
+            use_settings(connection, target)
             connection.execute(OWNER)
             connection.execute(f"SET statement_timeout = '{PATIENCE}s'")
             yield connection

@@ -23,9 +23,7 @@ from recstore.errors import (
     SchemaMissing,
     ServerTooOld,
     SuperuserLogin,
-    TransactionPooler,
 )
-from recstore.postgres import pooler
 from recstore.postgres.names import quoted
 from recstore.postgres.session import OWNER, SEARCH_PATH, open_session
 
@@ -69,10 +67,7 @@ def connect(url: str, application_name: str = "recstore") -> Connection:
     Raises ConnectionFailed, TransactionPooler, SuperuserLogin, ServerTooOld."""
     connection: Connection | None = None
     try:
-        target = conninfo(url, application_name)
-        connection = open_session(target, row_factory=dict_row)
-        if pooler.in_transaction_mode(connection, target):
-            raise TransactionPooler
+        connection = open_session(conninfo(url, application_name), row_factory=dict_row)
         become_owner(connection)
         with suppress(pg.InvalidParameterValue):  # the server's platform has no such check
             connection.execute("SET client_connection_check_interval = '2s'")

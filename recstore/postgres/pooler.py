@@ -83,10 +83,14 @@ def observe(target: str) -> Observed:
 
 
 def in_transaction_mode(connection: psycopg.Connection[Any], target: str) -> bool:
-    """Return True behind a pooler in transaction mode. A direct connection costs one statement."""
-    answer = connection.execute("SELECT pg_catalog.pg_backend_pid()").pgresult
-    assert answer is not None
-    process = int(answer.get_value(0, 0) or 0)
+    """Return True behind a pooler in transaction mode. A direct connection costs one message, which sets nothing in a session."""
+    answer = connection.execute(
+        f"BEGIN NOT DEFERRABLE; SET LOCAL statement_timeout = {1000 * PATIENCE}; SELECT pg_catalog.pg_backend_pid(); COMMIT"
+    )
+    answer.nextset()
+    answer.nextset()
+    assert answer.pgresult is not None
+    process = int(answer.pgresult.get_value(0, 0) or 0)
     if process == connection.info.backend_pid:
         return False
     return _in_transaction_mode(make_conninfo(target, application_name="recstore"))  # cached by this string

@@ -7,6 +7,9 @@ from typing import Any
 import psycopg
 from psycopg.types.json import set_json_dumps
 
+from recstore.errors import TransactionPooler
+from recstore.postgres import pooler
+
 SEARCH_PATH = "pg_catalog, pg_temp"
 """Schemas in which recstore's own statements find names. Another role may have CREATE on any other schema: its function or
 operator with exactly matching types would win over PostgreSQL's."""
@@ -120,11 +123,19 @@ PRELUDE = (
 """What a session runs first: several statements, and no parameter."""
 
 
+def use_settings(connection: psycopg.Connection[Any], target: str) -> None:
+    """Set recstore's settings in a new session, which `target` opened. Raises TransactionPooler, and sets nothing, where another
+    client would get the session next."""
+    if pooler.in_transaction_mode(connection, target):
+        raise TransactionPooler
+    connection.execute(PRELUDE)
+
+
 def open_session(target: str, **options: Any) -> psycopg.Connection[Any]:
-    """Connect in autocommit mode with recstore's settings. Raises psycopg.Error."""
+    """Connect in autocommit mode with recstore's settings. Raises TransactionPooler, psycopg.Error."""
     connection = psycopg.connect(target, autocommit=True, **options)
     try:
-        connection.execute(PRELUDE)
+        use_settings(connection, target)
         set_json_dumps(JSON, connection)
     except BaseException:
         connection.close()

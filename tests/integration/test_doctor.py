@@ -667,6 +667,11 @@ def test_pgbouncer_is_recognized(mode: str, good: Database, tmp_path: Path) -> N
             until(lambda: "process up" in (tmp_path / "log").read_text())
             found = doctor.examine(settings_of(good).model_copy(update={"database_url": url}))
             code = cli.run(["--database", url, "similar-all", "retail", "--into", str(tmp_path / "similar.csv")])
+            if mode == "transaction":  # the next client of a pooled session finds it as it was
+                cli.run(["--database", url, "health"])
+                with psycopg.connect(url, prepare_threshold=None) as application:
+                    own = "SELECT name FROM pg_settings WHERE source = 'session' AND name <> 'application_name'"
+                    assert application.execute(own).fetchall() == []
         finally:
             bouncer.terminate()
     expected = {
