@@ -179,7 +179,7 @@ def _clean(run: Run) -> None:
     generations.abandon_unfinished(run.connection, run.recommender)
     for row in generations.all_of(run.connection, run.recommender):
         if row["state"] in ("ready", "withheld", "published"):
-            indexes.drop_leftovers(run, Generation(run.recommender, row["generation"]))
+            indexes.drop_leftovers(run.connection, run.settings, Generation(run.recommender, row["generation"]))
 
 
 def _clean_and_prune(run: Run, keep: int, wait: float | None = None, *, withheld: bool = False) -> Pruned:

@@ -14,7 +14,7 @@ from psycopg.errors import Diagnostic
 
 from recstore.config import LONGEST
 from recstore.postgres.connection import Connection, plain_errors
-from recstore.publication import barriers
+from recstore.publication import barriers, generations
 from recstore.publication.barriers import Blocker
 from recstore.runs import Run
 from recstore.sql import queries
@@ -94,7 +94,8 @@ def completing(run: Run, read_in: str | None = None) -> Iterator[None]:
         row = queries.one(connection, "source_of_generation", **generation.keys)
         yield
         users = erased_since(connection, run.recommender, read_in or row["snapshot"])
-        tables = [generation.users] + [generation.seen] * row["seen_published"] + [generation.refreshed] * bool(read_in)
+        tables = [generation.users] + [generation.seen] * row["seen_published"]
+        tables += [generation.refreshed] * generations.has_marks(connection, generation)
         gone = sorted({user for table in tables for user in erase(connection, table, run.recommender, users)})
         queries.run(connection, "note_erasures", **generation.keys, users=gone)
     if gone and not read_in and row["snapshot"] is None:

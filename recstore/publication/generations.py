@@ -16,7 +16,7 @@ from recstore.postgres.connection import Connection, session_settings, with_shor
 from recstore.publication import barriers
 from recstore.publication.barriers import Blocker
 from recstore.sql import objects, queries
-from recstore.sql.generation import SIDES, Generation
+from recstore.sql.generation import Generation
 from recstore.sql.objects import OLD_PARENTS, Registered
 
 
@@ -74,6 +74,12 @@ def create_marks(connection: Connection, generation: Generation) -> None:
     )
     connection.execute(f"ALTER TABLE {generation.refreshed} DISABLE ROW LEVEL SECURITY")  # an event trigger's
     objects.grant(connection, generation.refreshed, [])
+
+
+def has_marks(connection: Connection, generation: Generation) -> bool:
+    """Return whether the generation has the table of `create_marks`."""
+    (row,) = connection.execute("SELECT to_regclass(%s) IS NOT NULL AS there", [generation.refreshed])
+    return bool(row["there"])
 
 
 def advance_attached(connection: Connection, recommender: Registered) -> None:
@@ -275,7 +281,7 @@ def _remove(connection: Connection, settings: Settings, generation: Generation, 
                 return blockers
 
     def change() -> None:
-        connection.execute(f"DROP TABLE IF EXISTS {', '.join(generation.table(side) for side in SIDES)}")
+        connection.execute(f"DROP TABLE IF EXISTS {', '.join(generation.tables)}")
         queries.run(connection, "set_pruned", generation=generation.number)
 
     with_short_lock(connection, settings, f"Removing {generation}", generation.items, change)

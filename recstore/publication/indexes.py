@@ -11,12 +11,13 @@ import psycopg
 from psycopg import errors as pg
 from psycopg.errors import Diagnostic
 
+from recstore.config import Settings
 from recstore.errors import RecstoreError
 from recstore.postgres.connection import Connection, connect, one_line, session_settings
 from recstore.postgres.names import quoted
 from recstore.runs import BUILD_LOCK, LOCK_NAMESPACE, Run
 from recstore.sql import queries
-from recstore.sql.generation import SIDES, Generation, Side
+from recstore.sql.generation import Generation, Side
 from recstore.types import IdType
 
 
@@ -94,7 +95,9 @@ def build_hnsw(run: Run, side: Side, column: str, rows: int, graph: Graph, *, li
 def rebuild(run: Run, name: str, megabytes: int = 0) -> None:
     """Rebuild an index of a live generation; no session waits, and the old index serves until the new one is complete."""
     statement = f"REINDEX INDEX CONCURRENTLY {run.recommender.relation(name)}"
-    _build(run, name, statement, megabytes, lambda: drop_leftovers(run, run.generation), live=True)
+    _build(
+        run, name, statement, megabytes, lambda: drop_leftovers(run.connection, run.settings, run.generation), live=True
+    )
 
 
 def _build(
@@ -147,26 +150,25 @@ def drop_hnsw(run: Run, side: Side, column: str) -> bool:
     Return False if a transaction that holds the table kept it from ending in time. Then the index is invalid, which the
     planner ignores, and is dropped with its table.
     """
-    return _drop(run, run.generation.hnsw(side, column))
+    return _drop(run.connection, run.settings, run.generation, run.generation.hnsw(side, column))
 
 
-def drop_leftovers(run: Run, generation: Generation) -> None:
+def drop_leftovers(connection: Connection, settings: Settings, generation: Generation) -> None:
     """Drop the invalid indexes that failed builds left on a generation's tables, unless a transaction holds them."""
-    for row in existing(run, generation):
+    for row in existing(connection, generation):
         if not row["valid"]:
-            _drop(run, row["name"])
+            _drop(connection, settings, generation, row["name"])
 
 
-def existing(run: Run, generation: Generation) -> list[dict[str, Any]]:
-    """Return the indexes of a generation's tables: name, side, column, valid, and m for HNSW."""
-    tables = [generation.table(side) for side in SIDES]
-    return queries.rows(run.connection, "indexes_of", tables=tables)
+def existing(connection: Connection, generation: Generation) -> list[dict[str, Any]]:
+    """Return the indexes of a generation's tables: name, valid, whether they are HNSW, and its m."""
+    return queries.rows(connection, "indexes_of", tables=generation.tables)
 
 
-def _drop(run: Run, name: str) -> bool:
+def _drop(connection: Connection, settings: Settings, generation: Generation, name: str) -> bool:
     try:
-        with session_settings(run.connection, lock_timeout=max(100, int(1000 * run.settings.prune_wait))):
-            run.connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {run.recommender.relation(name)}")
+        with session_settings(connection, lock_timeout=max(100, int(1000 * settings.prune_wait))):
+            connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {generation.recommender.relation(name)}")
         return True
     except (pg.LockNotAvailable, pg.DeadlockDetected):
         return False

@@ -40,7 +40,7 @@ def prepare(run: Run) -> Prepared:
         reason = f"{live} has no fold-in: an older recstore published it, or its trainer has none"
         raise RefreshRefused(name=run.name, reason=reason, remedy=f"Run: recstore retrain {run.name}")
     version = indexes.pgvector(run.connection)
-    if version < indexes.UPDATABLE_FROM and any(row["hnsw"] for row in indexes.existing(run, live)):
+    if version < indexes.UPDATABLE_FROM and any(row["hnsw"] for row in indexes.existing(run.connection, live)):
         reason = f"pgvector {'.'.join(map(str, version))} can corrupt an HNSW index whose rows are updated in place"
         remedy = "Install pgvector 0.8.4 or newer on the server, then run: ALTER EXTENSION vector UPDATE;"
         raise RefreshRefused(name=run.name, reason=reason, remedy=remedy)

@@ -40,7 +40,7 @@ def prepare(run: Run) -> Prepared:
 
     Raises ReindexBlocked if they do not end within `flip_wait`.
     """
-    indexes.drop_leftovers(run, run.generation)
+    indexes.drop_leftovers(run.connection, run.settings, run.generation)
     older = barriers.open_transactions(run.connection)
     blockers = barriers.wait(
         lambda: barriers.still_open(run.connection, older),
@@ -55,7 +55,7 @@ def prepare(run: Run) -> Prepared:
 def rebuild(run: Run) -> Rebuilt:
     """Rebuild every valid index of the live generation. Raises ReindexBlocked."""
     rows = _size(run)
-    found = [row for row in indexes.existing(run, run.generation) if row["valid"]]
+    found = [row for row in indexes.existing(run.connection, run.generation) if row["valid"]]
     with _bounded(run):
         for number, row in enumerate(found):
             run.check("index")

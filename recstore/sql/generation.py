@@ -31,6 +31,11 @@ class Generation:
         return self.recommender.relation(f"_{side}_{self.number}")
 
     @property
+    def tables(self) -> list[str]:
+        """Every table that it may have, quoted."""
+        return [self.table(side) for side in SIDES]
+
+    @property
     def items(self) -> str:
         return self.table("items")
 

@@ -175,11 +175,15 @@ def test_an_imported_refreshed_generation_answers_as_before(shop: Database, tmp_
         done = refresh(shop)
         assert (done.users, done.items) == (0, 0)
 
+        assert value(connection, "SELECT retail.forget_user(500)") > 0
+        assert importing.import_generation(shop.url, shop.settings, "retail", file).live
+        assert 500 not in column(connection, "SELECT user_id FROM retail._refreshed_3")
+
         with np.load(file) as arrays:  # an older file does not say which rows are refreshed
             older = {name: arrays[name] for name in arrays.files if not name.endswith("refreshed")}
         np.savez(file, **older)
         assert importing.import_generation(shop.url, shop.settings, "retail", file).live
-        assert value(connection, "SELECT to_regclass('retail._refreshed_3')::text") is None
+        assert value(connection, "SELECT to_regclass('retail._refreshed_4')::text") is None
 
 
 def test_held_out_pairs_solve_no_item(shop: Database) -> None:

@@ -103,6 +103,7 @@ def export(
         with connection.transaction():
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             found, row, rows = _found(connection, recommender, generation, users)
+            marked = generations.has_marks(connection, found)
             (exported,) = connection.execute(
                 "SELECT pg_export_snapshot() AS snapshot, pg_current_snapshot()::text AS read_in"
             )
@@ -112,7 +113,7 @@ def export(
                 reading(url, APPLICATION, doing, snapshot=exported["snapshot"]) as transaction,
                 Archive(draft) as archive,
             ):
-                _Writing(transaction, found, row, rows, watch).write(archive)
+                _Writing(transaction, found, row, rows, marked, watch).write(archive)
         if users and (warning := erasing.remain_in_file(connection, recommender, exported["read_in"])):
             watch.warn(warning)
     done = Written(
@@ -141,9 +142,7 @@ def _found(
         raise GenerationNotFound(name=recommender.name, generation=found.number)
     try:
         (counts,) = connection.execute(
-            f"SELECT (SELECT count(*) FROM {found.items}) AS item, (SELECT count(*) FROM {found.users}) AS user,"  # noqa: S608
-            " to_regclass(%s) IS NOT NULL AS refreshed",
-            [found.refreshed],
+            f"SELECT (SELECT count(*) FROM {found.items}) AS item, (SELECT count(*) FROM {found.users}) AS user"  # noqa: S608
         )
     except pg.UndefinedTable:
         raise GenerationNotFound(name=recommender.name, generation=found.number) from None
@@ -156,7 +155,9 @@ class _Writing:
     generation: Generation
     row: dict[str, Any]
     rows: dict[str, int]
-    """Rows to write of each side: no users for a file without them; and whether there are marks of refreshed rows."""
+    """Rows to write of each side: no users for a file without them."""
+    marked: bool
+    """True if the generation marks the rows that a refresh wrote."""
     reporter: Reporter
     done: int = 0
 
@@ -182,14 +183,14 @@ class _Writing:
         identifier, table = f"{side}_id", self.generation.table("items" if side == "item" else "users")
         kept = [identifier, *others] if others else []
         columns = ", ".join(f"v.{name}" for name in [f"{column}::real[] AS vector", *kept])
-        marked = ""
-        if others and self.rows["refreshed"]:
-            marked = f"LEFT JOIN {self.generation.refreshed} r ON r.{identifier} = v.{identifier}"
+        marks = ""
+        if others and self.marked:
+            marks = f"LEFT JOIN {self.generation.refreshed} r ON r.{identifier} = v.{identifier}"
             columns += f", r.{identifier} IS NOT NULL AS refreshed"
             others = others | {"refreshed": np.bool_}
             kept.append("refreshed")
         order = f'v.{identifier} COLLATE "C"' if kind is IdType.TEXT else f"v.{identifier}"
-        select = f"SELECT {columns} FROM {table} v {marked} ORDER BY {order}"  # noqa: S608
+        select = f"SELECT {columns} FROM {table} v {marks} ORDER BY {order}"  # noqa: S608
         found: dict[str, list[pa.Array]] = {name: [] for name in kept}
         dtype = np.dtype(np.float32 if self.row["vector_type"] == "vector" else np.float16)
         with archive.rows(f"{side}_{column}", (self.rows[side], factors), dtype) as write:
