@@ -11,7 +11,7 @@ from recstore import pipeline
 from recstore.model import filters, refreshed
 from recstore.operations import jobs
 from recstore.postgres.connection import plain_errors
-from recstore.publication import refreshing
+from recstore.publication import admission, refreshing
 from recstore.runs import Run, job
 
 
@@ -31,7 +31,7 @@ def refresh(run: Run) -> Refreshed:
     """Store in the live generation what has changed since: users with other interactions, and new items.
 
     Its trained items stay, so nothing has to be trained or published, and readers see each change at once. Raises NotTrained,
-    RefreshRefused, RefreshOvertaken and the errors of reading the source.
+    RefreshRefused, SourceShrunk, RefreshOvertaken and the errors of reading the source.
     """
     key, dimensions = run.recommender.held_out_key, run.recommender.dimensions
     with plain_errors(f"looking at the views of {run.name!r}", run.connection):
@@ -40,6 +40,7 @@ def refresh(run: Run) -> Refreshed:
     live = run.stage("read live", refreshing.read, run)
     trained_by = live.model.definition  # as the functions fold in, whatever the definition says by now
     pulled = run.stage("read", pipeline.read_source, run, trained_by)
+    admission.check_source(run, pulled.report, force=False)
     interactions, _ = run.stage("filter", filters.apply, pulled.interactions, trained_by.filters)
     solved = run.stage("solve", refreshed.solve, live, interactions, key, dimensions, run.settings.threads)
     changes = run.stage("compare", refreshing.compare, run, live, solved)

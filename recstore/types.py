@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 type_of_oid = {21: "smallint", 23: "integer", 20: "bigint", 2950: "uuid", 25: "text", 1043: "text"}
 """Id types by type oid. varchar counts as text, since an index on varchar serves comparisons with text."""
 
-NUMBER_OIDS = frozenset({20, 21, 23, 700, 701, 1700})
+NUMERIC_OID = 1700
+
+NUMBER_OIDS = frozenset({20, 21, 23, 700, 701, NUMERIC_OID})
 """Type oids of value columns: int8, int2, int4, float4, float8, numeric."""
 
 TIMESTAMP_OIDS = frozenset({1114, 1184, 1082})

@@ -139,8 +139,8 @@ def publish(
     """Make the ready generation live if no session prevents it; with `now`, at the operator's word, in any case.
     A withheld one goes live by its number.
 
-    Unless `release` is false, it goes live although publications are held, and ends that. The sessions that
-    `now` disturbs are named in a warning. Raises NothingReady, GenerationNotFound.
+    Unless `release` is false, it goes live although publications are held, and ends that, unless a newer one is ready. The
+    sessions that `now` disturbs are named in a warning. Raises NothingReady, GenerationNotFound.
     """
     run.stage("prepare", _take_ready, run, generation)
     flip = (
@@ -153,7 +153,19 @@ def publish(
             "Published at once. These sessions may get empty answers from the views until their transactions end: "
             + barriers.named(flip.blockers)
         )
+    if flip.live:
+        _warn_of_newer(run)
     return finish(run, flip)
+
+
+def _warn_of_newer(run: Run) -> None:
+    """Warn of a newer generation that is ready: it goes live next, or stays held."""
+    rows = generations.all_of(run.connection, run.recommender)
+    ready = [row["generation"] for row in rows if row["state"] == "ready" and row["generation"] > run.generation.number]
+    if ready:
+        held = queries.one(run.connection, "select_fence", recommender_id=run.recommender.id)["held_at"]
+        then = f"stays held until: recstore release {run.name}" if held else "goes live at the next dispatch that can"
+        run.warn(f"Generation {max(ready)} is newer and ready, and {then}")
 
 
 def _take_ready(run: Run, number: int | None) -> Prepared:

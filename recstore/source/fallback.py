@@ -7,7 +7,7 @@ from recstore.definition import Definition
 from recstore.errors import FallbackInvalid
 from recstore.postgres.connection import Connection
 from recstore.source.selects import columns_of, id_type, stripped, type_name
-from recstore.types import NUMBER_OIDS, IdType
+from recstore.types import NUMBER_OIDS, NUMERIC_OID, IdType
 
 
 def inspect(connection: Connection, definition: Definition, user_type: IdType, item_type: IdType) -> str:
@@ -40,5 +40,9 @@ def inspect(connection: Connection, definition: Definition, user_type: IdType, i
             )
         outer[name] = f"s.{name}::{found.value}"
     outer["score"] = "s.score::double precision"
+    if columns["score"] == NUMERIC_OID:  # a cast beyond double precision would be an error
+        outer["score"] = (
+            "CASE WHEN abs(s.score) < 1e-300 THEN 0 WHEN abs(s.score) < 1e300 THEN s.score::double precision END"
+        )
     listed = ", ".join(f"{expression} AS {name}" for name, expression in outer.items())
     return f"SELECT {listed}\nFROM (\n{select}\n) s"

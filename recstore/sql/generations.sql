@@ -106,13 +106,21 @@ FOR UPDATE;
 
 -- name: flip
 -- The flip: one row. An older run finds a newer fence and changes nothing, and so does any run while publications are held,
--- except at an operator's word.
+-- except at an operator's word. The hold stays where that names a generation (not a rollback) and a newer one is ready.
 UPDATE recstore_private.pointers p
 SET generation = %(generation)s,
     flipped_at = now(),
-    held_at = CASE WHEN %(hold)s THEN clock_timestamp() END,
-    held_by = CASE WHEN %(hold)s THEN session_user END
-FROM (SELECT o.generation FROM recstore_private.pointers o WHERE o.recommender_id = %(recommender_id)s FOR UPDATE) old
+    held_at = CASE WHEN %(hold)s THEN clock_timestamp() WHEN old.newer THEN p.held_at END,
+    held_by = CASE WHEN %(hold)s THEN session_user WHEN old.newer THEN p.held_by END
+FROM (
+    SELECT o.generation, %(run)s::bigint IS NOT NULL AND EXISTS (
+        SELECT FROM recstore_private.generations g
+        WHERE g.recommender_id = o.recommender_id AND g.state = 'ready' AND g.generation > %(generation)s
+    ) AS newer
+    FROM recstore_private.pointers o
+    WHERE o.recommender_id = %(recommender_id)s
+    FOR UPDATE
+) old
 WHERE p.recommender_id = %(recommender_id)s AND (%(run)s::bigint IS NULL OR p.fence = %(run)s)
     AND (p.held_at IS NULL OR %(release)s)
 RETURNING old.generation AS from_generation;
@@ -126,9 +134,16 @@ INSERT INTO recstore_private.flips (recommender_id, from_generation, to_generati
 VALUES (%(recommender_id)s, %(from_generation)s, %(generation)s, %(job)s, %(run)s);
 
 -- name: release
-UPDATE recstore_private.pointers SET held_at = NULL, held_by = NULL
-WHERE recommender_id = %(recommender_id)s AND held_at IS NOT NULL
-RETURNING generation;
+WITH released AS (
+    UPDATE recstore_private.pointers SET held_at = NULL, held_by = NULL
+    WHERE recommender_id = %(recommender_id)s AND held_at IS NOT NULL
+    RETURNING recommender_id, generation
+), cleared AS (
+    UPDATE recstore_private.generations g SET reason = NULL
+    FROM released r
+    WHERE g.recommender_id = r.recommender_id AND g.state = 'ready' AND starts_with(g.reason, 'is held')
+)
+SELECT r.generation FROM released r;
 
 -- name: select_pointer
 SELECT p.generation, p.flipped_at FROM recstore_private.pointers p WHERE p.recommender_id = %(recommender_id)s;

@@ -18,7 +18,7 @@ from support_sql import column, rows, value
 from test_id_types import make_typed
 
 from recstore import Recommender, lists
-from recstore.definition import Gate, Hyperparameters, Publication, Source
+from recstore.definition import Gate, Hyperparameters, Lists, Publication, Source
 from recstore.embedded import Server
 from recstore.files.archive import exporting
 from recstore.files.archive.importing import import_generation
@@ -280,6 +280,20 @@ def test_a_table_of_lists_with_a_trigger_calls_nothing_with_the_owner_s_rights(s
         application.add_notice_handler(lambda notice: heard.append(notice.message_primary or ""))
         assert value(application, FORGET, ME) > 0
         assert heard[0] == "The rows of this user in made.watched stay: the table has triggers or rules"
+
+
+def test_a_table_of_lists_that_lost_its_mark_is_reported(shop: Database) -> None:
+    shop.alter(lists=Lists(recommend_into="made.unmarked", k=3))
+    lists.write_defined(shop.url, shop.settings, "retail")
+    with shop.connect() as worker:
+        heard: list[str] = []
+        worker.add_notice_handler(lambda notice: heard.append(notice.message_primary or ""))
+        worker.execute("COMMENT ON TABLE made.unmarked IS 'Newsletter'")
+        assert value(worker, FORGET, ME) > 0
+        assert (
+            heard[0] == "The rows of this user in made.unmarked stay: its comment no longer says that recstore wrote it"
+        )
+        shop.alter(lists=Lists())
 
 
 def test_the_source_s_functions_write_nothing_with_the_owner_s_rights(trained: Database) -> None:

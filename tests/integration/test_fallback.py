@@ -49,7 +49,8 @@ def shop(server: Server, shop_template: str) -> Iterator[Database]:
             CREATE INDEX ON shop.clicks (at);
             CREATE TABLE shop.chosen (for_user bigint, product_id integer NOT NULL, weight numeric);
             INSERT INTO shop.chosen VALUES (NULL, 5, 2), (NULL, 6, 1), (NULL, 7, 0.5), (NULL, 10, NULL),
-                (7001, 8, 3), (7001, 5, 9), (7002, 9, 1);
+                (7001, 8, 3), (7001, 5, 9), (7002, 9, 1),
+                (NULL, 11, 'NaN'), (NULL, 12, 1e400), (NULL, 13, '-Infinity'), (7990, 14, 1e-400);
             GRANT SELECT ON shop.clicks, shop.chosen TO worker
             """
         )

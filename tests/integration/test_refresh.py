@@ -223,6 +223,18 @@ def test_published_seen_items_are_those_of_the_source(shop: Database) -> None:
         assert seen == rows(connection, pairs.format("product_id AS item_id", "shop.views"))
 
 
+def test_a_source_that_lost_most_of_its_rows_is_refused(shop: Database) -> None:
+    create(shop, source=Source(table="shop.views", item="product_id", value="view_count", seen="published"))
+    with shop.connect("application") as application, shop.connect() as connection:
+        seen = rows(connection, "SELECT s.* FROM retail._seen_1 s ORDER BY 1, 2")
+        application.execute("DELETE FROM shop.views WHERE user_id > 20")
+        with pytest.raises(errors.SourceShrunk):
+            refresh(shop)
+        assert rows(connection, "SELECT s.* FROM retail._seen_1 s ORDER BY 1, 2") == seen
+        assert shop.retrain(force=True).live
+        assert refresh(shop).users == 0
+
+
 def test_a_publication_overtakes(trained: Database) -> None:
     assert trained.retrain().live
     with trained.connect("application") as application:

@@ -51,6 +51,24 @@ def test_a_withheld_generation_goes_live_by_its_number_alone(trained: Database, 
     )
 
 
+def test_a_newer_ready_generation_does_not_replace_the_one_that_was_published_by_its_number(
+    trained: Database, recstore: Command
+) -> None:
+    assert trained.retrain().live
+    apart = recstore("retrain retail --no-publish --json").expect(0).json["generation"]
+    recstore("rollback retail").expect(0)
+    held = recstore("retrain retail --json").expect(4).json["generation"]
+    recstore(f"publish retail {apart}").expect(
+        0, f"generation {apart} of retail is live", f"Generation {held} is newer and ready, and stays held"
+    )
+    dispatch.dispatch(trained.url, trained.settings, lambda *_: None)
+    assert states(trained)[apart] == "live"
+    recstore("release retail").expect(0, "go live again")
+    assert f"generation {held} is held" not in recstore("status retail").out
+    dispatch.dispatch(trained.url, trained.settings, lambda *_: None)
+    assert states(trained)[held] == "live"
+
+
 def test_the_newest_withheld_generation_stays_until_it_is_pruned(trained: Database, recstore: Command) -> None:
     first, second = (recstore("retrain retail --no-publish --json").expect(0).json["generation"] for _ in range(2))
     assert states(trained) | {first: "", second: "withheld"} == states(trained) | {first: ""}

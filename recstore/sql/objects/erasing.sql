@@ -54,6 +54,18 @@ BEGIN
         END IF;
     END LOOP;
 
+    FOR place IN  -- by its mark a table is known as recstore's
+        SELECT c.oid::regclass AS relation
+        FROM recstore_private.recommenders r
+        CROSS JOIN parse_ident(r.definition -> 'lists' ->> 'recommend_into', false) AS named
+        JOIN pg_namespace n ON n.nspname = named[1]
+        JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = named[2]
+        WHERE r.id = {recommender_id} AND NOT coalesce(starts_with(obj_description(c.oid, 'pg_class'), '{lists_mark}'), false)
+    LOOP
+        RAISE WARNING 'The rows of this user in % stay: its comment no longer says that recstore wrote it', place.relation
+            USING HINT = 'Drop the table and write the lists again, or delete the rows there.';
+    END LOOP;
+
     INSERT INTO recstore_private.erasures AS e (recommender_id, user_id, xid, erased_at, erased_by, generations)
     VALUES ({recommender_id}, wanted::text, pg_current_xact_id(), clock_timestamp(), session_user, of_generations)
     ON CONFLICT ON CONSTRAINT pk_erasures DO UPDATE

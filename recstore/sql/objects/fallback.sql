@@ -99,7 +99,7 @@ BEGIN
             EXECUTE format(listed_sql, $query$
                 SELECT f.item_id::{item_type} AS item_id, max(f.score) AS score, 0 AS tie
                 FROM {schema}._fallback f
-                WHERE f.item_id IS NOT NULL AND f.score IS NOT NULL AND (f.user_id IS NULL OR f.user_id = $3)
+                WHERE f.item_id IS NOT NULL AND abs(f.score) < 'Infinity' AND (f.user_id IS NULL OR f.user_id = $3)
                 GROUP BY 1
                 $query$)
                 INTO found USING left_out, k, wanted, step;
