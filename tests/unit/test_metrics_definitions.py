@@ -112,6 +112,7 @@ def test_sampled_negatives_by_hand():
     expected = [(1 + 1 / LOG5) / (1 + 1 / LOG3), 1 / LOG3]
     assert measured.per_user["ndcg@4"].tolist() == pytest.approx(expected)
     assert measured.per_user["auc"].tolist() == pytest.approx([2 / 4, 1 / 2])
+    assert measured.values["coverage@4"] == 5 / 6  # the second's fourth place is empty
     included = evaluate(
         Given(SCORES), train, test, ks=(1,), exclude_train=False, negatives=pairs([[0, 3, 4], [3, 5]], 6)
     )
@@ -184,6 +185,13 @@ def test_mse_as_scikit_learn_has_it(split, measured):
     train, test, (x, y) = split
     expected = mean_squared_error((train | test)[measured.user_index].astype(float), (x @ y.T)[measured.user_index])
     assert measured.values["mse"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_mse_of_more_items_than_are_added_up_at_once():
+    x, y = (np.random.default_rng(n).standard_normal((n, 2), dtype=np.float32) for n in (1, 9000))
+    measured = evaluate(FactorScorer("many", x, y), pairs([[]], 9000), pairs([[0]], 9000), auc=False)
+    known = np.arange(9000) == 0
+    assert measured.values["mse"] == pytest.approx(np.mean((known - np.float64(x) @ y.T) ** 2), rel=1e-6)
 
 
 def test_coverage_and_popularity_counted_otherwise(split, measured):
