@@ -111,7 +111,7 @@ def links_of(page: Path) -> set[Path]:
 
 
 def test_links_in_the_documentation_lead_somewhere() -> None:
-    for page in [ROOT / "README.md", *DOCS.glob("**/*.md")]:
+    for page in [ROOT / "README.md", *DOCS.glob("**/*.md"), *ROOT.glob("examples/*/*.md")]:
         assert not [link for link in links_of(page) if not link.exists()], page.name
 
 

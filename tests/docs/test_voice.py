@@ -34,6 +34,13 @@ def wordings(path: Path) -> list[str]:
 
 
 def test_the_wording() -> None:
-    patterns = ("recstore/**/*.py", "worker/*.py", "migrations/**/*.py", "docs/**/*.md", "README.md")
+    patterns = (
+        "recstore/**/*.py",
+        "worker/*.py",
+        "migrations/**/*.py",
+        "docs/**/*.md",
+        "README.md",
+        "examples/**/*.*[dy]",
+    )
     found = [wording for pattern in patterns for path in sorted(ROOT.glob(pattern)) for wording in wordings(path)]
     assert not found, "\n".join(found)

@@ -1,0 +1,1 @@
+"""Tutorials, and applications of the demo's shop in several stacks."""
