@@ -105,7 +105,7 @@ def judge(
     """
     known = ~held.pairs
     unseen = held.pairs & _held_out_of(new, interactions, key)
-    test, seen = _binary(interactions, unseen), _binary(interactions, known)
+    test, seen = interactions.part(unseen).matrix(), interactions.part(known).matrix()
     sample = np.flatnonzero((np.diff(test.indptr) > 0) & (np.diff(seen.indptr) > 0))
     if not len(sample):
         return Verdict({}, 0, 0, None, None, "no user has a pair that it was not trained on", tolerance)
@@ -116,7 +116,7 @@ def judge(
     popularity = _measure(Popularity(seen), seen_rows, test_rows, threads)
     compared, unknown = None, incomparable(live) if live else "there is no live generation"
     if live is not None and not unknown:
-        both = _binary(interactions, unseen & _held_out_of(live, interactions, key))[sample]
+        both = interactions.part(unseen & _held_out_of(live, interactions, key)).matrix()[sample]
         users = int(np.count_nonzero(np.diff(both.indptr)))
         if users < MIN_USERS:
             unknown = f"only {users} users have pairs that generation {live.generation} did not see either"
@@ -130,7 +130,7 @@ def judge(
         pairs=int(test_rows.nnz),
         popularity=_compare("popularity", test_rows, popularity, ours),
         live=compared,
-        unknown=None if compared else unknown,
+        unknown=unknown,
         tolerance=tolerance,
     )
 
@@ -144,12 +144,6 @@ def incomparable(generation: Stored) -> str | None:
     if generation.trainer not in trainers.trainer_names():
         return f"the trainer of generation {generation.generation}, {generation.trainer!r}, is no longer installed"
     return None
-
-
-def _binary(interactions: Interactions, pairs: NDArray[np.bool_]) -> sparse.csr_matrix:
-    """Return 1 for each of these pairs, (users, items)."""
-    part = interactions.part(pairs)
-    return part.matrix(np.ones(len(part), dtype=np.float32))
 
 
 def _measure(scorer: Scorer, seen: sparse.csr_matrix, test: sparse.csr_matrix, threads: int) -> Metrics:

@@ -1,6 +1,7 @@
 """The comparison of two generations on what neither was trained on: a worse one is stopped, an equal one is not, and whoever
 has seen the held-out pairs would be found out."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from uuid import UUID
 
@@ -20,6 +21,7 @@ from recstore.model.trainers import trainer
 KEY = UUID(int=3)
 GIVEN = Hyperparameters(factors=8, iterations=8, regularization=10, alpha=60)
 TOLERANCE = 0.05
+DAY = 24 * 3600 * 10**6
 
 
 class Trained:
@@ -63,12 +65,21 @@ def test_the_same_generation_again_is_equal(first):
 def test_users_count_who_have_a_pair_to_be_folded_in_by_and_one_to_be_found(views):
     pairs = np.random.default_rng(1).random(len(views)) < 0.1
     pairs[views.user_index == 7] = True
+    pairs[views.user_index == 8] = np.arange(np.count_nonzero(views.user_index == 8)) > 0  # all but one
     verdict = Trained(views, held=held_out.HeldOut(pairs, 2**64 - 1)).judged()
     found, known = (np.bincount(views.user_index[mask], minlength=900) for mask in (pairs, ~pairs))
     counted = (found > 0) & (known > 0)
     assert not counted[7]
     assert (verdict.users, verdict.pairs) == (counted.sum(), found[counted].sum())
     assert (found[counted] == 1).any()
+    assert known[8] == 1
+
+
+def test_without_a_held_out_pair_nothing_is_compared(first):
+    nothing = held_out.HeldOut(np.zeros(len(first.interactions), dtype=bool), 0)
+    verdict = gate.judge(first.interactions, nothing, KEY, first.stored, first.stored, tolerance=TOLERANCE)
+    assert (verdict.metrics, verdict.popularity, verdict.live) == ({}, None, None)
+    assert verdict.unknown.startswith("no user has a pair")
 
 
 def test_a_training_holds_out_pairs_of_items_with_enough_users_and_of_items_it_does_not_know():
@@ -84,9 +95,11 @@ def test_a_training_holds_out_pairs_of_items_with_enough_users_and_of_items_it_d
 
 def test_users_are_folded_in_by_every_pair_of_known_items_and_unknown_items_score_nothing(views):
     model, sample = Trained(views.subset(views.item_index < 160)).stored, np.array([0, 5, 899])
+    model = replace(model, confidence=replace(model.confidence, half_life=DAY / 1e6, reference=9 * DAY))
+    views = replace(views, times=np.random.default_rng(2).integers(0, 9 * DAY, len(views)))
     scores = gate._scorer("live", model, views, np.ones(len(views), dtype=bool), sample, 1).scores(np.arange(3))
     rows = views.part(views.item_index < 160)
-    rows = Interactions(views.users, model.items, rows.user_index, rows.item_index, rows.values)
+    rows = Interactions(views.users, model.items, rows.user_index, rows.item_index, rows.values, rows.times)
     users = trainer("als").solve_users(model.confidence.matrix(rows, model.alpha)[sample], model.fold_in)
     np.testing.assert_allclose(scores[:, :160], users @ model.fold_in.item_factors.T, rtol=1e-4, atol=1e-5)
     assert not scores[:, 160:].any()
@@ -110,6 +123,7 @@ def test_a_difference_counts_from_the_tolerance_and_two_standard_errors_on(diffe
     compared = gate.Comparison("generation 41", 100, 200, 0.5, 0.5 + difference, difference, standard_error)
     assert compared.worse(TOLERANCE) == worse
     assert f", {2 * difference:+.0%} (" in str(compared)
+    assert "against 0.0000 of popularity (standard" in str(gate.Comparison("popularity", 1, 2, 0, 0.5, 0.5, 0.1))
 
 
 def test_equal_ones_pass(views, first):

@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -50,9 +51,9 @@ def test_the_newest_pairs_are_held_out_and_the_newest_before_them_validate():
     assert pairs(split.test) == [(0, 4), (1, 4)]
     assert pairs(split.validation) == [(0, 3), (1, 3)]
     assert len(split.train) == 6
-    for words in ("by time", "20 %", "1970-02-10", "25 %", "1970-01-31"):
-        assert words in split.how
-    assert "1970-01-31" not in by_time(interactions, 0.2).how
+    held_out = "by time: the newest 20 % of the pairs, since 1970-02-10, are held out"
+    assert split.how == f"{held_out}; the newest 25 % of the others, since 1970-01-31, are the validation part"
+    assert by_time(interactions, 0.2).how == held_out
 
 
 @pytest.mark.parametrize(
@@ -70,6 +71,7 @@ def test_pairs_without_a_time_are_the_oldest():
     split = by_time(interactions, 0.25)
     assert pairs(split.test) == [(1, 2)]
     assert_remarks(split.notes, "2 of 4 pairs have no time")
+    assert by_time(interactions, 0.25, validation=True).notes == split.notes
     assert pairs(by_time(interactions, 0.9).test) == [(1, 2), (2, 2)]
     assert "since 1969-12-23," in by_time(interactions, 0.9).how
 
@@ -110,16 +112,16 @@ TWO_TIMES = [(1, item, 1.0, (item == 3) * DAY) for item in range(4)]
     [
         (lambda: by_time(dated(ONE_TIME)), "all 3 pairs have"),
         (lambda: by_time(dated(TWO_TIMES), validation=True), "all 3 pairs that are left"),
-        (lambda: by_user(each_with(5), 3), "no user has 6 items"),
-        (lambda: by_user(each_with(1)), "no user has 2 items"),
-        (lambda: by_user(each_with(5), 2, validation=True), "no user has 4 items left"),
-        (lambda: by_share(each_with(1, users=1)), "only one pair"),
+        (lambda: by_user(each_with(5), 3), "no user has 6 items. Hold out fewer items"),
+        (lambda: by_user(each_with(1)), "no user has 2 items. Split by share"),
+        (lambda: by_user(each_with(5), 2, validation=True), "no user has 4 items left. Hold out fewer items"),
+        (lambda: by_share(each_with(1, users=1)), "only one pair. "),
         (lambda: by_share(each_with(2, users=1), validation=True), "only one pair left"),
         (lambda: splits.given(each_with(1), each_with(1)), "every test pair"),
     ],
 )
 def test_a_split_that_would_leave_a_part_empty_is_refused(refused, words):
-    with pytest.raises(SplitImpossible, match=words):
+    with pytest.raises(SplitImpossible, match=re.escape(words)):
         refused()
 
 
@@ -128,8 +130,10 @@ def test_k_items_of_each_user_with_at_least_twice_as_many():
     split = by_user(interactions, 2, validation=True)
     assert np.bincount(split.test.user_index, minlength=9).tolist() == [0, 0, 0, 2, 2, 2, 2, 2, 2]
     assert np.bincount(split.validation.user_index, minlength=9).tolist() == [0, 0, 0, 0, 0, 2, 2, 2, 2]
-    assert split.how.startswith("by user: 2 items of each of the 6 users with at least 4")
-    assert "of the 4 users" in split.how
+    assert split.how == (
+        "by user: 2 items of each of the 6 users with at least 4 are held out; 2 items of each of the 4 users with at least 4"
+        " left are the validation part"
+    )
 
 
 def test_items_of_a_share_of_the_users_are_held_out():
@@ -213,13 +217,17 @@ def test_the_validation_part_of_given_sets_is_in_proportion_to_the_test_part():
     assert (len(split.train), len(split.validation), len(split.test)) == (64, 16, 20)
     again = splits.given(whole.subset(~late), whole.subset(late), validation=True)
     assert pairs(again.validation) == pairs(split.validation)
-    assert split.how.startswith("given: 20 pairs")
+    assert split.how.startswith("given: 20 pairs are held out; at random 20 %")
+    alone = splits.given(whole.subset(~late), whole.subset(late))
+    assert (alone.how, alone.notes) == ("given: 20 pairs are held out", ())
+    assert split.notes == ()
+    assert len(splits.given(whole.subset(~late), whole, validation=True).notes) == 1
     assert splits.given(whole.subset(late), whole.subset(~late), validation=True).how.count("50 %") == 1
 
 
 def test_given_sets_of_other_id_types_are_refused():
     texts, _ = build(batch([(1, "1", 1.0)], item_type=pa.string()), item_type=IdType.TEXT)
-    with pytest.raises(InvalidInput, match=r"int64 .*, string"):
+    with pytest.raises(InvalidInput, match=r"item ids have type int64 .*, string"):
         splits.given(each_with(1), texts)
 
 
@@ -249,6 +257,16 @@ def test_a_choice(choice, with_times, how):
     interactions = dated(rows) if with_times else build(batch([row[:3] for row in rows]))[0]
     assert choose(interactions, choice).how.startswith(how)
     assert SplitChoice(**json.loads(json.dumps(choice.as_dict()))) == choice
+
+
+@pytest.mark.parametrize("validation", [False, True])
+def test_the_seed_of_a_choice_and_its_validation_part(validation):
+    interactions = dated([(user, item, 1.0, item * DAY) for user in range(5) for item in range(10)])
+    for by in ("time", "user", "share"):
+        split, other = (choose(interactions, SplitChoice(by, seed=seed), validation=validation) for seed in (7, 8))
+        assert (split.validation is not None) == validation
+        assert (pairs(split.test) == pairs(other.test)) == (by == "time")
+    assert choose(interactions, SplitChoice("share")).validation is None
 
 
 @pytest.mark.parametrize("by", ["item", None, "time", "user", "share"])
