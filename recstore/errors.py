@@ -433,6 +433,11 @@ class ListTableRefused(UsageError):
     """The table {table} was not written: {reason}. Nothing was changed. {remedy}"""
 
 
+class NoCandidates(RecstoreError):
+    """No list of {name!r} was written: the candidates have no item of generation {generation} at the moment. Existing lists stay.
+    To look: SELECT * FROM {name}.candidates"""
+
+
 class NoListTable(UsageError):
     """The definition of {name!r} names no table for lists: recstore alter {name} --recommend-into schema.table"""
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
 from recstore import registry
-from recstore.errors import InvalidInput, NoListTable
+from recstore.errors import InvalidInput, NoCandidates, NoListTable
 from recstore.lists import output, shapes, snapshots, tables
 from recstore.lists.blocks import Block, Items, ListRows, Scoring
 from recstore.lists.shapes import Shape
@@ -185,7 +185,11 @@ def _make(run: ListsRun, wanted: _Wanted) -> Made:
 
 
 def _items(snapshot: Snapshot, wanted: _Wanted) -> Items:
+    """Return the items and which of them may be listed. Raises NoCandidates where every list would be empty."""
     items = snapshot.items("embedding" if wanted.similar else "preference")
+    name, definition = snapshot.recommender.name, snapshot.recommender.definition
+    if definition.candidates.given and (wanted.similar or definition.simple_steps) and not items.eligible.any():
+        raise NoCandidates(name=name, generation=items.generation)
     if wanted.similar:
         items.eligible[items.users < wanted.min_users] = False
     return items

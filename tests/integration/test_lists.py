@@ -374,6 +374,20 @@ def test_the_second_lists_are_of_the_recommender_as_it_is_by_then(trained: Datab
     assert rows(trained.connect(), "SELECT DISTINCT similar_item_id AS item FROM made.similar") == [{"item": 3}]
 
 
+def test_candidates_that_are_empty_for_a_moment_empty_no_list(trained: Database) -> None:
+    connection = trained.connect()
+    trained.connect("application").execute(
+        "CREATE TABLE shop.stock AS SELECT 3 AS item_id; GRANT SELECT ON shop.stock TO worker"
+    )
+    trained.alter(candidates=Candidates(query="SELECT item_id FROM shop.stock"))
+    recommend(trained)
+    before = rows(connection, "SELECT * FROM made.recommendations ORDER BY 1, 2")
+    trained.connect("application").execute("DELETE FROM shop.stock")
+    with pytest.raises(errors.NoCandidates):
+        recommend(trained)
+    assert rows(connection, "SELECT * FROM made.recommendations ORDER BY 1, 2") == before != []
+
+
 @pytest.mark.parametrize("name", ["lists.csv.gz", "lists.parquet"])
 def test_a_file_that_is_replaced_keeps_its_mode(tmp_path: Path, name: str) -> None:
     file, schema = tmp_path / name, pa.schema({"n": pa.int64()})
