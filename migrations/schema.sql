@@ -115,7 +115,7 @@ BEGIN
                 HINT = format('recstore alter %s --recommend-into schema.table', request.recommender);
     END IF;
     INSERT INTO recstore_private.requests (recommender, job, origin, task_id, force)
-    VALUES (request.recommender, request.job, request.origin, request.task_id, request.force)
+    VALUES (request.recommender, request.job, request.origin, request.task_id, coalesce(request.force, false))
     RETURNING requests.request INTO number;
     PERFORM pg_notify('recstore_requests', request.recommender);
     RETURN number;

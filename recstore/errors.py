@@ -89,6 +89,10 @@ class PermissionDenied(RecstoreError):
     """The role {role} is not allowed to do this: {reason}. {remedy}"""
 
 
+class StandbyServer(Unreachable):
+    """The server is a standby, and takes no changes. Set RECSTORE_DATABASE_URL (or --database) to the address of the primary."""
+
+
 class SuperuserLogin(RecstoreError):
     """{role} is a superuser, and the functions that a source or candidates call would get its rights. Connect as {owner}, which
     owns recstore's schemas, or as a member of it that is no superuser."""

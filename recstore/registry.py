@@ -30,7 +30,15 @@ from recstore.errors import (
     TooManyFactors,
     installed_parts,
 )
-from recstore.postgres.connection import Connection, find_relation, one_line, plain_errors, role_of, with_short_lock
+from recstore.postgres.connection import (
+    Connection,
+    create_remedy,
+    find_relation,
+    one_line,
+    plain_errors,
+    role_of,
+    with_short_lock,
+)
 from recstore.postgres.names import quoted
 from recstore.source import candidates, fallback, inspection, selects
 from recstore.sql import objects, queries
@@ -157,13 +165,9 @@ def create(connection: Connection, name: str, definition: Definition) -> Registe
         except pg.DuplicateSchema:
             raise SchemaNameTaken(name=name) from None
         except pg.InsufficientPrivilege as error:
-            role, database = role_of(connection), connection.info.dbname
-            remedy = "Have its owner grant that."
-            (may,) = connection.execute("SELECT has_database_privilege(current_database(), 'CREATE') AS create_schema")
-            if not may["create_schema"]:
-                remedy = f"Have an administrator run: GRANT CREATE ON DATABASE {quoted(database)} TO {quoted(role)};"
-            elif grant := selects.missing_grant(connection, error):
-                remedy = f"Have its owner run: {grant} TO {quoted(role)};"
+            role, grant = role_of(connection), selects.missing_grant(connection, error)
+            remedy = f"Have its owner run: {grant} TO {quoted(role)};" if grant else "Have its owner grant that."
+            remedy = create_remedy(connection) or remedy
             raise PermissionDenied(role=role, reason=one_line(error), remedy=remedy) from None
         return get(connection, name)
 

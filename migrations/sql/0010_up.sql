@@ -1,4 +1,4 @@
--- A request for lists that no run could serve is refused at once.
+-- A request for lists that no run could serve is refused at once. NULL for force means the default.
 
 CREATE OR REPLACE FUNCTION recstore_private.request(recommender text, job text, origin text, task_id text DEFAULT NULL, force boolean DEFAULT false) RETURNS bigint
 LANGUAGE plpgsql VOLATILE
@@ -22,7 +22,7 @@ BEGIN
                 HINT = format('recstore alter %s --recommend-into schema.table', request.recommender);
     END IF;
     INSERT INTO recstore_private.requests (recommender, job, origin, task_id, force)
-    VALUES (request.recommender, request.job, request.origin, request.task_id, request.force)
+    VALUES (request.recommender, request.job, request.origin, request.task_id, coalesce(request.force, false))
     RETURNING requests.request INTO number;
     PERFORM pg_notify('recstore_requests', request.recommender);
     RETURN number;

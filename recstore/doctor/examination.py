@@ -26,7 +26,7 @@ from recstore.doctor.findings import CHECKS, LEVELS, Check, Finding, error, ok, 
 from recstore.doctor.subject import Subject, look_around
 from recstore.embedded import configured
 from recstore.errors import ConnectionFailed, RecstoreError
-from recstore.postgres.connection import Connection, conninfo, one_line, why_not
+from recstore.postgres.connection import Connection, conninfo, on_standby, one_line, why_not
 from recstore.postgres.names import quoted
 from recstore.postgres.pooler import cut_off
 from recstore.postgres.session import LOCAL_OWNER, LOCAL_SETTINGS, SEARCH_PATH
@@ -194,8 +194,7 @@ def _looking(connection: Connection, *, writes: bool = False) -> Iterator[None]:
     cut.start()
     try:
         with connection.transaction(force_rollback=True):
-            standby = connection.info.parameter_status("in_hot_standby") == "on"  # which refuses READ WRITE
-            mode = "WRITE" if writes and not standby else "ONLY"
+            mode = "WRITE" if writes and not on_standby(connection) else "ONLY"
             connection.execute(f"SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ {mode}")
             connection.execute(f"SET LOCAL search_path = {SEARCH_PATH}")
             connection.execute(LOCAL_SETTINGS)

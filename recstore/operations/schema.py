@@ -18,13 +18,24 @@ from recstore.errors import (
     ExtensionMissing,
     InvalidInput,
     MigrationBlocked,
+    PermissionDenied,
     RecstoreError,
     SchemaOutdated,
     SchemaTooNew,
+    StandbyServer,
     UpgradeIncomplete,
 )
 from recstore.operations import repair
-from recstore.postgres.connection import Connection, connect, conninfo, one_line, plain_errors, role_of
+from recstore.postgres.connection import (
+    Connection,
+    connect,
+    conninfo,
+    create_remedy,
+    on_standby,
+    one_line,
+    plain_errors,
+    role_of,
+)
 from recstore.postgres.session import OWNER, open_session
 from recstore.sql import objects, queries
 from recstore.sql.schema_revision import current, head, known, require_current, require_extension
@@ -77,8 +88,22 @@ def _alembic(url: str) -> Iterator[tuple["Config", psycopg.Connection[Any]]]:
             raise (error.orig or error) from None
 
 
+@contextmanager
+def _creating(connection: Connection) -> Iterator[None]:
+    """Complete a PermissionDenied by the grant that is missing to create a schema."""
+    try:
+        yield
+    except PermissionDenied as error:
+        if remedy := create_remedy(connection):
+            raise PermissionDenied(role=error.role, reason=error.reason, remedy=remedy) from None
+        raise
+
+
 def _migrating(url: str) -> psycopg.Connection[Any]:
     connection = open_session(conninfo(url, "recstore:migrate"))
+    if on_standby(connection):
+        connection.close()
+        raise StandbyServer
     connection.execute(OWNER)
     connection.autocommit = False  # as SQLAlchemy expects it
     return connection
@@ -125,7 +150,7 @@ def upgrade(connection: Connection, url: str, settings: Settings) -> list[str]:
         ensure_extension(connection)
         from alembic import command
 
-        with _alembic(url) as (config, driver):
+        with _creating(connection), _alembic(url) as (config, driver):
             granted = driver.execute(queries.query("revokes"), {"schemas": ["recstore"]}).fetchall()
             command.upgrade(config, "head")
             found = driver.execute(queries.query("revokes"), {"schemas": ["recstore", "recstore_private"]}).fetchall()

@@ -22,6 +22,7 @@ from recstore.errors import (
     RecstoreError,
     SchemaMissing,
     ServerTooOld,
+    StandbyServer,
     SuperuserLogin,
 )
 from recstore.postgres.names import quoted
@@ -105,6 +106,18 @@ def role_of(connection: Connection) -> str:
     return connection.info.user
 
 
+def on_standby(connection: psycopg.Connection[Any]) -> bool:
+    """Return whether the server is in recovery, by what it has announced itself."""
+    return connection.info.parameter_status("in_hot_standby") == "on"
+
+
+def create_remedy(connection: Connection) -> str:
+    """Return how this role gets CREATE on the database; nothing if it has that."""
+    (row,) = connection.execute("SELECT has_database_privilege(current_database(), 'CREATE') AS may")
+    role, database = quoted(role_of(connection)), quoted(connection.info.dbname)
+    return "" if row["may"] else f"Have an administrator run: GRANT CREATE ON DATABASE {database} TO {role};"
+
+
 def one_line(error: BaseException) -> str:
     """Return the server's primary message, or the exception's text, as one line."""
     if isinstance(error, psycopg.Error) and error.diag.message_primary:
@@ -139,6 +152,8 @@ def plain_errors(doing: str, connection: Connection | None = None) -> Iterator[N
         role = role_of(connection) if connection else "of this connection"
         raise PermissionDenied(role=role, reason=one_line(error), remedy=remedy) from error
     except psycopg.Error as error:
+        if isinstance(error, pg.ReadOnlySqlTransaction) and connection and on_standby(connection):
+            raise StandbyServer() from error
         if isinstance(error, (pg.UndefinedTable, pg.InvalidSchemaName)) and "recstore_private" in str(error):
             raise SchemaMissing() from error
         gone = isinstance(error, psycopg.OperationalError) and (error.sqlstate or SESSION_GONE[0]).startswith(

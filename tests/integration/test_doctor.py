@@ -25,7 +25,7 @@ from conftest import (
 )
 from support import free_port, lacking, look, until
 
-from recstore import Recstore, cli, doctor, embedded
+from recstore import Recstore, cli, doctor, embedded, errors
 from recstore.config import Settings
 from recstore.definition import Candidates, Lists
 from recstore.doctor import examination
@@ -36,6 +36,7 @@ from recstore.embedded import Server
 from recstore.errors import RecommenderNotFound
 from recstore.model.trainers import als
 from recstore.operations import readers
+from recstore.postgres.connection import connect, plain_errors
 from recstore.postgres.pooler import Observed, kind_of
 from recstore.runs import LISTS_NAMESPACE, LOCK_NAMESPACE
 from recstore.source import inspection
@@ -364,7 +365,7 @@ def test_a_database_without_schema(empty: Database, recstore: Command) -> None:
     assert worse_than_ok(examined(empty))["schema"] == "warning"  # as before
 
 
-def test_a_database_without_pgvector(server: Server) -> None:
+def test_a_database_without_pgvector(server: Server, recstore: Command) -> None:
     """Whether the role may install it is tried, and nothing of it stays."""
     with database_from(server, "template0") as bare:
         as_superuser(bare, f"REVOKE CREATE ON DATABASE {bare.name} FROM worker")
@@ -372,6 +373,8 @@ def test_a_database_without_pgvector(server: Server) -> None:
         assert (found["create-extension"], found["create-schemas"]) == ("error", "error")
         assert worse_than_ok(examined(bare, "postgres"))["create-extension"] == "note"
         assert look(bare, "SELECT FROM pg_extension WHERE extname = 'vector'") == []
+        as_superuser(bare, "CREATE EXTENSION vector")
+        recstore("db upgrade", url=bare.url).expect(1, f'GRANT CREATE ON DATABASE "{bare.name}" TO "worker";')
 
 
 def test_no_connection_is_a_finding(good: Database, recstore: Command) -> None:
@@ -390,7 +393,7 @@ def test_no_connection_is_a_finding(good: Database, recstore: Command) -> None:
     assert recstore("doctor", url="mysql://localhost/x").code == 3
 
 
-def test_a_standby_is_one_error(tmp_path: Path) -> None:
+def test_a_standby_is_one_error(tmp_path: Path, recstore: Command) -> None:
     """A server that recovers and has no primary."""
     home = tmp_path / "home"
     try:
@@ -398,7 +401,12 @@ def test_a_standby_is_one_error(tmp_path: Path) -> None:
         Recstore(first.url).db.upgrade()
         embedded.stop(home)
         (first.data / "standby.signal").touch()
-        found = doctor.examine(Settings(database_url=embedded.start(home).url, device="cpu", home=tmp_path))
+        standby = embedded.start(home).url
+        found = doctor.examine(Settings(database_url=standby, device="cpu", home=tmp_path))
+        for line in ("db upgrade", "db check"):
+            recstore(line, url=standby).expect(3, "The server is a standby, and takes no changes.")
+        with connect(standby) as connection, pytest.raises(errors.StandbyServer), plain_errors("trying", connection):
+            connection.execute("CREATE TABLE made ()")
     finally:
         embedded.stop(home)
     assert {check: level for check, level in worse_than_ok(found).items() if level != "note"} == {

@@ -136,9 +136,11 @@ def test_a_half_empty_source_is_refused(gated: Database, recstore: Command) -> N
     application.execute("DELETE FROM shop.views WHERE user_id > 40")
     assert recstore("retrain retail").code == 5
     with gated.connect() as connection:
-        connection.execute("SELECT recstore.request_retrain('retail', true)")
-    assert gated.retrain(requested=True).live  # force, as the request asks
-    assert look(gated, "SELECT force, state FROM recstore.requests") == [{"force": True, "state": "succeeded"}]
+        connection.execute("SELECT recstore.request_retrain('retail', NULL), recstore.request_retrain('retail', true)")
+    assert gated.retrain(requested=True).live  # force, as one of the requests asks
+    assert look(gated, "SELECT force, state FROM recstore.requests ORDER BY request") == [
+        {"force": False, "state": "succeeded"}, {"force": True, "state": "succeeded"}
+    ]  # fmt: skip
 
 
 @pytest.mark.usefixtures("gated")

@@ -87,7 +87,7 @@ BEGIN
         END;
     END IF;
     IF still_there THEN
-        RAISE WARNING 'The source of {schema_name} still has rows of this user, which the next training will include'
+        RAISE WARNING 'The source of {schema_name} still has rows of this user: recommend() answers from them, and a refresh or training stores them'
             USING HINT = 'Delete those rows first, in the same transaction.';
     END IF;
     RETURN removed;
