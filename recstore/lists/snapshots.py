@@ -52,10 +52,10 @@ LEFT JOIN LATERAL (
 """The vector of a user `a` who came after the training, unless other steps come first; if the recommender answers from current
 rows, of any user."""
 
-SEEN = "SELECT i.user_id, i.item_id FROM {interactions} i WHERE {counts}"
+SEEN = "SELECT i.user_id, i.item_id, true AS views FROM {interactions} i WHERE {counts}"
 
 EXCLUDED = """
-UNION ALL SELECT e.user_id::{user_type}, e.item_id::{item_type} FROM {exclusions} e
+UNION ALL SELECT e.user_id::{user_type}, e.item_id::{item_type}, false FROM {exclusions} e
 WHERE e.user_id {user_fits} AND e.item_id {item_fits}
 """
 
@@ -63,15 +63,16 @@ USERS = """
 SELECT a.user_id, {extension}.{vector_type}_send(coalesce(f.preference, a.preference)) AS vector,
     coalesce(f.length, a.length) AS length, f.reason IS NOT DISTINCT FROM 'fold_in' AS folded_in, a.seen
 FROM (
-    SELECT coalesce(u.user_id, s.user_id) AS user_id, u.preference, u.length, s.seen
+    SELECT coalesce(u.user_id, s.user_id) AS user_id, u.preference, u.length, s.seen, s.views
     FROM {users} u
     FULL JOIN (
-        SELECT i.user_id, array_agg(i.item_id) AS seen FROM ({left_out}) i GROUP BY i.user_id
+        SELECT i.user_id, array_agg(i.item_id) AS seen, bool_or(i.views) AS views FROM ({left_out}) i GROUP BY i.user_id
     ) s ON s.user_id = u.user_id
 ) a {folded_in}
-WHERE a.length IS NOT NULL OR f.length IS NOT NULL OR {fold_later}
+WHERE a.length IS NOT NULL OR f.length IS NOT NULL OR ({fold_later} AND a.views)
 """
-"""All users of the generation, and those who came after the training and can be folded in, or may be after other steps."""
+"""All users of the generation, and those who came after the training and can be folded in, or have interactions where other
+steps come first."""
 
 ASKED = """
 WITH asked AS MATERIALIZED (

@@ -12,7 +12,7 @@ from conftest import Command, Database, administration, database_from
 from support_sql import column, rows, transaction, value
 
 from recstore import lists, registry
-from recstore.definition import Candidates, Confidence, Definition, Fallback, Hyperparameters, Source
+from recstore.definition import Candidates, Confidence, Definition, Exclusions, Fallback, Hyperparameters, Source
 from recstore.embedded import Server
 from recstore.errors import FallbackInvalid, ReadersLackRights, SourceInvalid
 from recstore.files.archive import exporting
@@ -81,7 +81,9 @@ def falling_back(shop: Database) -> Iterator[Callable[..., None]]:
         shop.alter(fallback=Fallback(**fallback), candidates=candidates or Candidates())
 
     yield alter
-    shop.alter(fallback=before.fallback, candidates=before.candidates, source=before.source)
+    shop.alter(
+        fallback=before.fallback, candidates=before.candidates, source=before.source, exclusions=before.exclusions
+    )
 
 
 Counted = dict[int, dict[int, tuple[float, datetime, datetime]]]
@@ -302,6 +304,9 @@ def test_lists_of_all_users_are_those_of_recommend(
         query=CHOSEN if "query" in steps else None,
     )
     application.execute("CREATE SCHEMA IF NOT EXISTS made; GRANT ALL ON SCHEMA made TO worker")
+    shop.alter(
+        exclusions=Exclusions(query="SELECT 7009::bigint AS user_id, 5 AS item_id")
+    )  # an exclusion makes no user
     asked = "SELECT 1 UNION SELECT 7001 UNION SELECT 7002 UNION SELECT 7003"
     for k, users in ((30, asked), *[(50, None)] * (window is None)):  # there are 45 candidates in the source
         lists.recommend_all(shop.url, shop.settings, "retail", "made.all", k=k, users=users)
@@ -315,6 +320,7 @@ def test_lists_of_all_users_are_those_of_recommend(
             " WITH ORDINALITY r (item_id, score, reason, rank) ORDER BY 1, 2",
         )
         assert len(made) == len(answered) > k
+        assert 7009 not in {row["user_id"] for row in made}
         for mine, theirs in zip(made, answered, strict=True):
             assert mine.pop("score") == pytest.approx(theirs.pop("score"), rel=1e-4, abs=1e-6)
             assert mine == theirs
