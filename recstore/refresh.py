@@ -41,7 +41,7 @@ def refresh(run: Run) -> Refreshed:
     trained_by = live.model.definition  # as the functions fold in, whatever the definition says by now
     pulled = run.stage("read", pipeline.read_source, run, trained_by)
     admission.check_source(run, pulled.report, force=False)
-    interactions, _ = run.stage("filter", filters.apply, pulled.interactions, trained_by.filters)
+    interactions, _ = run.stage("filter", filters.apply, pulled.interactions, trained_by.filters, live.model.items)
     solved = run.stage("solve", refreshed.solve, live, interactions, key, dimensions, run.settings.threads)
     changes = run.stage("compare", refreshing.compare, run, live, solved)
     run.stage("store", refreshing.store, run, live, solved, changes, pulled.interactions, pulled.snapshot["snapshot"])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from recstore.definition import Filters
 from recstore.errors import NothingLeft
 from recstore.model.arrays import Mask
-from recstore.model.interactions import Interactions
+from recstore.model.interactions import IdMap, Interactions
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,13 @@ class Filtered(NamedTuple):
         return "; ".join([*map(str, self.drops), f"left: {words}"]) if self.drops else words
 
 
-def apply(interactions: Interactions, filters: Filters) -> Filtered:
+def apply(interactions: Interactions, filters: Filters, exempt: IdMap | None = None) -> Filtered:
     """Return the interactions that pass every filter, with reduced id maps, and one FilterDrop per filter that is set.
 
     `max_value` comes first, so totals count capped values. The filters of items follow, then those of users, each on the
     result of the previous one. One round may leave an item below its threshold, because users were dropped after it;
-    `until_stable` repeats the rounds until nothing more is dropped. Raises NothingLeft.
+    `until_stable` repeats the rounds until nothing more is dropped. The filters of items drop none that is `exempt`. Raises
+    NothingLeft.
     """
     drops: dict[str, FilterDrop] = {}
     if filters.max_value is not None:
@@ -71,7 +72,7 @@ def apply(interactions: Interactions, filters: Filters) -> Filtered:
         before = len(interactions)
         for rule in active:
             threshold = getattr(filters, rule.filter)
-            left = rule.apply(interactions, threshold)
+            left = rule.apply(interactions, threshold, exempt)
             earlier = drops.get(rule.filter, FilterDrop(rule.filter, threshold))
             drops[rule.filter] = replace(
                 earlier,
@@ -96,10 +97,12 @@ class _Rule:
     total: str
     passes: Callable[[NDArray[Any], float], Mask]
 
-    def apply(self, interactions: Interactions, threshold: float) -> Interactions:
+    def apply(self, interactions: Interactions, threshold: float, exempt: IdMap | None) -> Interactions:
         index = interactions.item_index if self.side == "items" else interactions.user_index
         totals = np.bincount(index, weights=interactions.values if self.total == "views" else None)
         passed: Mask = self.passes(totals, threshold)
+        if exempt is not None and self.side == "items":
+            passed = passed | (exempt.lookup(interactions.items.ids) >= 0)
         return interactions if passed.all() else interactions.subset(passed[index])
 
 

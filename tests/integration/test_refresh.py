@@ -12,7 +12,7 @@ from support_sql import Rows, column, repeating, rows, value
 
 from recstore import errors, lists, registry
 from recstore.background import dispatch
-from recstore.definition import Gate, Hyperparameters, Publication, Refresh, Source, Storage
+from recstore.definition import Filters, Gate, Hyperparameters, Publication, Refresh, Source, Storage
 from recstore.files.archive import exporting, importing
 from recstore.model import held_out
 from recstore.model.interactions import IdMap, Interactions
@@ -184,6 +184,24 @@ def test_an_imported_refreshed_generation_answers_as_before(shop: Database, tmp_
         np.savez(file, **older)
         assert importing.import_generation(shop.url, shop.settings, "retail", file).live
         assert value(connection, "SELECT to_regclass('retail._refreshed_4')::text") is None
+
+
+def test_filters_drop_no_item_that_the_generation_knows(shop: Database) -> None:
+    """The fold-in counts it as well."""
+    create(shop, filters=Filters(min_users_per_item=5))
+    with shop.connect("application") as application, shop.connect() as connection:
+        few = "SELECT product_id FROM shop.views GROUP BY 1 HAVING count(*) >= 5 ORDER BY count(*) LIMIT 1"
+        item = value(connection, few)
+        application.execute(
+            "DELETE FROM shop.views WHERE product_id = %s AND user_id NOT IN (SELECT user_id FROM shop.views"
+            " WHERE product_id = %s ORDER BY user_id LIMIT 4)",
+            [item, item],
+        )
+        application.execute("INSERT INTO shop.views VALUES (7, 900, 2)")  # an item that no filter lets in
+        refresh(shop)
+        assert value(connection, "SELECT count(*) FROM retail.item_vectors WHERE item_id = 900") == 0
+        fresh = "retail.user_vector(u.user_id, true) <> retail.user_vector(u.user_id)"
+        assert column(connection, f"SELECT u.user_id FROM retail.user_vectors u WHERE {fresh}") == []
 
 
 def test_held_out_pairs_solve_no_item(shop: Database) -> None:
