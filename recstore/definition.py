@@ -16,6 +16,12 @@ MAX_FACTORS = 1984
 DEFAULT_FACTORS = 256
 """Number of factors where none is set and there are more items than that."""
 
+DEFAULT_RATING_FACTORS = 62
+"""The same for explicit feedback: with the biases 64 dimensions."""
+
+RATINGS = "ratings"
+"""The trainer of explicit feedback."""
+
 MAX_VECTOR_DIMENSIONS = 960
 """Dimensions at which two single-precision `vector` still fit on one 8 kB page."""
 
@@ -57,13 +63,19 @@ class Part(BaseModel):
 class Source(Part):
     """Interactions: either `query`, or `table` with its column names."""
 
+    feedback: Literal["implicit", "explicit"] = Field(
+        "implicit",
+        description="Meaning of a value: implicit, how much was viewed; explicit, a rating, 0 and less included",
+    )
     query: str | None = Field(None, description="SELECT that returns user_id, item_id, value and, optionally, last_at")
     table: str | None = Field(None, description="Table or view of interactions, as schema.table")
     user: str = Field("user_id", description="Column of user ids in the table")
     item: str = Field("item_id", description="Column of item ids in the table")
     value: str | None = Field(None, description="Column of values in the table; unset: each row counts 1")
     last_at: str | None = Field(None, description="Column with the time of the last interaction")
-    duplicates: Duplicates = Field("sum", description="How to combine several rows of one (user, item) pair")
+    duplicates: Duplicates = Field(
+        "sum", description="How to combine several rows of one (user, item) pair; unset for ratings: mean"
+    )
     negative: Literal["drop", "net"] = Field(
         "drop",
         description="Rows with a value of 0 or less: drop them, or net them with the pair's other rows (returns)",
@@ -74,11 +86,28 @@ class Source(Part):
         description="Seen items that recommend() excludes: those of the live source, or a table of each generation",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_rating_of_a_pair(cls, given: Any) -> Any:
+        rated = isinstance(given, dict) and given.get("feedback") == "explicit"
+        return {"duplicates": "mean"} | given if rated else given
+
     @model_validator(mode="after")
-    def _one_of_query_and_table(self) -> Self:
+    def _consistent(self) -> Self:
         if (self.query is None) == (self.table is None):
             raise ValueError("give either a query or a table")
+        if self.explicit and self.duplicates not in ("mean", "last"):
+            raise ValueError(
+                "several ratings of a pair are combined by their mean or the last: set duplicates to one of these"
+            )
+        if self.explicit and self.table is not None and self.value is None:
+            raise ValueError("explicit feedback requires the column of ratings: name it as the value")
         return self
+
+    @property
+    def explicit(self) -> bool:
+        """True if values are ratings."""
+        return self.feedback == "explicit"
 
 
 class Candidates(Part):
@@ -206,7 +235,10 @@ class Confidence(Part):
 class Hyperparameters(Part):
     """Settings of training. Settings that name other trainers have no effect."""
 
-    trainer: str = Field("als", description="Trainer: als, spectral, hybrid, or one from an installed package")
+    trainer: str = Field(
+        "als",
+        description="Trainer: als, spectral, hybrid, or one from an installed package; that of explicit feedback is ratings",
+    )
     factors: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Number of factors; unset: min(256, items - 1)"
     )
@@ -236,6 +268,16 @@ class Hyperparameters(Part):
     options: dict[str, bool | int | float | str] = Field(
         {}, description="Settings of a trainer from an installed package"
     )
+
+    @property
+    def explicit(self) -> bool:
+        """True if the trainer is that of ratings."""
+        return self.trainer == RATINGS
+
+    @property
+    def bias_factors(self) -> int:
+        """Number of factors of a vector that are biases, besides the hyperparameter."""
+        return 2 if self.explicit else 0
 
 
 class Storage(Part):
@@ -342,6 +384,18 @@ class Definition(Part):
     refresh: Refresh = Refresh()
     lists: Lists = Lists()
     titles: Titles | None = None
+
+    @model_validator(mode="after")
+    def _trainer_of_the_feedback(self) -> Self:
+        trainer, explicit = self.hyperparameters.trainer, self.source.explicit
+        if explicit and trainer not in ("als", RATINGS):
+            raise ValueError(f"the trainer {trainer} is for implicit feedback: leave the trainer of ratings unset")
+        if explicit and self.confidence.half_life is not None:
+            raise ValueError("ratings do not decay: a half-life of values is for implicit feedback")
+        if explicit != (trainer == RATINGS):  # the feedback decides
+            its = self.hyperparameters.model_copy(update={"trainer": RATINGS if explicit else "als"})
+            object.__setattr__(self, "hyperparameters", its)
+        return self
 
     @property
     def steps(self) -> tuple[Step, ...]:

@@ -63,7 +63,7 @@ def retrain(
         gated = partial(gate.judge, tolerance=definition.gate.tolerance, threads=run.settings.threads)
         verdict = run.stage("gate", gated, interactions, held, recommender.held_out_key, new, live)
         admit(run, pulled, verdict, live, force)
-    storage = recommender.vector_type, recommender.dimensions
+    storage = recommender.vector_type, recommender.dimensions, definition.hyperparameters.bias_factors
     users = run.stage("solve users", solve_users, run, weighted.of(interactions), model.factors)
     published = run.stage("vectors", vectors.publish, model.factors.item_factors, users.factors, *storage)
     content = Content(
@@ -71,7 +71,7 @@ def retrain(
         pulled=pulled.interactions,
         items=published.items,
         users=published.users,
-        factors=model.used["factors"],
+        factors=model.factors.item_factors.shape[1],
         snapshot=pulled.details(),
         filters=[asdict(drop) for drop in drops],
         confidence=weighted.model.constants(),
@@ -225,7 +225,8 @@ def train(run: Run, matrix: csr_matrix, start: Callable[[int], Matrix | None], w
     run.device = factors.device
     for sentence in factors.warnings:
         run.warn(sentence)
-    used = {"trainer": hyperparameters.trainer, "factors": factors.item_factors.shape[1]}
+    latent = factors.item_factors.shape[1] - hyperparameters.bias_factors
+    used = {"trainer": hyperparameters.trainer, "factors": latent}
     used |= {"iterations": hyperparameters.iterations, "device": factors.device, "warm": initial is not None}
     if "regularization" in factors.fold_in.constants:  # as derived from the data if it was unset
         used["regularization"] = factors.fold_in.constants["regularization"]

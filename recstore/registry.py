@@ -11,7 +11,14 @@ from psycopg.types.json import Jsonb
 
 from recstore import schedule
 from recstore.config import Settings
-from recstore.definition import DEFAULT_FACTORS, MAX_FACTORS, MAX_VECTOR_DIMENSIONS, Definition, Storage
+from recstore.definition import (
+    DEFAULT_FACTORS,
+    DEFAULT_RATING_FACTORS,
+    MAX_FACTORS,
+    MAX_VECTOR_DIMENSIONS,
+    Definition,
+    Storage,
+)
 from recstore.errors import (
     AlteredMeanwhile,
     CandidatesInvalid,
@@ -73,8 +80,10 @@ def storage_for(definition: Definition, factors: int | None = None, *, fixed: bo
     Raises TooManyFactors, InvalidInput."""
     half = definition.storage.vector_type == "halfvec"
     storage = definition.storage if fixed else Storage(vector_type="halfvec" if half else None)
-    default = min(DEFAULT_FACTORS, storage.dimensions or DEFAULT_FACTORS)
-    factors = factors or definition.hyperparameters.factors or default
+    hyperparameters = definition.hyperparameters
+    default = DEFAULT_RATING_FACTORS if hyperparameters.explicit else DEFAULT_FACTORS
+    default = min(default, (storage.dimensions or MAX_FACTORS) - hyperparameters.bias_factors)
+    factors = (factors or hyperparameters.factors or default) + hyperparameters.bias_factors
     largest = max(factors, storage.dimensions or 0)
     if largest > MAX_FACTORS:
         raise TooManyFactors(factors=largest, limit=MAX_FACTORS)
@@ -231,7 +240,7 @@ def overview_of(connection: Connection, name: str) -> dict[str, Any]:
 
 def check_definition(connection: Connection, recommender: Registered, definition: Definition) -> Selects:
     """Return the SELECTs of another definition. Raises unless the recommender can have it."""
-    factors = definition.hyperparameters.factors or 0
+    factors = (definition.hyperparameters.factors or 0) + definition.hyperparameters.bias_factors
     if factors > MAX_FACTORS:
         raise TooManyFactors(factors=factors, limit=MAX_FACTORS)
     _, found = inspect(connection, definition, recommender)

@@ -71,7 +71,7 @@ class LearningCurve:
         threads: int = 0,
     ) -> None:
         """Train on the training part as `fitted.fit` does. Raises what the trainer and `on_point` raise."""
-        matrix = weigh(self._pairs, weighting, confidence.alpha_for(self._pairs, hyperparameters.alpha))
+        matrix = weigh(self._pairs, weighting, hyperparameters).matrix
         trainer = trainers.trainer(hyperparameters.trainer)
         self.begin(trainer, matrix, threads)
         trained = trainer.train(

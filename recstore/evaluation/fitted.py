@@ -12,6 +12,7 @@ from recstore.definition import Confidence, Hyperparameters
 from recstore.evaluation.scorers import FactorScorer
 from recstore.model import confidence, trainers
 from recstore.model.arrays import Matrix
+from recstore.model.confidence import Weighted
 from recstore.model.interactions import Interactions
 from recstore.model.trainers import Device, Factors, OnIteration
 
@@ -22,9 +23,13 @@ class FittedModel:
 
     name: str  # of the trainer
     hyperparameters: Hyperparameters  # with the factors and the alpha that were used
-    matrix: sparse.csr_matrix  # confidences of the training pairs
+    weighted: Weighted  # the training pairs
     factors: Factors  # user_factors are exact
     seconds: float  # from interactions to exact users
+
+    @property
+    def matrix(self) -> sparse.csr_matrix:
+        return self.weighted.matrix
 
     @property
     def user_factors(self) -> Matrix:
@@ -52,8 +57,8 @@ def fit(
     Raises what the trainer raises.
     """
     began = time.perf_counter()
-    alpha = confidence.alpha_for(interactions, hyperparameters.alpha)
-    matrix = weigh(interactions, weighting, alpha)
+    weighted = weigh(interactions, weighting, hyperparameters)
+    matrix = weighted.matrix
     trainer = trainers.trainer(hyperparameters.trainer)
     trained = trainer.train(
         matrix,
@@ -64,16 +69,20 @@ def fit(
         on_iteration=on_iteration,
     )
     user_factors = trainer.solve_users(matrix, trained.fold_in, threads)
-    used = {"factors": trained.item_factors.shape[1], "alpha": alpha}
+    used = {"factors": trained.item_factors.shape[1] - hyperparameters.bias_factors, "alpha": weighted.alpha}
     return FittedModel(
         name=hyperparameters.trainer,
         hyperparameters=hyperparameters.model_copy(update=used),
-        matrix=matrix,
+        weighted=weighted,
         factors=replace(trained, user_factors=user_factors),
         seconds=time.perf_counter() - began,
     )
 
 
-def weigh(interactions: Interactions, weighting: Confidence, alpha: float) -> sparse.csr_matrix:
-    """Return the confidence matrix of a part. Means and frequencies count only users with a pair in it."""
-    return confidence.fit(interactions.shrunk(users=True, items=False), weighting).matrix(interactions, alpha)
+def weigh(interactions: Interactions, weighting: Confidence, hyperparameters: Hyperparameters) -> Weighted:
+    """Return the matrix of a part. Means and frequencies count only users with a pair in it."""
+    if hyperparameters.explicit:
+        return confidence.rate(interactions)
+    model = confidence.fit(interactions.shrunk(users=True, items=False), weighting)
+    alpha = confidence.alpha_for(interactions, hyperparameters.alpha)
+    return Weighted(model, alpha, model.matrix(interactions, alpha))

@@ -204,7 +204,9 @@ class _Test:
     def through_store(self, definition: Definition, store: Store, own: ModelResult, warnings: list[str]) -> ModelResult:
         """Publish a generation of the training part by the ordinary pipeline, and measure what its functions return."""
         experiment, settings = self.experiment, self.experiment.settings
-        room = store.dimensions if (store.dimensions or 0) >= (definition.hyperparameters.factors or 0) else None
+        hyperparameters = definition.hyperparameters
+        wanted = (hyperparameters.factors or 0) + hyperparameters.bias_factors
+        room = store.dimensions if (store.dimensions or 0) >= wanted else None
         storage = Storage(vector_type=definition.storage.vector_type, dimensions=room)
         publication = Publication(keep=1, search=self.wanted.search, ann_recall=definition.publication.ann_recall)
         definition = definition.model_copy(update={"storage": storage, "publication": publication})

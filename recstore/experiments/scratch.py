@@ -104,7 +104,13 @@ def _definition(definition: Definition, table: str) -> Definition:
     last_at = "last_at" if definition.confidence.half_life is not None else None
     return definition.model_copy(
         update={
-            "source": Source(table=table, value="value", last_at=last_at, seen=definition.source.seen),
+            "source": Source(
+                table=table,
+                value="value",
+                last_at=last_at,
+                seen=definition.source.seen,
+                feedback=definition.source.feedback,
+            ),
             "candidates": Candidates(),
             "exclusions": Exclusions(),
             "fallback": Fallback(),

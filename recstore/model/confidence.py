@@ -19,6 +19,7 @@ from recstore.definition import Confidence, ConfidenceFunction, Definition, seco
 from recstore.errors import SourceInvalid
 from recstore.model.arrays import Positions, Times, Values
 from recstore.model.interactions import NO_TIME, Interactions
+from recstore.model.ratings import FUNCTION, Ratings
 
 SMALLEST, LARGEST = 1e-30, 1e30
 """Bounds of w, well inside float32. A weight of 0 would make a view count as no view."""
@@ -159,8 +160,14 @@ def alpha_for(interactions: Interactions, fixed: float | None) -> float:
     return float(f"{min(max(density**-0.7 / 4, 2.0), 100.0):.3g}")
 
 
-def restore(constants: dict[str, Any], item_users: NDArray[np.int64], users: int) -> ConfidenceModel:
+Weighting = ConfidenceModel | Ratings
+"""What makes the matrix for the trainer from interactions: confidences, or ratings about their mean."""
+
+
+def restore(constants: dict[str, Any], item_users: NDArray[np.int64], users: int) -> Weighting:
     """Return the model from its constants, the number of users of each item, int64 (items,), and the number of all users."""
+    if constants["function"] == FUNCTION:
+        return Ratings(**{name: value for name, value in constants.items() if name != "function"})
     idf = _idf(item_users, users) if constants["function"] == "bm25" else None
     return ConfidenceModel(**constants, idf=idf)
 
@@ -171,14 +178,14 @@ def _idf(item_users: NDArray[np.int64], users: int) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, eq=False)
 class Weighted:
-    """The confidences of the pairs to train on, with the model that weights other pairs in the same way."""
+    """The confidences or the ratings of the pairs to train on, with the model that weights other pairs in the same way."""
 
-    model: ConfidenceModel
+    model: Weighting
     alpha: float
     matrix: sparse.csr_matrix  # (users, items)
 
     def of(self, interactions: Interactions) -> sparse.csr_matrix:
-        """Return the confidences of other pairs of the same items, (users, items)."""
+        """Return the matrix of other pairs of the same items, (users, items)."""
         return self.model.matrix(interactions, self.alpha)
 
     def details(self) -> dict[str, Any]:
@@ -186,11 +193,21 @@ class Weighted:
         return {"function": self.model.function, "alpha": self.alpha, "scale_factor": scale_factor}
 
     def __str__(self) -> str:
+        if isinstance(self.model, Ratings):
+            return f"ratings from {self.model.lowest:g} to {self.model.highest:g}, mean {self.model.mean:.4g}"
         return f"confidence from {self.model.function}"
 
 
 def weigh(interactions: Interactions, definition: Definition) -> Weighted:
-    """Return the confidences of the pairs to train on."""
+    """Return the confidences, or the ratings, of the pairs to train on."""
+    if definition.source.explicit:
+        return rate(interactions)
     model = fit(interactions, definition.confidence)
     alpha = alpha_for(interactions, definition.hyperparameters.alpha)
     return Weighted(model, alpha, model.matrix(interactions, alpha))
+
+
+def rate(interactions: Interactions) -> Weighted:
+    """Return the ratings of the pairs to train on, less their mean, in standard deviations."""
+    model = Ratings.of(interactions.values)
+    return Weighted(model, 1.0, model.matrix(interactions))

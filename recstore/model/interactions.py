@@ -95,7 +95,7 @@ class SourceReport:
 
 @dataclass(frozen=True, eq=False)
 class Interactions:
-    """Positive values of (user, item) pairs, sorted by user, then item; every pair once.
+    """Positive values, or ratings, of (user, item) pairs, sorted by user, then item; every pair once.
 
     `user_index`, `item_index` and `values` have one entry per pair. Every id of the maps occurs in at least one pair, except
     in a `part`.
@@ -157,7 +157,7 @@ class InteractionsBuilder:
 
     Takes 16 bytes per usable row (24 with times) and the distinct ids. `name` is the recommender's, for messages.
     `with_times` keeps the newest last_at of each pair. Rows of 0 or less are dropped, with `net` only after the rows of a pair
-    are merged.
+    are merged, and with `ratings` not at all.
     """
 
     def __init__(
@@ -170,6 +170,7 @@ class InteractionsBuilder:
         *,
         with_times: bool = False,
         net: bool = False,
+        ratings: bool = False,
     ) -> None:
         self._users = _IdCodes(user_type)
         self._items = _IdCodes(item_type)
@@ -177,7 +178,8 @@ class InteractionsBuilder:
         self._max_nulls = max_nulls
         self._name = name
         self._with_times = with_times
-        self._net = net
+        self._net = net and not ratings
+        self._ratings = ratings
         self._values: list[Values] = []
         self._times: list[Times] = []
         self._newest: int | None = None
@@ -193,10 +195,11 @@ class InteractionsBuilder:
         )
         complete = pc.and_(pc.and_(user_ids.is_valid(), item_ids.is_valid()), pc.fill_null(pc.is_finite(value), False))
         # negative rows are dropped in build(), which knows their pairs
-        usable = complete if self._net else pc.and_(complete, pc.fill_null(pc.not_equal(value, 0), False))
+        every = self._net or self._ratings
+        usable = complete if every else pc.and_(complete, pc.fill_null(pc.not_equal(value, 0), False))
         self._rows += len(batch)
         self._nulls += len(batch) - complete.true_count
-        if not self._net:
+        if not every:
             self._nonpositive += complete.true_count - pc.and_(complete, pc.greater(value, 0)).true_count
         if usable.true_count == 0:
             return
@@ -205,7 +208,7 @@ class InteractionsBuilder:
         values = value.filter(usable).to_numpy(zero_copy_only=False)
         self._values.append(values)
         if "last_at" in batch.schema.names:
-            self._add_times(batch["last_at"].filter(usable), self._net | (values > 0))
+            self._add_times(batch["last_at"].filter(usable), every | (values > 0))
 
     def build(self) -> tuple[Interactions, SourceReport]:
         """Return the interactions and the report. Call it once.
@@ -229,7 +232,7 @@ class InteractionsBuilder:
         times = np.concatenate(self._times) if self._times else None
         self._times.clear()
         (users, user_index), (items, item_index) = self._users.finish(), self._items.finish()
-        mixed, positive = 0, values > 0
+        mixed, positive = 0, (values > 0) | self._ratings
         if not self._net and not positive.all():
             pairs = user_index * np.int64(len(items)) + item_index
             mixed = int(np.count_nonzero(np.isin(np.unique(pairs[~positive]), pairs[positive])))

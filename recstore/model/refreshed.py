@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from recstore.model import confidence, held_out, trainers, vectors
 from recstore.model.arrays import Mask, Positions
 from recstore.model.interactions import IdMap, Interactions
+from recstore.model.ratings import Ratings
 from recstore.model.trained import Stored
 from recstore.model.trainers import FoldIn, QueryFoldIn
 from recstore.model.vectors import ItemVectors, UserVectors
@@ -90,6 +91,7 @@ def solve(live: Live, interactions: Interactions, key: UUID, dimensions: int, th
         basis=live.queries.basis,
         summands=_laid_out(live.queries.summands, place, len(items)),
         solved_weight=live.queries.solved_weight,
+        bias=model.fold_in.item_factors[:, -1] if isinstance(weights, Ratings) else None,
     )
     factors = np.zeros((0, model.fold_in.item_factors.shape[1]), dtype=np.float32)
     if len(new):

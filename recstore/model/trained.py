@@ -5,7 +5,7 @@ from typing import Any
 
 from recstore.definition import Definition
 from recstore.model import trainers
-from recstore.model.confidence import ConfidenceModel, Weighted
+from recstore.model.confidence import Weighted, Weighting
 from recstore.model.held_out import HeldOut
 from recstore.model.interactions import IdMap, Interactions
 from recstore.model.trainers import FoldIn, QueryFoldIn
@@ -19,7 +19,7 @@ class Stored:
     items: IdMap
     item_users: Any  # int64 (items,), with the pairs that were held out
     fold_in: FoldIn
-    confidence: ConfidenceModel
+    confidence: Weighting
     alpha: float
     trainer: str
     definition: Definition

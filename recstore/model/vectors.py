@@ -63,19 +63,27 @@ class PublishedVectors:
         return f"{self.items.embedding.shape[1]} dimensions, {self.vector_type}"
 
 
-def publish(item_factors: Matrix, user_factors: Matrix, vector_type: str, dimensions: int) -> PublishedVectors:
+def publish(
+    item_factors: Matrix, user_factors: Matrix, vector_type: str, dimensions: int, biases: int = 0
+) -> PublishedVectors:
     """Return the vectors of factors (items, factors) and (users, factors). Raises as `item_vectors` does."""
-    items, users = item_vectors(item_factors, dimensions), user_vectors(user_factors, dimensions)
+    items, users = item_vectors(item_factors, dimensions, biases), user_vectors(user_factors, dimensions)
     return PublishedVectors(items, users, vector_type)
 
 
-def item_vectors(item_factors: Matrix, dimensions: int) -> ItemVectors:
+def item_vectors(item_factors: Matrix, dimensions: int, biases: int = 0) -> ItemVectors:
     """Return the vectors of item factors (items, factors), padded with zeros to `dimensions`.
 
-    Raises TrainingDiverged for factors that are not finite, FactorsCollapsed if all are zero."""
+    The last `biases` factors say nothing of likeness: `embedding` is the direction of the others. Raises TrainingDiverged for
+    factors that are not finite, FactorsCollapsed if all are zero."""
     length, longest, published = _lengths(item_factors, "item")
+    latent, latent_length = item_factors, length
+    if biases:
+        latent = item_factors[:, :-biases]
+        latent_length, _, alike = _lengths(latent, "item")
+        published &= alike
     return ItemVectors(
-        embedding=_divide(item_factors, length, published, dimensions),
+        embedding=_divide(latent, latent_length, published, dimensions),
         preference=_divide(item_factors, np.full_like(length, longest), published, dimensions),
         length=length,
         published=published,

@@ -19,13 +19,15 @@ LEAST_KNOWN = 0.5
 def initial_items(
     live: Stored | None, definition: Definition, items: IdMap, held: HeldOut, factors: int
 ) -> Matrix | None:
-    """Return the live generation's factors of `items`, float32 (items, factors), zeros for unknown ones.
+    """Return the live generation's factors of `items`, float32 (items, factors), those of ratings with biases, and zeros for
+    unknown ones.
 
     None means a cold start: nothing is live, the settings of training changed, too few items are known, or the live
     generation was trained on pairs that are held out now."""
     if live is None or not definition.hyperparameters.warm_iterations:
         return None
-    if _trained(live.definition) != _trained(definition) or live.fold_in.item_factors.shape[1] != factors:
+    width = factors + definition.hyperparameters.bias_factors
+    if _trained(live.definition) != _trained(definition) or live.fold_in.item_factors.shape[1] != width:
         return None
     if held and (live.held_out is None or live.held_out["users_below"] < held.users_below):
         return None
@@ -33,7 +35,7 @@ def initial_items(
     known = position >= 0
     if known.mean() < LEAST_KNOWN:
         return None
-    start = np.zeros((len(items), factors), dtype=np.float32)
+    start = np.zeros((len(items), width), dtype=np.float32)
     start[known] = live.fold_in.item_factors[position[known]]
     return start
 

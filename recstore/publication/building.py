@@ -181,14 +181,14 @@ def _load_seen(run: Run, pulled: Interactions) -> None:
 def _load_fold_in(run: Run, content: Content, given: QueryFoldIn) -> None:
     """Publish what SQL needs to fold in users: a row for each item, whose views count for the user's total even if it has no
     vectors, and the basis."""
-    kind, idf = run.recommender.item_type, given.idf
+    kind = run.recommender.item_type
     columns: dict[str, Column] = {"item_id": Ids(content.population.items.ids, kind)}
-    if idf is not None:
-        columns["idf"] = Scalars(idf, ">f8")
+    for name, numbers in {"idf": given.idf, "bias": given.bias}.items():
+        if numbers is not None:
+            columns[name] = Scalars(numbers, ">f8")
     vectors = {"whitened": given.whitened, "summand": given.summands}
-    _load_vectors(
-        run, "fold_in", f"item_id {kind.value} NOT NULL, idf float8", columns, vectors, content.items.published
-    )
+    defined = f"item_id {kind.value} NOT NULL, idf float8, bias float8"
+    _load_vectors(run, "fold_in", defined, columns, vectors, content.items.published)
     rows = np.arange(0 if given.basis is None else len(given.basis))
     every = np.ones(len(rows), dtype=np.bool_)
     _load_vectors(

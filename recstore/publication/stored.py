@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recstore.definition import Definition
-from recstore.model import confidence, vectors
+from recstore.model import confidence, ratings, vectors
 from recstore.model.interactions import IdMap, plain
 from recstore.model.trained import Stored
 from recstore.model.trainers import FoldIn
@@ -31,7 +31,7 @@ def read(connection: Connection, url: str, generation: Generation, application_n
     row = queries.row(connection, "stored_generation", generation=generation.number)
     if row is None or row["fold_in"] is None:
         return None
-    ids, embedding, length, users = _columns(url, generation, row["factors"], application_name)
+    ids, factors, users = _columns(url, generation, row, application_name)
     trained_on = users.copy()
     if row["held_out"]:
         trained_on[row["held_out"]["items"]] -= np.array(row["held_out"]["counts"], dtype=np.int64)
@@ -39,7 +39,7 @@ def read(connection: Connection, url: str, generation: Generation, application_n
         generation=generation.number,
         items=ids,
         item_users=users,
-        fold_in=FoldIn(vectors.factors_from(embedding, length, row["factors"]), trained_on, row["fold_in"]),
+        fold_in=FoldIn(factors, trained_on, row["fold_in"]),
         confidence=confidence.restore(row["confidence"], trained_on, row["users"]),
         alpha=row["training"]["alpha"],
         trainer=row["training"]["trainer"],
@@ -48,11 +48,10 @@ def read(connection: Connection, url: str, generation: Generation, application_n
     )
 
 
-def _columns(url: str, generation: Generation, factors: int, application_name: str) -> Any:
-    select = (
-        "SELECT v.item_id, v.embedding::real[] AS embedding, v.length, v.users"  # noqa: S608
-        f" FROM {generation.items} v"
-    )
+def _columns(url: str, generation: Generation, row: dict[str, Any], application_name: str) -> Any:
+    rated = row["confidence"]["function"] == ratings.FUNCTION  # the embedding lacks the biases
+    vector, length = ("preference", f"{row['max_item_length']!r}::float8") if rated else ("embedding", "v.length")
+    select = f"SELECT v.item_id, v.{vector}::real[] AS vector, {length} AS length, v.users FROM {generation.items} v"  # noqa: S608
     recommender = generation.recommender
     doing = f"reading {generation} of {recommender.name!r}"
     with reading(url, application_name, doing) as transaction:
@@ -60,8 +59,9 @@ def _columns(url: str, generation: Generation, factors: int, application_name: s
     ids = plain(table["item_id"].combine_chunks()).cast(recommender.item_type.arrow)
     order = pc.sort_indices(ids)
     table = table.take(order)
-    embedding = block(table["embedding"].combine_chunks(), factors)
-    return IdMap(ids.take(order)), embedding, table["length"].to_numpy(), table["users"].to_numpy().astype(np.int64)
+    unit = block(table["vector"].combine_chunks(), row["factors"])
+    factors = vectors.factors_from(unit, table["length"].to_numpy(), row["factors"])
+    return IdMap(ids.take(order)), factors, table["users"].to_numpy().astype(np.int64)
 
 
 def block(vectors: pa.Array, factors: int) -> NDArray[np.float32]:

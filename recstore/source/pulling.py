@@ -77,6 +77,7 @@ def read(
         name,
         with_times=with_times,
         net=source.negative == "net",
+        ratings=source.explicit,
     )
     stays = f"The live generation of {name!r} stays."
     expected, path, role = inspection.expected_rows(connection, name), inherited_path(connection), role_of(connection)

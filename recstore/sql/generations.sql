@@ -7,7 +7,7 @@ RETURNING generation;
 
 -- name: stored_generation
 -- What folding users in needs in addition to a generation's items.
-SELECT g.factors, g.users, g.definition, g.confidence, g.training, g.held_out, g.fold_in
+SELECT g.factors, g.users, g.max_item_length, g.definition, g.confidence, g.training, g.held_out, g.fold_in
 FROM recstore_private.generations g
 WHERE g.generation = %(generation)s;
 

@@ -114,10 +114,13 @@ def render(
         "exclusions_select": exclusions_select
         or f"SELECT NULL::{recommender.user_type.value} AS user_id, NULL::{recommender.item_type.value} AS item_id WHERE false",
         "eligible": eligible,
-        "above": "'-Infinity'" if recommender.definition.source.negative == "net" else "0",
+        "above": "'-Infinity'"
+        if recommender.definition.source.explicit or recommender.definition.source.negative == "net"
+        else "0",
         "fresh": str(recommender.definition.refresh.fresh).lower(),
         "vector_rounding": f"{VECTOR_ROUNDING[recommender.vector_type]}",
-    } | _falling_back(recommender.definition)
+    }
+    values |= _scores(recommender) | _falling_back(recommender.definition)
     for one, kind in (("user", recommender.user_type), ("item", recommender.item_type)):
         values |= {
             f"{one}_type": kind.value,
@@ -192,6 +195,30 @@ COMMENT ON FUNCTION {name}({", ".join(kind for _, kind, _ in taken)}) IS 'The sa
 """
         for taken in ([as_text] if literal == as_text else [as_text, literal])
     )
+
+
+def _scores(recommender: Registered) -> dict[str, str]:
+    """Return how SQL makes scores of predicted preferences, and what it takes for seen. With explicit feedback a score is the
+    predicted rating: `scale` has the mean, the unit, the lowest and the highest rating of the live generation's training."""
+    if not recommender.definition.source.explicit:
+        plain = ("scale", "NULL"), ("score", ""), ("in_range", ""), ("unit", ""), ("score_of_row", "r.score")
+        given = ("given_weight", "1"), ("given_weights", "sum(w.weight)"), ("seen_value", "i.value > 0")
+        return {"rated": "false", "score_of_user": "-n.distance * v.length * $2"} | dict(plain + given)
+    of_weighting = "SELECT ARRAY[r.mean, r.scale_factor, r.lowest, r.highest]"
+    columns = "mean float8, scale_factor float8, lowest float8, highest float8"
+    rating = "least(greatest({0}[1] + {0}[2] * ({1}), {0}[3]), {0}[4])"
+    return {
+        "rated": "true",
+        "scale": f"({of_weighting} FROM {recommender.schema}._weighting w, jsonb_to_record(w.weighting) r ({columns}))",
+        "score": "least(greatest(scale[1] + scale[2] * (",
+        "in_range": "), scale[3]), scale[4])",
+        "unit": "scale[2] * ",
+        "score_of_row": rating.format("$7", "r.score"),
+        "score_of_user": rating.format("$3", "-n.distance * v.length * $2"),
+        "given_weight": "scale[4]",
+        "given_weights": "avg(w.weight)",
+        "seen_value": "i.value IS NOT NULL",
+    }
 
 
 def _falling_back(definition: Definition) -> dict[str, str]:

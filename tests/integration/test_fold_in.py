@@ -20,6 +20,9 @@ SMALL = {"factors": 16, "iterations": 3, "regularization": 3}
 
 RAW = "SELECT user_id, product_id AS item_id, n AS value, at AS last_at FROM shop.raw"
 
+RATED = "SELECT user_id, product_id AS item_id, n - 3 AS value, at AS last_at FROM shop.raw"
+RATINGS = Hyperparameters(factors=12, iterations=3)
+
 CASES: dict[str, dict[str, Any]] = {
     "als": {},
     "log": {"confidence": Confidence(function="log", eps=2), "source": Source(query=RAW, duplicates="max")},
@@ -40,6 +43,8 @@ CASES: dict[str, dict[str, Any]] = {
     "spectral": {"hyperparameters": Hyperparameters(trainer="spectral", **SMALL)},
     "half": {"storage": Storage(vector_type="halfvec")},
     "hybrid": {"hyperparameters": Hyperparameters(trainer="hybrid", alpha=30, **SMALL)},
+    "ratings": {"source": Source(query=RATED, feedback="explicit"), "hyperparameters": RATINGS},
+    "rated_last": {"source": Source(query=RATED, feedback="explicit", duplicates="last"), "hyperparameters": RATINGS},
 }
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from recstore.definition import Confidence
+from recstore.definition import Confidence, Hyperparameters
 from recstore.evaluation.fitted import weigh
 from recstore.experiments.tuning.space import Bounds, Choices, Parameters, Range
 from recstore.model.confidence import alpha_for
@@ -80,7 +80,8 @@ def noise_of(train: Interactions, confidence: Confidence, functions: Iterable[st
     users, items = (len(np.unique(index)) for index in (train.user_index, train.item_index))
     sums = {}
     for function in functions:
-        weights = weigh(train, confidence.model_copy(update={"function": function}), 1.0).data.astype(np.float64) - 1
+        weighting = confidence.model_copy(update={"function": function})
+        weights = weigh(train, weighting, Hyperparameters(alpha=1.0)).matrix.data.astype(np.float64) - 1
         sums[function] = float(weights.sum()), float((weights**2).sum())
     return Noise(len(train), users**-0.5 + items**-0.5, alpha_for(train, None), sums)
 

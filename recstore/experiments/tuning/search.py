@@ -113,7 +113,7 @@ class Search:
         """Return the definition's settings, and where it leaves one open the value that a training takes."""
         train, hyperparameters = self.split.train, self.definition.hyperparameters
         alpha = confidence.alpha_for(train, hyperparameters.alpha)
-        matrix = weigh(train, self.definition.confidence, alpha)
+        matrix = weigh(train, self.definition.confidence, hyperparameters).matrix
         factors = training.wanted_factors(hyperparameters, len(train.items), self.most_factors)
         regularization = training.regularization_for(matrix, hyperparameters, factors)
         return present(self.definition) | {"factors": factors, "alpha": alpha, "regularization": regularization}

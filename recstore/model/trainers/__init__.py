@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recstore.definition import DEFAULT_FACTORS, MAX_FACTORS, Hyperparameters
+from recstore.definition import DEFAULT_FACTORS, DEFAULT_RATING_FACTORS, MAX_FACTORS, RATINGS, Hyperparameters
 from recstore.errors import InvalidInput, TooManyFactors
 from recstore.model.arrays import Matrix
 
@@ -46,7 +46,7 @@ class QueryFoldIn:
 
     The solved factors are basis t, where t solves (I + sum a_i z_i z_i^T) t = sum b_i z_i over the user's items; z_i is the row
     `whitened` of item i, a_i = c_ui - 1, and b_i = c_ui, or 0 for a dislike. The summed ones are the sum of the user's
-    `summands`, those of dislikes subtracted.
+    `summands`, those of dislikes subtracted. With `bias`, values are ratings; see `RatingsALS.for_queries`.
     """
 
     whitened: Matrix | None = None  # (items, solved factors)
@@ -54,6 +54,7 @@ class QueryFoldIn:
     summands: Matrix | None = None  # (items, summed factors)
     solved_weight: float = 1.0  # x_u . y_i is this times t . z_i, for solved factors
     idf: NDArray[np.float64] | None = None  # (items,), of the confidence function bm25
+    bias: NDArray[np.float64] | None = None  # (items,), of ratings
 
 
 OnFactors = Callable[[int, FoldIn], bool | None]
@@ -129,6 +130,7 @@ def item_users(matrix: sparse.csr_matrix) -> NDArray[np.int64]:
 _BUILT_IN = {
     "als": EntryPoint("als", "recstore.model.trainers.als:ALS", GROUP),
     "hybrid": EntryPoint("hybrid", "recstore.model.trainers.hybrid:Hybrid", GROUP),
+    RATINGS: EntryPoint(RATINGS, "recstore.model.trainers.ratings:RatingsALS", GROUP),
     "spectral": EntryPoint("spectral", "recstore.model.trainers.spectral:Spectral", GROUP),
 }
 
@@ -187,6 +189,10 @@ def later_items(name: str, fold_in: FoldIn, queries: QueryFoldIn) -> QueryFoldIn
 def fold_in(queries: QueryFoldIn, rows: sparse.csr_matrix, threads: int = 0) -> Matrix:
     """Return the factors of each row of confidences, float32 (rows, factors), as SQL folds in users; zeros for an empty row."""
     parts = []
+    if queries.bias is not None and queries.whitened is not None and queries.basis is not None:
+        from recstore.model.trainers import ratings
+
+        return ratings.solve_whitened(rows, queries.whitened, queries.basis, queries.bias, threads)
     if queries.whitened is not None and queries.basis is not None:
         from recstore.model.trainers.als import solve_whitened
 
@@ -214,9 +220,10 @@ def _origin(point: EntryPoint) -> str:
 
 
 def wanted_factors(hyperparameters: Hyperparameters, items: int, most: int | None = None) -> int:
-    """Return the hyperparameter or, if unset, min(256, items - 1), at least 1 and at most `most`."""
-    default = max(1, min(DEFAULT_FACTORS, items - 1))
-    return hyperparameters.factors or min(default, most or default)
+    """Return the hyperparameter or, if unset, min(256, items - 1), for ratings min(62, items - 1), at least 1. Vectors of `most`
+    dimensions have room for it."""
+    default = max(1, min(DEFAULT_RATING_FACTORS if hyperparameters.explicit else DEFAULT_FACTORS, items - 1))
+    return hyperparameters.factors or min(default, (most or MAX_FACTORS) - hyperparameters.bias_factors)
 
 
 def usable_factors(factors: int, items: int) -> tuple[int, list[str]]:

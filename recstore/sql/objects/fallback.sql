@@ -55,7 +55,7 @@ BEGIN
             WHERE i.last_at > coalesce(since, begun) AND i.user_id IS NOT NULL AND i.item_id IS NOT NULL
                 AND i.value > {above}
             GROUP BY i.user_id, i.item_id
-            HAVING sum(i.value) / 1e-12 > sum(abs(i.value))  -- what is left of returns may be a rounding error
+            HAVING {rated} OR sum(i.value) / 1e-12 > sum(abs(i.value))  -- what is left of returns may be a rounding error
         ) p
         GROUP BY p.item_id;
 END

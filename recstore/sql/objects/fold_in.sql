@@ -55,7 +55,7 @@ COMMENT ON FUNCTION {schema}._solve({extension}.vector[], double precision[], {e
 
 -- object: function _weighted
 CREATE OR REPLACE FUNCTION {schema}._weighted(live {schema}._generation, pairs {schema}._pairs)
-RETURNS SETOF {schema}._weighted_item
+RETURNS SETOF {schema}._known_item
 LANGUAGE plpgsql
 STABLE
 PARALLEL UNSAFE
@@ -69,10 +69,23 @@ BEGIN
     IF weighting IS NULL OR pairs.item_ids IS NULL THEN
         RETURN;
     END IF;
+    IF {rated} THEN  -- recstore/model/trainers/ratings.py
+        RETURN QUERY EXECUTE format($query$
+            SELECT k.item_id, k.value, k.a, k.a * ((k.value - r.mean) / r.scale_factor - k.bias), k.whitened, k.summand
+            FROM (
+                SELECT p.*, (count(*) OVER ())::double precision ^ -0.5 AS a, f.bias, f.whitened, f.summand
+                FROM unnest($1, $2) p (item_id, value) JOIN {schema}.%I f ON f.item_id = p.item_id
+                WHERE f.whitened IS NOT NULL
+            ) k
+            CROSS JOIN jsonb_to_record($3) r (mean float8, scale_factor float8)
+            $query$, '_fold_in_' || live.generation)
+            USING pairs.item_ids, pairs."values", weighting;
+        RETURN;
+    END IF;
     -- The confidences of recstore/model/confidence.py, which bounds weights in the same way. Items without vectors count for the
     -- user's total alone.
     RETURN QUERY EXECUTE format($query$
-        SELECT k.*
+        SELECT k.item_id, k.signed, k.weight, CASE WHEN k.signed > 0 THEN 1 + k.weight END, k.whitened, k.summand
         FROM (
             SELECT
                 p.item_id,
@@ -85,7 +98,7 @@ BEGIN
                         WHEN 'share' THEN p.value / sum(p.value) OVER ()
                         WHEN 'bm25' THEN f.idf * (w.k1 + 1)
                             / (1 + w.k1 * (1 - w.b + w.b * sum(p.value) OVER () / w.mean_total) / p.value)
-                    END / w.scale_factor, 1e-30), 1e30),
+                    END / w.scale_factor, 1e-30), 1e30) AS weight,
                 f.whitened,
                 f.summand
             FROM (
@@ -119,18 +132,19 @@ DECLARE
     factors {extension}.vector;
     length double precision;
 BEGIN
-    -- A value below 0 is a dislike: preference 0 with the confidence of the value without its sign.
+    -- A value below 0 is a dislike: preference 0 with the confidence of the value without its sign. It has no target.
     SELECT
         array_agg(k.whitened) AS z,
         array_agg(k.weight) AS a,
-        max(k.heaviest)::real AS scale,
+        max(k.largest)::real AS scale,
         {extension}.sum(k.whitened OPERATOR({extension}.*) array_fill(
-            greatest((1 + k.weight) / k.heaviest, 1e-15)::real, ARRAY[{extension}.vector_dims(k.whitened)])::{extension}.vector
-        ) FILTER (WHERE k.value > 0 AND k.whitened IS NOT NULL) AS b,
-        {extension}.sum(k.summand) FILTER (WHERE k.value > 0) AS summed,
-        {extension}.sum(k.summand) FILTER (WHERE k.value < 0) AS subtracted
+            (sign(k.target) * greatest(abs(k.target) / k.largest, 1e-15))::real,
+            ARRAY[{extension}.vector_dims(k.whitened)])::{extension}.vector
+        ) FILTER (WHERE k.target IS NOT NULL AND k.whitened IS NOT NULL) AS b,
+        {extension}.sum(k.summand) FILTER (WHERE k.target IS NOT NULL) AS summed,
+        {extension}.sum(k.summand) FILTER (WHERE k.target IS NULL) AS subtracted
     INTO known
-    FROM (SELECT w.*, 1 + max(w.weight) OVER () AS heaviest FROM {schema}._weighted(live, pairs) w) k;
+    FROM (SELECT w.*, greatest(max(abs(w.target)) OVER (), 1e-30) AS largest FROM {schema}._weighted(live, pairs) w) k;
 
     IF known.b IS NULL AND known.summed IS NULL THEN  -- nothing that the model knows, or only dislikes
         RETURN NULL;
@@ -142,6 +156,9 @@ BEGIN
             INTO factors USING {schema}._solve(known.z, known.a, known.b);
         factors := factors OPERATOR({extension}.*)
             array_fill(known.scale, ARRAY[{extension}.vector_dims(factors)])::{extension}.vector;
+        IF {rated} THEN  -- what the item's bias is multiplied by
+            factors := factors OPERATOR({extension}.||) '[1]'::{extension}.vector;
+        END IF;
     END IF;
     IF known.subtracted IS NOT NULL THEN
         known.summed := known.summed OPERATOR({extension}.-) known.subtracted;
@@ -189,7 +206,7 @@ BEGIN
     IF weighting.generation IS NULL THEN
         RETURN NULL;
     END IF;
-    least_value := CASE WHEN weighting.negative = 'net' THEN '-Infinity' ELSE 0.0::double precision END;
+    least_value := CASE WHEN {rated} OR weighting.negative = 'net' THEN '-Infinity' ELSE 0.0::double precision END;
     half_life := (weighting.weighting -> 'half_life')::double precision;
     reference := (weighting.weighting -> 'reference')::double precision / 1e6;
     SELECT
@@ -223,7 +240,7 @@ BEGIN
         WHERE r.value > least_value
         GROUP BY r.item_id
     ) p
-    WHERE p.value / 1e-12 > p.total;  -- what is left of returns may be a rounding error
+    WHERE {rated} OR p.value / 1e-12 > p.total;  -- what is left of returns may be a rounding error
     IF cardinality(pairs.item_ids) > weighting.max_items_per_user THEN  -- too many for a person
         RETURN NULL;
     END IF;

@@ -159,7 +159,7 @@ BEGIN
     ELSE
         RETURN QUERY
             SELECT i.item_id FROM {schema}.interactions i
-            WHERE i.user_id = wanted AND i.item_id IS NOT NULL AND i.value > 0;
+            WHERE i.user_id = wanted AND i.item_id IS NOT NULL AND {seen_value};
     END IF;
 END
 $function$;
@@ -184,6 +184,7 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
     live {schema}._generation := {schema}._live(k);
+    scale CONSTANT double precision[] := {scale};
     person {schema}._query_vector;
     -- the column's collation decides, not the argument's
     wanted {user_parameter}{user_default_collate} := user_id;
@@ -218,7 +219,7 @@ BEGIN
             nearest := {schema}._nearest_items(
                 live.generation, 'preference', person.preference, k, excluded, NULL, live.recommend_ef);
             found := ARRAY(
-                SELECT ROW(n.id, -n.distance * person.length * live.max_item_length, step)::{schema}.recommendation
+                SELECT ROW(n.id, {score}-n.distance * person.length * live.max_item_length{in_range}, step)::{schema}.recommendation
                 FROM unnest(nearest) n);
         ELSE
             found := {schema}._fallback_items(live, step, recommend.user_id, k, excluded);
@@ -252,6 +253,7 @@ DECLARE
     live {schema}._generation := {schema}._live(k);
     excluded {item_type}[] := {of_exclude_items} || {of_item_ids};
     max_value CONSTANT double precision := (SELECT w.max_value FROM {schema}._weighting w);
+    scale CONSTANT double precision[] := {scale};
     pairs {schema}._pairs;
     person {schema}._query_vector;
     nearest {schema}._near_item[];
@@ -277,14 +279,15 @@ BEGIN
     SELECT array_agg(p.item_id), array_agg(greatest(least(p.value, max_value), -max_value))
     INTO pairs
     FROM (
-        SELECT w.item_id::{item_type} AS item_id, sum(w.weight) AS value
+        SELECT w.item_id::{item_type} AS item_id, {given_weights} AS value
         FROM (
-            SELECT u.item_id, CASE WHEN weights IS NULL THEN 1 ELSE least(greatest(u.weight, -1e30), 1e30) END AS weight
+            SELECT u.item_id,
+                CASE WHEN weights IS NULL THEN {given_weight} ELSE least(greatest(u.weight, -1e30), 1e30) END AS weight
             FROM unnest(item_ids, weights) u (item_id, weight)
-            WHERE u.item_id {item_fits} AND (weights IS NULL OR u.weight <> 0)
+            WHERE u.item_id {item_fits} AND (weights IS NULL OR u.weight <> 0 OR u.weight = 0 AND {rated})
         ) w
         GROUP BY w.item_id
-        HAVING abs(sum(w.weight)) / sum(abs(w.weight)) > 1e-12
+        HAVING {rated} OR abs(sum(w.weight)) / sum(abs(w.weight)) > 1e-12
     ) p;
     person := {schema}._fold_in(live, pairs);
     IF person.preference IS NOT NULL THEN
@@ -296,7 +299,7 @@ BEGIN
                 nearest := {schema}._nearest_items(
                     live.generation, 'preference', person.preference, k, excluded, NULL, live.recommend_ef);
                 found := ARRAY(
-                    SELECT ROW(n.id, -n.distance * person.length * live.max_item_length, step)::{schema}.recommendation
+                    SELECT ROW(n.id, {score}-n.distance * person.length * live.max_item_length{in_range}, step)::{schema}.recommendation
                     FROM unnest(nearest) n);
             WHEN sees_people THEN
                 found := {schema}._fallback_items(live, step, NULL, k, excluded);
@@ -327,6 +330,7 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
     live {schema}._generation;
+    scale CONSTANT double precision[] := {scale};
     person {schema}._query_vector;
 BEGIN
     SELECT * INTO live FROM {schema}._generation;
@@ -338,7 +342,7 @@ BEGIN
     END IF;
     person := {schema}._query_vector(live, rank_items.user_id);
     RETURN QUERY EXECUTE format($query$
-        SELECT r.id, r.score, CASE WHEN r.score IS NOT NULL THEN $5 END
+        SELECT r.id, CASE WHEN $2 IS NULL THEN r.score ELSE {score_of_row} END, CASE WHEN r.score IS NOT NULL THEN $5 END
         FROM (
             SELECT
                 g.id,
@@ -359,7 +363,8 @@ BEGIN
             person.length,
             live.max_item_length,
             coalesce(person.reason, 'popular'),
-            live.users::double precision;
+            live.users::double precision,
+            scale;
 END
 $function$;
 COMMENT ON FUNCTION {schema}.rank_items({user_parameter}, {item_parameter}[]) IS
@@ -387,6 +392,18 @@ BEGIN
     IF query IS NULL THEN
         RETURN;
     END IF;
+    IF {rated} THEN  -- without the biases, which are no taste
+        RETURN QUERY EXECUTE format($query$
+            SELECT v.user_id, -({extension}.l2_normalize({extension}.subvector(v.preference, 1, n.factors)) OPERATOR({extension}.<#>)
+                {extension}.l2_normalize({extension}.subvector($1, 1, n.factors))) AS score
+            FROM {schema}.%I v CROSS JOIN (SELECT count(*)::integer - 1 AS factors FROM {schema}.%I) n
+            WHERE v.preference IS NOT NULL AND v.user_id <> $2
+            ORDER BY score DESC, v.user_id{user_collate}
+            LIMIT $3
+            $query$, '_users_' || live.generation, '_basis_' || live.generation)
+            USING query, similar_users.user_id, k;
+        RETURN;
+    END IF;
     -- Unit vectors: the inner product is the cosine, and one index serves this and users_for_item.
     nearest := {schema}._nearest_users(
         live.generation, 'preference', query, k, ARRAY[similar_users.user_id]::{user_type}[], NULL, live.users_ef);
@@ -408,6 +425,7 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
     live {schema}._generation := {schema}._live(k);
+    scale CONSTANT double precision[] := {scale};
     query {vector};
 BEGIN
     IF live.generation IS NULL THEN
@@ -419,12 +437,13 @@ BEGIN
         RETURN;
     END IF;
     RETURN QUERY EXECUTE format(
-        'SELECT v.user_id, -n.distance, -n.distance * v.length * $2'
+        'SELECT v.user_id, -n.distance, {score_of_user}'
         ' FROM unnest($1) WITH ORDINALITY n (id, distance, place) JOIN {schema}.%I v ON v.user_id = n.id ORDER BY n.place',
         '_users_' || live.generation)
         USING
             {schema}._nearest_users(live.generation, 'preference', query, k, NULL, NULL, live.users_ef),
-            live.max_item_length;
+            live.max_item_length,
+            scale;
 END
 $function$;
 COMMENT ON FUNCTION {schema}.users_for_item({item_parameter}, bigint) IS
@@ -465,6 +484,7 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
     live {schema}._generation;
+    scale CONSTANT double precision[] := {scale};
     person {schema}._query_vector;
     result double precision;
 BEGIN
@@ -477,7 +497,7 @@ BEGIN
         'SELECT -(v.preference OPERATOR({extension}.<#>) $2) * $3 FROM {schema}.%I v WHERE v.item_id = $1',
         '_items_' || live.generation)
         INTO result USING predict.item_id, person.preference, person.length * live.max_item_length;
-    RETURN result;
+    RETURN {score}result{in_range};
 END
 $function$;
 COMMENT ON FUNCTION {schema}.predict({user_parameter}, {item_parameter}, boolean) IS
@@ -497,7 +517,8 @@ DECLARE
     live {schema}._generation := {schema}._live(k);
     solved_weight CONSTANT double precision := (
         SELECT w.solved_weight FROM {schema}._weighting w WHERE w.generation = live.generation);
-    known CONSTANT {schema}._weighted_item[] := ARRAY(
+    scale CONSTANT double precision[] := {scale};
+    known CONSTANT {schema}._known_item[] := ARRAY(
         SELECT w FROM {schema}._weighted(live, {schema}._pairs_of(explain.user_id)) w);
     item record;
     influence {extension}.vector;
@@ -518,7 +539,7 @@ BEGIN
     END IF;
     RETURN QUERY
         SELECT w.item_id, w.value,
-            coalesce(-(w.whitened OPERATOR({extension}.<#>) influence) * (1 + w.weight) * solved_weight, 0)
+            coalesce(-(w.whitened OPERATOR({extension}.<#>) influence) * coalesce(w.target, 0) * {unit}solved_weight, 0)
             + coalesce(-(w.summand OPERATOR({extension}.<#>) {extension}.subvector(
                 item.preference,
                 1 + coalesce({extension}.vector_dims(w.whitened), 0),

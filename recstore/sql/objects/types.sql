@@ -61,16 +61,17 @@ COMMENT ON TYPE {schema}._near_user IS 'A user at a distance. Used by the public
 CREATE TYPE {schema}._pairs AS (item_ids {item_type}[], "values" double precision[]);
 COMMENT ON TYPE {schema}._pairs IS 'Items, each once, with the value of each. Used by the public functions.';
 
--- object: type _weighted_item
-CREATE TYPE {schema}._weighted_item AS (
+-- object: type _known_item
+CREATE TYPE {schema}._known_item AS (
     item_id {item_type},
     value double precision,
     weight double precision,
+    target double precision,
     whitened {extension}.vector,
     summand {extension}.vector
 );
-COMMENT ON TYPE {schema}._weighted_item IS
-    'An item of a user with the value, the weight c - 1, and its vectors for a fold-in. Used by the public functions.';
+COMMENT ON TYPE {schema}._known_item IS
+    'An item of a user with the value, its weight and target in the equation of a fold-in, and its vectors for that. Used by the public functions.';
 
 -- object: type _query_vector
 CREATE TYPE {schema}._query_vector AS (preference {vector}, length double precision, reason text);
