@@ -44,7 +44,9 @@ def verdict_words(verdict: Mapping[str, Any]) -> str:
     """Describe a stored verdict."""
     words = []
     if verdict["popularity"]:
-        words.append(f"NDCG@20 {verdict['metrics']['ndcg@20']:.4f}, popularity {verdict['popularity']['of_other']:.4f}")
+        baseline = verdict["popularity"]
+        metric = baseline.get("metric", "ndcg@20")  # the generations of earlier versions have no other
+        words.append(f"{metric.upper()} {baseline['of_new']:.4f}, {baseline['other']} {baseline['of_other']:.4f}")
     if live := verdict["live"]:
         words.append(f"{live['other']} {live['of_other']:.4f} against {live['of_new']:.4f}")
     words.append(f"on {verdict['pairs']:,} held-out pairs of {verdict['users']:,} users")

@@ -12,6 +12,7 @@ from recstore.api.base import Part, check_publications, definition_of
 from recstore.api.rows import Tuned
 from recstore.atomic import check_report
 from recstore.background import watching
+from recstore.definition import RATINGS
 from recstore.definition import Search as SearchPlan
 from recstore.errors import InvalidInput
 from recstore.runs import Reporter
@@ -131,8 +132,12 @@ class Measuring(Part):
         name: Name,
         *,
         metric: Annotated[
-            str, Option("Metric to maximize: ndcg, recall, precision, map or hit_rate, @ the lists' length.")
-        ] = "ndcg@20",
+            str | None,
+            Option(
+                "Metric to maximize: ndcg, recall, precision, map or hit_rate, @ the lists' length, or r2 of ratings."
+                " [default: ndcg@20, of ratings r2]"
+            ),
+        ] = None,
         trials: Annotated[
             int | None, Option("Largest number of trials. [default: 80, of a grid all]", "N", min=1)
         ] = None,
@@ -209,7 +214,7 @@ class Measuring(Part):
         """
         from recstore.experiments import evaluate as evaluating
         from recstore.experiments.tuning import studies, work
-        from recstore.experiments.tuning.search_options import Options
+        from recstore.experiments.tuning.search_options import Options, default_metric
 
         work.check(
             resume=resume, new=new, study=study, background=background, parallel=parallel, adopt=adopt, resize=resize,
@@ -217,6 +222,8 @@ class Measuring(Part):
         )  # fmt: skip
         check_report(texts.path(report), texts.path(pictures))
         own = self._settings(device=device, threads=threads)
+        with self._current() as opened:
+            metric = metric or default_metric(registry.get(opened, name).definition)
         asked = Options(
             metric=metric,
             trials=trials,
@@ -309,7 +316,7 @@ class Measuring(Part):
         """
         from recstore.experiments import benchmark as benchmarking
         from recstore.experiments.measurement import Measurement
-        from recstore.experiments.tuning.search_options import Options
+        from recstore.experiments.tuning.search_options import Options, default_metric
 
         if trials is not None and not tune:
             raise InvalidInput("--trials goes with --tune.")
@@ -317,7 +324,9 @@ class Measuring(Part):
         check_report(texts.path(report), texts.path(pictures))
         files = benchmarking.Files(Path(train), Path(test), texts.path(negatives), format, values)
         chosen = options.by_section(settings, without=(*WITHOUT, "filters"))
-        definition = options.merge({"source": {"table": "none"}}, chosen, None)
+        explicit = chosen.get("hyperparameters", {}).get("trainer") == RATINGS
+        source = {"table": "none", "value": "value", "feedback": "explicit" if explicit else "implicit"}
+        definition = options.merge({"source": source}, chosen, None)
         if sql:
             with self._current() as opened:
                 check_publications(opened, yes)
@@ -327,7 +336,7 @@ class Measuring(Part):
             files,
             definition,
             wanted,
-            tune=Options(trials=trials, seconds=time, seed=split_seed) if tune else None,
+            tune=Options(default_metric(definition), trials=trials, seconds=time, seed=split_seed) if tune else None,
             watch=watch,
             keep=keep,
             reporter=reporter,

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recstore.definition import Confidence, Hyperparameters
+from recstore.evaluation import rating_errors
 from recstore.evaluation.fitted import weigh
 from recstore.evaluation.metrics import evaluate
 from recstore.evaluation.results import CurvePoint as CurvePoint
 from recstore.evaluation.scorers import FactorScorer
 from recstore.evaluation.splits import SEED, Split
-from recstore.model import confidence, trainers
+from recstore.model import trainers
+from recstore.model.ratings import Ratings
 from recstore.model.trainers import Device, FoldIn, Trainer
 
 METRIC = "ndcg@20"
@@ -71,7 +73,9 @@ class LearningCurve:
         threads: int = 0,
     ) -> None:
         """Train on the training part as `fitted.fit` does. Raises what the trainer and `on_point` raise."""
-        matrix = weigh(self._pairs, weighting, hyperparameters).matrix
+        weighted = weigh(self._pairs, weighting, hyperparameters)
+        matrix = weighted.matrix
+        self._ratings = weighted.model if isinstance(weighted.model, Ratings) else None
         trainer = trainers.trainer(hyperparameters.trainer)
         self.begin(trainer, matrix, threads)
         trained = trainer.train(
@@ -122,10 +126,16 @@ class LearningCurve:
 
     def _metrics(self, scorer: FactorScorer, held_out: sparse.csr_matrix, *, exclude_train: bool) -> dict[str, float]:
         """Return the defined metrics without mean popularity, which a sample of the users does not show."""
+        errors: dict[str, float | None] = {}
+        relevant = held_out
+        if self._ratings:
+            found = rating_errors.measure(scorer.user_factors, scorer.item_factors, self._ratings, held_out)
+            errors = found.values()
+            relevant = rating_errors.relevant(held_out, self._ratings.mean)
         metrics = evaluate(
             scorer,
             self._train,
-            held_out,
+            relevant,
             ks=self._ks,
             exclude_train=exclude_train,
             threads=self._threads,
@@ -133,7 +143,7 @@ class LearningCurve:
         )
         return {
             name: value
-            for name, value in metrics.values.items()
+            for name, value in (errors | metrics.values).items()
             if value is not None and not name.startswith("mean_popularity")
         }
 

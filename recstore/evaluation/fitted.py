@@ -32,6 +32,11 @@ class FittedModel:
         return self.weighted.matrix
 
     @property
+    def latent(self) -> int:
+        """Number of factors that are no biases."""
+        return self.hyperparameters.factors or 0
+
+    @property
     def user_factors(self) -> Matrix:
         return self.factors.user_factors
 

@@ -1,12 +1,13 @@
 """Compare a new model with the live one, and its size with the live generation's, before it may go live. Pure.
 
 The step between training and the exact users. No solve of items saw the pairs of `held_out`. The users they belong to are
-folded into both models' items by their other pairs; the model that ranks the held-out items better on average is better. A
-difference counts from a tolerance on, and from two standard errors of the paired difference on.
+folded into both models' items by their other pairs; the model that ranks the held-out items better on average is better, or of
+ratings the one with the lower error. A difference counts from a tolerance on, and from two standard errors of the paired
+difference on.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -14,12 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from recstore.evaluation import rating_errors
 from recstore.evaluation.metrics import Metrics, evaluate
+from recstore.evaluation.rating_errors import RMSE
 from recstore.evaluation.scorers import FactorScorer, Popularity, Scorer
 from recstore.model import trainers
 from recstore.model.held_out import MIN_USERS, PAIRS_BELOW, HeldOut, user_hashes
 from recstore.model.interactions import IdMap, Interactions
+from recstore.model.ratings import Ratings
 from recstore.model.trained import Stored
+from recstore.model.trainers import ratings
 from recstore.wording import verdict_words
 
 K = 20
@@ -28,24 +33,26 @@ METRIC = f"ndcg@{K}"
 
 @dataclass(frozen=True)
 class Comparison:
-    """Mean NDCG@20 over `users`, of `other` and of the new model, and the paired difference, new minus other."""
+    """The mean of a metric over `users`, of `other` and of the new model, and the paired difference, new minus other."""
 
-    other: str  # "popularity" or "generation 41"
+    other: str  # "popularity", of ratings "biases", or "generation 41"
     users: int
     pairs: int
     of_other: float
     of_new: float
     difference: float
     standard_error: float
+    metric: str = METRIC
 
     def worse(self, tolerance: float) -> bool:
         """Return whether the new model loses more than `tolerance`, a share of the other's, and two standard errors."""
-        return self.difference < -max(tolerance * self.of_other, 2 * self.standard_error)
+        lost = self.difference if self.metric == RMSE else -self.difference
+        return lost > max(tolerance * self.of_other, 2 * self.standard_error)
 
     def __str__(self) -> str:
         share = f", {self.difference / self.of_other:+.0%}" if self.of_other else ""
         return (
-            f"NDCG@{K} {self.of_new:.4f} against {self.of_other:.4f} of {self.other}{share} (standard error of the"
+            f"{self.metric.upper()} {self.of_new:.4f} against {self.of_other:.4f} of {self.other}{share} (standard error of the"
             f" difference {self.standard_error:.4f}), on {self.pairs:,} held-out pairs of {self.users:,} users"
         )
 
@@ -99,7 +106,8 @@ def judge(
     tolerance: float,
     threads: int = 0,
 ) -> Verdict:
-    """Compare a model with popularity and with the live one, on those of the pairs `held` that its training did not see.
+    """Compare a model with popularity, of ratings with biases alone, and with the live one, on those of the pairs `held` that
+    its training did not see.
 
     Counts users who have another pair to be folded in by.
     """
@@ -111,9 +119,15 @@ def judge(
         return Verdict({}, 0, 0, None, None, "no user has a pair that it was not trained on", tolerance)
     test_rows, seen_rows = test[sample], seen[sample]
 
+    def measure(scorer: Scorer, model: Stored, pairs: sparse.csr_matrix) -> Metrics:
+        return _measure(scorer, seen_rows, pairs, model, threads)
+
     scorer = _scorer("new", new, interactions, known, sample, threads)
-    ours = _measure(scorer, seen_rows, test_rows, threads)
-    popularity = _measure(Popularity(seen), seen_rows, test_rows, threads)
+    ours = measure(scorer, new, test_rows)
+    baseline: Scorer = Popularity(seen)
+    if isinstance(new.confidence, Ratings):
+        x, y = ratings.biases(new.confidence.matrix(interactions.part(known)))
+        baseline = FactorScorer("biases", x[sample], y)
     compared, unknown = None, incomparable(live) if live else "there is no live generation"
     if live is not None and not unknown:
         both = interactions.part(unseen & _held_out_of(live, interactions, key)).matrix()[sample]
@@ -122,13 +136,13 @@ def judge(
             unknown = f"only {users} users have pairs that generation {live.generation} did not see either"
         else:
             name = f"generation {live.generation}"
-            theirs = _measure(_scorer(name, live, interactions, known, sample, threads), seen_rows, both, threads)
-            compared = _compare(name, both, theirs, _measure(scorer, seen_rows, both, threads))
+            theirs = measure(_scorer(name, live, interactions, known, sample, threads), live, both)
+            compared = _compare(name, both, theirs, measure(scorer, new, both))
     return Verdict(
         metrics={name: value for name, value in ours.values.items() if value is not None},
         users=ours.users,
         pairs=int(test_rows.nnz),
-        popularity=_compare("popularity", test_rows, popularity, ours),
+        popularity=_compare(baseline.name, test_rows, measure(baseline, new, test_rows), ours),
         live=compared,
         unknown=unknown,
         tolerance=tolerance,
@@ -146,20 +160,32 @@ def incomparable(generation: Stored) -> str | None:
     return None
 
 
-def _measure(scorer: Scorer, seen: sparse.csr_matrix, test: sparse.csr_matrix, threads: int) -> Metrics:
-    return evaluate(scorer, seen, test, ks=(K,), auc=False, mse=False, threads=threads)
+def _measure(scorer: Scorer, seen: sparse.csr_matrix, test: sparse.csr_matrix, model: Stored, threads: int) -> Metrics:
+    """Return ranking metrics; of ratings, the errors too, and per user the RMSE alone."""
+    if not isinstance(model.confidence, Ratings):
+        return evaluate(scorer, seen, test, ks=(K,), auc=False, mse=False, threads=threads)
+    assert isinstance(scorer, FactorScorer)
+    liked = rating_errors.relevant(test, model.confidence.mean)
+    found = evaluate(scorer, seen, liked, ks=(K,), auc=False, mse=False, threads=threads)
+    errors = rating_errors.measure(scorer.user_factors, scorer.item_factors, model.confidence, test)
+    values = errors.values() | found.values
+    of_user = errors.of_user[~np.isnan(errors.of_user)]
+    return replace(found, users=len(of_user), values=values, per_user={RMSE: of_user})
 
 
 def _compare(other: str, test: sparse.csr_matrix, theirs: Metrics, ours: Metrics) -> Comparison:
-    differences = ours.per_user[METRIC] - theirs.per_user[METRIC]
+    metric = RMSE if RMSE in ours.per_user else METRIC
+    of_new, of_other = ours.per_user[metric], theirs.per_user[metric]
+    differences = of_new - of_other
     return Comparison(
         other=other,
         users=len(differences),
         pairs=int(test.nnz),
-        of_other=float(theirs.per_user[METRIC].mean()),
-        of_new=float(ours.per_user[METRIC].mean()),
+        of_other=float(of_other.mean()),
+        of_new=float(of_new.mean()),
         difference=float(differences.mean()),
         standard_error=float(differences.std(ddof=1) / len(differences) ** 0.5),
+        metric=metric,
     )
 
 

@@ -224,9 +224,18 @@ def given(train: Interactions, test: Interactions, seed: int = SEED, *, validati
 
 def without(interactions: Interactions, others: Interactions) -> Interactions:
     """Return the part of the interactions whose pairs are not among the others, which may have other id maps."""
+    return interactions.part(~_among(interactions, others))
+
+
+def common(interactions: Interactions, others: Interactions) -> Interactions:
+    """Return the rest: the part whose pairs are among the others, with its own values."""
+    return interactions.part(_among(interactions, others))
+
+
+def _among(interactions: Interactions, others: Interactions) -> Mask:
     users, items = _merged(interactions.users, others.users, "user"), _merged(interactions.items, others.items, "item")
     own, taken = (_keys(_mapped(part, users, items)) for part in (interactions, others))
-    return interactions.part(~np.isin(own, taken))
+    return np.isin(own, taken)
 
 
 def _split(interactions: Interactions, pick: _Pick, by: By, validation: bool, notes: tuple[str, ...] = ()) -> Split:

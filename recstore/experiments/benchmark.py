@@ -87,7 +87,12 @@ def benchmark(
                 check_name(connection, keep)
     with experiment.step("read") as details:
         found = split_files.read_split(
-            files.train, files.test, files.negatives, format=files.format, values=files.values
+            files.train,
+            files.test,
+            files.negatives,
+            format=files.format,
+            values=files.values,
+            ratings=definition.source.explicit,
         )
         split = splits.given(found.train, found.test, wanted.seed, validation=wanted.curve > 0 or tune is not None)
         negatives = None

@@ -129,6 +129,8 @@ def read_split(
         else:
             test = _given(connection, experiment.settings, recommender, choice)
             train = splits.without(interactions, test)
+            if definition.source.explicit:  # a query has no ratings
+                test = splits.common(interactions, test)
             if not len(train):
                 raise InvalidInput("The test set holds every pair of the source, so there is nothing to train on.")
             found = splits.given(train, test, choice.seed, validation=validation)

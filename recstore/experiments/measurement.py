@@ -17,7 +17,7 @@ from scipy import sparse
 from recstore import pipeline
 from recstore.definition import Definition, Publication, Search, Storage
 from recstore.errors import InvalidInput, RecstoreError
-from recstore.evaluation import examples, metrics, scorers
+from recstore.evaluation import examples, metrics, rating_errors, scorers
 from recstore.evaluation.curves import METRIC, LearningCurve, sample
 from recstore.evaluation.fitted import FittedModel, fit
 from recstore.evaluation.metrics import Metrics
@@ -28,7 +28,11 @@ from recstore.evaluation.splits import SEED, Split
 from recstore.experiments import through_sql
 from recstore.experiments.experiment import Experiment
 from recstore.experiments.scratch import Store, scratch
+from recstore.model import confidence
+from recstore.model.confidence import Weighting
 from recstore.model.interactions import Interactions
+from recstore.model.ratings import Ratings
+from recstore.model.trainers import ratings
 from recstore.postgres.connection import connect
 from recstore.runs import Silent
 
@@ -98,7 +102,7 @@ def measure(
     person to judge. Raises RecstoreError.
     """
     curve = _curve(experiment, split, definition, wanted) if wanted.curve else []
-    test = _Test(experiment, split.refit(), wanted, negatives)
+    test = _Test(experiment, split.refit(), wanted, negatives, definition.hyperparameters.explicit)
     warnings = split.refit().remarks()
     if len(test.users) < TOO_FEW:
         warnings.append(f"Only {len(test.users)} users are measured, so the metrics are rough.")
@@ -122,7 +126,7 @@ def measure(
         results=results,
         taken_at=experiment.began,
         curve=curve,
-        examples=_examples(train, scorer.item_factors, titles) if titles else [],
+        examples=_examples(train, scorer.item_factors[:, : fitted.latent], titles) if titles else [],
         warnings=warnings + _worse(results),
     )
 
@@ -131,7 +135,12 @@ class _Test:
     """The test part, on which every model is measured in the same way."""
 
     def __init__(
-        self, experiment: Experiment, split: Split, wanted: Measurement, negatives: sparse.csr_matrix | None
+        self,
+        experiment: Experiment,
+        split: Split,
+        wanted: Measurement,
+        negatives: sparse.csr_matrix | None,
+        explicit: bool,
     ) -> None:
         self.experiment, self.split, self.wanted = experiment, split, wanted
         self.users = wanted.sample(split.users())
@@ -139,6 +148,9 @@ class _Test:
         if negatives is None and wanted.negatives:
             self.negatives = sampled_negatives(split, self.users, wanted.negatives, wanted.seed)
         self.train, self.test = split.train.matrix(), split.test.matrix()
+        self.rated = self.test if explicit else None
+        if explicit:
+            self.test = rating_errors.relevant(self.test, float(split.train.values.mean()))
 
     def trained(
         self, name: str, definition: Definition, *, first: bool = False
@@ -169,7 +181,18 @@ class _Test:
         items = _placed(fitted.factors.item_factors, train.item_index, len(train.items))
         scorer = FactorScorer(name, users, items)
         settings = used.model_dump() | {"confidence": definition.confidence.model_dump()}
-        return fitted, scorer, ModelResult(name, self.measure(scorer).values, fitted.seconds, settings)
+        return fitted, scorer, ModelResult(name, self.values(scorer, fitted.weighted.model), fitted.seconds, settings)
+
+    def values(self, scorer: Scorer, model: Weighting | None = None) -> dict[str, float | None]:
+        """Return the metrics of a model; with ratings the errors first, None for one that predicts no ratings."""
+        values = self.measure(scorer).values
+        if self.rated is None:
+            return values
+        errors: dict[str, float | None] = dict.fromkeys(rating_errors.ALL)
+        if isinstance(scorer, FactorScorer) and isinstance(model, Ratings):
+            x = scorer.user_factors[self.users]
+            errors = rating_errors.measure(x, scorer.item_factors, model, self.rated[self.users]).values()
+        return errors | values
 
     def measure(self, scorer: Scorer) -> Metrics:
         with self.experiment.step("measure") as details:
@@ -183,16 +206,21 @@ class _Test:
                 negatives=self.negatives,
                 threads=self.experiment.settings.threads,
                 on_users=self.experiment.progress("measure"),
+                mse=self.rated is None,
             )
             details["told"] = f"{scorer.name}: {found.users:,} users"
         return found
 
     def baselines(self) -> Iterator[ModelResult]:
+        if self.rated is not None:
+            began, weighted = time.perf_counter(), confidence.rate(self.split.train)
+            biases = FactorScorer("biases", *ratings.biases(weighted.matrix))
+            yield ModelResult("biases", self.values(biases, weighted.model), time.perf_counter() - began)
         for make in (scorers.Popularity, scorers.ItemKNN):
             began = time.perf_counter()
             scorer: Scorer = make(self.train)
             seconds = time.perf_counter() - began
-            yield ModelResult(scorer.name, self.measure(scorer).values, seconds)
+            yield ModelResult(scorer.name, self.values(scorer), seconds)
 
     def candidates(self) -> sparse.csr_matrix | None:
         """Return what is ranked for each user; None: all items."""
@@ -311,11 +339,12 @@ def _examples(train: Interactions, item_factors: NDArray[np.float32], titles: Ti
 def _worse(results: list[ModelResult]) -> list[str]:
     """Return a sentence for each baseline that is better than the model."""
     own, *baselines = results[:3]
-    name = next((name for name in own.metrics if name.startswith("ndcg@")), "")
+    name = next((name for name in own.metrics if name == rating_errors.RMSE or name.startswith("ndcg@")), "")
+    sign = -1 if name == rating_errors.RMSE else 1
     sentences = []
     for other in baselines:
         mine, its = own.metrics.get(name), other.metrics.get(name)
-        if mine is not None and its is not None and its > mine:
-            metric = name.replace("ndcg", "NDCG")
+        if mine is not None and its is not None and sign * its > sign * mine:
+            metric = name.upper()
             sentences.append(f"{other.name} is better than {own.name}: {metric} {its:.4f} against {mine:.4f}.")
     return sentences

@@ -32,9 +32,16 @@ class SplitFiles:
 
 
 def read_split(
-    train: Path, test: Path, negatives: Path | None = None, *, format: Format = "auto", values: bool = True
+    train: Path,
+    test: Path,
+    negatives: Path | None = None,
+    *,
+    format: Format = "auto",
+    values: bool = True,
+    ratings: bool = False,
 ) -> SplitFiles:
-    """Read a split. Ids are bigint if all of a side's are whole numbers, else text; several rows of one pair are added up.
+    """Read a split. Ids are bigint if all of a side's are whole numbers, else text; several rows of one pair are added up,
+    of ratings averaged.
 
     Without `values`, or if a file has none, every row counts 1. Raises InvalidInput with file and line.
     """
@@ -44,7 +51,7 @@ def read_split(
     others = read_negatives(negatives) if negatives else None
     every = [*parts.values(), *([others] if others else [])]
     user_type, item_type = (id_type(pa.chunked_array([getattr(p, side) for p in every])) for side in ("users", "items"))
-    built = {name: build(part, user_type, item_type) for name, part in parts.items()}
+    built = {name: build(part, user_type, item_type, ratings=ratings) for name, part in parts.items()}
     sentences = [f"{name}: {_summary(parts[name], *found)}" for name, found in built.items()]
     if others:
         users = len(pc.unique(others.users))
@@ -63,7 +70,9 @@ def id_type(ids: pa.ChunkedArray) -> IdType:
     return IdType.BIGINT if pc.all(pc.equal(pc.cast(numbers, pa.string()), distinct)).as_py() else IdType.TEXT
 
 
-def build(pairs: Pairs, user_type: IdType, item_type: IdType) -> tuple[Interactions, SourceReport]:
+def build(
+    pairs: Pairs, user_type: IdType, item_type: IdType, *, ratings: bool = False
+) -> tuple[Interactions, SourceReport]:
     """Return the interactions of a file's rows. Raises InvalidInput if an id is not of its type, or nothing is left."""
     values = pairs.values if pairs.values is not None else np.ones(len(pairs))
     columns = {
@@ -73,10 +82,18 @@ def build(pairs: Pairs, user_type: IdType, item_type: IdType) -> tuple[Interacti
     }
     if pairs.times is not None:
         columns["last_at"] = pa.array(pairs.times, pa.timestamp("us", "UTC"))
-    if not (values > 0).any():
+    if not (values > 0).any() and not (ratings and len(pairs)):
         raise InvalidInput(f"{pairs.path} has no pair{' with a value above 0' if len(pairs) else ''}.")
     with_times = pairs.times is not None
-    builder = InteractionsBuilder(user_type, item_type, "sum", 1.0, str(pairs.path), with_times=with_times)
+    builder = InteractionsBuilder(
+        user_type,
+        item_type,
+        "mean" if ratings else "sum",
+        1.0,
+        str(pairs.path),
+        with_times=with_times,
+        ratings=ratings,
+    )
     builder.add(pa.RecordBatch.from_pydict(columns))
     return builder.build()
 

@@ -91,7 +91,7 @@ def solve(live: Live, interactions: Interactions, key: UUID, dimensions: int, th
         basis=live.queries.basis,
         summands=_laid_out(live.queries.summands, place, len(items)),
         solved_weight=live.queries.solved_weight,
-        bias=model.fold_in.item_factors[:, -1] if isinstance(weights, Ratings) else None,
+        bias=model.fold_in.item_factors[:, -1].astype(np.float64) if isinstance(weights, Ratings) else None,
     )
     factors = np.zeros((0, model.fold_in.item_factors.shape[1]), dtype=np.float32)
     if len(new):

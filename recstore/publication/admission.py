@@ -5,6 +5,7 @@ from typing import Any
 from recstore.definition import Source
 from recstore.errors import GateRefused, RecstoreError, SourceShrunk
 from recstore.evaluation.gate import Verdict, shrunk
+from recstore.evaluation.rating_errors import RMSE
 from recstore.model.interactions import SourceReport
 from recstore.model.trained import Stored
 from recstore.runs import Run
@@ -43,7 +44,9 @@ def check_verdict(
     Raises RecstoreError of class `refused`, with `about` in addition to its data.
     """
     if verdict.popularity and verdict.popularity.worse(0):
-        run.warn(f"It recommends worse than popularity does: {verdict.popularity}.")
+        predicts = verdict.popularity.metric == RMSE
+        words = "predicts worse than biases alone do" if predicts else "recommends worse than popularity does"
+        run.warn(f"It {words}: {verdict.popularity}.")
     if verdict.worse and force:
         run.warn(f"Published by force although it is worse than the live generation: {verdict.live}.")
     elif verdict.worse:

@@ -12,6 +12,8 @@ _NAMES = {
     "map": "MAP",
     "auc": "AUC",
     "mse": "MSE",
+    "rmse": "RMSE",
+    "mae": "MAE",
     "hit_rate": "hit rate",
     "mean_popularity": "mean popularity",
 }
@@ -28,7 +30,7 @@ def better(metric: str) -> Literal["higher", "lower"] | None:
     base = metric.partition("@")[0]
     if base == "mean_popularity":
         return None
-    return "lower" if base == "mse" else "higher"
+    return "lower" if base in ("mse", "rmse", "mae") else "higher"
 
 
 def best_of(metric: str, values: Iterable[float]) -> float:

@@ -17,6 +17,7 @@ from recstore.definition import Definition
 from recstore.errors import DeviceUnavailable, InvalidInput, NothingFound, RecstoreError
 from recstore.evaluation.curves import CurvePoint, LearningCurve, sample
 from recstore.evaluation.fitted import weigh
+from recstore.evaluation.rating_errors import R2
 from recstore.evaluation.results import Evaluation
 from recstore.evaluation.splits import Split
 from recstore.experiments.experiment import Experiment
@@ -28,6 +29,7 @@ from recstore.experiments.tuning.stages import Plan
 from recstore.experiments.tuning.trials import State, TrialResult, Trials, best
 from recstore.model import confidence
 from recstore.model import trainers as training
+from recstore.model.trainers.ratings import REGULARIZATION
 
 TEST_USERS = 10_000
 """Most users of the test part that the winner is measured on."""
@@ -89,6 +91,10 @@ class Search:
     options: Options
     most_factors: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.options.metric == R2 and not self.definition.source.explicit:
+            raise InvalidInput("r2 is a metric of ratings, and the feedback is implicit: choose another metric.")
+
     def users(self) -> NDArray[np.intp]:
         """Return the users that every trial is measured on, ascending. Raises InvalidInput where there is none."""
         users = sample(self.split.users(self.split.validation), self.options.users, self.options.seed)
@@ -102,16 +108,22 @@ class Search:
     def plan(self) -> Plan:
         """Return the plan of the search. Raises InvalidInput."""
         options, train, own = self.options, self.split.train, self.definition.confidence
-        space, points = options.limits(default_space(train))
+        explicit = self.definition.source.explicit
+        space, points = options.limits(default_space(train, explicit=explicit))
         functions = space.bounds["confidence"]
         weighed = {own.function, *(functions.values if isinstance(functions, Choices) else ())}
         trials = options.trials or len(points) or options.TRIALS
-        noise = noise_of(train, own, sorted(weighed))
+        noise = noise_of(train, own, [] if explicit else sorted(weighed))
         return Plan(space, self._present(), trials, options.seconds, options.seed, noise, tuple(points))
 
     def _present(self) -> Parameters:
         """Return the definition's settings, and where it leaves one open the value that a training takes."""
         train, hyperparameters = self.split.train, self.definition.hyperparameters
+        if hyperparameters.explicit:
+            factors = training.wanted_factors(hyperparameters, len(train.items), self.most_factors)
+            regularization = hyperparameters.regularization
+            default = {"regularization": REGULARIZATION if regularization is None else regularization}
+            return present(self.definition) | {"factors": factors} | default
         alpha = confidence.alpha_for(train, hyperparameters.alpha)
         matrix = weigh(train, self.definition.confidence, hyperparameters).matrix
         factors = training.wanted_factors(hyperparameters, len(train.items), self.most_factors)

@@ -4,14 +4,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from recstore.definition import MAX_FACTORS
+from recstore.definition import MAX_FACTORS, Definition
 from recstore.errors import InvalidInput
+from recstore.evaluation.rating_errors import R2
 from recstore.evaluation.splits import SEED
 from recstore.experiments.tuning import space as spaces
 from recstore.experiments.tuning.space import BOUNDS, EVERYTHING, Parameters, Space, narrowed
 
 METRICS = ("ndcg", "recall", "precision", "map", "hit_rate")
 """Metrics that can be searched by, each with its k."""
+
+
+def default_metric(definition: Definition) -> str:
+    """Return the metric of a search that names none. Of ratings it is r2, the highest where RMSE is the lowest."""
+    return R2 if definition.source.explicit else "ndcg@20"
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class Options:
 
     @property
     def k(self) -> int:
-        return int(self.metric.partition("@")[2])
+        return 20 if self.metric == R2 else int(self.metric.partition("@")[2])
 
     @property
     def every(self) -> int:
@@ -53,9 +59,11 @@ class Options:
     def __post_init__(self) -> None:
         """Raise InvalidInput for what is wrong whatever the data are."""
         name, _, k = self.metric.partition("@")
-        if name not in METRICS or not k.isdecimal() or int(k) < 1:
+        if self.metric != R2 and (name not in METRICS or not k.isdecimal() or int(k) < 1):
             known = ", ".join(f"{metric}@20" for metric in METRICS)
-            raise InvalidInput(f"{self.metric!r} cannot be searched by; choose one of {known}, or another k.")
+            raise InvalidInput(
+                f"{self.metric!r} cannot be searched by; choose one of {known}, another k, or r2 of ratings."
+            )
         self.limits(Space(EVERYTHING, (1, MAX_FACTORS), BOUNDS))
 
     def limits(self, space: Space) -> tuple[Space, list[Parameters]]:

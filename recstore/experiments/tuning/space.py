@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from recstore.definition import MAX_FACTORS, Confidence, Definition, Hyperparameters
+from recstore.definition import MAX_FACTORS, RATINGS, Confidence, Definition, Hyperparameters
 from recstore.errors import InvalidInput
 from recstore.wording import what_is_wrong
 
@@ -69,6 +69,7 @@ OWN = {
     "als": _WEIGHTED,
     "spectral": _SPECTRAL,
     "hybrid": (*_WEIGHTED, *_SPECTRAL, "spectral_share", "spectral_weight"),
+    RATINGS: ("regularization",),
 }
 """The settings that each trainer uses; a trainer of another package is assumed to use those of als."""
 
@@ -85,6 +86,9 @@ BOUNDS: dict[str, Bounds] = {
 
 EVERYTHING = "als", "spectral", "hybrid"
 """The trainers of a search by default."""
+
+MOST_RATING_FACTORS = 256
+"""Largest default number of factors of ratings: more than 64 hardly help, and solving costs their cube."""
 
 EQUAL = 0.01
 """Largest share of values that may differ from the median and still count as all equal."""
@@ -128,7 +132,7 @@ class Space:
         return all(bounds.allows(parameters[name]) for name, bounds in self.of(parameters["trainer"]).items())
 
 
-def default_space(train: "Interactions") -> Space:
+def default_space(train: "Interactions", *, explicit: bool = False) -> Space:
     """Return the default bounds, without the functions that are the same on these interactions: where nearly all values
     are equal, linear, log and binary are the same."""
     bounds = dict(BOUNDS)
@@ -137,6 +141,10 @@ def default_space(train: "Interactions") -> Space:
     if np.count_nonzero(train.values != np.median(train.values)) <= EQUAL * len(train):
         bounds["confidence"] = Choices(("bm25", "binary", "share"))
     most = max(1, min(MAX_FACTORS, len(train.items) - 1))
+    if explicit:
+        most = min(most, MOST_RATING_FACTORS)
+        bounds["regularization"] = Range(0.1, 5, log=True)
+        return Space((RATINGS,), (min(8, most), most), bounds)
     return Space(EVERYTHING, (min(8, most), most), bounds)
 
 

@@ -15,7 +15,7 @@ The same trials give the same answer, so a search can be interrupted and resumed
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from recstore.definition import Confidence, Hyperparameters
+from recstore.definition import RATINGS, Confidence, Hyperparameters
 from recstore.experiments.tuning.sampling import PART, Noise, suggest
 from recstore.experiments.tuning.space import OWN, Bounds, Choices, Parameters, Space
 from recstore.experiments.tuning.trials import (
@@ -61,6 +61,7 @@ STARTS: dict[str, tuple[Parameters, ...]] = {
     "als": ({}, {"confidence": "binary"}, {"alpha": 0.15}, {"alpha": 6.0, "confidence": "log"}),
     "spectral": ({}, {"singular_exponent": 0.0}, {"singular_exponent": 1.0, "item_exponent": 0.2}),
     "hybrid": ({}, {"spectral_weight": 0.15}, {"spectral_share": 0.5, "spectral_weight": 0.6}),
+    RATINGS: ({"regularization": 1.0}, {"regularization": 0.7}, {"regularization": 1.4}),
 }
 """Starting points of each trainer: its defaults, and points that lie apart from them; alpha as a multiple of the default."""
 

@@ -18,6 +18,7 @@ from psycopg.types.json import Jsonb
 
 from recstore.errors import StudyNotFound
 from recstore.evaluation.definitions import OF_LISTS
+from recstore.evaluation.rating_errors import ALL
 from recstore.evaluation.results import CurvePoint, Evaluation
 from recstore.evaluation.splits import Split
 from recstore.experiments.tuning.trials import TrialResult, Trials
@@ -73,11 +74,11 @@ def get(connection: Connection, study: int, recommender: str | None = None) -> d
 
 def evaluation_of(row: Mapping[str, Any]) -> Evaluation | None:
     """Return the measurement of the winner, its metrics in the order of `metrics.evaluate`, which jsonb does not keep."""
-    names = (*OF_LISTS, "auc", "mse", "coverage")
+    names = (*ALL, *OF_LISTS, "auc", "mse", "coverage")
 
     def place(metric: str) -> tuple[int, int, int]:
         name, at, k = metric.partition("@")
-        return (2 if name == "coverage" else 0 if at else 1), int(k or 0), names.index(name)
+        return (2 if name == "coverage" else 0 if at or name in ALL else 1), int(k or 0), names.index(name)
 
     if row["evaluation"] is None:
         return None

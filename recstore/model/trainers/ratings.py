@@ -58,7 +58,7 @@ class RatingsALS:
         """See `Trainer.train`; `matrix` stores ratings as `Ratings.matrix` returns them. Runs on the CPU."""
         if device == "gpu":
             raise DeviceUnavailable(reason="the trainer of explicit feedback runs on the CPU only")
-        users, items = matrix.shape
+        items = matrix.shape[1]
         factors, sentences = usable_factors(factors, items)
         regularization = hyperparameters.regularization
         regularization = REGULARIZATION if regularization is None else regularization
@@ -84,9 +84,7 @@ class RatingsALS:
         for number in range(hyperparameters.iterations):
             began = time.perf_counter()
             x = _solve(rows, y, regularization, threads)
-            swapped = np.hstack((x[:, :-2], x[:, -1:], x[:, -2:-1]))  # [x_u, 1, b_u]
-            solved = _solve(columns, swapped, regularization, threads)  # [y_i, b_i, 1]
-            y = np.hstack((solved[:, :-2], solved[:, -1:], solved[:, -2:-1]))
+            y = _swapped(_solve(columns, _swapped(x), regularization, threads))
             if on_iteration is not None:
                 loss = _loss(rows, x, y, regularization) if with_loss else None
                 on_iteration(number, time.perf_counter() - began, loss)
@@ -114,6 +112,23 @@ class RatingsALS:
         basis = np.eye(width, dtype=np.float32) * unit
         bias = fold_in.item_factors[:, -1].astype(np.float64)
         return QueryFoldIn(whitened=fold_in.item_factors[:, :-1] * unit, basis=basis, bias=bias)
+
+
+def biases(
+    matrix: sparse.csr_matrix, regularization: float = REGULARIZATION, iterations: int = 10
+) -> tuple[Matrix, Matrix]:
+    """Return factors of users and items, float32 (users, 2) and (items, 2), of a model without latent factors."""
+    rows, columns = matrix.astype(np.float64), matrix.T.tocsr().astype(np.float64)
+    y = np.tile([1.0, 0.0], (matrix.shape[1], 1))
+    for _ in range(iterations):
+        x = _solve(rows, y, regularization, 0)
+        y = _swapped(_solve(columns, _swapped(x), regularization, 0))
+    return _solve(rows, y, regularization, 0).astype(np.float32), y.astype(np.float32)
+
+
+def _swapped(factors: Numbers) -> Numbers:
+    """Return [x, 1, b] of [x, b, 1], and the other way round."""
+    return np.hstack((factors[:, :-2], factors[:, :-3:-1]))
 
 
 def solve_whitened(rows: sparse.csr_matrix, whitened: Matrix, basis: Matrix, bias: Numbers, threads: int = 0) -> Matrix:
