@@ -392,6 +392,10 @@ class Definition(Part):
             raise ValueError(f"the trainer {trainer} is for implicit feedback: leave the trainer of ratings unset")
         if explicit and self.confidence.half_life is not None:
             raise ValueError("ratings do not decay: a half-life of values is for implicit feedback")
+        if explicit:
+            for name in ("min_item_views", "max_item_views", "min_user_views", "max_value"):
+                if getattr(self.filters, name) is not None:
+                    raise ValueError(f"{name} is for implicit feedback: ratings are counted by users and items")
         if explicit != (trainer == RATINGS):  # the feedback decides
             its = self.hyperparameters.model_copy(update={"trainer": RATINGS if explicit else "als"})
             object.__setattr__(self, "hyperparameters", its)

@@ -243,6 +243,11 @@ def check_definition(connection: Connection, recommender: Registered, definition
     factors = (definition.hyperparameters.factors or 0) + definition.hyperparameters.bias_factors
     if factors > MAX_FACTORS:
         raise TooManyFactors(factors=factors, limit=MAX_FACTORS)
+    if definition.source.explicit != recommender.definition.source.explicit:
+        raise InvalidInput(
+            f"The feedback of {recommender.name!r} is {recommender.definition.source.feedback} and stays so: a rating and a"
+            " number of views have other functions. Create another recommender."
+        )
     _, found = inspect(connection, definition, recommender)
     check_names(connection, definition)
     now = recommender.definition

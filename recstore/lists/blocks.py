@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from recstore.evaluation import ranking, scorers
 from recstore.model.arrays import Mask, Matrix, Positions
 from recstore.model.interactions import IdMap
+from recstore.model.ratings import Ratings
 
 TRAINED, POPULAR, FOLD_IN = 0, 1, 2
 REASONS = ("trained", "popular", "fold_in", "trending", "query")
@@ -98,12 +99,20 @@ class Scoring:
     """Computes the lists of blocks in threads, which end with the context.
 
     `popular_users` is the denominator of a popular item's score, its share of users; None: owners without a vector get no
-    list, and short ones are not filled up. Scores are clipped to +-`most`.
+    list, and short ones are not filled up. Scores are clipped to +-`most`, or made ratings of.
     """
 
     def __init__(
-        self, items: Items, k: int, threads: int = 0, *, popular_users: int | None = None, most: float | None = None
+        self,
+        items: Items,
+        k: int,
+        threads: int = 0,
+        *,
+        popular_users: int | None = None,
+        most: float | None = None,
+        ratings: Ratings | None = None,
     ) -> None:
+        self.ratings = ratings
         self.items, self.k, self.most, self.popular_users = items, k, most, popular_users
         self.listed = np.flatnonzero(items.present & items.eligible)
         self._column = np.full(len(items.ids) + 1, -1, dtype=np.int64)  # the last entry is for unknown items
@@ -190,6 +199,8 @@ class Scoring:
         score, rank = np.concatenate([*scores, np.empty(0)]), np.concatenate([*ranks, np.empty(0, np.int64)])
         if self.most is not None:
             score = score.clip(-self.most, self.most)
+        if self.ratings is not None:
+            score = self.ratings.ratings(score)
         reason = np.where(block.folded_in[owner], FOLD_IN, TRAINED)
         if self.popular_users is None:
             return ListRows(owner, rank, item, score, reason)

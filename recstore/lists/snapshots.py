@@ -5,6 +5,7 @@ and no prune removes the generation. Users arrive in batches with their seen ite
 batches are in memory at a time.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,13 +19,14 @@ from recstore.errors import InvalidInput, NotTrained, PermissionDenied, Recstore
 from recstore.lists.blocks import REASONS, Block, Items, ListRows
 from recstore.model.arrays import Mask, Matrix
 from recstore.model.interactions import IdMap, plain
+from recstore.model.ratings import Ratings
 from recstore.postgres.arrow import Reading, reading
 from recstore.postgres.connection import Connection, reading_application
 from recstore.postgres.names import quoted
 from recstore.source.plans import planned
 from recstore.source.selects import columns_of, stripped
 from recstore.sql.generation import Generation
-from recstore.sql.objects import Registered
+from recstore.sql.objects import Registered, counts_as_seen
 
 BATCH_BYTES = 8 << 20
 """Bytes of a batch: about 20,000 users with vectors of 64 dimensions."""
@@ -33,7 +35,8 @@ SIMILAR_BLOCK = 4096
 """Owners in a block of lists of similar items."""
 
 LIVE = """
-SELECT l.generation, l.users, l.max_item_length, l.seen_published, g.factors, pg_current_snapshot()::text
+SELECT l.generation, l.users, l.max_item_length, l.seen_published, g.factors, pg_current_snapshot()::text,
+    g.confidence::text
 FROM {schema}._generation l
 JOIN recstore_private.generations g ON g.generation = l.generation
 """
@@ -111,6 +114,12 @@ class Live:
     seen_published: bool
     factors: int
     snapshot: str
+    confidence: str
+
+    @property
+    def ratings(self) -> Ratings | None:
+        """What makes ratings of predicted preferences, with explicit feedback."""
+        return Ratings.restored(json.loads(self.confidence))
 
 
 PLANNING = 60.0
@@ -186,7 +195,7 @@ class Snapshot:
         published, user, item = self.live.seen_published, recommender.user_type, recommender.item_type
         left_out = (SEEN + EXCLUDED * (definition.exclusions.query is not None)).format(
             interactions=generation.seen if published else recommender.relation("interactions"),
-            counts="true" if published else "i.item_id IS NOT NULL AND i.value > 0",
+            counts="true" if published else f"i.item_id IS NOT NULL AND {counts_as_seen(recommender.definition)}",
             exclusions=recommender.relation("exclusions"),
             user_type=user.value,
             user_fits=user.fits_sql,

@@ -212,7 +212,9 @@ def _score(run: ListsRun, snapshot: Snapshot, wanted: _Wanted, items: Items, add
     else:
         blocks = snapshot.users(items, wanted.query)
         popular_users = snapshot.live.users if simple else None
-        scoring = Scoring(items, wanted.k, run.settings.threads, popular_users=popular_users)
+        scoring = Scoring(
+            items, wanted.k, run.settings.threads, popular_users=popular_users, ratings=snapshot.live.ratings
+        )
     done = rows = owners = 0
     began = time.monotonic()
     asked: list[pa.Array] = []

@@ -19,7 +19,7 @@ from recstore.definition import Confidence, ConfidenceFunction, Definition, seco
 from recstore.errors import SourceInvalid
 from recstore.model.arrays import Positions, Times, Values
 from recstore.model.interactions import NO_TIME, Interactions
-from recstore.model.ratings import FUNCTION, Ratings
+from recstore.model.ratings import Ratings
 
 SMALLEST, LARGEST = 1e-30, 1e30
 """Bounds of w, well inside float32. A weight of 0 would make a view count as no view."""
@@ -166,8 +166,8 @@ Weighting = ConfidenceModel | Ratings
 
 def restore(constants: dict[str, Any], item_users: NDArray[np.int64], users: int) -> Weighting:
     """Return the model from its constants, the number of users of each item, int64 (items,), and the number of all users."""
-    if constants["function"] == FUNCTION:
-        return Ratings(**{name: value for name, value in constants.items() if name != "function"})
+    if ratings := Ratings.restored(constants):
+        return ratings
     idf = _idf(item_users, users) if constants["function"] == "bm25" else None
     return ConfidenceModel(**constants, idf=idf)
 

@@ -44,6 +44,13 @@ class Ratings:
             highest=float(values.max()),
         )
 
+    @classmethod
+    def restored(cls, constants: dict[str, Any]) -> Self | None:
+        """Return the inverse of `constants`; None if these are a confidence function's."""
+        if constants["function"] != FUNCTION:
+            return None
+        return cls(**{name: value for name, value in constants.items() if name != "function"})
+
     def constants(self) -> dict[str, Any]:
         """Return the constants for JSON."""
         return asdict(self) | {"function": FUNCTION}

@@ -117,6 +117,7 @@ def render(
         "above": "'-Infinity'"
         if recommender.definition.source.explicit or recommender.definition.source.negative == "net"
         else "0",
+        "seen_value": counts_as_seen(recommender.definition),
         "fresh": str(recommender.definition.refresh.fresh).lower(),
         "vector_rounding": f"{VECTOR_ROUNDING[recommender.vector_type]}",
     }
@@ -197,12 +198,17 @@ COMMENT ON FUNCTION {name}({", ".join(kind for _, kind, _ in taken)}) IS 'The sa
     )
 
 
+def counts_as_seen(definition: Definition) -> str:
+    """Return the condition that row i of the source is of a seen item."""
+    return "i.value IS NOT NULL" if definition.source.explicit else "i.value > 0"
+
+
 def _scores(recommender: Registered) -> dict[str, str]:
     """Return how SQL makes scores of predicted preferences, and what it takes for seen. With explicit feedback a score is the
     predicted rating: `scale` has the mean, the unit, the lowest and the highest rating of the live generation's training."""
     if not recommender.definition.source.explicit:
         plain = ("scale", "NULL"), ("score", ""), ("in_range", ""), ("unit", ""), ("score_of_row", "r.score")
-        given = ("given_weight", "1"), ("given_weights", "sum(w.weight)"), ("seen_value", "i.value > 0")
+        given = ("given_weight", "1"), ("given_weights", "sum(w.weight)"), ("views", "sum(i.value)")
         return {"rated": "false", "score_of_user": "-n.distance * v.length * $2"} | dict(plain + given)
     of_weighting = "SELECT ARRAY[r.mean, r.scale_factor, r.lowest, r.highest]"
     columns = "mean float8, scale_factor float8, lowest float8, highest float8"
@@ -217,7 +223,7 @@ def _scores(recommender: Registered) -> dict[str, str]:
         "score_of_user": rating.format("$3", "-n.distance * v.length * $2"),
         "given_weight": "scale[4]",
         "given_weights": "avg(w.weight)",
-        "seen_value": "i.value IS NOT NULL",
+        "views": "count(*)::double precision",
     }
 
 

@@ -1,6 +1,7 @@
 """Explicit feedback: ratings, zero and below included, from the source to what SQL answers."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,18 @@ from conftest import Database, database_from
 from numpy.typing import NDArray
 from support_sql import column, rows, transaction, value
 
-from recstore import errors, registry
+from recstore import errors, lists, registry
 from recstore.definition import Candidates, Definition, Gate, Hyperparameters, Publication, Source
 from recstore.embedded import Server
+from recstore.evaluation.splits import SplitChoice
+from recstore.experiments.evaluate import evaluate
+from recstore.experiments.measurement import Measurement
+from recstore.experiments.tuning import work
+from recstore.experiments.tuning.search_options import Options
+from recstore.files.archive import exporting, importing
 from recstore.operations import readers
 from recstore.postgres.connection import Connection
+from recstore.refresh import refresh as refresh_job
 
 FACTORS = 6
 RATED = Source(table="shop.ratings", item="product_id", value="stars", feedback="explicit")
@@ -262,3 +270,82 @@ def test_a_trainer_of_implicit_feedback_is_refused() -> None:
     with pytest.raises(ValueError, match="the trainer spectral is for implicit feedback"):
         Definition(source=RATED, hyperparameters=Hyperparameters(trainer="spectral"))
     assert Definition(source=RATED).hyperparameters.trainer == "ratings"
+
+
+def test_lists_of_all_users_are_those_of_recommend(shop: Database) -> None:
+    with shop.connect("application") as application:
+        application.execute("GRANT CREATE ON SCHEMA shop TO worker")
+    lists.recommend_all(shop.url, shop.settings, "retail", "shop.lists", k=6)
+    with shop.connect() as connection:
+        (different,) = column(
+            connection,
+            """
+            SELECT count(*) FROM shop.lists l
+            LEFT JOIN LATERAL (
+                SELECT row_number() OVER () AS rank, r.* FROM retail.recommend(l.user_id, 6) r
+            ) r ON r.rank = l.rank
+            WHERE r.item_id <> l.item_id AND abs(r.score - l.score) > 1e-4 OR abs(r.score - l.score) > 1e-3
+            """,
+        )
+        assert different == 0
+        assert value(connection, "SELECT count(*) FROM shop.lists") == 6 * 400
+
+
+def test_a_file_carries_the_model_to_another_recommender_of_ratings_only(shop: Database, tmp_path: Path) -> None:
+    file = tmp_path / "ratings.npz"
+    exporting.export(shop.url, "retail", file)
+    shop.create("copy", source=RATED, hyperparameters=Hyperparameters(factors=FACTORS))
+    shop.create("counts")
+    with pytest.raises(errors.FileRefused, match="its feedback is explicit"):
+        importing.import_generation(shop.url, shop.settings, "counts", file)
+    assert importing.import_generation(shop.url, shop.settings, "copy", file).live
+    with shop.connect() as connection:
+        for user in (1, 2, 3):
+            mine, copied = (
+                rows(connection, f"SELECT * FROM {name}.recommend({user}, 5, fresh => true)")
+                for name in ("retail", "copy")
+            )
+            assert [row["item_id"] for row in copied] == [row["item_id"] for row in mine]
+            assert [row["score"] for row in copied] == pytest.approx([row["score"] for row in mine], abs=1e-4)
+
+
+def test_refreshed_users_are_those_folded_in(shop: Database) -> None:
+    with shop.connect("application") as application:
+        application.execute(
+            "INSERT INTO shop.ratings SELECT 7000, product_id, stars FROM shop.ratings WHERE user_id = 21"
+        )
+    refresh_job(shop.url, shop.settings, "retail")
+    with shop.connect() as connection:
+        old, new = (rows(connection, "SELECT * FROM retail.recommend(%s, 8)", user) for user in (21, 7000))
+    with shop.connect("application") as application:
+        application.execute("DELETE FROM shop.ratings WHERE user_id = 7000")
+    assert {row["reason"] for row in new} == {"trained"}
+    assert [row["item_id"] for row in new] == [row["item_id"] for row in old]
+
+
+def test_evaluation_reports_errors_next_to_ranking_and_beats_biases(shop: Database) -> None:
+    found = evaluate(shop.url, shop.settings, "retail", Measurement(through_sql=True, curve=3), SplitChoice())
+    mine, biases = found.results[0].metrics, found.results[1]
+    assert biases.name == "biases"
+    assert mine["rmse"] < 0.9 * biases.metrics["rmse"]
+    assert mine["mae"] < biases.metrics["mae"]
+    assert mine["ndcg@20"] > found.results[2].metrics["ndcg@20"]
+    assert found.results[2].metrics["rmse"] is None  # popularity predicts no ratings
+    sql = next(result for result in found.results if "through SQL" in result.name)
+    assert sql.metrics["ndcg@20"] == pytest.approx(mine["ndcg@20"], abs=0.01)
+    assert found.curve[-1].validation["rmse"] < found.curve[0].validation["rmse"]
+
+
+def test_a_search_minimizes_the_error(shop: Database) -> None:
+    own = Options(metric="r2", trials=4, most_iterations=6)
+    shop.create("counted")
+    with pytest.raises(errors.InvalidInput, match="r2 is a metric of ratings"):
+        work.begin(shop.url, shop.settings, "counted", own, SplitChoice())
+    study = work.begin(shop.url, shop.settings, "retail", own, SplitChoice())
+    work.work(shop.url, shop.settings, study)
+    with shop.connect() as connection:
+        found = work.result(connection, study)
+    best = max(found.trials, key=lambda trial: trial.value or 0)
+    error = {trial.number: min(point.validation["rmse"] for point in trial.curve) for trial in found.trials}
+    assert error[best.number] == min(error.values())
+    assert {trial.parameters["trainer"] for trial in found.trials} == {"ratings"}

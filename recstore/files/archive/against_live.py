@@ -54,7 +54,10 @@ def as_stored(fitted: Exported, generation: int = 0, held_out: dict[str, Any] | 
     about, trained_on = fitted.about, fitted.item_users - fitted.item_held_out
     if about.fold_in is None:
         return None
-    factors = vectors.factors_from(fitted.item_embedding, fitted.item_length, about.factors)
+    unit, length = fitted.item_embedding, fitted.item_length
+    if about.rated:  # the embedding lacks the biases
+        unit, length = fitted.item_preference, np.full_like(length, length.max())
+    factors = vectors.factors_from(unit, length, about.factors)
     return Stored(
         generation=generation,
         items=fitted.items,

@@ -13,9 +13,10 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from recstore.definition import Confidence, Definition, Hyperparameters, Positive
+from recstore.model.ratings import FUNCTION
 from recstore.types import IdType
 
 FORMAT = "recstore generation"
@@ -44,6 +45,15 @@ class Constants(Confidence):
     mean_total: Positive
     half_life: Positive | None = None  # type: ignore[assignment]  # in seconds
     reference: int | None = Field(None, ge=-(2**63), lt=2**63)
+
+
+class RatingConstants(BaseModel):
+    """The mean, the unit and the range of ratings."""
+
+    mean: FiniteFloat
+    scale_factor: Positive
+    lowest: FiniteFloat
+    highest: FiniteFloat
 
 
 class HeldOutBounds(BaseModel):
@@ -84,10 +94,15 @@ class About(BaseModel):
     snapshot: dict[str, Any] = {}
     versions: dict[str, str] = {}
 
+    @property
+    def rated(self) -> bool:
+        """True if the model predicts ratings."""
+        return self.confidence.get("function") == FUNCTION
+
     def check_parts(self) -> None:
         """Check what a fold-in and a gate compute with. Raises pydantic's ValidationError."""
         if self.fold_in is not None:
-            Constants.model_validate(self.confidence)
+            (RatingConstants if self.rated else Constants).model_validate(self.confidence)
             Hyperparameters.model_validate({"alpha": self.training.get("alpha")})
         if self.held_out is not None:
             HeldOutBounds.model_validate(self.held_out)

@@ -16,7 +16,15 @@ import pyarrow as pa
 from recstore import pipeline, registry
 from recstore.config import Settings
 from recstore.definition import Definition
-from recstore.errors import ImportRefused, NoRoom, NothingToImportInto, RecommenderNotFound, RecstoreError, SourceEmpty
+from recstore.errors import (
+    FileRefused,
+    ImportRefused,
+    NoRoom,
+    NothingToImportInto,
+    RecommenderNotFound,
+    RecstoreError,
+    SourceEmpty,
+)
 from recstore.files.archive.against_live import as_stored, check_fold_in, comparable, fallen, guard, judge
 from recstore.files.archive.reading import Exported, fit, read
 from recstore.model import refreshed
@@ -117,6 +125,7 @@ def _fitted(
         if recommender is not None:
             typed: Registered | SourceShape = recommender
             _check_room(recommender, path, exported.about.factors)
+            _check_feedback(recommender, exported)
         elif create:
             registry.check_name(connection, name)
             typed, _ = registry.inspect(connection, definition)
@@ -131,6 +140,14 @@ def _fitted(
 def _check_room(recommender: Registered, path: Path, factors: int) -> None:
     if factors > recommender.dimensions:
         raise NoRoom(path=path, name=recommender.name, factors=factors, dimensions=recommender.dimensions)
+
+
+def _check_feedback(recommender: Registered, exported: Exported) -> None:
+    """Raise FileRefused if one has ratings and the other has not."""
+    if exported.about.rated != recommender.definition.source.explicit:
+        kinds = ("explicit", "implicit") if exported.about.rated else ("implicit", "explicit")
+        reason = f"its feedback is {kinds[0]}, that of {recommender.name!r} is {kinds[1]}"
+        raise FileRefused(path=exported.path, reason=reason)
 
 
 def _create(connection: Connection, settings: Settings, name: str, fitted: Exported) -> None:

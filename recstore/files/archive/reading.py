@@ -234,7 +234,9 @@ def _checked(path: Path, arrays: dict[str, Array]) -> Exported:
     length = _numbers(arrays, "item_length", items)
     embedding = _vectors(arrays, "item_embedding", items, factors)
     preference = _vectors(arrays, "item_preference", items, factors)
-    _check_scaled(preference, embedding, length, TOLERANCE[arrays["item_preference"].dtype.itemsize])
+    _check_scaled(
+        preference, None if about.rated else embedding, length, TOLERANCE[arrays["item_preference"].dtype.itemsize]
+    )
     item_users = _counts(arrays, "item_users", items)
     arrays.setdefault("item_held_out", np.zeros(items, np.int64))
     held_out = _counts(arrays, "item_held_out", items)
@@ -304,12 +306,13 @@ def _vectors(arrays: dict[str, Array], name: str, rows: int, factors: int) -> Ma
     return vectors
 
 
-def _check_scaled(preference: Matrix, embedding: Matrix, length: NDArray[np.float64], tolerance: float) -> None:
-    """Raise ValueError unless preference is embedding * length / the longest, for at least one item."""
-    published, longest = _present(embedding), float(length.max())
+def _check_scaled(preference: Matrix, embedding: Matrix | None, length: NDArray[np.float64], tolerance: float) -> None:
+    """Raise ValueError unless preference is embedding * length / the longest, for at least one item. Of ratings, whose
+    embedding lacks the biases, only the lengths are compared."""
+    published, longest = _present(preference if embedding is None else embedding), float(length.max())
     if not published.any() or not longest > 0:
         raise ValueError("none of its items has a vector")
-    along = np.einsum("ij,ij->i", embedding, preference, dtype=np.float64)
+    along = _norms(preference) if embedding is None else np.einsum("ij,ij->i", embedding, preference, dtype=np.float64)
     apart = np.abs(along - np.where(published, length / longest, 0)) > tolerance
     apart |= np.abs(_norms(preference) - np.abs(along)) > tolerance
     if apart.any():

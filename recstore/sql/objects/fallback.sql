@@ -46,7 +46,7 @@ BEGIN
                 i.item_id,
                 max(i.last_at)::timestamptz AS last_at,
                 min(i.last_at)::timestamptz AS first_at,
-                sum(i.value) AS value
+                {views} AS value
             FROM (
                 SELECT i.user_id, i.item_id, {bounded_value} AS value, i.last_at
                 FROM {schema}.interactions i
