@@ -109,6 +109,11 @@ class Source(Part):
         """True if values are ratings."""
         return self.feedback == "explicit"
 
+    @property
+    def positive(self) -> bool:
+        """True if only rows with a value above 0 count."""
+        return not self.explicit and self.negative == "drop"
+
 
 class Candidates(Part):
     """Items that may be recommended now, read live by every function that returns items: either `query`, or `table` with a
@@ -395,7 +400,9 @@ class Definition(Part):
         if explicit:
             for name in ("min_item_views", "max_item_views", "min_user_views", "max_value"):
                 if getattr(self.filters, name) is not None:
-                    raise ValueError(f"{name} is for implicit feedback: ratings are counted by users and items")
+                    raise ValueError(
+                        f"{name} is for implicit feedback: bound the users of an item or the items of a user instead"
+                    )
         if explicit != (trainer == RATINGS):  # the feedback decides
             its = self.hyperparameters.model_copy(update={"trainer": RATINGS if explicit else "als"})
             object.__setattr__(self, "hyperparameters", its)

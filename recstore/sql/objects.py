@@ -114,9 +114,7 @@ def render(
         "exclusions_select": exclusions_select
         or f"SELECT NULL::{recommender.user_type.value} AS user_id, NULL::{recommender.item_type.value} AS item_id WHERE false",
         "eligible": eligible,
-        "above": "'-Infinity'"
-        if recommender.definition.source.explicit or recommender.definition.source.negative == "net"
-        else "0",
+        "above": "0" if recommender.definition.source.positive else "'-Infinity'",
         "seen_value": counts_as_seen(recommender.definition),
         "fresh": str(recommender.definition.refresh.fresh).lower(),
         "vector_rounding": f"{VECTOR_ROUNDING[recommender.vector_type]}",
@@ -203,27 +201,50 @@ def counts_as_seen(definition: Definition) -> str:
     return "i.value IS NOT NULL" if definition.source.explicit else "i.value > 0"
 
 
+IMPLICIT = {
+    "rated": "false",
+    "scale": "NULL",
+    "score": "",
+    "in_range": "",
+    "unit": "",
+    "score_of_row": "r.score",
+    "score_of_user": "-n.distance * v.length * $2",
+    "given_weight": "1",
+    "given_weights": "sum(w.weight)",
+    "views": "sum(i.value)",
+    "predicted": "predicted preference",
+    "predicted_range": "about 1 for what is liked and 0 for what is not",
+    "added_up": "to it",
+    "weights_are": "Each weight counts as the value of an interaction; one below 0 is a dislike. Without weights each is 1;"
+    " those of a repeated item are added.",
+}
+"""How SQL makes scores of predicted preferences, and says so in comments, where values are views."""
+
+
 def _scores(recommender: Registered) -> dict[str, str]:
-    """Return how SQL makes scores of predicted preferences, and what it takes for seen. With explicit feedback a score is the
-    predicted rating: `scale` has the mean, the unit, the lowest and the highest rating of the live generation's training."""
+    """Return the same for either feedback. With explicit feedback a score is the predicted rating: `scale` has the mean, the
+    unit, the lowest and the highest rating of the live generation's training."""
     if not recommender.definition.source.explicit:
-        plain = ("scale", "NULL"), ("score", ""), ("in_range", ""), ("unit", ""), ("score_of_row", "r.score")
-        given = ("given_weight", "1"), ("given_weights", "sum(w.weight)"), ("views", "sum(i.value)")
-        return {"rated": "false", "score_of_user": "-n.distance * v.length * $2"} | dict(plain + given)
+        return IMPLICIT
     of_weighting = "SELECT ARRAY[r.mean, r.scale_factor, r.lowest, r.highest]"
     columns = "mean float8, scale_factor float8, lowest float8, highest float8"
     rating = "least(greatest({0}[1] + {0}[2] * ({1}), {0}[3]), {0}[4])"
+    before, after = rating.format("scale", "|").split("|")
     return {
         "rated": "true",
         "scale": f"({of_weighting} FROM {recommender.schema}._weighting w, jsonb_to_record(w.weighting) r ({columns}))",
-        "score": "least(greatest(scale[1] + scale[2] * (",
-        "in_range": "), scale[3]), scale[4])",
+        "score": before,
+        "in_range": after,
         "unit": "scale[2] * ",
-        "score_of_row": rating.format("$7", "r.score"),
-        "score_of_user": rating.format("$3", "-n.distance * v.length * $2"),
+        "score_of_row": rating.format("$7", IMPLICIT["score_of_row"]),
+        "score_of_user": rating.format("$3", IMPLICIT["score_of_user"]),
         "given_weight": "scale[4]",
         "given_weights": "avg(w.weight)",
         "views": "count(*)::double precision",
+        "predicted": "predicted rating",
+        "predicted_range": "within the range of those in training",
+        "added_up": "to it, less the mean and the bias of that item",
+        "weights_are": "Each weight is a rating. Without weights each is the highest; those of a repeated item are averaged.",
     }
 
 

@@ -232,7 +232,7 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION {schema}.recommend({user_parameter}, bigint, boolean, {item_parameter}[], boolean) IS
-    'The k items with the highest predicted preference for this user, without exclude_items and this user''s exclusions, and without what seen() returns unless exclude_seen is false. A user who came after the training is folded in from the current rows of interactions (reason: fold_in); with fresh, so is one whose rows have changed since. One without usable rows, and the end of a short list, gets the items of the steps that the fallback names (reason: the step). Needs SELECT on user_vectors and on the source.';
+    'The k items with the highest {predicted} for this user, without exclude_items and this user''s exclusions, and without what seen() returns unless exclude_seen is false. A user who came after the training is folded in from the current rows of interactions (reason: fold_in); with fresh, so is one whose rows have changed since. One without usable rows, and the end of a short list, gets the items of the steps that the fallback names (reason: the step). Needs SELECT on user_vectors and on the source.';
 
 -- object: function recommend_for_items
 CREATE OR REPLACE FUNCTION {schema}.recommend_for_items(
@@ -316,7 +316,7 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION {schema}.recommend_for_items({item_parameter}[], double precision[], bigint, {item_parameter}[]) IS
-    'The k items for a person with these items: an anonymous visitor''s clicks, a basket, examples. Each weight counts as the value of an interaction; one below 0 is a dislike. Without weights each is 1; those of a repeated item are added. Unknown ids and NULLs are ignored. If no liked item is known, and at the end of a short list, come the items of the steps that the fallback names, for no user in particular; for a role without SELECT on interactions, popular items of the training. Without the given items and exclude_items.';
+    'The k items for a person with these items: an anonymous visitor''s clicks, a basket, examples. {weights_are} Unknown ids and NULLs are ignored. If no liked item is known, and at the end of a short list, come the items of the steps that the fallback names, for no user in particular; for a role without SELECT on interactions, popular items of the training. Without the given items and exclude_items.';
 
 -- object: function rank_items
 CREATE OR REPLACE FUNCTION {schema}.rank_items(user_id {user_parameter}, item_ids {item_parameter}[])
@@ -501,7 +501,7 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION {schema}.predict({user_parameter}, {item_parameter}, boolean) IS
-    'The predicted preference of this user for this item, about 1 for what is liked and 0 for what is not. A user who came after the training is folded in, and with fresh one whose rows have changed since. NULL for an unknown item, and for a user without usable interactions. Needs SELECT on user_vectors and on the source.';
+    'The {predicted} of this user for this item, {predicted_range}. A user who came after the training is folded in, and with fresh one whose rows have changed since. NULL for an unknown item, and for a user without usable interactions. Needs SELECT on user_vectors and on the source.';
 
 -- object: function explain
 CREATE OR REPLACE FUNCTION {schema}.explain(user_id {user_parameter}, item_id {item_parameter}, k bigint DEFAULT 10)
@@ -552,7 +552,7 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION {schema}.explain({user_parameter}, {item_parameter}, bigint) IS
-    'The k interactions of this user that contribute most to the predicted preference for this item, from current rows. All contributions add up to it. None for an unknown item, or a user without usable interactions. Needs SELECT on the source.';
+    'The k interactions of this user that contribute most to the {predicted} for this item, from current rows. All contributions add up {added_up}. None for an unknown item, or a user without usable interactions. Needs SELECT on the source.';
 
 -- object: function use_search_settings
 CREATE OR REPLACE FUNCTION {schema}.use_search_settings()

@@ -3,7 +3,7 @@
 -- object: type recommendation
 CREATE TYPE {schema}.recommendation AS (item_id {item_type}, score double precision, reason text);
 COMMENT ON TYPE {schema}.recommendation IS
-    'An item with its predicted preference; reason is trained, fold_in for a user who came after the training, or else the step that gave it: popular (score: share of users), trending or query.';
+    'An item with its {predicted}; reason is trained, fold_in for a user who came after the training, or else the step that gave it: popular (score: share of users), trending or query.';
 
 -- object: type similar_item
 CREATE TYPE {schema}.similar_item AS (item_id {item_type}, score double precision);
@@ -16,12 +16,12 @@ COMMENT ON TYPE {schema}.similar_user IS 'A user with the cosine similarity of t
 -- object: type audience_member
 CREATE TYPE {schema}.audience_member AS (user_id {user_type}, score double precision, preference double precision);
 COMMENT ON TYPE {schema}.audience_member IS
-    'A user, ranked by score (the unit user vector''s inner product), and the predicted preference.';
+    'A user, ranked by score (the unit user vector''s inner product), and the {predicted}.';
 
 -- object: type explanation
 CREATE TYPE {schema}.explanation AS (item_id {item_type}, value double precision, contribution double precision);
 COMMENT ON TYPE {schema}.explanation IS
-    'An item that the user has interacted with, the value of that, and its part of the predicted preference for another item.';
+    'An item that the user has interacted with, the value of that, and its part of the {predicted} for another item.';
 
 -- object: type popular_item
 CREATE TYPE {schema}.popular_item AS (item_id {item_type}, users integer, views double precision);
@@ -47,7 +47,7 @@ COMMENT ON TYPE {schema}._two_lists IS 'The lists of a user in two generations. 
 -- The parameter's type, so that an id beyond the column's type is returned, too.
 CREATE TYPE {schema}.ranked_item AS (item_id {item_parameter}, score double precision, reason text);
 COMMENT ON TYPE {schema}.ranked_item IS
-    'A given item with its predicted preference and the reason, as of a recommendation; both NULL for an unknown item.';
+    'A given item with its {predicted} and the reason, as of a recommendation; both NULL for an unknown item.';
 
 -- object: type _near_item
 CREATE TYPE {schema}._near_item AS (id {item_type}, distance double precision);
