@@ -403,9 +403,10 @@ class Definition(Part):
                     raise ValueError(
                         f"{name} is for implicit feedback: bound the users of an item or the items of a user instead"
                     )
-        if explicit != (trainer == RATINGS):  # the feedback decides
-            its = self.hyperparameters.model_copy(update={"trainer": RATINGS if explicit else "als"})
-            object.__setattr__(self, "hyperparameters", its)
+        if not explicit and trainer == RATINGS:
+            raise ValueError("the trainer ratings is for explicit feedback: --feedback explicit")
+        if explicit:
+            object.__setattr__(self, "hyperparameters", self.hyperparameters.model_copy(update={"trainer": RATINGS}))
         return self
 
     @property

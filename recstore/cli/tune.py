@@ -46,7 +46,7 @@ def _tune(
 
         work.check(stop=True, **{key: arguments[key] for key in ("resume", "new", "background")})
         return part.stop_tuning(name, arguments.get("study"))
-    reporter, study = TuneReporter(state.errors, arguments["metric"]), None
+    reporter, study = TuneReporter(state.errors), None
 
     def begins(found: "Resumed") -> None:
         nonlocal study

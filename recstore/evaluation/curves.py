@@ -62,6 +62,7 @@ class LearningCurve:
         self._every, self._ks, self._on_train, self._on_point = every, ks, on_train, on_point
         self._include_seen = include_seen
         self._done = 0
+        self._ratings: Ratings | None = None
 
     def follow(
         self,

@@ -118,7 +118,7 @@ class Live:
 
     @property
     def ratings(self) -> Ratings | None:
-        """What makes ratings of predicted preferences, with explicit feedback."""
+        """Return the scale of the ratings, with explicit feedback."""
         return Ratings.restored(json.loads(self.confidence))
 
 

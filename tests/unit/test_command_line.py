@@ -57,8 +57,8 @@ def test_the_command_behind_which_tab_was_pressed(
 def test_defaults_are_those_of_the_work_below() -> None:
     """The declarations import nothing that computes, so they repeat the numbers."""
     tune, options = signature(Recstore.tune).parameters, Options()
-    declared = [tune[name].default for name in ("metric", "trials", "time", "max_iterations", "users", "seed")]
-    stored = [options.metric, options.trials, options.seconds, options.most_iterations, options.users, options.seed]
+    declared = [tune[name].default for name in ("trials", "time", "max_iterations", "users", "seed")]
+    stored = [options.trials, options.seconds, options.most_iterations, options.users, options.seed]
     assert declared == stored
     assert signature(Recstore.evaluate).parameters["split_seed"].default == SEED
     assert signature(Recstore.benchmark).parameters["split_seed"].default == SEED

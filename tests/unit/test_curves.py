@@ -189,7 +189,7 @@ def test_factors_are_as_many_as_a_retrain_takes(course):
 def test_a_part_is_weighed_as_if_the_other_users_were_not_known(course, function):
     keep = course.user_index % 3 != 0
     weighting = Confidence(function=function)
-    matrix = weigh(course.part(keep), weighting, 10.0)
+    matrix = weigh(course.part(keep), weighting, Hyperparameters(alpha=10)).matrix
     alone = course.subset(keep)
     expected = confidence.fit(alone, weighting).matrix(alone, 10.0)
     np.testing.assert_array_equal(matrix.data, expected.data)

@@ -60,15 +60,15 @@ def test_an_installed_trainer_trains(install):
     trained = trainer(given.trainer).train(matrix, given, factors=8)
     assert isinstance(trained, Factors)
     np.testing.assert_allclose(trained.item_factors[:, 0], [1 / 16, 4 / 16, 9 / 16])
-    assert trainer_names() == ["als", "hybrid", "popularity", "spectral"]
-    with pytest.raises(InvalidInput, match="als, hybrid, popularity, spectral"):
+    assert trainer_names() == ["als", "hybrid", "popularity", "ratings", "spectral"]
+    with pytest.raises(InvalidInput, match="als, hybrid, popularity, ratings, spectral"):
         trainer("bpr")
 
 
 def test_it_does_not_take_the_place_of_recstore_s_own(install):
     install(als="shopkeepers:Popularity")
     assert type(trainer("als")).__module__ == "recstore.model.trainers.als"
-    assert trainer_names() == ["als", "hybrid", "spectral"]
+    assert trainer_names() == ["als", "hybrid", "ratings", "spectral"]
 
 
 def test_of_two_with_one_name_the_first_package_is_taken(install):

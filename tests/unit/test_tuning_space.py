@@ -152,7 +152,7 @@ def test_the_noise_is_what_a_training_takes_for_its_default() -> None:
     assert noise.pairs == len(train)
     for function in FUNCTIONS:
         for alpha in (0.5, 40.0):
-            matrix = weigh(train, Confidence(function=function), alpha)
+            matrix = weigh(train, Confidence(function=function), Hyperparameters(alpha=alpha)).matrix
             edge = noise.edge({"alpha": alpha, "confidence": function})
             default = regularization_for(matrix, Hyperparameters(alpha=alpha), 128)
             assert default <= 1.01 * trainers.NOISE * edge

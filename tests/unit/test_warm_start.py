@@ -36,7 +36,7 @@ def test_it_reaches_in_five_iterations_what_a_cold_start_reaches_in_fifteen(view
     before = split.train.subset(np.random.default_rng(2).random(len(split.train)) < 0.9)
     nothing = held_out.choose(split.train, KEY, 0)
     start = initial_items(generation(before, share=0), DEFINITION, split.train.items, nothing, 12)
-    als, matrix = trainer("als"), weigh(split.train, Confidence(), GIVEN.alpha)
+    als, matrix = trainer("als"), weigh(split.train, Confidence(), GIVEN).matrix
     curves = {}
     for name, initial in (("cold", None), ("warm", start)):
         curve = LearningCurve(split, on_train=False)

@@ -13,7 +13,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from recstore.definition import Definition
+from recstore.definition import RATINGS, Definition
 from recstore.errors import DeviceUnavailable, InvalidInput, NothingFound, RecstoreError
 from recstore.evaluation.curves import CurvePoint, LearningCurve, sample
 from recstore.evaluation.fitted import weigh
@@ -110,6 +110,10 @@ class Search:
         options, train, own = self.options, self.split.train, self.definition.confidence
         explicit = self.definition.source.explicit
         space, points = options.limits(default_space(train, explicit=explicit))
+        for trainer in (*space.trainers, *(point["trainer"] for point in points if "trainer" in point)):
+            if explicit != (trainer == RATINGS):
+                feedback = self.definition.source.feedback
+                raise InvalidInput(f"The trainer {trainer} is not for {feedback} feedback: leave it out.")
         functions = space.bounds["confidence"]
         weighed = {own.function, *(functions.values if isinstance(functions, Choices) else ())}
         trials = options.trials or len(points) or options.TRIALS
