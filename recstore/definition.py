@@ -110,6 +110,11 @@ class Source(Part):
         return self.feedback == "explicit"
 
     @property
+    def rows(self) -> tuple[str | None, ...]:
+        """The settings that decide which rows it has, and what their values mean."""
+        return self.query, self.table, self.user, self.item, self.value, self.feedback
+
+    @property
     def positive(self) -> bool:
         """True if only rows with a value above 0 count."""
         return not self.explicit and self.negative == "drop"

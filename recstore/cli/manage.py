@@ -189,6 +189,8 @@ def _altered(found: Altered, part: Managing) -> None:
         say(f"altered {name}: a user without recommendations gets, from now on, {', then '.join(steps)}")
     if "refresh" in found.changed:
         say(f"altered {name}: {_refresh_words(found.definition)}")
+    if "source" in found.changed:
+        say(f"altered {name}: seen items and users who came after the training follow the source from now on")
     if set(found.changed) - {"schedule", "candidates", "exclusions", "fallback", "refresh", "lists", "titles"}:
         say(f"altered {name}; the next training uses it: recstore retrain {name}")
 

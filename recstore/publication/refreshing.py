@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from psycopg.types.json import Jsonb
 
+from recstore.definition import Source
 from recstore.errors import NotTrained, RefreshOvertaken, RefreshRefused
 from recstore.model import vectors
 from recstore.model.arrays import Matrix, Positions
@@ -36,8 +37,12 @@ def prepare(run: Run) -> Prepared:
     if live is None:
         raise NotTrained(name=run.name)
     run.generation = live
-    if not queries.one(run.connection, "generation_size", generation=live.number)["folds_in"]:
+    row, reason = queries.one(run.connection, "generation_size", generation=live.number), ""
+    if not row["folds_in"]:
         reason = f"{live} has no fold-in: an older recstore published it, or its trainer has none"
+    elif Source.model_validate(row["source"]).rows != run.recommender.definition.source.rows:
+        reason = f"{live} was trained on another source than the definition names by now"
+    if reason:
         raise RefreshRefused(name=run.name, reason=reason, remedy=f"Run: recstore retrain {run.name}")
     version = indexes.pgvector(run.connection)
     if version < indexes.UPDATABLE_FROM and any(row["hnsw"] for row in indexes.existing(run.connection, live)):

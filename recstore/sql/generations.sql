@@ -171,7 +171,7 @@ FROM pg_stat_progress_create_index p
 WHERE p.pid = %(pid)s;
 
 -- name: generation_size
-SELECT g.users, g.items, g.collapsed_items, g.seen_published,
+SELECT g.users, g.items, g.collapsed_items, g.seen_published, g.definition -> 'source' AS source,
     (g.training ->> 'solved_weight') IS NOT NULL AS folds_in
 FROM recstore_private.generations g
 WHERE g.generation = %(generation)s;

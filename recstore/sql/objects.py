@@ -44,6 +44,9 @@ VECTOR_ROUNDING = {"vector": 1e-4, "halfvec": 1e-3}
 OUTER_VIEWS = ("item_vectors", "user_vectors")
 """Views that always read `_generation`. The view candidates does if the definition has no candidates."""
 
+NUMERIC_VALUE = "pg_typeof(+i.value) = 'numeric'::regtype"
+"""Condition that the source's value is numeric, a domain over it included."""
+
 CONFIGURED = ("interactions", "candidates", "_fallback", "exclusions")
 """Views whose SELECT is the application's, so that its names are found under the application's search_path."""
 
@@ -253,9 +256,12 @@ def _falling_back(definition: Definition) -> dict[str, str]:
     fallback = definition.fallback
     return {
         "steps": f"'{{{','.join(definition.steps)}}}'",
-        # within what sums and squares of double precision hold; NaN is above infinity
-        "bounded_value": "sign(i.value::double precision) * least(greatest(abs(i.value::double precision), 1e-30), 1e30)",
-        "finite_value": "i.value::double precision > '-Infinity' AND i.value::double precision < 'Infinity'",
+        # within what sums and squares of double precision hold; NaN is above infinity. A cast of numeric may be an error
+        "bounded_value": f"sign(i.value)::double precision * CASE WHEN {NUMERIC_VALUE}"
+        " THEN least(greatest(abs(i.value::numeric), 1e-30), 1e30)::double precision"
+        " ELSE least(greatest(abs(i.value::double precision), 1e-30), 1e30) END",
+        "finite_value": f"CASE WHEN {NUMERIC_VALUE} THEN i.value::numeric > '-Infinity' AND i.value::numeric < 'Infinity'"
+        " ELSE i.value::double precision > '-Infinity' AND i.value::double precision < 'Infinity' END",
         "folds_in": str("fold_in" in definition.steps).lower(),
         "window": f"'{fallback.window}'" if fallback.window else "NULL",
         "half_life": f"'{fallback.half_life}'" if fallback.half_life else "NULL",

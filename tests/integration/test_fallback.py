@@ -465,6 +465,23 @@ def test_no_value_of_a_user_breaks_what_others_are_shown(application: Connection
     assert len(rows(application, "SELECT * FROM retail.popular_items(3, '20 days')")) == 3
 
 
+def test_no_numeric_value_beyond_double_precision_is_an_error(
+    shop: Database, application: Connection, falling_back: Callable[..., None]
+) -> None:
+    falling_back(steps=("fold_in", "popular"))
+    rest = (
+        " UNION ALL SELECT 7009, 3, w.n, now()"
+        " FROM (VALUES (1e400), (-1e400), (1e-400), ('NaN'::numeric), ('Infinity'::numeric)) w (n)"
+    )
+    query = "SELECT user_id, product_id AS item_id, n::numeric AS value, at AS last_at FROM shop.clicks"
+    shop.alter(source=Source(query=query + rest))
+    assert len(rows(application, "SELECT * FROM retail.popular_items(3, '20 days')")) == 3
+    assert rows(application, "SELECT reason FROM retail.recommend(7009, 1)") == [{"reason": "fold_in"}]
+    # one usable item, as its first two rows have it
+    pairs = 'SELECT cardinality(p.item_ids) AS items, p."values"[1] AS value FROM retail._pairs_of(7009) p'
+    assert rows(shop.connect(), pairs) == [{"items": 1, "value": pytest.approx(1e30)}]
+
+
 def test_what_counts_times_needs_them(shop: Database) -> None:
     timeless = Source(table="shop.views", user="user_id", item="product_id", value="view_count")
     for sections in (

@@ -253,6 +253,15 @@ def test_a_source_that_lost_most_of_its_rows_is_refused(shop: Database) -> None:
         assert refresh(shop).users == 0
 
 
+def test_another_source_is_refused_until_it_is_trained(trained: Database) -> None:
+    few = "SELECT user_id, product_id AS item_id, 1 AS value FROM shop.views WHERE product_id <> 3"
+    trained.alter(source=Source(query=few))
+    with pytest.raises(errors.RefreshRefused, match="was trained on another source"):
+        refresh(trained)
+    assert trained.retrain().live
+    assert refresh(trained).users == 0
+
+
 def test_a_publication_overtakes(trained: Database) -> None:
     assert trained.retrain().live
     with trained.connect("application") as application:
