@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recstore.model.held_out import MIN_USERS_OF_ITEM, choose, user_hashes
+from recstore.model.held_out import MIN_USERS_OF_ITEM, PAIRS_BELOW, choose, user_hashes, within
 from recstore.model.interactions import IdMap, Interactions
 
 KEY = UUID(int=1)
@@ -98,6 +98,16 @@ def test_other_types_of_ids(kind):
         interactions.user_index, interactions.item_index, interactions.values,
     )  # fmt: skip
     assert 0.15 < choose(interactions, KEY, 0.2).pairs.mean() <= 0.2
+
+
+def test_the_hashes_never_change():
+    """Every generation's held-out pairs are found by them: with others a gate would compare on pairs that a training saw."""
+    interactions = interactions_of([(user, item) for user in (-3, 8, 70_000) for item in range(20)])
+    assert user_hashes(interactions.users, KEY).tolist() == [
+        3911498520722328509, 15748210480846351039, 7551082832253773941,
+    ]  # fmt: skip
+    held = np.flatnonzero(within(interactions, KEY, 2**64 - 1, PAIRS_BELOW))
+    assert held.tolist() == [0, 3, 8, 9, 18, 19, 25, 28, 29, 31, 34, 36, 37, 39, 47, 58]
 
 
 def test_another_key_holds_out_others():

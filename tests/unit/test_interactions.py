@@ -50,6 +50,7 @@ def test_pairs_are_sorted_merged_and_counted():
     assert report == SourceReport(
         rows=11, nulls=4, nonpositive=2, duplicates=1, pairs=4, users=3, items=3, total=10.5, newest=None
     )
+    assert report.as_dict()["newest"] is None
     assert interactions.user_index.dtype == interactions.item_index.dtype == np.int32
     assert interactions.values.dtype == np.float64
 
@@ -66,6 +67,7 @@ def test_last_is_the_newest_row_and_among_equals_the_one_read_last():
     assert triples(interactions) == [(1, 1, 3.0), (2, 1, 2.0), (3, 1, 8.0)]
     assert report.newest == at(9)
     assert json.loads(json.dumps(report.as_dict()))["newest"] == "2024-01-09T00:00:00+00:00"
+    assert triples(build(batch([(1, 1, 3.0), (1, 1, 5.0), (1, 1, 4.0)]), duplicates="last")[0]) == [(1, 1, 4.0)]
 
 
 def test_newest_without_a_time_zone_or_as_a_date():
@@ -103,8 +105,10 @@ def test_a_pair_has_the_time_of_its_newest_row(how, value):
     batches = [
         batch([(1, 1, 5.0, at(2)), (2, 1, 1.0, None), (3, 1, 1.0, None)], with_times=True),
         batch([(1, 1, 3.0, at(9)), (2, 1, 1.0, at(3)), (1, 1, 0.0, at(20)), (1, 2, 1.0, at(1))], with_times=True),
+        batch([(2, 1, -1.0, at(20))], with_times=True),
     ]
-    interactions, _ = build(*batches, duplicates=how, with_times=True)
+    interactions, report = build(*batches, duplicates=how, with_times=True)
+    assert report.newest == at(9)
     day = 24 * 3600 * 10**6
     assert interactions.times.tolist() == [8 * day, 0, 2 * day, NO_TIME]
     assert interactions.times.dtype == np.int64
@@ -134,6 +138,9 @@ def test_subset_shrinks_the_maps_and_a_part_keeps_them():
     assert (left.users.ids.to_pylist(), left.items.ids.to_pylist()) == ([2, 3], [20, 30])
     assert part.users is interactions.users
     assert part.items is interactions.items
+    of_users, of_items = part.shrunk(users=True, items=False), part.shrunk(users=False, items=True)
+    assert (of_users.items, of_items.users) == (interactions.items, interactions.users)
+    assert (len(of_users.users), len(of_items.items)) == (2, 2)
 
 
 def test_the_digest_is_of_ids_values_and_the_times_that_there_are():
@@ -151,7 +158,7 @@ def test_the_digest_is_of_ids_values_and_the_times_that_there_are():
 def test_too_many_nulls_are_refused_with_the_counts():
     rows = [(1, 1, 1.0)] * 98 + [(None, 1, 1.0)] * 2
     assert build(batch(rows), max_nulls=0.02)[1].nulls == 2
-    with pytest.raises(TooManyNulls, match=r"2 of 100 rows"):
+    with pytest.raises(TooManyNulls, match=r"2 of 100 rows .*2\.0%"):
         build(batch(rows), max_nulls=0.01)
 
 
@@ -178,16 +185,19 @@ def test_many_batches_are_encoded_in_blocks(monkeypatch):
 
 def test_negative_rows_are_dropped_or_netted_with_those_of_their_pair():
     rows = [(1, 1, 0.1), (1, 1, 0.2), (1, 2, 5.0), (1, 1, -0.3), (1, 2, -5.0), (2, 2, 5.0), (2, 2, -3.0), (3, 3, -1.0)]
+    rows += [(4, 1, -1.0)]
     interactions, report = build(batch([*rows, (4, 2, 0.0), (4, 2, 2.0)]))
     assert triples(interactions) == [(1, 1, pytest.approx(0.3)), (1, 2, 5.0), (2, 2, 5.0), (4, 2, 2.0)]
     counts = report.nonpositive, report.mixed, report.duplicates, report.users, report.items
-    assert counts == (5, 3, 1, 3, 2)
+    assert counts == (6, 3, 1, 3, 2)
     interactions, report = build(batch([*rows, (4, 2, 0.0), (4, 2, 2.0)]), net=True)
     assert triples(interactions) == [(2, 2, 2.0), (4, 2, 2.0)]
     counts = report.rows, report.nonpositive, report.mixed, report.duplicates, report.pairs, report.items
-    assert counts == (10, 3, 0, 5, 2, 1)
-    with pytest.raises(SourceEmpty):
-        build(batch(rows[:5]), net=True)
+    assert counts == (11, 4, 0, 5, 2, 1)
+    assert triples(build(batch([(1, 1, 1.0), (1, 2, 0.0)]), net=True)[0]) == [(1, 1, 1.0)]
+    for how in ("sum", "mean"):
+        with pytest.raises(SourceEmpty):
+            build(batch(rows[:5]), net=True, duplicates=how)
     with pytest.raises(SourceEmpty):
         build(batch([(1, 1, -1.0), (1, 2, 0.0)]))
 
