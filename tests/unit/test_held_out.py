@@ -44,6 +44,7 @@ def test_a_fifth_of_a_tenth_of_the_users_pairs():
     assert 0.014 < held.pairs.mean() <= 0.02
     assert 0.06 < len(users) / 2000 < 0.11
     assert 1.9 < counts.mean() < 3.1  # of 12 each
+    assert (within(interactions, KEY, held.users_below, PAIRS_BELOW) == held.pairs).all()
     stored = held.stored(interactions)
     assert (stored["users"], stored["pairs"]) == (len(users), held.pairs.sum())
     lost = np.bincount(interactions.item_index[held.pairs], minlength=60)
