@@ -136,6 +136,7 @@ def test_subset_shrinks_the_maps_and_a_part_keeps_them():
     left, part = interactions.subset(chosen), interactions.part(chosen)
     assert triples(left) == triples(part) == [(2, 20, 3.0), (3, 30, 4.0)]
     assert (left.users.ids.to_pylist(), left.items.ids.to_pylist()) == ([2, 3], [20, 30])
+    assert interactions.part(~chosen).item_users().tolist() == [1, 1, 0]
     assert part.users is interactions.users
     assert part.items is interactions.items
     of_users, of_items = part.shrunk(users=True, items=False), part.shrunk(users=False, items=True)
