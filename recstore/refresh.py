@@ -1,6 +1,6 @@
 """The whole job of a refresh, in order:
 
-    source -> interactions -> filters -> new items and users, solved -> those that differ -> the live generation
+    source -> interactions -> filters -> changed items, then all users, solved -> what differs -> the live generation
 
 No transaction is open while Python computes.
 """
@@ -28,10 +28,10 @@ class Refreshed:
 
 @job()
 def refresh(run: Run) -> Refreshed:
-    """Store in the live generation what has changed since: users with other interactions, and new items.
+    """Store in the live generation what has changed since: items with other interactions, and all users that differ.
 
-    Its trained items stay, so nothing has to be trained or published, and readers see each change at once. Raises NotTrained,
-    RefreshRefused, SourceShrunk, RefreshOvertaken and the errors of reading the source.
+    Nothing is trained or published, and readers see all of it at once. Raises NotTrained, RefreshRefused, SourceShrunk,
+    RefreshOvertaken and the errors of reading the source.
     """
     key, dimensions = run.recommender.held_out_key, run.recommender.dimensions
     with plain_errors(f"looking at the views of {run.name!r}", run.connection):
@@ -48,4 +48,4 @@ def refresh(run: Run) -> Refreshed:
     if run.stage("measure", refreshing.declined, run).figures["kinds"]:
         jobs.rebuild_indexes(run)
     run.outcome = f"Generation {run.generation.number} is refreshed: {changes}."
-    return Refreshed(run.number, run.generation.number, len(changes.users), len(changes.items), tuple(run.warnings))
+    return Refreshed(run.number, run.generation.number, len(changes.users), changes.items, tuple(run.warnings))

@@ -60,7 +60,7 @@ class Jobs(Part):
         return retrain(self.url, settings, name, reporter=reporter, **options)
 
     def refresh(self, name: Name, *, threads: Threads = None, reporter: Reporter | None = None) -> "Refreshed":
-        """Store users with changed interactions and new items in the live generation, while readers go on. Nothing is trained.
+        """Store users and items with changed interactions in the live generation, while readers go on. Nothing is trained.
 
         Raises NotTrained, RefreshRefused, RefreshOvertaken, RunInProgress.
         """

@@ -44,7 +44,7 @@ class Requesting(Part):
     def refresh(
         self, name: Name, *, wait: Wait = False, timeout: Timeout = None, reporter: Reporter | None = None
     ) -> Request:
-        """Ask a worker to store changed users and new items in the live generation.
+        """Ask a worker to store changed users and items in the live generation.
 
         Raises RecommenderNotFound, RequestFailed, StillOpen.
         """

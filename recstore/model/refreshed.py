@@ -1,7 +1,7 @@
-"""Solve users and new items against the items of a trained model, which stay as they are. Pure.
+"""Solve users, and the items with many other users than before, against a trained model. Pure.
 
-Users are solved as SQL folds them in, from what a generation publishes for that. An item that came after the training is
-solved from its users as the training's own step on items would, without the pairs that are held out for the gate.
+Users are solved as SQL folds them in, from what a generation publishes for that: in the coordinates of the training, whose Gram
+matrix stays. An item is solved as the training's own step on items would, without the pairs that are held out for the gate.
 """
 
 from dataclasses import dataclass, replace
@@ -11,30 +11,32 @@ from uuid import UUID
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from recstore.model import confidence, held_out, trainers, vectors
 from recstore.model.arrays import Mask, Positions
 from recstore.model.interactions import IdMap, Interactions
 from recstore.model.ratings import Ratings
 from recstore.model.trained import Stored
-from recstore.model.trainers import FoldIn, QueryFoldIn
+from recstore.model.trainers import QueryFoldIn
 from recstore.model.vectors import ItemVectors, UserVectors
 from recstore.wording import counted
+
+CHANGED = 0.1
+"""Change of the number of users of an item, relative to that when it was solved, above which it is solved again: decision 31."""
 
 
 @dataclass(frozen=True, eq=False)
 class Live:
-    """A model, what its generation publishes for the fold-in by SQL, and which of its items a training has made."""
+    """A model, and what its generation publishes for the fold-in by SQL."""
 
     model: Stored
     queries: QueryFoldIn
-    trained: Mask  # (items,)
-    users: int
     longest: float
-    """The greatest length of a trained item."""
+    """The length by which the items are divided."""
 
     def details(self) -> dict[str, Any]:
-        return self.model.details() | {"items": len(self.trained), "trained_items": int(self.trained.sum())}
+        return self.model.details() | {"items": len(self.model.items)}
 
     def __str__(self) -> str:
         return str(self.model)
@@ -42,13 +44,14 @@ class Live:
 
 @dataclass(frozen=True, eq=False)
 class Solved:
-    """All users of the interactions, and the items that came after the training, those of earlier refreshes included."""
+    """All users of the interactions, and the items that are new or have many other users."""
 
     interactions: Interactions  # over the model's items and the new ones
     users: UserVectors
     items: Positions  # of the solved items
     vectors: ItemVectors  # of the solved items
     queries: QueryFoldIn  # of the solved items
+    held_out: NDArray[np.int64]  # number of held-out pairs of the solved items
     clipped: int
     unsolved: int
     """Number of new items that the trainer cannot solve."""
@@ -58,14 +61,14 @@ class Solved:
         return figures | {"clipped": self.clipped, "unsolved": self.unsolved}
 
     def __str__(self) -> str:
-        words = f"{counted(len(self.interactions.users), 'user')} and {counted(len(self.items), 'new item')}"
+        words = f"{counted(len(self.interactions.users), 'user')} and {counted(len(self.items), 'item')}"
         if self.clipped:
             words += f", {self.clipped:,} of them shortened to the longest trained item"
         return words + (f"; {self.unsolved:,} new items wait for the next training" if self.unsolved else "")
 
 
 def solve(live: Live, interactions: Interactions, key: UUID, dimensions: int, threads: int = 0) -> Solved:
-    """Solve the new items of the interactions, then all their users. Raises TrainingDiverged."""
+    """Solve the new and the changed items of the interactions, then all their users. Raises TrainingDiverged."""
     model = live.model
     solvable = trainers.solves_items(model.trainer)
     unknown = model.items.lookup(interactions.items.ids) < 0
@@ -75,74 +78,56 @@ def solve(live: Live, interactions: Interactions, key: UUID, dimensions: int, th
         ids = together.take(pc.sort_indices(together))
     items, unsolved = IdMap(ids), 0 if solvable else int(unknown.sum())
     place = items.lookup(model.items.ids)
-    trained = np.zeros(len(items), dtype=np.bool_)
-    trained[place] = live.trained
-
     index = items.lookup(interactions.items.ids)[interactions.item_index]
     known = replace(interactions, items=items, item_index=index).part(index >= 0)
-    users_of = known.item_users()
-    item_users = np.where(trained, 0, users_of)
-    item_users[place[live.trained]] = model.fold_in.item_users[live.trained]
-    weights = confidence.restore(model.confidence.constants(), item_users, live.users)
-    new = np.flatnonzero(~trained & (users_of > 0))
 
-    queries = QueryFoldIn(
+    users_of, before = known.item_users(), np.zeros(len(items))
+    before[place] = model.item_users
+    changed = (users_of > 0) & (np.abs(users_of - before) > CHANGED * before) & solvable
+    held = _held_out(live, known, key)
+    item_users = np.bincount(known.item_index[~held], minlength=len(items))
+
+    weights = confidence.restore(model.confidence.constants(), item_users, len(known.users))
+    if not isinstance(weights, Ratings) and weights.idf is not None and live.queries.idf is not None:
+        idf = _laid_out(live.queries.idf, place, len(items))
+        weights = replace(weights, idf=np.where(changed, weights.idf, idf))
+    queries = replace(
+        live.queries,
         whitened=_laid_out(live.queries.whitened, place, len(items)),
-        basis=live.queries.basis,
         summands=_laid_out(live.queries.summands, place, len(items)),
-        solved_weight=live.queries.solved_weight,
         bias=model.fold_in.item_factors[:, -1].astype(np.float64) if isinstance(weights, Ratings) else None,
     )
     factors = np.zeros((0, model.fold_in.item_factors.shape[1]), dtype=np.float32)
-    if len(new):
-        pairs = weights.matrix(known.part(~_held_out(live, known, key)), model.alpha)
-        seen = pairs[:, place[live.trained]]
-        of_training = replace(
-            model.fold_in,
-            item_factors=model.fold_in.item_factors[live.trained],
-            item_users=model.fold_in.item_users[live.trained],
-        )
-        factors = trainers.solve_items(model.trainer, seen, pairs[:, new], of_training, threads)
+    if changed.any():
+        pairs = weights.matrix(known.part(~held), model.alpha)
+        factors = trainers.solve_items(model.trainer, pairs[:, place], pairs[:, changed], model.fold_in, threads)
     solved, clipped = vectors.later_items(factors, dimensions, live.longest)
-    published = QueryFoldIn(idf=None if weights.idf is None else weights.idf[new])
-    if len(new):
+    published = QueryFoldIn(idf=None if weights.idf is None else weights.idf[changed])
+    if changed.any():
         factors = vectors.factors_from(solved.embedding, solved.length, factors.shape[1])
-        given = replace(model.fold_in, item_factors=factors, item_users=users_of[new])
+        given = replace(model.fold_in, item_factors=factors, item_users=item_users[changed])
         published = replace(trainers.later_items(model.trainer, given, queries), idf=published.idf)
-        for all_of, of_new in ((queries.whitened, published.whitened), (queries.summands, published.summands)):
+        for all_of, of_changed in ((queries.whitened, published.whitened), (queries.summands, published.summands)):
             if all_of is not None:
-                all_of[new] = of_new
+                all_of[changed] = of_changed
     x = trainers.fold_in(queries, weights.matrix(known, model.alpha), threads)
-    return Solved(known, vectors.user_vectors(x, dimensions), new, solved, published, clipped, unsolved)
-
-
-def for_queries(model: Stored, trained: Mask) -> QueryFoldIn | None:
-    """Return the input for folding in by SQL of a model whose other items came after its training."""
-    if trained.all():
-        return model.for_queries()
-
-    def part(rows: Mask) -> FoldIn:
-        fold_in = model.fold_in
-        return replace(fold_in, item_factors=fold_in.item_factors[rows], item_users=fold_in.item_users[rows])
-
-    found = trainers.for_queries(model.trainer, part(trained))
-    if found is None:
-        return None
-    later = trainers.later_items(model.trainer, part(~trained), found)
-    whitened, summands = (
-        _laid_out(rows, np.flatnonzero(trained), len(trained)) for rows in (found.whitened, found.summands)
+    return Solved(
+        interactions=known,
+        users=vectors.user_vectors(x, dimensions),
+        items=np.flatnonzero(changed),
+        vectors=solved,
+        queries=published,
+        held_out=(users_of - item_users)[changed],
+        clipped=clipped,
+        unsolved=unsolved,
     )
-    for all_of, of_new in ((whitened, later.whitened), (summands, later.summands)):
-        if all_of is not None:
-            all_of[~trained] = of_new
-    return replace(found, whitened=whitened, summands=summands, idf=model.confidence.idf)
 
 
 def _laid_out(rows: Any, place: Positions, items: int) -> Any:
     """Return the rows of the model's items at their places among `items`, zeros for the others."""
     if rows is None:
         return None
-    laid = np.zeros((items, rows.shape[1]), dtype=np.float32)
+    laid = np.zeros((items, *rows.shape[1:]), dtype=rows.dtype)
     laid[place] = rows
     return laid
 

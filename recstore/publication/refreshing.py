@@ -1,7 +1,7 @@
-"""Refresh the live generation: store changed users and new items in its tables, in one transaction.
+"""Refresh the live generation: store changed users and items in its tables, in one transaction.
 
-Readers see each user before or after it, never half of it. Trained items and users whose interactions have not changed stay
-as they are. The table `_refreshed_N` of the generation says which rows a refresh wrote, and when.
+Readers see all of them before or after it. Items whose interactions have not changed stay as they are. The table `_refreshed_N`
+of the generation says which rows a refresh wrote, and when.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,6 @@ from psycopg.types.json import Jsonb
 
 from recstore.definition import Source
 from recstore.errors import NotTrained, RefreshOvertaken, RefreshRefused
-from recstore.model import vectors
 from recstore.model.arrays import Matrix, Positions
 from recstore.model.interactions import IdMap, Interactions, plain
 from recstore.model.refreshed import Live, Solved
@@ -62,23 +61,22 @@ def read(run: Run) -> Live:
     row = queries.one(run.connection, "refreshed_generation", generation=generation.number)
     with reading(run.url, run.application_name, f"reading {generation} of {run.name!r}") as transaction:
         items = transaction.table(
-            f"SELECT f.item_id, f.whitened::real[] AS whitened, f.summand::real[] AS summand, r.item_id IS NULL AS trained"  # noqa: S608
-            f" FROM {generation.fold_in} f LEFT JOIN {generation.refreshed} r ON r.item_id = f.item_id"
+            f"SELECT v.item_id, f.whitened::real[] AS whitened, f.summand::real[] AS summand, f.idf"  # noqa: S608
+            f" FROM {generation.items} v LEFT JOIN {generation.fold_in} f ON f.item_id = v.item_id"
         )
-        basis = transaction.table(f"SELECT b.basis::real[] AS basis FROM {generation.basis} b ORDER BY b.factor")  # noqa: S608
+        basis = stored.basis(transaction, generation)
     place = model.items.lookup(plain(items["item_id"].combine_chunks()))
-    trained = np.ones(len(model.items), dtype=np.bool_)
-    trained[place] = np.asarray(items["trained"])
+    idf = np.zeros(len(place))
+    idf[place] = items["idf"].to_numpy()
     return Live(
         model=model,
         queries=QueryFoldIn(
             whitened=_matrix(items["whitened"], place, len(model.items)),
-            basis=_matrix(basis["basis"], np.arange(len(basis)), len(basis)),
+            basis=basis,
             summands=_matrix(items["summand"], place, len(model.items)),
             solved_weight=row["solved_weight"],
+            idf=idf,
         ),
-        trained=trained,
-        users=row["users"],
         longest=row["max_item_length"],
     )
 
@@ -96,22 +94,22 @@ def _matrix(column: pa.ChunkedArray, place: Positions, rows: int) -> Matrix | No
 
 @dataclass(frozen=True, eq=False)
 class Changes:
-    """The users and items to store: positions in those that were solved."""
+    """The users to store, as positions in those that were solved; all solved items are."""
 
     users: Positions
-    items: Positions
+    items: int
     added_items: int
 
     def details(self) -> dict[str, Any]:
-        return {"users": len(self.users), "items": len(self.items), "added_items": self.added_items}
+        return {"users": len(self.users), "items": self.items, "added_items": self.added_items}
 
     def __str__(self) -> str:
-        words = f"{counted(len(self.users), 'user')} and {counted(len(self.items), 'item')} have changed"
+        words = f"{counted(len(self.users), 'user')} and {counted(self.items, 'item')} have changed"
         return words + (f", {self.added_items:,} of them new items" if self.added_items else "")
 
 
 def compare(run: Run, live: Live, solved: Solved) -> Changes:
-    """Compare what was solved with what the generation stores, within the precision of the vectors."""
+    """Compare the solved users with those that the generation stores, within the precision of the vectors."""
     recommender, generation, people = run.recommender, run.generation, solved.users
     rounding = VECTOR_ROUNDING[recommender.vector_type]
     same = np.zeros(len(solved.interactions.users), dtype=np.bool_)
@@ -124,18 +122,8 @@ def compare(run: Run, live: Live, solved: Solved) -> Changes:
             length = batch["length"].to_numpy()[found]
             near = np.linalg.norm(people.preference[user] - before, axis=1) <= rounding
             same[user] = near & (np.abs(people.length[user] - length) <= rounding * length)
-    ids = IdMap(solved.interactions.items.take(solved.items))
-    place = live.model.items.lookup(ids.ids)
-    factors = live.model.fold_in.item_factors
-    after = vectors.factors_from(solved.vectors.embedding, solved.vectors.length, factors.shape[1])
-    moved = np.linalg.norm(after - factors[place], axis=1) > rounding * solved.vectors.length
-    moved |= live.model.item_users[place] != solved.interactions.item_users()[solved.items]
-    added = place < 0
-    return Changes(
-        users=np.flatnonzero(people.published & ~same),
-        items=np.flatnonzero(added | moved),
-        added_items=int(np.count_nonzero(added)),
-    )
+    added = live.model.items.lookup(solved.interactions.items.take(solved.items)) < 0
+    return Changes(np.flatnonzero(people.published & ~same), len(solved.items), int(np.count_nonzero(added)))
 
 
 def store(run: Run, live: Live, solved: Solved, changes: Changes, pulled: Interactions, read_in: str) -> Changes:
@@ -145,7 +133,7 @@ def store(run: Run, live: Live, solved: Solved, changes: Changes, pulled: Intera
     row = queries.one(run.connection, "generation_size", generation=run.generation.number)
     with erasing.completing(run, read_in):
         _require_live(run)
-        if len(changes.items):
+        if changes.items:
             _store_items(run, live, solved, changes)
         _store_users(run, solved, changes.users)
         if row["seen_published"]:
@@ -195,13 +183,17 @@ def _store_items(run: Run, live: Live, solved: Solved, changes: Changes) -> None
     for name, matrix in {"whitened": solved.queries.whitened, "summand": solved.queries.summands}.items():
         if matrix is not None:
             folding[name] = Vectors(matrix, items.published, "vector")
-    _replace(run, "item_id", run.generation.items, columns, changes.items)
-    _replace(run, "item_id", run.generation.fold_in, folding, changes.items)
-    _replace(run, "item_id", run.generation.refreshed, {"item_id": ids}, changes.items)
+    every = np.arange(changes.items)
+    _replace(run, "item_id", run.generation.items, columns, every)
+    _replace(run, "item_id", run.generation.fold_in, folding, every)
+    _replace(run, "item_id", run.generation.refreshed, {"item_id": ids}, every)
     held_out = live.model.held_out
-    if held_out and changes.added_items:  # its items are positions in the order of the ids
-        place = interactions.items.lookup(live.model.items.ids)
-        held_out = held_out | {"items": place[held_out["items"]].tolist()}
+    if held_out:  # its items are positions in the order of the ids
+        pairs = np.zeros(len(interactions.items), dtype=np.int64)
+        pairs[interactions.items.lookup(live.model.items.ids)[held_out["items"]]] = held_out["counts"]
+        pairs[solved.items] = solved.held_out
+        (some,) = np.nonzero(pairs)
+        held_out = held_out | {"items": some.tolist(), "counts": pairs[some].tolist()}
     queries.run(
         run.connection,
         "store_refreshed",

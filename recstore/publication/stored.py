@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from recstore.definition import Definition
 from recstore.model import confidence, ratings, vectors
+from recstore.model.arrays import Matrix
 from recstore.model.interactions import IdMap, plain
 from recstore.model.trained import Stored
 from recstore.model.trainers import FoldIn
-from recstore.postgres.arrow import reading
+from recstore.postgres.arrow import Reading, reading
 from recstore.postgres.connection import Connection
 from recstore.publication import generations
 from recstore.runs import Run
@@ -62,6 +63,12 @@ def _columns(url: str, generation: Generation, row: dict[str, Any], application_
     unit = block(table["vector"].combine_chunks(), row["factors"])
     factors = vectors.factors_from(unit, table["length"].to_numpy(), row["factors"])
     return IdMap(ids.take(order)), factors, table["users"].to_numpy().astype(np.int64)
+
+
+def basis(transaction: Reading, generation: Generation) -> Matrix | None:
+    """Return the basis of a generation's solved factors; None without any."""
+    rows = transaction.table(f"SELECT b.basis::real[] AS basis FROM {generation.basis} b ORDER BY b.factor")  # noqa: S608
+    return block(rows["basis"].combine_chunks(), len(rows)) if len(rows) else None
 
 
 def block(vectors: pa.Array, factors: int) -> NDArray[np.float32]:

@@ -15,6 +15,7 @@ WHERE g.generation = %(generation)s;
 -- The description of a complete generation.
 SELECT g.generation, g.vector_type, g.users, g.factors, g.definition, g.training, g.confidence, g.fold_in, g.held_out,
     coalesce(g.filters, '[]') AS filters, g.metrics, coalesce(g.snapshot, '{}') AS snapshot, g.mean_preference, g.ready_at,
+    g.max_item_length AS longest,
     coalesce(u.versions, '{}') AS versions
 FROM recstore_private.generations g
 LEFT JOIN recstore_private.runs u ON u.run = g.run
@@ -177,7 +178,7 @@ FROM recstore_private.generations g
 WHERE g.generation = %(generation)s;
 
 -- name: refreshed_generation
-SELECT g.users, g.max_item_length, (g.training ->> 'solved_weight')::float8 AS solved_weight
+SELECT g.max_item_length, (g.training ->> 'solved_weight')::float8 AS solved_weight
 FROM recstore_private.generations g
 WHERE g.generation = %(generation)s;
 

@@ -6,6 +6,7 @@ docs/decisions/0031-refresh.md.
 
 import csv
 from collections import defaultdict
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,9 @@ DAYS = ["2010-07-01", "2010-08-01", "2010-09-01", "2010-10-01", "2010-11-01"]
 to a new one."""
 
 NAMES = ("stale", "refreshed", "retrained")
+
+SEEDS = (1, 2, 3)
+"""Trainings that differ in the seed alone differ by 2 % (one standard deviation): the mean of three is compared."""
 
 K = 20
 
@@ -48,13 +52,6 @@ def recall(found: Lists, bought: dict[int, set[int]]) -> NDArray[np.float64]:
     return np.array([len({item for item, _ in found[user]} & items) / len(items) for user, items in bought.items()])
 
 
-def behind(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
-    """Return the share that ours is behind theirs, 0 within two standard errors of the paired difference."""
-    difference = theirs - ours
-    chance = 2 * difference.std() / len(difference) ** 0.5
-    return float(difference.mean() / theirs.mean()) if difference.mean() > chance else 0.0
-
-
 @pytest.mark.campaign
 @pytest.mark.statistical
 def test_refreshed_vectors_keep_up_with_a_retrain(shop: Database, tmp_path: Path) -> None:
@@ -75,17 +72,18 @@ def test_refreshed_vectors_keep_up_with_a_retrain(shop: Database, tmp_path: Path
         )
         application.execute("ANALYZE shop.events")
 
-    for name in NAMES:
-        shop.create(name, source=Source(query=QUERY), hyperparameters=Hyperparameters(factors=64, warm_iterations=0))
-    gains: list[float] = []
+    for name, seed in product(NAMES, SEEDS):
+        of_training = Hyperparameters(factors=64, warm_iterations=0, seed=seed)
+        shop.create(f"{name}{seed}", source=Source(query=QUERY), hyperparameters=of_training)
     for now in DAYS:
         arrive(now)
         if now == DAYS[0]:
-            for name in NAMES:
-                assert shop.retrain(name).live
+            for name, seed in product(NAMES, SEEDS):
+                assert shop.retrain(f"{name}{seed}").live
             continue
-        done = refresh(shop.url, shop.settings, "refreshed")
-        assert shop.retrain("retrained", force=True).live
+        for seed in SEEDS:
+            done = refresh(shop.url, shop.settings, f"refreshed{seed}")
+            assert shop.retrain(f"retrained{seed}", force=True).live
         bought: dict[int, set[int]] = defaultdict(set)
         for row in rows(
             application,
@@ -96,20 +94,17 @@ def test_refreshed_vectors_keep_up_with_a_retrain(shop: Database, tmp_path: Path
             now,
         ):
             bought[row["user_id"]].add(row["product_id"])
-        found = {name: listed(shop, name, tmp_path) for name in NAMES}
-        of = {name: recall(answers, bought) for name, answers in found.items()}
         users = value(application, "SELECT count(DISTINCT user_id) FROM shop.events")
-        print(
-            now,
-            {"users": users, "tested": len(bought)},
-            done,
-            {name: round(float(share.mean()), 4) for name, share in of.items()},
-        )
-        assert len(found["refreshed"]) == users
-        assert {reason for answers in found["refreshed"].values() for _, reason in answers} <= {"trained", "fold_in"}
-        assert behind(of["refreshed"], of["retrained"]) < 0.03
-        assert behind(of["refreshed"], of["stale"]) <= 0
-        gains += [*(of["refreshed"] - of["stale"])]
-        for name in ("stale", "refreshed"):
-            assert shop.retrain(name, force=True).live
-    assert np.mean(gains) > 0
+        of: dict[str, float] = {}
+        for name in NAMES:
+            found = [listed(shop, f"{name}{seed}", tmp_path) for seed in SEEDS]
+            of[name] = float(np.mean([recall(answers, bought) for answers in found]))
+            if name == "refreshed":
+                assert {len(answers) for answers in found} == {users}
+                reasons = {reason for answers in found for each in answers.values() for _, reason in each}
+                assert reasons <= {"trained", "fold_in"}
+        print(now, {"users": users, "tested": len(bought)}, done, {name: round(mean, 4) for name, mean in of.items()})
+        assert of["refreshed"] > 0.97 * of["retrained"]
+        assert of["refreshed"] > of["stale"]
+        for name, seed in product(("stale", "refreshed"), SEEDS):
+            assert shop.retrain(f"{name}{seed}", force=True).live

@@ -8,15 +8,16 @@ import pyarrow as pa
 import pytest
 from conftest import Command, Database
 from support import Hook, look
-from support_sql import Rows, column, repeating, rows, value
+from support_sql import Rows, column, read_factors, repeating, rows, value
 
 from recstore import errors, lists, registry
 from recstore.background import dispatch
-from recstore.definition import Filters, Gate, Hyperparameters, Publication, Refresh, Source, Storage
+from recstore.definition import Confidence, Filters, Gate, Hyperparameters, Publication, Refresh, Source, Storage
 from recstore.files.archive import exporting, importing
 from recstore.model import held_out
 from recstore.model.interactions import IdMap, Interactions
 from recstore.operations import jobs
+from recstore.postgres.connection import Connection
 from recstore.publication import generations, refreshing
 from recstore.publication import stored as stored_generations
 from recstore.refresh import Refreshed
@@ -51,6 +52,9 @@ def stored(shop: Database) -> dict[str, Rows]:
         }
 
 
+COUNTS = "SELECT product_id, count(*) FROM shop.views GROUP BY product_id"
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_changed_users_are_stored_as_fresh_answers_them(shop: Database, case: str) -> None:
     create(shop, **CASES[case])
@@ -59,19 +63,32 @@ def test_changed_users_are_stored_as_fresh_answers_them(shop: Database, case: st
     assert (done.users, done.items) == (0, 0)
     assert stored(shop) == before
     with shop.connect("application") as application:
+        counts = dict(map(dict.values, rows(application, COUNTS)))
         application.execute("INSERT INTO shop.views VALUES (7, 119, 9), (500, 3, 2), (500, 5, 1)")
         application.execute("DELETE FROM shop.views WHERE user_id = 8 AND product_id % 2 = 0")
-    changed = (7, 8, 500)
+        application.execute("DELETE FROM shop.views WHERE user_id < 60 AND product_id = 17")
+        now = dict(map(dict.values, rows(application, COUNTS)))
     with shop.connect() as connection:
-        fresh = [rows(connection, "SELECT item_id FROM retail.recommend(%s, 10, fresh => true)", u) for u in changed]
         done = refresh(shop)
-        assert (done.users, done.items) == (3, 0)
-        assert [rows(connection, "SELECT item_id FROM retail.recommend(%s, 10)", u) for u in changed] == fresh
-        assert value(connection, "SELECT reason FROM retail.recommend(500, 1)") == "trained"
-        assert column(connection, "SELECT user_id FROM retail._refreshed_1 ORDER BY 1") == list(changed)
+        # the items with many other users, and every user who has other rows, or one of these items
+        marked = "SELECT {0} FROM retail._refreshed_1 WHERE {0} IS NOT NULL ORDER BY 1"
+        items = column(connection, marked.format("item_id"))
+        assert items == sorted(item for item in counts if abs(now[item] - counts[item]) > 0.1 * counts[item])
+        assert 17 in items
+        assert len(items) == done.items < 20
+        users = column(connection, marked.format("user_id"))
+        having = "SELECT user_id FROM shop.views WHERE product_id = ANY (%s) UNION SELECT unnest(%s::int[])"
+        at_least = set(column(connection, having, items, [7, 8, 500]))
+        assert at_least <= set(users) <= at_least | set(range(60))
+        assert len(users) == done.users
+        for user in (7, 8, 500):
+            asked = "SELECT item_id, reason FROM retail.recommend(%s, 10, fresh => %s)"
+            answer = rows(connection, asked, user, False)
+            assert {row["reason"] for row in answer} == {"trained"}
+            assert [row["item_id"] for row in rows(connection, asked, user, True)] == [row["item_id"] for row in answer]
     after = stored(shop)
-    assert after["item_vectors"] == before["item_vectors"]
-    assert len(set(map(str, after["user_vectors"])) - set(map(str, before["user_vectors"]))) == 3
+    for view, number in (("item_vectors", done.items), ("user_vectors", done.users)):
+        assert len(set(map(str, after[view])) - set(map(str, before[view]))) == number
 
     # a new item: with the views of item 3 it is like item 3
     with shop.connect("application") as application:
@@ -103,6 +120,50 @@ def test_changed_users_are_stored_as_fresh_answers_them(shop: Database, case: st
     assert stored(shop) == before
 
 
+def test_items_and_users_solve_the_equations_of_the_training(shop: Database) -> None:
+    """By NumPy: items with many other users, and new ones, against the users now; users with the Gram matrix of the training."""
+    create(
+        shop,
+        confidence=Confidence(function="linear", scale="none"),
+        hyperparameters=Hyperparameters(alpha=2, **SMALL),
+        gate=Gate(held_out=0),
+    )
+
+    def solve(y: Any, pairs: Any, gram: Any) -> Any:
+        """Factors of each row of values, by Hu, Koren and Volinsky's equation."""
+        systems = gram + 3 * np.eye(16) + np.einsum("ui,if,ig->ufg", 2 * pairs, y, y)
+        return np.linalg.solve(systems, ((pairs > 0) * (1 + 2 * pairs) @ y)[:, :, None])[:, :, 0]
+
+    with shop.connect() as connection:
+        before = read_factors(connection)
+        with shop.connect("application") as application:
+            application.execute("INSERT INTO shop.views VALUES (7, 119, 9), (500, 3, 2), (500, 5, 1)")
+            application.execute("INSERT INTO shop.views SELECT user_id, 900, 2 FROM shop.views WHERE product_id = 3")
+            application.execute("INSERT INTO shop.views SELECT n, 17, 4 FROM generate_series(1000, 1030) n")
+        refresh(shop)
+        now = read_factors(connection)
+        assert now.items == [*before.items, 900]
+        pairs = np.zeros((len(now.users), len(now.items)))
+        for row in rows(connection, "SELECT user_id, product_id, view_count FROM shop.views"):
+            pairs[now.users.index(row["user_id"]), now.item(row["product_id"])] += row["view_count"]
+        now_users = (pairs > 0).sum(axis=0)
+        y = before.y[:, :16]
+        gram = y.T @ y
+        x = solve(y, pairs[:, :-1], gram)
+        solved = solve(x, pairs.T, x.T @ x)
+        length = np.linalg.norm(solved, axis=1, keepdims=True)
+        solved *= np.minimum(1, np.linalg.norm(y, axis=1).max() / length)
+        of = np.array([*before.item_users, 0])
+        changed = np.abs(now_users - of) > 0.1 * of
+        assert {now.item(17), now.item(900)} <= set(np.flatnonzero(changed))
+        assert changed.sum() < 20
+        expected = np.vstack([y, np.zeros(16)])
+        expected[changed] = solved[changed]
+        np.testing.assert_allclose(now.y[:, :16], expected, atol=2e-4 * np.abs(y).max())
+        users = solve(expected, pairs, gram)
+        np.testing.assert_allclose(now.x[:, :16], users, atol=1e-3 * np.abs(users).max())
+
+
 def test_everything_else_works_on_a_refreshed_generation(shop: Database, tmp_path: Path) -> None:
     """Held-out pairs are those of the same items; rollback, retrain from its items, export and import, lists, prune."""
     create(shop, gate=Gate(held_out=0.2), publication=Publication(keep=3))
@@ -114,7 +175,7 @@ def test_everything_else_works_on_a_refreshed_generation(shop: Database, tmp_pat
             application.execute("INSERT INTO shop.views SELECT user_id, -1, 3 FROM shop.views WHERE product_id = 5")
         assert refresh(shop).items == 1
         now = value(connection, held_out)
-        assert [column(connection, items)[place] for place in now["items"]] == of
+        assert [column(connection, items)[place] for place in now["items"]] == [-1, *of]
         generation = generations.live(connection, registry.get(connection, "retail"))
         assert generation is not None
         read = stored_generations.read(connection, shop.url, generation, "test")
@@ -140,7 +201,7 @@ def test_everything_else_works_on_a_refreshed_generation(shop: Database, tmp_pat
 
 @pytest.mark.parametrize("case", CASES)
 def test_an_imported_refreshed_generation_answers_as_before(shop: Database, tmp_path: Path, case: str) -> None:
-    """Refreshed rows stay such: the fold-in solves against the trained items alone, and the next refresh solves them again."""
+    """Refreshed rows stay such, and the fold-in stays that of the training."""
     create(shop, **CASES[case])
     file = tmp_path / "g.npz"
 
@@ -152,8 +213,9 @@ def test_an_imported_refreshed_generation_answers_as_before(shop: Database, tmp_
         application.execute(
             "INSERT INTO shop.views SELECT user_id, 900 + user_id % 3, 5 FROM generate_series(1, 60) user_id"
         )
+        application.execute("INSERT INTO shop.views SELECT n, 17, 4 FROM generate_series(1000, 1030) n")
         application.execute("INSERT INTO shop.views VALUES (500, 3, 2), (500, 901, 1)")
-        assert refresh(shop).items == 3
+        assert refresh(shop).items == 4
         application.execute("INSERT INTO shop.views VALUES (501, 4, 2), (501, 900, 1)")
         reasons, vector = answers(connection)
         assert sorted(reasons) == ["fold_in", "trained"]
@@ -169,7 +231,7 @@ def test_an_imported_refreshed_generation_answers_as_before(shop: Database, tmp_
             value(
                 connection, "SELECT snapshot -> 'refreshed' ->> 'items' FROM recstore.generations WHERE generation = 2"
             )
-            == "3"
+            == "4"
         )
         application.execute("DELETE FROM shop.views WHERE user_id = 501")
         done = refresh(shop)
@@ -294,7 +356,7 @@ def test_killed_at_a_stage_it_leaves_a_valid_generation(trained: Database, stage
         refresh(trained, reporter=Hook(on_stage=kill))
     assert (stored(trained) == before) == (stage != "store")
     done = refresh(trained)
-    assert (done.users, done.items) == ((2, 1) if stage != "store" else (0, 0))
+    assert (bool(done.users), done.items) == ((True, 2) if stage != "store" else (False, 0))
     assert refresh(trained).users == 0
 
 
@@ -309,31 +371,34 @@ def test_an_error_while_storing_changes_nothing(trained: Database) -> None:
     assert stored(trained) == before
 
 
-def test_readers_meanwhile(trained: Database) -> None:
-    """Readers of refreshes, publications and rollbacks see no error and no short list, and each statement one generation."""
+def test_readers_meanwhile(trained: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readers of refreshes, publications and rollbacks see no error, and each statement answers by one state: that before or
+    after, never a mixture."""
     assert trained.retrain().live
+    store_users = refreshing._store_users
     asked = (
-        "SELECT retail.generation() AS generation, (SELECT count(*) FROM retail.recommend(%s, 10)) AS listed,"
-        " (SELECT count(*) FROM retail.similar_items(5, 10)) AS similar,"
-        " (SELECT count(*) FROM retail.user_vectors) AS users, (SELECT count(*) FROM retail.item_vectors) AS items"
+        "SELECT retail.generation(), ARRAY(SELECT r::text FROM retail.recommend({user}, 10) r) AS listed,"
+        " ARRAY(SELECT s::text FROM retail.similar_items(5, 10) s) AS similar,"
+        " retail.user_vector({user})::text,"
+        " (SELECT md5(string_agg(u::text, ' ' ORDER BY u.user_id)) FROM retail.user_vectors u) AS users,"
+        " (SELECT md5(string_agg(i::text, ' ' ORDER BY i.item_id)) FROM retail.item_vectors i) AS items"
     )
-    seen: list[dict[str, Any]] = []
+    users = (1, 7, 12)
+    seen: list[tuple[int, str]] = []
+    states: set[tuple[int, str]] = set()
+
+    def answers(connection: Connection) -> list[tuple[int, str]]:
+        return [(user, str(rows(connection, asked.format(user=user)))) for user in users]
 
     def reader() -> Any:
         connection = trained.connect()
-
-        def read() -> None:
-            for user in (1, 7, 12):
-                seen.extend(rows(connection, asked, user))
-
-        return read
-
-    sizes: dict[int, set[tuple[int, int]]] = {}
+        return lambda: seen.extend(answers(connection))
 
     def note() -> None:
-        (row,) = rows(trained.connect(), asked, 1)
-        sizes.setdefault(row["generation"], set()).add((row["users"], row["items"]))
+        states.update(answers(trained.connect()))
 
+    between = reader()
+    monkeypatch.setattr(refreshing, "_store_users", lambda *given: (between(), store_users(*given), between()))
     note()
     with repeating(reader(), reader()):
         for number in range(2):
@@ -342,6 +407,7 @@ def test_readers_meanwhile(trained: Database) -> None:
                     f"INSERT INTO shop.views SELECT user_id, {900 + number}, 3 FROM shop.views WHERE product_id = {5 + number}"
                     f" UNION ALL VALUES ({1000 + number}, 3, 1), ({1000 + number}, 5, 1)"
                 )
+            note()
             refresh(trained)
             note()
             if number % 2:
@@ -349,11 +415,12 @@ def test_readers_meanwhile(trained: Database) -> None:
                 note()
                 jobs.release(trained.url, "retail")
             else:
-                trained.retrain()
+                assert trained.retrain().live
                 note()
-    assert len(seen) > 20
-    assert {(row["listed"], row["similar"]) for row in seen} == {(10, 10)}
-    assert all((row["users"], row["items"]) in sizes[row["generation"]] for row in seen)
+    assert len(states) == 4 * len(users)  # two generations, refreshed or not
+    assert len(set(seen)) > len(users)
+    assert set(seen) <= states
+    assert all(answer.count("trained)") == 10 for _, answer in seen)
 
 
 def test_old_pgvector_is_refused_where_it_could_corrupt_an_index(shop: Database) -> None:
@@ -406,12 +473,13 @@ def test_a_user_erased_meanwhile_does_not_come_back(trained: Database) -> None:
             with trained.connect() as connection:
                 assert value(connection, "SELECT retail.forget_user(7)") == 1
 
-    assert refresh(trained, reporter=Hook(on_stage=erase)).users == 2
+    refresh(trained, reporter=Hook(on_stage=erase))
     with trained.connect() as connection:
+        marked = "SELECT user_id FROM retail._refreshed_1 WHERE user_id IN (7, 8)"
         assert column(connection, "SELECT user_id FROM retail.user_vectors WHERE user_id IN (7, 8)") == [8]
-        assert column(connection, "SELECT user_id FROM retail._refreshed_1") == [8]
+        assert column(connection, marked) == [8]
         assert value(connection, "SELECT retail.forget_user(8)") == 2
-        assert column(connection, "SELECT user_id FROM retail._refreshed_1") == []
+        assert column(connection, marked) == []
 
 
 def test_show_counts_what_was_refreshed(trained: Database, recstore: Command) -> None:

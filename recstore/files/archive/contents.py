@@ -81,6 +81,8 @@ class About(BaseModel):
     """The number of users it was trained on, whether or not they are in the file."""
     items: int = Field(ge=1)
     factors: int = Field(ge=1)
+    longest: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """The length by which `item_preference` is divided; None in a file of an older recstore: the longest item's."""
     definition: Definition
     """The whole configuration of its training."""
     training: dict[str, Any]

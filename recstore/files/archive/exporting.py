@@ -169,9 +169,22 @@ class _Writing:
         if held := self.row["held_out"]:
             held_out[held["items"]] = held["counts"]
         archive.add("item_held_out", held_out)
+        if self.marked:
+            self._fold_in(archive)
         self._vectors(archive, "item", "preference")
         if self.rows["user"]:
             self._vectors(archive, "user", "preference", {"length": np.float64})
+
+    def _fold_in(self, archive: Archive) -> None:
+        """Add what the fold-in of a refreshed generation has of its training, which its items no longer determine."""
+        basis = stored.basis(self.transaction, self.generation)
+        if basis is not None:
+            archive.add("basis", basis)
+        collate = ' COLLATE "C"' if self.generation.recommender.item_type is IdType.TEXT else ""
+        select = f"SELECT f.idf FROM {self.generation.fold_in} f ORDER BY f.item_id{collate}"  # noqa: S608
+        idf = self.transaction.table(select)["idf"]
+        if not idf.null_count:
+            archive.add("item_idf", idf.to_numpy())
 
     def _vectors(
         self, archive: Archive, side: Literal["item", "user"], column: str, others: dict[str, type[Any]] | None = None
@@ -223,6 +236,7 @@ class _Writing:
             item_type=recommender.item_type,
             items=self.rows["item"],
             factors=row["factors"],
+            longest=row["longest"],
             definition=row["definition"],
             held_out=held,
             **{name: row[name] for name in same},

@@ -27,7 +27,6 @@ from recstore.errors import (
 )
 from recstore.files.archive.against_live import as_stored, check_fold_in, comparable, fallen, guard, judge
 from recstore.files.archive.reading import Exported, fit, read
-from recstore.model import refreshed
 from recstore.model.interactions import IdMap, Interactions
 from recstore.operations import jobs
 from recstore.postgres.connection import Connection, connect, one_line, plain_errors
@@ -222,7 +221,7 @@ def import_(run: Run, *, fitted: Exported, force: bool) -> jobs.Outcome:
         confidence=about.confidence,
         training=about.training,
         fold_in=about.fold_in,
-        for_queries=refreshed.for_queries(new, ~fitted.item_refreshed) if new else None,
+        for_queries=fitted.for_queries(new) if new else None,
         held_out=held_out,
         metrics=about.metrics and about.metrics | {"live": None, "unknown": "it is from a file"},
         definition=_trained_by(recommender.definition, about.definition),

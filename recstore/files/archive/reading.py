@@ -27,8 +27,11 @@ from recstore.files.archive.contents import (
     ids_of,
     key_digest,
 )
+from recstore.model import trainers
 from recstore.model.arrays import Mask, Matrix
 from recstore.model.interactions import IdMap
+from recstore.model.trained import Stored
+from recstore.model.trainers import QueryFoldIn
 from recstore.model.vectors import ItemVectors, UserVectors
 from recstore.types import IdType
 
@@ -46,7 +49,7 @@ ARRAYS = (
 
 
 READ = {
-    *("about", "item_held_out", "item_refreshed", "user_refreshed", *ARRAYS),
+    *("about", "item_held_out", "item_refreshed", "user_refreshed", "item_idf", "basis", *ARRAYS),
     *(f"{side}_id{form}" for side in ("item", "user") for form in ("", "_utf8", "_end")),
 }
 """Arrays that are read; what a newer recstore adds is ignored."""
@@ -79,6 +82,21 @@ class Exported:
     user_length: NDArray[np.float64]
     user_refreshed: Mask
     mean_preference: Matrix  # (factors,)
+    basis: Matrix | None
+    item_idf: NDArray[np.float64] | None
+    """The fold-in of a refreshed generation; None where its items determine it."""
+
+    @property
+    def longest(self) -> float:
+        return self.about.longest or float(self.item_length.max())
+
+    def for_queries(self, model: Stored) -> QueryFoldIn | None:
+        """Return the input for folding in by SQL, as it was published; `model` is the file's."""
+        if self.basis is None or not self.item_refreshed.any():
+            return model.for_queries()
+        training = QueryFoldIn(basis=self.basis, solved_weight=self.about.training.get("solved_weight") or 1.0)
+        found = trainers.later_items(model.trainer, model.fold_in, training)
+        return replace(training, whitened=found.whitened, summands=found.summands, idf=self.item_idf)
 
     def item_vectors(self, dimensions: int) -> ItemVectors:
         """Return the vectors as they were published."""
@@ -87,7 +105,7 @@ class Exported:
             preference=_padded(self.item_preference, dimensions),
             length=self.item_length,
             published=_present(self.item_embedding),
-            longest=float(self.item_length.max()),
+            longest=self.longest,
         )
 
     def user_vectors(self, dimensions: int) -> UserVectors:
@@ -146,7 +164,7 @@ def fit(exported: Exported, name: str, user_type: IdType, item_type: IdType) -> 
         order = np.asarray(pc.sort_indices(ids))
         if (order[1:] < order[:-1]).any():  # otherwise nothing is copied
             arrays = [one.name for one in fields(exported) if one.name.startswith(f"{side}_")]
-            parts |= {array: getattr(exported, array)[order] for array in arrays}
+            parts |= {array: rows[order] for array in arrays if (rows := getattr(exported, array)) is not None}
             ids = ids.take(pa.array(order))
         parts[f"{side}s"] = IdMap(ids)
     return replace(exported, **parts)
@@ -234,17 +252,14 @@ def _checked(path: Path, arrays: dict[str, Array]) -> Exported:
     length = _numbers(arrays, "item_length", items)
     embedding = _vectors(arrays, "item_embedding", items, factors)
     preference = _vectors(arrays, "item_preference", items, factors)
-    _check_scaled(
-        preference, None if about.rated else embedding, length, TOLERANCE[arrays["item_preference"].dtype.itemsize]
-    )
+    longest = about.longest or float(length.max())
+    tolerance = TOLERANCE[arrays["item_preference"].dtype.itemsize]
+    _check_scaled(preference, None if about.rated else embedding, length, longest, tolerance)
     item_users = _counts(arrays, "item_users", items)
     arrays.setdefault("item_held_out", np.zeros(items, np.int64))
     held_out = _counts(arrays, "item_held_out", items)
     if (held_out > item_users).any():
         raise ValueError("item_held_out has more users than item_users")
-    refreshed = _marks(arrays, "item_refreshed", items)
-    if refreshed.all():
-        raise ValueError("none of its items is from a training")
     return Exported(
         path=path,
         about=about,
@@ -256,12 +271,14 @@ def _checked(path: Path, arrays: dict[str, Array]) -> Exported:
         item_users=item_users,
         item_views=_numbers(arrays, "item_views", items),
         item_held_out=held_out,
-        item_refreshed=refreshed,
+        item_refreshed=_marks(arrays, "item_refreshed", items),
         users=IdMap(ids["user"]),
         user_preference=_vectors(arrays, "user_preference", users, factors),
         user_length=_numbers(arrays, "user_length", users),
         user_refreshed=_marks(arrays, "user_refreshed", users),
         mean_preference=_numbers(arrays, "mean_preference", factors, negative=True).astype(np.float32),
+        basis=_basis(arrays, factors),
+        item_idf=_numbers(arrays, "item_idf", items) if "item_idf" in arrays else None,
     )
 
 
@@ -306,10 +323,23 @@ def _vectors(arrays: dict[str, Array], name: str, rows: int, factors: int) -> Ma
     return vectors
 
 
-def _check_scaled(preference: Matrix, embedding: Matrix | None, length: NDArray[np.float64], tolerance: float) -> None:
+def _basis(arrays: dict[str, Array], factors: int) -> Matrix | None:
+    """Return the basis of the solved factors, which are the first of all; None in a file without it."""
+    if "basis" not in arrays:
+        return None
+    found = arrays["basis"]
+    solved = min(len(found), factors) if found.ndim else 0
+    _check_shape("basis", found, (solved, solved))
+    rows = [_numbers({"basis": row}, "basis", solved, negative=True) for row in found]
+    return np.array(rows, dtype=np.float32)
+
+
+def _check_scaled(
+    preference: Matrix, embedding: Matrix | None, length: NDArray[np.float64], longest: float, tolerance: float
+) -> None:
     """Raise ValueError unless preference is embedding * length / the longest, for at least one item. Of ratings, whose
     embedding lacks the biases, only the lengths are compared."""
-    published, longest = _present(preference if embedding is None else embedding), float(length.max())
+    published = _present(preference if embedding is None else embedding)
     if not published.any() or not longest > 0:
         raise ValueError("none of its items has a vector")
     along = _norms(preference) if embedding is None else np.einsum("ij,ij->i", embedding, preference, dtype=np.float64)
