@@ -26,6 +26,7 @@ MAX_VECTOR_DIMENSIONS = 960
 """Dimensions at which two single-precision `vector` still fit on one 8 kB page."""
 
 Duplicates = Literal["sum", "max", "last", "mean"]
+Negative = Literal["drop", "net", "dislike"]
 ConfidenceFunction = Literal["linear", "log", "binary", "share", "bm25"]
 Search = Literal["auto", "exact", "hnsw"]
 Step = Literal["fold_in", "popular", "trending", "query"]
@@ -76,9 +77,10 @@ class Source(Part):
     duplicates: Duplicates = Field(
         "sum", description="How to combine several rows of one (user, item) pair; unset for ratings: mean"
     )
-    negative: Literal["drop", "net"] = Field(
+    negative: Negative = Field(
         "drop",
-        description="Rows with a value of 0 or less: drop them, or net them with the pair's other rows (returns)",
+        description="Rows with a value of 0 or less: drop them, net them with the pair's other rows (returns), or take values"
+        " below 0 for dislikes",
     )
     max_nulls: float = Field(0.01, ge=0, le=1, description="Maximum share of rows with NULL or NaN")
     seen: Literal["live", "published"] = Field(
@@ -116,8 +118,8 @@ class Source(Part):
 
     @property
     def positive(self) -> bool:
-        """True if only rows with a value above 0 count."""
-        return not self.explicit and self.negative == "drop"
+        """True if only rows with a value above 0 count for popularity."""
+        return not self.explicit and self.negative != "net"
 
 
 class Candidates(Part):

@@ -67,7 +67,7 @@ def retrain(
     users = run.stage("solve users", solve_users, run, weighted.of(interactions), model.factors)
     published = run.stage("vectors", vectors.publish, model.factors.item_factors, users.factors, *storage)
     content = Content(
-        population=Population.of(interactions, explicit=definition.source.explicit),
+        population=Population.of(interactions),
         pulled=pulled.interactions,
         items=published.items,
         users=published.users,

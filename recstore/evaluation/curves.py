@@ -128,11 +128,10 @@ class LearningCurve:
     def _metrics(self, scorer: FactorScorer, held_out: sparse.csr_matrix, *, exclude_train: bool) -> dict[str, float]:
         """Return the defined metrics without mean popularity, which a sample of the users does not show."""
         errors: dict[str, float | None] = {}
-        relevant = held_out
         if self._ratings:
             found = rating_errors.measure(scorer.user_factors, scorer.item_factors, self._ratings, held_out)
             errors = found.values()
-            relevant = rating_errors.relevant(held_out, self._ratings.mean)
+        relevant = rating_errors.relevant(held_out, self._ratings.mean if self._ratings else None)
         metrics = evaluate(
             scorer,
             self._train,

@@ -124,7 +124,7 @@ def judge(
 
     scorer = _scorer("new", new, interactions, known, sample, threads)
     ours = measure(scorer, new, test_rows)
-    baseline: Scorer = Popularity(seen)
+    baseline: Scorer = Popularity(trainers.liked(seen))
     if isinstance(new.confidence, Ratings):
         x, y = ratings.biases(new.confidence.matrix(interactions.part(known)))
         baseline = FactorScorer("biases", x[sample], y)

@@ -12,11 +12,11 @@ from recstore.model.ratings import Ratings
 ALL = RMSE, MAE, R2 = "rmse", "mae", "r2"
 
 
-def relevant(rated: sparse.csr_matrix, mean: float) -> sparse.csr_matrix:
-    """Return the ratings that are at least the mean rating of the training: a good list has these items."""
-    pairs = rated.tocoo()
-    liked = pairs.data >= mean
-    return sparse.csr_matrix((pairs.data[liked], (pairs.row[liked], pairs.col[liked])), shape=rated.shape)
+def relevant(held_out: sparse.csr_matrix, mean: float | None = None) -> sparse.csr_matrix:
+    """Return the pairs that a good list has: ratings of at least the mean of the training, without it all but dislikes."""
+    pairs = held_out.tocoo()
+    liked = pairs.data > 0 if mean is None else pairs.data >= mean
+    return sparse.csr_matrix((pairs.data[liked], (pairs.row[liked], pairs.col[liked])), shape=held_out.shape)
 
 
 @dataclass(frozen=True, eq=False)

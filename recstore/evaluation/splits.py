@@ -298,7 +298,8 @@ def _joined(one: Interactions, other: Interactions) -> Interactions:
 
     times = None if one.times is None or other.times is None else both(one.times, other.times)
     user_index, item_index = both(one.user_index, other.user_index), both(one.item_index, other.item_index)
-    return Interactions(one.users, one.items, user_index, item_index, both(one.values, other.values), times)
+    values = both(one.values, other.values)
+    return replace(one, user_index=user_index, item_index=item_index, values=values, times=times)
 
 
 def _merged(one: IdMap, other: IdMap, side: str) -> IdMap:

@@ -28,7 +28,7 @@ from recstore.evaluation.splits import SEED, Split
 from recstore.experiments import through_sql
 from recstore.experiments.experiment import Experiment
 from recstore.experiments.scratch import Store, scratch
-from recstore.model import confidence
+from recstore.model import confidence, trainers
 from recstore.model.confidence import Weighting
 from recstore.model.interactions import Interactions
 from recstore.model.ratings import Ratings
@@ -149,8 +149,7 @@ class _Test:
             self.negatives = sampled_negatives(split, self.users, wanted.negatives, wanted.seed)
         self.train, self.test = split.train.matrix(), split.test.matrix()
         self.rated = self.test if explicit else None
-        if explicit:
-            self.test = rating_errors.relevant(self.test, float(split.train.values.mean()))
+        self.test = rating_errors.relevant(self.test, float(split.train.values.mean()) if explicit else None)
 
     def trained(
         self, name: str, definition: Definition, *, first: bool = False
@@ -218,7 +217,7 @@ class _Test:
             yield ModelResult("biases", self.values(biases, weighted.model), time.perf_counter() - began)
         for make in (scorers.Popularity, scorers.ItemKNN):
             began = time.perf_counter()
-            scorer: Scorer = make(self.train)
+            scorer: Scorer = make(self.train if self.rated is not None else trainers.liked(self.train))
             seconds = time.perf_counter() - began
             yield ModelResult(scorer.name, self.values(scorer), seconds)
 

@@ -2,7 +2,8 @@
 
 The step between filters and training. Pure: no database, no trainer.
 
-The matrix (users x items, CSR, float32) stores c for each pair. Cells without a pair have confidence 1 and preference 0.
+The matrix (users x items, CSR, float32) stores c for each pair. Cells without a pair have confidence 1 and preference 0. A
+disliked item has preference 0 with confidence c(|r|), stored as -c, which `implicit` takes so.
 `implicit` takes a stored value as C_ui, adds (c - 1) to the Gram matrix and c to the right-hand side. So the value includes
 the 1, and `implicit`'s own `alpha`, which would multiply the whole, must stay 1.0.
 """
@@ -63,21 +64,22 @@ class ConfidenceModel:
         return interactions.values * np.exp2(-np.minimum(age / (1e6 * self.half_life), OLDEST))
 
     def weights(self, user_index: Positions, item_index: Positions, values: Values) -> Values:
-        """Return w of each pair, float64, within [1e-30, 1e30].
+        """Return w of each pair, float64, within [1e-30, 1e30]; of a dislike that of its absolute value.
 
         The rows must include all pairs of each user, since share and bm25 use the user's total. `user_index` may be any
         numbering; `item_index` is that of training."""
-        return np.clip(self._unscaled(user_index, item_index, values) / self.scale_factor, SMALLEST, LARGEST)
+        return np.clip(self._unscaled(user_index, item_index, np.abs(values)) / self.scale_factor, SMALLEST, LARGEST)
 
     def matrix(self, interactions: Interactions, alpha: float) -> sparse.csr_matrix:
-        """Return c = 1 + alpha * w as float32 CSR, users x items, with sorted indices. Every stored value is above 1.
+        """Return c = 1 + alpha * w as float32 CSR, users x items, with sorted indices, negative for dislikes. Every stored value
+        is above 1, or below -1.
 
         The items must be those of training. A user without pairs has an empty row."""
         weights = self.weights(interactions.user_index, interactions.item_index, self.decayed(interactions))
         with np.errstate(over="ignore"):
             confidence = (1 + alpha * weights).astype(np.float32)
         np.clip(confidence, np.nextafter(np.float32(1), np.float32(2)), np.finfo(np.float32).max, out=confidence)
-        return interactions.matrix(confidence)
+        return interactions.matrix(np.copysign(confidence, interactions.values).astype(np.float32))
 
     def _unscaled(self, user_index: Positions, item_index: Positions, values: Values) -> Values:
         match self.function:
@@ -127,7 +129,7 @@ def fit(interactions: Interactions, confidence: Confidence) -> ConfidenceModel:
         idf=idf,
     )
     values = model.decayed(interactions)
-    model = replace(model, mean_total=float(values.sum()) / users)
+    model = replace(model, mean_total=float(np.abs(values).sum()) / users)
     if confidence.scale == "none":
         return model
     weights = model.weights(interactions.user_index, interactions.item_index, values)

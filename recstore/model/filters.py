@@ -99,7 +99,7 @@ class _Rule:
 
     def apply(self, interactions: Interactions, threshold: float, exempt: IdMap | None) -> Interactions:
         index = interactions.item_index if self.side == "items" else interactions.user_index
-        totals = np.bincount(index, weights=interactions.values if self.total == "views" else None)
+        totals = np.bincount(index, weights=np.maximum(interactions.values, 0) if self.total == "views" else None)
         passed: Mask = self.passes(totals, threshold)
         if exempt is not None and self.side == "items":
             passed = passed | (exempt.lookup(interactions.items.ids) >= 0)

@@ -84,6 +84,7 @@ def choose(interactions: Interactions, key: UUID, share: float) -> HeldOut:
     candidates = np.flatnonzero(
         (of_user < np.uint64(users_below))[interactions.user_index]
         & (users >= MIN_USERS_OF_ITEM)[interactions.item_index]
+        & interactions.liked
     )
     user, item = interactions.user_index[candidates], interactions.item_index[candidates]
     of_item = _hashes(interactions.items, key, b"item")

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recstore.definition import Duplicates
+from recstore.definition import Duplicates, Negative
 from recstore.errors import SourceEmpty, SourceInvalid, TooManyNulls
 from recstore.model.arrays import Index, Mask, Positions, Times, Values
 from recstore.types import IdType
@@ -95,7 +95,7 @@ class SourceReport:
 
 @dataclass(frozen=True, eq=False)
 class Interactions:
-    """Positive values, or ratings, of (user, item) pairs, sorted by user, then item; every pair once.
+    """Values of (user, item) pairs, sorted by user, then item; every pair once. One below 0 is a dislike, or a rating.
 
     `user_index`, `item_index` and `values` have one entry per pair. Every id of the maps occurs in at least one pair, except
     in a `part`.
@@ -108,6 +108,8 @@ class Interactions:
     values: Values
     times: Times | None = None
     """Time of the last interaction of each pair, or NO_TIME; None if times are unknown or were not requested."""
+    rated: bool = False
+    """Values are ratings."""
 
     def __len__(self) -> int:
         return len(self.values)
@@ -130,9 +132,14 @@ class Interactions:
         pointers = np.concatenate(([0], np.cumsum(np.bincount(self.user_index, minlength=shape[0]))))
         return sparse.csr_matrix((self.values if numbers is None else numbers, self.item_index, pointers), shape=shape)
 
+    @property
+    def liked(self) -> Mask:
+        """Return the pairs that are no dislikes."""
+        return (self.values > 0) | self.rated
+
     def item_users(self) -> NDArray[np.int64]:
-        """Return the number of users of each item, int64 (items,)."""
-        return np.bincount(self.item_index, minlength=len(self.items))
+        """Return the number of users of each item, those who dislike it left out, int64 (items,)."""
+        return np.bincount(self.item_index[self.liked], minlength=len(self.items))
 
     def subset(self, keep: Mask) -> "Interactions":
         """Return the pairs where `keep` is true, with both id maps reduced to the ids that are left."""
@@ -142,22 +149,22 @@ class Interactions:
         """Return the pairs where `keep` is true, with the same id maps, so that positions keep their meaning."""
         times = None if self.times is None else self.times[keep]
         return Interactions(
-            self.users, self.items, self.user_index[keep], self.item_index[keep], self.values[keep], times
+            self.users, self.items, self.user_index[keep], self.item_index[keep], self.values[keep], times, self.rated
         )
 
     def shrunk(self, *, users: bool, items: bool) -> "Interactions":
         """Return the same pairs, with the id maps of these sides reduced to the ids that occur in a pair."""
         user_side = _shrink(self.users, self.user_index) if users else (self.users, self.user_index)
         item_side = _shrink(self.items, self.item_index) if items else (self.items, self.item_index)
-        return Interactions(user_side[0], item_side[0], user_side[1], item_side[1], self.values, self.times)
+        return Interactions(user_side[0], item_side[0], user_side[1], item_side[1], self.values, self.times, self.rated)
 
 
 class InteractionsBuilder:
     """Collects record batches of user_id, item_id, value and, optionally, last_at, in any order.
 
     Takes 16 bytes per usable row (24 with times) and the distinct ids. `name` is the recommender's, for messages.
-    `with_times` keeps the newest last_at of each pair. Rows of 0 or less are dropped, with `net` only after the rows of a pair
-    are merged, and with `ratings` not at all.
+    `with_times` keeps the newest last_at of each pair. Rows of 0 or less are dropped, unless `negative` is "drop" only after
+    the rows of a pair are merged, if these are no dislikes; and of `ratings` not at all.
     """
 
     def __init__(
@@ -169,7 +176,7 @@ class InteractionsBuilder:
         name: str,
         *,
         with_times: bool = False,
-        net: bool = False,
+        negative: Negative = "drop",
         ratings: bool = False,
     ) -> None:
         self._users = _IdCodes(user_type)
@@ -178,7 +185,8 @@ class InteractionsBuilder:
         self._max_nulls = max_nulls
         self._name = name
         self._with_times = with_times
-        self._net = net and not ratings
+        self._merged_first = negative != "drop" and not ratings
+        self._dislikes = negative == "dislike"
         self._ratings = ratings
         self._values: list[Values] = []
         self._times: list[Times] = []
@@ -195,7 +203,7 @@ class InteractionsBuilder:
         )
         complete = pc.and_(pc.and_(user_ids.is_valid(), item_ids.is_valid()), pc.fill_null(pc.is_finite(value), False))
         # negative rows are dropped in build(), which knows their pairs
-        every = self._net or self._ratings
+        every = self._merged_first or self._ratings
         usable = complete if every else pc.and_(complete, pc.fill_null(pc.not_equal(value, 0), False))
         self._rows += len(batch)
         self._nulls += len(batch) - complete.true_count
@@ -233,7 +241,7 @@ class InteractionsBuilder:
         self._times.clear()
         (users, user_index), (items, item_index) = self._users.finish(), self._items.finish()
         mixed, positive = 0, (values > 0) | self._ratings
-        if not self._net and not positive.all():
+        if not self._merged_first and not positive.all():
             pairs = user_index * np.int64(len(items)) + item_index
             mixed = int(np.count_nonzero(np.isin(np.unique(pairs[~positive]), pairs[positive])))
             user_index, item_index, values = user_index[positive], item_index[positive], values[positive]
@@ -247,7 +255,7 @@ class InteractionsBuilder:
         starts = np.flatnonzero(new_pair)
         if len(starts) < len(order):
             merged = _merge(values, starts, self._duplicates, times)
-            if self._net and self._duplicates in ("sum", "mean"):
+            if self._merged_first and self._duplicates in ("sum", "mean"):
                 merged[np.abs(merged) < np.add.reduceat(NOTHING * np.abs(values), starts)] = 0
             values = merged
             user_index, item_index = user_index[starts], item_index[starts]
@@ -255,10 +263,10 @@ class InteractionsBuilder:
         duplicates = len(order) - len(values)
         if not self._with_times or (times is not None and times.max() == NO_TIME):
             times = None
-        interactions = Interactions(users, items, user_index, item_index, values, times)
+        interactions = Interactions(users, items, user_index, item_index, values, times, self._ratings)
         if not positive.all():
-            interactions = interactions.subset(values > 0)
-        if self._net:
+            interactions = interactions.subset(values != 0 if self._dislikes else values > 0)
+        if self._merged_first:
             counts["nonpositive"] = len(values) - len(interactions)
             if not len(interactions):
                 raise SourceEmpty(name=self._name, hidden="", **counts)

@@ -37,9 +37,9 @@ class Population:
     item_views: NDArray[np.float64]  # (items,)
 
     @classmethod
-    def of(cls, interactions: Interactions, *, explicit: bool = False) -> Self:
-        """Return the population of a training. Each rating is a view."""
-        values = None if explicit else interactions.values
+    def of(cls, interactions: Interactions) -> Self:
+        """Return the population of a training. Each rating is a view, and a dislike is none."""
+        values = None if interactions.rated else np.maximum(interactions.values, 0)
         views = np.bincount(interactions.item_index, values, len(interactions.items))
         return cls(interactions.users, interactions.items, interactions.item_users(), views.astype(np.float64))
 

@@ -167,7 +167,9 @@ def _store_users(run: Run, solved: Solved, rows: Positions) -> None:
 def _store_items(run: Run, live: Live, solved: Solved, changes: Changes) -> None:
     recommender, items, interactions = run.recommender, solved.vectors, solved.interactions
     ids = Ids(interactions.items.take(solved.items), recommender.item_type)
-    views = np.bincount(interactions.item_index, interactions.values, len(interactions.items))[solved.items]
+    views = np.bincount(interactions.item_index, np.maximum(interactions.values, 0), len(interactions.items))[
+        solved.items
+    ]
     columns: dict[str, Column] = {
         "generation": _number(run, len(solved.items)),
         "item_id": ids,

@@ -76,7 +76,7 @@ def read(
         source.max_nulls,
         name,
         with_times=with_times,
-        net=source.negative == "net",
+        negative=source.negative,
         ratings=source.explicit,
     )
     stays = f"The live generation of {name!r} stays."

@@ -201,7 +201,9 @@ COMMENT ON FUNCTION {name}({", ".join(kind for _, kind, _ in taken)}) IS 'The sa
 
 def counts_as_seen(definition: Definition) -> str:
     """Return the condition that row i of the source is of a seen item."""
-    return "i.value IS NOT NULL" if definition.source.explicit else "i.value > 0"
+    if definition.source.explicit:
+        return "i.value IS NOT NULL"
+    return "i.value <> 0" if definition.source.negative == "dislike" else "i.value > 0"
 
 
 IMPLICIT = {

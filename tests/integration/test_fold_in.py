@@ -21,6 +21,7 @@ SMALL = {"factors": 16, "iterations": 3, "regularization": 3}
 RAW = "SELECT user_id, product_id AS item_id, n AS value, at AS last_at FROM shop.raw"
 
 RATED = "SELECT user_id, product_id AS item_id, n - 3 AS value, at AS last_at FROM shop.raw"
+DISLIKED = Source(query=RATED.replace("n - 3", "n - 1"), negative="dislike")
 RATINGS = Hyperparameters(factors=12, iterations=3)
 
 CASES: dict[str, dict[str, Any]] = {
@@ -43,6 +44,10 @@ CASES: dict[str, dict[str, Any]] = {
     "spectral": {"hyperparameters": Hyperparameters(trainer="spectral", **SMALL)},
     "half": {"storage": Storage(vector_type="halfvec")},
     "hybrid": {"hyperparameters": Hyperparameters(trainer="hybrid", alpha=30, **SMALL)},
+    "dislike": {"source": DISLIKED, "confidence": Confidence(function="log")},
+    "dislike_bm25": {"source": DISLIKED},
+    "dislike_spectral": {"source": DISLIKED, "hyperparameters": Hyperparameters(trainer="spectral", **SMALL)},
+    "dislike_hybrid": {"source": DISLIKED, "hyperparameters": Hyperparameters(trainer="hybrid", alpha=30, **SMALL)},
     "ratings": {"source": Source(query=RATED, feedback="explicit"), "hyperparameters": RATINGS},
     "rated_last": {"source": Source(query=RATED, feedback="explicit", duplicates="last"), "hyperparameters": RATINGS},
 }

@@ -191,14 +191,14 @@ def test_negative_rows_are_dropped_or_netted_with_those_of_their_pair():
     assert triples(interactions) == [(1, 1, pytest.approx(0.3)), (1, 2, 5.0), (2, 2, 5.0), (4, 2, 2.0)]
     counts = report.nonpositive, report.mixed, report.duplicates, report.users, report.items
     assert counts == (6, 3, 1, 3, 2)
-    interactions, report = build(batch([*rows, (4, 2, 0.0), (4, 2, 2.0)]), net=True)
+    interactions, report = build(batch([*rows, (4, 2, 0.0), (4, 2, 2.0)]), negative="net")
     assert triples(interactions) == [(2, 2, 2.0), (4, 2, 2.0)]
     counts = report.rows, report.nonpositive, report.mixed, report.duplicates, report.pairs, report.items
     assert counts == (11, 4, 0, 5, 2, 1)
-    assert triples(build(batch([(1, 1, 1.0), (1, 2, 0.0)]), net=True)[0]) == [(1, 1, 1.0)]
+    assert triples(build(batch([(1, 1, 1.0), (1, 2, 0.0)]), negative="net")[0]) == [(1, 1, 1.0)]
     for how in ("sum", "mean"):
         with pytest.raises(SourceEmpty):
-            build(batch(rows[:5]), net=True, duplicates=how)
+            build(batch(rows[:5]), negative="net", duplicates=how)
     with pytest.raises(SourceEmpty):
         build(batch([(1, 1, -1.0), (1, 2, 0.0)]))
 
@@ -208,7 +208,7 @@ def test_the_newest_row_decides_where_rows_are_netted():
         return datetime(2024, 1, day, tzinfo=UTC)
 
     rows = batch([(1, 1, 0.0, at(9)), (1, 1, 1.0, at(2)), (1, 2, 1.0, at(3)), (1, 2, -1.0, None)], with_times=True)
-    interactions, report = build(rows, duplicates="last", net=True)
+    interactions, report = build(rows, duplicates="last", negative="net")
     assert triples(interactions) == [(1, 2, 1.0)]
     assert report.newest == at(9)
     assert build(rows, duplicates="last")[1].newest == at(3)

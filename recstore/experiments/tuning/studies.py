@@ -113,7 +113,7 @@ def pack(split: Split, *, times: bool = False) -> bytes:
         dated = [part.times if part.times is not None else np.full(len(part), NO_TIME) for _, part in parts]
         columns["time"] = pa.array(np.concatenate(dated), pa.int64())
     lists = {name: pa.LargeListArray.from_arrays([0, len(values)], values) for name, values in columns.items()}
-    described = json.dumps({"how": split.how, "notes": list(split.notes)})
+    described = json.dumps({"how": split.how, "notes": list(split.notes), "rated": split.train.rated})
     row = pa.RecordBatch.from_pydict(lists).replace_schema_metadata({"split": described})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, row.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
@@ -129,6 +129,7 @@ def unpack(content: bytes) -> Split:
     columns = {name: row[name].flatten() for name in row.schema.names}
     pairs = [columns[name].to_numpy() for name in ("user_index", "item_index", "value")]
     whole = Interactions(IdMap(columns["users"]), IdMap(columns["items"]), *pairs)
+    whole = replace(whole, rated=described.get("rated", False))
     if "time" in columns:
         whole = replace(whole, times=columns["time"].to_numpy())
     train, validation, test = (whole.part(columns["part"].to_numpy() == code) for code in range(len(_PARTS)))

@@ -104,7 +104,7 @@ class Trainer(Protocol):
         on_factors: OnFactors | None = None,
         with_loss: bool = False,
     ) -> Factors:
-        """Train on `matrix` (users x items, float32 CSR, c = 1 + alpha w).
+        """Train on `matrix` (users x items, float32 CSR, c = 1 + alpha w, -c for a dislike).
 
         `factors` replaces the hyperparameter of that name and is at most items - 1. `threads` 0 means all cores.
         `item_factors`, float32 (items, factors), is a warm start, with rows of zeros for new items; trainers without
@@ -123,8 +123,17 @@ class Trainer(Protocol):
 
 
 def item_users(matrix: sparse.csr_matrix) -> NDArray[np.int64]:
-    """Return the number of users of each item, int64 (items,)."""
-    return np.bincount(matrix.indices, minlength=matrix.shape[1]).astype(np.int64)
+    """Return the number of users of each item, those who dislike it left out, int64 (items,)."""
+    return np.bincount(matrix.indices[matrix.data > 0], minlength=matrix.shape[1]).astype(np.int64)
+
+
+def liked(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Return a matrix of confidences without the dislikes."""
+    if (matrix.data > 0).all():
+        return matrix
+    positive = matrix.maximum(0).tocsr()
+    positive.eliminate_zeros()
+    return positive
 
 
 _BUILT_IN = {
@@ -239,7 +248,7 @@ def usable_factors(factors: int, items: int) -> tuple[int, list[str]]:
 def warnings_for(matrix: sparse.csr_matrix, iterations: int, regularization: float) -> list[str]:
     """Return a warning for each setting that is known to be bad for this confidence matrix (c = 1 + alpha w)."""
     sentences = []
-    weight = float(matrix.data.mean(dtype=np.float64)) - 1
+    weight = float(np.abs(matrix.data).mean(dtype=np.float64)) - 1
     if weight <= 1.001:
         sentences.append(
             f"The mean weight of a view is only {weight:.3g} (alpha * w, against 1 for no view), so counts have little "
@@ -281,6 +290,7 @@ def _largest_singular_value(matrix: sparse.csr_matrix, enough: float) -> float:
     Near zero the loss is sum_u,i -2 c_ui x_u . y_i + regularization (|x_u|^2 + |y_i|^2) to second order, so zero factors are
     a minimum if and only if the regularization is at least this value.
     """
+    matrix = liked(matrix)
     vector = np.full(matrix.shape[1], matrix.shape[1] ** -0.5, dtype=np.float32)
     value = 0.0
     for _ in range(30):

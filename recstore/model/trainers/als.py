@@ -263,7 +263,7 @@ def _solve(
 ) -> Matrix:
     """Solve users; `gram` replaces Y^T Y. Those with n items, n at most half the factors, by the Woodbury identity: n equations
     instead of `factors`. With L L^T = Y^T Y + regularization I, S_u = Y_u L^-T and D = C_u - I:
-    x_u = L^-T S_u^T (I + D S_u S_u^T)^-1 c_u. `implicit` solves the others by Cholesky decomposition.
+    x_u = L^-T S_u^T (I + D S_u S_u^T)^-1 c_u, with c 0 for a dislike. `implicit` solves the others by Cholesky decomposition.
 
     2,000 users with 40 items each at 512 factors take 0.35 s on one core, against 4.6 s on two; the results agree to 1e-15.
     """
@@ -290,8 +290,8 @@ def _solve(
         for block in _blocks(np.flatnonzero(counts == items), factors * int(items)):
             entries = rows.indptr[block, None] + np.arange(items)
             s_u, c = s[rows.indices[entries]], rows.data[entries, None].astype(np.float64)
-            system = np.eye(items) + (c - 1) * (s_u @ s_u.transpose(0, 2, 1))
-            x = (s_u.transpose(0, 2, 1) @ np.linalg.solve(system, c))[:, :, 0]
+            system = np.eye(items) + (np.abs(c) - 1) * (s_u @ s_u.transpose(0, 2, 1))
+            x = (s_u.transpose(0, 2, 1) @ np.linalg.solve(system, np.maximum(c, 0)))[:, :, 0]
             solved[block] = solve_triangular(lower, x.T, lower=True, trans="T").T
     return solved
 

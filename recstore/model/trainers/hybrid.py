@@ -21,6 +21,7 @@ from recstore.model.trainers import (
     OnFactors,
     QueryFoldIn,
     Trainer,
+    liked,
     usable_factors,
 )
 from recstore.model.trainers.als import ALS
@@ -61,7 +62,7 @@ class Hybrid:
             raise InvalidInput(f"The initial item factors have the shape {item_factors.shape}, not {shape}.")
 
         spectral = _PARTS["spectral"].train(matrix, hyperparameters, factors=of_spectral) if of_spectral else None
-        sample = _sample(matrix, hyperparameters.seed)
+        sample = _sample(liked(matrix), hyperparameters.seed)
 
         def combined(als: FoldIn) -> FoldIn:
             if spectral is None:

@@ -26,7 +26,6 @@ from recstore.model.trainers import (
     OnFactors,
     OnIteration,
     QueryFoldIn,
-    item_users,
     usable_factors,
 )
 
@@ -74,7 +73,7 @@ class RatingsALS:
         rows, columns, users_of_item = (
             matrix.astype(np.float64),
             matrix.T.tocsr().astype(np.float64),
-            item_users(matrix),
+            np.bincount(matrix.indices, minlength=items).astype(np.int64),
         )
         rows.sort_indices()
 

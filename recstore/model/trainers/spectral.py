@@ -29,6 +29,7 @@ from recstore.model.trainers import (
     OnIteration,
     QueryFoldIn,
     item_users,
+    liked,
     usable_factors,
 )
 
@@ -68,9 +69,9 @@ class Spectral:
         factors, sentences = usable_factors(factors, matrix.shape[1])
         start = time.monotonic()
         with threadpool_limits(1, "blas"):
-            fold_in = _decompose(matrix, hyperparameters, factors)
+            fold_in = _decompose(liked(matrix), hyperparameters, factors)
             user_factors = self.solve_users(matrix, fold_in, threads)
-        scale = 1 / mean_score(matrix, user_factors, fold_in.item_factors)
+        scale = 1 / mean_score(liked(matrix), user_factors, fold_in.item_factors)
         user_factors *= np.float32(scale)
         fold_in.constants["scales"] = (fold_in.constants["scales"] * scale).tolist()
         if on_iteration is not None:
@@ -92,6 +93,7 @@ class Spectral:
     ) -> Matrix:
         """Return y_i = S^-2 d_i^(b - 1/2) times the sum over the item's users of d_u^-1 sum of d_j^(-1/2 - b) y_j over their
         items, which holds for the trained items; these determine S^-2, a number per factor. See `Trainer`."""
+        seen, new = liked(seen), liked(new)
         users = _sums(seen, fold_in) * _powers(np.diff(seen.indptr), -1)[:, None]
 
         def summed(matrix: sparse.csr_matrix) -> NDArray[np.float64]:
@@ -110,10 +112,12 @@ class Spectral:
 
 
 def _sums(rows: sparse.csr_matrix, fold_in: FoldIn) -> Matrix:
-    """Return the weighted sum of each row's items, float32 (rows, factors)."""
-    weights = _item_weights(fold_in)
-    weighted = sparse.csr_matrix((weights[rows.indices], rows.indices, rows.indptr), shape=rows.shape)
+    """Return the weighted sum of each row's items, less the disliked ones, float32 (rows, factors); zeros for a row without any
+    but these."""
+    weights = _item_weights(fold_in)[rows.indices] * np.sign(rows.data).astype(np.float32)
+    weighted = sparse.csr_matrix((weights, rows.indices, rows.indptr), shape=rows.shape)
     sums: Matrix = weighted @ fold_in.item_factors
+    sums[np.diff(liked(rows).indptr) == 0] = 0
     return sums
 
 

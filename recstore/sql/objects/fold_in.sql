@@ -206,7 +206,7 @@ BEGIN
     IF weighting.generation IS NULL THEN
         RETURN NULL;
     END IF;
-    least_value := CASE WHEN {rated} OR weighting.negative = 'net' THEN '-Infinity' ELSE 0.0::double precision END;
+    least_value := CASE WHEN {rated} OR weighting.negative <> 'drop' THEN '-Infinity' ELSE 0.0::double precision END;
     half_life := (weighting.weighting -> 'half_life')::double precision;
     reference := (weighting.weighting -> 'reference')::double precision / 1e6;
     SELECT
@@ -240,7 +240,7 @@ BEGIN
         WHERE r.value > least_value
         GROUP BY r.item_id
     ) p
-    WHERE {rated} OR p.value / 1e-12 > p.total;  -- what is left of returns may be a rounding error
+    WHERE {rated} OR CASE weighting.negative WHEN 'dislike' THEN abs(p.value) ELSE p.value END / 1e-12 > p.total;  -- what is left of returns may be a rounding error
     IF cardinality(pairs.item_ids) > weighting.max_items_per_user THEN  -- too many for a person
         RETURN NULL;
     END IF;

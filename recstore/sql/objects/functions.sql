@@ -544,7 +544,7 @@ BEGIN
                 item.preference,
                 1 + coalesce({extension}.vector_dims(w.whitened), 0),
                 {extension}.vector_dims(w.summand)
-            )) * live.max_item_length, 0) AS contribution
+            )) * live.max_item_length * CASE WHEN w.target IS NULL THEN -1 ELSE 1 END, 0) AS contribution
         FROM unnest(known) w
         WHERE item.preference IS NOT NULL
         ORDER BY contribution DESC, w.item_id{item_collate}
