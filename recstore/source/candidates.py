@@ -15,7 +15,7 @@ from psycopg import sql
 from recstore.definition import Definition
 from recstore.errors import CandidatesInvalid, ExclusionsInvalid, PermissionDenied
 from recstore.postgres.connection import Connection, application_path, one_line, read_only, role_of
-from recstore.source.plans import AS_FOR_ANY, by_index, plan_cost, prepared
+from recstore.source.plans import AS_FOR_ANY, by_index, plan_cost, prepared, probe
 from recstore.source.selects import Invalid, columns_of, denied, id_type, relation_of, stripped, type_name
 from recstore.sql import objects, queries
 from recstore.sql.objects import Registered
@@ -164,7 +164,7 @@ def looked_up_by_index(
         relation, looked_up = sql.Identifier(recommender.name, view), sql.Identifier(column)
         one = sql.SQL("SELECT true FROM {} c WHERE c.{} = $1").format(relation, looked_up)
         with prepared(connection, kind, one) as execute:
-            asked = execute(None)
+            asked = execute(probe(kind))
             return plan_cost(connection, asked) <= LOOKUP_COST or by_index(connection, asked)
 
 

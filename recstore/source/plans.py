@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from uuid import UUID
 
 from psycopg import sql
 
@@ -17,6 +18,11 @@ AS_FOR_ANY = {"search_path": "pg_catalog, pg_temp", "plan_cache_mode": "force_ge
 
 NAME = r'\w+|"(?:[^"]|"")+"'
 """Pattern of a name in a plan."""
+
+
+def probe(type: str) -> object:
+    """Return an id of an SQL type: with NULL a plan leaves out every partition of a table that is partitioned by ids."""
+    return {"text": "", "uuid": str(UUID(int=0))}.get(type, 0)
 
 
 @contextmanager
@@ -51,13 +57,13 @@ def planned(connection: Connection, statement: sql.Composable, *, prepare: bool 
 
 def index_statement(connection: Connection, schema: str, view: str, column: str) -> str | None:
     """Return the CREATE INDEX that finds the rows of one id in a view: on what the plan compares with the id while it scans a
-    table. None if it compares it nowhere."""
+    table. None if it compares it nowhere, or does not say with what."""
     with read_only(connection, plan_cache_mode="force_generic_plan"):
         typed = queries.one(connection, "column_type", schema=schema, view=view, column=column)
         found = sql.Identifier(schema, view), sql.Identifier(column)
         lookup = sql.SQL("SELECT true FROM {} i WHERE i.{} = $1").format(*found)
         with prepared(connection, typed["type"], lookup) as execute:
-            plan = planned(connection, execute(None))
+            plan = planned(connection, execute(probe(typed["type"])))
         for node in _nodes(plan):
             expression = compared(node.get("Filter", ""), node.get("Alias", ""))
             if expression is None or "Relation Name" not in node:
@@ -67,10 +73,17 @@ def index_statement(connection: Connection, schema: str, view: str, column: str)
             plain = plain[1:-1].replace('""', '"') if plain.startswith('"') else plain
             table = node["Relation Name"]
             scanned = queries.one(connection, "indexable", schema=node["Schema"], name=table, column=plain)
-            if cast and scanned["type"] == "character varying":  # whose index serves text
+            if cast and scanned["type"] in ("character varying", "text"):  # whose index serves text
                 expression = cast[1]
+            other = typed["collation"] not in (None, scanned["collation"] or '"default"')
+            if (
+                other and not cast and scanned["type"] is None
+            ):  # a plan does not say in which collation it calls a function
+                return None
             if not re.fullmatch(NAME, expression):
                 expression = f"({expression})"
+            if other:
+                expression += f" COLLATE {typed['collation']}"
             words = keywords(connection)
             concurrently = "" if scanned["partitioned"] else "CONCURRENTLY "
             relation = ".".join(readable(scanned[part], words) for part in ("schema", "name"))

@@ -1,16 +1,17 @@
 -- What a lookup is missing: an index, a privilege.
 
 -- name: column_type
--- The type of a column of a recommender's view.
-SELECT format_type(a.atttypid, a.atttypmod) AS type
+-- The type of a column of a recommender's view, and the collation in which it is compared, as SQL names it.
+SELECT format_type(a.atttypid, a.atttypmod) AS type, nullif(a.attcollation, 0)::regcollation::text AS collation
 FROM pg_attribute a
 JOIN pg_class c ON c.oid = a.attrelid
 JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %(schema)s AND c.relname = %(view)s AND a.attname = %(column)s;
 
 -- name: indexable
--- The table to index for a relation that a plan scans, whether it is partitioned, and the column's type.
-SELECT n.nspname AS schema, c.relname AS name, c.relkind = 'p' AS partitioned, format_type(a.atttypid, NULL) AS type
+-- The table to index for a relation that a plan scans, whether it is partitioned, and the column's type and collation.
+SELECT n.nspname AS schema, c.relname AS name, c.relkind = 'p' AS partitioned, format_type(a.atttypid, NULL) AS type,
+    nullif(a.attcollation, 0)::regcollation::text AS collation
 FROM pg_class s
 JOIN pg_namespace m ON m.oid = s.relnamespace
 JOIN pg_class c ON c.oid = coalesce(pg_partition_root(s.oid)::oid, s.oid)

@@ -579,8 +579,19 @@ INDEXABLE = [
         '((lower("E mail")))',
     ),
     ("SELECT mail::text AS user_id, item AS item_id, 1 AS value FROM shop.big", "big", "(mail)"),
+    (
+        'SELECT mail::text COLLATE "C" AS user_id, item AS item_id, 1 AS value FROM shop.big',
+        "big",
+        '(mail COLLATE "C")',
+    ),
+    (
+        'SELECT lower(mail COLLATE "C") AS user_id, item AS item_id, 1 AS value FROM shop.big',
+        "",
+        "",
+    ),
     ('SELECT "it.em""%"::text AS user_id, item AS item_id, 1 AS value FROM shop.big', "big", '("it.em""%")'),
     ("SELECT customer AS user_id, item AS item_id, 1 AS value FROM shop.parted", "parted", "(customer)"),
+    ("SELECT customer AS user_id, item AS item_id, 1 AS value FROM shop.hashed", "hashed", "(customer)"),
     (
         "SELECT * FROM (SELECT customer AS user_id, item AS item_id, rank() OVER (ORDER BY item) AS value FROM shop.big) s",
         "",
@@ -598,18 +609,24 @@ def test_the_index_that_a_source_lacks(application: psycopg.Connection[dict[str,
     application.execute("CREATE VIEW shop.big_view AS SELECT * FROM shop.big")
     application.execute("CREATE TABLE shop.parted (customer int, item int) PARTITION BY HASH (item)")
     application.execute("CREATE TABLE shop.part PARTITION OF shop.parted FOR VALUES WITH (MODULUS 1, REMAINDER 0)")
+    application.execute("CREATE TABLE shop.hashed (customer int, item int) PARTITION BY HASH (customer)")
+    for n in range(2):
+        application.execute(
+            f"CREATE TABLE shop.hashed{n} PARTITION OF shop.hashed FOR VALUES WITH (MODULUS 2, REMAINDER {n})"
+        )
     application.execute("INSERT INTO shop.parted SELECT customer, item FROM shop.big")
+    application.execute("INSERT INTO shop.hashed SELECT customer, item FROM shop.big")
     for number, (query, table, columns) in enumerate(INDEXABLE):
         application.execute(f"CREATE SCHEMA source_{number}")  # type: ignore[call-overload]
         application.execute(f"CREATE VIEW source_{number}.interactions AS {query}")  # type: ignore[call-overload]
-        application.execute("ANALYZE shop.big, shop.parted")
+        application.execute("ANALYZE shop.big, shop.parted, shop.hashed")
         assert not inspection.check_lookup(application, f"source_{number}").indexed
         found = index_statement(application, f"source_{number}", "interactions", "user_id")
         concurrently = "CONCURRENTLY " if table == "big" else ""
         assert found == (f"CREATE INDEX {concurrently}ON shop.{table} {columns};" if table else None)
         if found:
             application.execute(found)  # type: ignore[call-overload]
-            application.execute("ANALYZE shop.big, shop.parted")
+            application.execute("ANALYZE shop.big, shop.parted, shop.hashed")
             assert inspection.check_lookup(application, f"source_{number}").indexed
 
 

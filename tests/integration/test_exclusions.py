@@ -135,6 +135,18 @@ def test_the_lookup_of_a_user_uses_the_application_s_index(changed: Database) ->
         application.execute("SELECT pg_stat_force_next_flush()")
         (after,) = rows(application, counters)
         assert after == {"idx_scan": before["idx_scan"] + 12, "seq_scan": before["seq_scan"]}
+        # also where each user is in one partition, with many rows
+        application.execute(
+            "CREATE TABLE shop.parted (person bigint, thing bigint) PARTITION BY HASH (person);"
+            " CREATE TABLE shop.parted0 PARTITION OF shop.parted FOR VALUES WITH (MODULUS 2, REMAINDER 0);"
+            " CREATE TABLE shop.parted1 PARTITION OF shop.parted FOR VALUES WITH (MODULUS 2, REMAINDER 1);"
+            " INSERT INTO shop.parted SELECT n % 100, n FROM generate_series(1, 30000) n; CREATE INDEX ON shop.parted (person);"
+            " GRANT SELECT ON shop.parted TO worker; ANALYZE shop.parted"
+        )
+        changed.alter(
+            "exact", exclusions=Exclusions(query="SELECT person AS user_id, thing AS item_id FROM shop.parted")
+        )
+        assert candidates.looked_up_by_index(worker, registry.get(worker, "exact"), "exclusions", "user_id")
 
 
 @pytest.mark.contract
