@@ -7,7 +7,7 @@ nothing about training.
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import timedelta
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, NamedTuple, ParamSpec, TypeVar
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -26,6 +26,10 @@ Id = Any
 
 Period = timedelta | str
 """An interval, such as timedelta(days=7) or "7 days"."""
+
+
+Scale = Literal["unit", "rank"]
+"""Scores relative to those of all items for the same user: from 0 to 1, or the place from 1 on."""
 
 
 def untyped(value: Any) -> sa.BindParameter[Any]:
@@ -102,10 +106,11 @@ class Selectables:
         exclude_seen: bool = True,
         exclude_items: Iterable[Id] | None = None,
         fresh: bool | None = None,
+        scale: Scale | None = None,
     ) -> sa.TableValuedAlias:
         """Return `recommend` as a FROM element with columns item_id, score, reason."""
         function = self._functions.recommend(
-            untyped(user_id), k, exclude_seen, exclude_items=array(exclude_items), fresh=fresh
+            untyped(user_id), k, exclude_seen, exclude_items=array(exclude_items), fresh=fresh, scale=scale
         )
         return function.table_valued(  # type: ignore[no-any-return]
             "item_id", sa.column("score", sa.Double), sa.column("reason", sa.Text), name="recommended"
@@ -118,10 +123,11 @@ class Selectables:
         k: int = 10,
         *,
         exclude_items: Iterable[Id] | None = None,
+        scale: Scale | None = None,
     ) -> sa.TableValuedAlias:
         """Return `recommend_for_items` as a FROM element with columns item_id, score, reason."""
         function = self._functions.recommend_for_items(
-            array(item_ids), k=k, weights=array(weights), exclude_items=array(exclude_items)
+            array(item_ids), k=k, weights=array(weights), exclude_items=array(exclude_items), scale=scale
         )
         return function.table_valued(  # type: ignore[no-any-return]
             "item_id", sa.column("score", sa.Double), sa.column("reason", sa.Text), name="recommended"
@@ -288,12 +294,17 @@ class Recommender(Selectables):
         exclude_seen: bool = True,
         exclude_items: Iterable[Id] | None = None,
         fresh: bool | None = None,
+        scale: Scale | None = None,
     ) -> list[Recommendation]:
         """Return the k items with the highest predicted preference, best first, ties by id; those of the fallback for a
         user without usable interactions.
 
-        With `fresh`, a known user's current interactions count, too; None is the recommender's setting."""
-        listed = self.select_recommend(user_id, k, exclude_seen=exclude_seen, exclude_items=exclude_items, fresh=fresh)
+        With `fresh`, a known user's current interactions count, too; None is the recommender's setting. With `scale` scores
+        are relative to those of all items for this user: "unit" from 0 to 1, "rank" from 1, the best, on. That compares all
+        items, and leaves the scores of the fallback as they are."""
+        listed = self.select_recommend(
+            user_id, k, exclude_seen=exclude_seen, exclude_items=exclude_items, fresh=fresh, scale=scale
+        )
         return [Recommendation._make(row) for row in self._rows(sa.select(listed))]
 
     def recommend_for_items(
@@ -303,10 +314,11 @@ class Recommender(Selectables):
         k: int = 10,
         *,
         exclude_items: Iterable[Id] | None = None,
+        scale: Scale | None = None,
     ) -> list[Recommendation]:
         """Return the k items for a person who likes these, or dislikes those with a weight below 0, without these; popular ones
-        if no liked item is known."""
-        asked = self.select_recommend_for_items(item_ids, weights, k, exclude_items=exclude_items)
+        if no liked item is known. See `recommend` for `scale`."""
+        asked = self.select_recommend_for_items(item_ids, weights, k, exclude_items=exclude_items, scale=scale)
         return [Recommendation._make(row) for row in self._rows(sa.select(asked))]
 
     def rank_items(self, user_id: Id, item_ids: Iterable[Id]) -> list[RankedItem]:
@@ -354,11 +366,15 @@ class Recommender(Selectables):
         asked = self.select_popular_items(k, window, half_life, exclude_items=exclude_items)
         return [PopularItem._make(row) for row in self._rows(sa.select(asked))]
 
-    def predict(self, user_id: Id, item_id: Id, *, fresh: bool | None = None) -> float | None:
+    def predict(
+        self, user_id: Id, item_id: Id, *, fresh: bool | None = None, scale: Scale | None = None
+    ) -> float | None:
         """Return the predicted preference; None for an unknown item or a user without usable interactions.
 
-        See `recommend` for `fresh`."""
-        value: float | None = self._value(self._functions.predict(untyped(user_id), untyped(item_id), fresh))
+        See `recommend` for `fresh` and `scale`."""
+        value: float | None = self._value(
+            self._functions.predict(untyped(user_id), untyped(item_id), fresh, scale=scale)
+        )
         return value
 
     def user_vector(self, user_id: Id, *, fresh: bool | None = None) -> "NDArray[np.float32]":

@@ -208,7 +208,7 @@ def counts_as_seen(definition: Definition) -> str:
 
 IMPLICIT = {
     "rated": "false",
-    "scale": "NULL",
+    "of_ratings": "NULL",
     "score": "",
     "in_range": "",
     "unit": "",
@@ -227,23 +227,23 @@ IMPLICIT = {
 
 
 def _scores(recommender: Registered) -> dict[str, str]:
-    """Return the same for either feedback. With explicit feedback a score is the predicted rating: `scale` has the mean, the
+    """Return the same for either feedback. With explicit feedback a score is the predicted rating: `of_ratings` has the mean, the
     unit, the lowest and the highest rating of the live generation's training."""
     if not recommender.definition.source.explicit:
         return IMPLICIT
     of_weighting = "SELECT ARRAY[r.mean, r.scale_factor, r.lowest, r.highest]"
     columns = "mean float8, scale_factor float8, lowest float8, highest float8"
     rating = "least(greatest({0}[1] + {0}[2] * ({1}), {0}[3]), {0}[4])"
-    before, after = rating.format("scale", "|").split("|")
+    before, after = rating.format("of_ratings", "|").split("|")
     return {
         "rated": "true",
-        "scale": f"({of_weighting} FROM {recommender.schema}._weighting w, jsonb_to_record(w.weighting) r ({columns}))",
+        "of_ratings": f"({of_weighting} FROM {recommender.schema}._weighting w, jsonb_to_record(w.weighting) r ({columns}))",
         "score": before,
         "in_range": after,
-        "unit": "scale[2] * ",
+        "unit": "of_ratings[2] * ",
         "score_of_row": rating.format("$7", IMPLICIT["score_of_row"]),
         "score_of_user": rating.format("$3", IMPLICIT["score_of_user"]),
-        "given_weight": "scale[4]",
+        "given_weight": "of_ratings[4]",
         "given_weights": "avg(w.weight)",
         "views": "count(*)::double precision",
         "predicted": "predicted rating",

@@ -271,3 +271,26 @@ def test_arrays_as_applications_have_them(shop: Database) -> None:
             assert rows(connection, f"SELECT * FROM retail.recommend_for_items(ARRAY[3, 5]::{kind}[])") == answer
         assert rows(connection, "SELECT * FROM retail.recommend_for_items('{3,5}')") == answer
         assert rows(connection, "SELECT * FROM retail.recommend_for_items('{3,5}', ARRAY[1, 1.0])") == answer
+
+
+@pytest.mark.contract
+def test_scores_that_people_can_read(person: Connection, of: Factors) -> None:
+    """Relative to all items, seen ones included; the items and their order stay the same."""
+    user = of.users[3]
+    scores = of.scores[3]
+    unit = (scores - scores.min()) / (scores.max() - scores.min())
+    rank = {item: 1 + int((scores > scores[n] + 1e-6).sum()) for n, item in enumerate(of.items)}
+    plain, relative, places = (
+        rows(person, f"SELECT * FROM retail.recommend(%s, 6, scale => {scale})", user)
+        for scale in ("NULL", "'unit'", "'rank'")
+    )
+    items = [row["item_id"] for row in plain]
+    assert [row["item_id"] for row in relative] == [row["item_id"] for row in places] == items
+    assert [row["score"] for row in relative] == pytest.approx([unit[of.item(item)] for item in items], abs=1e-5)
+    assert [row["score"] for row in places] == [rank[item] for item in items]
+    found = value(person, "SELECT retail.predict(%s, %s, scale => 'unit')", user, items[0])
+    assert found == pytest.approx(relative[0]["score"])
+    basket = rows(person, "SELECT * FROM retail.recommend_for_items(%s, k => 3, scale => 'rank')", items[:3])
+    assert [row["score"] for row in basket] == sorted(row["score"] for row in basket)
+    with pytest.raises(pg.InvalidParameterValue, match="there is no scale 'percent'"):
+        rows(person, "SELECT * FROM retail.recommend(%s, 6, scale => 'percent')", user)

@@ -166,13 +166,61 @@ $function$;
 COMMENT ON FUNCTION {schema}.seen({user_parameter}) IS
     'The items that this user has seen, which recommend() leaves out: live from the source with the caller''s rights, or as published with the generation. An id may come twice. Needs SELECT on the source, or on user_vectors where seen items are published.';
 
+-- object: function _rescaled
+CREATE OR REPLACE FUNCTION {schema}._rescaled(
+    live {schema}._generation,
+    person {schema}._query_vector,
+    listed {schema}.recommendation[],
+    scale text
+)
+RETURNS {schema}.recommendation[]
+LANGUAGE plpgsql
+STABLE
+PARALLEL UNSAFE
+COST 1000
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+    rescaled {schema}.recommendation[];
+BEGIN
+    IF scale IS NULL THEN
+        RETURN listed;
+    END IF;
+    IF scale NOT IN ('unit', 'rank') THEN
+        RAISE EXCEPTION 'there is no scale %', quote_literal(scale) USING
+            ERRCODE = 'invalid_parameter_value',
+            HINT = 'Choose unit, from 0 to 1 over all items, or rank, 1 for the best of all items; or none.';
+    END IF;
+    EXECUTE format($query$
+        SELECT array_agg(ROW(f.item_id, s.score, f.reason)::{schema}.recommendation ORDER BY f.place)
+        FROM unnest($1) WITH ORDINALITY f (item_id, score, reason, place)
+        LEFT JOIN (
+            SELECT v.item_id, CASE $2
+                WHEN 'rank' THEN rank() OVER (ORDER BY v.score DESC)
+                ELSE coalesce(
+                    (v.score - min(v.score) OVER ()) / nullif(max(v.score) OVER () - min(v.score) OVER (), 0), 1)
+            END AS score
+            FROM (
+                SELECT i.item_id, -(i.preference OPERATOR({extension}.<#>) $3) AS score
+                FROM {schema}.%I i WHERE i.preference IS NOT NULL
+            ) v
+        ) s ON s.item_id = f.item_id
+        $query$, '_items_' || live.generation)
+        INTO rescaled USING listed, scale, person.preference;
+    RETURN coalesce(rescaled, listed);
+END
+$function$;
+COMMENT ON FUNCTION {schema}._rescaled({schema}._generation, {schema}._query_vector, {schema}.recommendation[], text) IS
+    'These recommendations with scores relative to those of all items of the generation for this person. Compares all items. Used by the public functions.';
+
 -- object: function recommend
 CREATE OR REPLACE FUNCTION {schema}.recommend(
     user_id {user_parameter},
     k bigint DEFAULT 10,
     exclude_seen boolean DEFAULT true,
     exclude_items {item_parameter}[] DEFAULT NULL,
-    fresh boolean DEFAULT NULL
+    fresh boolean DEFAULT NULL,
+    scale text DEFAULT NULL
 )
 RETURNS SETOF {schema}.recommendation
 LANGUAGE plpgsql
@@ -184,7 +232,7 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
     live {schema}._generation := {schema}._live(k);
-    scale CONSTANT double precision[] := {scale};
+    of_ratings CONSTANT double precision[] := {of_ratings};
     person {schema}._query_vector;
     -- the column's collation decides, not the argument's
     wanted {user_parameter}{user_default_collate} := user_id;
@@ -221,6 +269,7 @@ BEGIN
             found := ARRAY(
                 SELECT ROW(n.id, {score}-n.distance * person.length * live.max_item_length{in_range}, step)::{schema}.recommendation
                 FROM unnest(nearest) n);
+            found := {schema}._rescaled(live, person, found, scale);
         ELSE
             found := {schema}._fallback_items(live, step, recommend.user_id, k, excluded);
         END IF;
@@ -231,15 +280,16 @@ BEGIN
     END LOOP;
 END
 $function$;
-COMMENT ON FUNCTION {schema}.recommend({user_parameter}, bigint, boolean, {item_parameter}[], boolean) IS
-    'The k items with the highest {predicted} for this user, without exclude_items and this user''s exclusions, and without what seen() returns unless exclude_seen is false. A user who came after the training is folded in from the current rows of interactions (reason: fold_in); with fresh, so is one whose rows have changed since. One without usable rows, and the end of a short list, gets the items of the steps that the fallback names (reason: the step). Needs SELECT on user_vectors and on the source.';
+COMMENT ON FUNCTION {schema}.recommend({user_parameter}, bigint, boolean, {item_parameter}[], boolean, text) IS
+    'The k items with the highest {predicted} for this user, without exclude_items and this user''s exclusions, and without what seen() returns unless exclude_seen is false. A user who came after the training is folded in from the current rows of interactions (reason: fold_in); with fresh, so is one whose rows have changed since. With scale, scores are relative to all items: unit (0 to 1) or rank (1 is the best). One without usable rows, and the end of a short list, gets the items of the steps that the fallback names (reason: the step). Needs SELECT on user_vectors and on the source.';
 
 -- object: function recommend_for_items
 CREATE OR REPLACE FUNCTION {schema}.recommend_for_items(
     item_ids {item_parameter}[],
     weights double precision[] DEFAULT NULL,
     k bigint DEFAULT 10,
-    exclude_items {item_parameter}[] DEFAULT NULL
+    exclude_items {item_parameter}[] DEFAULT NULL,
+    scale text DEFAULT NULL
 )
 RETURNS SETOF {schema}.recommendation
 LANGUAGE plpgsql
@@ -253,7 +303,7 @@ DECLARE
     live {schema}._generation := {schema}._live(k);
     excluded {item_type}[] := {of_exclude_items} || {of_item_ids};
     max_value CONSTANT double precision := (SELECT w.max_value FROM {schema}._weighting w);
-    scale CONSTANT double precision[] := {scale};
+    of_ratings CONSTANT double precision[] := {of_ratings};
     pairs {schema}._pairs;
     person {schema}._query_vector;
     nearest {schema}._near_item[];
@@ -301,6 +351,7 @@ BEGIN
                 found := ARRAY(
                     SELECT ROW(n.id, {score}-n.distance * person.length * live.max_item_length{in_range}, step)::{schema}.recommendation
                     FROM unnest(nearest) n);
+                found := {schema}._rescaled(live, person, found, scale);
             WHEN sees_people THEN
                 found := {schema}._fallback_items(live, step, NULL, k, excluded);
             ELSE
@@ -315,8 +366,8 @@ BEGIN
     END LOOP;
 END
 $function$;
-COMMENT ON FUNCTION {schema}.recommend_for_items({item_parameter}[], double precision[], bigint, {item_parameter}[]) IS
-    'The k items for a person with these items: an anonymous visitor''s clicks, a basket, examples. {weights_are} Unknown ids and NULLs are ignored. If no liked item is known, and at the end of a short list, come the items of the steps that the fallback names, for no user in particular; for a role without SELECT on interactions, popular items of the training. Without the given items and exclude_items.';
+COMMENT ON FUNCTION {schema}.recommend_for_items({item_parameter}[], double precision[], bigint, {item_parameter}[], text) IS
+    'The k items for a person with these items: an anonymous visitor''s clicks, a basket, examples. {weights_are} Unknown ids and NULLs are ignored. If no liked item is known, and at the end of a short list, come the items of the steps that the fallback names, for no user in particular; for a role without SELECT on interactions, popular items of the training. Without the given items and exclude_items. Scale as of recommend().';
 
 -- object: function rank_items
 CREATE OR REPLACE FUNCTION {schema}.rank_items(user_id {user_parameter}, item_ids {item_parameter}[])
@@ -330,7 +381,7 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
     live {schema}._generation;
-    scale CONSTANT double precision[] := {scale};
+    of_ratings CONSTANT double precision[] := {of_ratings};
     person {schema}._query_vector;
 BEGIN
     SELECT * INTO live FROM {schema}._generation;
@@ -364,7 +415,7 @@ BEGIN
             live.max_item_length,
             coalesce(person.reason, 'popular'),
             live.users::double precision,
-            scale;
+            of_ratings;
 END
 $function$;
 COMMENT ON FUNCTION {schema}.rank_items({user_parameter}, {item_parameter}[]) IS
@@ -425,7 +476,7 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
     live {schema}._generation := {schema}._live(k);
-    scale CONSTANT double precision[] := {scale};
+    of_ratings CONSTANT double precision[] := {of_ratings};
     query {vector};
 BEGIN
     IF live.generation IS NULL THEN
@@ -443,7 +494,7 @@ BEGIN
         USING
             {schema}._nearest_users(live.generation, 'preference', query, k, NULL, NULL, live.users_ef),
             live.max_item_length,
-            scale;
+            of_ratings;
 END
 $function$;
 COMMENT ON FUNCTION {schema}.users_for_item({item_parameter}, bigint) IS
@@ -474,7 +525,12 @@ COMMENT ON FUNCTION {schema}.user_vector({user_parameter}, boolean) IS
     'The user''s query vector, for a query of one''s own: ORDER BY preference <#> (SELECT user_vector(..)). Call it in a sub-select, so that it runs once. Never NULL: a user who came after the training is folded in, with fresh also one whose rows have changed since, and one without usable interactions has the mean user direction. Needs SELECT on user_vectors and on the source.';
 
 -- object: function predict
-CREATE OR REPLACE FUNCTION {schema}.predict(user_id {user_parameter}, item_id {item_parameter}, fresh boolean DEFAULT NULL)
+CREATE OR REPLACE FUNCTION {schema}.predict(
+    user_id {user_parameter},
+    item_id {item_parameter},
+    fresh boolean DEFAULT NULL,
+    scale text DEFAULT NULL
+)
 RETURNS double precision
 LANGUAGE plpgsql
 STABLE
@@ -484,7 +540,7 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
     live {schema}._generation;
-    scale CONSTANT double precision[] := {scale};
+    of_ratings CONSTANT double precision[] := {of_ratings};
     person {schema}._query_vector;
     result double precision;
 BEGIN
@@ -497,11 +553,16 @@ BEGIN
         'SELECT -(v.preference OPERATOR({extension}.<#>) $2) * $3 FROM {schema}.%I v WHERE v.item_id = $1',
         '_items_' || live.generation)
         INTO result USING predict.item_id, person.preference, person.length * live.max_item_length;
-    RETURN {score}result{in_range};
+    result := {score}result{in_range};
+    IF scale IS NOT NULL AND result IS NOT NULL THEN
+        result := ({schema}._rescaled(
+            live, person, ARRAY[ROW(predict.item_id, result, person.reason)::{schema}.recommendation], scale))[1].score;
+    END IF;
+    RETURN result;
 END
 $function$;
-COMMENT ON FUNCTION {schema}.predict({user_parameter}, {item_parameter}, boolean) IS
-    'The {predicted} of this user for this item, {predicted_range}. A user who came after the training is folded in, and with fresh one whose rows have changed since. NULL for an unknown item, and for a user without usable interactions. Needs SELECT on user_vectors and on the source.';
+COMMENT ON FUNCTION {schema}.predict({user_parameter}, {item_parameter}, boolean, text) IS
+    'The {predicted} of this user for this item, {predicted_range}. A user who came after the training is folded in, and with fresh one whose rows have changed since. Scale as of recommend(). NULL for an unknown item, and for a user without usable interactions. Needs SELECT on user_vectors and on the source.';
 
 -- object: function explain
 CREATE OR REPLACE FUNCTION {schema}.explain(user_id {user_parameter}, item_id {item_parameter}, k bigint DEFAULT 10)
@@ -517,7 +578,7 @@ DECLARE
     live {schema}._generation := {schema}._live(k);
     solved_weight CONSTANT double precision := (
         SELECT w.solved_weight FROM {schema}._weighting w WHERE w.generation = live.generation);
-    scale CONSTANT double precision[] := {scale};
+    of_ratings CONSTANT double precision[] := {of_ratings};
     known CONSTANT {schema}._known_item[] := ARRAY(
         SELECT w FROM {schema}._weighted(live, {schema}._pairs_of(explain.user_id)) w);
     item record;
