@@ -527,7 +527,9 @@ CREATE VIEW recstore.status AS
     ((r.definition -> 'schedule'::text) ->> 'timezone'::text) AS timezone,
     r.scheduled_at,
     p.held_at AS held_since,
-    p.held_by
+    p.held_by,
+    (r.definition #>> '{refresh,cron}'::text[]) AS refresh_schedule,
+    (r.definition #>> '{lists,cron}'::text[]) AS lists_schedule
    FROM ((((((recstore_private.recommenders r
      JOIN recstore_private.pointers p ON ((p.recommender_id = r.id)))
      LEFT JOIN recstore_private.generations g ON ((g.generation = p.generation)))

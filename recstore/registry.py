@@ -4,7 +4,7 @@ import dataclasses
 import re
 from contextlib import suppress
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from psycopg import errors as pg
 from psycopg.types.json import Jsonb
@@ -363,6 +363,6 @@ def next_retrain(row: dict[str, Any]) -> datetime | None:
     return schedule.next_in_zone(row["schedule"], row["timezone"], row["scheduled_at"])
 
 
-def next_lists(row: dict[str, Any], now: datetime) -> datetime | None:
-    """Return when the lists of a row of recstore.status are written next, in the schedule's zone."""
-    return schedule.next_in_zone(row["lists_schedule"], row["timezone"], now)
+def next_of(job: Literal["lists", "refresh"], row: dict[str, Any], now: datetime) -> datetime | None:
+    """Return when the lists of a row of recstore.status are written next, or its refresh is due, in the schedule's zone."""
+    return schedule.next_in_zone(row[f"{job}_schedule"], row["timezone"], now)

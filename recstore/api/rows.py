@@ -332,6 +332,8 @@ class Summary(Row):
     scheduled_at: datetime
     held_since: datetime | None
     held_by: str | None
+    refresh_schedule: str | None
+    lists_schedule: str | None
 
 
 @dataclass(frozen=True)
@@ -343,18 +345,18 @@ class Listed(Summary):
 
 @dataclass(frozen=True)
 class Watched(Summary):
-    """A recommender in `status()`: the start of its run, the next training and lists, its unfinished requests, and in which ways
-    its schema no longer fits the database around it. `ended_..` are of the training before the present one."""
+    """A recommender in `status()`: the start of its run, the next training, lists and refresh, its unfinished requests, and in
+    which ways its schema no longer fits the database around it. `ended_..` are of the training before the present one."""
 
     running_since: datetime | None
     ended_retrain: int | None
     ended_state: str | None
     ended_at: datetime | None
     ended_error: str | None
-    lists_schedule: str | None
     withheld_generation: int | None
     next_retrain: datetime | None
     next_lists: datetime | None
+    next_refresh: datetime | None
     open_requests: list[Request]
     drift: list[str]
 

@@ -26,7 +26,7 @@ from recstore.errors import (
 )
 from recstore.operations import repair
 from recstore.postgres.connection import Connection, session_settings
-from recstore.registry import next_lists, next_retrain
+from recstore.registry import next_of, next_retrain
 from recstore.runs import Reporter
 from recstore.sql import queries, schema_revision
 from recstore.wording import age
@@ -115,7 +115,8 @@ def status(
         if row["recommender"] not in known:
             known[row["recommender"]] = drift(opened, row["recommender"])
         row["drift"] = known[row["recommender"]]
-        row["next_retrain"], row["next_lists"] = next_retrain(row), next_lists(row, now)
+        row["next_retrain"] = next_retrain(row)
+        row["next_lists"], row["next_refresh"] = next_of("lists", row, now), next_of("refresh", row, now)
         row["open_requests"] = [request for request in waiting if request["recommender"] == row["recommender"]]
     return {
         "now": now,

@@ -163,6 +163,8 @@ def _lines(row: Watched, now: datetime) -> Iterator[Line]:
         yield "", Text(f"and {len(asked) - SHOWN_REQUESTS} more: recstore requests {name} --open")
     times = planned(row.schedule, row.timezone, row.next_retrain) if row.schedule else ""
     yield "schedule", Text(times) if times else Text("none", "dim")
+    if row.refresh_schedule:
+        yield "refresh", Text(planned(row.refresh_schedule, row.timezone, row.next_refresh, now))
     if row.lists_schedule:
         yield "lists", Text(planned(row.lists_schedule, row.timezone, row.next_lists, now))
 

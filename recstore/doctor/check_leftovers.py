@@ -130,6 +130,17 @@ def indexes(subject: Subject) -> Iterator[Finding]:
         yield ok(f"the live generation {number} has all {len(wanted)} of its indexes")
 
 
+@check("recommender", well="users who came after the training are answered as the fallback says")
+def fold_in(subject: Subject) -> Iterator[Finding]:
+    live = subject.live
+    if live["generation"] is not None and not live["folds_in"] and "fold_in" in subject.recommender.definition.steps:
+        yield note(
+            f"the live generation {live['generation']} cannot fold in users who came after its training",
+            "They get the items of the next step of the fallback. An older recstore published it, or its trainer has no fold-in.",
+            f"recstore retrain {subject.name}",
+        )
+
+
 @check("registry", well="no evaluation left a scratch recommender")
 def scratch(subject: Subject) -> Iterator[Finding]:
     for name in (row["name"] for row in subject.rows("scratch_schemas", **experiments.MARKED) if row["abandoned"]):

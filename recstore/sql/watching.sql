@@ -15,7 +15,6 @@ SELECT
     e.state AS ended_state,
     e.finished_at AS ended_at,
     e.error AS ended_error,
-    c.definition #>> '{lists,cron}' AS lists_schedule,
     (
         SELECT max(g.generation) FROM recstore.generations g WHERE g.recommender = s.recommender AND g.state = 'withheld'
     ) AS withheld_generation

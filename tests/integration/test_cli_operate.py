@@ -21,7 +21,7 @@ from recstore import cli, pipeline, requests, schedule
 from recstore.api import jobs, progress
 from recstore.background import watching
 from recstore.cli.context import Screen
-from recstore.definition import Filters, Lists, Schedule
+from recstore.definition import Filters, Lists, Refresh, Schedule
 from recstore.errors import NothingLeft, RunCancelled
 from recstore.runs import Run, reporter
 
@@ -66,7 +66,8 @@ def test_where_there_is_nothing_yet(recstore: Command) -> None:
 def test_status_tells_what_is_live_what_failed_and_what_is_asked_for(recstore: Command, shop: Database) -> None:
     shop.create()
     lists = Lists(similar_into="made.similar", cron="0 4 * * *")
-    shop.create(LONG, filters=Filters(min_users_per_item=10_000), schedule=Schedule(cron="0 3 * * *"), lists=lists)
+    due: dict[str, Any] = {"schedule": Schedule(cron="0 3 * * *"), "refresh": Refresh(cron="*/15 * * * *")}
+    shop.create(LONG, filters=Filters(min_users_per_item=10_000), lists=lists, **due)
     assert "nothing yet. Run: recstore retrain retail" in recstore("status retail").out
     shop.retrain()
     with pytest.raises(NothingLeft):
@@ -88,6 +89,8 @@ def test_status_tells_what_is_live_what_failed_and_what_is_asked_for(recstore: C
     assert rows[LONG]["next_retrain"][11:19] == "03:00:00"
     assert re.search(r"lists +at 04:00 every day \(UTC\), next \w{3} \d\d \w{3} 04:00 UTC \(in \d+ \w+\)", out)
     assert (rows["retail"]["next_lists"], rows[LONG]["next_lists"][11:19]) == (None, "04:00:00")
+    assert re.search(r"refresh +every 15 minutes \(UTC\), next \w{3} \d\d \w{3} \d\d:\d[05] UTC \(in \d+ \w+\)", out)
+    assert (rows["retail"]["next_refresh"], rows[LONG]["refresh_schedule"]) == (None, "*/15 * * * *")
     assert len(rows[LONG]["open_requests"]) == 6
 
 

@@ -249,6 +249,12 @@ PROBLEMS = {
         undo="UPDATE recstore_private.pointers SET held_at = NULL, held_by = NULL;"
         " UPDATE recstore_private.generations SET state = 'attached', ready_at = NULL WHERE state = 'ready'",
     ),
+    "a generation that an older recstore published": Problem(
+        "UPDATE recstore_private.generations SET training = training - 'solved_weight' WHERE generation = 1",
+        {"fold-in": "note"},
+        fix=False,
+        undo="UPDATE recstore_private.generations SET training = training || '{{\"solved_weight\": 1}}' WHERE generation = 1",
+    ),
     "a half-built generation": Problem(
         "UPDATE recstore_private.generations SET state = 'building' WHERE state = 'attached'",
         {"generations": "warning"},
