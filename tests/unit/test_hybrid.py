@@ -58,6 +58,7 @@ def test_each_part_has_a_factor_at_least_if_there_are_two(share, factors, parts)
     trained = HYBRID.train(matrix, hyperparameters(spectral_share=share), factors=factors, device="cpu")
     assert [part["factors"] for part in trained.fold_in.constants["parts"]] == parts
     assert trained.item_factors.shape == (60, sum(parts))
+    assert trained.fold_in.constants["parts"][0]["weight"] == (0.7 if len(parts) > 1 else 1)
     assert HYBRID.solve_users(matrix, trained.fold_in).shape == trained.user_factors.shape == (150, sum(parts))
     assert len(trained.warnings) == (factors > 59)
 
