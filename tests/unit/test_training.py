@@ -171,9 +171,22 @@ def test_no_regularization_is_allowed_where_the_data_determine_the_factors():
     assert (np.linalg.norm(users, axis=1) > 0).all()
 
 
+def test_factors_that_are_no_finite_numbers_are_refused_and_counted(monkeypatch):
+    fitted = als._fit_cpu
+
+    def broken(*given):
+        x, y = fitted(*given)
+        y[[2, 5], 0] = np.nan
+        return x, y
+
+    monkeypatch.setattr(als, "_fit_cpu", broken)
+    with pytest.raises(TrainingDiverged, match="2 of 20 items"):
+        ALS.train(small_matrix(), hyperparameters(), factors=3, device="cpu")
+
+
 def test_settings_known_to_be_bad_are_warned_of(course, matrix):
     unweighted = fit(course, Confidence()).matrix(course, 1)
-    assert warnings_for(matrix, 15, 20.0) == []
+    assert warnings_for(matrix, 15, 20.0) == warnings_for(matrix, 50, 20.0) == warnings_for(matrix, 15, 0.01) == []
     assert "have little effect" in warnings_for(unweighted, 15, 1.0)[0]
     assert "overfit" in warnings_for(matrix, 50, 0.01)[0]
 
