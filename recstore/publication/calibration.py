@@ -159,7 +159,8 @@ def _kinds(run: Run) -> list[Kind]:
     """Sample the queries of each kind from the generation's own tables.
 
     "recommend" has each query once more without exclusions, as an application's own query runs it. That can be the harder
-    one: a scan that skips rows continues for longer.
+    one: a scan that skips rows continues for longer. "users" has users and items as queries: items lie elsewhere than users,
+    and are harder to find users for.
     """
     items, users = run.generation.items, run.generation.users
     rows = run.connection.execute(
@@ -175,7 +176,9 @@ def _kinds(run: Run) -> list[Kind]:
         Kind("similar", rows["items"], [Query(vector, [item]) for item, vector in products.items()]),
     ]
     if run.recommender.definition.publication.index_users:
-        kinds.append(Kind("users", rows["users"], [Query(vector, [user]) for user, vector in people.items()]))
+        asked = [Query(vector, [user]) for user, vector in people.items()]  # similar_users, then users_for_item
+        asked += [Query(vector, []) for vector in _sample(run, items, "item_id", "preference").values()]
+        kinds.append(Kind("users", rows["users"], asked))
     return kinds
 
 

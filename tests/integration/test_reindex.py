@@ -11,6 +11,7 @@ from recstore.definition import Publication, Source
 from recstore.errors import NotTrained, RecstoreError, ReindexBlocked
 from recstore.operations import jobs
 from recstore.postgres.connection import Connection
+from recstore.publication import calibration
 
 pytestmark = pytest.mark.usefixtures("calibrated")
 
@@ -97,6 +98,29 @@ def test_the_plans_follow_what_was_altered(live: Database) -> None:
     assert all(row.values())
     assert live.retrain().live
     assert_nothing_left(live)
+
+
+def test_an_index_on_users_is_calibrated_for_items_too(live: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """users_for_item asks it for the users of an item, similar_users for those of a user."""
+    asked: dict[str, Any] = {}
+    measure = calibration._measure
+
+    def noted(run: Any, kind: calibration.Kind, *rest: Any) -> Any:
+        asked[kind.name] = kind.queries
+        return measure(run, kind, *rest)
+
+    monkeypatch.setattr(calibration, "_measure", noted)
+    live.alter(publication=Publication(search="hnsw", index_users=True))
+    reindex(live)
+    of = {
+        side: {row["vector"] for row in look(live, f"SELECT v.preference::text AS vector FROM retail._{side}_1 v")}
+        for side in ("items", "users")
+    }
+    with_user: dict[bool, set[str]] = {True: set(), False: set()}
+    for query in asked["users"]:
+        with_user[bool(query.excluded)].add(query.vector)
+    assert with_user[True] <= of["users"]
+    assert with_user[False] <= of["items"]
 
 
 @pytest.mark.contract
