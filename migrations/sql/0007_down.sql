@@ -1,6 +1,9 @@
--- A withheld generation is ready: the next dispatch makes it live if it is the newest.
+-- No dispatch makes a withheld generation live: the next one removes it.
 
-UPDATE recstore_private.generations SET state = 'ready', ready_at = now() WHERE state = 'withheld';
+UPDATE recstore_private.generations
+SET state = 'pruning', barrier = 'pruning', barrier_transactions = NULL, barrier_xid = pg_current_xact_id()::text,
+    reason = 'was withheld when the schema was downgraded'
+WHERE state = 'withheld';
 ALTER TABLE recstore_private.generations
     DROP CONSTRAINT ck_generations_state,
     ADD CONSTRAINT ck_generations_state CHECK (state IN ('attached', 'building', 'ready', 'published', 'pruning', 'pruned'));

@@ -9,6 +9,11 @@ from recstore.cli.commands import Commands, statements
 from recstore.cli.screen import say
 from recstore.errors import RecstoreError
 
+LOST = (
+    "What later revisions keep is lost: below 0008 the erasures, so that a file or a training of before may bring people back;"
+    " below 0007 withheld generations, which the next dispatch removes."
+)
+
 
 def register(app: typer.Typer) -> None:
     group = typer.Typer(
@@ -20,7 +25,8 @@ def register(app: typer.Typer) -> None:
     commands.add(
         "downgrade",
         _downgraded,
-        ask=lambda revision: f"Downgrade recstore's schema to {revision}?",
+        ask=lambda revision: f"Downgrade recstore's schema to {revision}? {LOST}",
+        notes=LOST,
         data=lambda found: {"revision": found.revision},
         example="recstore db downgrade base --dry-run",
     )

@@ -210,7 +210,7 @@ COMMANDS = {
     "grant retail nobody_at_all": (2, "There is no role named 'nobody_at_all'."),
     "doctor retail --reader nobody_at_all": (2, "There is no role named 'nobody_at_all'."),
     "drop retail": (2, "Add --yes"),
-    "db downgrade base": (2, "Add --yes"),
+    "db downgrade base": (2, "below 0008 the erasures"),
     "retrain retail --device tpu": (2, "--device is 'tpu': choose one of auto, cpu, gpu."),
     "publish retail": (1, "'retail' has no generation ready to publish. `recstore generations retail` lists"),
     "rollback retail": (1, "'retail' has no earlier generation to roll back to. `recstore generations retail` lists"),

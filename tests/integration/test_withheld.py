@@ -80,6 +80,15 @@ def test_the_newest_withheld_generation_stays_until_it_is_pruned(trained: Databa
     assert second not in states(trained)
 
 
+def test_a_downgrade_makes_no_withheld_generation_live(trained: Database, recstore: Command) -> None:
+    apart = recstore("retrain retail --no-publish --json").expect(0).json["generation"]
+    recstore("db downgrade 0006").expect(2, "withheld generations, which the next dispatch removes")
+    recstore("db downgrade 0006 --yes").expect(0)
+    recstore("db upgrade").expect(0)
+    dispatch.dispatch(trained.url, trained.settings, lambda *_: None)
+    assert apart not in states(trained)
+
+
 def test_the_schedule_trains_what_is_withheld_alone(trained: Database) -> None:
     with trained.connect() as connection:
         connection.execute("DELETE FROM recstore_private.requests")
