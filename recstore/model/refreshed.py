@@ -71,7 +71,7 @@ def solve(live: Live, interactions: Interactions, key: UUID, dimensions: int, th
     """Solve the new and the changed items of the interactions, then all their users. Raises TrainingDiverged."""
     model = live.model
     solvable = trainers.solves_items(model.trainer)
-    unknown = model.items.lookup(interactions.items.ids) < 0
+    unknown = (model.items.lookup(interactions.items.ids) < 0) & (interactions.item_users() > 0)
     ids = model.items.ids
     if solvable and unknown.any():
         together = pa.concat_arrays([ids, interactions.items.ids.filter(pa.array(unknown))])
@@ -84,8 +84,8 @@ def solve(live: Live, interactions: Interactions, key: UUID, dimensions: int, th
     users_of, before = known.item_users(), np.zeros(len(items))
     before[place] = model.item_users
     changed = (users_of > 0) & (np.abs(users_of - before) > CHANGED * before) & solvable
-    held = _held_out(live, known, key)
-    item_users = np.bincount(known.item_index[~held], minlength=len(items))
+    held = _held_out(live, known, key) & known.liked
+    item_users = known.part(~held).item_users()
 
     weights = confidence.restore(model.confidence.constants(), item_users, len(known.users))
     if not isinstance(weights, Ratings) and weights.idf is not None and live.queries.idf is not None:

@@ -11,6 +11,7 @@ from recstore.definition import Confidence, Gate, Hyperparameters, Source
 from recstore.embedded import Server
 from recstore.operations import readers
 from recstore.postgres.connection import Connection
+from recstore.refresh import refresh
 
 pytestmark = pytest.mark.contract
 
@@ -105,3 +106,26 @@ def test_rows_that_cancel_out_are_no_vote(reader: Connection) -> None:
     unseen = column(reader, "SELECT item_id FROM retail.recommend(%s, 1)", user)[0]
     reader.execute("INSERT INTO shop.votes VALUES (%s, %s, -2), (%s, %s, 2)", [user, unseen, user, unseen])
     assert value(reader, "SELECT retail.user_vector(%s, true)::text", user) == before
+
+
+def test_a_refresh_solves_no_item_that_is_only_disliked(shop: Database) -> None:
+    """Held-out pairs stay those of the same items, which are stored as positions in the order of the ids."""
+
+    def held(connection: Connection) -> list[tuple[int, int]]:
+        bounds = value(
+            connection, "SELECT held_out FROM recstore_private.generations WHERE generation = other.generation()"
+        )
+        items = column(connection, "SELECT item_id FROM other.item_vectors ORDER BY 1")
+        return [(items[place], pairs) for place, pairs in zip(bounds["items"], bounds["counts"], strict=True)]
+
+    shop.create("other", source=VOTES, gate=Gate(held_out=0.1))
+    assert shop.retrain("other").live
+    with shop.connect() as connection, shop.connect("application") as application:
+        before = held(connection)
+        application.execute("INSERT INTO shop.votes SELECT n, -1, -2 FROM generate_series(1, 9) n")
+        application.execute("INSERT INTO shop.votes SELECT n, 0, 2 - n % 2 * 3 FROM generate_series(101, 160) n")
+        assert refresh(shop.url, shop.settings, "other").items == 1
+        assert column(connection, "SELECT users FROM other.item_vectors WHERE item_id < 1") == [30]
+        now = held(connection)
+        assert [pair for pair in now if pair[0] > 0] == before
+        application.execute("DELETE FROM shop.votes WHERE product_id < 1")
