@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import Database, database_from
 from numpy.typing import NDArray
-from support_sql import column, rows, transaction, value
+from support_sql import column, repeating, rows, transaction, value
 
 from recstore import errors, lists, registry
 from recstore.definition import Candidates, Definition, Gate, Hyperparameters, Publication, Source
@@ -19,7 +19,7 @@ from recstore.experiments.measurement import Measurement
 from recstore.experiments.tuning import work
 from recstore.experiments.tuning.search_options import Options
 from recstore.files.archive import exporting, importing
-from recstore.operations import readers
+from recstore.operations import jobs, readers
 from recstore.postgres.connection import Connection
 from recstore.refresh import refresh as refresh_job
 
@@ -252,6 +252,37 @@ def test_a_retrain_starts_from_the_live_items(shop: Database) -> None:
     assert training["warm"]
     assert training["factors"] == FACTORS
     assert np.abs(after - before).mean() < 0.3
+
+
+def test_readers_during_publications_and_a_rollback_see_one_generation(shop: Database) -> None:
+    """Every list and every prediction of a snapshot are those of its generation, folded-in user included."""
+    ask = "SELECT array_agg(r.item_id) || array_agg((1e6 * r.score)::bigint) FROM retail.recommend(%s, 6, fresh => true) r"
+    seen: set[tuple[int, int, str]] = set()
+
+    def read() -> None:
+        with shop.connect("application") as connection:
+            for user in (3, 7):
+                with connection.transaction():
+                    connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+                    seen.add((value(connection, "SELECT retail.generation()"), user, str(value(connection, ask, user))))
+
+    with shop.connect() as connection:
+        good = registry.get(connection, "retail").definition.hyperparameters
+    with repeating(read, read):
+        for seed in (1, 2, 3):
+            shop.alter(hyperparameters=good.model_copy(update={"seed": seed, "warm_iterations": 0}))
+            assert shop.retrain(force=True).live
+        jobs.roll_back(shop.url, "retail")
+    shop.alter(hyperparameters=good)
+    kept = {generation for generation, _, _ in seen}
+    assert len(kept) >= 3
+    assert len(seen) == 2 * len(kept)  # one answer for each user and generation
+    with shop.connect("application") as connection:
+        for generation, user, answer in seen:
+            if generation in sorted(kept)[-2:]:
+                with connection.transaction():
+                    connection.execute("SELECT set_config('recstore.generation', %s, true)", [str(generation)])
+                    assert str(value(connection, ask, user)) == answer
 
 
 @pytest.mark.parametrize(
