@@ -38,15 +38,22 @@ def untyped(value: Any) -> sa.BindParameter[Any]:
 
 
 def array(values: Iterable[Id] | None) -> sa.ColumnElement[Any] | None:
-    """Return ids or weights as a parameter of an array type, by the type of the first that is not None."""
+    """Return ids or weights as a parameter of an array type: uuid if one is a UUID, double precision if one is a fraction."""
     if values is None:
         return None
     listed = [getattr(value, "item", lambda value=value: value)() for value in values]  # NumPy's as Python's
-    kind = next((type(value) for value in listed if value is not None), None)
-    if kind is None:  # as a literal, which fits any type
+    kinds = {type(value) for value in listed if value is not None}
+    if not kinds:  # as a literal, which fits any type
         return sa.literal_column(f"'{{{','.join(['NULL'] * len(listed))}}}'")
-    types: dict[type, Any] = {UUID: sa.Uuid, str: sa.Text, float: sa.Double}
-    return sa.bindparam(None, listed, type_=sa.ARRAY(types.get(kind, sa.BigInteger)), unique=True)
+    kind: Any = sa.Text if str in kinds else sa.BigInteger
+    convert: Callable[[Any], Any] | None = None
+    if UUID in kinds:
+        kind, convert = sa.Uuid, lambda value: UUID(str(value))
+    elif not kinds <= {int, str}:
+        kind, convert = sa.Double, float
+    if convert:
+        listed = [value if value is None else convert(value) for value in listed]
+    return sa.bindparam(None, listed, type_=sa.ARRAY(kind), unique=True)
 
 
 class _Functions:

@@ -482,6 +482,14 @@ def test_no_numeric_value_beyond_double_precision_is_an_error(
     assert rows(shop.connect(), pairs) == [{"items": 1, "value": pytest.approx(1e30)}]
 
 
+def test_a_window_longer_than_time_counts_everything(application: Connection) -> None:
+    counted = "SELECT * FROM retail.popular_items(50, %s::interval)"
+    everything = rows(application, counted, "4000 years")
+    assert everything
+    for window in ("300000 years", timedelta.max):
+        assert rows(application, counted, window) == everything
+
+
 def test_what_counts_times_needs_them(shop: Database) -> None:
     timeless = Source(table="shop.views", user="user_id", item="product_id", value="view_count")
     for sections in (

@@ -4,8 +4,10 @@ composes; the asynchronous one gives the same rows."""
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from decimal import Decimal
 from inspect import iscoroutinefunction, isfunction, signature
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import psycopg
@@ -23,7 +25,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from support_sql import rows
 
 from recstore import AsyncRecommender, Recommender
-from recstore.recommend import Selectables
+from recstore.recommend import Selectables, array
 from recstore.sql import queries
 
 ASKED: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
@@ -34,6 +36,8 @@ ASKED: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("recommend_for_items", ([3, 5],), {"k": 5}),
     ("recommend_for_items", (np.array([3, 5]), np.array([2.5, -1]), 5), {"exclude_items": (7,)}),
     ("recommend_for_items", ([], [], 5), {}),
+    ("recommend_for_items", ([3, 5], [3, 0.5], 5), {}),
+    ("recommend_for_items", ([3, 5], [Decimal("0.25"), None], 5), {}),
     ("rank_items", (1, {3: None, 999: None, 5: None}), {}),
     ("similar_items", (3, 5), {"min_users": 1}),
     ("similar_items", (3, 5), {"exclude_items": [6, 9]}),
@@ -82,6 +86,13 @@ def test_methods_are_the_functions(shared: Database, engine: sa.Engine) -> None:
     assert vector.dtype == np.float32
     assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
     assert retail.recommend(10**6, 3)[0].reason == "popular"
+
+
+def test_uuids_may_be_given_as_text_next_to_others() -> None:
+    one, other = UUID(int=1), UUID(int=2)
+    given = array([one, str(other), None])
+    assert isinstance(given, sa.BindParameter)
+    assert given.value == [one, other, None]
 
 
 def test_the_direct_query_composes_and_equals_the_function(engine: sa.Engine) -> None:

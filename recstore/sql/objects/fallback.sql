@@ -31,7 +31,7 @@ BEGIN
             ERRCODE = 'object_not_in_prerequisite_state',
             HINT = 'Give it a column last_at: recstore alter {schema_name} --last-at COLUMN, or a query that selects one.';
     END IF;
-    begun := coalesce(now() - "window", '-infinity');
+    begun := CASE WHEN "window" < interval '5000 years' THEN now() - "window" ELSE '-infinity' END;
     RETURN QUERY
         SELECT
             p.item_id,
