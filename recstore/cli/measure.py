@@ -109,6 +109,6 @@ def _point(point: "CurvePoint") -> dict[str, Any]:
     row: dict[str, Any] = {"iteration": point.iteration}
     for part in ("train", "validation"):
         for name, value in getattr(point, part).items():
-            if name.startswith(("recall@", "ndcg@")):
+            if name.startswith(("rmse", "recall@", "ndcg@")):
                 row[f"{part} {name}"] = rounded(value, 4)
     return row | {"seconds": rounded(point.seconds, 1)}
