@@ -11,9 +11,11 @@ WORKERS ?= 3
 CONTRACT_VERSIONS ?= 16
 # what is compiled once is not compiled again by each of the hundreds of processes that tests start
 unexport PYTHONDONTWRITEBYTECODE
+# the tutorials: examples/README.md
+EXAMPLES = example-learning_platform example-play_counts example-likes
 PARALLEL = -n $(WORKERS) --dist worksteal
 
-.PHONY: help demo worker-demo test tests statistical contract check format campaign coverage mutants bench sentences docs docs-retail schema build lock clean
+.PHONY: help demo worker-demo $(EXAMPLES) test tests statistical contract check format campaign coverage mutants bench sentences docs docs-retail schema build lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -39,6 +41,9 @@ demo: $(VENV)/.demo  ## the main job on real data, on the embedded PostgreSQL
 
 worker-demo: $(VENV)/.demo  ## a shop's year in a minute: beat and a worker retrain while a reader asks
 	@$(BIN)/recstore worker-demo
+
+$(EXAMPLES): example-%: $(VENV)/.demo
+	@$(BIN)/python -m examples.$* $(OPTIONS)
 
 check: $(VENV)/.dev  ## format, lint, spelling, import rules, types
 	$(BIN)/ruff format --check .
