@@ -140,9 +140,11 @@ class Selectables:
             "item_id", sa.column("score", sa.Double), sa.column("reason", sa.Text), name="recommended"
         )
 
-    def select_rank_items(self, user_id: Id, item_ids: Iterable[Id]) -> sa.TableValuedAlias:
+    def select_rank_items(
+        self, user_id: Id, item_ids: Iterable[Id], *, scale: Scale | None = None
+    ) -> sa.TableValuedAlias:
         """Return `rank_items` as a FROM element with columns item_id, score, reason."""
-        return self._functions.rank_items(untyped(user_id), array(item_ids)).table_valued(  # type: ignore[no-any-return]
+        return self._functions.rank_items(untyped(user_id), array(item_ids), scale=scale).table_valued(  # type: ignore[no-any-return]
             "item_id", sa.column("score", sa.Double), sa.column("reason", sa.Text), name="ranked"
         )
 
@@ -328,9 +330,11 @@ class Recommender(Selectables):
         asked = self.select_recommend_for_items(item_ids, weights, k, exclude_items=exclude_items, scale=scale)
         return [Recommendation._make(row) for row in self._rows(sa.select(asked))]
 
-    def rank_items(self, user_id: Id, item_ids: Iterable[Id]) -> list[RankedItem]:
-        """Return these items, each once, in the user's order; unknown ones last, in the given order."""
-        return [RankedItem._make(row) for row in self._rows(sa.select(self.select_rank_items(user_id, item_ids)))]
+    def rank_items(self, user_id: Id, item_ids: Iterable[Id], *, scale: Scale | None = None) -> list[RankedItem]:
+        """Return these items, each once, in the user's order; unknown ones last, in the given order. See `recommend` for
+        `scale`."""
+        listed = self.select_rank_items(user_id, item_ids, scale=scale)
+        return [RankedItem._make(row) for row in self._rows(sa.select(listed))]
 
     def seen(self, user_id: Id) -> list[Id]:
         """Return the items that the user has seen, which `recommend` leaves out; an id may come twice."""

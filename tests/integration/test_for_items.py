@@ -292,5 +292,9 @@ def test_scores_that_people_can_read(person: Connection, of: Factors) -> None:
     assert found == pytest.approx(relative[0]["score"])
     basket = rows(person, "SELECT * FROM retail.recommend_for_items(%s, k => 3, scale => 'rank')", items[:3])
     assert [row["score"] for row in basket] == sorted(row["score"] for row in basket)
+    page = rows(person, "SELECT * FROM retail.rank_items(%s, %s, scale => 'unit')", user, [items[2], 999999, items[0]])
+    assert [row["item_id"] for row in page] == [items[0], items[2], 999999]
+    assert [row["score"] for row in page[:2]] == pytest.approx([relative[0]["score"], relative[2]["score"]])
+    assert page[2]["score"] is None
     with pytest.raises(pg.InvalidParameterValue, match="there is no scale 'percent'"):
         rows(person, "SELECT * FROM retail.recommend(%s, 6, scale => 'percent')", user)

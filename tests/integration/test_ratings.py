@@ -104,6 +104,8 @@ def test_predicted_ratings_are_those_of_numpy_and_within_the_range(reader: Conne
     asked = [(3, 5), (10, 80), (77, 1), (200, 44)]
     found = [value(reader, "SELECT retail.predict(%s, %s)", user, item) for user, item in asked]
     assert found == pytest.approx([predicted[users.index(u), items.index(i)] for u, i in asked], abs=1e-4)
+    assert value(reader, "SELECT retail.predict(3, 1000)") is None
+    assert value(reader, "SELECT retail.predict(123456, 5)") is None
     every = column(reader, "SELECT retail.predict(7, v.item_id) FROM retail.item_vectors v")
     assert min(every) >= -10
     assert max(every) <= 10
@@ -194,6 +196,8 @@ def test_ranking_a_page_and_an_audience_give_ratings(reader: Connection) -> None
     assert [row["score"] for row in ranked[:4]] == pytest.approx(
         sorted((mine[items.index(i)] for i in (4, 5, 6, 7)), reverse=True), abs=1e-3
     )
+    assert ranked[4]["score"] is None
+    assert ranked[4]["reason"] is None
     for row in rows(reader, "SELECT * FROM retail.users_for_item(9, 4)"):
         assert row["preference"] == pytest.approx(
             value(reader, "SELECT retail.predict(%s, 9)", row["user_id"]), abs=1e-4

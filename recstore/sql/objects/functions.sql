@@ -183,9 +183,6 @@ AS $function$
 DECLARE
     rescaled {schema}.recommendation[];
 BEGIN
-    IF scale IS NULL THEN
-        RETURN listed;
-    END IF;
     IF scale NOT IN ('unit', 'rank') THEN
         RAISE EXCEPTION 'there is no scale %', quote_literal(scale) USING
             ERRCODE = 'invalid_parameter_value',
@@ -269,7 +266,9 @@ BEGIN
             found := ARRAY(
                 SELECT ROW(n.id, {score}-n.distance * person.length * live.max_item_length{in_range}, step)::{schema}.recommendation
                 FROM unnest(nearest) n);
-            found := {schema}._rescaled(live, person, found, scale);
+            IF scale IS NOT NULL THEN
+                found := {schema}._rescaled(live, person, found, scale);
+            END IF;
         ELSE
             found := {schema}._fallback_items(live, step, recommend.user_id, k, excluded);
         END IF;
@@ -351,7 +350,9 @@ BEGIN
                 found := ARRAY(
                     SELECT ROW(n.id, {score}-n.distance * person.length * live.max_item_length{in_range}, step)::{schema}.recommendation
                     FROM unnest(nearest) n);
-                found := {schema}._rescaled(live, person, found, scale);
+                IF scale IS NOT NULL THEN
+                    found := {schema}._rescaled(live, person, found, scale);
+                END IF;
             WHEN sees_people THEN
                 found := {schema}._fallback_items(live, step, NULL, k, excluded);
             ELSE
@@ -370,7 +371,11 @@ COMMENT ON FUNCTION {schema}.recommend_for_items({item_parameter}[], double prec
     'The k items for a person with these items: an anonymous visitor''s clicks, a basket, examples. {weights_are} Unknown ids and NULLs are ignored. If no liked item is known, and at the end of a short list, come the items of the steps that the fallback names, for no user in particular; for a role without SELECT on interactions, popular items of the training. Without the given items and exclude_items. Scale as of recommend().';
 
 -- object: function rank_items
-CREATE OR REPLACE FUNCTION {schema}.rank_items(user_id {user_parameter}, item_ids {item_parameter}[])
+CREATE OR REPLACE FUNCTION {schema}.rank_items(
+    user_id {user_parameter},
+    item_ids {item_parameter}[],
+    scale text DEFAULT NULL
+)
 RETURNS SETOF {schema}.ranked_item
 LANGUAGE plpgsql
 STABLE
@@ -383,6 +388,8 @@ DECLARE
     live {schema}._generation;
     of_ratings CONSTANT double precision[] := {of_ratings};
     person {schema}._query_vector;
+    ranked {schema}.ranked_item[];
+    rescaled {schema}.recommendation[];
 BEGIN
     SELECT * INTO live FROM {schema}._generation;
     IF live.generation IS NULL THEN
@@ -392,8 +399,13 @@ BEGIN
         RETURN;
     END IF;
     person := {schema}._query_vector(live, rank_items.user_id);
-    RETURN QUERY EXECUTE format($query$
-        SELECT r.id, CASE WHEN $2 IS NULL THEN r.score ELSE {score_of_row} END, CASE WHEN r.score IS NOT NULL THEN $5 END
+    EXECUTE format($query$
+        SELECT array_agg(ROW(
+                r.id,
+                CASE WHEN $2 IS NULL THEN r.score WHEN r.score IS NOT NULL THEN {score_of_row} END,
+                CASE WHEN r.score IS NOT NULL THEN $5 END
+            )::{schema}.ranked_item
+            ORDER BY r.score DESC NULLS LAST, r.views DESC, CASE WHEN r.score IS NOT NULL THEN r.id END{item_collate}, r.place)
         FROM (
             SELECT
                 g.id,
@@ -406,8 +418,8 @@ BEGIN
             ) g
             LEFT JOIN {schema}.%I v ON v.item_id = g.id
         ) r
-        ORDER BY r.score DESC NULLS LAST, r.views DESC, CASE WHEN r.score IS NOT NULL THEN r.id END{item_collate}, r.place
         $query$, '_items_' || live.generation)
+        INTO ranked
         USING
             item_ids,
             person.preference,
@@ -416,10 +428,24 @@ BEGIN
             coalesce(person.reason, 'popular'),
             live.users::double precision,
             of_ratings;
+    IF scale IS NULL OR person.preference IS NULL THEN
+        RETURN QUERY SELECT r.* FROM unnest(ranked) r;
+        RETURN;
+    END IF;
+    rescaled := {schema}._rescaled(
+        live,
+        person,
+        ARRAY(SELECT ROW(r.item_id, r.score, r.reason)::{schema}.recommendation FROM unnest(ranked) r WHERE r.score IS NOT NULL),
+        scale);
+    RETURN QUERY
+        SELECT r.item_id, s.score, r.reason
+        FROM unnest(ranked) WITH ORDINALITY r (item_id, score, reason, place)
+        LEFT JOIN unnest(rescaled) s (item_id, score, reason) ON s.item_id = r.item_id
+        ORDER BY r.place;
 END
 $function$;
-COMMENT ON FUNCTION {schema}.rank_items({user_parameter}, {item_parameter}[]) IS
-    'These items, each once, in this user''s order, by comparing all: a search page, a category page. Candidates or not, seen or not. Unknown items come last, in the given order, with a NULL score. For a user without usable interactions by popularity. Needs SELECT on user_vectors and on the source.';
+COMMENT ON FUNCTION {schema}.rank_items({user_parameter}, {item_parameter}[], text) IS
+    'These items, each once, in this user''s order, by comparing all: a search page, a category page. Candidates or not, seen or not. Unknown items come last, in the given order, with a NULL score. For a user without usable interactions by popularity. Scale as of recommend(). Needs SELECT on user_vectors and on the source.';
 
 -- object: function similar_users
 CREATE OR REPLACE FUNCTION {schema}.similar_users(user_id {user_parameter}, k bigint DEFAULT 10, fresh boolean DEFAULT NULL)
@@ -553,7 +579,9 @@ BEGIN
         'SELECT -(v.preference OPERATOR({extension}.<#>) $2) * $3 FROM {schema}.%I v WHERE v.item_id = $1',
         '_items_' || live.generation)
         INTO result USING predict.item_id, person.preference, person.length * live.max_item_length;
-    result := {score}result{in_range};
+    IF result IS NOT NULL THEN
+        result := {score}result{in_range};
+    END IF;
     IF scale IS NOT NULL AND result IS NOT NULL THEN
         result := ({schema}._rescaled(
             live, person, ARRAY[ROW(predict.item_id, result, person.reason)::{schema}.recommendation], scale))[1].score;
