@@ -115,4 +115,4 @@ lock: $(VENV)/.dev  ## resolve the newest dependencies into requirements/*.txt
 clean:  ## stop the embedded server; remove what was installed and made here
 	-@[ ! -x $(BIN)/recstore ] || $(BIN)/recstore stop
 	rm -rf $(VENV) .recstore build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
-		.coverage .coverage.* mutants
+		.coverage .coverage.* mutants examples/*/output examples/stacks/node_modules
