@@ -12,7 +12,7 @@ CONTRACT_VERSIONS ?= 16
 # what is compiled once is not compiled again by each of the hundreds of processes that tests start
 unexport PYTHONDONTWRITEBYTECODE
 # the tutorials: examples/README.md
-EXAMPLES = example-learning_platform example-play_counts example-likes
+EXAMPLES = example-learning_platform example-play_counts example-likes example-jokes
 PARALLEL = -n $(WORKERS) --dist worksteal
 
 .PHONY: help demo worker-demo $(EXAMPLES) test tests statistical contract check format campaign coverage mutants bench sentences docs docs-retail schema build lock clean

@@ -76,6 +76,12 @@ def test_likes(empty: Database, tmp_path: Path) -> None:
     assert sum(kind == row[0] for row in rows for kind in row[1:]) > 0.7 * 48  # of eight kinds
 
 
+def test_jokes(empty: Database, tmp_path: Path) -> None:
+    found = run("jokes", empty, tmp_path)
+    assert float(found["RMSE on held-out ratings"]) < 0.93 * float(found["RMSE of biases alone"])
+    assert found["jokes left out, since nobody rated them"] == "10"
+
+
 @pytest.mark.parametrize("name", FOLDERS)
 def test_a_readme_shows_what_was_measured(name: str) -> None:
     page = (FOLDERS[name] / "README.md").read_text()
