@@ -16,9 +16,7 @@ SIMILAR = """
     ORDER BY place
 """
 RECOMMENDED = """
-    SELECT item_id AS artist, (score - min(score) OVER ()) / (max(score) OVER () - min(score) OVER ()) AS scaled
-    FROM artists_als.recommend(%(user)s, %(artists)s) WHERE reason = 'trained'
-    ORDER BY score DESC LIMIT 10
+    SELECT item_id AS artist, score FROM artists_als.recommend(%(user)s, 10, scale => 'unit') ORDER BY score DESC
 """
 
 
@@ -74,8 +72,7 @@ def tutorial(work: workspace.Workspace) -> None:
 
     with work.step("Recommend what was not heard yet, with scores from 0 to 1"):
         user = work.sql("SELECT user_id FROM plays.plays LIMIT 1")[0]["user_id"]
-        artists = store.show("artists_als").live.items
-        work.show(RECOMMENDED, user=user, artists=artists)
+        work.show(RECOMMENDED, user=user)
 
     seconds = [seconds for seconds, _ in measured.values()]
     work.summary = (
