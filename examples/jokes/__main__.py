@@ -61,7 +61,7 @@ def tutorial(work: workspace.Workspace) -> None:
         unrated = (
             "SELECT count(*) AS n FROM jokes.jokes WHERE joke_id NOT IN (SELECT item_id FROM jokes_rated.item_vectors)"
         )
-        work.record("jokes left out, since nobody rated them", str(work.sql(unrated)[0]["n"]), "10 of 150")
+        work.record("jokes left out, without a rating", str(work.sql(unrated)[0]["n"]), "10 of 150")
 
     with work.step("The three jokes most similar to one"):
         joke = store.popular("jokes_rated", k=9)[-1].item_id

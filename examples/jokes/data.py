@@ -12,8 +12,8 @@ ENDS = ("walks in.", "sends the bill.", "never came back.", "was the wrong one."
 def write(ratings: Path, texts: Path, small: bool) -> None:
     """Write lines of user, joke and rating between pairs of tabs, and the jokes as HTML.
 
-    A rating is made of the joke's quality, the user's mood, six tastes and noise. Ten jokes are rated by nobody, eight by nearly
-    everybody.
+    A rating is made of the joke's quality, the user's mood, six tastes and noise. Ten jokes have no rating, eight are
+    rated by nearly everybody.
     """
     users, mean_count = (1_500, 28) if small else (59_000, 30)
     random = np.random.default_rng(150)
@@ -32,8 +32,8 @@ def write(ratings: Path, texts: Path, small: bool) -> None:
         for joke, value in zip(shown + 1, np.clip(score, -10, 10), strict=True):
             lines.append(f"{user}\t\t{joke}\t\t{value:.3f}\n")
     ratings.write_text("".join(lines))
-    told = [
+    pages = [
         f"{n + 1}:\n<p>\nThe {KINDS[k]} of joke {n + 1}<br />\n{ENDS[n % len(ENDS)]}\n</p>\n\n"
         for n, k in enumerate(kind)
     ]
-    texts.write_text("".join(told))
+    texts.write_text("".join(pages))

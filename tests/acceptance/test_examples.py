@@ -79,7 +79,7 @@ def test_likes(empty: Database, tmp_path: Path) -> None:
 def test_jokes(empty: Database, tmp_path: Path) -> None:
     found = run("jokes", empty, tmp_path)
     assert float(found["RMSE on held-out ratings"]) < 0.93 * float(found["RMSE of biases alone"])
-    assert found["jokes left out, since nobody rated them"] == "10"
+    assert found["jokes left out, without a rating"] == "10"
 
 
 @pytest.mark.parametrize("name", FOLDERS)
