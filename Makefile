@@ -77,8 +77,8 @@ coverage: $(VENV)/.dev  ## coverage by branch, of subprocesses too
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-mutants: $(VENV)/.dev  ## mutation testing of the modelling, the measures and the flip
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/mutmut run --max-children $(WORKERS)
+mutants: $(VENV)/.dev  ## mutation testing of the modelling, the measures and the flip, or of MUTANTS='recstore.model.filters*'
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/mutmut run --max-children $(WORKERS) $(MUTANTS)
 	$(BIN)/mutmut results
 
 bench: $(VENV)/.dev  ## what live answers cost, as ratios: fold-in, exclusions, filters

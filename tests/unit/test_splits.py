@@ -263,8 +263,11 @@ def test_a_choice(choice, with_times, how):
 def test_the_seed_of_a_choice_and_its_validation_part(validation):
     interactions = dated([(user, item, 1.0, item * DAY) for user in range(5) for item in range(10)])
     for by in ("time", "user", "share"):
-        split, other = (choose(interactions, SplitChoice(by, seed=seed), validation=validation) for seed in (7, 8))
+        split, same, other = (
+            choose(interactions, SplitChoice(by, seed=seed), validation=validation) for seed in (7, 7, 8)
+        )
         assert (split.validation is not None) == validation
+        assert pairs(split.test) == pairs(same.test)
         assert (pairs(split.test) == pairs(other.test)) == (by == "time")
     assert choose(interactions, SplitChoice("share")).validation is None
 
