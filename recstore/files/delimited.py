@@ -6,7 +6,7 @@ Pure: takes lines of text, knows no file and no database.
 import csv
 import re
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
@@ -83,7 +83,7 @@ class Dialect:
         )
 
 
-def read_records(lines: Iterable[str], dialect: Dialect) -> Iterator[Record]:
+def read_records(lines: Iterable[str], dialect: Dialect) -> Generator[Record, None, None]:
     """Yield the records of a text, blank lines left out. After an error, go on with the line after the record's first."""
     csv.field_size_limit(LONGEST)
     source, again, held = iter(lines), deque[str](), list[str]()

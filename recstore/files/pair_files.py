@@ -5,7 +5,8 @@ with its number. Pure: files in, columns out; `split_files` makes interactions o
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -82,7 +83,10 @@ def read_pairs(path: Path, format: Format = "auto") -> Pairs:
             raise InvalidInput(
                 f"{path} begins with a bracket, as a file of sampled negatives does: give it as --negatives."
             )
-        return (_read_lists if layout.kind == "lists" else _read_columns)(path, text, layout)
+        if layout.kind == "lists":
+            return _read_lists(path, text, layout)
+        with closing(_records(text, layout.separator)) as rows:
+            return _read_columns(path, rows, layout)
 
 
 def read_negatives(path: Path) -> Pairs:
@@ -111,19 +115,20 @@ def _first_line(text: TextDecoding) -> str:
     return found
 
 
-def _records(text: TextDecoding, separator: str) -> Iterator[tuple[int, list[str]]]:
+def _records(text: TextDecoding, separator: str) -> Generator[tuple[int, list[str]], None, None]:
     """Yield line and fields of each record. Raises InvalidInput for one that is broken."""
     if separator == " ":  # any number of blanks
-        records = read_records((" ".join(line.split()) for line in text.lines()), Dialect(" ", None))
+        found = read_records((" ".join(line.split()) for line in text.lines()), Dialect(" ", None))
     else:
-        records = read_records(text.lines(), Dialect(separator, None if separator == "::" else '"'))
-    for number, line, fields in records:
-        if not (line.isascii() or is_text(line)):
-            raise InvalidInput(f"{text.file.name}, line {number}: it is not UTF-8 text.")
-        if isinstance(fields, str):
-            raise InvalidInput(f"{text.file.name}, line {number}: {fields}.")
-        if line.strip():
-            yield number, fields
+        found = read_records(text.lines(), Dialect(separator, None if separator == "::" else '"'))
+    with closing(found) as records:  # the file too, although an error holds this frame
+        for number, line, fields in records:
+            if not (line.isascii() or is_text(line)):
+                raise InvalidInput(f"{text.file.name}, line {number}: it is not UTF-8 text.")
+            if isinstance(fields, str):
+                raise InvalidInput(f"{text.file.name}, line {number}: {fields}.")
+            if line.strip():
+                yield number, fields
 
 
 def _layout(text: TextDecoding, format: Format) -> Layout:
@@ -186,8 +191,7 @@ def _read_lists(path: Path, text: TextDecoding, layout: Layout) -> Pairs:
     return Pairs(path, layout, *ids, None, None)
 
 
-def _read_columns(path: Path, text: TextDecoding, layout: Layout) -> Pairs:
-    rows = _records(text, layout.separator)
+def _read_columns(path: Path, rows: Iterator[tuple[int, list[str]]], layout: Layout) -> Pairs:
     if layout.fields < 2:
         raise InvalidInput(
             f"{path}, line {next(rows)[0]}: it has one field only; a user and an item are separated by blanks, tabs,"

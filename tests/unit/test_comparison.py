@@ -78,7 +78,8 @@ def test_users_count_who_have_a_pair_to_be_folded_in_by_and_one_to_be_found(view
 def test_without_a_held_out_pair_nothing_is_compared(first):
     nothing = held_out.HeldOut(np.zeros(len(first.interactions), dtype=bool), 0)
     verdict = gate.judge(first.interactions, nothing, KEY, first.stored, first.stored, tolerance=TOLERANCE)
-    assert (verdict.metrics, verdict.popularity, verdict.live) == ({}, None, None)
+    assert (verdict.metrics, verdict.users, verdict.pairs) == ({}, 0, 0)
+    assert (verdict.popularity, verdict.live) == (None, None)
     assert verdict.unknown.startswith("no user has a pair")
 
 
@@ -123,6 +124,11 @@ def test_a_difference_counts_from_the_tolerance_and_two_standard_errors_on(diffe
     compared = gate.Comparison("generation 41", 100, 200, 0.5, 0.5 + difference, difference, standard_error)
     assert compared.worse(TOLERANCE) == worse
     assert f", {2 * difference:+.0%} (" in str(compared)
+    of_ratings = gate.Comparison(
+        "generation 41", 100, 200, 0.5, 0.5 - difference, -difference, standard_error, gate.RMSE
+    )
+    assert of_ratings.worse(TOLERANCE) == worse  # a larger error is worse
+    assert str(of_ratings).startswith("RMSE 0.")
     assert "against 0.0000 of popularity (standard" in str(gate.Comparison("popularity", 1, 2, 0, 0.5, 0.5, 0.1))
 
 
