@@ -1,6 +1,8 @@
 """Split files in the forms they are published in, and a sentence with file and line for each that is wrong."""
 
+import gc
 import gzip
+import io
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +147,16 @@ def test_what_is_wrong_is_said_with_its_line(tmp_path: Path, text: str | bytes, 
     with pytest.raises(InvalidInput, match=sentence) as refused:
         rows(path)
     assert str(path) in refused.value.message
+
+
+@pytest.mark.parametrize("text", [b"\xff\xfe1,2\n", "1 \n2 \n"])
+def test_a_file_with_a_mistake_is_closed_while_its_error_is_held(tmp_path: Path, text: str | bytes) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(InvalidInput) as refused:
+        rows(path)
+    assert refused.value.__traceback__
+    files = [one for one in gc.get_objects() if isinstance(one, io.BufferedReader) and one.name == str(path)]
+    assert all(file.closed for file in files)
 
 
 def test_files_that_can_not_be_read(tmp_path: Path) -> None:
