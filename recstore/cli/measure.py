@@ -20,8 +20,8 @@ Metrics, means over the users who have both a training and a test pair, of lists
 held-out items; ndcg = gain of the hits, each 1 / log2(place + 1), over the best possible with min(k, held-out) hits; map =
 mean of the precision at each hit, over min(k, held-out); hit rate = share of users with a hit; coverage = share of all items
 recommended to any user; mean popularity = training users of a recommended item. Of ratings, a held-out item counts if its rating
-is at least the mean of the training, and there are: rmse, mae = root of the mean squared error, mean absolute error; r2 = share of
-the variance explained. Over all items: auc = share of pairs of a
+is at least the mean of the training, and there are: rmse, mae = root of the mean squared error, mean absolute error; r2 = share
+of the variance explained. Over all items: auc = share of pairs of a
 held-out and another item that are ordered rightly; mse = mean squared error of the predicted preference, 1 for the user's own
 items and 0 for others.\
 """.replace("\n", " ")
