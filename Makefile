@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 EXAMPLES = example-learning_platform example-play_counts example-likes example-jokes
 PARALLEL = -n $(WORKERS) --dist worksteal
 
-.PHONY: help demo worker-demo $(EXAMPLES) test tests statistical contract check format campaign coverage mutants bench sentences docs docs-retail schema build lock clean
+.PHONY: help demo worker-demo $(EXAMPLES) test tests statistical contract check format campaign coverage mutants bench stacks sentences docs docs-retail schema build lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -83,6 +83,11 @@ mutants: $(VENV)/.dev  ## mutation testing of the modelling, the measures and th
 
 bench: $(VENV)/.dev  ## what live answers cost, as ratios: fold-in, exclusions, filters
 	for script in fold_in exclusions filters; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+
+stacks: $(VENV)/.dev  ## the integrations of examples/stacks, with the packages that they need
+	$(PIP) install --quiet fastapi httpx flask django
+	cd examples/stacks && npm install --silent --no-save --no-package-lock pg
+	$(PYTEST) tests/docs/test_stacks.py
 
 sentences: $(VENV)/.dev  ## write tests/golden/sentences.txt again: every sentence that users read
 	$(BIN)/python tests/golden/sentences.py
