@@ -210,6 +210,35 @@ $function$;
 COMMENT ON FUNCTION {schema}._rescaled({schema}._generation, {schema}._query_vector, {schema}.recommendation[], text) IS
     'These recommendations with scores relative to those of all items of the generation for this person. Compares all items. Used by the public functions.';
 
+-- object: function _predicted_items
+CREATE OR REPLACE FUNCTION {schema}._predicted_items(
+    live {schema}._generation,
+    person {schema}._query_vector,
+    k bigint,
+    left_out {item_type}[],
+    scale text
+)
+RETURNS {schema}.recommendation[]
+LANGUAGE plpgsql
+STABLE
+PARALLEL UNSAFE
+COST 10000
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+    of_ratings CONSTANT double precision[] := {of_ratings};
+    nearest CONSTANT {schema}._near_item[] := {schema}._nearest_items(
+        live.generation, 'preference', person.preference, k, left_out, NULL, live.recommend_ef);
+    listed CONSTANT {schema}.recommendation[] := ARRAY(
+        SELECT ROW(n.id, {score}-n.distance * person.length * live.max_item_length{in_range}, person.reason)::{schema}.recommendation
+        FROM unnest(nearest) n);
+BEGIN
+    RETURN CASE WHEN scale IS NULL THEN listed ELSE {schema}._rescaled(live, person, listed, scale) END;
+END
+$function$;
+COMMENT ON FUNCTION {schema}._predicted_items({schema}._generation, {schema}._query_vector, bigint, {item_type}[], text) IS
+    'The k items with the highest {predicted} for this vector, without left_out. Used by the public functions.';
+
 -- object: function recommend
 CREATE OR REPLACE FUNCTION {schema}.recommend(
     user_id {user_parameter},
@@ -229,12 +258,10 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
     live {schema}._generation := {schema}._live(k);
-    of_ratings CONSTANT double precision[] := {of_ratings};
     person {schema}._query_vector;
     -- the column's collation decides, not the argument's
     wanted {user_parameter}{user_default_collate} := user_id;
     excluded {item_type}[] := {of_exclude_items}{of_exclusions};
-    nearest {schema}._near_item[];
     steps text[] := {steps};
     step text;
     first boolean;
@@ -261,14 +288,7 @@ BEGIN
     FOREACH step IN ARRAY steps LOOP
         IF step IN ('trained', 'fold_in') THEN
             CONTINUE WHEN person.preference IS NULL;
-            nearest := {schema}._nearest_items(
-                live.generation, 'preference', person.preference, k, excluded, NULL, live.recommend_ef);
-            found := ARRAY(
-                SELECT ROW(n.id, {score}-n.distance * person.length * live.max_item_length{in_range}, step)::{schema}.recommendation
-                FROM unnest(nearest) n);
-            IF scale IS NOT NULL THEN
-                found := {schema}._rescaled(live, person, found, scale);
-            END IF;
+            found := {schema}._predicted_items(live, person, k, excluded, scale);
         ELSE
             found := {schema}._fallback_items(live, step, recommend.user_id, k, excluded);
         END IF;
@@ -305,7 +325,6 @@ DECLARE
     of_ratings CONSTANT double precision[] := {of_ratings};
     pairs {schema}._pairs;
     person {schema}._query_vector;
-    nearest {schema}._near_item[];
     -- A role that may not see people gets the popular items of the training.
     sees_people CONSTANT boolean := has_table_privilege('{schema}.interactions', 'SELECT');
     steps text[] := CASE WHEN sees_people THEN array_remove({steps}, 'fold_in') ELSE ARRAY['popular'] END;
@@ -345,14 +364,7 @@ BEGIN
     FOREACH step IN ARRAY steps LOOP
         CASE
             WHEN step = person.reason THEN
-                nearest := {schema}._nearest_items(
-                    live.generation, 'preference', person.preference, k, excluded, NULL, live.recommend_ef);
-                found := ARRAY(
-                    SELECT ROW(n.id, {score}-n.distance * person.length * live.max_item_length{in_range}, step)::{schema}.recommendation
-                    FROM unnest(nearest) n);
-                IF scale IS NOT NULL THEN
-                    found := {schema}._rescaled(live, person, found, scale);
-                END IF;
+                found := {schema}._predicted_items(live, person, k, excluded, scale);
             WHEN sees_people THEN
                 found := {schema}._fallback_items(live, step, NULL, k, excluded);
             ELSE
