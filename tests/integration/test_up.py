@@ -135,11 +135,13 @@ def test_after_a_kill_the_keeper_ends_the_stubborn_too_and_only_then_the_next_be
         from recstore import embedded
         from recstore.embedded import children
         children.KEEP = children.KEEP.replace("tries=100", "tries=3")
-        with embedded.foreground(pathlib.Path(sys.argv[1]), lambda *line: print(*line, flush=True)) as foreground:
+        def say(*words):  # in one piece: several threads do
+            print(" ".join(map(str, words)) + chr(10), end="", flush=True)
+        with embedded.foreground(pathlib.Path(sys.argv[1]), say) as foreground:
             foreground.broker()
             foreground.start("polite", ["sleep", "60"], {})
             foreground.start("stubborn", ["/bin/sh", "-c", sys.argv[2]], {})
-            print("directory", foreground.directory, flush=True)
+            say("directory", foreground.directory)
             signal.pause()
     """
     command = [sys.executable, "-c", code, str(tmp_path), IGNORING[-1]]
@@ -148,7 +150,9 @@ def test_after_a_kill_the_keeper_ends_the_stubborn_too_and_only_then_the_next_be
         said: dict[str, str] = {}
         try:
             while not {"stubborn", "directory"} <= said.keys():
-                name, _, line = parent.stdout.readline().strip().partition(" ")  # the broker prints blank lines, too
+                read = parent.stdout.readline()
+                assert read, said
+                name, _, line = read.strip().partition(" ")  # the broker prints blank lines, too
                 said[name] = line
             processes = below(parent.pid)
             assert len(processes) == 5, processes  # the keeper, the broker, the two, and the stubborn one's
