@@ -6,7 +6,7 @@ Times are datetimes with a time zone, lengths of time timedeltas, JSON columns d
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from recstore.errors import RecstoreError
 from recstore.source.inspection import Lookup
@@ -409,6 +409,15 @@ class Altered(Described):
     """An altered recommender, and the sections of its definition that differ from before."""
 
     changed: tuple[str, ...] = field(metadata=PYTHON_ONLY)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A recommender that is created, altered or dropped, and its settings that differ."""
+
+    recommender: str
+    action: Literal["create", "alter", "drop"]
+    differences: tuple[str, ...]
 
 
 @dataclass(frozen=True)

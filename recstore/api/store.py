@@ -8,13 +8,12 @@ is a group of commands, and declares them.
 
 import sqlalchemy as sa
 
+from recstore.api.apply import Applying, ApplyRehearsal
 from recstore.api.ask import Asking
 from recstore.api.begin import Beginning
 from recstore.api.files import Files
 from recstore.api.jobs import Jobs, Listing
-from recstore.api.manage import Managing
 from recstore.api.measure import Measuring
-from recstore.api.rehearse import Rehearsal
 from recstore.api.request import Requesting
 from recstore.api.schema import Schema
 from recstore.api.servers import Servers
@@ -24,7 +23,7 @@ from recstore.config import load_settings
 __all__ = ["Recstore"]
 
 
-class Recstore(Managing, Jobs, Listing, Measuring, Watching, Asking, Files, Beginning, Servers):
+class Recstore(Applying, Jobs, Listing, Measuring, Watching, Asking, Files, Beginning, Servers):
     """The recommenders of a database.
 
         store = Recstore("postgresql://..")
@@ -44,5 +43,5 @@ class Recstore(Managing, Jobs, Listing, Measuring, Watching, Asking, Files, Begi
         """`recstore db ..`: recstore's own schema, and who may watch and ask."""
         self.request = Requesting(self.settings)
         """`recstore request ..`: asks the workers for a job."""
-        self.dry_run = Rehearsal(self.settings)
+        self.dry_run = ApplyRehearsal(self.settings)
         """`recstore .. --dry-run`: what would be done, as SQL."""

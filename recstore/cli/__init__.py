@@ -29,6 +29,7 @@ PANELS = {
     "Begin": {"init": ["init"], "load": ["load"], "schema": ["db"], "doctor": ["doctor"]},
     "Recommenders": {
         "manage": ["create", "list", "show", "alter", "grant", "forget", "drop"],
+        "apply": ["apply"],
         "jobs": ["retrain", "refresh", "reindex", "publish", "generations", "rollback", "release", "cancel", "prune"],
     },
     "How good it is": {"measure": ["evaluate", "benchmark"], "tune": ["tune", "studies"]},

@@ -81,6 +81,7 @@ def run(
     Path("train.txt").write_text("".join(pairs))
     Path("test.txt").write_text("".join(f"{user},{user % 7 + 4}\n" for user in range(40)))
     Path("views.csv").write_text("user_id,product_id,view_count\n1,2,3\n2,3,4\n")
+    Path("recommenders.toml").write_text('[other.source]\ntable = "shop.views"\nitem = "product_id"\n')
     roles = ("webapp", "ops")
     with superuser(shop.server, shop.name) as connection:
         connection.execute(demo.ROLES)

@@ -45,6 +45,7 @@ CHEAP = {
     "init": Line(("out.toml",), VIEWS | {"--user": "user_id", "--value": "view_count"}),
     "create": Line(("fresh",), VIEWS | DRY),
     "alter": Line(("retail",), DRY),
+    "apply": Line(("recommenders.toml",), DRY),
     "grant": Line(("retail", "application"), DRY),
     "forget": Line(("retail",), {"--user": "1"} | DRY),
     "drop": Line(("retail",), DRY),
@@ -149,6 +150,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RECSTORE_DATABASE_URL", raising=False)
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"user_id,item_id\n1,2\n")))
     (tmp_path / "pairs.csv").write_text("user_id,item_id\n1,2\n")
+    (tmp_path / "recommenders.toml").write_text('[fresh.source]\ntable = "shop.views"\nitem = "product_id"\n')
 
 
 def check(words: list[str], answer: Answer) -> None:
