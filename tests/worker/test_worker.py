@@ -70,8 +70,9 @@ def test_a_request_in_an_open_transaction_delays_no_other(shared: Workers) -> No
         still_open = other.execute("SELECT recstore.request_retrain('retail') AS n").fetchone()
         assert still_open
         worker.execute("SET lock_timeout = '1s'")
-        worker.execute("SELECT recstore.request_retrain('retail')")
-        shared.ends(shared.request("retrain"))
+        asked = worker.execute("SELECT recstore.request_retrain('retail') AS n").fetchone()
+        assert asked
+        shared.ends(asked["n"])
         assert shared.runs() == [("retrain", "succeeded")]
         other.execute("COMMIT")
     shared.ends(still_open["n"])
