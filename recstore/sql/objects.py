@@ -150,7 +150,18 @@ def render(
         template = f"ARRAY(SELECT e.id::{{item_type}} FROM unnest({array}) e (id) WHERE e.id {{item_fits}})"  # noqa: S608
         values[f"of_{array}"] = queries.fill(template, values)
     rendered: dict[str, str] = {}
-    for file in ("tables", "types", "views", "nearest", "fold_in", "fallback", "functions", "compare", "erasing"):
+    for file in (
+        "tables",
+        "types",
+        "views",
+        "nearest",
+        "fold_in",
+        "fallback",
+        "functions",
+        "people",
+        "compare",
+        "erasing",
+    ):
         for name, template in queries.load(f"objects/{file}.sql").items():
             if file == "nearest":
                 rendered |= {queries.fill(name, side): queries.fill(template, values | side) for side in sides.values()}

@@ -77,7 +77,7 @@ def test_every_public_function_and_view_is_documented() -> None:
     page = (ROOT / "docs/sql.md").read_text()
     names = [
         name.split()[1]
-        for file in ("functions", "views", "compare", "erasing")
+        for file in ("functions", "people", "views", "compare", "erasing")
         for name in queries.load(f"objects/{file}.sql")
         if " _" not in name
     ]
