@@ -16,7 +16,7 @@ WORDS = ("Dragon", "Castle", "Robot", "Car", "Ship", "Helmet", "Tree", "Skull", 
 
 def write(file: Path, small: bool) -> None:
     """Write lines of `modelname|mid|uid`, with `|` and quotes in some names, and some lines twice."""
-    users, models, count, kinds = (600, 300, 9_000, 8) if small else (30_000, 13_000, 280_000, KINDS)
+    users, models, count, kinds = (600, 300, 9_000, 8) if small else (62_600, 28_800, 632_000, KINDS)
     likes = planted.pairs(users, models, count, kinds, seed=20)
     names = [f"{WORDS[kind % len(WORDS)]} {kind:02d}-{model}" for model, kind in enumerate(likes.clusters)]
     names[3], names[5] = f"\\{names[3]} | remix\\", f'{names[5]} "gold"'
