@@ -110,6 +110,7 @@ def _definition(definition: Definition, table: str) -> Definition:
                 last_at=last_at,
                 seen=definition.source.seen,
                 feedback=definition.source.feedback,
+                negative=definition.source.negative,
             ),
             "candidates": Candidates(),
             "exclusions": Exclusions(),

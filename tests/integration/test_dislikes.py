@@ -1,14 +1,21 @@
 """Dislikes in implicit feedback: values below 0, where the source takes them so."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from conftest import Database, database_from
 from support_sql import column, rows, transaction, value
 
 from recstore.definition import Confidence, Gate, Hyperparameters, Source
 from recstore.embedded import Server
+from recstore.evaluation.splits import SplitChoice
+from recstore.experiments.evaluate import evaluate
+from recstore.experiments.measurement import Measurement
+from recstore.experiments.tuning.sampling import noise_of
+from recstore.model.interactions import IdMap, Interactions
 from recstore.operations import readers
 from recstore.postgres.connection import Connection
 from recstore.refresh import refresh
@@ -129,3 +136,16 @@ def test_a_refresh_solves_no_item_that_is_only_disliked(shop: Database) -> None:
         now = held(connection)
         assert [pair for pair in now if pair[0] > 0] == before
         application.execute("DELETE FROM shop.votes WHERE product_id < 1")
+
+
+def test_an_evaluation_through_sql_takes_dislikes_too(shop: Database) -> None:
+    found = evaluate(shop.url, shop.settings, "retail", Measurement(through_sql=True), SplitChoice()).results
+    sql = next(result for result in found if "through SQL" in result.name)
+    assert sql.metrics["ndcg@20"] == pytest.approx(found[0].metrics["ndcg@20"], abs=1e-4)
+
+
+def test_the_noise_of_a_search_counts_dislikes_by_their_weight() -> None:
+    ids, user, item = IdMap(pa.array([1, 2, 3])), np.array([0, 0, 1, 2], np.int32), np.array([0, 1, 1, 2], np.int32)
+    liked = Interactions(ids, ids, user, item, np.array([1.0, 2, 3, 4]))
+    disliked = replace(liked, values=np.array([1.0, -2, 3, -4]))
+    assert noise_of(disliked, Confidence(), ["linear", "log"]) == noise_of(liked, Confidence(), ["linear", "log"])

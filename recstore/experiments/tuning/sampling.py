@@ -81,7 +81,7 @@ def noise_of(train: Interactions, confidence: Confidence, functions: Iterable[st
     sums = {}
     for function in functions:
         weighting = confidence.model_copy(update={"function": function})
-        weights = weigh(train, weighting, Hyperparameters(alpha=1.0)).matrix.data.astype(np.float64) - 1
+        weights = np.abs(weigh(train, weighting, Hyperparameters(alpha=1.0)).matrix.data.astype(np.float64)) - 1
         sums[function] = float(weights.sum()), float((weights**2).sum())
     return Noise(len(train), users**-0.5 + items**-0.5, alpha_for(train, None), sums)
 
