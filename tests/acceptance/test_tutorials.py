@@ -37,7 +37,8 @@ def run(name: str, database: Database, output: Path) -> dict[str, str]:
 def test_a_learning_platform(empty: Database, tmp_path: Path) -> None:
     found = run("learning_platform", empty, tmp_path)
     assert found["the saved model gives the same ten"] == "true"
-    assert int(found["of the ten most similar resources, of its topic"]) >= 3  # of nine topics
+    share = found["of the ten most similar resources, of the same topic"].partition("%")[0]
+    assert int(share) > 25  # of nine topics: 11 by chance
     names = ("popularity", "author's settings", "tuned settings")
     popularity, author, tuned = (float(found[f"recall@10, {name}"]) for name in names)
     assert popularity < author < tuned
