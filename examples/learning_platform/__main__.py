@@ -72,7 +72,9 @@ def tutorial(work: workspace.Workspace) -> None:
         store.import_("resources_en", work.output / "resources_en.npz", create=True)
         work.record("the saved model gives the same ten", f"{work.sql(SIMILAR, resource=resource) == before}".lower())
         share = work.sql(SAME_TOPIC)[0]["share"]
-        work.record("of the ten most similar resources, of the same topic", f"{share:.0%}, in the mean of the 50 most viewed")
+        work.record(
+            "of the ten most similar resources, of the same topic", f"{share:.0%}, in the mean of the 50 most viewed"
+        )
 
     with work.step("Recommend, for a user, for a visitor, and quizzes only"):
         user = work.sql("SELECT user_id FROM learning.views GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT 1")[0]["user_id"]
