@@ -56,6 +56,11 @@ TABLE: dict[tuple[str, tuple[str, ...]], list[tuple[str, str, str]]] = {
             "last_success",
             "When the last retrain ended that did not fail: it trained, or was skipped because the source had nothing new.",
         ),
+        (
+            "recstore_retrain_overdue_seconds",
+            "overdue",
+            "Seconds since the schedule first asked for a retrain, if none has succeeded since; otherwise 0.",
+        ),
         ("recstore_live_generation", "live_generation", "Number of the live generation."),
         (
             "recstore_live_age_seconds",
@@ -102,6 +107,12 @@ TABLE: dict[tuple[str, tuple[str, ...]], list[tuple[str, str, str]]] = {
             "ndcg",
             "NDCG@20 on the held-out pairs of the live generation when it was trained (model live), and of popularity on the"
             " same pairs; missing where too few users were held out.",
+        ),
+        (
+            "recstore_live_rmse",
+            "rmse",
+            "RMSE of the predicted ratings on the same pairs, of the live generation (model live) and of biases; explicit"
+            " feedback only.",
         ),
     ],
     ("metrics_runs", (*JOB, "state")): [

@@ -13,6 +13,7 @@ SELECT
     (SELECT t ->> 'pairs' FROM jsonb_array_elements(u.stages) t WHERE t ->> 'stage' = 'filter')::float8 AS interactions,
     w.generations AS ready,
     w.age AS ready_age,
+    q.overdue,
     s.running IS NOT NULL AS running,
     coalesce(s.running_job, '') AS recstore_job,
     coalesce(s.running_stage, '') AS stage
@@ -23,7 +24,16 @@ CROSS JOIN LATERAL (
     SELECT count(*) AS generations, coalesce(extract(epoch FROM clock_timestamp() - max(w.ready_at)), 0)::float8 AS age
     FROM recstore.generations w
     WHERE w.recommender = s.recommender AND w.state = 'ready' AND w.generation > coalesce(s.live_generation, 0)
-) w;
+) w
+CROSS JOIN LATERAL (
+    SELECT coalesce(extract(epoch FROM clock_timestamp() - min(q.requested_at)), 0)::float8 AS overdue
+    FROM recstore_private.requests q
+    WHERE q.recommender = s.recommender AND q.job = 'retrain' AND q.origin = 'schedule' AND s.schedule IS NOT NULL
+        AND (
+            q.state IN ('waiting', 'sent', 'running')
+            OR (q.state = 'failed' AND q.requested_at > coalesce(s.last_success_at, '-infinity'))
+        )
+) q;
 
 -- name: metrics_queries
 -- Calibration of each live generation.
@@ -37,16 +47,20 @@ JOIN recstore.generations g ON g.generation = r.live_generation
 CROSS JOIN jsonb_each(g.calibration) c;
 
 -- name: metrics_held_out
--- Quality of each live generation when it was trained.
-SELECT g.recommender, m.model, m.ndcg
+-- Quality of each live generation when it was trained. Of ratings, the baseline is biases, and compared by its error.
+SELECT g.recommender, m.model, m.ndcg, m.rmse
 FROM recstore.recommenders r
 JOIN recstore.generations g ON g.generation = r.live_generation
 CROSS JOIN LATERAL (
+    SELECT b ->> 'other' AS other, (b ->> 'of_other')::float8 AS value, coalesce(b ->> 'metric', 'ndcg@20') AS metric
+    FROM (SELECT g.metrics -> 'popularity') AS baseline (b)
+) b
+CROSS JOIN LATERAL (
     VALUES
-        ('live', (g.metrics -> 'metrics' ->> 'ndcg@20')::float8),
-        ('popularity', (g.metrics -> 'popularity' ->> 'of_other')::float8)
-) AS m (model, ndcg)
-WHERE m.ndcg IS NOT NULL;
+        ('live', (g.metrics -> 'metrics' ->> 'ndcg@20')::float8, (g.metrics -> 'metrics' ->> 'rmse')::float8),
+        (b.other, CASE b.metric WHEN 'ndcg@20' THEN b.value END, CASE b.metric WHEN 'rmse' THEN b.value END)
+) AS m (model, ndcg, rmse)
+WHERE m.model IS NOT NULL;
 
 -- name: metrics_stages
 -- Stages of each recommender's last retrain that trained to its end.

@@ -120,8 +120,11 @@ def test_an_equal_one_goes_live_and_the_comparison_is_shown(gated: Database, rec
     assert "held out: NDCG@20 0." in recstore("show retail").out
     scraped = CollectorRegistry()
     scraped.register(DatabaseCollector(gated.settings))
-    ratio = scraped.get_sample_value("recstore_live_ndcg_ratio", {"recommender": "retail", "model": "live"})
-    assert ratio == verdict["metrics"]["ndcg@20"]
+    values = (("live", verdict["metrics"]["ndcg@20"]), ("popularity", verdict["popularity"]["of_other"]))
+    for model, value in values:
+        labels = {"recommender": "retail", "model": model}
+        assert scraped.get_sample_value("recstore_live_ndcg_ratio", labels) == value
+        assert scraped.get_sample_value("recstore_live_rmse", labels) is None
     assert recstore("show retail --json").json["live"]["metrics"]["live"]["other"] == "generation 1"
 
 

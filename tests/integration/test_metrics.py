@@ -10,11 +10,11 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from support import Hook, look
 
-from recstore import pipeline
+from recstore import pipeline, requests
 from recstore.background import health
 from recstore.background.prometheus import SERIES, DatabaseCollector
 from recstore.config import Settings
-from recstore.definition import Filters
+from recstore.definition import Filters, Schedule
 from recstore.errors import NothingLeft
 from recstore.sql import queries
 
@@ -105,7 +105,10 @@ def test_what_is_live_runs_waits_and_failed(shop: Database) -> None:
     oldest = {labels for labels, age in found["recstore_oldest_request_age_seconds"].items() if age}
     assert oldest == set(waiting)
     assert set(found["recstore_dispatch_age_seconds"]) == {("here",)}
-    of_the_gate = {"recstore_live_ndcg_ratio"}  # so few users that nothing is held out: tests/integration/test_gate.py
+    of_the_gate = {
+        "recstore_live_ndcg_ratio",
+        "recstore_live_rmse",
+    }  # so few users that nothing is held out: tests/integration/test_gate.py
     assert {series.name for series in SERIES} - of_the_gate | {"recstore_database_up"} == set(found)
 
 
@@ -121,6 +124,34 @@ def test_a_counter_only_goes_up_or_back_to_0(shop: Database) -> None:
             connection.execute(insert, [moment])
         connection.execute(insert + " - interval '1 second'", [row["midnight"]])
     assert scrape(shop.settings)["recstore_runs_total"]["retail", "prune", "failed"] == 2
+
+
+def test_a_schedule_is_overdue_from_its_first_request_until_a_retrain_succeeds(shop: Database) -> None:
+    def overdue() -> float:
+        return scrape(shop.settings)["recstore_retrain_overdue_seconds"]["retail",]
+
+    def ask(origin: str, hours: int) -> None:
+        statement = (
+            "UPDATE recstore_private.requests SET requested_at = now() - make_interval(hours => %s) WHERE request = %s"
+        )
+        with shop.connect() as connection:
+            number = requests.insert(connection, "retail", "retrain", origin)  # type: ignore[arg-type]
+            connection.execute(statement, [hours, number])
+
+    shop.create(filters=Filters(min_item_views=10**9), schedule=Schedule(cron="0 3 * * *"))
+    ask("sql", 9)
+    assert overdue() == 0
+    ask("schedule", 5)
+    assert 5 * 3600 <= overdue() < 5 * 3600 + 60
+    with pytest.raises(NothingLeft):
+        shop.retrain()
+    ask("schedule", 4)
+    assert 5 * 3600 <= overdue() < 5 * 3600 + 60  # both requests failed, or wait
+    shop.alter(schedule=Schedule())
+    assert overdue() == 0
+    shop.alter(filters=Filters(), schedule=Schedule(cron="0 3 * * *"))
+    shop.retrain()
+    assert overdue() == 0
 
 
 @pytest.mark.parametrize("name", ["empty", "shop"])

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from conftest import Database, database_from
 from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry
 from support_sql import column, repeating, rows, transaction, value
 
 from recstore import errors, lists, registry
+from recstore.background.prometheus import DatabaseCollector
 from recstore.definition import Candidates, Definition, Gate, Hyperparameters, Publication, Source
 from recstore.embedded import Server
 from recstore.evaluation.splits import SplitChoice
@@ -230,6 +232,15 @@ def test_the_gate_judges_by_the_error_and_biases_are_the_baseline(shop: Database
     assert metrics["popularity"]["other"] == "biases"
     assert metrics["metrics"]["rmse"] < metrics["popularity"]["of_other"]
     assert metrics["metrics"]["mae"] < metrics["metrics"]["rmse"]
+    scraped = CollectorRegistry()
+    scraped.register(DatabaseCollector(shop.settings))
+    values = (("live", metrics["metrics"]["rmse"]), ("biases", metrics["popularity"]["of_other"]))
+    for model, error in values:
+        assert scraped.get_sample_value("recstore_live_rmse", {"recommender": "retail", "model": model}) == error
+    ndcg = [
+        scraped.get_sample_value("recstore_live_ndcg_ratio", {"recommender": "retail", "model": m}) for m, _ in values
+    ]
+    assert ndcg == [metrics["metrics"]["ndcg@20"], None]
 
 
 def test_a_worse_model_is_refused(shop: Database) -> None:
