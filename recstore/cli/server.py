@@ -61,7 +61,7 @@ def psql(context: typer.Context) -> None:
     parts = {name: str(part) for name, part in conninfo_to_dict(conninfo(url, "psql")).items()}
     password = parts.pop("password", None)  # the command line is public on the machine
     more = {"PGPASSWORD": password} if password else {}
-    os.execve(program, ["psql", "-d", make_conninfo(**parts), *context.args], environment(**more))
+    os.execve(program, [program, "-d", make_conninfo(**parts), *context.args], environment(**more))
 
 
 def demo(json: Json = False) -> None:

@@ -141,6 +141,12 @@ def test_psql_gets_the_password_out_of_sight(monkeypatch: pytest.MonkeyPatch) ->
     assert environment["PGPASSWORD"] == "s3cret"
 
 
+def test_psql_needs_none_on_the_path(shop: Database) -> None:
+    line = [sys.executable, "-m", "recstore", "--database", shop.url, "psql", "-qAt", "-c", "SELECT 1"]
+    done = subprocess.run(line, env=os.environ | {"PATH": "/nowhere"}, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
+
+
 def started(shop: Database, *command: str, out: Any = subprocess.PIPE) -> "subprocess.Popen[str]":
     line = [sys.executable, "-m", "recstore", "--database", shop.url, *command]
     return subprocess.Popen(line, stdout=out, stderr=subprocess.PIPE, text=True)
