@@ -115,7 +115,7 @@ lock: $(VENV)/.dev  ## resolve the newest dependencies into requirements/*.txt
 	$(COMPILE) --upgrade --extra worker --extra tuning --extra reports -o requirements/worker.txt
 	$(COMPILE) --upgrade --extra all -o requirements/demo.txt
 	$(COMPILE) --upgrade --extra dev -o requirements/dev.txt
-	$(COMPILE) --upgrade --extra gpu --extra tuning --extra reports -o requirements/gpu.txt
+	$(COMPILE) --upgrade --extra gpu --extra tuning --extra reports --extra otel -o requirements/gpu.txt
 
 clean:  ## stop the embedded server; remove what was installed and made here
 	-@[ ! -x $(BIN)/recstore ] || $(BIN)/recstore stop

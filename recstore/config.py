@@ -26,6 +26,13 @@ def environment(**more: str) -> dict[str, str]:
     return dict(os.environ) | more
 
 
+def traces_wanted() -> bool:
+    """Return whether the standard variables OTEL_.. name a collector for traces."""
+    named = any(os.environ.get(f"OTEL_EXPORTER_OTLP_{name}") for name in ("ENDPOINT", "TRACES_ENDPOINT"))
+    exporter = os.environ.get("OTEL_TRACES_EXPORTER") or ("otlp" if named else "none")
+    return exporter == "otlp" and os.environ.get("OTEL_SDK_DISABLED", "").lower() != "true"
+
+
 class Settings(BaseSettings):
     """Each field is read from the environment variable RECSTORE_<NAME>."""
 

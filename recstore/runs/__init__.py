@@ -1,4 +1,5 @@
-"""One attempt at a job: `run` its row, fence and stages, `locks` its lock, `reporter` what it reports, `job` how it is begun."""
+"""One attempt at a job: `run` its row, fence and stages, `locks` its lock, `reporter` what it reports, `tracing` its
+trace, `job` how it is begun."""
 
 from recstore.runs.job import Job, job
 from recstore.runs.locks import (

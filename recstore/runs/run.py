@@ -31,6 +31,7 @@ from recstore.errors import (
 from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.runs.locks import LISTS_NAMESPACE, LOCK_NAMESPACE, give_lock, take_lock
 from recstore.runs.reporter import Recorder, Reporter, Silent, described
+from recstore.runs.tracing import Span, send
 from recstore.sql import queries
 from recstore.sql.generation import Generation
 from recstore.sql.objects import OBJECTS_VERSION, Registered
@@ -96,6 +97,7 @@ class Run:
         self.wal_elsewhere = 0
         self.device: str | None = None
         self.stages: list[dict[str, Any]] = []
+        self.starts: list[float] = []
         self.warnings: list[str] = []
         self.connection: Connection
         self.recommender: Registered
@@ -197,6 +199,7 @@ class Run:
             if cancelled := self._cancelled():
                 raise cancelled
             self.stages.append({"stage": name})
+            self.starts.append(time.monotonic())
             self._store("update_run_stages")
             start = time.perf_counter()
             result = step(*arguments, **options)
@@ -256,8 +259,23 @@ class Run:
                 self._finish(finish, error, None)
         finally:
             self.connection.close()  # releases the lock
+        self._trace(state, error)
         if too_long or cancelled:
             raise too_long or cancelled  # type: ignore[misc]
+
+    def _trace(self, state: str, error: BaseException | None) -> None:
+        """Send the run as a trace; its error is also that of the stage that did not end."""
+        now = time.monotonic()
+        stages = []
+        for stage, start in zip(self.stages, self.starts, strict=True):
+            done = "seconds" in stage
+            end, failure = (start + stage["seconds"], None) if done else (now, error)
+            stages.append(Span(stage["stage"], start, end, stage, failure))
+        generation = self._generation.number if self._generation else None
+        about = {"recommender": self.name, "job": self.job, "run": self.number, "generation": generation}
+        about |= {"state": state, "device": self.device, "outcome": self.outcome}
+        if problem := send(Span(self.job, self.began, now, about, error), stages):
+            self.passed_on.warn(problem)
 
     def _cancelled(self) -> RunCancelled | None:
         """Return the error of a run that someone has cancelled."""

@@ -5,6 +5,7 @@
 The source is read once, when the study begins. A search takes no lock of the recommender: retrains go on.
 """
 
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ from recstore.experiments.tuning.trials import SearchResult, TrialResult, best
 from recstore.operations import recommenders
 from recstore.postgres.connection import Connection, connect, plain_errors
 from recstore.requests import CHANNEL
-from recstore.runs import Reporter, Silent
+from recstore.runs import Reporter, Silent, tracing
 from recstore.sql import queries
 from recstore.sql.objects import Registered
 from recstore.sql.schema_revision import require_current
@@ -226,7 +227,7 @@ def work_on(
         experiment.most_factors = search.most_factors
         claim, at_work = studies.claim(connection, study, search.plan.next)
         if claim is not None:
-            _try(url, connection, experiment, search, study, claim, watch or Watch())
+            _try(url, connection, experiment, search, row, claim, watch or Watch())
             return Step.TRIAL_RUN
         if not at_work:
             with studies.measuring(connection, study) as attempt:
@@ -237,10 +238,16 @@ def work_on(
 
 
 def _try(
-    url: str, connection: Connection, experiment: Experiment, search: Search, number: int, claim: Claim, watch: Watch
+    url: str,
+    connection: Connection,
+    experiment: Experiment,
+    search: Search,
+    row: Mapping[str, Any],
+    claim: Claim,
+    watch: Watch,
 ) -> None:
     """Run a trial and store its curve and its result, unless they are no longer wanted."""
-    plan = search.plan
+    plan, number, began = search.plan, row["study"], time.monotonic()
     others = [trial for trial in studies.trials(connection, number) if trial.number != claim.trial.number]
     watch.begins(claim.trial, plan, others)
 
@@ -263,6 +270,11 @@ def _try(
             stored = studies.finish_trial(again, claim, ended)
     if stored:
         watch.ends(ended, plan, [*others, ended])
+    about = {"recommender": row["recommender"], "study": number, "trial": ended.number, "state": ended.state}
+    about |= {search.options.metric: ended.value, "iterations": ended.iterations} | ended.parameters
+    failure = RecstoreError(ended.error) if ended.error else None
+    if problem := tracing.send(tracing.Span("trial", began, time.monotonic(), about, failure)):
+        experiment.reporter.warn(problem)
 
 
 def _end(connection: Connection, experiment: Experiment, search: Search, row: Mapping[str, Any], attempt: int) -> None:
