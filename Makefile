@@ -81,8 +81,8 @@ mutants: $(VENV)/.dev  ## mutation testing of the modelling, the measures and th
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/mutmut run --max-children $(WORKERS) $(MUTANTS)
 	$(BIN)/mutmut results
 
-bench: $(VENV)/.dev  ## what live answers cost, as ratios: fold-in, exclusions, filters
-	for script in fold_in exclusions filters; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+bench: $(VENV)/.dev  ## what live answers cost, as ratios: fold-in, exclusions, filters; how soon a run begins
+	for script in fold_in exclusions filters wake_up; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 stacks: $(VENV)/.dev  ## the integrations of examples/stacks, with the packages that they need
 	$(PIP) install --quiet fastapi httpx flask django

@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     home: Path = Field(Path(".recstore"), description="Folder of the embedded servers")
     broker_url: str | None = Field(
         None,
-        description="URL of the Celery broker; unset: the one of `recstore up`, or redis://localhost:6379/0",
+        description="URL of Celery's broker; unset: redis://localhost:6379/0. `recstore worker` needs none",
     )
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="Device for training")
     threads: int = Field(0, ge=0, le=1024, description="Threads for training; 0: all cores")
@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     calibration_questions: int = Field(
         400, ge=1, description="Users, and items, whose exact lists calibration compares with"
     )
-    dispatch_interval: float = Field(60, gt=0, le=LONGEST, description="Seconds between two dispatches by beat")
+    dispatch_interval: float = Field(60, gt=0, le=LONGEST, description="Seconds between two dispatches")
     resend: float = Field(300, gt=0, le=LONGEST, description="Seconds after which an unstarted message is sent again")
     attempts: int = Field(5, ge=1, description="Attempts at a request whose worker or connection is lost")
     retry_backoff: float = Field(

@@ -321,12 +321,14 @@ class BrokerUnreachable(Unreachable):
 
 
 class QueueUnserved(RecstoreError):
-    """No worker takes messages of the queue {queues}. Start one: celery -A recstore.worker worker -Q {option}"""
+    """No worker serves the queue {queues}. Start one: recstore worker, or with Celery: celery -A recstore.worker worker -Q
+    {option}"""
 
 
 class DispatchMissing(RecstoreError):
     """{when}; with RECSTORE_DISPATCH_INTERVAL={interval:g} the limit is {limit:.0f} s. Schedules do not run and lost work is
-    not retried. Check that a beat runs (celery -A recstore.worker beat), and that a worker of the queue `default` is free."""
+    not retried. Check that a worker runs (recstore worker); with Celery, that beat runs (celery -A recstore.worker beat) and
+    a worker of the queue `default` is free."""
 
 
 class ReindexBlocked(RecstoreError):

@@ -4,7 +4,7 @@ A request waits until a run of its job claims it, with every other request for t
 may be a worker's, or a command's.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -89,9 +89,13 @@ def register(connection: Connection, name: str, job: Job, task_id: str) -> bool:
         return True
 
 
-def take_due(connection: Connection, settings: Settings) -> list[dict[str, Any]]:
-    """Mark due requests as sent; return {recommender, job, requests} for each message to send."""
-    return connection.execute(queries.query("take_due_requests"), {"resend": settings.resend}).fetchall()
+def take_due(
+    connection: Connection, settings: Settings, jobs: Sequence[Job] | None = None, limit: int | None = None
+) -> list[dict[str, Any]]:
+    """Mark due requests as sent, of these jobs and at most `limit` pairs of recommender and job; return {recommender, job,
+    requests} of each pair."""
+    keys = {"resend": settings.resend, "jobs": None if jobs is None else list(jobs), "limit": limit}
+    return connection.execute(queries.query("take_due_requests"), keys).fetchall()
 
 
 def unsend(connection: Connection, name: str, job: Job, why: str | None = None) -> None:

@@ -1,5 +1,6 @@
 """Processes that are forked from one which has imported what they need: an import takes longer than most of what they do."""
 
+import importlib
 import os
 import signal
 import sys
@@ -16,7 +17,7 @@ get_context("forkserver").set_forkserver_preload(
         *("celery.__main__", "celery.bin.celery", "celery.apps.worker", "celery.apps.beat", "celery.app.amqp"),
         *("celery.concurrency.prefork", "celery.worker.consumer", "kombu.transport.redis"),
         *("recstore.pipeline", "recstore.lists", "recstore.experiments.tuning.work"),
-        *("recstore.background.dispatch", "recstore.background.prometheus"),
+        *("recstore.background.dispatch", "recstore.background.prometheus", "recstore.cli.up"),
     ]
 )
 
@@ -64,6 +65,19 @@ def celery(folder: Path, path: Path, *arguments: str) -> None:
     sys.path.insert(0, str(path))
     sys.argv = ["celery", "-A", "recstore.worker", *arguments]
     main()
+
+
+def own(folder: Path, path: Path, *arguments: str) -> None:
+    """The command `recstore worker` in this folder, whose processes import `holding` from one more place."""
+    from recstore.worker import pool
+
+    from recstore import cli
+
+    os.chdir(folder)
+    sys.path.insert(0, str(path))
+    importlib.import_module("holding")  # for the main process
+    pool.CONTEXT.set_forkserver_preload(["recstore.worker.errands", "holding"])
+    sys.exit(cli.run(["worker", *arguments]))
 
 
 def take_part(url: str, study: int, folder: Path, hold: int, me: str, other: str) -> None:

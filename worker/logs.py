@@ -1,17 +1,19 @@
 """A worker's log: a line for each record, whatever its text holds, and of a run one for each stage, warning and trial."""
 
+import json
 import logging
 import re
 from collections.abc import Sequence
 from typing import Any
-
-from celery.utils.log import ColorFormatter, get_multiprocessing_logger
 
 from recstore.api.progress import sentence
 from recstore.experiments.tuning.search import Watch
 from recstore.experiments.tuning.space import words
 from recstore.experiments.tuning.stages import Plan
 from recstore.experiments.tuning.trials import TrialResult
+
+FORMAT = "%(asctime)s %(levelname)s %(message)s"
+"""Form of a line."""
 
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters, line and paragraph separators, marks that change the direction of writing, lone surrogates."""
@@ -22,7 +24,7 @@ def printable(text: str) -> str:
     return UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
-class LineFormatter(ColorFormatter):  # type: ignore[misc]
+class LineFormatter(logging.Formatter):
     """Formats a record as one line, and a traceback as indented lines: no text from elsewhere can look like a record."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
@@ -33,11 +35,21 @@ class LineFormatter(ColorFormatter):  # type: ignore[misc]
         return "\n".join(f"  {printable(line)}" for line in super().formatException(ei).split("\n"))
 
 
-def use_lines(logger: logging.Logger, **_: Any) -> None:
-    """Let the handlers of a logger that Celery has set up write lines."""
-    for handler in [*logger.handlers, *get_multiprocessing_logger().handlers]:
-        if isinstance(before := handler.formatter, ColorFormatter):
-            handler.setFormatter(LineFormatter(before._fmt, before.use_color, before.datefmt))
+class JsonFormatter(logging.Formatter):
+    """Formats a record as one line of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        about = {"time": self.formatTime(record), "level": record.levelname, "message": record.getMessage()}
+        if record.exc_info:
+            about["error"] = self.formatException(record.exc_info)
+        return json.dumps(about)
+
+
+def log_lines(as_json: bool = False) -> None:
+    """Let this process log to standard error, one line for each record."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if as_json else LineFormatter(FORMAT))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
 class LogReporter:

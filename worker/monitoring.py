@@ -8,110 +8,48 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from socketserver import TCPServer, ThreadingMixIn
-from typing import Any, ClassVar
+from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from celery import bootsteps
-from celery.worker import state
 from prometheus_client import CollectorRegistry, make_wsgi_app
-from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from recstore.background import health
-from recstore.background.messages import queue_lengths
 from recstore.background.prometheus import DatabaseCollector
 from recstore.config import Settings
 from recstore.embedded.configured import database_url
-from recstore.errors import BrokerUnreachable, RecstoreError
-
-from .app import app
 
 log = logging.getLogger(__name__)
-
-BEAT = 5.0
-"""Seconds between two beats of the main loop's pulse."""
 
 SILENCE = 60.0
 """Seconds without a beat after which the worker counts as dead, and with a task that the pool does not begin as stuck."""
 
-QUEUES = ("default", "train", "celery")
-"""Queues that workers take from; Celery's default, `celery`, is where applications send that name none."""
-
 Start = Callable[..., Any]
 
-
-class Pulse(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Beats while the main loop turns. Between stop and start it need not: the worker waits for its broker or its jobs."""
-
-    requires = ("celery.worker.consumer.connection:Connection",)
-    last: float | None = None
-    """Time of the last beat (time.monotonic); None while it need not beat."""
-    waiting: ClassVar[dict[str, float]] = {}
-    """Tasks that the pool has not begun although it has a free process, each with the time when that was first seen."""
-
-    def start(self, consumer: Any) -> None:
-        Pulse.beat(consumer.pool)
-        consumer.timer.call_repeatedly(BEAT, Pulse.beat, (consumer.pool,))
-
-    def stop(self, _consumer: Any) -> None:
-        Pulse.last, Pulse.waiting = None, {}
-
-    @staticmethod
-    def beat(pool: Any) -> None:
-        Pulse.last = now = time.monotonic()
-        free = len(state.active_requests) < pool.num_processes
-        tasks = [task.id for task in state.reserved_requests - state.active_requests] if free else []
-        Pulse.waiting = {task: Pulse.waiting.get(task, now) for task in tasks}
+Check = Callable[[], str | None]
+"""Returns what is wrong with the worker, in a sentence."""
 
 
-class BrokerCollector(Collector):
-    """Metrics of the broker that this worker takes its messages from. Never raises, and ends within seconds."""
-
-    def describe(self) -> Iterator[Metric]:
-        """Yield every metric without samples."""
-        return self._metrics(0, {})
-
-    def collect(self) -> Iterator[Metric]:
-        try:
-            return self._metrics(1, queue_lengths(app.conf.broker_url, QUEUES))
-        except BrokerUnreachable as error:
-            log.warning("no metrics of the broker at the moment: %s", error.message)
-            return self._metrics(0, {})
-
-    def _metrics(self, up: int, lengths: dict[str, int]) -> Iterator[Metric]:
-        yield GaugeMetricFamily("recstore_broker_up", "1 if the broker answered; 0 if it could not be reached.", up)
-        messages = GaugeMetricFamily(
-            "recstore_queue_messages", "Messages in a queue that no worker has taken yet.", labels=("queue",)
-        )
-        for queue, length in lengths.items():
-            messages.add_metric([queue], length)
-        yield messages
+def silence(last: float | None) -> str | None:
+    """Return why a worker counts as dead whose main loop turned at `last` (time.monotonic); None where it need not turn."""
+    seconds = 0.0 if last is None else time.monotonic() - last
+    return f"The worker's main loop has not turned for {seconds:.0f} s." if seconds > SILENCE else None
 
 
-def not_alive() -> str | None:
-    """Return why this worker should be restarted. Checks no server: a restart would fix neither database nor broker."""
-    silence = 0.0 if Pulse.last is None else time.monotonic() - Pulse.last
-    return f"The worker's main loop has not turned for {silence:.0f} s." if silence > SILENCE else None
+def stuck(waiting: Iterable[float]) -> str | None:
+    """Return why a worker counts as stuck which has given tasks to free processes at these times (time.monotonic)."""
+    waits = max((time.monotonic() - since for since in waiting), default=0.0)
+    if waits <= SILENCE:
+        return None
+    return f"The worker's pool has not begun a task for {waits:.0f} s although a process is free. Restart the worker."
 
 
-def not_ready(settings: Settings) -> str | None:
-    """Return why this worker cannot work at the moment."""
-    try:
-        with health.asking(database_url(settings), "recstore:ready") as connection:
-            health.check_database(connection)
-        queue_lengths(app.conf.broker_url)
-    except RecstoreError as error:
-        return error.message
-    if Pulse.last is None:
-        return "The worker takes no messages: it waits for its broker, or is being stopped."
-    waits = max((time.monotonic() - since for since in Pulse.waiting.values()), default=0.0)
-    if waits > SILENCE:
-        return (
-            f"The worker's pool has not begun a task for {waits:.0f} s although a process is free. Restart the worker."
-        )
-    return None
+def check_database(settings: Settings) -> None:
+    """Raise RecstoreError unless the database can be worked with."""
+    with health.asking(database_url(settings), "recstore:ready") as connection:
+        health.check_database(connection)
 
 
 _asking = threading.Lock()
@@ -119,11 +57,13 @@ _asking = threading.Lock()
 resolver that no thread in it ever releases."""
 
 
-def application(settings: Settings) -> Callable[[dict[str, Any], Start], Iterable[bytes]]:
+def application(
+    settings: Settings, not_alive: Check, not_ready: Check, *collectors: Collector
+) -> Callable[[dict[str, Any], Start], Iterable[bytes]]:
     """Return the WSGI application."""
     registry = CollectorRegistry()
-    registry.register(DatabaseCollector(settings))
-    registry.register(BrokerCollector())
+    for collector in (DatabaseCollector(settings), *collectors):
+        registry.register(collector)
     metrics = make_wsgi_app(registry)
 
     def answer(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
@@ -137,7 +77,7 @@ def application(settings: Settings) -> Callable[[dict[str, Any], Start], Iterabl
                 problem = not_alive()
             case "/ready":
                 with _asking:
-                    problem = not_ready(settings)
+                    problem = not_ready()
             case _:
                 problem, status = None, "404 Not Found"
                 sentence = "There are /metrics, /live and /ready."
@@ -174,7 +114,7 @@ class _Handler(WSGIRequestHandler):
         """Log nothing: requests come every few seconds."""
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, not_alive: Check, not_ready: Check, *collectors: Collector) -> None:
     """Serve in a thread until the process ends. An unavailable port is a warning: the worker works without."""
     host, port = settings.metrics_host, settings.metrics_port
     if not port:
@@ -190,7 +130,7 @@ def serve(settings: Settings) -> None:
             error.strerror,
         )
         return
-    server.set_app(application(settings))
+    server.set_app(application(settings, not_alive, not_ready, *collectors))
     os.register_at_fork(before=_asking.acquire, after_in_parent=_asking.release, after_in_child=_asking.release)
     os.register_at_fork(after_in_child=server.socket.close)  # otherwise the child would keep the port in use
     threading.Thread(target=server.serve_forever, name="recstore-monitoring", daemon=True).start()

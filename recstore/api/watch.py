@@ -8,7 +8,6 @@ from recstore.api.base import Part
 from recstore.api.rows import Dispatch, Request, Run, RunStory, Status, Study, Trial, Watched
 from recstore.background import health, watching
 from recstore.background.watching import NoConnection, Replay
-from recstore.embedded.configured import broker_url
 from recstore.postgres.connection import Connection
 from recstore.runs import Reporter, Silent
 
@@ -141,11 +140,12 @@ class Watching(Part):
             return Study.of(watching.study(opened, name, study)[0])
 
     def health(self) -> health.Health:
-        """Check that the database is current and pgvector usable, that the broker answers, and that workers look for due work.
+        """Check that the database is current and pgvector usable, that a configured broker answers, and that workers look for
+        due work.
 
         Raises ConnectionFailed, SchemaOutdated, BrokerUnreachable, DispatchMissing.
         """
-        return health.check(self.url, broker_url(self.settings), self.settings)
+        return health.check(self.url, self.settings)
 
     def doctor(
         self,

@@ -1,4 +1,4 @@
-"""Dispatch due work: turn schedules into requests and requests into Celery messages, and clean up after dead runs.
+"""Dispatch due work: turn schedules into requests, give requests to workers, and clean up after dead runs.
 
 The workers call it every minute or so, and whenever a request comes in; of several at once each thing is done once. Nothing
 here takes long or waits for a lock, and a problem with one recommender does not hold up the others.
@@ -29,7 +29,16 @@ APPLICATION_NAME = "recstore:dispatch"
 GRACE = 60.0
 """Seconds past its deadline after which a run's session is terminated, because the worker's own limit has failed to."""
 
+MARGIN = 60
+"""Seconds between the limit that ends a run with an error and the one that kills its process."""
+
 Errand = requests.Job | Literal["trial"]
+
+QUEUES: dict[str, list[requests.Job]] = {
+    "train": ["retrain"],
+    "default": ["refresh", "reindex", "prune", "lists"],
+}
+"""The jobs of each queue; trials belong to `train`, too."""
 
 Send = Callable[[Errand, str], None]
 """Sends the message that wakes a worker for a job of a recommender, or for a trial of a study. Raises RecstoreError."""
@@ -47,8 +56,9 @@ class Dispatched:
     problems: list[str] = field(default_factory=list)
 
 
-def dispatch(url: str, settings: Settings, send: Send, *, pause: float = 0) -> Dispatched:
-    """Dispatch everything that is due, unless a dispatch began less than `pause` seconds ago.
+def dispatch(url: str, settings: Settings, send: Send | None, *, pause: float = 0) -> Dispatched:
+    """Dispatch everything that is due, unless a dispatch began less than `pause` seconds ago. Without `send` requests wait for
+    the workers that listen.
 
     Raises RecstoreError only for a missing connection or a wrong schema.
     """
@@ -66,7 +76,8 @@ def dispatch(url: str, settings: Settings, send: Send, *, pause: float = 0) -> D
             return done
         connection.execute(queries.query("note_dispatch"), {"host": socket.gethostname()})
         each("scheduled_recommenders", lambda row: _schedule(connection, row, done))
-        send_due(connection, settings, send, done)
+        if send:
+            send_due(connection, settings, send, done)
         for row in connection.execute(queries.query("overdue_backends"), {"grace": GRACE}).fetchall():
             connection.execute("SELECT pg_terminate_backend(%s, 5000)", [row["pid"]])
             done.ended.append(row["run"])
@@ -92,18 +103,45 @@ def send_due(connection: Connection, settings: Settings, send: Send, done: Dispa
         except RecstoreError as error:
             requests.unsend(connection, name, job)
             done.problems.append(f"{name}: {error.message}")
-    for row in connection.execute(queries.query("take_due_trials"), {"resend": settings.resend}).fetchall():
+    for row in take_trials(connection, settings):
         study = row["study"]
         for sent in range(row["messages"]):
             try:
                 send("trial", str(study))
                 done.sent.append(("trial", str(study)))
             except RecstoreError as error:
-                unsent = {"study": study, "messages": row["messages"] - sent}
-                connection.execute(queries.query("unsend_trials"), unsent)
+                unsend_trials(connection, study, row["messages"] - sent)
                 done.problems.append(f"study {study}: {error.message}")
                 break
     return done
+
+
+def take_trials(connection: Connection, settings: Settings, limit: int | None = None) -> list[dict[str, Any]]:
+    """Mark trials of studies as sent, all that are missing or at most `limit`; return {study, messages} of each study."""
+    keys = {"resend": settings.resend, "limit": limit}
+    return connection.execute(queries.query("take_due_trials"), keys).fetchall()
+
+
+def unsend_trials(connection: Connection, study: int, messages: int = 1) -> None:
+    """Let trials be sent again whose messages were lost."""
+    connection.execute(queries.query("unsend_trials"), {"study": study, "messages": messages})
+
+
+def take_one(connection: Connection, settings: Settings, queue: str, trials: bool) -> tuple[Errand, str] | None:
+    """Take one errand of a queue that is due, with `trials` also one of those, for a worker that is free to do it now."""
+    for row in requests.take_due(connection, settings, QUEUES[queue], limit=1):
+        return row["job"], row["recommender"]
+    for row in take_trials(connection, settings, limit=1) if trials else []:
+        return "trial", str(row["study"])
+    return None
+
+
+def give_back(connection: Connection, errand: Errand, name: str) -> None:
+    """Let an errand be taken again that was not begun."""
+    if errand == "trial":
+        unsend_trials(connection, int(name))
+    else:
+        requests.unsend(connection, name, errand)
 
 
 def _guard(connection: Connection, done: Dispatched, name: str, act: Callable[[], None]) -> None:

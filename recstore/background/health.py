@@ -13,7 +13,7 @@ from psycopg.rows import dict_row
 
 from recstore.config import Settings
 from recstore.errors import ConnectionFailed, DispatchMissing, QueueUnserved
-from recstore.postgres.connection import Connection, conninfo, one_line, plain_errors
+from recstore.postgres.connection import Connection, connect, conninfo, one_line, plain_errors
 from recstore.postgres.names import quoted
 from recstore.postgres.pooler import cut_off
 from recstore.postgres.session import OWNER, use_settings
@@ -62,6 +62,13 @@ def check_database(connection: Connection) -> None:
     connection.execute(f"SELECT '[1]'::{quoted(found['schema'])}.vector")
 
 
+def check_start(url: str) -> None:
+    """Raise RecstoreError unless the database is as a worker of this version needs it."""
+    with connect(url) as connection, plain_errors("starting the worker", connection):
+        require_extension(connection)
+        require_current(connection)
+
+
 def last_dispatch(connection: Connection) -> float | None:
     """Return the seconds since the last dispatch of any host; None before the first."""
     row = connection.execute(queries.query("last_dispatch")).fetchone()
@@ -98,24 +105,28 @@ def check_queues(workers: dict[str, int]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Health:
-    """Everything works: the database's revision, the seconds since the last dispatch, the number of workers of each queue."""
+    """Everything works: the database's revision, whether a configured broker answers, the seconds since the last dispatch, the
+    number of workers of each queue."""
 
     healthy: bool = True
     revision: str
+    broker: bool
     last_dispatch_seconds: float
     workers: dict[str, int]
 
 
-def check(database: str, broker: str, settings: Settings) -> Health:
-    """Check the database, the broker, the last dispatch and the workers, in this order. Raises the first problem."""
-    from recstore.background.messages import queue_lengths  # imports redis-py, which no other command needs
-
+def check(database: str, settings: Settings) -> Health:
+    """Check the database, the broker if one is configured, the last dispatch and the workers, in this order. Raises the first
+    problem."""
     with asking(database, "recstore:health") as connection:
         check_database(connection)
         revision, dispatched = current(connection), last_dispatch(connection)
         workers = workers_of_queues(connection)
     assert revision is not None
-    queue_lengths(broker)
+    if settings.broker_url:
+        from recstore.background.messages import queue_lengths  # imports redis-py, which no other command needs
+
+        queue_lengths(settings.broker_url)
     seconds = check_dispatch(settings, dispatched)
     check_queues(workers)
-    return Health(revision=revision, last_dispatch_seconds=seconds, workers=workers)
+    return Health(revision=revision, broker=bool(settings.broker_url), last_dispatch_seconds=seconds, workers=workers)

@@ -155,14 +155,14 @@ TABLE: dict[tuple[str, tuple[str, ...]], list[tuple[str, str, str]]] = {
         (
             "recstore_queue_workers",
             "workers",
-            "Workers that take messages of a queue, by their sessions in the database.",
+            "Workers that serve a queue, by their sessions in the database.",
         ),
     ],
     ("metrics_dispatches", ("host",)): [
         (
             "recstore_dispatch_age_seconds",
             "age",
-            "Seconds since the workers of a host last dispatched, as beat asks them to; hosts of the last day.",
+            "Seconds since the workers of a host last dispatched; hosts of the last day.",
         ),
     ],
 }

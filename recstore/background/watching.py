@@ -136,15 +136,15 @@ def drift(opened: Connection, name: str) -> list[str]:
 
 
 def dispatch_warning(opened: Connection, settings: Settings) -> str | None:
-    """Return a warning if the last dispatch is so long ago that no worker, or no beat, seems to be running."""
+    """Return a warning if the last dispatch is so long ago that no worker seems to be running."""
     newest = next(iter(rows_of(opened, "watch_dispatches")), None)
     if newest is None:
-        return "No worker has dispatched work here yet: no worker or no beat is running. Start them with: recstore up"
+        return "No worker has dispatched work here yet: none is running. Start one with: recstore worker"
     if newest["age"].total_seconds() <= longest_silence(settings):
         return None
     return (
-        f"No worker has dispatched work for {age(newest['age'])} (the last was {newest['host']}): no worker or no beat"
-        " seems to be running. Start them with: recstore up"
+        f"No worker has dispatched work for {age(newest['age'])} (the last was {newest['host']}): no worker, or with Celery"
+        " no beat, seems to be running. Start one with: recstore worker"
     )
 
 

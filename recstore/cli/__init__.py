@@ -39,7 +39,7 @@ PANELS = {
         "exchange": ["export", "import"],
     },
     "Background work": {
-        "up": ["up"],
+        "up": ["worker", "up"],
         "request": ["request"],
         "status": ["status"],
         "history": ["requests", "runs", "logs", "health"],

@@ -133,6 +133,6 @@ def _tail(
 
 def _healthy(found: Health) -> None:
     say(
-        f"healthy: the database is at revision {found.revision}, the broker answers, the last dispatch was"
+        f"healthy: the database is at revision {found.revision},{' the broker answers,' * found.broker} the last dispatch was"
         f" {found.last_dispatch_seconds:.0f} s ago"
     )

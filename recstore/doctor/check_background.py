@@ -6,29 +6,24 @@ from recstore.background import health
 from recstore.config import Settings
 from recstore.doctor.findings import Finding, check, error, note, ok, warning
 from recstore.doctor.subject import Subject
-from recstore.embedded import configured
 from recstore.errors import BrokerUnreachable, DispatchMissing
 
 
 @check("process")
 def broker(settings: Settings) -> Iterator[Finding]:
+    if not settings.broker_url:
+        yield ok("no broker is configured, and `recstore worker` needs none")
+        return
     from recstore.background import messages  # imports redis-py, which only this check needs
 
     try:
-        waiting = messages.queue_lengths(configured.broker_url(settings), ["train", "default"])
+        waiting = messages.queue_lengths(settings.broker_url, ["train", "default"])
     except BrokerUnreachable as problem:
-        if settings.broker_url:
-            yield error(
-                f"the broker could not be reached: {problem.reason}",
-                "Workers get no messages. Requests wait in the database, and none is lost. Start the broker, or name the"
-                " right one in RECSTORE_BROKER_URL.",
-            )
-        else:
-            yield note(
-                "no broker is configured, and none runs here",
-                "Only workers need one, for schedules and requests. `recstore up` starts its own; otherwise name a Redis:",
-                "RECSTORE_BROKER_URL=redis://:PASSWORD@HOST/0",
-            )
+        yield error(
+            f"the broker could not be reached: {problem.reason}",
+            "Celery's workers get no messages. Requests wait in the database, and none is lost. Start the broker, or name the"
+            " right one in RECSTORE_BROKER_URL.",
+        )
     else:
         yield ok("the broker answers; messages waiting: " + ", ".join(f"{queue} {n}" for queue, n in waiting.items()))
 
@@ -53,16 +48,16 @@ def dispatch(subject: Subject) -> Iterator[Finding]:
         needed = subject.row("doctor_background")
         counts = {"with a schedule": needed["scheduled"], "requests waiting": needed["waiting"]}
         waiting = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-        start = "Run beat and a worker of the queue `default` that is not busy with other jobs; on one machine:"
+        start = "Run a worker; with Celery, beat and a worker of the queue `default` that is not busy with other jobs:"
         if seconds is None and not waiting:
             yield note(
-                "no worker has looked for due work yet", f"Nothing here needs one so far. {start}", "recstore up"
+                "no worker has looked for due work yet", f"Nothing here needs one so far. {start}", "recstore worker"
             )
         else:
             yield warning(
                 problem.when,
                 f"Schedules do not run, and nothing that was lost is retried ({waiting or 'nothing waits now'}). {start}",
-                "recstore up",
+                "recstore worker",
             )
     else:
         yield ok(f"the last dispatch was {seconds:.0f} s ago")

@@ -14,7 +14,6 @@ from recstore.embedded.daemon import running, start, stop, version_in
 from recstore.embedded.instance import Server
 from recstore.embedded.programs import VERSIONS, broker_path, tool_path
 from recstore.embedded.temporary import Broker, temporary_broker, temporary_server
-from recstore.embedded.valkey import broker_url
 
 __all__ = [
     "VERSIONS",
@@ -22,7 +21,6 @@ __all__ = [
     "Processes",
     "Server",
     "broker_path",
-    "broker_url",
     "foreground",
     "running",
     "start",

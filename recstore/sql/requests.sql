@@ -69,12 +69,14 @@ RETURNING request, state;
 
 -- name: take_due_requests
 -- Mark due requests of idle recommenders as sent: one message for each recommender and job. A recent message
--- that no run has begun serves the new ones, too. Two concurrent dispatches take different ones.
+-- that no run has begun serves the new ones, too. Two concurrent dispatches take different ones. A worker without a broker
+-- takes those of some jobs, and not more than it has free processes for.
 WITH due AS (
-    SELECT q.request
+    SELECT q.request, q.recommender, q.job
     FROM recstore_private.requests q
     LEFT JOIN recstore_private.recommenders r ON r.name = q.recommender
     WHERE q.state IN ('waiting', 'sent')
+        AND (%(jobs)s::text[] IS NULL OR q.job = ANY (%(jobs)s))
         AND (
             q.state = 'waiting'
             -- a future time comes from a wrong clock
@@ -95,11 +97,19 @@ WITH due AS (
         )
     FOR UPDATE OF q SKIP LOCKED
 ),
+taken AS (
+    SELECT d.recommender, d.job
+    FROM due d
+    GROUP BY d.recommender, d.job
+    ORDER BY min(d.request)
+    LIMIT %(limit)s
+),
 sent AS (
     UPDATE recstore_private.requests q
     SET state = 'sent', sent_at = clock_timestamp()
-    FROM due
-    WHERE q.request = due.request
+    FROM due d
+    JOIN taken t ON t.recommender = d.recommender AND t.job = d.job
+    WHERE q.request = d.request
     RETURNING q.recommender, q.job, q.request
 )
 SELECT s.recommender, s.job, array_agg(s.request ORDER BY s.request) AS requests

@@ -105,7 +105,7 @@ UPDATE recstore_private.studies SET best = %(best)s, adopted_at = clock_timestam
 
 -- name: take_due_trials
 -- Studies with fewer trials at work than the workers should run, counting the messages that no worker has begun yet. Marks as
--- many messages as sent as are missing.
+-- many messages as sent as are missing; a worker without a broker takes one trial of one study.
 WITH counted AS (
     SELECT
         s.study,
@@ -116,12 +116,19 @@ WITH counted AS (
     FROM recstore_private.studies s
     WHERE s.state = 'running' AND s.parallel > 0
     FOR NO KEY UPDATE OF s SKIP LOCKED
+),
+missing AS (
+    SELECT c.study, c.outstanding, least(c.parallel - c.at_work - c.outstanding, %(limit)s) AS messages
+    FROM counted c
+    WHERE c.parallel > c.at_work + c.outstanding
+    ORDER BY c.study
+    LIMIT %(limit)s
 )
 UPDATE recstore_private.studies s
-SET sent = c.parallel - c.at_work, sent_at = clock_timestamp()
-FROM counted c
-WHERE s.study = c.study AND c.parallel > c.at_work + c.outstanding
-RETURNING s.study, c.parallel - c.at_work - c.outstanding AS messages;
+SET sent = m.outstanding + m.messages, sent_at = clock_timestamp()
+FROM missing m
+WHERE s.study = m.study
+RETURNING s.study, m.messages;
 
 -- name: begin_message
 -- No row: others were sent in its place.

@@ -40,7 +40,8 @@ def test_only_the_package_is_in_the_wheel(wheel: Path) -> None:
         "recstore/sql/objects/functions.sql",
         "recstore/migrations/sql/0001_up.sql",
         "recstore/migrations/sql/checksums.txt",
-        "recstore/worker/tasks.py",
+        "recstore/worker/celery/tasks.py",
+        "recstore/worker/process.py",
         "recstore/demo/data/online_retail_2010.views.csv.gz",
         "recstore/demo/data/README.md",
     ):

@@ -33,6 +33,7 @@ ELSEWHERE = {
     "recstore demo": "tests/acceptance/test_demo.py",
     "recstore worker-demo": "tests/acceptance/test_worker_demo.py",
     "recstore up": "tests/integration/test_up.py",
+    "recstore worker": "tests/worker",
     "recstore cancel": "tests/integration/test_runs.py: it wants a run in progress",
     "recstore health": "tests/worker/test_monitoring.py: it wants a broker and workers",
 }

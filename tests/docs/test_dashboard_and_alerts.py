@@ -11,7 +11,7 @@ from typing import Any
 import promql_parser
 import pytest
 import yaml  # type: ignore[import-untyped]
-from recstore.worker import monitoring
+from recstore.worker.celery import pulse
 from support import lacking
 
 from recstore.background.prometheus import DatabaseCollector
@@ -22,7 +22,7 @@ BOARD = json.loads((FOLDER / "grafana-dashboard.json").read_text())
 RULES = yaml.safe_load((FOLDER / "alerts.yaml").read_text())["groups"][0]["rules"]
 METRICS = {
     metric.name + "_total" * (metric.type == "counter"): set(metric._labelnames)  # type: ignore[attr-defined]
-    for collector in (DatabaseCollector(Settings()), monitoring.BrokerCollector())
+    for collector in (DatabaseCollector(Settings()), pulse.BrokerCollector())
     for metric in collector.describe()
 }
 """Metric -> its labels; tests/integration/test_metrics.py shows that a real recommender exports them."""

@@ -25,7 +25,8 @@ from recstore.embedded import Server
 
 NO_METHOD = {
     "psql": "an interactive program",
-    "up": "a supervisor in the foreground; a program starts Celery's processes itself",
+    "up": "a supervisor in the foreground",
+    "worker": "a process of its own; a program starts it as such",
     "demo": "a show for people",
     "worker-demo": "a show for people",
 }

@@ -49,7 +49,7 @@ def worse_than_ok(findings: list[Finding]) -> dict[str, str]:
     return {f.check: f.level for f in sorted(findings, key=lambda f: LEVELS.index(f.level)) if f.level != "ok"}
 
 
-USUAL = {"read-all-stats": "note", "dispatch": "note", "broker": "note"}
+USUAL = {"read-all-stats": "note", "dispatch": "note"}
 """Of a good database whose worker has no more rights than it needs, before there are workers."""
 
 
@@ -358,7 +358,7 @@ def test_a_good_database_has_nothing_worse_than_notes(good: Database) -> None:
 
 
 def test_a_database_without_schema(empty: Database, recstore: Command) -> None:
-    assert worse_than_ok(examined(empty)) == {"schema": "warning", "read-all-stats": "note", "broker": "note"}
+    assert worse_than_ok(examined(empty)) == {"schema": "warning", "read-all-stats": "note"}
     answer = recstore("doctor", url=empty.url)
     assert answer.code == 6, answer
     assert "\n      recstore db upgrade\n" in answer.out
@@ -437,7 +437,7 @@ def test_create_and_retrain_warn_of_what_the_quick_checks_find(spoiled: Database
 def test_a_role_that_may_nothing(good: Database) -> None:
     """It sees what the catalogs show to every role, and its own rights."""
     found = examined(good, "shopper")
-    noted = ("schema", "owner", "create-schemas", "read-all-stats", "broker")
+    noted = ("schema", "owner", "create-schemas", "read-all-stats")
     assert worse_than_ok(found) == dict.fromkeys(noted, "note")
     assert {finding.level for finding in found if finding.check.startswith("reader-")} == {"ok"}
 
@@ -708,7 +708,7 @@ def test_pgbouncer_is_recognized(mode: str, good: Database, tmp_path: Path) -> N
     expected = {
         "transaction": USUAL | {"pooler": "error"},
         "session": USUAL | {"pooler": "note"},
-        "statement": {"connection": "error", "broker": "note"},
+        "statement": {"connection": "error"},
     }
     assert worse_than_ok(found) == expected[mode]
     assert code == (0 if mode == "session" else 3)  # no lock is left behind

@@ -10,7 +10,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from recstore.embedded import broker_path, broker_url, start, temporary_broker
+from recstore.embedded import broker_path, start, temporary_broker
 from recstore.errors import EmbeddedUnavailable
 
 
@@ -49,11 +49,3 @@ def test_unavailable_without_the_wheel(monkeypatch: pytest.MonkeyPatch, tmp_path
     with pytest.raises(EmbeddedUnavailable, match=r"recstore\[embedded\]"):
         start(tmp_path / "home")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_record_without_its_up_is_not_believed(tmp_path: Path) -> None:
-    """As in a copied home, whose record names the original broker."""
-    assert broker_url(tmp_path / "none") is None
-    with temporary_broker() as broker:
-        (tmp_path / "broker").write_text(broker.url + "\n")
-        assert broker_url(tmp_path) is None

@@ -35,7 +35,7 @@ IGNORING = shell("trap '' TERM QUIT; sleep 60 & echo $!; wait")
 """A child that no polite signal ends, with one of its own."""
 
 
-ALL_READY = ("train@", "default@", "beat: Starting")
+READY = "ready: 1 of train, 2 of default"
 """What `recstore up` has said when everything runs."""
 
 
@@ -156,19 +156,17 @@ def test_after_a_kill_the_keeper_ends_the_stubborn_too_and_only_then_the_next_be
                 said[name] = line
             processes = below(parent.pid)
             assert len(processes) == 5, processes  # the keeper, the broker, the two, and the stubborn one's
-            assert embedded.broker_url(tmp_path)
         finally:
             parent.kill()
     with embedded.foreground(tmp_path, lambda *_: None):
         until(lambda: gone([*processes]))
     assert not Path(said["directory"]).exists()
-    assert not (tmp_path / "broker").exists()
 
 
 # The command
 
 
-def test_the_environment_of_the_children(
+def test_with_a_broker_celery_s_processes_run(
     shop: Database, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = """
@@ -241,12 +239,12 @@ def test_up_runs_everything_once_per_home_and_ends_it_by_an_interrupt(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with running(home) as (process, said):
-        until(lambda: all(words in said() for words in ALL_READY), 60)
+        until(lambda: READY in said(), 60)
         server = embedded.running(home)
         assert server
         with psycopg.connect(server.url) as connection:
             assert connection.execute("SELECT count(*) FROM recstore.status").fetchone() == (0,)
-        assert f"redis     {embedded.broker_url(home)}\n" in said()
+        assert "broker" not in said()
         monkeypatch.setenv("RECSTORE_HOME", str(home))
         assert cli.run(["up"]) == 1
         assert f"runs already in {home}, as process {process.pid}." in capsys.readouterr().err
@@ -255,7 +253,7 @@ def test_up_runs_everything_once_per_home_and_ends_it_by_an_interrupt(
         assert process.wait(60) == 0
         until(lambda: gone(everything))
         assert said().endswith("\nup     | stopping PostgreSQL\nstopped\n")
-        order = ["stopping beat", "stopping train and worker, which have 20 s", "stopping redis", "stopping PostgreSQL"]
+        order = ["stopping worker, which have 20 s", "INFO stopped", "stopping PostgreSQL"]
         assert [said().index(words) for words in order] == sorted(said().index(words) for words in order)
     assert {path.name for path in home.iterdir()} == {"postgres18", "postgres.log", "postgres.lock", "up.lock"}
     assert embedded.running(home) is None
@@ -265,14 +263,14 @@ def test_up_fails_when_one_of_them_dies(home: Path) -> None:
     server = embedded.start(home)
     try:
         with running(home, "--json") as (process, said):
-            beat = until(lambda: [pid for pid, args in below(process.pid).items() if " beat " in args], 60)
-            until(lambda: all(words in said() for words in ALL_READY), 60)
+            until(lambda: READY in said(), 60)
+            worker = min(pid for pid, args in below(process.pid).items() if args.endswith(" worker"))
             everything = below(process.pid)
-            os.kill(beat[0], signal.SIGKILL)
+            os.kill(worker, signal.SIGKILL)
             assert process.wait(60) == 1
             *lines, last = map(json.loads, said().splitlines())
-            assert last["error"].startswith("The process beat ended by SIGKILL; everything else was stopped.")
-            assert {line["process"] for line in lines} >= {"recstore", "train", "worker", "beat"}
+            assert last["error"].startswith("The process worker ended by SIGKILL; everything else was stopped.")
+            assert {line["process"] for line in lines} >= {"recstore", "worker"}
             until(lambda: gone([*everything]))
         assert embedded.running(home) == server  # which is not its own
     finally:
@@ -281,13 +279,13 @@ def test_up_fails_when_one_of_them_dies(home: Path) -> None:
 
 def test_nothing_of_a_killed_up_stays(home: Path) -> None:
     with running(home) as (process, said):
-        until(lambda: all(words in said() for words in ALL_READY), 60)
+        until(lambda: READY in said(), 60)
         server = embedded.running(home)
         assert server
         everything = [server.pid, *below(process.pid)]
-        assert len(everything) == 9  # PostgreSQL, the keeper, Redis, beat, two workers with one and two of theirs
+        # PostgreSQL, the keeper, the worker, multiprocessing's server and tracker, and the four of the pool
+        assert len(everything) == 9
         process.kill()
         until(lambda: gone(everything), 60)
     assert embedded.running(home) is None
     assert not server.sockets.exists()
-    assert not (home / "broker").exists()

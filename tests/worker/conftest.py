@@ -1,11 +1,12 @@
-"""Real workers: `celery -A recstore.worker worker`, forked, on an embedded broker, with a hook that holds a run where a test
-needs it. A hook is a file's name: `train` holds at the end of that stage, `in train` within it, until the file is removed.
+"""Real workers, forked: `celery -A recstore.worker worker` on an embedded broker, and `recstore worker`, which needs none, with
+a hook that holds a run where a test needs it. A hook is a file's name: `train` holds at the end of that stage, `in train` within
+it, until the file is removed.
 """
 
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,19 +15,43 @@ from typing import Any
 import pytest
 from conftest import Database, database_from
 from support import look, states, until
-from support_processes import Forked, celery
+from support_processes import Forked, celery, own
 
 from recstore.embedded import Broker, Server, temporary_broker
 
 HERE = Path(__file__).parent
 
+CELERY, OWN = ["celery"], ["own"]
+KINDS = [CELERY, OWN, CELERY + OWN]
+"""What serves a database: Celery's worker, the one without a broker, both."""
+
+
+def of_kinds(fixture: str, *kinds: list[str], rest: list[list[str]] | None = None) -> pytest.MarkDecorator:
+    """Run a test with workers of each of these kinds, by default of all, and in the campaign with the `rest`."""
+    marked = [pytest.param(kind, id="_and_".join(kind)) for kind in kinds or KINDS]
+    marked += [pytest.param(kind, id="_and_".join(kind), marks=pytest.mark.campaign) for kind in rest or []]
+    scope: Any = "module" if fixture == "crew" else None
+    return pytest.mark.parametrize(fixture, marked, indirect=True, scope=scope)
+
+
+def children(pid: int) -> set[int]:
+    """The processes that a process has started."""
+    return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def below(pid: int) -> set[int]:
+    """A process, those that it has started, theirs, and so on."""
+    return {pid}.union(*map(below, children(pid)))
+
 
 @dataclass
 class Process:
-    """A Celery command in a session of its own."""
+    """A worker or beat in a session of its own."""
 
     popen: Forked
     log: Path
+    again: Callable[[], "Process"]
+    """Starts such a process once more."""
 
     @property
     def output(self) -> str:
@@ -60,6 +85,7 @@ class Workers:
     database: Database
     broker: Broker
     folder: Path
+    kinds: list[str]
     settings: dict[str, object] = field(default_factory=dict)
     started: list[Process] = field(default_factory=list)
     since: tuple[int, int] = (0, 0)
@@ -86,29 +112,52 @@ class Workers:
             "threads": 1,
         }
         more = {f"RECSTORE_{key.upper()}": str(value) for key, value in (given | self.settings | settings).items()}
-        return dict(os.environ) | more | {"RECSTORE_TEST_HOLD": str(self.folder)}
+        return dict(os.environ) | more | {"RECSTORE_TEST_HOLD": str(self.folder), "PYTHONPATH": str(HERE)}
 
     def start(
         self, *, queues: str = "train,default", concurrency: int = 1, wait: bool = True, **settings: object
     ) -> Process:
-        """Start a worker; with `wait`, return when it is ready."""
-        arguments = ["worker", "-I", "holding", "-Q", queues, "-c", str(concurrency), "-n", f"{len(self.started)}@%h"]
-        worker = self._start([*arguments, "--loglevel", "INFO"], settings)
-        if wait:
-            worker.logs(" ready.")
+        """Start a worker of each kind; with `wait`, return when they are ready. Returns the last."""
+        for kind in self.kinds:
+            if kind == "own":
+                numbers = {queue: concurrency * (queue in queues.split(",")) for queue in ("train", "default")}
+                words = [word for queue, number in numbers.items() for word in (f"--{queue}", str(number))]
+                worker = self._start(own, words, settings)
+            else:
+                words = [
+                    "worker",
+                    "-I",
+                    "holding",
+                    "-Q",
+                    queues,
+                    "-c",
+                    str(concurrency),
+                    "-n",
+                    f"{len(self.started)}@%h",
+                ]
+                worker = self._start(celery, [*words, "--loglevel", "INFO"], settings)
+            if wait:
+                worker.logs(READY[kind])
         return worker
 
-    def beat(self, **settings: object) -> Process:
-        return self._start(["beat", "--loglevel", "INFO"], settings)
+    def beat(self, **settings: object) -> None:
+        """Start beat, which Celery's workers need."""
+        if "celery" in self.kinds:
+            self._start(celery, ["beat", "--loglevel", "INFO"], settings)
 
-    def _start(self, arguments: list[str], settings: dict[str, object]) -> Process:
+    def _start(self, command: Callable[..., None], arguments: list[str], settings: dict[str, object]) -> Process:
         log = self.folder / f"log{len(self.started)}"
         log.touch()
-        popen = Forked(celery, self.folder, HERE, *arguments, environment=self.environment(**settings), log=log)
+        popen = Forked(command, self.folder, HERE, *arguments, environment=self.environment(**settings), log=log)
         popen.start()
-        process = Process(popen, log)
+        process = Process(popen, log, lambda: self._start(command, arguments, settings))
         self.started.append(process)
         return process
+
+    def holder(self, place: str) -> Process:
+        """Wait until a run is held at this place; return the worker that does it."""
+        group = os.getpgid(self.held(place))
+        return next(process for process in self.started if process.popen.pid == group)
 
     def hold(self, place: str) -> Path:
         """Hold runs at this place from now on; return the file that holds them."""
@@ -194,19 +243,23 @@ class Workers:
         assert numbers == set(states(database, name))
 
 
+READY = {"celery": " ready.", "own": "ready: "}
+"""What a worker of each kind logs when it is ready."""
+
+
 @contextmanager
-def _workers(server: Server, template: str, folder: Path) -> Iterator[Workers]:
+def _workers(server: Server, template: str, folder: Path, request: pytest.FixtureRequest) -> Iterator[Workers]:
     with database_from(server, template) as database, temporary_broker() as broker, ExitStack() as stack:
-        workers = Workers(database, broker, folder)
+        workers = Workers(database, broker, folder, getattr(request, "param", CELERY))
         workers.begin()
         stack.callback(lambda: [process.kill() for process in workers.started])
         yield workers
 
 
 @pytest.fixture
-def workers(server: Server, trained_template: str, tmp_path: Path) -> Iterator[Workers]:
+def workers(server: Server, trained_template: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Workers]:
     """A copy of the template, a broker, and no worker yet."""
-    with _workers(server, trained_template, tmp_path) as workers:
+    with _workers(server, trained_template, tmp_path, request) as workers:
         yield workers
 
 
@@ -214,17 +267,17 @@ def workers(server: Server, trained_template: str, tmp_path: Path) -> Iterator[W
 def crew(
     server: Server, trained_template: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Workers]:
-    """One worker of every queue, with the module's SETTINGS, for all its tests that do not stop it."""
-    with _workers(server, trained_template, tmp_path_factory.mktemp("crew")) as workers:
+    """One worker of each kind and of every queue, with the module's SETTINGS, for all its tests that do not stop it."""
+    with _workers(server, trained_template, tmp_path_factory.mktemp("crew"), request) as workers:
         workers.settings = request.module.SETTINGS
         workers.start(queues="train,default,celery")
         yield workers
 
 
 @pytest.fixture(scope="module")
-def beat(crew: Workers) -> Process:
+def beat(crew: Workers) -> None:
     """Beat for that worker, from the first test on that uses it."""
-    return crew.beat()
+    crew.beat()
 
 
 @pytest.fixture

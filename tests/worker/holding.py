@@ -1,24 +1,31 @@
-"""Loaded into a worker by `celery worker -I holding`: lets a test stop a run at a place, as long as a file exists there.
+"""Loaded into a worker: lets a test stop a run at a place, as long as a file exists there.
 
-The place is the end of a stage ("train"), within one ("in train"), or within a trial of a study ("in trial"). The worker
+The place is the end of a stage ("train"), within one ("in train"), or within a trial of a study ("in trial"). Celery's worker
 looks twice a second, not every 100 seconds, for messages past their visibility timeout. RECSTORE_TEST_SILENCE shortens
 `monitoring.SILENCE`.
 """
 
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from recstore.worker import app, monitoring
+from recstore.worker import monitoring
 from recstore.worker.logs import LogReporter, LogWatch
 
 FOLDER = Path(os.environ["RECSTORE_TEST_HOLD"])
 
-app.conf.broker_transport_options |= {"unacked_restore_interval": 0.5, "unacked_restore_throttle": 1}
-
 if silence := os.environ.get("RECSTORE_TEST_SILENCE"):
-    monitoring.BEAT, monitoring.SILENCE = 0.1, float(silence)
+    monitoring.SILENCE = float(silence)
+
+if "celery" in sys.modules:
+    from recstore.worker import app
+    from recstore.worker.celery import pulse
+
+    app.conf.broker_transport_options |= {"unacked_restore_interval": 0.5, "unacked_restore_throttle": 1}
+    if silence:
+        pulse.BEAT = 0.1
 
 
 def _hold(place: str) -> None:

@@ -223,7 +223,7 @@ def test_a_traceback_is_indented(caplog: pytest.LogCaptureFixture) -> None:
         raise ValueError(FORGED)
     except ValueError:
         logging.getLogger("celery.task").error("failed: %s", FORGED, exc_info=True)
-    text = LineFormatter("%(asctime)s %(message)s", use_color=False).format(caplog.records[0])
+    text = LineFormatter("%(asctime)s %(message)s").format(caplog.records[0])
     first, *others = text.split("\n")
     assert first.endswith("failed: " + FORGED.encode("unicode_escape").decode())
     assert all(line.startswith("  ") for line in others)

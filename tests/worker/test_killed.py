@@ -8,30 +8,32 @@ import time
 from pathlib import Path
 
 import pytest
-from recstore.worker import tasks
+from recstore.worker import errands
 from support import assert_nothing_left, look, until
 
-from .conftest import Workers
+from .conftest import CELERY, OWN, Workers, below, of_kinds
 
 STAGES = ["in load", "flip"]
 OTHERS = ["train", "check", "prepare", "in read", "calibrate", "read", "filter", "hold out"]
 OTHERS += ["weigh", "in train", "solve users", "vectors", "load", "index", "in calibrate", "tidy"]
 
 
+@of_kinds("workers")
 @pytest.mark.parametrize(
     "places", [STAGES, pytest.param(OTHERS + STAGES * 2, marks=pytest.mark.campaign)], ids=["some", "all"]
 )
 def test_kill_9_at_any_stage(workers: Workers, places: list[str]) -> None:
     workers.beat()
-    victim = workers.start()
+    workers.start()
     for place in places:
         before = workers.live()
         request = workers.caught(place)
+        victim = workers.holder(place)
         victim.signal(signal.SIGKILL)
         victim.popen.wait()
         assert workers.live() == before + (place in ("flip", "tidy")), place
         workers.release(place)
-        victim = workers.start()
+        victim.again()
         workers.ends(request)
         assert workers.one(request)["attempts"] == 1
         assert workers.live() > before, place
@@ -40,6 +42,7 @@ def test_kill_9_at_any_stage(workers: Workers, places: list[str]) -> None:
     assert workers.retrains().count("succeeded") == len(places)
 
 
+@of_kinds("workers", CELERY, OWN)
 def test_a_killed_pool_process_is_replaced_and_its_request_tried_again(workers: Workers) -> None:
     workers.beat()
     worker = workers.start(attempts=2)
@@ -60,6 +63,7 @@ def test_a_killed_pool_process_is_replaced_and_its_request_tried_again(workers: 
     workers.nothing_left()
 
 
+@of_kinds("workers", CELERY, OWN)
 def test_a_worker_that_slept_past_its_deadline_publishes_nothing(workers: Workers) -> None:
     database = workers.database
     workers.beat()
@@ -80,17 +84,17 @@ def test_a_worker_that_slept_past_its_deadline_publishes_nothing(workers: Worker
     assert workers.live() == 2
     sleeper.signal(signal.SIGCONT)
     sleeper.logs("was lost while in stage 'solve users'")
-    sleeper.logs("Task recstore.retrain")
     assert workers.live() == 2
     assert workers.retrains().count("succeeded") == 1
     workers.nothing_left()
 
 
+@of_kinds("workers", CELERY, OWN)
 def test_a_warm_stop_ends_the_run_and_a_cold_one_gives_it_back(workers: Workers) -> None:
     worker = workers.start()
     request = workers.caught()
     worker.popen.send_signal(signal.SIGTERM)
-    worker.logs("Warm shutdown")
+    until(lambda: "Warm shutdown" in worker.output or "stopping when" in worker.output)
     workers.release("train")
     workers.ends(request)
     assert worker.popen.wait(60) == 0
@@ -109,6 +113,23 @@ def test_a_warm_stop_ends_the_run_and_a_cold_one_gives_it_back(workers: Workers)
     workers.nothing_left()
 
 
+@of_kinds("workers", OWN)
+def test_the_processes_of_a_killed_worker_end_and_the_request_costs_no_attempt(workers: Workers) -> None:
+    worker = workers.start()
+    request = workers.caught()
+    processes = below(worker.popen.pid) - {worker.popen.pid}
+    assert len(processes) >= 4  # the server that forks, two of queues, one that dispatches
+    os.kill(worker.popen.pid, signal.SIGKILL)
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in processes))
+    assert workers.state(request) == "waiting"
+    workers.release("train")
+    workers.start()
+    workers.ends(request)
+    assert workers.one(request)["attempts"] == 0
+    workers.nothing_left()
+
+
+@of_kinds("workers", CELERY, OWN)
 def test_a_run_that_takes_too_long_ends_with_an_error(workers: Workers) -> None:
     workers.start(time_limit=1.5)
     workers.hold("prepare")  # before a slow machine imports the trainer
@@ -123,7 +144,7 @@ def test_the_time_limit_lets_an_import_end_first(tmp_path: Path, monkeypatch: py
     (tmp_path / "interrupted.py").write_text("import signal\nsignal.raise_signal(signal.SIGUSR1)\nwhole = True\n")
     monkeypatch.syspath_prepend(tmp_path)
     before = signal.getsignal(signal.SIGUSR1)
-    tasks._limit()
+    errands.let_interrupt()
     try:
         whole = importlib.import_module("interrupted").whole
         with pytest.raises(KeyboardInterrupt):

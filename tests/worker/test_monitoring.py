@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 from conftest import Database, superuser
-from recstore.worker import lifecycle, monitoring
+from recstore.worker import monitoring
+from recstore.worker.celery import lifecycle, pulse
 from support import free_port, until
 
 from recstore import cli
@@ -26,7 +27,7 @@ from recstore.errors import BrokerUnreachable
 from recstore.postgres.connection import connect
 from recstore.sql import queries
 
-from .conftest import Process, Workers
+from .conftest import CELERY, OWN, Workers, below, children, of_kinds
 
 PAGE = Path(__file__).parents[2] / "docs/monitoring.md"
 
@@ -38,12 +39,6 @@ def ask(port: int, path: str) -> tuple[int, str]:
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.read().decode()
-
-
-def children(worker: Process) -> set[int]:
-    """The processes of its pool."""
-    pid = worker.popen.pid
-    return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
 
 
 def listens(pid: int, port: int) -> bool:
@@ -77,12 +72,12 @@ def test_a_worker_answers_whatever_becomes_of_its_broker_and_its_children(worker
         reader.start()
     try:
         for _ in range(3):  # children are forked while requests are served
-            before = children(worker)
+            before = children(worker.popen.pid)
             for child in before:
                 os.kill(child, signal.SIGKILL)
-            until(lambda before=before: children(worker) - before)
+            until(lambda before=before: children(worker.popen.pid) - before)
         workers.ends(workers.request("reindex"))
-        (child,) = children(worker)
+        (child,) = children(worker.popen.pid)
         assert listens(worker.popen.pid, port)
         assert not listens(child, port)
     finally:
@@ -109,17 +104,22 @@ def test_a_worker_answers_whatever_becomes_of_its_broker_and_its_children(worker
     assert worker.popen.wait(60) == 0
 
 
+@of_kinds("workers", CELERY, OWN)
 def test_a_worker_whose_pool_begins_no_task_is_not_ready(workers: Workers) -> None:
     port = free_port()
     worker = workers.start(metrics_port=port, dispatch_interval=1000, test_silence=1)
-    until(lambda: re.search(r"recstore\.dispatch.* succeeded", worker.output))
-    (child,) = children(worker)
-    os.kill(child, signal.SIGSTOP)
+    workers.ends(workers.request("reindex"))
+    assert ask(port, "/live") == (200, "ok\n")
+    assert "\nrecstore_database_up 1.0\n" in ask(port, "/metrics")[1]
+    pool = [pid for pid in below(worker.popen.pid) if not children(pid)]
+    for pid in pool:
+        os.kill(pid, signal.SIGSTOP)
     request = workers.request("reindex")
     until(lambda: ask(port, "/ready")[0] == 503)
     assert "pool has not begun a task for" in ask(port, "/ready")[1]
     assert ask(port, "/live") == (200, "ok\n")
-    os.kill(child, signal.SIGCONT)
+    for pid in pool:
+        os.kill(pid, signal.SIGCONT)
     workers.ends(request)
     until(lambda: ask(port, "/ready")[0] == 200)
 
@@ -127,7 +127,7 @@ def test_a_worker_whose_pool_begins_no_task_is_not_ready(workers: Workers) -> No
 def test_a_port_in_use_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     port = free_port()
     with socket.create_server(("127.0.0.1", port)):
-        monitoring.serve(Settings(metrics_port=port))
+        monitoring.serve(Settings(metrics_port=port), lambda: None, lambda: None)
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert f"port {port} of 127.0.0.1 is not available (Address already in use)" in record.message
@@ -153,9 +153,9 @@ def test_a_worker_logs_at_its_start_what_doctor_finds_and_is_ready(
 
 def test_a_main_loop_that_stands_still_is_not_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     for ago, alive in ((0, True), (59, True), (75, False)):
-        monkeypatch.setattr(monitoring.Pulse, "last", time.monotonic() - ago)
-        assert (monitoring.not_alive() is None) == alive
-    assert monitoring.not_alive() == "The worker's main loop has not turned for 75 s."
+        monkeypatch.setattr(pulse.Pulse, "last", time.monotonic() - ago)
+        assert (pulse.not_alive() is None) == alive
+    assert pulse.not_alive() == "The worker's main loop has not turned for 75 s."
 
 
 def test_health_is_an_exit_code_and_a_sentence(
@@ -212,7 +212,7 @@ def test_celery_s_urls_of_a_broker(broker: Broker) -> None:
 def test_the_page_of_the_metrics_is_complete() -> None:
     page = PAGE.read_text()
     known = set()
-    for collector in (DatabaseCollector(Settings()), monitoring.BrokerCollector()):
+    for collector in (DatabaseCollector(Settings()), pulse.BrokerCollector()):
         for metric in collector.describe():
             name = metric.name + "_total" * (metric.type == "counter")
             known.add(name)

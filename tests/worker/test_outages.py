@@ -8,7 +8,7 @@ from support import full_disk, look, until
 from recstore.definition import Hyperparameters, Schedule, Source
 from recstore.embedded.programs import pg_ctl, run
 
-from .conftest import Process, Workers
+from .conftest import CELERY, OWN, Workers, of_kinds
 
 SETTINGS = {"resend": 3, "flip_wait": 2}
 """Settings of the shared worker."""
@@ -34,7 +34,8 @@ def test_a_message_delivered_again_during_the_run_publishes_once(workers: Worker
     workers.nothing_left()
 
 
-def test_redis_restarted(shared: Workers, beat: Process) -> None:  # noqa: ARG001
+@of_kinds("crew", CELERY + OWN, rest=[CELERY])
+def test_redis_restarted(shared: Workers, beat: None) -> None:  # noqa: ARG001
     first = shared.caught()
     shared.broker.stop()
     while_down = shared.request("reindex")
@@ -47,7 +48,8 @@ def test_redis_restarted(shared: Workers, beat: Process) -> None:  # noqa: ARG00
     shared.nothing_left()
 
 
-def test_postgres_restarted(shared: Workers, beat: Process) -> None:  # noqa: ARG001
+@of_kinds("crew", CELERY + OWN, rest=[CELERY, OWN])
+def test_postgres_restarted(shared: Workers, beat: None) -> None:  # noqa: ARG001
     before, server = shared.live(), shared.database.server
     request = shared.caught()
     administration(server).close()
@@ -63,7 +65,8 @@ def test_postgres_restarted(shared: Workers, beat: Process) -> None:  # noqa: AR
     shared.nothing_left()
 
 
-def test_postgres_out_of_connections(shared: Workers, beat: Process) -> None:  # noqa: ARG001
+@of_kinds("crew", CELERY + OWN, rest=[CELERY, OWN])
+def test_postgres_out_of_connections(shared: Workers, beat: None) -> None:  # noqa: ARG001
     before, printed = shared.live(), len(shared.started[0].output)
     with superuser(shared.database.server) as connection:
         connection.execute(
@@ -94,7 +97,8 @@ def test_an_index_build_without_disk_fails_plainly_and_the_next_succeeds(shared:
     shared.nothing_left()
 
 
-def test_a_ready_generation_is_flipped_by_a_later_dispatch(shared: Workers, beat: Process) -> None:  # noqa: ARG001
+@of_kinds("crew", CELERY + OWN, rest=[CELERY, OWN])
+def test_a_ready_generation_is_flipped_by_a_later_dispatch(shared: Workers, beat: None) -> None:  # noqa: ARG001
     before = shared.live()
     with shared.database.connect("worker") as reader:
         reader.execute("BEGIN")
@@ -112,6 +116,7 @@ def test_a_ready_generation_is_flipped_by_a_later_dispatch(shared: Workers, beat
     shared.nothing_left()
 
 
+@of_kinds("workers", CELERY + OWN, rest=[CELERY, OWN])
 @pytest.mark.parametrize(("recommenders", "rounds"), [(5, 2), pytest.param(20, 6, marks=pytest.mark.campaign)])
 def test_many_recommenders_and_one_that_always_fails(workers: Workers, recommenders: int, rounds: int) -> None:
     """Due at the same time, again and again: each runs once a round."""

@@ -1,16 +1,16 @@
 """A tuning left to real workers: several trials at once, one of them killed, and the end."""
 
-import os
 import signal
 
 import pytest
 from conftest import Command
 from support import look, until
 
-from .conftest import Workers
+from .conftest import Workers, of_kinds
 
 
 @pytest.mark.campaign
+@of_kinds("workers")
 def test_workers_share_a_tuning_and_one_that_is_killed_costs_no_trial(workers: Workers, recstore: Command) -> None:
     database = workers.database
     workers.hold("in trial")
@@ -21,8 +21,9 @@ def test_workers_share_a_tuning_and_one_that_is_killed_costs_no_trial(workers: W
     assert answer.code == 0, answer.err
     running = "SELECT count(*) AS n FROM recstore.trials WHERE state = 'running'"
     until(lambda: look(database, running)[0]["n"] == 2, 60)
-    os.killpg(workers.started[0].popen.pid, signal.SIGKILL)
-    workers.started[0].popen.wait()
+    victim = workers.holder("in trial")
+    victim.signal(signal.SIGKILL)
+    victim.popen.wait()
     until(lambda: look(database, "SELECT FROM recstore.trials WHERE state = 'waiting'"))
     workers.release("in trial")
     workers.start()

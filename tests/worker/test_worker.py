@@ -1,23 +1,26 @@
 """A worker in normal operation: requests from SQL, from messages, from the schedule."""
 
 import signal
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from recstore.worker import tasks
+from recstore.worker.celery import tasks
 from support import look, until
 
 from recstore.background import health
 from recstore.definition import Schedule
 from recstore.sql import objects
 
-from .conftest import Process, Workers
+from .conftest import CELERY, OWN, Workers, below, children, of_kinds
 
 SETTINGS = {"resend": 1000}
 """Settings of the shared worker: no message is sent twice."""
 
 
+@of_kinds("crew")
 def test_requests_from_sql_start_at_once_and_are_merged(shared: Workers) -> None:
     """Without beat: only the listener can start them."""
     before = shared.live()
@@ -37,14 +40,17 @@ def test_requests_from_sql_start_at_once_and_are_merged(shared: Workers) -> None
     shared.nothing_left()
 
 
+@of_kinds("crew", CELERY, OWN)
 def test_the_parent_of_the_pool_loads_no_trainer(shared: Workers) -> None:
     """CUDA must not be initialised before a fork; the child that has trained shows what a trainer looks like."""
+    shared.ends(shared.request("retrain"))
     parent = shared.started[0].popen.pid
-    (child,) = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    loaded = ["/implicit/" in Path(f"/proc/{pid}/maps").read_text() for pid in (parent, child)]
-    assert loaded == [False, True]
+    loaded = {pid: "/implicit/" in Path(f"/proc/{pid}/maps").read_text() for pid in below(parent)}
+    assert any(loaded.values())
+    assert not any(loaded[pid] for pid in loaded if children(pid))
 
 
+@of_kinds("crew", CELERY, CELERY + OWN)
 def test_an_application_s_message_becomes_a_request_once(shared: Workers) -> None:
     worker = shared.started[0]
     shared.hold("train")
@@ -64,6 +70,7 @@ def test_an_application_s_message_becomes_a_request_once(shared: Workers) -> Non
     ]
 
 
+@of_kinds("crew", CELERY, OWN)
 def test_a_request_in_an_open_transaction_delays_no_other(shared: Workers) -> None:
     with shared.database.connect() as other, shared.database.connect() as worker:
         other.execute("BEGIN")
@@ -79,7 +86,8 @@ def test_a_request_in_an_open_transaction_delays_no_other(shared: Workers) -> No
     assert shared.runs() == [("retrain", "succeeded")] * 2
 
 
-def test_a_request_waits_for_the_dispatch_when_no_worker_listens(shared: Workers, beat: Process) -> None:  # noqa: ARG001
+@of_kinds("crew", CELERY, OWN)
+def test_a_request_waits_for_the_dispatch_when_no_worker_listens(shared: Workers, beat: None) -> None:  # noqa: ARG001
     ended = look(
         shared.database,
         "SELECT pg_terminate_backend(pid, 5000) AS ended FROM pg_stat_activity"
@@ -92,7 +100,8 @@ def test_a_request_waits_for_the_dispatch_when_no_worker_listens(shared: Workers
     shared.ends(request)
 
 
-def test_a_request_that_cannot_begin_reports_why_and_waits(shared: Workers, beat: Process) -> None:  # noqa: ARG001
+@of_kinds("crew", CELERY, OWN)
+def test_a_request_that_cannot_begin_reports_why_and_waits(shared: Workers, beat: None) -> None:  # noqa: ARG001
     versions = "UPDATE recstore_private.recommenders SET objects_version = %s RETURNING id"
     look(shared.database, versions, 0)
     request = shared.request("retrain")
@@ -102,9 +111,10 @@ def test_a_request_that_cannot_begin_reports_why_and_waits(shared: Workers, beat
     shared.ends(request)
 
 
+@of_kinds("crew")
 def test_a_schedule_runs_once_for_all_that_was_missed_and_skips_what_is_not_new(
     shared: Workers,
-    beat: Process,  # noqa: ARG001
+    beat: None,  # noqa: ARG001
 ) -> None:
     database = shared.database
     succeeded, skipped = ("retrain", "succeeded"), ("retrain", "skipped")
@@ -127,6 +137,7 @@ def test_a_schedule_runs_once_for_all_that_was_missed_and_skips_what_is_not_new(
     assert shared.runs().count(succeeded) == 2
 
 
+@of_kinds("workers", CELERY, OWN)
 def test_health_knows_the_workers_of_each_queue(workers: Workers) -> None:
     def known() -> dict[str, int]:
         with workers.database.connect() as connection:
@@ -173,6 +184,7 @@ def test_a_cron_fires_on_time_across_a_change_of_schedule(workers: Workers) -> N
         assert row["requested_at"] >= time
 
 
+@of_kinds("workers", CELERY, OWN)
 def test_a_worker_refuses_a_database_that_is_not_ready_for_it(workers: Workers) -> None:
     database = workers.database
     with database.connect() as connection:
@@ -186,3 +198,10 @@ def test_a_worker_refuses_a_database_that_is_not_ready_for_it(workers: Workers) 
     assert nowhere.popen.wait(60) == 3
     assert "The database could not be reached" in nowhere.output
     assert "Traceback" not in nowhere.output
+
+
+def test_the_worker_without_a_broker_imports_neither_celery_nor_redis() -> None:
+    code = "import sys, recstore.worker.process, recstore.worker.errands; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "recstore.worker.errands" in loaded
+    assert {"celery", "kombu", "redis"}.isdisjoint(loaded)

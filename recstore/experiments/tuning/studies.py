@@ -154,12 +154,14 @@ def set_parallel(connection: Connection, study: int, parallel: int) -> None:
 
 
 def claim(
-    connection: Connection, study: int, next_: Callable[[Trials], TrialResult | None]
+    connection: Connection, study: int, next_: Callable[[Trials], TrialResult | None], message: bool = False
 ) -> tuple[Claim | None, bool]:
     """Take a trial for this session to run; return it, and whether any is at work elsewhere.
 
     A trial whose process has ended comes first, with the same parameters, then the next one. (None, False): nothing is left
-    to try. The caller gives the lock back by `finish_trial` or `release`, or by closing the connection.
+    to try. With `message` it uses up one of the study's messages in the same transaction, so that no dispatch in between sends
+    another; nothing is taken where others were sent in its place. The caller gives the lock back by `finish_trial` or
+    `release`, or by closing the connection.
     """
 
     def taken(query: str, **values: Any) -> tuple[Claim, bool]:
@@ -172,6 +174,8 @@ def claim(
         row = queries.row(connection, "lock_study", study=study)
         if row is None or row["state"] != "running":
             return None, False
+        if message and queries.row(connection, "begin_message", study=study) is None:
+            return None, True
         while left := queries.row(connection, "left_trial", study=study):
             if left["attempts"] < ATTEMPTS:
                 return taken("take_trial_again", trial=left["trial"])

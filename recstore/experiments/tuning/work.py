@@ -219,13 +219,11 @@ def work_on(
     with connect(url, f"recstore:study:{study}") as connection, plain_errors(f"working on study {study}", connection):
         require_current(connection)
         row = studies.get(connection, study)
-        if message and queries.row(connection, "begin_message", study=study) is None:
-            return Step.WAITING
         search = _load(url, connection, row)
         if search is None:
             return Step.FINISHED
         experiment.most_factors = search.most_factors
-        claim, at_work = studies.claim(connection, study, search.plan.next)
+        claim, at_work = studies.claim(connection, study, search.plan.next, message)
         if claim is not None:
             _try(url, connection, experiment, search, row, claim, watch or Watch())
             return Step.TRIAL_RUN

@@ -8,14 +8,13 @@ from typing import Any
 from celery import Celery
 from kombu.entity import Exchange, Queue
 
+from recstore.background.dispatch import MARGIN
 from recstore.config import Settings, load_settings
 from recstore.embedded.configured import broker_url
 from recstore.errors import RecstoreError
 
+from ..logs import FORMAT
 from . import screening
-
-MARGIN = 60
-"""Seconds between the limit that ends a run with an error and the one that kills its process."""
 
 ANSWER = 5
 """Seconds that the broker may take to accept a connection, and to answer a command."""
@@ -50,8 +49,8 @@ def configure(settings: Settings) -> dict[str, object]:
         "worker_cancel_long_running_tasks_on_connection_loss": False,  # the run needs no broker; a second one does nothing
         "worker_hijack_root_logger": True,
         "worker_redirect_stdouts": False,
-        "worker_log_format": "%(asctime)s %(levelname)s %(message)s",
-        "worker_task_log_format": "%(asctime)s %(levelname)s %(message)s",
+        "worker_log_format": FORMAT,
+        "worker_task_log_format": FORMAT,
         "beat_scheduler": "celery.beat:Scheduler",  # keeps its one entry in memory, not in a file
         "beat_max_loop_interval": settings.dispatch_interval,
         "beat_schedule": {

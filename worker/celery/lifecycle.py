@@ -1,27 +1,29 @@
-"""The worker's main process in addition to Celery: check the database at the start, listen for requests, serve metrics."""
+"""A Celery worker's main process in addition to Celery: check the database at the start, listen for requests, serve metrics."""
 
 import logging
 import threading
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import kombu.exceptions
 import psycopg
 from celery import signals
 from celery.apps import worker
+from celery.utils.log import ColorFormatter, get_multiprocessing_logger
 
-from recstore import doctor, requests
+from recstore import requests
 from recstore.background import dispatch, health
 from recstore.config import Settings, load_settings
 from recstore.embedded.configured import database_url
 from recstore.errors import RecstoreError
-from recstore.postgres.connection import connect, plain_errors
-from recstore.sql.schema_revision import require_current, require_extension
+from recstore.postgres.connection import connect
 
+from .. import errands, monitoring
+from ..logs import LineFormatter
 from .app import app, exit_on_error
-from .logs import use_lines
-from .monitoring import Pulse, serve
-from .tasks import report, send
+from .pulse import BrokerCollector, Pulse, not_alive, not_ready
+from .tasks import send
 
 log = logging.getLogger(__name__)
 
@@ -55,16 +57,18 @@ class Worker(worker.Worker):  # type: ignore[misc]
         return options if self.app.conf.worker_enable_remote_control else options | quiet
 
 
+def use_lines(logger: logging.Logger, **_: Any) -> None:
+    """Let the handlers of a logger that Celery has set up write lines."""
+    for handler in [*logger.handlers, *get_multiprocessing_logger().handlers]:
+        if isinstance(before := handler.formatter, ColorFormatter):
+            handler.setFormatter(LineFormatter(before._fmt, before.datefmt))
+
+
 def check(**_: Any) -> None:
     """Exit with an error unless the database is as this version needs it."""
     settings = load_settings()
-    with (
-        exit_on_error(),
-        connect(database_url(settings)) as connection,
-        plain_errors("starting the worker", connection),
-    ):
-        require_extension(connection)
-        require_current(connection)
+    with exit_on_error():
+        health.check_start(database_url(settings))
     if settings.visibility_timeout <= settings.time_limit:
         log.warning(
             "RECSTORE_VISIBILITY_TIMEOUT (%g s) is not above RECSTORE_TIME_LIMIT (%g s): Redis will deliver the message of"
@@ -77,7 +81,7 @@ def check(**_: Any) -> None:
 def begin(**_: Any) -> None:
     settings = load_settings()
     threading.Thread(target=listen, args=[settings], name="recstore-listener", daemon=True).start()
-    serve(settings)
+    monitoring.serve(settings, not_alive, partial(not_ready, settings), BrokerCollector())
     with suppress(kombu.exceptions.OperationalError):  # beat sends the next
         app.send_task("recstore.dispatch")
 
@@ -93,15 +97,13 @@ def listen(settings: Settings) -> None:
     By the session's name `recstore health` and the metrics know which queues have a worker.
     """
     name = health.LISTENING + ",".join(sorted(app.amqp.queues.consume_from))
-    with suppress(RecstoreError):
-        for problem in doctor.problems(settings):
-            log.warning("doctor: %s", problem)
+    errands.warn(settings)
     while not _stopped.is_set():
         try:
             with connect(database_url(settings), name) as connection:
                 connection.execute(f"LISTEN {requests.CHANNEL}")
                 while not _stopped.is_set():  # first what was requested before LISTEN
-                    report(dispatch.send_due(connection, settings, send))
+                    errands.report(dispatch.send_due(connection, settings, send))
                     for _ in connection.notifies(timeout=ALIVE_EVERY, stop_after=1):
                         pass
         except (RecstoreError, psycopg.Error) as error:
