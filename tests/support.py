@@ -42,9 +42,10 @@ def free_port() -> int:
         return int(listening.getsockname()[1])
 
 
-def lacking(package: str, what: str) -> NoReturn:
-    """Skips a test that wants a Debian package which is not here; a failure where all of them should be (`.ci/run`)."""
-    told = f"NO {package.upper()} HERE: {what} was not tested (Debian: apt install {package})"
+def lacking(package: str, what: str, remedy: str = "") -> NoReturn:
+    """Skips a test that wants a package, Debian's unless a remedy is given, which is not here; a failure where all of them
+    should be (`.ci/run`)."""
+    told = f"NO {package.upper()} HERE: {what} was not tested ({remedy or f'Debian: apt install {package}'})"
     if os.environ.get("RECSTORE_TEST_EVERYTHING"):
         pytest.fail(told)
     pytest.skip(told)

@@ -1,4 +1,4 @@
-"""What can be known of docker-compose.yml and the Dockerfile without a container engine: that they agree with each other,
+"""What can be known of the compose files and the Dockerfile without a container engine: that they agree with each other,
 with .env.example and with the settings, and that every command in them runs, as processes on the embedded servers."""
 
 import os
@@ -25,6 +25,7 @@ from recstore.embedded import Server, broker_path, temporary_broker, temporary_s
 
 ROOT = Path(__file__).parents[2]
 RAW = (ROOT / "docker-compose.yml").read_text()
+RAW_SINGLE = (ROOT / "docker-compose.single.yml").read_text()
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 DOCUMENTED = {
@@ -69,8 +70,8 @@ def example(**given: str) -> dict[str, str]:
     return variables
 
 
-def services(**given: str) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = yaml.safe_load(interpolate(RAW, example(**given)))["services"]
+def services(raw: str = RAW, **given: str) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = yaml.safe_load(interpolate(raw, example(**given)))["services"]
     return {name: {"environment": {}} | service for name, service in found.items()}
 
 
@@ -92,6 +93,7 @@ def megabytes(size: str) -> int:
 
 
 SERVICES = services()
+SINGLE = services(RAW_SINGLE)
 OURS = {name for name, service in SERVICES.items() if service["image"].partition(":")[0] == "recstore"}
 PARAMETERS = dict(pair.split("=", 1) for pair in shlex.split(SERVICES["postgres"]["command"])[2::2])
 """The server parameters of the bundled database."""
@@ -253,6 +255,22 @@ def test_systemd_runs_what_compose_runs() -> None:
         ]
 
 
+def test_one_process_needs_a_database_alone_and_else_is_like_the_worker_of_celery() -> None:
+    assert {match["name"] for match in VARIABLE.finditer(RAW_SINGLE)} == {"RECSTORE_DATABASE_URL"}
+    with pytest.raises(KeyError, match="Set RECSTORE_DATABASE_URL in "):
+        services(RAW_SINGLE, RECSTORE_DATABASE_URL="")
+    assert SINGLE.keys() == {"migrate", "worker"}
+    for name, service in SINGLE.items():
+        other = SERVICES[name]
+        differs = {key for key in service.keys() | other.keys() if service.get(key) != other.get(key)}
+        assert differs - {"command", "stop_grace_period"} == {"environment", "env_file", "depends_on"}
+        assert service["environment"].items() <= other["environment"].items()
+        assert service["env_file"] == ".env"
+    assert SINGLE["migrate"]["command"] == SERVICES["migrate"]["command"]
+    assert SINGLE["worker"]["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}
+    assert SINGLE["worker"]["stop_grace_period"] == SERVICES["train"]["stop_grace_period"]
+
+
 # What runs
 
 
@@ -273,18 +291,18 @@ def database(server: Server) -> str:
     url = f"postgresql://recstore_worker@/application?host={server.sockets}"
     given = example()["RECSTORE_DATABASE_URL"]
     assert given == f"postgresql://recstore_worker:{PASSWORD}@postgres:5432/application"
-    done = start("migrate", RECSTORE_DATABASE_URL=url)
+    done = start(SERVICES["migrate"], RECSTORE_DATABASE_URL=url)
     said, _ = done.communicate(timeout=60)
     assert done.returncode == 0, said
     return url
 
 
-def start(name: str, **replaced: str) -> subprocess.Popen[str]:
+def start(service: dict[str, Any], **replaced: str) -> subprocess.Popen[str]:
     """A service of ours as a process, in its environment but for what is replaced."""
     known = {key: value for key, value in os.environ.items() if not key.startswith("RECSTORE_")}
-    given = {key: value for key, value in SERVICES[name]["environment"].items() if value is not None}
+    given = {key: value for key, value in service["environment"].items() if value is not None}
     return subprocess.Popen(
-        command(SERVICES[name]["command"]),
+        command(service["command"]),
         env=known | given | replaced,
         cwd="/",
         stdout=subprocess.PIPE,
@@ -352,20 +370,23 @@ def healthy(process: subprocess.Popen[str], check: list[str], known: dict[str, s
     return subprocess.run(check, env=os.environ | known, check=False, capture_output=True).returncode == 0
 
 
-def test_the_services_become_healthy_and_end_at_sigterm(database: str) -> None:
+@pytest.mark.parametrize("names", [("worker", "train", "beat"), ("single",)])
+def test_the_services_become_healthy_and_end_at_sigterm(names: tuple[str, ...], database: str) -> None:
     assert SERVICES["train-gpu"]["command"] == SERVICES["train"]["command"]
+    all_services = SERVICES | {"single": SINGLE["worker"]}
     with temporary_broker() as broker, ExitStack() as stack:
         running = {}
-        for name in ("worker", "train", "beat"):
+        for name in names:
             port = str(free_port())
-            replaced = {"RECSTORE_DATABASE_URL": database, "RECSTORE_BROKER_URL": broker.url}
+            replaced = {"RECSTORE_DATABASE_URL": database}
+            replaced |= {"RECSTORE_BROKER_URL": broker.url} if name != "single" else {}
             replaced |= {"RECSTORE_METRICS_HOST": "127.0.0.1", "RECSTORE_METRICS_PORT": port}
             replaced |= {"RECSTORE_DISPATCH_INTERVAL": "1"}
-            process = start(name, **replaced)
+            process = start(all_services[name], **replaced)
             stack.callback(process.kill)
             running[name] = process, port, replaced
         for name, (process, port, replaced) in running.items():
-            _, *test = SERVICES[name]["healthcheck"]["test"]
+            _, *test = all_services[name]["healthcheck"]["test"]
             check = [word.replace("9469", port) for word in command(test)]
             if name != "beat":
                 until(partial(listens, process, port), 60)

