@@ -4,10 +4,11 @@
 FROM python:3.13-slim-trixie AS base
 # implicit's wheel needs OpenMP from the system; every other wheel brings its libraries
 RUN apt-get update && apt-get install -y --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/*
-ENV PATH=/opt/recstore/bin:$PATH PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+ENV PATH=/opt/recstore/bin:$PATH PYTHONUNBUFFERED=1
 
 FROM base AS build
 ARG LIBRARIES=demo
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/recstore
 WORKDIR /build
 COPY requirements/${LIBRARIES}.txt requirements/

@@ -16,6 +16,9 @@ from urllib.parse import quote
 SETTINGS = {"listen_addresses": "", "shared_buffers": "256MB", "max_wal_size": "2GB"}
 """Server parameters of every embedded server."""
 
+INDEX_BUILD = 2**30
+"""Bytes of shared memory that a parallel build of an index may need: the default of RECSTORE_INDEX_MEMORY."""
+
 SOCKET_FILES = (".s.PGSQL.5432", ".s.PGSQL.5432.lock")
 
 
@@ -63,8 +66,17 @@ def answers(sockets: Path) -> bool:
 
 def options(parameters: Mapping[str, str], sockets: Path) -> str:
     """Return the command-line options that set these server parameters."""
-    pairs = (f"{name}={value}" for name, value in {**parameters, "unix_socket_directories": sockets}.items())
-    return shlex.join(word for pair in pairs for word in ("-c", pair))
+    every = {**_shared_memory(), **parameters, "unix_socket_directories": sockets}
+    return shlex.join(word for name, value in every.items() for word in ("-c", f"{name}={value}"))
+
+
+def _shared_memory() -> dict[str, str]:
+    """Return the parameter that puts shared memory into files of the cluster where /dev/shm is small, as in a container."""
+    try:
+        found = os.statvfs("/dev/shm")
+    except OSError:
+        return {}
+    return {} if found.f_blocks * found.f_frsize >= INDEX_BUILD else {"dynamic_shared_memory_type": "mmap"}
 
 
 def short_directory() -> Path:

@@ -60,15 +60,19 @@ def test_temporary_server_serves_every_client_and_leaves_nothing(
     long = tmp_path / ("long and spaced" * 8)  # no socket's path may be so long
     long.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(long))
+    shared_memory = os.statvfs_result([4096, 4096, 2**20 if version == 18 else 2**14, *range(7)])  # 4 GB, or 64 MB
+    monkeypatch.setattr(os, "statvfs", lambda _: shared_memory)
     with temporary_server(version, {"work_mem": "7MB"}, durable=version == 18) as server:
         with psycopg.connect(server.url, autocommit=True) as connection:
             connection.execute("CREATE EXTENSION vector")
             connection.execute('CREATE DATABASE "an odd/name?"')
             settings = connection.execute(
                 "SELECT current_setting('server_version_num')::int / 10000, current_setting('work_mem'), "
-                "current_setting('fsync'), current_setting('server_encoding'), '[1,2]'::vector::text"
+                "current_setting('fsync'), current_setting('server_encoding'), '[1,2]'::vector::text, "
+                "current_setting('dynamic_shared_memory_type')"
             ).fetchone()
-        assert settings == (version, "7MB", "on" if version == 18 else "off", "UTF8", "[1,2]")
+        differ = ("on", "posix") if version == 18 else ("off", "mmap")
+        assert settings == (version, "7MB", differ[0], "UTF8", "[1,2]", differ[1])
         engine = sqlalchemy.create_engine(server.url.replace("postgresql:", "postgresql+psycopg:"))
         with engine.connect() as opened:
             assert opened.scalar(sqlalchemy.text("SELECT current_database()")) == "postgres"
