@@ -1,7 +1,7 @@
 """The integrations of examples/stacks: each recommends, filters by a query of its own, takes a basket and a new user.
 
 Each is skipped where its runtime is missing: `pip install fastapi httpx flask django`; `npm install pg` in examples/stacks;
-the Debian package libpostgresql-jdbc-java, or the driver that CLASSPATH names.
+the Debian packages ruby-activerecord and ruby-pg; libpostgresql-jdbc-java, or the driver that CLASSPATH names.
 """
 
 import asyncio
@@ -148,6 +148,15 @@ def check_printed(command: list[str], **environment: str) -> None:
 )
 def test_node(granted: Database, tcp: str) -> None:
     check_printed(["node", str(STACKS / "node_pg.mjs"), "42"], DATABASE_URL=f"postgresql://application@{tcp}")
+    assert stored(granted) == 0
+
+
+def test_active_record(granted: Database, tcp: str) -> None:
+    packages = 'require "active_record"; require "pg"'
+    if shutil.which("ruby") is None or subprocess.run(["ruby", "-e", packages], capture_output=True).returncode:
+        pytest.skip("apt install ruby-activerecord ruby-pg, or gem install activerecord pg")
+    url = f"postgresql://application@{tcp}"
+    check_printed(["ruby", str(STACKS / "active_record.rb"), "42"], DATABASE_URL=url)
     assert stored(granted) == 0
 
 
