@@ -92,7 +92,7 @@ class Worker:
             if not self.stops:
                 self._take()
                 if not ready and self.connection and not any(child.report is None for child in self.children):
-                    log.info("ready: %s", ", ".join(f"{n} of {queue}" for queue, n in self.serves.items()))
+                    log.info("ready: processes: %s", ", ".join(f"{n} for {queue}" for queue, n in self.serves.items()))
                     ready = True
             elif not stopping:
                 self._hang_up()

@@ -33,7 +33,7 @@ def worker(
     grace: Annotated[
         float | None,
         typer.Option(
-            help="Seconds that jobs have to finish after SIGTERM; otherwise they take what they take.",
+            help="Seconds that jobs have to finish after SIGTERM; no limit by default.",
             metavar="SECONDS",
             min=0,
         ),

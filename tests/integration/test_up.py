@@ -35,7 +35,7 @@ IGNORING = shell("trap '' TERM QUIT; sleep 60 & echo $!; wait")
 """A child that no polite signal ends, with one of its own."""
 
 
-READY = "ready: 1 of train, 2 of default"
+READY = "ready: processes: 1 for train, 2 for default"
 """What `recstore up` has said when everything runs."""
 
 
