@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 EXAMPLES = example-learning_platform example-play_counts example-likes example-jokes
 PARALLEL = -n $(WORKERS) --dist worksteal
 
-.PHONY: help demo worker-demo $(EXAMPLES) test tests statistical contract chart check format campaign coverage mutants bench stacks sentences docs docs-retail schema build lock clean
+.PHONY: help demo worker-demo $(EXAMPLES) test tests statistical contract chart check format campaign coverage mutants bench stacks sentences docs docs-retail site schema build lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -110,6 +110,15 @@ docs: $(VENV)/.dev  ## write docs/settings.md and docs/cli.md again from the cod
 docs-retail: $(VENV)/.demo  ## write the reports of docs/retail.md into docs/retail/, ten minutes
 	$(BIN)/python docs/retail.py
 
+build/.site: requirements/docs.txt
+	@$(PYTHON) -m venv build/site-venv
+	@build/site-venv/bin/pip --disable-pip-version-check install --quiet --require-hashes -r requirements/docs.txt
+	@touch $@
+
+site: build/.site  ## the documentation as a site in build/site: links and anchors are checked, and that it needs no other host
+	NO_MKDOCS_2_WARNING=1 build/site-venv/bin/mkdocs build --strict
+	! grep -rE '(src|<link [^>]*href)="?https?://' build/site --include='*.html'
+
 schema: $(VENV)/.dev  ## dump recstore's own schemas, as the migrations make them, to migrations/schema.sql
 	$(BIN)/python tests/schema_dump.py
 
@@ -126,6 +135,7 @@ lock: $(VENV)/.dev  ## resolve the newest dependencies into requirements/*.txt
 	$(COMPILE) --upgrade --extra dev -o requirements/dev.txt
 	$(COMPILE) --upgrade --extra gpu --extra tuning --extra reports --extra otel -o requirements/gpu.txt
 	$(LOCK) --upgrade requirements/chart.in --constraint requirements/dev.txt -o requirements/chart.txt
+	$(LOCK) --upgrade requirements/docs.in -o requirements/docs.txt
 
 clean:  ## stop the embedded server; remove what was installed and made here
 	-@[ ! -x $(BIN)/recstore ] || $(BIN)/recstore stop

