@@ -145,7 +145,7 @@ def test_the_page_runs_commands_that_exist_and_states_a_size_below_the_limit() -
     section = page.partition("## With docker run")[2].partition("\n## ")[0]
     text = section.replace("\\\n", " ")
     ran = re.findall(r"^docker run .*? recstore(?::gpu)? (\w+)", text, re.MULTILINE)
-    assert {"demo", "up"} <= set(ran) <= COMMANDS
+    assert {"demo", "up", "worker"} <= set(ran) <= COMMANDS
     limit = int(re.search(r"below (\d+) MB", str(workflow("test"))).group(1))  # type: ignore[union-attr]
     stated = re.search(r"^\| `recstore` .*\| (\d+) \| \d+ \|$", section, re.MULTILINE)
     assert stated
