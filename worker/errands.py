@@ -27,6 +27,9 @@ from .logs import LogReporter, LogWatch
 
 log = logging.getLogger(__name__)
 
+LONGEST_PAUSE = 60.0
+"""Seconds before a request is taken again for which no run could begin, unless dispatches are more frequent."""
+
 JOBS: dict[requests.Job, Callable[..., Any]] = {
     "retrain": partial(pipeline.retrain, examine=doctor.problems_of),
     "refresh": refresh,
@@ -59,11 +62,14 @@ def do_job(settings: Settings, job: requests.Job, name: str) -> None:
     except ConnectionFailed:
         raise
     except KeyboardInterrupt:
-        log.error("%s %s: interrupted by its time limit, before the run began or after it ended", job, name)
+        log.error("%s %s: interrupted before the run began or after it ended", job, name)
+        with suppress(RecstoreError, psycopg.Error), connect(url) as connection:
+            requests.unsend(connection, name, job)
     except RecstoreError as error:
         log.error("%s %s: %s", job, name, error.message)
-        with suppress(RecstoreError, psycopg.Error), connect(url) as connection:
-            requests.unsend(connection, name, job, f"Waits: {error.message}")  # those that it did not begin
+        with suppress(RecstoreError, psycopg.Error), connect(url) as connection:  # those that it did not begin
+            pause = min(settings.dispatch_interval, LONGEST_PAUSE)
+            requests.unsend(connection, name, job, f"Waits: {error.message}", pause)
 
 
 def do_trial(settings: Settings, study: str) -> bool:

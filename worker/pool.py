@@ -14,16 +14,17 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Literal
 
-from recstore.background.dispatch import Errand
+from recstore.background import dispatch
 from recstore.config import Settings
-from recstore.errors import ConnectionFailed, ConnectionLost
+from recstore.errors import ConnectionFailed, ConnectionLost, RecstoreError
 
 from .logs import log_lines
 
-Kind = Errand | Literal["dispatch", "warn"]
+Kind = dispatch.Errand | Literal["dispatch", "warn"]
 
 Task = tuple[Kind, str]
-"""What to do, and the recommender's name or the study's number."""
+"""What to do, and the recommender's name or the study's number; of a dispatch, whether it is made `at once`, whenever the
+last one was."""
 
 Report = Literal["given", "ready", "begun", "done", "nothing to do", "not begun"]
 
@@ -38,7 +39,10 @@ class Child:
         self.queue = queue
         self.pipe, theirs = CONTEXT.Pipe()
         self.process = CONTEXT.Process(target=serve, args=(theirs, settings, json), daemon=True)
-        self.process.start()
+        try:
+            self.process.start()
+        except (EOFError, OSError) as error:
+            raise RecstoreError("The worker could not start a process: the server that forks it has ended.") from error
         theirs.close()
         self.report: Report | None = None
         """The last report of it; None until it is ready."""
@@ -88,6 +92,7 @@ def serve(pipe: Connection, settings: Settings, json: bool) -> None:
             while True:
                 tasks.put(pipe.recv())
         tasks.put(None)
+        signal.setitimer(signal.ITIMER_REAL, dispatch.MARGIN)  # SIGALRM ends what ignores the interrupt
         os.kill(os.getpid(), signal.SIGUSR1)
 
     threading.Thread(target=receive, daemon=True).start()
@@ -107,7 +112,7 @@ def _do(settings: Settings, kind: Kind, name: str) -> Report:
             case "warn":
                 errands.warn(settings)
             case "dispatch":
-                errands.do_dispatch(settings, None, settings.dispatch_interval / 2)
+                errands.do_dispatch(settings, None, 0 if name else settings.dispatch_interval / 2)
             case "trial":
                 return "done" if errands.do_trial(settings, name) else "nothing to do"
             case job:
@@ -117,6 +122,7 @@ def _do(settings: Settings, kind: Kind, name: str) -> Report:
         return "not begun"
     except KeyboardInterrupt:
         errands.log.error("%s %s: interrupted", kind, name)
+        return "not begun"
     except Exception:
         errands.log.exception("%s %s failed by a defect of recstore", kind, name)
     finally:

@@ -22,6 +22,7 @@ from recstore.config import Settings
 from recstore.embedded.configured import database_url
 from recstore.errors import RecstoreError
 from recstore.postgres.connection import Connection, connect
+from recstore.postgres.pooler import cut_off_after
 
 from . import monitoring
 from .logs import log_lines
@@ -43,6 +44,12 @@ BEAT = 1.0
 
 QUICK = 10.0
 """Seconds that an interrupted run has to end before its process is killed, when the worker stops."""
+
+NOTICED = 3.0
+"""Seconds after which the server has noticed that a process has died, and a dispatch can clean up after it."""
+
+PATIENCE = 10.0
+"""Seconds that the server may take to answer before the worker connects again: the main loop must turn."""
 
 OWN = "own"
 """Queue of the process that dispatches, so that no long job delays a dispatch."""
@@ -67,13 +74,16 @@ class Worker:
 
     def __init__(self, settings: Settings, processes: Mapping[str, int], grace: float | None, json: bool) -> None:
         self.settings, self.grace, self.json = settings, grace, json
+        self.look_every = min(ALIVE_EVERY, settings.dispatch_interval)
+        """Seconds without a NOTIFY after which it looks for what is due: retries become due without one."""
         self.serves = {queue: number for queue, number in processes.items() if number}
         self.children = [self._child(queue) for queue, n in {OWN: 1, **self.serves}.items() for _ in range(n)]
         self.connection: Connection | None = None
         self.connect_at = self.dispatch_at = self.trials_at = self.looked = 0.0
         self.due = True
         """Whether there may be something to take."""
-        self.first: list[Task] = [("warn", "")]
+        self.next: Task = ("warn", "")
+        """Next task of the process that dispatches."""
         self.later: list[tuple[float, tuple[dispatch.Errand, str]]] = []
         """Tasks that could not begin, and the times to give them back."""
         self.stops: list[float] = []
@@ -109,22 +119,28 @@ class Worker:
                 if now < self.connect_at:
                     return
                 self.connection = connect(database_url(self.settings), health.LISTENING + ",".join(sorted(self.serves)))
-                self.connection.execute(f"LISTEN {requests.CHANNEL}")
+                with cut_off_after(PATIENCE, self.connection):
+                    self.connection.execute(f"LISTEN {requests.CHANNEL}")
                 self.due = True
             for child in self.children:
-                if child.queue == OWN and child.idle and (self.first or self.dispatch_at <= now):
-                    task: Task = self.first.pop() if self.first else ("dispatch", "")
-                    self.dispatch_at = now if task[0] == "warn" else now + self.settings.dispatch_interval
-                    child.give(task)
-            for at, task in [late for late in self.later if late[0] <= now]:
-                dispatch.give_back(self.connection, *task)
-                self.later.remove((at, task))
-            self.due |= now > self.looked + ALIVE_EVERY or self._notified(self.connection)
-            while self.due:
-                self.due, self.looked = False, now
-                for queue in self.serves:
-                    self._take_for(queue, self.connection)
-                self.due = self._notified(self.connection)
+                if child.queue == OWN and child.idle and self.dispatch_at <= now:
+                    self.dispatch_at = now if self.next[0] == "warn" else now + self.settings.dispatch_interval
+                    child.give(self.next)
+                    self.next = ("dispatch", "")
+            self.due |= now > self.looked + self.look_every or self._notified(self.connection)
+            returning = [late for late in self.later if late[0] <= now]
+            if not self.due and not returning:
+                return
+            with cut_off_after(PATIENCE, self.connection):
+                for at, task in returning:
+                    dispatch.give_back(self.connection, *task)
+                    self.later.remove((at, task))
+                self.due = True
+                while self.due:
+                    self.due, self.looked = False, now
+                    for queue in self.serves:
+                        self._take_for(queue, self.connection)
+                    self.due = self._notified(self.connection)
         except (RecstoreError, psycopg.Error) as error:
             log.warning("not listening for requests at the moment: %s", " ".join(str(error).split()))
             self._hang_up()
@@ -163,14 +179,19 @@ class Worker:
         except (EOFError, OSError):
             self._replace(child)
             return
-        kind, name = child.task or ("warn", "")
-        if report == "not begun" and kind != "warn" and kind != "dispatch":
-            self.later.append((time.monotonic() + PAUSE, (kind, name)))
+        if report == "not begun" and child.task:
+            self._give_back(child.task, True, PAUSE)
         if report == "nothing to do":
             self.trials_at = time.monotonic() + TRIALS_PAUSE
         if report != "begun":
             child.task, self.due = None, True
         child.report = report
+
+    def _give_back(self, task: Task, certain: bool, pause: float = 0) -> None:
+        """Let a task be taken again, in `pause` seconds, that was not begun; a request also where that is not `certain`."""
+        kind, name = task
+        if kind != "warn" and kind != "dispatch" and (certain or kind != "trial"):
+            self.later.append((time.monotonic() + pause, (kind, name)))
 
     def _replace(self, child: Child) -> None:
         """Start a process in the place of one that ended; a dispatch cleans up after its run."""
@@ -178,24 +199,28 @@ class Worker:
         code = child.process.exitcode or 0
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
         self.children.remove(child)
+        if child.task:
+            self._give_back(child.task, child.report == "given")
         if self.stops:
             return
         if child.report is None:
             raise RecstoreError(f"A process of the worker ended {how} before it was ready.")
         log.error("a process of the worker ended %s%s", how, " during {} {}".format(*child.task) if child.task else "")
         self.children.append(self._child(child.queue))
-        self.dispatch_at = 0.0
+        self.dispatch_at = min(self.dispatch_at, time.monotonic() + NOTICED)
+        self.next = ("dispatch", "at once")
 
     def _limit(self) -> None:
         """Interrupt runs that take too long, or all at a cold stop; kill the processes that do not end then."""
         now = self.beat
         late = self.grace is not None and bool(self.stops) and now > self.stops[0] + self.grace
         cold = late or len(self.stops) > 1
-        for child in self.children:
-            if child.task and child.interrupted is None and (cold or now > child.since + self.settings.time_limit):
+        for child in [child for child in self.children if child.task]:
+            if child.interrupted is not None:
+                if now > child.interrupted + (QUICK if cold else dispatch.MARGIN):
+                    child.process.kill()
+            elif cold or now > child.since + self.settings.time_limit:
                 child.interrupt()
-            elif child.interrupted is not None and now > child.interrupted + (QUICK if cold else dispatch.MARGIN):
-                child.process.kill()
 
     def _child(self, queue: str) -> Child:
         return Child(queue, self.settings, self.json)
@@ -227,7 +252,11 @@ class Worker:
             child.end()
         self._hang_up()
         if self.later:
-            with suppress(RecstoreError, psycopg.Error), connect(database_url(self.settings)) as connection:
+            with (
+                suppress(RecstoreError, psycopg.Error),
+                connect(database_url(self.settings)) as connection,
+                cut_off_after(PATIENCE, connection),
+            ):
                 for _, task in self.later:
                     dispatch.give_back(connection, *task)
 

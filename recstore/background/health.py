@@ -3,9 +3,8 @@
 Used by `recstore health` and by a worker's /ready; metrics use the same kind of connection.
 """
 
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import psycopg
@@ -15,7 +14,7 @@ from recstore.config import Settings
 from recstore.errors import ConnectionFailed, DispatchMissing, QueueUnserved
 from recstore.postgres.connection import Connection, connect, conninfo, one_line, plain_errors
 from recstore.postgres.names import quoted
-from recstore.postgres.pooler import cut_off
+from recstore.postgres.pooler import cut_off_after
 from recstore.postgres.session import OWNER, use_settings
 from recstore.sql import queries
 from recstore.sql.schema_revision import current, require_current, require_extension
@@ -39,18 +38,12 @@ def asking(url: str, application_name: str) -> Iterator[Connection]:
         connection = psycopg.connect(target, connect_timeout=PATIENCE, autocommit=True, row_factory=dict_row)
     except psycopg.Error as error:
         raise ConnectionFailed(reason=one_line(error)) from None
-    cut = threading.Timer(PATIENCE + 1, cut_off, [connection])
-    cut.daemon = True
-    cut.start()
-    try:
-        with plain_errors("checking its health", connection):
-            use_settings(connection, target)
-            connection.execute(OWNER)
-            connection.execute(f"SET statement_timeout = '{PATIENCE}s'")
-            yield connection
-    finally:
-        cut.cancel()
-        connection.close()
+    cut = cut_off_after(PATIENCE + 1, connection)
+    with closing(connection), cut, plain_errors("checking its health", connection):
+        use_settings(connection, target)
+        connection.execute(OWNER)
+        connection.execute(f"SET statement_timeout = '{PATIENCE}s'")
+        yield connection
 
 
 def check_database(connection: Connection) -> None:

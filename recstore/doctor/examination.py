@@ -1,7 +1,6 @@
 """Run the checks, each on its own: a check that fails is a finding, and the others still run."""
 
 import re
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -28,7 +27,7 @@ from recstore.embedded import configured
 from recstore.errors import ConnectionFailed, RecstoreError
 from recstore.postgres.connection import Connection, conninfo, on_standby, one_line, why_not
 from recstore.postgres.names import quoted
-from recstore.postgres.pooler import cut_off
+from recstore.postgres.pooler import cut_off_after
 from recstore.postgres.session import LOCAL_OWNER, LOCAL_SETTINGS, SEARCH_PATH
 from recstore.runs import Run
 
@@ -189,18 +188,12 @@ def _run(check: Check, on_check: Callable[[str], None], of: Settings | Subject) 
 @contextmanager
 def _looking(connection: Connection, *, writes: bool = False) -> Iterator[None]:
     """Open a transaction, READ ONLY unless `writes`, in which no statement takes long or waits long for a lock."""
-    cut = threading.Timer(CUT_OFF, cut_off, [connection])
-    cut.daemon = True
-    cut.start()
-    try:
-        with connection.transaction(force_rollback=True):
-            mode = "WRITE" if writes and not on_standby(connection) else "ONLY"
-            connection.execute(f"SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ {mode}")
-            connection.execute(f"SET LOCAL search_path = {SEARCH_PATH}")
-            connection.execute(LOCAL_SETTINGS)
-            connection.execute(LOCAL_OWNER)
-            connection.execute(f"SET LOCAL statement_timeout = {int(1000 * STATEMENT)}")
-            connection.execute("SET LOCAL lock_timeout = 2000")
-            yield
-    finally:
-        cut.cancel()
+    with cut_off_after(CUT_OFF, connection), connection.transaction(force_rollback=True):
+        mode = "WRITE" if writes and not on_standby(connection) else "ONLY"
+        connection.execute(f"SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ {mode}")
+        connection.execute(f"SET LOCAL search_path = {SEARCH_PATH}")
+        connection.execute(LOCAL_SETTINGS)
+        connection.execute(LOCAL_OWNER)
+        connection.execute(f"SET LOCAL statement_timeout = {int(1000 * STATEMENT)}")
+        connection.execute("SET LOCAL lock_timeout = 2000")
+        yield

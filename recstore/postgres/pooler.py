@@ -7,7 +7,8 @@ would pass both on to another client.
 import os
 import socket
 import threading
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -51,10 +52,7 @@ def observe(target: str) -> Observed:
     def connected() -> psycopg.Connection[tuple[int]]:
         opened = psycopg.connect(target, connect_timeout=PATIENCE, prepare_threshold=None)
         stack.callback(opened.close)
-        cut = threading.Timer(3 * PATIENCE, cut_off, [opened])  # from a server that is frozen
-        cut.daemon = True
-        cut.start()
-        stack.callback(cut.cancel)
+        stack.enter_context(cut_off_after(3 * PATIENCE, opened))
         return opened
 
     def process(connection: psycopg.Connection[tuple[int]]) -> int:
@@ -103,7 +101,18 @@ def _in_transaction_mode(target: str) -> bool:
     return False
 
 
-def cut_off(connection: psycopg.Connection[Any]) -> None:
-    """Shut the socket down, so that a thread that waits for the connection reads its end."""
-    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as same:
-        same.shutdown(socket.SHUT_RDWR)
+@contextmanager
+def cut_off_after(seconds: float, connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """Shut the connection's socket down if the block takes longer: what waits for a frozen server reads its end."""
+
+    def cut_off() -> None:
+        with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as same:
+            same.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, cut_off)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

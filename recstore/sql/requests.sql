@@ -24,9 +24,10 @@ WHERE q.request IN (
 RETURNING q.request, q.origin, q.force;
 
 -- name: unsend_requests
--- The message was lost: these wait for the next one.
+-- The message was lost, or no run could begin: these wait for the next one, which comes after `pause` seconds.
 UPDATE recstore_private.requests q
-SET state = 'waiting', sent_at = NULL, outcome = coalesce(%(why)s, q.outcome)
+SET state = 'waiting', sent_at = NULL, outcome = coalesce(%(why)s, q.outcome),
+    not_before = coalesce(clock_timestamp() + make_interval(secs => %(pause)s), q.not_before)
 WHERE q.request IN (
     SELECT o.request
     FROM recstore_private.requests o

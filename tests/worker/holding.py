@@ -1,8 +1,8 @@
 """Loaded into a worker: lets a test stop a run at a place, as long as a file exists there.
 
 The place is the end of a stage ("train"), within one ("in train"), or within a trial of a study ("in trial"). Celery's worker
-looks twice a second, not every 100 seconds, for messages past their visibility timeout. RECSTORE_TEST_SILENCE shortens
-`monitoring.SILENCE`.
+looks twice a second, not every 100 seconds, for messages past their visibility timeout. RECSTORE_TEST_SILENCE and the like
+shorten `monitoring.SILENCE` and other constants.
 """
 
 import os
@@ -11,20 +11,23 @@ import time
 from pathlib import Path
 from typing import Any
 
-from recstore.worker import monitoring
+from recstore.worker import monitoring, process
 from recstore.worker.logs import LogReporter, LogWatch
+
+from recstore.background import dispatch
 
 FOLDER = Path(os.environ["RECSTORE_TEST_HOLD"])
 
-if silence := os.environ.get("RECSTORE_TEST_SILENCE"):
-    monitoring.SILENCE = float(silence)
+for name, module in {"SILENCE": monitoring, "MARGIN": dispatch, "PATIENCE": process}.items():
+    if seconds := os.environ.get(f"RECSTORE_TEST_{name}"):
+        setattr(module, name, float(seconds))
 
 if "celery" in sys.modules:
     from recstore.worker import app
     from recstore.worker.celery import pulse
 
     app.conf.broker_transport_options |= {"unacked_restore_interval": 0.5, "unacked_restore_throttle": 1}
-    if silence:
+    if "RECSTORE_TEST_SILENCE" in os.environ:
         pulse.BEAT = 0.1
 
 

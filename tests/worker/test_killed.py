@@ -11,7 +11,7 @@ import pytest
 from recstore.worker import errands
 from support import assert_nothing_left, look, until
 
-from .conftest import CELERY, OWN, Workers, below, of_kinds
+from .conftest import CELERY, OWN, Workers, below, children, of_kinds
 
 STAGES = ["in load", "flip"]
 OTHERS = ["train", "check", "prepare", "in read", "calibrate", "read", "filter", "hold out"]
@@ -127,6 +127,36 @@ def test_the_processes_of_a_killed_worker_end_and_the_request_costs_no_attempt(w
     workers.ends(request)
     assert workers.one(request)["attempts"] == 0
     workers.nothing_left()
+
+
+@of_kinds("workers", OWN)
+def test_a_request_that_its_process_did_not_begin_is_taken_again_at_once(workers: Workers) -> None:
+    worker = workers.start(resend=1000)
+    pool = [pid for pid in below(worker.popen.pid) if not children(pid)]
+    for pid in pool:
+        os.kill(pid, signal.SIGSTOP)
+    request = workers.request("retrain")
+    until(lambda: workers.state(request) == "sent")
+    for pid in pool:
+        os.kill(pid, signal.SIGKILL)
+    workers.ends(request)
+    assert workers.one(request)["attempts"] == 0
+
+
+@of_kinds("workers", OWN)
+def test_a_run_that_ignores_its_interrupt_is_killed_and_an_idle_process_is_not(workers: Workers) -> None:
+    workers.start(time_limit=1.5, test_margin=0.3, attempts=1)
+    workers.hold("prepare")
+    workers.ends(workers.request("retrain"), "failed")
+    process = workers.held("prepare")
+    time.sleep(1.5)
+    os.kill(process, 0)
+    workers.release("prepare")
+    request = workers.caught("prepare")
+    assert workers.held("prepare") == process
+    os.kill(process, signal.SIGSTOP)
+    workers.ends(request, "failed")
+    assert "ended without finishing" in workers.one(request)["outcome"]
 
 
 @of_kinds("workers", CELERY, OWN)

@@ -1,6 +1,9 @@
 """Servers that restart, refuse or fill up, messages that come twice, readers that block, one recommender that always fails:
 a clear state, no lost request, and no other recommender delayed."""
 
+import os
+import signal
+
 import pytest
 from conftest import administration, superuser
 from support import full_disk, look, until
@@ -82,6 +85,20 @@ def test_postgres_out_of_connections(shared: Workers, beat: None) -> None:  # no
     assert "Traceback" not in shared.started[0].output[printed:]
     assert shared.live() == before + 1
     shared.nothing_left()
+
+
+@of_kinds("workers", OWN)
+def test_a_session_that_is_frozen_holds_up_neither_the_end_nor_the_requests(workers: Workers) -> None:
+    worker = workers.start(test_patience=0.5)
+    listening = "SELECT pid FROM pg_stat_activity WHERE datname = %s AND application_name LIKE 'recstore:listen:%%'"
+    (frozen,) = look(workers.database, listening, workers.database.name)
+    os.kill(frozen["pid"], signal.SIGSTOP)
+    try:
+        workers.ends(workers.request("reindex"))
+        worker.popen.send_signal(signal.SIGTERM)
+        assert worker.popen.wait(60) == 0
+    finally:
+        os.kill(frozen["pid"], signal.SIGCONT)
 
 
 def test_an_index_build_without_disk_fails_plainly_and_the_next_succeeds(shared: Workers) -> None:

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -107,6 +108,11 @@ def test_a_request_that_cannot_begin_reports_why_and_waits(shared: Workers, beat
     request = shared.request("retrain")
     until(lambda: "recstore db upgrade" in (shared.one(request)["outcome"] or ""))
     assert shared.state(request) in ("waiting", "sent")
+    (worker,) = shared.started[:1]
+    before, began = worker.output.count("have version 0"), time.monotonic()
+    time.sleep(1)
+    tried = worker.output.count("have version 0") - before
+    assert tried <= (time.monotonic() - began) / 0.5 + 2, "again and again without a pause"
     look(shared.database, versions, objects.OBJECTS_VERSION)
     shared.ends(request)
 
@@ -180,8 +186,8 @@ def test_a_cron_fires_on_time_across_a_change_of_schedule(workers: Workers) -> N
         due.append(at(7))
         assert datetime.now(UTC) < never, "too slow to see the difference"
         until(lambda: len(look(database, asked)) == len(due))
-    for row, time in zip(look(database, asked), due, strict=True):
-        assert row["requested_at"] >= time
+    for row, expected in zip(look(database, asked), due, strict=True):
+        assert row["requested_at"] >= expected
 
 
 @of_kinds("workers", CELERY, OWN)
