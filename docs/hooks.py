@@ -42,8 +42,9 @@ def on_page_content(html: str, **_: Any) -> str:
     """Replace each equation, which GitHub renders itself, by MathML, which browsers render without a script."""
 
     def mathml(equation: re.Match[str]) -> str:
-        display = "block" if equation[1] == "div" else "inline"
-        return latex2mathml.converter.convert(unescape(equation[2]).strip(), display=display)
+        tag, display = equation[1], "block" if equation[1] == "div" else "inline"
+        converted = latex2mathml.converter.convert(unescape(equation[2]).strip(), display=display)
+        return f'<{tag} class="arithmatex">{converted}</{tag}>'
 
     return EQUATION.sub(mathml, html)
 
