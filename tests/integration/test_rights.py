@@ -205,15 +205,41 @@ def test_a_database_restored_without_owners_is_repaired_by_doctor_s_statement(
         assert recstore("drop retail --yes", url=restored.url).code == 0
 
 
+def test_a_plain_role_restores_a_dump_where_pgvector_is_installed(
+    recstore: Command, shop: Database, server: Server, tmp_path: Path
+) -> None:
+    recstore(CREATE)
+    recstore("retrain retail")
+    recstore("grant retail application --people")
+    dump = tmp_path / "dump"
+    tool("pg_dump", f"--dbname={shop.url_of('postgres')}", "--format=custom", f"--file={dump}")
+    with database_from(server, "template0") as restored:
+        with superuser(server, restored.name) as connection:
+            connection.execute("CREATE EXTENSION vector")
+            connection.execute(f"GRANT CREATE ON DATABASE {restored.name} TO worker")  # type: ignore[call-overload]
+        listed, kept = tool("pg_restore", "--list", str(dump)), tmp_path / "kept"
+        kept.write_text("".join(line + "\n" for line in listed.splitlines() if " EXTENSION " not in line))
+        options = ("--no-owner", f"--use-list={kept}", "--exit-on-error")
+        tool("pg_restore", f"--dbname={restored.url}", *options, str(dump))
+        findings = recstore("doctor --json", url=restored.url).json["findings"]
+        (lost,) = [f for f in findings if f["level"] in ("error", "warning")]
+        assert lost["check"] == "reader-source"  # the application's tables are now the worker's
+        for remedy in lost["remedies"]:
+            restored.connect("worker").execute(remedy)
+        for command in "db check", "doctor", "recommend retail 1", "retrain retail --force":
+            assert recstore(command, url=restored.url).code == 0, command
+
+
 def owner_errors(recstore: Command, database: Database) -> list[str]:
     """Return the remedies of the errors of the check `owner`."""
     findings = recstore("doctor --json", url=database.url).json["findings"]
     return [r for f in findings if (f["check"], f["level"]) == ("owner", "error") for r in f["remedies"]]
 
 
-def tool(name: str, *arguments: str) -> None:
-    """Run pg_dump or pg_restore."""
-    subprocess.run([tool_path(VERSION, name), *arguments], check=True, env={"PATH": os.defpath})
+def tool(name: str, *arguments: str) -> str:
+    """Run pg_dump or pg_restore, and return its output."""
+    command = [tool_path(VERSION, name), *arguments]
+    return subprocess.run(command, check=True, env={"PATH": os.defpath}, stdout=subprocess.PIPE, text=True).stdout
 
 
 MESSAGES = {
