@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from recstore.errors import InvalidInput
@@ -93,6 +93,15 @@ class Settings(BaseSettings):
     metrics_port: int = Field(
         9469, ge=0, le=65535, description="Port on which a worker serves metrics and health checks; 0: none"
     )
+
+    explorer_password: SecretStr | None = Field(
+        None, description="Password of the explorer; required for other machines and for --operators"
+    )
+
+    @field_validator("explorer_password")
+    @classmethod
+    def _empty_is_none(cls, value: SecretStr | None) -> SecretStr | None:
+        return value or None
 
     @field_validator("database_url")
     @classmethod

@@ -372,11 +372,12 @@ class Lists(Part):
 
 
 class Titles(Part):
-    """A lookup table of titles, shown in lists at the command line."""
+    """A lookup table of titles, shown in lists for people; `picture` is a column of pictures' URLs, for the explorer."""
 
     table: str
     item: str
     title: str
+    picture: str | None = None
 
 
 class Definition(Part):

@@ -400,6 +400,7 @@ class PartNotInstalled(RecstoreError):
         " sklearn threadpoolctl",
         "tuning": "optuna",
         "reports": "jinja2 matplotlib",
+        "explorer": "flask waitress werkzeug",
     }
     """Extra -> the top-level modules that come with it."""
 

@@ -49,7 +49,7 @@ from recstore.postgres.connection import (
 from recstore.postgres.names import quoted
 from recstore.source import candidates, fallback, inspection, selects
 from recstore.sql import objects, queries
-from recstore.sql.objects import Registered
+from recstore.sql.objects import Known, Registered
 from recstore.types import IdType
 
 ROOM = 64
@@ -200,8 +200,8 @@ def check_names(connection: Connection, definition: Definition) -> None:
         role = role_of(connection)
         remedy = f"Have the owner run: GRANT SELECT ON {titles.table} TO {quoted(role)};"
         raise PermissionDenied(role=role, reason=f"it cannot read the titles in {titles.table}", remedy=remedy)
-    for column in (titles.item, titles.title):
-        if column not in row["columns"]:
+    for column in (titles.item, titles.title, titles.picture):
+        if column is not None and column not in row["columns"]:
             raise InvalidInput(
                 f"{titles.table} has no column {column!r} for titles; it has {', '.join(sorted(row['columns']))}."
             )
@@ -213,10 +213,21 @@ def get(connection: Connection, name: str) -> Registered:
         row = queries.row(connection, "select_recommender", name=name)
     if row is None:
         raise RecommenderNotFound(name=name)
-    row["definition"] = Definition.model_validate(row["definition"])
-    row["user_type"], row["item_type"] = IdType(row["user_type"]), IdType(row["item_type"])
     row.pop("object_digests")
-    return Registered(**row)
+    return Registered(**row | _typed(row))
+
+
+def known(connection: Connection, name: str) -> Known:
+    """Return the recommender with this name, for a role that reads recstore's views only. Raises RecommenderNotFound."""
+    row = queries.row(connection, "known_recommender", recommender=name)
+    if row is None:
+        raise RecommenderNotFound(name=name)
+    return Known(**row | _typed(row))
+
+
+def _typed(row: dict[str, Any]) -> dict[str, Any]:
+    definition = Definition.model_validate(row["definition"])
+    return {"definition": definition, "user_type": IdType(row["user_type"]), "item_type": IdType(row["item_type"])}
 
 
 def all_registered(connection: Connection) -> list[Registered]:

@@ -57,8 +57,8 @@ class Asking(Part):
 
         The list of an unknown item is empty. Raises RecommenderNotFound, NotTrained, InvalidInput.
         """
-        with self._current() as opened:
-            recommender = registry.get(opened, name)
+        with self._watching() as opened:
+            recommender = registry.known(opened, name)
             item = recommender.item_type.parse(str(item_id), "item id")
             questions.require_live(opened, recommender, k)
             known = opened.execute(
@@ -103,8 +103,8 @@ class Asking(Part):
             raise InvalidInput("--weights goes with --items without a user, and --seen and --fresh without --items.")
         if items is None and user_id is None:
             raise InvalidInput("Name a user, or the items of a basket with --items.")
-        with self._current() as opened:
-            recommender = registry.get(opened, name)
+        with self._watching() as opened:
+            recommender = registry.known(opened, name)
             user = None if user_id is None else recommender.user_type.parse(str(user_id), "user id")
             questions.require_live(opened, recommender, k)
             if items is not None:
@@ -133,8 +133,8 @@ class Asking(Part):
 
         All contributions add up to the predicted preference. Raises RecommenderNotFound, NotTrained, InvalidInput.
         """
-        with self._current() as opened:
-            recommender = registry.get(opened, name)
+        with self._watching() as opened:
+            recommender = registry.known(opened, name)
             user = recommender.user_type.parse(str(user_id), "user id")
             item = recommender.item_type.parse(str(item_id), "item id")
             questions.require_live(opened, recommender, k)
@@ -155,8 +155,8 @@ class Asking(Part):
 
         Raises RecommenderNotFound, NotTrained, InvalidInput.
         """
-        with self._current() as opened:
-            recommender = registry.get(opened, name)
+        with self._watching() as opened:
+            recommender = registry.known(opened, name)
             questions.require_live(opened, recommender, k)
             limited = recommender.definition.candidates.given
             empty = "No item is a candidate now." if limited else "There are no items."
@@ -177,8 +177,8 @@ class Asking(Part):
 
         Raises RecommenderNotFound, NotTrained, GenerationNotFound, InvalidInput.
         """
-        with self._current() as opened:
-            recommender = registry.get(opened, name)
+        with self._watching() as opened:
+            recommender = registry.known(opened, name)
             questions.require_live(opened, recommender, k)
             complete = [row["generation"] for row in recommenders.generations(opened, name) if row["state"] in COMPLETE]
             for number in (a, b):

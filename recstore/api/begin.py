@@ -44,7 +44,7 @@ class Beginning(Part):
         last_at: Annotated[
             str | None, Option("Its column with the time of the last view.", "COLUMN|none", complete="columns")
         ] = None,
-        titles: Annotated[str | None, Option("Lookup table of titles.", "TABLE:ID:TITLE|none")] = None,
+        titles: Annotated[str | None, Option("Lookup table of titles.", "TABLE:ID:TITLE[:PICTURE]|none")] = None,
         candidates_table: Annotated[
             str | None, Option("Recommend items of this table only.", "SCHEMA.TABLE", complete="tables")
         ] = None,

@@ -23,7 +23,9 @@ NewName = Annotated[str, Argument("Name of the recommender and of its schema.")]
 File = Annotated[
     Path | str | None, Option("A TOML file with the sections source, filters, ..", "FILE", flags="--file -f")
 ]
-Titles = Annotated[str | None, Option("Lookup table of titles, for lists that people read.", "TABLE:ID:TITLE")]
+Titles = Annotated[
+    str | None, Option("Lookup table of titles, for lists that people read.", "TABLE:ID:TITLE[:PICTURE]")
+]
 Resize = Annotated[bool, Option("Change the dimensions fixed at creation to fit --factors.")]
 Unreadable = Annotated[
     bool,

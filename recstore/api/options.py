@@ -134,11 +134,12 @@ def merge(base: dict[str, Any], given: dict[str, dict[str, Any]], titles: str | 
 
 def _titles(text: str) -> dict[str, str]:
     parts = text.split(":")
-    if len(parts) != 3 or not all(parts):
+    if len(parts) not in (3, 4) or not all(parts):
         raise InvalidInput(
-            f"--titles is {text!r}: write it as table:id_column:title_column, for instance shop.products:id:title."
+            f"--titles is {text!r}: write it as table:id_column:title_column, for instance shop.products:id:title, with"
+            " :picture_column behind it where a column has the URLs of pictures."
         )
-    return dict(zip(("table", "item", "title"), parts, strict=True))
+    return dict(zip(("table", "item", "title", "picture"), parts, strict=False))
 
 
 def _sentence(error: Any) -> str:

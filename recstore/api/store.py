@@ -1,7 +1,7 @@
 """recstore as a library: everything of the command line, with the same names.
 
-`Recstore` has a method for every command but those for people alone (`up`, `psql`, the demos). A space of a command is a dot
-(`recstore db upgrade` is `store.db.upgrade()`), a dash an underscore, and a Python keyword has an underscore behind it
+`Recstore` has a method for every command but those for people alone (`up`, `explore`, `psql`, the demos). A space of a command
+is a dot (`recstore db upgrade` is `store.db.upgrade()`), a dash an underscore, and a Python keyword has an underscore behind it
 (`import_`); options keep their names. Results are the rows of `recstore.rows`; nothing is printed. Each module of this package
 is a group of commands, and declares them.
 """

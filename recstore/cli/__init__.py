@@ -35,6 +35,7 @@ PANELS = {
     "How good it is": {"measure": ["evaluate", "benchmark"], "tune": ["tune", "studies"]},
     "Answers": {
         "ask": ["similar", "recommend", "explain", "popular", "compare"],
+        "explore": ["explore"],
         "lists": ["recommend-all", "similar-all", "lists"],
         "exchange": ["export", "import"],
     },

@@ -3,18 +3,21 @@
 The command line and the demo execute the text they show.
 """
 
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from psycopg import errors as pg
 from psycopg import sql
 
+from recstore import registry
 from recstore.errors import InvalidInput, NotTrained, RecstoreError
 from recstore.postgres.connection import Connection, one_line, reading_application
 from recstore.postgres.names import readable
 from recstore.sql import objects
-from recstore.sql.objects import Registered
+from recstore.sql.objects import Known
 
 MOST = 2**31 - 1
 """Largest number of rows: the largest integer."""
@@ -31,7 +34,7 @@ class Question:
     """A statement without parameters, and the recommender it asks."""
 
     statement: str
-    recommender: Registered
+    recommender: Known
 
     def ask(self, connection: Connection) -> list[dict[str, Any]]:
         """Return the rows. Raises RecstoreError if the titles cannot be read, an object is missing, or after PATIENCE."""
@@ -54,7 +57,7 @@ class Question:
             raise
 
 
-def _remedy(connection: Connection, recommender: Registered, reason: str) -> str | None:
+def _remedy(connection: Connection, recommender: Known, reason: str) -> str | None:
     """Return what is wrong with the titles or the recommender's objects, and what to do; None for other errors."""
     name, titles = recommender.name, recommender.definition.titles
     if titles and any(part in reason for part in (titles.table.rpartition(".")[2].strip('"'), f"t.{titles.title}")):
@@ -62,8 +65,12 @@ def _remedy(connection: Connection, recommender: Registered, reason: str) -> str
             f"The titles in {titles.table} cannot be read: {reason}. Fix that, or do without them: recstore alter {name}"
             " --titles none"
         )
-    wrong = objects.missing(connection, recommender) or objects.stale(connection, recommender)
-    return f"{name!r} lacks the {', the '.join(wrong)} of this version. Run: recstore db upgrade" if wrong else None
+    with suppress(RecstoreError):  # this role does not see the registry
+        registered = registry.get(connection, name)
+        wrong = objects.missing(connection, registered) or objects.stale(connection, registered)
+        if wrong:
+            return f"{name!r} lacks the {', the '.join(wrong)} of this version. Run: recstore db upgrade"
+    return None
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ class Named:
     value: Any
 
 
-def require_live(connection: Connection, recommender: Registered, k: int) -> None:
+def require_live(connection: Connection, recommender: Known, k: int) -> None:
     """Raise InvalidInput for a k below 1 or above MOST, NotTrained if nothing is live yet."""
     if not 1 <= k <= MOST:
         limit = "at least 1" if k < 1 else f"at most {MOST}"
@@ -84,39 +91,39 @@ def require_live(connection: Connection, recommender: Registered, k: int) -> Non
         raise NotTrained(name=recommender.name)
 
 
-def similar(recommender: Registered, item_id: Any, k: int, min_users: int = 3) -> Question:
+def similar(recommender: Known, item_id: Any, k: int, min_users: int = 3) -> Question:
     arguments = [item_id, k] + ([min_users] if min_users != 3 else [])
     return _listed(recommender, "similar_items", arguments, ["score"])
 
 
 def recommended(
-    recommender: Registered, user_id: Any, k: int, *, exclude_seen: bool = True, fresh: bool | None = None
+    recommender: Known, user_id: Any, k: int, *, exclude_seen: bool = True, fresh: bool | None = None
 ) -> Question:
     arguments = [user_id, k] + ([] if exclude_seen else [False]) + ([] if fresh is None else [Named("fresh", fresh)])
     # scores of different steps do not compare
     return _listed(recommender, "recommend", arguments, ["score", "reason"], "r.ordinality")
 
 
-def for_items(recommender: Registered, ids: Sequence[Any], weights: Sequence[float] | None, k: int) -> Question:
+def for_items(recommender: Known, ids: Sequence[Any], weights: Sequence[float] | None, k: int) -> Question:
     arguments = [ids] + ([] if weights is None else [Named("weights", weights)]) + [Named("k", k)]
     return _listed(recommender, "recommend_for_items", arguments, ["score", "reason"], "r.ordinality")
 
 
-def ranked(recommender: Registered, user_id: Any, ids: Sequence[Any]) -> Question:
+def ranked(recommender: Known, user_id: Any, ids: Sequence[Any]) -> Question:
     return _listed(recommender, "rank_items", [user_id, ids], ["score", "reason"], "r.ordinality")
 
 
-def explained(recommender: Registered, user_id: Any, item_id: Any, k: int) -> Question:
+def explained(recommender: Known, user_id: Any, item_id: Any, k: int) -> Question:
     return _listed(recommender, "explain", [user_id, item_id, k], ["value", "contribution"], "r.contribution DESC")
 
 
-def popular(recommender: Registered, k: int, window: str | None = None, half_life: str | None = None) -> Question:
+def popular(recommender: Known, k: int, window: str | None = None, half_life: str | None = None) -> Question:
     given = [Named(name, value) for name, value in (('"window"', window), ("half_life", half_life)) if value]
     order = "r.views DESC, r.users DESC" if half_life else "r.users DESC, r.views DESC"
     return _listed(recommender, "popular_items", [k, *given], ["users", "views"], order)
 
 
-def compared(recommender: Registered, a: int, b: int, k: int, users: int) -> tuple[Question, Question]:
+def compared(recommender: Known, a: int, b: int, k: int, users: int) -> tuple[Question, Question]:
     """Ask how far the lists of two generations agree, and which items are in more or fewer of them."""
     summary = f"SELECT *\nFROM {recommender.name}.compare_generations({a}, {b}, {k}, {users});"
     return Question(summary, recommender), _listed(
@@ -124,7 +131,7 @@ def compared(recommender: Registered, a: int, b: int, k: int, users: int) -> tup
     )
 
 
-def seen(recommender: Registered, user_id: Any, k: int) -> Question:
+def seen(recommender: Known, user_id: Any, k: int) -> Question:
     """Ask for the items that a user viewed most."""
     return Question(
         f"SELECT i.item_id{_title(recommender, 'i')}i.value\nFROM {recommender.name}.interactions i\n"
@@ -133,7 +140,50 @@ def seen(recommender: Registered, user_id: Any, k: int) -> Question:
     )
 
 
-def titles_of(connection: Connection, recommender: Registered, ids: Sequence[Any]) -> dict[Any, str]:
+def popularity(recommender: Known, item_id: Any) -> Question:
+    """Ask for an item's title and popularity; no row for an item that was not in the training."""
+    return Question(
+        f"SELECT i.item_id{_title(recommender, 'i')}i.users, i.views\nFROM {recommender.name}.item_vectors i\n"
+        f"WHERE i.item_id = {_literal(item_id)};",
+        recommender,
+    )
+
+
+def pictures(recommender: Known, item_id: Any) -> Question | None:
+    """Ask for an item's title and the URL of its picture in the table of titles; None where the definition names none."""
+    titles = recommender.definition.titles
+    if titles is None:
+        return None
+    picture = readable(titles.picture) + "::text" if titles.picture else "NULL::text"
+    return Question(
+        f"SELECT t.{readable(titles.title)}::text AS title, {'t.' * bool(titles.picture)}{picture} AS picture\nFROM"
+        f" {titles.table} t\nWHERE t.{readable(titles.item)} = {_literal(item_id)}\nORDER BY 1\nLIMIT 1;",
+        recommender,
+    )
+
+
+def searched(recommender: Known, words: Sequence[str], k: int) -> Question:
+    """Ask for the items whose titles have all of these words, the most popular first. The definition names titles."""
+    titles = recommender.definition.titles
+    assert titles is not None
+    patterns = ["%" + re.sub(r"([\\%_])", r"\\\1", word) + "%" for word in words]
+    return Question(
+        f"SELECT t.{readable(titles.item)} AS item_id, t.{readable(titles.title)}::text AS title, i.users, i.views\n"
+        f"FROM {titles.table} t\nJOIN {recommender.name}.item_vectors i ON i.item_id = t.{readable(titles.item)}\n"
+        f"WHERE t.{readable(titles.title)} ILIKE ALL ({_literal(patterns)}::text[])\n"
+        f"ORDER BY i.users DESC, i.item_id\nLIMIT {k};",
+        recommender,
+    )
+
+
+def some_users(recommender: Known, k: int) -> Question:
+    """Ask for a few trained users, the same each time."""
+    return Question(
+        f"SELECT u.user_id\nFROM {recommender.name}.user_vectors u\nORDER BY u.user_id\nLIMIT {k};", recommender
+    )
+
+
+def titles_of(connection: Connection, recommender: Known, ids: Sequence[Any]) -> dict[Any, str]:
     """Return the titles of these items that the recommender's table of titles has."""
     titles = recommender.definition.titles
     if titles is None or not ids:
@@ -149,7 +199,7 @@ def titles_of(connection: Connection, recommender: Registered, ids: Sequence[Any
 
 
 def _listed(
-    recommender: Registered, function: str, arguments: list[Any], outputs: list[str], order: str = "r.score DESC"
+    recommender: Known, function: str, arguments: list[Any], outputs: list[str], order: str = "r.score DESC"
 ) -> Question:
     shown = ", ".join(f"r.{name}" for name in outputs)
     values = ", ".join(map(_literal, arguments))
@@ -161,7 +211,7 @@ def _listed(
     )
 
 
-def _title(recommender: Registered, alias: str) -> str:
+def _title(recommender: Known, alias: str) -> str:
     """Return the column of titles between commas, or a comma. Of several rows of an item, one counts."""
     titles = recommender.definition.titles
     if titles is None:

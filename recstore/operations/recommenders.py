@@ -13,6 +13,7 @@ from recstore.publication import generations as publication
 from recstore.runs import Reporter
 from recstore.source import candidates, inspection
 from recstore.source.plans import index_statement
+from recstore.sql import queries
 from recstore.sql.objects import Registered
 
 Row = dict[str, Any]
@@ -48,11 +49,10 @@ def generations(opened: Connection, name: str, *, pruned: bool = False) -> list[
 
     Raises RecommenderNotFound.
     """
-    registry.get(opened, name)
-    rows = opened.execute(
-        "SELECT g.* FROM recstore.generations g WHERE g.recommender = %s ORDER BY g.generation", [name]
-    ).fetchall()
-    return [row for row in rows if pruned or row["state"] != "pruned"]
+    rows = queries.rows(opened, "watch_generations", recommender=name, pruned=pruned)
+    if not rows:
+        registry.known(opened, name)
+    return rows
 
 
 def publications_of_everything(opened: Connection) -> list[str]:

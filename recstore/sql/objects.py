@@ -52,14 +52,29 @@ CONFIGURED = ("interactions", "candidates", "_fallback", "exclusions")
 
 
 @dataclass(frozen=True)
-class Registered:
-    """The row of a recommender."""
+class Known:
+    """A recommender as readers know it, from the view recstore.recommenders."""
 
-    id: int
     name: str
     definition: Definition
     user_type: IdType
     item_type: IdType
+
+    @property
+    def schema(self) -> str:
+        """Return the schema, quoted."""
+        return quoted(self.name)
+
+    def relation(self, name: str) -> str:
+        """Return a relation of the schema, quoted."""
+        return f"{self.schema}.{quoted(name)}"
+
+
+@dataclass(frozen=True)
+class Registered(Known):
+    """The row of a recommender."""
+
+    id: int
     vector_type: str
     dimensions: int
     vector_schema: str
@@ -67,18 +82,9 @@ class Registered:
     held_out_key: UUID
 
     @property
-    def schema(self) -> str:
-        """Return the schema, quoted."""
-        return quoted(self.name)
-
-    @property
     def vector(self) -> str:
         """Return the vector type, quoted, with pgvector's schema."""
         return f"{quoted(self.vector_schema)}.{self.vector_type}"
-
-    def relation(self, name: str) -> str:
-        """Return a relation of the schema, quoted."""
-        return f"{self.schema}.{quoted(name)}"
 
     def parents(self) -> list[str]:
         return [self.relation(name) for name in OLD_PARENTS]

@@ -4,7 +4,7 @@
 SELECT clock_timestamp() AS now;
 
 -- name: known_recommender
-SELECT r.name FROM recstore.recommenders r WHERE r.name = %(recommender)s;
+SELECT r.name, r.definition, r.user_type, r.item_type FROM recstore.recommenders r WHERE r.name = %(recommender)s;
 
 -- name: watch_status
 -- The columns ended_* describe the training before the one in progress.
@@ -65,3 +65,10 @@ SELECT q.request, q.origin, q.requested_by FROM recstore.requests q WHERE q.run 
 -- name: last_dispatch
 -- Seconds since the newest dispatch of any host.
 SELECT extract(epoch FROM min(d.age))::float8 AS seconds FROM recstore.dispatches d WHERE d.age > '-1 minute';
+
+-- name: watch_generations
+-- Oldest first.
+SELECT g.*
+FROM recstore.generations g
+WHERE g.recommender = %(recommender)s AND (%(pruned)s OR g.state <> 'pruned')
+ORDER BY g.generation;

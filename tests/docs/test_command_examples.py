@@ -24,6 +24,7 @@ COMMANDS = dict(cli_page.commands())
 
 WITHOUT_JSON = {
     "recstore psql": "is psql, with psql's own output",
+    "recstore explore": "serves pages for people",
 }
 
 ELSEWHERE = {
@@ -33,6 +34,7 @@ ELSEWHERE = {
     "recstore demo": "tests/acceptance/test_demo.py",
     "recstore worker-demo": "tests/acceptance/test_worker_demo.py",
     "recstore up": "tests/integration/test_up.py",
+    "recstore explore": "tests/integration/test_explorer.py",
     "recstore worker": "tests/worker",
     "recstore cancel": "tests/integration/test_runs.py: it wants a run in progress",
     "recstore health": "tests/worker/test_monitoring.py: it wants a broker and workers",

@@ -172,7 +172,7 @@ def test_the_images_are_of_the_versions_that_are_tested(server: Server) -> None:
 
 
 def test_each_image_is_built_once_and_never_pulled() -> None:
-    assert {"worker", "train", "train-gpu", "beat", "migrate"} == OURS
+    assert {"worker", "train", "train-gpu", "beat", "migrate", "explorer"} == OURS
     built = [service["image"] for service in SERVICES.values() if "build" in service]
     assert sorted(built) == sorted({SERVICES[name]["image"] for name in OURS})
     assert {SERVICES[name]["pull_policy"] for name in OURS} == {"never"}
@@ -187,7 +187,7 @@ def test_services_wait_for_what_exists() -> None:
             assert how["condition"] == "service_completed_successfully" or "healthcheck" in SERVICES[other]
     assert set(example()["COMPOSE_PROFILES"].split(",")) == {"postgres", "cpu"}
     profiles = {profile for service in SERVICES.values() for profile in service.get("profiles", [])}
-    assert profiles == {"postgres", "cpu", "gpu", "flower"}
+    assert profiles == {"postgres", "cpu", "gpu", "explorer", "flower"}
 
 
 def test_every_service_is_watched_restarted_confined_and_logs_without_filling_the_disk() -> None:

@@ -26,6 +26,7 @@ from recstore.embedded import Server
 NO_METHOD = {
     "psql": "an interactive program",
     "up": "a supervisor in the foreground",
+    "explore": "a web page, which is served until Ctrl-C",
     "worker": "a process of its own; a program starts it as such",
     "demo": "a show for people",
     "worker-demo": "a show for people",

@@ -66,6 +66,7 @@ SETTINGS = {
 
 FREE = {
     "home": "any path can be a folder's",
+    "explorer_password": "any text can be a password",
     "metrics_host": "any text can be an address: the worker tells when it binds",
 }
 
@@ -134,6 +135,8 @@ DEFINITIONS = {
     "--refresh-schedule daily": "a schedule has five fields",
     "--titles nix": "write it as table:id_column:title_column, for instance",
     "--titles shop.nix:a:b": "The titles' table 'shop.nix' does not exist.",
+    "--titles shop.products:product_id:title:": "with :picture_column behind it where a column has the URLs of pictures.",
+    "--titles shop.products:product_id:title:a": "shop.products has no column 'a' for titles; it has product_id, title, visible.",
     "--titles shop.products:a:b": "shop.products has no column 'a' for titles; it has product_id, title, visible.",
     "--file nothing.toml": "There is no file nothing.toml.",
     "--file /": "Is a directory",

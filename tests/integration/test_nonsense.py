@@ -95,6 +95,7 @@ CHEAP = {
     "start": FAILS_AT_PARSING,
     "stop": FAILS_AT_PARSING,
     "up": FAILS_AT_PARSING,
+    "explore": FAILS_AT_PARSING,
     "worker": FAILS_AT_PARSING,
     "demo": FAILS_AT_PARSING,
     "worker-demo": FAILS_AT_PARSING,
