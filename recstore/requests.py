@@ -98,7 +98,7 @@ def take_due(
     return connection.execute(queries.query("take_due_requests"), keys).fetchall()
 
 
-def unsend(connection: Connection, name: str, job: Job, why: str | None = None, pause: float | None = None) -> None:
+def unsend(connection: Connection, name: str, job: str, why: str | None = None, pause: float | None = None) -> None:
     """Let requests wait again whose message was lost or could not be served. Operators see `why`; nothing takes them for
     `pause` seconds."""
     keys = {"recommender": name, "job": job, "why": why, "pause": pause}

@@ -37,7 +37,7 @@ ALIVE_EVERY = 30.0
 """Seconds after which a silent connection is tested."""
 
 TRIALS_PAUSE = 2.0
-"""Seconds before trials are taken again after one that had to wait for others at work."""
+"""Seconds before a trial of a study is taken again after one that had to wait for others at work."""
 
 BEAT = 1.0
 """Longest wait of the main loop, in seconds."""
@@ -79,13 +79,15 @@ class Worker:
         self.serves = {queue: number for queue, number in processes.items() if number}
         self.children = [self._child(queue) for queue, n in {OWN: 1, **self.serves}.items() for _ in range(n)]
         self.connection: Connection | None = None
-        self.connect_at = self.dispatch_at = self.trials_at = self.looked = 0.0
+        self.connect_at = self.dispatch_at = self.looked = 0.0
         self.due = True
         """Whether there may be something to take."""
         self.next: Task = ("warn", "")
         """Next task of the process that dispatches."""
         self.later: list[tuple[float, tuple[dispatch.Errand, str]]] = []
         """Tasks that could not begin, and the times to give them back."""
+        self.paused: dict[int, float] = {}
+        """Studies whose last trials are at work elsewhere, and the times to take trials of them again."""
         self.stops: list[float] = []
         """Times of the signals to stop."""
         self.beat = time.monotonic()
@@ -149,8 +151,8 @@ class Worker:
     def _take_for(self, queue: str, connection: Connection) -> None:
         for child in self.children:
             if child.queue == queue and child.idle:
-                trials = queue == "train" and self.beat >= self.trials_at
-                task = dispatch.take_one(connection, self.settings, queue, trials)
+                paused = [study for study, until in self.paused.items() if self.beat < until]
+                task = dispatch.take_one(connection, self.settings, queue, paused)
                 if task is None:
                     return
                 log.info("%s %s begins", *task)
@@ -181,8 +183,8 @@ class Worker:
             return
         if report == "not begun" and child.task:
             self._give_back(child.task, True, PAUSE)
-        if report == "nothing to do":
-            self.trials_at = time.monotonic() + TRIALS_PAUSE
+        if report == "nothing to do" and child.task:
+            self.paused[int(child.task[1])] = time.monotonic() + TRIALS_PAUSE
         if report != "begun":
             child.task, self.due = None, True
         child.report = report

@@ -6,7 +6,7 @@ here takes long or waits for a lock, and a problem with one recommender does not
 
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -116,9 +116,12 @@ def send_due(connection: Connection, settings: Settings, send: Send, done: Dispa
     return done
 
 
-def take_trials(connection: Connection, settings: Settings, limit: int | None = None) -> list[dict[str, Any]]:
-    """Mark trials of studies as sent, all that are missing or at most `limit`; return {study, messages} of each study."""
-    keys = {"resend": settings.resend, "limit": limit}
+def take_trials(
+    connection: Connection, settings: Settings, limit: int | None = None, but: Sequence[int] = ()
+) -> list[dict[str, Any]]:
+    """Mark trials of studies as sent, all that are missing or at most `limit`, and none of the studies `but`; return {study,
+    messages} of each study."""
+    keys = {"resend": settings.resend, "limit": limit, "except": list(but)}
     return connection.execute(queries.query("take_due_trials"), keys).fetchall()
 
 
@@ -127,11 +130,11 @@ def unsend_trials(connection: Connection, study: int, messages: int = 1) -> None
     connection.execute(queries.query("unsend_trials"), {"study": study, "messages": messages})
 
 
-def take_one(connection: Connection, settings: Settings, queue: str, trials: bool) -> tuple[Errand, str] | None:
-    """Take one errand of a queue that is due, with `trials` also one of those, for a worker that is free to do it now."""
+def take_one(connection: Connection, settings: Settings, queue: str, but: Sequence[int]) -> tuple[Errand, str] | None:
+    """Take one errand of a queue that is due, but no trial of the studies `but`, for a worker that is free to do it now."""
     for row in requests.take_due(connection, settings, QUEUES[queue], limit=1):
         return row["job"], row["recommender"]
-    for row in take_trials(connection, settings, limit=1) if trials else []:
+    for row in take_trials(connection, settings, 1, but) if queue == "train" else []:
         return "trial", str(row["study"])
     return None
 

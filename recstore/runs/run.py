@@ -315,6 +315,8 @@ class Run:
             else:
                 sentence = finish["error"] or self.outcome or "Done."
                 requests.finish(self.connection, self.number, finish["state"], sentence)
+            if self.serves:  # those that it could not claim, because another session had locked them at that moment
+                requests.unsend(self.connection, self.name, self.job)
             queries.run(self.connection, "forget_cancellation", run=self.number)
 
 

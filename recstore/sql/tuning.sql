@@ -105,23 +105,25 @@ UPDATE recstore_private.studies SET best = %(best)s, adopted_at = clock_timestam
 
 -- name: take_due_trials
 -- Studies with fewer trials at work than the workers should run, counting the messages that no worker has begun yet. Marks as
--- many messages as sent as are missing; a worker without a broker takes one trial of one study.
+-- many messages as sent as are missing; a worker without a broker takes one trial of one study, in turns, but of none in
+-- `except`.
 WITH counted AS (
     SELECT
         s.study,
         s.parallel,
+        s.sent_at,
         CASE WHEN s.sent_at > clock_timestamp() - make_interval(secs => %(resend)s) THEN s.sent ELSE 0 END AS outstanding,
         (SELECT count(*) FROM recstore_private.trials_at_work w WHERE w.study = s.study)
             + (SELECT count(*) FROM recstore_private.studies_at_work w WHERE w.study = s.study) AS at_work
     FROM recstore_private.studies s
-    WHERE s.state = 'running' AND s.parallel > 0
+    WHERE s.state = 'running' AND s.parallel > 0 AND s.study <> ALL (%(except)s)
     FOR NO KEY UPDATE OF s SKIP LOCKED
 ),
 missing AS (
     SELECT c.study, c.outstanding, least(c.parallel - c.at_work - c.outstanding, %(limit)s) AS messages
     FROM counted c
     WHERE c.parallel > c.at_work + c.outstanding
-    ORDER BY c.study
+    ORDER BY c.sent_at NULLS FIRST, c.study
     LIMIT %(limit)s
 )
 UPDATE recstore_private.studies s

@@ -89,6 +89,20 @@ def test_an_open_cancel_delays_no_other_request(trained: Database) -> None:
     assert second == 2
 
 
+def test_a_request_that_a_run_could_not_claim_waits_for_no_resend(trained: Database) -> None:
+    """Another worker that looks for due requests locks them for a moment."""
+    request(trained)
+    second = request(trained)
+    assert dispatched(trained)[1] == [("retrain", "retail")]
+    with trained.connect() as other:
+        other.execute("BEGIN")
+        other.execute("SELECT FROM recstore_private.requests WHERE request = %s FOR UPDATE", [second])
+        hook = Hook(on_stage=lambda _: other.execute("ROLLBACK"))
+        pipeline.retrain(trained.url, trained.settings, "retail", requested=True, reporter=hook)
+        assert [row["state"] for row in rows(trained)] == ["succeeded", "waiting"]
+    assert dispatched(trained)[1] == [("retrain", "retail")]
+
+
 def test_a_dropped_recommender_s_requests_end(trained: Database) -> None:
     request(trained)
     with trained.connect() as connection:

@@ -253,6 +253,20 @@ def test_the_dispatcher_sends_a_message_for_each_trial_that_is_missing(shop: Dat
     assert look(shop, "SELECT FROM recstore.studies") == [], "long over"
 
 
+def test_a_worker_without_a_broker_takes_trials_of_several_studies_in_turns(shop: Database) -> None:
+    shop.create()
+    both = [begin(shop, parallel=2), begin(shop, replace(SMALL, trials=3), parallel=2)]
+
+    def take(*but: int) -> tuple[str, str] | None:
+        return dispatch.take_one(shop.connect(), shop.settings, "train", but)
+
+    one, two = (("trial", str(study)) for study in both)
+    assert [take(), take(), take()] == [one, two, one]
+    assert take(both[0]) == two, "where the first has nothing left but what is at work elsewhere"
+    assert take() is None
+    assert dispatch.take_one(shop.connect(), shop.settings, "default", ()) is None
+
+
 def test_no_trial_sees_the_test_part_or_delays_a_retrain_and_the_users_are_those_of_an_evaluation(
     shop: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
