@@ -40,7 +40,7 @@ GRANT SELECT ON items, feedback TO worker
 
 def run(database: Database, section: str, capsys: pytest.CaptureFixture[str]) -> None:
     for language, text in SECTIONS[section]:
-        for line in text.splitlines() if language == "sh" else []:
+        for line in text.replace("\\\n", "").splitlines() if language == "sh" else []:
             small = " --factors 16 --search exact" if " create " in line and "--factors" not in line else ""
             assert cli.run(["--database", database.url, *shlex.split(line + small)[1:]]) == 0, capsys.readouterr()
         if language == "python":
