@@ -56,7 +56,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
 
 
 def test_where_there_is_nothing_yet(recstore: Command) -> None:
-    recstore("status").expect(0, "recstore create", "no worker or no beat is running")
+    recstore("status").expect(0, "recstore create", "Start one with: recstore worker")
     for line in ("runs", "requests", "requests --open", "logs"):
         recstore(line).expect(0)
     assert [recstore(f"{line} --json").json for line in ("runs", "requests", "logs")] == [[], [], None]
