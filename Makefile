@@ -111,7 +111,7 @@ docs-retail: $(VENV)/.demo  ## write the reports of docs/retail.md into docs/ret
 	$(BIN)/python docs/retail.py
 
 build/.site: requirements/docs.txt
-	@$(PYTHON) -m venv build/site-venv
+	@$(PYTHON) -m venv --clear build/site-venv
 	@build/site-venv/bin/pip --disable-pip-version-check install --quiet --require-hashes -r requirements/docs.txt
 	@touch $@
 
