@@ -62,7 +62,7 @@ def do_job(settings: Settings, job: requests.Job, name: str) -> None:
     except ConnectionFailed:
         raise
     except KeyboardInterrupt:
-        log.error("%s %s: interrupted before the run began or after it ended", job, name)
+        log.error("%s %s: interrupted", job, name)
         with suppress(RecstoreError, psycopg.Error), connect(url) as connection:
             requests.unsend(connection, name, job)
     except RecstoreError as error:

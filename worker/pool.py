@@ -72,6 +72,11 @@ class Child:
         with suppress(ProcessLookupError):
             os.kill(self.process.pid or 0, signal.SIGUSR1)
 
+    def kill(self) -> None:
+        """Kill it, also where the server that forked it is gone: for multiprocessing it has ended then."""
+        with suppress(ProcessLookupError):
+            os.kill(self.process.pid or 0, signal.SIGKILL)
+
     def end(self) -> None:
         """End it, and interrupt what it does."""
         self.pipe.close()

@@ -220,7 +220,7 @@ class Worker:
         for child in [child for child in self.children if child.task]:
             if child.interrupted is not None:
                 if now > child.interrupted + (QUICK if cold else dispatch.MARGIN):
-                    child.process.kill()
+                    child.kill()
             elif cold or now > child.since + self.settings.time_limit:
                 child.interrupt()
 

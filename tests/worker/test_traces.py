@@ -27,7 +27,7 @@ from recstore.operations import jobs
 from recstore.refresh import refresh
 from recstore.runs import tracing
 
-from .conftest import Workers
+from .conftest import CELERY, OWN, Workers, of_kinds
 
 
 def attributes(pairs: Any) -> dict[str, Any]:
@@ -153,6 +153,7 @@ def test_every_job_and_a_trial_has_a_trace(trained: Database, collector: Collect
     assert {len(spans) > 1 for spans in collector.traces[:-1]} == {True}
 
 
+@of_kinds("workers", CELERY, OWN)
 def test_a_worker_s_child_sends_its_traces(workers: Workers, collector: Collector) -> None:
     workers.start(dispatch_interval=1000)
     workers.ends(workers.request("reindex"))
