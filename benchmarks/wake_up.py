@@ -14,7 +14,7 @@ import published
 
 from recstore import pipeline
 from recstore.definition import Definition, Hyperparameters, Source
-from recstore.embedded import temporary_broker
+from recstore.demo.broker import temporary_broker
 from recstore.embedded.configured import celery_environment, celery_worker, own_worker
 from recstore.operations import recommenders
 from recstore.postgres.connection import Connection

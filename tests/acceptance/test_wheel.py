@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import Database
 
-from recstore.embedded import temporary_broker
+from recstore.demo.broker import temporary_broker
 
 ROOT = Path(__file__).parents[2]
 

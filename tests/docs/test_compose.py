@@ -21,7 +21,8 @@ from conftest import superuser
 from support import free_port, until
 
 from recstore.config import Settings
-from recstore.embedded import Server, broker_path, temporary_broker, temporary_server, tool_path
+from recstore.demo.broker import broker_path, temporary_broker
+from recstore.embedded import Server, temporary_server, tool_path
 
 ROOT = Path(__file__).parents[2]
 RAW = (ROOT / "docker-compose.yml").read_text()

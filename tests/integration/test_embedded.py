@@ -87,11 +87,15 @@ def test_temporary_server_serves_every_client_and_leaves_nothing(
     assert not server.sockets.exists()
 
 
-@pytest.mark.parametrize(("kind", "place"), [("server", "sockets"), ("broker", "socket.parent")])
-def test_a_temporary_one_ends_with_a_killed_parent_although_its_forked_child_lives(kind: str, place: str) -> None:
+@pytest.mark.parametrize(
+    ("module", "kind", "place"), [("embedded", "server", "sockets"), ("demo.broker", "broker", "socket.parent")]
+)
+def test_a_temporary_one_ends_with_a_killed_parent_although_its_forked_child_lives(
+    module: str, kind: str, place: str
+) -> None:
     code = f"""if True:
         import os, signal
-        from recstore.embedded import temporary_{kind}
+        from recstore.{module} import temporary_{kind}
         with temporary_{kind}() as it:
             child = os.fork()
             if not child:

@@ -10,7 +10,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from recstore.embedded import broker_path, start, temporary_broker
+from recstore.demo.broker import broker_path, temporary_broker
+from recstore.embedded import start
 from recstore.errors import EmbeddedUnavailable
 
 

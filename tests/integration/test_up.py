@@ -133,12 +133,13 @@ def test_after_a_kill_the_keeper_ends_the_stubborn_too_and_only_then_the_next_be
     code = """if True:
         import pathlib, signal, sys
         from recstore import embedded
+        from recstore.demo import broker
         from recstore.embedded import children
         children.KEEP = children.KEEP.replace("tries=100", "tries=3")
         def say(*words):  # in one piece: several threads do
             print(" ".join(map(str, words)) + chr(10), end="", flush=True)
         with embedded.foreground(pathlib.Path(sys.argv[1]), say) as foreground:
-            foreground.broker()
+            broker.start(foreground)
             foreground.start("polite", ["sleep", "60"], {})
             foreground.start("stubborn", ["/bin/sh", "-c", sys.argv[2]], {})
             say("directory", foreground.directory)

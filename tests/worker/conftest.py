@@ -17,7 +17,8 @@ from conftest import Database, database_from
 from support import look, states, until
 from support_processes import Forked, celery, own
 
-from recstore.embedded import Broker, Server, temporary_broker
+from recstore.demo.broker import Broker, temporary_broker
+from recstore.embedded import Server
 
 HERE = Path(__file__).parent
 

@@ -9,7 +9,7 @@ from redis import Redis
 from support import until
 
 from recstore.background.messages import queue_lengths
-from recstore.embedded.valkey import SCHEME
+from recstore.demo.broker import SCHEME
 from recstore.errors import BrokerUnreachable
 
 from .conftest import Workers

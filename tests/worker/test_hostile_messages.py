@@ -13,7 +13,7 @@ from recstore.worker.logs import LineFormatter
 from redis import Redis
 from support import until
 
-from recstore.embedded.valkey import SCHEME
+from recstore.demo.broker import SCHEME
 
 from .conftest import Workers
 

@@ -22,7 +22,7 @@ from recstore.background import health
 from recstore.background.messages import queue_lengths
 from recstore.background.prometheus import DatabaseCollector
 from recstore.config import Settings
-from recstore.embedded import Broker
+from recstore.demo.broker import Broker
 from recstore.errors import BrokerUnreachable
 from recstore.postgres.connection import connect
 from recstore.sql import queries
