@@ -181,7 +181,10 @@ def _print_answer(console: Console, connection: Connection, question: questions.
 def _what_next(console: Console, program: str) -> None:
     console.print(
         f"""
-The server stays up. Try:
+The server stays up. Look at it in the browser, http://127.0.0.1:8000:
+  {program} explore
+
+Try:
   {program} psql
       paste any of the SQL above
   {program} recommend {NAME} 7 --sql

@@ -76,8 +76,9 @@ def serve(settings: Settings, host: str, port: int, *, operators: bool = False) 
     try:
         listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
+        reason = (error.strerror or str(error)).partition(" (while")[0]
         raise InvalidInput(
-            f"The explorer cannot listen on {host}:{port}: {error.strerror}. Choose another --host or --port."
+            f"The explorer cannot listen on {host}:{port}: {reason}. Choose another --host or --port."
         ) from None
     with listening:
         waitress.serve(create(settings, operators=operators), sockets=[listening], threads=8, ident=None)
@@ -139,12 +140,15 @@ def create(settings: Settings, *, operators: bool = False) -> Flask:
             "operators": operators,
             "login": bool(password),
             "reload": g.get("reload"),
+            "still": "still" in request.args,
             "said": session.pop("said", None),
         }
 
     @app.after_request
     def protect(response: Response) -> Response:
         response.headers.update(HEADERS)
+        if g.get("reload") and "still" not in request.args:
+            response.headers["Refresh"] = str(g.reload)
         if request.endpoint != "static":
             response.headers["Cache-Control"] = "no-store"
         return response

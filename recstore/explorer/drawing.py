@@ -18,7 +18,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Drawing:
-    """Lines on a common scale, which does not begin at 0."""
+    """Lines on a common scale."""
 
     lines: list[Line]
     low: float
@@ -27,14 +27,17 @@ class Drawing:
     last: str
 
 
-def drawing(series: Mapping[str, Sequence[tuple[float, float]]], words: str = "{x:g}: {y:.4f}") -> Drawing | None:
-    """Draw each series of (x, y) with increasing x. None where none has two points."""
+def drawing(
+    series: Mapping[str, Sequence[tuple[float, float]]], words: str, low: float | None = None
+) -> Drawing | None:
+    """Draw each series of (x, y) with increasing x, from `low` or from the lowest y. None where none has two points."""
     series = {name: points for name, points in series.items() if points}
     if max((len(points) for points in series.values()), default=0) < 2:
         return None
     xs = [x for points in series.values() for x, _ in points]
     ys = [y for points in series.values() for _, y in points]
-    left, right, low, high = min(xs), max(xs), min(ys), max(ys)
+    left, right, high = min(xs), max(xs), max(ys)
+    low = min(ys) if low is None else low
 
     def place(x: float, y: float) -> tuple[float, float]:
         across = (x - left) / (right - left or 1)

@@ -27,7 +27,7 @@ FOUND = 20
 HISTORY = 15
 """Runs, requests and searches that a page shows."""
 
-RELOAD = 3
+RELOAD = 5
 """Seconds after which the page of a run in progress is loaded again."""
 
 USERS = 200
@@ -107,7 +107,7 @@ def _charts(generations: Any) -> dict[str, Any]:
                 own.append((one.generation, measured["metrics"][metric]))
             if (popular := measured.get("popularity")) and popular.get("metric", "ndcg@20") == metric:
                 base.append((one.generation, popular["of_other"]))
-        charts[metric] = drawing({"this recommender": own, "popularity": base}, "generation {x:g}: {y:.4f}")
+        charts[metric] = drawing({"model": own, "popularity": base}, "generation {x:g}: {y:.4f}", 0)
     return {metric: drawn for metric, drawn in charts.items() if drawn}
 
 
