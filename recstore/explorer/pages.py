@@ -70,6 +70,7 @@ def _served(function: Callable[..., dict[str, Any]], kept: Pages) -> Callable[..
 
 def overview(page: Page) -> dict[str, Any]:
     status = page.listed(lambda: [page.store.status()])
+    status.sql = page.statement("FROM recstore.status") or status.sql
     return {"status": status.rows[0] if status.rows else None, "shown": status}
 
 
@@ -113,14 +114,18 @@ def _charts(generations: Any) -> dict[str, Any]:
 
 def run(page: Page, name: str, number: int) -> dict[str, Any]:
     page.known(name)
-    before = len(page.executed)
     story = page.store.logs(number)
     assert story
-    sql = page.executed[before].strip()
     if story.state == "running":
         g.reload = RELOAD
     at = at_work(vars(story))
-    return {"run": story, "at": at, "progress": progress_of(at, story.progress), "stages": story.stages, "sql": sql}
+    return {
+        "run": story,
+        "at": at,
+        "progress": progress_of(at, story.progress),
+        "stages": story.stages,
+        "sql": page.statement("FROM recstore.runs"),
+    }
 
 
 def study(page: Page, name: str, number: int) -> dict[str, Any]:
@@ -265,6 +270,7 @@ def compare(page: Page, name: str) -> dict[str, Any]:
         "b": b,
         "complete": complete,
         "compared": compared,
+        "summary": page.statement("compare_generations("),
         "one": by_number.get(a or 0),
         "other": by_number.get(b or 0),
     }

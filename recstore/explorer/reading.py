@@ -97,6 +97,10 @@ class Page:
         """Return a recommender. Raises RecommenderNotFound."""
         return registry.known(self.opened, name)
 
+    def statement(self, part: str) -> str:
+        """Return the first statement of this page that contains a text; empty if there is none."""
+        return next((text.strip() for text in self.executed if part in text), "")
+
     def listed(self, ask: Callable[[], Any], empty: str = "Nothing.", known: Known | None = None) -> Listed:
         """Ask for rows; what the role may not see becomes a sentence."""
         before = len(self.executed)

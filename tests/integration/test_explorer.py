@@ -1,14 +1,19 @@
 """What the pages of the explorer say, and to whom, by Flask's test client."""
 
 import re
+import signal
+import subprocess
+import sys
+import urllib.request
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
+from html import unescape
 
 import pytest
 from conftest import Database, database_from
 from flask.testing import FlaskClient
 from psycopg import errors as pg
-from support import look, states
+from support import free_port, look, states, until
 from support_explorer import HOSTILE, LONG, RIGHT_TO_LEFT, client_of, executed, lists_of, make_titles, text_of
 
 from recstore import pipeline, registry
@@ -81,6 +86,37 @@ def test_the_lists_of_runs_generations_and_requests_have_their_sql(client: Flask
     assert [row["state"] for row in generations] == ["previous", "previous", "live", "next"]
     assert [row["run"] for row in runs] == [3, 2, 1]
     assert requests == studies == []
+
+
+def test_the_sql_of_the_overview_a_run_and_a_comparison_is_theirs(client: FlaskClient, pictured: Database) -> None:
+    connection = pictured.connect()
+    for address, columns in (
+        ("/", {"live_generation": 3, "users": 240}),
+        ("/r/retail/run/2", {"run": 2, "state": "succeeded"}),
+        ("/r/retail/compare?a=2&b=3", {"users": 200}),
+    ):
+        statement = re.findall(r"<code>((?:--|SELECT).*?)</code>", client.get(address).text, re.DOTALL)[-1]
+        (row,) = executed(connection, unescape(statement))
+        assert columns.items() <= row.items()
+
+
+def test_the_command_serves_until_ctrl_c(shared: Database) -> None:
+    port = free_port()
+    words = [sys.executable, "-m", "recstore", "--database", shared.url, "explore", "--port", str(port)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+
+        def served() -> str:
+            with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/") as answer:
+                return str(answer.read().decode())
+            return ""
+
+        assert "generation 1, since" in text_of(until(served))
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=20)
+        assert (process.returncode, said) == (0, f"recstore explores at http://127.0.0.1:{port} until Ctrl-C\n")
+    finally:
+        process.kill()
 
 
 def test_a_recommender_shows_its_generations_plan_runs_and_schedule(client: FlaskClient) -> None:
