@@ -23,7 +23,7 @@ from recstore.operations import jobs
 from recstore.postgres.connection import connect
 from recstore.refresh import refresh
 
-from .logs import LogReporter, LogWatch
+from .reporters import LogReporter, LogWatch
 
 log = logging.getLogger(__name__)
 

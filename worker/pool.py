@@ -14,13 +14,13 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Literal
 
-from recstore.background import dispatch
+from recstore.background import due
 from recstore.config import Settings
 from recstore.errors import ConnectionFailed, ConnectionLost, RecstoreError
 
 from .logs import log_lines
 
-Kind = dispatch.Errand | Literal["dispatch", "warn"]
+Kind = due.Errand | Literal["dispatch", "warn"]
 
 Task = tuple[Kind, str]
 """What to do, and the recommender's name or the study's number; of a dispatch, whether it is made `at once`, whenever the
@@ -97,7 +97,7 @@ def serve(pipe: Connection, settings: Settings, json: bool) -> None:
             while True:
                 tasks.put(pipe.recv())
         tasks.put(None)
-        signal.setitimer(signal.ITIMER_REAL, dispatch.MARGIN)  # SIGALRM ends what ignores the interrupt
+        signal.setitimer(signal.ITIMER_REAL, due.MARGIN)  # SIGALRM ends what ignores the interrupt
         os.kill(os.getpid(), signal.SIGUSR1)
 
     threading.Thread(target=receive, daemon=True).start()

@@ -17,7 +17,7 @@ from socket import socketpair
 import psycopg
 
 from recstore import requests
-from recstore.background import dispatch, health
+from recstore.background import due, health
 from recstore.config import Settings
 from recstore.embedded.configured import database_url
 from recstore.errors import RecstoreError
@@ -29,12 +29,6 @@ from .logs import log_lines
 from .pool import Child, Task
 
 log = logging.getLogger(__name__)
-
-PAUSE = 5.0
-"""Seconds before the worker connects again, and before a request that could not begin is taken again."""
-
-ALIVE_EVERY = 30.0
-"""Seconds after which a silent connection is tested."""
 
 TRIALS_PAUSE = 2.0
 """Seconds before a trial of a study is taken again after one that had to wait for others at work."""
@@ -74,7 +68,7 @@ class Worker:
 
     def __init__(self, settings: Settings, processes: Mapping[str, int], grace: float | None, json: bool) -> None:
         self.settings, self.grace, self.json = settings, grace, json
-        self.look_every = min(ALIVE_EVERY, settings.dispatch_interval)
+        self.look_every = min(health.ALIVE_EVERY, settings.dispatch_interval)
         """Seconds without a NOTIFY after which it looks for what is due: retries become due without one."""
         self.serves = {queue: number for queue, number in processes.items() if number}
         self.children = [self._child(queue) for queue, n in {OWN: 1, **self.serves}.items() for _ in range(n)]
@@ -84,7 +78,7 @@ class Worker:
         """Whether there may be something to take."""
         self.next: Task = ("warn", "")
         """Next task of the process that dispatches."""
-        self.later: list[tuple[float, tuple[dispatch.Errand, str]]] = []
+        self.later: list[tuple[float, tuple[due.Errand, str]]] = []
         """Tasks that could not begin, and the times to give them back."""
         self.paused: dict[int, float] = {}
         """Studies whose last trials are at work elsewhere, and the times to take trials of them again."""
@@ -135,7 +129,7 @@ class Worker:
                 return
             with cut_off_after(PATIENCE, self.connection):
                 for at, task in returning:
-                    dispatch.give_back(self.connection, *task)
+                    due.give_back(self.connection, *task)
                     self.later.remove((at, task))
                 self.due = True
                 while self.due:
@@ -146,13 +140,13 @@ class Worker:
         except (RecstoreError, psycopg.Error) as error:
             log.warning("not listening for requests at the moment: %s", " ".join(str(error).split()))
             self._hang_up()
-            self.connect_at = now + PAUSE
+            self.connect_at = now + health.PAUSE
 
     def _take_for(self, queue: str, connection: Connection) -> None:
         for child in self.children:
             if child.queue == queue and child.idle:
                 paused = [study for study, until in self.paused.items() if self.beat < until]
-                task = dispatch.take_one(connection, self.settings, queue, paused)
+                task = due.take_one(connection, self.settings, queue, paused)
                 if task is None:
                     return
                 log.info("%s %s begins", *task)
@@ -182,7 +176,7 @@ class Worker:
             self._replace(child)
             return
         if report == "not begun" and child.task:
-            self._give_back(child.task, True, PAUSE)
+            self._give_back(child.task, True, health.PAUSE)
         if report == "nothing to do" and child.task:
             self.paused[int(child.task[1])] = time.monotonic() + TRIALS_PAUSE
         if report != "begun":
@@ -219,7 +213,7 @@ class Worker:
         cold = late or len(self.stops) > 1
         for child in [child for child in self.children if child.task]:
             if child.interrupted is not None:
-                if now > child.interrupted + (QUICK if cold else dispatch.MARGIN):
+                if now > child.interrupted + (QUICK if cold else due.MARGIN):
                     child.kill()
             elif cold or now > child.since + self.settings.time_limit:
                 child.interrupt()
@@ -260,7 +254,7 @@ class Worker:
                 cut_off_after(PATIENCE, connection),
             ):
                 for _, task in self.later:
-                    dispatch.give_back(connection, *task)
+                    due.give_back(connection, *task)
 
     def not_alive(self) -> str | None:
         """Return why this worker should be restarted."""

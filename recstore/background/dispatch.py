@@ -6,12 +6,13 @@ here takes long or waits for a lock, and a problem with one recommender does not
 
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from recstore import registry, requests, schedule
+from recstore.background.due import Errand, take_trials, unsend_trials
 from recstore.background.health import last_dispatch
 from recstore.config import Settings
 from recstore.errors import RecstoreError, RunInProgress
@@ -28,17 +29,6 @@ APPLICATION_NAME = "recstore:dispatch"
 
 GRACE = 60.0
 """Seconds past its deadline after which a run's session is terminated, because the worker's own limit has failed to."""
-
-MARGIN = 60
-"""Seconds between the limit that ends a run with an error and the one that kills its process."""
-
-Errand = requests.Job | Literal["trial"]
-
-QUEUES: dict[str, list[requests.Job]] = {
-    "train": ["retrain"],
-    "default": ["refresh", "reindex", "prune", "lists"],
-}
-"""The jobs of each queue; trials belong to `train`, too."""
 
 Send = Callable[[Errand, str], None]
 """Sends the message that wakes a worker for a job of a recommender, or for a trial of a study. Raises RecstoreError."""
@@ -114,37 +104,6 @@ def send_due(connection: Connection, settings: Settings, send: Send, done: Dispa
                 done.problems.append(f"study {study}: {error.message}")
                 break
     return done
-
-
-def take_trials(
-    connection: Connection, settings: Settings, limit: int | None = None, but: Sequence[int] = ()
-) -> list[dict[str, Any]]:
-    """Mark trials of studies as sent, all that are missing or at most `limit`, and none of the studies `but`; return {study,
-    messages} of each study."""
-    keys = {"resend": settings.resend, "limit": limit, "except": list(but)}
-    return connection.execute(queries.query("take_due_trials"), keys).fetchall()
-
-
-def unsend_trials(connection: Connection, study: int, messages: int = 1) -> None:
-    """Let trials be sent again whose messages were lost."""
-    connection.execute(queries.query("unsend_trials"), {"study": study, "messages": messages})
-
-
-def take_one(connection: Connection, settings: Settings, queue: str, but: Sequence[int]) -> tuple[Errand, str] | None:
-    """Take one errand of a queue that is due, but no trial of the studies `but`, for a worker that is free to do it now."""
-    for row in requests.take_due(connection, settings, QUEUES[queue], limit=1):
-        return row["job"], row["recommender"]
-    for row in take_trials(connection, settings, 1, but) if queue == "train" else []:
-        return "trial", str(row["study"])
-    return None
-
-
-def give_back(connection: Connection, errand: Errand, name: str) -> None:
-    """Let an errand be taken again that was not begun."""
-    if errand == "trial":
-        unsend_trials(connection, int(name))
-    else:
-        requests.unsend(connection, name, errand)
 
 
 def _guard(connection: Connection, done: Dispatched, name: str, act: Callable[[], None]) -> None:

@@ -28,6 +28,12 @@ MISSED, GRACE = 3, 10.0
 LISTENING = "recstore:listen:"
 """Beginning of the name of a worker's session that listens for requests; the queues that it takes from follow."""
 
+PAUSE = 5.0
+"""Seconds before a worker that lost the database connects again."""
+
+ALIVE_EVERY = 30.0
+"""Seconds after which a listening worker looks for what is due, and so tests a silent connection."""
+
 
 @contextmanager
 def asking(url: str, application_name: str) -> Iterator[Connection]:

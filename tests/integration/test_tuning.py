@@ -13,7 +13,7 @@ from support import look, until
 from support_processes import Forked, take_part
 
 from recstore import errors, pipeline, registry
-from recstore.background import dispatch
+from recstore.background import dispatch, due
 from recstore.definition import Hyperparameters
 from recstore.evaluation.curves import LearningCurve
 from recstore.evaluation.splits import SplitChoice
@@ -258,13 +258,13 @@ def test_a_worker_without_a_broker_takes_trials_of_several_studies_in_turns(shop
     both = [begin(shop, parallel=2), begin(shop, replace(SMALL, trials=3), parallel=2)]
 
     def take(*but: int) -> tuple[str, str] | None:
-        return dispatch.take_one(shop.connect(), shop.settings, "train", but)
+        return due.take_one(shop.connect(), shop.settings, "train", but)
 
     one, two = (("trial", str(study)) for study in both)
     assert [take(), take(), take()] == [one, two, one]
     assert take(both[0]) == two, "where the first has nothing left but what is at work elsewhere"
     assert take() is None
-    assert dispatch.take_one(shop.connect(), shop.settings, "default", ()) is None
+    assert due.take_one(shop.connect(), shop.settings, "default", ()) is None
 
 
 def test_no_trial_sees_the_test_part_or_delays_a_retrain_and_the_users_are_those_of_an_evaluation(

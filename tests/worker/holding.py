@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from recstore.worker import monitoring, process
-from recstore.worker.logs import LogReporter, LogWatch
+from recstore.worker.reporters import LogReporter, LogWatch
 
-from recstore.background import dispatch
+from recstore.background import due
 
 FOLDER = Path(os.environ["RECSTORE_TEST_HOLD"])
 
-for name, module in {"SILENCE": monitoring, "MARGIN": dispatch, "PATIENCE": process}.items():
+for name, module in {"SILENCE": monitoring, "MARGIN": due, "PATIENCE": process}.items():
     if seconds := os.environ.get(f"RECSTORE_TEST_{name}"):
         setattr(module, name, float(seconds))
 

@@ -206,8 +206,13 @@ def test_a_worker_refuses_a_database_that_is_not_ready_for_it(workers: Workers) 
     assert "Traceback" not in nowhere.output
 
 
-def test_the_worker_without_a_broker_imports_neither_celery_nor_redis() -> None:
-    code = "import sys, recstore.worker.process, recstore.worker.errands; print(*sys.modules)"
+@pytest.mark.parametrize(
+    ("module", "not_needed"), [("process", {"celery", "redis", "numpy", "pyarrow"}), ("errands", {"celery", "redis"})]
+)
+def test_the_worker_without_a_broker_imports_no_broker_and_its_main_process_no_job(
+    module: str, not_needed: set[str]
+) -> None:
+    code = f"import sys, recstore.worker.{module}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert "recstore.worker.errands" in loaded
-    assert {"celery", "kombu", "redis"}.isdisjoint(loaded)
+    assert f"recstore.worker.{module}" in loaded
+    assert not_needed.isdisjoint(loaded)

@@ -8,7 +8,7 @@ from typing import Any
 from celery import Celery
 from kombu.entity import Exchange, Queue
 
-from recstore.background.dispatch import MARGIN
+from recstore.background.due import MARGIN
 from recstore.config import Settings, load_settings
 from recstore.embedded.configured import broker_url
 from recstore.errors import RecstoreError

@@ -27,12 +27,6 @@ from .tasks import send
 
 log = logging.getLogger(__name__)
 
-PAUSE = 5.0
-"""Seconds before the listener reconnects."""
-
-ALIVE_EVERY = 30.0
-"""Seconds after which a silent connection is tested."""
-
 _stopped = threading.Event()
 
 
@@ -104,8 +98,8 @@ def listen(settings: Settings) -> None:
                 connection.execute(f"LISTEN {requests.CHANNEL}")
                 while not _stopped.is_set():  # first what was requested before LISTEN
                     errands.report(dispatch.send_due(connection, settings, send))
-                    for _ in connection.notifies(timeout=ALIVE_EVERY, stop_after=1):
+                    for _ in connection.notifies(timeout=health.ALIVE_EVERY, stop_after=1):
                         pass
         except (RecstoreError, psycopg.Error) as error:
             log.warning("not listening for requests at the moment: %s", " ".join(str(error).split()))
-            _stopped.wait(PAUSE)
+            _stopped.wait(health.PAUSE)

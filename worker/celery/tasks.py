@@ -12,6 +12,7 @@ from celery.utils.log import get_task_logger
 
 from recstore import requests
 from recstore.background import dispatch as dispatcher
+from recstore.background.due import Errand
 from recstore.config import Settings, load_settings
 from recstore.embedded.configured import database_url
 from recstore.errors import BrokerUnreachable, ConnectionFailed, ConnectionLost, RecstoreError
@@ -72,7 +73,7 @@ def dispatch() -> None:
     errands.do_dispatch(settings, send, min(PAUSE, settings.dispatch_interval / 2))
 
 
-def send(job: dispatcher.Errand, name: str) -> None:
+def send(job: Errand, name: str) -> None:
     """Wake a worker for a job of a recommender, or for a trial of a study.
 
     The message does not expire: Celery would compare the clocks of two hosts. The database knows what is still requested.
