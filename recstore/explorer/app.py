@@ -80,6 +80,7 @@ def serve(settings: Settings, host: str, port: int, *, operators: bool = False) 
         raise InvalidInput(
             f"The explorer cannot listen on {host}:{port}: {reason}. Choose another --host or --port."
         ) from None
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # it warns whenever a request waits for a thread
     with listening:
         waitress.serve(create(settings, operators=operators), sockets=[listening], threads=8, ident=None)
 

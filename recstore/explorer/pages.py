@@ -1,10 +1,12 @@
 """A function for each page, which returns the values of its template."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import wraps
 from typing import Any
 
+import psycopg
 from flask import Flask, g, render_template, request
 
 from recstore import schedule
@@ -203,22 +205,25 @@ def user(page: Page, name: str) -> dict[str, Any]:
         return {"id": "", "users": page.asked(questions.some_users(known, FOUND), "No user is trained.")}
     one = known.user_type.parse(wanted, "user id")
     because = request.args.get("item", "").strip()
+    why = known.item_type.parse(because, "item id") if because else None
     previous = next((one for one in _complete(page, name)[::-1] if one.state != "live"), None)
     return {
         "id": wanted,
         "viewed": page.asked(questions.seen(known, one, K), "This user has viewed nothing."),
         "recommended": page.listed(lambda: page.store.recommend(name, one, k=K), known=known),
-        "because": because and _title(page, known, because),
-        "explained": because and page.listed(lambda: page.store.explain(name, one, because, k=K), known=known),
+        "because": because and _titles(page, known, [why]).get(why, because),
+        "explained": because and page.listed(lambda: page.store.explain(name, one, why, k=K), known=known),
         "previous": previous,
         "before": previous and _of_generation(page, known, previous.generation, one),
         "unlike": _unlike(page, previous) if previous else "",
     }
 
 
-def _title(page: Page, known: Known, item: str) -> str:
-    one = known.item_type.parse(item, "item id")
-    return questions.titles_of(page.opened, known, [one]).get(one, item)
+def _titles(page: Page, known: Known, ids: Sequence[Any]) -> dict[Any, str]:
+    """Return the titles of these items; none where this role may not read them, which the lists say."""
+    with suppress(psycopg.Error), page.opened.transaction():
+        return questions.titles_of(page.opened, known, ids)
+    return {}
 
 
 def _complete(page: Page, name: str) -> list[Generation]:
@@ -243,7 +248,7 @@ def basket(page: Page, name: str) -> dict[str, Any]:
     questions.require_live(page.opened, known, K)
     chosen = list(dict.fromkeys(one for one in request.args.getlist("item") if one))[:50]
     parsed = [known.item_type.parse(one, "item id") for one in chosen]
-    titles = questions.titles_of(page.opened, known, parsed)
+    titles = _titles(page, known, parsed)
     text = request.args.get("q", "").replace("\0", "").strip()
     return {
         "q": text,

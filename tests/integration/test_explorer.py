@@ -18,7 +18,7 @@ from support_explorer import HOSTILE, LONG, RIGHT_TO_LEFT, client_of, executed, 
 
 from recstore import pipeline, registry
 from recstore.config import Settings
-from recstore.definition import Schedule
+from recstore.definition import Schedule, Titles
 from recstore.embedded import Server
 from recstore.errors import InvalidInput
 from recstore.explorer.app import check, serve
@@ -276,6 +276,22 @@ def test_a_role_sees_people_only_where_it_may(trained: Database) -> None:
     with trained.connect() as connection:
         readers.grant_reader(connection, registry.get(connection, "retail"), "application", people=True)
     assert len(lists_of(client.get("/r/retail/user?id=1&item=6").text)) == 3
+
+
+def test_titles_that_a_role_may_not_read_are_a_sentence_where_the_list_would_be(trained: Database) -> None:
+    trained.alter(titles=Titles(table="shop.products", item="product_id", title="title"))
+    with trained.connect("application") as connection:
+        connection.execute("REVOKE SELECT ON shop.products FROM worker")
+    client = client_of(trained)
+    for address in (
+        "/r/retail/items?q=6",
+        "/r/retail/item?id=6",
+        "/r/retail/basket?item=6",
+        "/r/retail/user?id=1&item=6",
+    ):
+        answer = client.get(address)
+        assert answer.status_code == 200
+        assert "permission denied for table products" in text_of(answer.text), address
 
 
 def test_a_role_that_sees_nothing_reads_which_grant_it_needs(trained: Database) -> None:
