@@ -185,8 +185,10 @@ def _token() -> str:
 
 def _same_site() -> bool:
     """Return whether a form came from a page of this session."""
-    origin = request.headers.get("Origin")
-    if origin is not None and urlsplit(origin).netloc != request.host:
+    origin = request.headers.get("Origin", "null")  # a page without referrer sends null
+    if request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
+        return False
+    if origin != "null" and urlsplit(origin).netloc != request.host:
         return False
     token = str(session.get("csrf", ""))
     return bool(token) and hmac.compare_digest(request.form.get("csrf", "").encode(), token.encode())

@@ -396,8 +396,8 @@ def test_buttons_are_for_operators_with_a_token(trained: Database) -> None:
         assert client.get(f"/r/retail/do/{action}").status_code == 405
         assert client.post(f"/r/retail/do/{action}").status_code == 403
         assert client.post(f"/r/retail/do/{action}", data={"csrf": "x"}).status_code == 403
-        foreign = {"Origin": "https://evil.example"}
-        assert client.post(f"/r/retail/do/{action}", data={"csrf": csrf}, headers=foreign).status_code == 403
+        for foreign in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+            assert client.post(f"/r/retail/do/{action}", data={"csrf": csrf}, headers=foreign).status_code == 403
     assert look(trained, "SELECT * FROM recstore.requests") == []
     assert states(trained)[3] == "live"
 

@@ -92,9 +92,9 @@ class Browser(webdriver.Chrome):
 
 
 @contextmanager
-def served(database: Database) -> Iterator[str]:
+def served(database: Database, **options: Any) -> Iterator[str]:
     """The address of an explorer over this database."""
-    server = make_server("127.0.0.1", 0, client_of(database).application, threaded=True)
+    server = make_server("127.0.0.1", 0, client_of(database, **options).application, threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
@@ -181,6 +181,23 @@ def test_a_basket_is_filled_by_the_keyboard(browser: Browser, address: str) -> N
     until(lambda: "item=1" in browser.current_url)
     assert [one.text for one in browser.find_elements(By.CSS_SELECTOR, ".chosen li a[dir]")] == [LONG]
     assert len(browser.find_elements(By.CSS_SELECTOR, "td.item")) == 10
+
+
+def test_an_operator_logs_in_and_asks_for_a_job(browser: Browser, trained: Database) -> None:
+    with served(trained, password="right", operators=True) as where:
+        browser.get(f"{where}/r/retail")
+        browser.check("login")
+        browser.find_element(By.ID, "password").send_keys("right", Keys.ENTER)
+        until(lambda: "login" not in browser.current_url)
+        browser.check("operators")
+        (button,) = (one for one in browser.find_elements(By.TAG_NAME, "button") if one.text == "Reindex")
+        button.send_keys(Keys.ENTER)
+        until(lambda: browser.find_elements(By.CSS_SELECTOR, "[role=status]"))
+        assert (
+            browser.find_element(By.CSS_SELECTOR, "[role=status]").text
+            == "Asked a worker to reindex retail: request 1."
+        )
+        browser.check("asked")
 
 
 def test_a_database_in_every_state(browser: Browser, shop: Database, server: Server, empty_template: str) -> None:
