@@ -30,7 +30,7 @@ def broker(settings: Settings) -> Iterator[Finding]:
 
 @check("process", well="no message is delivered again before its run's time limit")
 def worker_settings(settings: Settings) -> Iterator[Finding]:
-    if settings.visibility_timeout <= settings.time_limit:
+    if settings.broker_url and settings.visibility_timeout <= settings.time_limit:
         yield warning(
             f"RECSTORE_VISIBILITY_TIMEOUT ({settings.visibility_timeout:g} s) is not above RECSTORE_TIME_LIMIT"
             f" ({settings.time_limit:g} s)",

@@ -305,8 +305,12 @@ PROBLEMS = {
         undo="DELETE FROM recstore_private.dispatches",
     ),
     "visibility below the time limit": Problem(
-        "", {"worker-settings": "warning"}, settings={"visibility_timeout": 100}
+        "",
+        {"worker-settings": "warning", "broker": "error"},
+        settings={"visibility_timeout": 100, "broker_url": "redis://127.0.0.1:1/0"},
+        fix=False,
     ),
+    "visibility of a broker that is not there": Problem("", {}, settings={"visibility_timeout": 100}),
     "broker down": Problem("", {"broker": "error"}, settings={"broker_url": "redis://127.0.0.1:1/0"}, fix=False),
 }
 
