@@ -18,7 +18,7 @@ from recstore.background import due
 
 FOLDER = Path(os.environ["RECSTORE_TEST_HOLD"])
 
-for name, module in {"SILENCE": monitoring, "MARGIN": due, "PATIENCE": process}.items():
+for name, module in {"SILENCE": monitoring, "MARGIN": due, "PATIENCE": process, "NOTICED": process}.items():
     if seconds := os.environ.get(f"RECSTORE_TEST_{name}"):
         setattr(module, name, float(seconds))
 

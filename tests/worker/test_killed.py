@@ -45,7 +45,8 @@ def test_kill_9_at_any_stage(workers: Workers, places: list[str]) -> None:
 @of_kinds("workers", CELERY, OWN)
 def test_a_killed_pool_process_is_replaced_and_its_request_tried_again(workers: Workers) -> None:
     workers.beat()
-    worker = workers.start(attempts=2)
+    rare = {"dispatch_interval": 1000, "test_noticed": 1} if workers.kinds == OWN else {}
+    worker = workers.start(attempts=2, **rare)
     request = workers.caught()
     os.kill(workers.held("train"), signal.SIGKILL)
     workers.release("train")
