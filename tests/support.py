@@ -42,13 +42,13 @@ def free_port() -> int:
         return int(listening.getsockname()[1])
 
 
-def lacking(package: str, what: str, remedy: str = "") -> NoReturn:
-    """Skips a test that wants a package, Debian's unless a remedy is given, which is not here; a failure where all of them
+def lacking(package: str, what: str, remedy: str = "", *, module: bool = False) -> NoReturn:
+    """Skips a test, or the module that is being imported, that wants a package, Debian's unless a remedy is given, which is not here; a failure where all of them
     should be (`.ci/run`)."""
     told = f"NO {package.upper()} HERE: {what} was not tested ({remedy or f'Debian: apt install {package}'})"
     if os.environ.get("RECSTORE_TEST_EVERYTHING"):
         pytest.fail(told)
-    pytest.skip(told)
+    pytest.skip(told, allow_module_level=module)
 
 
 def look(database: Database, statement: str, *parameters: object) -> list[dict[str, Any]]:

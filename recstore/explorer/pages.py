@@ -1,6 +1,6 @@
 """A function for each page, which returns the values of its template."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import wraps
@@ -14,7 +14,7 @@ from recstore.api.progress import sentence
 from recstore.api.rows import Generation
 from recstore.background.watching import at_work, progress_of
 from recstore.errors import InvalidInput
-from recstore.explorer.drawing import drawing
+from recstore.explorer.drawing import Drawing, drawing
 from recstore.explorer.reading import Listed, Page, Pages
 from recstore.operations import questions
 from recstore.sql.objects import Known
@@ -35,8 +35,8 @@ RELOAD = 5
 USERS = 200
 """Users whose lists of two generations are compared."""
 
-METRICS = ("ndcg@20", "recall@20", "coverage@20")
-"""Metrics that are drawn over the generations."""
+METRICS = ("ndcg@20", "recall@20", "coverage@20", "rmse", "mae")
+"""Metrics that are shown of a generation that has them."""
 
 COMPLETE = ("live", "previous", "ready", "withheld")
 """States of generations that answer."""
@@ -81,6 +81,7 @@ def recommender(page: Page, name: str) -> dict[str, Any]:
     (row,) = status.recommenders
     generations = page.listed(lambda: page.store.generations(name, all=True))
     complete = [one for one in generations.rows if one.state in COMPLETE]
+    metrics = _metrics(generations.rows)
     if row.running:
         g.reload = RELOAD
     return {
@@ -90,7 +91,8 @@ def recommender(page: Page, name: str) -> dict[str, Any]:
         "generations": generations,
         "live": next((one for one in complete if one.state == "live"), None),
         "complete": complete,
-        "charts": _charts(generations.rows),
+        "metrics": metrics,
+        "charts": _charts(metrics),
         "runs": page.listed(lambda: page.store.runs(name, n=HISTORY)[::-1], "No run yet."),
         "requests": page.listed(
             lambda: page.store.requests(name, n=HISTORY)[::-1], "Nothing was asked of the workers."
@@ -99,19 +101,30 @@ def recommender(page: Page, name: str) -> dict[str, Any]:
     }
 
 
-def _charts(generations: Any) -> dict[str, Any]:
-    """Return a drawing of each metric over the generations; of popularity's too, where the metric is the gate's."""
+def _metrics(generations: Iterable[Generation]) -> dict[str, dict[int, float]]:
+    """Return metric -> generation -> value, and the same of the baseline that the gate compares with."""
+    found: dict[str, dict[int, float]] = {metric: {} for metric in METRICS}
+    for one in generations:
+        measured = one.metrics or {}
+        for metric in METRICS:
+            if metric in (measured.get("metrics") or {}):
+                found[metric][one.generation] = measured["metrics"][metric]
+        if base := measured.get("popularity"):
+            name = f"{base['other']}, {base.get('metric', METRICS[0])}"
+            found.setdefault(name, {})[one.generation] = base["of_other"]
+    return {metric: values for metric, values in found.items() if values}
+
+
+def _charts(metrics: dict[str, dict[int, float]]) -> dict[str, Drawing]:
+    """Return a drawing of each metric over the generations, with its baseline."""
     charts = {}
     for metric in METRICS:
-        own, base = [], []
-        for one in generations:
-            measured = one.metrics or {}
-            if metric in (measured.get("metrics") or {}):
-                own.append((one.generation, measured["metrics"][metric]))
-            if (popular := measured.get("popularity")) and popular.get("metric", "ndcg@20") == metric:
-                base.append((one.generation, popular["of_other"]))
-        charts[metric] = drawing({"model": own, "popularity": base}, "generation {x:g}: {y:.4f}", 0)
-    return {metric: drawn for metric, drawn in charts.items() if drawn}
+        lines = {"model": metrics.get(metric, {})}
+        lines |= {name.split(",")[0]: values for name, values in metrics.items() if name.endswith(f", {metric}")}
+        series = {name: list(values.items()) for name, values in lines.items()}
+        if drawn := drawing(series, "generation {x:g}: {y:.4f}", 0):
+            charts[metric] = drawn
+    return charts
 
 
 def run(page: Page, name: str, number: int) -> dict[str, Any]:
@@ -275,6 +288,7 @@ def compare(page: Page, name: str) -> dict[str, Any]:
         "b": b,
         "complete": complete,
         "compared": compared,
+        "metrics": _metrics(complete),
         "summary": page.statement("compare_generations("),
         "one": by_number.get(a or 0),
         "other": by_number.get(b or 0),

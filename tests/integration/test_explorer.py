@@ -125,7 +125,7 @@ def test_a_recommender_shows_its_generations_plan_runs_and_schedule(client: Flas
         "generation 3, since",
         "240 users, 120 items",
         "exact scan",
-        "NDCG@20",
+        "popularity, ndcg@20",
         "Generation 3 is live.",
         "Schedule none",
     ):

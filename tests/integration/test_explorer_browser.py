@@ -23,6 +23,10 @@ from recstore import pipeline
 from recstore.embedded import Server
 from recstore.errors import SourceEmpty
 
+PROGRAM, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
+if not PROGRAM or not DRIVER:
+    lacking("chromium-driver", "the explorer in a browser", module=True)
+
 SEEN = Path(os.environ.get("RECSTORE_TEST_PICTURES", os.devnull))
 """Folder for pictures of every page, to be looked at."""
 
@@ -107,18 +111,14 @@ def served(database: Database, **options: Any) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if not program or not driver:
-        lacking("chromium-driver", "the explorer in a browser")
     options = webdriver.ChromeOptions()
-    options.binary_location = program
+    options.binary_location = PROGRAM
     for one in ("--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"):
         options.add_argument(one)
     if os.geteuid() == 0:
         options.add_argument("--no-sandbox")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    started = Browser(options=options, service=Service(driver))
+    started = Browser(options=options, service=Service(DRIVER))
     try:
         yield started
     finally:
