@@ -43,8 +43,8 @@ def free_port() -> int:
 
 
 def lacking(package: str, what: str, remedy: str = "", *, module: bool = False) -> NoReturn:
-    """Skips a test, or the module that is being imported, that wants a package, Debian's unless a remedy is given, which is not here; a failure where all of them
-    should be (`.ci/run`)."""
+    """Skips a test, or the module that is being imported, that wants a package, Debian's unless a remedy is given, which is not
+    here; a failure where all of them should be (`.ci/run`)."""
     told = f"NO {package.upper()} HERE: {what} was not tested ({remedy or f'Debian: apt install {package}'})"
     if os.environ.get("RECSTORE_TEST_EVERYTHING"):
         pytest.fail(told)
