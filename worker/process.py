@@ -151,9 +151,8 @@ class Worker:
                     return
                 log.info("%s %s begins", *task)
                 child.give(task)
-                requests.notify(
-                    connection
-                )  # another worker that looked at the same moment found this one's rows locked
+                # another worker that looked at the same moment found this one's rows locked
+                requests.notify(connection)
 
     @staticmethod
     def _notified(connection: Connection) -> bool:
