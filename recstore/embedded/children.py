@@ -180,7 +180,7 @@ class Processes:
             if not living or self.interrupts > step:
                 continue
             names = " and ".join(child.name for child in reversed(living))
-            how = "" if grace is None else f", which have {grace:g} s to finish (Ctrl-C again: at once)"
+            how = "" if grace is None else f": {grace:g} s to finish (Ctrl-C again: at once)"
             self._show(f"stopping {names}" + (" at once" if number == signal.SIGQUIT else how))
             for child in living:
                 child.process.send_signal(number)

@@ -254,7 +254,7 @@ def test_up_runs_everything_once_per_home_and_ends_it_by_an_interrupt(
         assert process.wait(60) == 0
         until(lambda: gone(everything))
         assert said().endswith("\nup     | stopping PostgreSQL\nstopped\n")
-        order = ["stopping worker, which have 20 s", "INFO stopped", "stopping PostgreSQL"]
+        order = ["stopping worker: 20 s to finish", "INFO stopped", "stopping PostgreSQL"]
         assert [said().index(words) for words in order] == sorted(said().index(words) for words in order)
     assert {path.name for path in home.iterdir()} == {"postgres18", "postgres.log", "postgres.lock", "up.lock"}
     assert embedded.running(home) is None
