@@ -97,7 +97,7 @@ def test_stubborn_children_are_killed_with_theirs(tmp_path: Path, monkeypatch: p
         until(lambda: len(said) == 2)
         os.kill(os.getpid(), signal.SIGTERM)
     grandchildren = [int(line) for _, line in said[:2]]
-    assert [line.partition(",")[0] for _, line in said[2:]] == [
+    assert [line.partition(":")[0] for _, line in said[2:]] == [
         "stopping a and b",
         "stopping a and b at once",
         "killing b",
