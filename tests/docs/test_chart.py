@@ -144,6 +144,7 @@ def test_the_schema_knows_every_value_and_every_setting() -> None:
     others = {
         "database_url",
         "broker_url",
+        "explorer_password",
         "device",
         "home",
         "metrics_host",

@@ -41,7 +41,7 @@ def test_a_broker_that_becomes_a_replica_ends_no_worker(workers: Workers) -> Non
     assert worker.popen.poll() is None
 
 
-@pytest.mark.parametrize("busy", [False, True])
+@pytest.mark.parametrize("busy", [True, pytest.param(False, marks=pytest.mark.campaign)])
 def test_a_worker_stops_although_its_broker_is_frozen(workers: Workers, busy: bool) -> None:
     worker = workers.start()
     request = workers.caught() if busy else None

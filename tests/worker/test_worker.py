@@ -71,7 +71,7 @@ def test_an_application_s_message_becomes_a_request_once(shared: Workers) -> Non
     ]
 
 
-@of_kinds("crew", CELERY, OWN)
+@of_kinds("crew", CELERY + OWN, rest=[CELERY, OWN])
 def test_a_request_in_an_open_transaction_delays_no_other(shared: Workers) -> None:
     with shared.database.connect() as other, shared.database.connect() as worker:
         other.execute("BEGIN")
