@@ -17,9 +17,11 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from support import Hook, lacking, until
 from support_explorer import LONG, client_of, make_titles
+from test_real_data import retail  # noqa: F401
 from werkzeug.serving import make_server
 
 from recstore import pipeline
+from recstore.definition import Titles
 from recstore.embedded import Server
 from recstore.errors import SourceEmpty
 
@@ -132,6 +134,19 @@ def address(server: Server, trained_template: str) -> Iterator[str]:
         make_titles(database)
         with served(database) as where:
             yield where
+
+
+@pytest.mark.campaign
+@pytest.mark.usefixtures("calibrated")
+def test_the_demo_s_data(browser: Browser, retail: Database) -> None:  # noqa: F811
+    retail.alter(titles=Titles(table="shop.products", item="product_id", title="title"))
+    assert retail.retrain().live
+    pages = ["", "r/retail", "r/retail/run/2", "r/retail/items?q=heart", "r/retail/item?id=2505", "r/retail/compare"]
+    pages += ["r/retail/user?id=1000&item=3431", "r/retail/basket?item=1606&item=2505"]
+    with served(retail) as where:
+        for page in pages:
+            browser.get(f"{where}/{page}")
+            browser.check(f"demo {page}".replace("/", "-"))
 
 
 @pytest.mark.parametrize("name", PAGES)
