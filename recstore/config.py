@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     home: Path = Field(Path(".recstore"), description="Folder of the embedded servers")
     broker_url: str | None = Field(
         None,
-        description="URL of Celery's broker; unset: redis://localhost:6379/0. `recstore worker` needs none",
+        description="URL of Celery's broker, redis://localhost:6379/0 for its processes without it; `recstore worker` needs none",
     )
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="Device for training")
     threads: int = Field(0, ge=0, le=1024, description="Threads for training; 0: all cores")
