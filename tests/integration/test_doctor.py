@@ -727,5 +727,5 @@ def test_the_page_has_every_check() -> None:
         assert f"`{check.name}`" in page, f"missing in docs/doctor.md: {check.name}"
     names = {line.split("`")[1] for line in page.splitlines() if line.startswith("| `")}
     assert names == {check.name for check in CHECKS}
-    quick = page.partition("Quick are,")[2].partition(". A worker")[0].split(".\n")[0]
+    quick = page.partition("The quick checks are")[2].partition(". A worker")[0].split(".\n")[0]
     assert set(quick.split("`")[1::2]) == {check.name for check in CHECKS if check.quick}
