@@ -38,7 +38,10 @@ USERS = 200
 METRICS = ("ndcg@20", "recall@20", "coverage@20", "rmse", "mae")
 """Metrics that are shown of a generation that has them."""
 
-COMPLETE = ("live", "previous", "ready", "withheld")
+UNLIKE = {"previous": "the generation before", "ready": "it waits to go live", "withheld": "it is withheld"}
+"""States of generations that answer and are not live, in words."""
+
+COMPLETE = ("live", *UNLIKE)
 """States of generations that answer."""
 
 
@@ -177,10 +180,15 @@ def _searched(page: Page, known: Known, text: str) -> Listed:
     return page.asked(questions.popularity(known, known.item_type.parse(text, "item id")), empty)
 
 
+def _asked() -> str:
+    """Return the words of a search."""
+    return request.args.get("q", "").replace("\0", "").strip()
+
+
 def items(page: Page, name: str) -> dict[str, Any]:
     known = page.known(name)
     questions.require_live(page.opened, known, K)
-    text = request.args.get("q", "").replace("\0", "").strip()
+    text = _asked()
     try:
         found = _searched(page, known, text)
     except InvalidInput:
@@ -228,7 +236,7 @@ def user(page: Page, name: str) -> dict[str, Any]:
         "explained": because and page.listed(lambda: page.store.explain(name, one, why, k=K), known=known),
         "previous": previous,
         "before": previous and _of_generation(page, known, previous.generation, one),
-        "unlike": _unlike(page, previous) if previous else "",
+        "unlike": UNLIKE[previous.state] if previous else "",
     }
 
 
@@ -241,11 +249,6 @@ def _titles(page: Page, known: Known, ids: Sequence[Any]) -> dict[Any, str]:
 
 def _complete(page: Page, name: str) -> list[Generation]:
     return [one for one in page.store.generations(name) if one.state in COMPLETE]
-
-
-def _unlike(page: Page, previous: Generation) -> str:  # noqa: ARG001
-    words = {"previous": "the generation before", "ready": "it waits to go live", "withheld": "it is withheld"}
-    return words[previous.state]
 
 
 def _of_generation(page: Page, known: Known, number: int, one: Any) -> Listed:
@@ -262,7 +265,7 @@ def basket(page: Page, name: str) -> dict[str, Any]:
     chosen = list(dict.fromkeys(one for one in request.args.getlist("item") if one))[:50]
     parsed = [known.item_type.parse(one, "item id") for one in chosen]
     titles = _titles(page, known, parsed)
-    text = request.args.get("q", "").replace("\0", "").strip()
+    text = _asked()
     return {
         "q": text,
         "chosen": [(one, titles.get(id_, one)) for one, id_ in zip(chosen, parsed, strict=True)],

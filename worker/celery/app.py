@@ -8,7 +8,7 @@ from typing import Any
 from celery import Celery
 from kombu.entity import Exchange, Queue
 
-from recstore.background.due import MARGIN
+from recstore.background import due
 from recstore.config import Settings, load_settings
 from recstore.embedded.configured import broker_url
 from recstore.errors import RecstoreError
@@ -37,13 +37,13 @@ def configure(settings: Settings) -> dict[str, object]:
         "accept_content": ["json"],
         "task_serializer": "json",
         "task_ignore_result": True,
-        "task_queues": [Queue(name, Exchange(name), routing_key=name) for name in ("default", "train")],
+        "task_queues": [Queue(name, Exchange(name), routing_key=name) for name in sorted(due.QUEUES)],
         "task_default_queue": "default",
-        "task_routes": {f"recstore.{task}": {"queue": "train"} for task in ("retrain", "trial")},
+        "task_routes": {f"recstore.{task}": {"queue": "train"} for task in (*due.QUEUES["train"], "trial")},
         "task_acks_late": True,
         "task_reject_on_worker_lost": False,  # the dispatcher cleans up, and counts the attempts
         "task_soft_time_limit": settings.time_limit,
-        "task_time_limit": settings.time_limit + MARGIN,
+        "task_time_limit": settings.time_limit + due.MARGIN,
         "worker_enable_remote_control": settings.remote_control,
         "worker_prefetch_multiplier": 1,
         "worker_cancel_long_running_tasks_on_connection_loss": False,  # the run needs no broker; a second one does nothing

@@ -10,6 +10,7 @@ from celery.worker import state
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from recstore.background import due
 from recstore.background.messages import queue_lengths
 from recstore.config import Settings
 from recstore.errors import BrokerUnreachable, RecstoreError
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 BEAT = 5.0
 """Seconds between two beats of the main loop's pulse."""
 
-QUEUES = ("default", "train", "celery")
+QUEUES = (*sorted(due.QUEUES), "celery")
 """Queues that workers take from; Celery's default, `celery`, is where applications send that name none."""
 
 
