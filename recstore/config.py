@@ -67,7 +67,7 @@ class Settings(BaseSettings):
     index_memory: int = Field(
         1024, ge=16, le=2_097_151, description="Maximum maintenance_work_mem of an index build, in MB"
     )
-    index_workers: int = Field(2, ge=0, le=1024, description="Parallel workers of an index build")
+    index_workers: int = Field(2, ge=0, le=1024, description="Parallel workers of an index build and its calibration")
     calibration_questions: int = Field(
         400, ge=1, description="Users, and items, whose exact lists calibration compares with"
     )

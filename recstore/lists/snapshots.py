@@ -20,7 +20,7 @@ from recstore.lists.blocks import REASONS, Block, Items, ListRows
 from recstore.model.arrays import Mask, Matrix
 from recstore.model.interactions import IdMap, plain
 from recstore.model.ratings import Ratings
-from recstore.postgres.arrow import Reading, reading
+from recstore.postgres.arrow import Reading, decoded_vectors, reading
 from recstore.postgres.connection import Connection, reading_application
 from recstore.postgres.names import quoted
 from recstore.source.plans import planned
@@ -256,19 +256,12 @@ class Snapshot:
         )
 
     def _vectors(self, sent: pa.Array) -> tuple[Matrix, Mask]:
-        """Decode pgvector's binary form (two 2-byte numbers, then the elements) to float32 (rows, factors), zeros for NULL.
-
-        This takes a third of the time of reading arrays of reals."""
+        """Return vectors in pgvector's binary form as float32 (rows, factors), zeros for NULL."""
         present = np.asarray(sent.is_valid())
         vectors = np.zeros((len(sent), self.live.factors), dtype=np.float32)
         if present.any():
-            element = np.dtype(">f4" if self.recommender.vector_type == "vector" else ">f2")
-            sent = pc.drop_null(sent).cast(pa.large_binary())
-            starts = np.frombuffer(sent.buffers()[1], np.int64)[sent.offset : sent.offset + 2]
-            dimensions = (int(starts[1] - starts[0]) - 4) // element.itemsize
-            record = np.dtype([("head", "V4"), ("elements", element, (dimensions,))])
-            records = np.frombuffer(sent.buffers()[2], record, count=len(sent), offset=int(starts[0]))
-            vectors[present] = records["elements"][:, : self.live.factors]
+            decoded = decoded_vectors(pc.drop_null(sent), self.recommender.vector_type)
+            vectors[present] = decoded[:, : self.live.factors]
         return vectors, present
 
 

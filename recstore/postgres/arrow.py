@@ -12,8 +12,10 @@ from typing import Any
 
 import adbc_driver_manager
 import adbc_driver_postgresql.dbapi as adbc
+import numpy as np
 import pyarrow as pa
 from adbc_driver_manager._reader import AdbcRecordBatchReader
+from numpy.typing import NDArray
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from recstore.errors import ConnectionLost, RecstoreError
@@ -117,6 +119,19 @@ def reading(
         if refused is None:
             raise RecstoreError(f"PostgreSQL refused, {doing}: {reason}.") from error
         raise refused(state, reason) from error
+
+
+def decoded_vectors(sent: pa.Array, vector_type: str) -> NDArray[np.float32]:
+    """Decode pgvector's binary form (two 2-byte numbers, then the elements) of at least one vector: float32 (rows, dimensions).
+
+    This takes a third of the time of reading arrays of reals."""
+    element = np.dtype(">f4" if vector_type == "vector" else ">f2")
+    sent = sent.cast(pa.large_binary())
+    starts = np.frombuffer(sent.buffers()[1], np.int64)[sent.offset : sent.offset + 2]
+    dimensions = (int(starts[1] - starts[0]) - 4) // element.itemsize
+    record = np.dtype([("head", "V4"), ("elements", element, (dimensions,))])
+    records = np.frombuffer(sent.buffers()[2], record, count=len(sent), offset=int(starts[0]))
+    return records["elements"].astype(np.float32)
 
 
 def _connected(url: str, application_name: str) -> adbc.Connection:

@@ -5,20 +5,28 @@ ef_search for one catalogue and 0.77 for another. Before a generation goes live,
 its own tables, through the function that will answer them.
 """
 
+import random
 import statistics
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import psycopg
+from numpy.typing import NDArray
 from psycopg.types.json import Jsonb
 
 from recstore import registry
 from recstore.definition import Search
-from recstore.postgres.connection import Connection, one_line, reading_application
-from recstore.publication import indexes
+from recstore.errors import RecstoreError
+from recstore.postgres.connection import Connection, connect, one_line, reading_application
+from recstore.publication import exact_lists, indexes
+from recstore.publication.exact_lists import Query
 from recstore.publication.indexes import DENSER, Graph
 from recstore.runs import Run
 from recstore.source import candidates
@@ -39,6 +47,20 @@ FEW = 10
 TIE = 1e-5
 """Relative difference of distances below which two rows share a rank."""
 
+ROUNDED = {"embedding": 0.1, "preference": 1e-12}
+"""Distance below which TIE is of this distance, by column: a cosine distance is a difference from 1 in single precision."""
+
+TIMED = 12
+"""Number of queries that run alone, whose time counts; of the exact scan no others run."""
+
+AT_ONCE = 10
+"""Number of queries that each session runs before the plan may be ruled out."""
+
+FIRST = 50
+"""Number of queries, at least, whose mean can rule a plan out."""
+
+MOST_SESSIONS = 4
+
 
 SEARCHED: dict[str, tuple[Side, str]] = {
     "recommend": ("items", "preference"),
@@ -48,16 +70,9 @@ SEARCHED: dict[str, tuple[Side, str]] = {
 """The side and the column that each kind of query searches."""
 
 
-class Query(NamedTuple):
-    """A sampled query: the vector as text, and the ids that the answer must not contain."""
-
-    vector: str
-    excluded: list[Any]
-
-
 @dataclass(frozen=True)
 class Kind:
-    """A kind of query, the number of rows it searches, and the sampled queries."""
+    """A kind of query, the number of rows it searches, and the sampled queries, in random order."""
 
     name: str
     rows: int
@@ -77,7 +92,8 @@ class PlanTrial:
     """The measurement of one plan. `ef` None is the exact scan, `milliseconds` the median of a query.
 
     `ann_recall` and `margin`, two standard errors of it, are of the queries with or those without exclusions, whichever have
-    the lower difference. `worst` is the share of its exact list that the worst query got.
+    the lower difference. `worst` is the share of its exact list that the worst query got. `queries` were measured: of a plan
+    that is ruled out early, not all.
     """
 
     ef: int | None
@@ -86,6 +102,7 @@ class PlanTrial:
     milliseconds: float
     margin: float = 0.0
     worst: float = 1.0
+    queries: int = 0
 
     def reaches(self, ann_recall: float) -> bool:
         """Return whether queries outside the sample can be expected to get this ANN recall, and no query loses its list."""
@@ -123,12 +140,13 @@ def calibrate(run: Run, built: dict[str, Graph] | None = None, *, live: bool = F
     publication = run.recommender.definition.publication
     items_search = _search_among_candidates(run, publication.search)
     kinds, results = _kinds(run), {}
-    for number, kind in enumerate(kinds):
-        report = partial(run.reporter.progress, "calibrate", number, len(kinds))
-        report(kind.name)
-        run.check("calibrate")
-        search = items_search if kind.side == "items" else publication.search
-        results[kind.name] = _choose(run, kind, search, (built or {}).get(kind.name), live, report)
+    with _sessions(run) as sessions:
+        for number, kind in enumerate(kinds):
+            report = partial(run.reporter.progress, "calibrate", number, len(kinds))
+            report(kind.name)
+            run.check("calibrate")
+            search = items_search if kind.side == "items" else publication.search
+            results[kind.name] = _choose(run, sessions, kind, search, (built or {}).get(kind.name), live, report)
     run.reporter.progress("calibrate", len(kinds), len(kinds))
     efs = {f"{kind}_ef": results[kind][0].ef if kind in results else None for kind in SEARCHED}
     stored = {
@@ -146,13 +164,26 @@ def declined(run: Run) -> list[str]:
         queries.one(run.connection, "select_calibration", generation=run.generation.number),
     )
     found = []
-    for kind in _kinds(run):
-        if ef := chosen[f"{kind.name}_ef"]:
-            report = partial(run.reporter.progress, "measure", 0, 1)
-            _, lists = _measure(run, kind, None, None, None, report)
-            if not _measure(run, kind, ef, None, lists, report)[0].reaches(publication.ann_recall):
+    report = partial(run.reporter.progress, "measure", 0, 1)
+    with _sessions(run) as sessions:
+        for kind in _kinds(run):
+            ef = chosen[f"{kind.name}_ef"]
+            if ef and not _measure(run, sessions, kind, ef, None, _exact(run, kind), report).reaches(
+                publication.ann_recall
+            ):
                 found.append(kind.name)
     return found
+
+
+@contextmanager
+def _sessions(run: Run) -> Iterator[list[Connection]]:
+    """Yield as many sessions as processes that build an index, if the server has them left; the first is the run's own."""
+    with ExitStack() as stack:
+        sessions = [run.connection]
+        with suppress(RecstoreError):
+            for _ in range(min(run.settings.index_workers, MOST_SESSIONS - 1)):
+                sessions.append(stack.enter_context(connect(run.url, run.application_name)))
+        yield sessions
 
 
 def _kinds(run: Run) -> list[Kind]:
@@ -169,8 +200,7 @@ def _kinds(run: Run) -> list[Kind]:
     assert rows is not None
     people, products = _sample(run, users, "user_id", "preference"), _sample(run, items, "item_id", "embedding")
     seen = _seen(run, list(people))
-    asked = [Query(vector, seen.get(user, [])) for user, vector in people.items()]
-    asked += [Query(vector, []) for vector in people.values()]
+    asked = [Query(vector, excluded) for user, vector in people.items() for excluded in ([], seen.get(user, []))]
     kinds = [
         Kind("recommend", rows["items"], asked),
         Kind("similar", rows["items"], [Query(vector, [item]) for item, vector in products.items()]),
@@ -178,19 +208,21 @@ def _kinds(run: Run) -> list[Kind]:
     if run.recommender.definition.publication.index_users:
         asked = [Query(vector, [user]) for user, vector in people.items()]  # similar_users, then users_for_item
         asked += [Query(vector, []) for vector in _sample(run, items, "item_id", "preference").values()]
+        random.Random(run.number).shuffle(asked)
         kinds.append(Kind("users", rows["users"], asked))
     return kinds
 
 
 def _sample(run: Run, table: str, identifier: str, column: str) -> dict[Any, str]:
-    """Return the vectors, as text, of rows that differ from run to run, by their ids.
+    """Return the vectors, as text, of rows that differ from run to run, by their ids, in random order.
 
     200 of 200,000 vectors take 0.07 s, without the inner query, which writes no vector as text, 0.36 s."""
     rows = run.connection.execute(
         f"SELECT v.{identifier} AS id, v.{column}::text AS vector FROM {table} v WHERE v.{identifier} IN"  # noqa: S608
         f" (SELECT s.{identifier} FROM {table} s WHERE s.{column} IS NOT NULL"
-        f" ORDER BY hashtextextended(s.{identifier}::text, %s), s.{identifier} LIMIT %s) ORDER BY v.{identifier}",
-        [run.number, run.settings.calibration_questions],
+        f" ORDER BY hashtextextended(s.{identifier}::text, %(seed)s), s.{identifier} LIMIT %(count)s)"
+        f" ORDER BY hashtextextended(v.{identifier}::text, %(seed)s), v.{identifier}",
+        {"seed": run.number, "count": run.settings.calibration_questions},
     ).fetchall()
     return {row["id"]: row["vector"] for row in rows}
 
@@ -220,7 +252,13 @@ def _seen(run: Run, users: list[Any]) -> dict[Any, list[Any]]:
 
 
 def _choose(
-    run: Run, kind: Kind, search: Search, built: Graph | None, live: bool, report: Callable[[str], None]
+    run: Run,
+    sessions: list[Connection],
+    kind: Kind,
+    search: Search,
+    built: Graph | None,
+    live: bool,
+    report: Callable[[str], None],
 ) -> tuple[PlanTrial, list[PlanTrial]]:
     """Choose the plan of one kind of query, keeping an HNSW index only where the plan uses it; return it and all that were
     tried.
@@ -231,7 +269,8 @@ def _choose(
     the eligible share changes at any time, and the function handles it.
     """
     ann_recall = run.recommender.definition.publication.ann_recall
-    exact, lists = _measure(run, kind, None, None, None, report)
+    lists = _exact(run, kind)
+    exact = _measure(run, sessions, kind, None, None, lists, report)
     trials = [exact]
     if search == "exact" or kind.rows <= K:
         if built:
@@ -242,7 +281,7 @@ def _choose(
             indexes.build_hnsw(run, kind.side, kind.column, kind.rows, graph, live=live)
         chosen = None
         for ef in LADDER:  # the first step that reaches it
-            trial, _ = _measure(run, kind, ef, graph, lists, report)
+            trial = _measure(run, sessions, kind, ef, graph, lists, report)
             trials.append(trial)
             if trial.reaches(ann_recall):
                 chosen = trial
@@ -288,42 +327,80 @@ def _drop(run: Run, kind: Kind) -> bool:
     return dropped
 
 
+def _exact(run: Run, kind: Kind) -> NDArray[np.float64]:
+    return exact_lists.distances(run, kind.side, kind.column, kind.queries, K)
+
+
 def _measure(
     run: Run,
+    sessions: list[Connection],
     kind: Kind,
     ef: int | None,
     graph: Graph | None,
-    exact: list[list[float]] | None,
+    exact: NDArray[np.float64],
     report: Callable[[str], None],
-) -> tuple[PlanTrial, list[list[float]]]:
-    """Run every sampled query with one plan; ANN recall compares distances, so that ties count once."""
-    connection, recommender = run.connection, run.recommender
+) -> PlanTrial:
+    """Run the sampled queries with one plan, until it is ruled out, through the function that will answer them.
+
+    ANN recall compares distances with those of the exact lists, so that ties count once.
+    """
+    recommender = run.recommender
     one = {"items": recommender.item_type, "users": recommender.user_type}[kind.side].value
     statement = (
         "SELECT ARRAY(SELECT n.distance FROM unnest(s.nearest) n ORDER BY 1) AS distances"  # noqa: S608
         f" FROM (SELECT {recommender.schema}._nearest_{kind.side}("
         f"%s, %s, %s::{recommender.vector}, {K}, %s::{one}[], NULL, %s, true) AS nearest OFFSET 0) s"
     )
-    times, answers, number = [], [], run.generation.number
-    for query in kind.queries:
-        start = time.perf_counter()
-        row = connection.execute(statement, [number, kind.column, query.vector, query.excluded, ef]).fetchone()
-        times.append(1000 * (time.perf_counter() - start))
-        assert row is not None
-        answers.append(row["distances"])
+    ann_recall, number = run.recommender.definition.publication.ann_recall, run.generation.number
+    groups = Counter(bool(query.excluded) for query in kind.queries)
+    times: list[float] = []
     found: dict[bool, list[float]] = {}
-    for query, mine, best in zip(kind.queries, answers, exact if exact is not None else answers, strict=True):
-        if best:
-            limit = best[-1] + TIE * max(abs(best[-1]), 1e-12)
-            found.setdefault(bool(query.excluded), []).append(sum(distance <= limit for distance in mine) / len(best))
+
+    def ask(connection: Connection, queries: Sequence[tuple[Query, NDArray[np.float64]]]) -> None:
+        for query, best in queries:
+            start = time.perf_counter()
+            row = connection.execute(statement, [number, kind.column, query.vector, query.excluded, ef]).fetchone()
+            times.append(1000 * (time.perf_counter() - start))
+            assert row is not None
+            wanted = int(np.count_nonzero(np.isfinite(best)))
+            if wanted:
+                limit = best[wanted - 1] + TIE * max(abs(best[wanted - 1]), ROUNDED[kind.column])
+                share = sum(distance <= limit for distance in row["distances"] or ()) / wanted
+                found.setdefault(bool(query.excluded), []).append(share)
+
+    queries = list(zip(kind.queries, exact, strict=True))
+    ask(run.connection, queries[:TIMED])
     milliseconds = round(statistics.median(times), 3) if times else 0.0
+    step = len(sessions) * AT_ONCE
+    with ThreadPoolExecutor(len(sessions)) as threads:
+        for start in range(TIMED, len(queries) if ef else 0, step):
+            if any(ruled_out(group, groups[excluding], ann_recall) for excluding, group in found.items()):
+                break
+            parts = [queries[start : start + step][place :: len(sessions)] for place in range(len(sessions))]
+            list(threads.map(ask, sessions, parts))
     measured = [(statistics.fmean(one), _two_standard_errors(one), min(one)) for one in found.values()]
     recall, margin, _ = min(measured, key=lambda one: one[0] - one[1], default=(1.0, 0.0, 1.0))
     worst = min((one[2] for one in measured), default=1.0)
     report(f"{kind.name}, {'exact scan' if ef is None else f'ef_search {ef}'}: ANN recall@{K} {recall:.3f}")
     return PlanTrial(
-        ef, graph.m if graph else None, round(recall, 4), milliseconds, round(margin, 4), round(worst, 2)
-    ), answers
+        ef, graph.m if graph else None, round(recall, 4), milliseconds, round(margin, 4), round(worst, 2), len(times)
+    )
+
+
+def ruled_out(first: Sequence[float], size: int, ann_recall: float) -> bool:
+    """Return whether a sample of this size that begins with these values will hardly reach this ANN recall.
+
+    A query that lost its list decides. Else the mean decides, less the margin of the whole sample, plus two standard errors of
+    its difference from the mean of the whole sample.
+    """
+    count = len(first)
+    if min(first) < LEAST:
+        return True
+    if count < FIRST or count >= size:
+        return False
+    deviation = statistics.stdev(first)
+    expected = statistics.fmean(first) - 2 * deviation / size**0.5
+    return bool(expected + 2 * deviation * (1 / count - 1 / size) ** 0.5 < ann_recall)
 
 
 def _two_standard_errors(values: list[float]) -> float:

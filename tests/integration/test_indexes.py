@@ -19,7 +19,7 @@ from recstore.model import vectors
 from recstore.model.interactions import IdMap, Interactions
 from recstore.operations import jobs
 from recstore.publication import building, indexes, loading
-from recstore.publication.calibration import PlanTrial
+from recstore.publication.calibration import FIRST, PlanTrial, ruled_out
 from recstore.runs import Run, Silent
 from recstore.types import IdType
 
@@ -221,6 +221,26 @@ def test_a_plan_needs_a_margin_and_the_worst_list_counts() -> None:
     assert PlanTrial(100, 16, 0.995, 1.0, margin=0.004, worst=0.5).reaches(0.99)
     assert not PlanTrial(100, 16, 0.995, 1.0, margin=0.006, worst=0.9).reaches(0.99)
     assert not PlanTrial(100, 16, 0.999, 1.0, margin=0.001, worst=0.4).reaches(0.99)
+
+
+def test_a_lost_query_or_a_low_mean_rules_a_plan_out_early() -> None:
+    assert ruled_out([1.0, 0.4], 400, 0.99)
+    assert not ruled_out([0.9] * (FIRST - 1), 400, 0.99)
+    assert ruled_out([0.9, 1.0] * (FIRST // 2), 400, 0.99)
+    assert not ruled_out([0.9, *[1.0] * FIRST], 400, 0.99)
+
+
+@pytest.mark.parametrize("lost", [0.0, 0.05, 0.08, 0.12])
+def test_what_a_whole_sample_accepts_is_hardly_ever_ruled_out(lost: float) -> None:
+    """Of samples that the whole of would be accepted, a twentieth at most."""
+    random = np.random.default_rng(1)
+    accepted = early = 0
+    for _ in range(300):
+        sample = np.where(random.random(400) < lost, 0.9, 1.0)
+        if sample.mean() - 2 * sample.std(ddof=1) / 20 >= 0.99:
+            accepted += 1
+            early += any(ruled_out(list(sample[:count]), 400, 0.99) for count in range(FIRST, 400, 30))
+    assert early <= accepted / 20
 
 
 def test_text_ids_of_any_length_keep_the_order_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:

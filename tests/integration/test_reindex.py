@@ -3,15 +3,18 @@
 import threading
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import Database
 from support import Hook, assert_nothing_left, full_disk, look, until
 
-from recstore.definition import Publication, Source
+from recstore.definition import Publication, Source, Storage
 from recstore.errors import NotTrained, RecstoreError, ReindexBlocked
 from recstore.operations import jobs
 from recstore.postgres.connection import Connection
-from recstore.publication import calibration
+from recstore.publication import calibration, exact_lists
+from recstore.runs import Run
+from recstore.sql.generation import Generation
 
 pytestmark = pytest.mark.usefixtures("calibrated")
 
@@ -105,9 +108,9 @@ def test_an_index_on_users_is_calibrated_for_items_too(live: Database, monkeypat
     asked: dict[str, Any] = {}
     measure = calibration._measure
 
-    def noted(run: Any, kind: calibration.Kind, *rest: Any) -> Any:
+    def noted(run: Any, sessions: Any, kind: calibration.Kind, *rest: Any) -> Any:
         asked[kind.name] = kind.queries
-        return measure(run, kind, *rest)
+        return measure(run, sessions, kind, *rest)
 
     monkeypatch.setattr(calibration, "_measure", noted)
     live.alter(publication=Publication(search="hnsw", index_users=True))
@@ -121,6 +124,39 @@ def test_an_index_on_users_is_calibrated_for_items_too(live: Database, monkeypat
         with_user[bool(query.excluded)].add(query.vector)
     assert with_user[True] <= of["users"]
     assert with_user[False] <= of["items"]
+
+
+@pytest.mark.parametrize("vector_type", ["vector", "halfvec"])
+def test_the_exact_lists_are_those_of_the_exact_scan(
+    shop: Database, vector_type: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exact_lists, "ROWS", 50)  # several batches
+    shop.create(storage=Storage(vector_type=vector_type), publication=Publication(search="exact", index_users=True))
+    assert shop.retrain().live
+    with Run(shop.url, shop.settings, "retail", "reindex") as run:
+        run.generation = Generation(run.recommender, 1)
+        kinds = calibration._kinds(run)
+        assert [kind.name for kind in kinds] == ["recommend", "similar", "users"]
+        for kind in kinds:
+            asked = [query for query in kind.queries[::9] if query.excluded] + kind.queries[:9]
+            answers = exact_lists.distances(run, kind.side, kind.column, asked, 90)
+            for query, answer in zip(asked, answers, strict=True):
+                row = run.connection.execute(
+                    f"SELECT array_agg(n.distance ORDER BY n.distance) AS exact FROM unnest(retail._nearest_{kind.side}("
+                    f"1, %s, %s::{run.recommender.vector}, 90, %s, NULL, NULL, true)) n",
+                    [kind.column, query.vector, query.excluded],
+                ).fetchone()
+                assert row
+                assert answer[np.isfinite(answer)] == pytest.approx(row["exact"], rel=1e-4, abs=1e-6)
+
+
+def test_few_queries_wait_for_the_exact_scan_and_for_a_plan_that_is_ruled_out(live: Database) -> None:
+    (row,) = look(live, "SELECT calibration FROM recstore.generations WHERE generation = 1")
+    for name, kind in row["calibration"].items():
+        exact, *others, chosen = kind["trials"]
+        assert exact["queries"] <= calibration.TIMED
+        assert chosen["queries"] == {"recommend": 480, "similar": 120}[name]
+        assert all(trial["queries"] <= chosen["queries"] for trial in others)
 
 
 @pytest.mark.contract
