@@ -26,6 +26,11 @@ def environment(**more: str) -> dict[str, str]:
     return dict(os.environ) | more
 
 
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def traces_wanted() -> bool:
     """Return whether the standard variables OTEL_.. name a collector for traces."""
     named = any(os.environ.get(f"OTEL_EXPORTER_OTLP_{name}") for name in ("ENDPOINT", "TRACES_ENDPOINT"))

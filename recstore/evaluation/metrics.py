@@ -11,6 +11,7 @@ import numpy as np
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
+from recstore.config import cores
 from recstore.errors import InvalidInput
 from recstore.evaluation import definitions, ranking
 from recstore.evaluation.definitions import PerUser
@@ -100,7 +101,7 @@ def evaluate(
     step = ranking.block_users(ranked.items)
     parts = [slice(start, start + step) for start in range(0, len(results.users), step)]
     done = 0
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads or ranking.cores()) as pool:
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads or cores()) as pool:
         for measured in pool.map(measure, parts):
             done += measured
             if on_users:

@@ -4,8 +4,6 @@ Pure NumPy on a dense block (rows x columns, float32) with items as columns, in 
 or twice while it is in the cache, and release Python's global lock.
 """
 
-import os
-
 import numpy as np
 
 from recstore.errors import ScoresNotFinite
@@ -25,11 +23,6 @@ BLOCK_BYTES, BLOCK_USERS = 1 << 26, 64
 
 COMPARED_BYTES = 1 << 18
 """Bytes of truth values to hold while comparing: half of a usual second-level cache."""
-
-
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def block_users(items: int) -> int:

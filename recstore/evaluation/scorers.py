@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from scipy import sparse
 
+from recstore.config import cores
 from recstore.evaluation import ranking
 from recstore.model.arrays import Matrix, Positions
 
@@ -81,7 +82,7 @@ class ItemKNN:
         self._train = sparse.csr_matrix((ones, train.indices, train.indptr), shape=train.shape, copy=True)
         self._train.sum_duplicates()
         self._train.data[:] = 1
-        self._weights = _similarities(self._train, neighbours, threads or ranking.cores())
+        self._weights = _similarities(self._train, neighbours, threads or cores())
 
     def scores(self, users: Positions) -> Matrix:
         return np.asarray((self._train[users] @ self._weights).toarray(), dtype=np.float32)

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from recstore.config import cores
 from recstore.evaluation import ranking, scorers
 from recstore.model.arrays import Mask, Matrix, Positions
 from recstore.model.interactions import IdMap
@@ -124,7 +125,7 @@ class Scoring:
         self._popular = items.popular() if popular_users is not None else self.listed[:0]
         self._place = np.full(len(items.ids) + 1, -1, dtype=np.int64)
         self._place[self._popular] = np.arange(len(self._popular))
-        self._pool = ThreadPoolExecutor(threads or ranking.cores())
+        self._pool = ThreadPoolExecutor(threads or cores())
         self._own = threading.local()
 
     def __enter__(self) -> "Scoring":

@@ -90,8 +90,24 @@ def test_exact_users_of_any_rows_in_any_blocks(matrix, monkeypatch):
     everyone = ALS.solve_users(matrix, trained.fold_in)
     some = ALS.solve_users(matrix[[5, 300]], trained.fold_in)
     np.testing.assert_allclose(some, everyone[[5, 300]], rtol=1e-6, atol=1e-7)
-    monkeypatch.setattr(als, "BLOCK_BYTES", 5000)
+    monkeypatch.setattr(als, "SOLVED_BYTES", 5000)
     np.testing.assert_allclose(ALS.solve_users(matrix, trained.fold_in), everyone, rtol=1e-6, atol=1e-7)
+
+
+def test_exact_users_with_any_number_of_items_and_dislikes():
+    """Fewer items than factors, as many, and more; up to ten, and a tenth more, in one block; confidences below 1, too."""
+    random = np.random.default_rng(4)
+    y = random.normal(size=(60, 16)).astype(np.float32)
+    counts = random.permutation(np.repeat(np.arange(49), 3))
+    rows = np.zeros((len(counts), 60), dtype=np.float32)
+    for row, count in zip(rows, counts, strict=True):
+        row[random.permutation(60)[:count]] = random.uniform(0.5, 9, count) * random.choice([1, 1, -1], count)
+    found = ALS.solve_users(sparse.csr_matrix(rows), against(y, 3.0), threads=3)
+    double = y.astype(float)
+    for row, x in zip(rows.astype(float), found, strict=True):
+        weights = np.where(row == 0, 1, np.abs(row))
+        system = (double.T * weights) @ double + 3 * np.eye(16)
+        np.testing.assert_allclose(x, np.linalg.solve(system, double.T @ np.maximum(row, 0)), rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("factors", [2, 20])

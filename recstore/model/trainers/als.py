@@ -9,6 +9,7 @@ RecSys 2011). The only module that imports `implicit`.
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -20,6 +21,7 @@ from scipy import sparse
 from scipy.linalg import solve_triangular
 from threadpoolctl import threadpool_limits
 
+from recstore.config import cores
 from recstore.definition import Hyperparameters
 from recstore.errors import DeviceUnavailable, InvalidInput, TrainingDiverged
 from recstore.model.arrays import Matrix
@@ -48,7 +50,10 @@ _IMPORTED_BY = os.getpid()
 """Process in which `implicit` has initialized CUDA, which does not survive a fork."""
 
 BLOCK_BYTES = 1 << 25
-"""Bytes of one block of users in solve_users."""
+"""Bytes of one block of items in for_queries."""
+
+SOLVED_BYTES = 1 << 20
+"""Bytes of the items of one block of users in solve_users: what fits into the cache of a core."""
 
 
 class ALS:
@@ -154,7 +159,8 @@ class ALS:
         items = fold_in.item_factors
         with threadpool_limits(1, "blas"):
             try:
-                basis = _inverse_root(items.astype(np.float64), fold_in.constants["regularization"])
+                double = items.astype(np.float64)
+                basis = _inverse_root(double.T @ double + fold_in.constants["regularization"] * np.eye(items.shape[1]))
             except np.linalg.LinAlgError as error:
                 raise TrainingDiverged(what=f"the equations of the users have no unique solution: {error}") from None
             whitened = np.empty_like(items)
@@ -261,48 +267,63 @@ def _solve(
     threads: int,
     gram: NDArray[np.float64] | None = None,
 ) -> Matrix:
-    """Solve users; `gram` replaces Y^T Y. Those with n items, n at most half the factors, by the Woodbury identity: n equations
-    instead of `factors`. With L L^T = Y^T Y + regularization I, S_u = Y_u L^-T and D = C_u - I:
-    x_u = L^-T S_u^T (I + D S_u S_u^T)^-1 c_u, with c 0 for a dislike. `implicit` solves the others by Cholesky decomposition.
+    """Solve users; `gram` replaces Y^T Y.
 
-    2,000 users with 40 items each at 512 factors take 0.35 s on one core, against 4.6 s on two; the results agree to 1e-15.
+    With L L^T = Y^T Y + regularization I, S_u = Y_u L^-T and D = C_u - I, x_u = L^-T t, and for a user with n items either
+    (I + S_u^T D S_u) t = S_u^T c_u, or by the Woodbury identity t = S_u^T (I + D S_u S_u^T)^-1 c_u: n equations instead of
+    `factors`. c is 0 for a dislike. Users of about the same n form a block, those with fewer items filled up with D and c 0.
     """
     factors = y.shape[1]
-    gram = y.T @ y if gram is None else gram
+    gram = (y.T @ y if gram is None else gram) + regularization * np.eye(factors)
+    basis = _inverse_root(gram)
+    s = y @ basis
     counts = np.diff(rows.indptr)
-    few = counts <= factors // 2
     solved = np.zeros((rows.shape[0], factors), dtype=np.float32)
 
-    for block in _blocks(np.flatnonzero(~few), factors):
-        x = np.zeros((len(block), factors))
-        part = rows[block]
-        implicit.cpu.als._als._least_squares(
-            gram, part.indptr, part.indices, part.data, x, y, regularization, num_threads=threads
-        )
-        solved[block] = x
+    def solve(block: NDArray[np.intp]) -> None:
+        items = int(counts[block[-1]])
+        place = np.arange(items)
+        entries = rows.indptr[block, None] + place
+        if filled := counts[block[0]] < items:
+            given = place < counts[block, None]
+            entries = np.where(given, entries, 0)
+        c = rows.data[entries].astype(np.float64)[:, :, None]
+        liked, excess = np.maximum(c, 0), np.abs(c) - 1
+        if filled:
+            liked, excess = (np.where(given[:, :, None], one, 0) for one in (liked, excess))
+        s_u = s.take(rows.indices[entries], axis=0, mode="clip")  # half the time of s[..]
+        transposed = s_u.transpose(0, 2, 1)
+        if items <= factors:
+            t = transposed @ np.linalg.solve(np.eye(items) + excess * (s_u @ transposed), liked)
+        else:
+            root = np.sqrt(np.abs(excess)) * s_u  # NumPy computes half of a product with the transposed itself
+            other = root if (excess >= 0).all() else np.sign(excess) * root
+            t = np.linalg.solve(np.eye(factors) + root.transpose(0, 2, 1) @ other, transposed @ liked)
+        solved[block] = t[:, :, 0] @ basis.T
 
-    sizes = np.unique(counts[few & (counts > 0)])
-    if not len(sizes):
-        return solved
-    lower = np.linalg.cholesky(gram + regularization * np.eye(factors))
-    s = solve_triangular(lower, y.T, lower=True).T.copy()
-    for items in sizes:
-        for block in _blocks(np.flatnonzero(counts == items), factors * int(items)):
-            entries = rows.indptr[block, None] + np.arange(items)
-            s_u, c = s[rows.indices[entries]], rows.data[entries, None].astype(np.float64)
-            system = np.eye(items) + (np.abs(c) - 1) * (s_u @ s_u.transpose(0, 2, 1))
-            x = (s_u.transpose(0, 2, 1) @ np.linalg.solve(system, np.maximum(c, 0)))[:, :, 0]
-            solved[block] = solve_triangular(lower, x.T, lower=True, trans="T").T
+    with ThreadPoolExecutor(threads or cores()) as pool:
+        for _ in pool.map(solve, _alike(counts, factors)):
+            pass
     return solved
 
 
-def _inverse_root(y: NDArray[np.float64], regularization: float) -> NDArray[np.float64]:
-    """Return L^-T, where L L^T = Y^T Y + regularization I. Raises LinAlgError."""
-    identity = np.eye(y.shape[1])
-    return solve_triangular(np.linalg.cholesky(y.T @ y + regularization * identity), identity, lower=True).T
+def _alike(counts: NDArray[np.integer[Any]], factors: int) -> Iterator[NDArray[np.intp]]:
+    """Yield blocks of the users with items, whose numbers of items differ by a tenth at most."""
+    users = np.argsort(counts, kind="stable")
+    users = users[np.searchsorted(counts[users], 1) :]
+    while len(users):
+        most = int(1.1 * counts[users[0]])
+        alike = int(np.searchsorted(counts[users], most, side="right"))
+        yield from _blocks(users[:alike], factors * most, SOLVED_BYTES)
+        users = users[alike:]
 
 
-def _blocks(rows: NDArray[np.intp], width: int) -> Iterator[NDArray[np.intp]]:
-    """Yield parts of `rows` whose memory, `width` float64 per row, stays within BLOCK_BYTES."""
-    step = max(1, BLOCK_BYTES // (8 * width))
+def _inverse_root(gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return L^-T, where L L^T is this matrix. Raises LinAlgError."""
+    return solve_triangular(np.linalg.cholesky(gram), np.eye(len(gram)), lower=True).T
+
+
+def _blocks(rows: NDArray[np.intp], width: int, size: int = BLOCK_BYTES) -> Iterator[NDArray[np.intp]]:
+    """Yield parts of `rows` whose memory, `width` float64 per row, stays within `size` bytes."""
+    step = max(1, size // (8 * width))
     return (rows[start : start + step] for start in range(0, len(rows), step))
