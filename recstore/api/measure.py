@@ -104,7 +104,7 @@ class Measuring(Part):
         reporter: Reporter | None = None,
         **settings: Annotated[Any, Sections((*WITHOUT, "storage"))],
     ) -> "Evaluation":
-        """Measure a recommender's settings on pairs held out of its training, next to popularity and item-kNN. Changes nothing.
+        """Measure a recommender's settings on pairs held out of its training, next to baselines. Changes nothing.
 
         `settings` (`factors`, `alpha`, ..) replace its own. `share` is 0.2 for 20 %; `users` a number, or a share below 1.
 

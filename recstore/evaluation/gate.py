@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recstore.evaluation import rating_errors
+from recstore.evaluation.baselines import Popularity
 from recstore.evaluation.metrics import Metrics, evaluate
 from recstore.evaluation.rating_errors import RMSE
-from recstore.evaluation.scorers import FactorScorer, Popularity, Scorer
+from recstore.evaluation.scorers import FactorScorer, Scorer
 from recstore.model import trainers
 from recstore.model.held_out import MIN_USERS, PAIRS_BELOW, HeldOut, user_hashes
 from recstore.model.interactions import IdMap, Interactions

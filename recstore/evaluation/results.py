@@ -1,9 +1,13 @@
 """Results of an evaluation as plain data: stored as JSON, printed by the command line, drawn by the report."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pydantic import TypeAdapter
+
+BASELINES = "biases", "popularity", "item-kNN", "EASE"
+"""Names of the models that a recommender's own model has to beat."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,8 @@ class Example:
 class Evaluation:
     """A recommender's model and the baselines, all on one split.
 
-    `results` has the recommender's own model first, then popularity and item-kNN, then all others. `users` and `items`
-    count every user and item of the split.
+    `results` has the recommender's own model first, then the baselines, then all others. `users` and `items` count every
+    user and item of the split.
     """
 
     recommender: str
@@ -71,3 +75,8 @@ class Evaluation:
     def from_dict(cls, stored: dict[str, Any]) -> "Evaluation":
         """Return the evaluation that was stored as JSON."""
         return TypeAdapter(cls).validate_python(stored)
+
+
+def baselines(results: Sequence[ModelResult]) -> list[ModelResult]:
+    """Return those of the baselines; the first result is the recommender's own."""
+    return [result for result in results[1:] if result.name in BASELINES]

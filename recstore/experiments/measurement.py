@@ -1,6 +1,6 @@
 """Measure a definition on a split: `evaluate`, `benchmark` and the end of a search share this.
 
-    split -> training -> metrics -> popularity, item-kNN -> a scratch recommender -> the metrics of what SQL returns
+    split -> training -> metrics -> baselines -> a scratch recommender -> the metrics of what SQL returns
 
 Knows no source and no stored recommender; what it publishes is a scratch recommender that it removes.
 """
@@ -17,12 +17,13 @@ from scipy import sparse
 from recstore import pipeline
 from recstore.definition import Definition, Publication, Search, Storage
 from recstore.errors import InvalidInput, RecstoreError
-from recstore.evaluation import examples, metrics, rating_errors, scorers
+from recstore.evaluation import examples, metrics, rating_errors
+from recstore.evaluation.baselines import MOST_ITEMS, Baseline, Ease, ItemKNN, Popularity
 from recstore.evaluation.curves import METRIC, LearningCurve, sample
 from recstore.evaluation.fitted import FittedModel, fit
 from recstore.evaluation.metrics import Metrics
 from recstore.evaluation.negatives import sampled_negatives
-from recstore.evaluation.results import CurvePoint, Evaluation, Example, ModelResult
+from recstore.evaluation.results import CurvePoint, Evaluation, Example, ModelResult, baselines
 from recstore.evaluation.scorers import FactorScorer, Scorer
 from recstore.evaluation.splits import SEED, Split
 from recstore.experiments import through_sql
@@ -215,11 +216,21 @@ class _Test:
             began, weighted = time.perf_counter(), confidence.rate(self.split.train)
             biases = FactorScorer("biases", *ratings.biases(weighted.matrix))
             yield ModelResult("biases", self.values(biases, weighted.model), time.perf_counter() - began)
-        for make in (scorers.Popularity, scorers.ItemKNN):
+        train, threads = (
+            self.train if self.rated is not None else trainers.liked(self.train),
+            self.experiment.settings.threads,
+        )
+        makes: list[Callable[[], Baseline]] = [lambda: Popularity(train), lambda: ItemKNN(train, threads=threads)]
+        if train.shape[1] <= MOST_ITEMS:
+            makes.append(lambda: Ease(train, threads=threads))
+        else:
+            with self.experiment.step("measure") as details:
+                details["told"] = f"EASE: left out, since there are more than {MOST_ITEMS:,} items"
+        for make in makes:
             began = time.perf_counter()
-            scorer: Scorer = make(self.train if self.rated is not None else trainers.liked(self.train))
+            scorer = make()
             seconds = time.perf_counter() - began
-            yield ModelResult(scorer.name, self.values(scorer), seconds)
+            yield ModelResult(scorer.name, self.values(scorer), seconds, scorer.settings)
 
     def candidates(self) -> sparse.csr_matrix | None:
         """Return what is ranked for each user; None: all items."""
@@ -337,11 +348,11 @@ def _examples(train: Interactions, item_factors: NDArray[np.float32], titles: Ti
 
 def _worse(results: list[ModelResult]) -> list[str]:
     """Return a sentence for each baseline that is better than the model."""
-    own, *baselines = results[:3]
+    own = results[0]
     name = next((name for name in own.metrics if name == rating_errors.RMSE or name.startswith("ndcg@")), "")
     sign = -1 if name == rating_errors.RMSE else 1
     sentences = []
-    for other in baselines:
+    for other in baselines(results):
         mine, its = own.metrics.get(name), other.metrics.get(name)
         if mine is not None and its is not None and sign * its > sign * mine:
             metric = name.upper()

@@ -65,7 +65,7 @@ def test_an_evaluation_beats_popularity_and_leaves_nothing(recstore: Command, sh
     before = traces(shop)
     answer = recstore("evaluate retail --sql --search exact --curve 4 --k 5,10 --users 90% --json")
     found = results(answer)
-    assert list(found) == ["retail", "popularity", "item-kNN", "retail through SQL"]
+    assert list(found) == ["retail", "popularity", "item-kNN", "EASE", "retail through SQL"]
     for name in ("recall@10", "ndcg@5", "map@10", "auc"):
         assert found["retail"][name] > 1.2 * found["popularity"][name], name
     through_sql = found["retail through SQL"]

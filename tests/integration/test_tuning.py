@@ -55,7 +55,7 @@ def test_a_search_is_made_measured_and_adopted(
     assert {made["state"] for made in found["trials"]} <= {"complete", "pruned"}
     best = max((made for made in found["trials"] if made["state"] == "complete"), key=lambda made: made["value"])
     names = [result["name"] for result in found["evaluation"]["results"]]
-    assert names[:3] == ["retail, tuned", "popularity", "item-kNN"]
+    assert names[:4] == ["retail, tuned", "popularity", "item-kNN", "EASE"]
     assert found["evaluation"]["examples"]
     assert "validation part" in found["split"]
     assert report.read_text().startswith("<!DOCTYPE html>")

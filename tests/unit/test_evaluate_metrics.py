@@ -7,8 +7,9 @@ from test_metrics_definitions import Given, pairs
 
 from recstore.errors import InvalidInput, ScoresNotFinite
 from recstore.evaluation import metrics, ranking
+from recstore.evaluation.baselines import Ease, ItemKNN, Popularity
 from recstore.evaluation.metrics import Metrics, evaluate, evaluate_lists
-from recstore.evaluation.scorers import FactorScorer, ItemKNN, Popularity
+from recstore.evaluation.scorers import FactorScorer
 
 
 def in_order(block, k):
@@ -67,7 +68,7 @@ def same(one: Metrics, other: Metrics):
 
 
 @pytest.mark.parametrize(
-    "make", [lambda _: factors(whole=True), Popularity, ItemKNN], ids=["factors", "popularity", "kNN"]
+    "make", [lambda _: factors(whole=True), Popularity, ItemKNN, Ease], ids=["factors", "popularity", "kNN", "EASE"]
 )
 def test_the_same_on_any_number_of_threads_in_blocks_of_any_size(monkeypatch, make):
     """Of whole numbers sums are exact; of others the last bits of a product may depend on its shape."""

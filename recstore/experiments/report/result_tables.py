@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from recstore.evaluation.curves import METRIC
-from recstore.evaluation.results import ModelResult
+from recstore.evaluation.results import ModelResult, baselines
 from recstore.experiments.report.trial_rows import parameters
 from recstore.experiments.report.words import best_of, better, change, elapsed, metric_name, score, setting
 from recstore.experiments.tuning.trials import SearchResult
@@ -48,12 +48,12 @@ def _metrics(results: Sequence[ModelResult]) -> list[str]:
 
 
 def verdict(results: Sequence[ModelResult]) -> str:
-    """Compare the first model's primary metric with the two baselines, which come next, in one sentence."""
+    """Compare the first model's primary metric with the baselines in one sentence."""
     metric = primary(results)
-    own, *others = results[:3]
+    own = results[0]
     text = f"{metric_name(metric)} is {score(own.metrics.get(metric))}"
     differences = []
-    for other in others:
+    for other in baselines(results):
         difference = change(own.metrics.get(metric), other.metrics.get(metric))
         if difference is not None:
             differences.append(f"{difference} against {other.name} ({score(other.metrics.get(metric))})")

@@ -203,8 +203,8 @@ class Search:
     def conclude(
         self, experiment: Experiment, winner: TrialResult, name: str, titles: Titles | None = None
     ) -> Evaluation:
-        """Refit the winner on all but the test part and measure that part, once: next to popularity, item-kNN and, where
-        they differ, the definition's own settings."""
+        """Refit the winner on all but the test part and measure that part, once: next to the baselines and, where they
+        differ, the definition's own settings."""
         options = self.options
         evaluation = measure(
             experiment,
