@@ -1,0 +1,348 @@
+"""Measure the whole job next to what a user would otherwise write, and next to floors that no program can undercut.
+
+The demo's data, expanded (`expand.py`), in a temporary server. Each step runs in a process of its own (`steps.py`), and all take
+turns, round after round; ratios are of medians. With `--growth` recstore's job runs alone, once for each size.
+
+    python benchmarks/job.py --interactions 1000000
+    python benchmarks/job.py --interactions 10000000 --rounds 2
+    python benchmarks/job.py --growth 1000000 3000000 10000000 30000000 100000000
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import expand
+from measured import Measured
+
+from recstore.config import Settings
+from recstore.definition import Definition, Hyperparameters, Source
+from recstore.embedded import temporary_server
+from recstore.embedded.programs import tool_path
+from recstore.operations import recommenders, schema
+from recstore.postgres.connection import Connection, connect
+from recstore.types import IdType
+
+TABLES = {"bigint": IdType.BIGINT, "uuid": IdType.UUID, "text": IdType.TEXT}
+QUERY = "SELECT v.user_id, v.item_id, sum(v.value) AS value FROM shop.bigint v WHERE v.value < 1000 GROUP BY v.user_id, v.item_id"
+SERVER = {"shared_buffers": "1GB", "max_wal_size": "8GB", "work_mem": "64MB", "maintenance_work_mem": "1GB"}
+
+COMMANDS = (["--help"], ["--version"], ["list"], ["status"], ["show", "bigint"], ["runs", "bigint"])
+
+
+class Bench:
+    """A server with the shop's tables, and recommenders over them."""
+
+    def __init__(self, url: str, pid: int, connection: Connection, options: argparse.Namespace) -> None:
+        self.url, self.pid, self.connection, self.options = url, pid, connection, options
+        self.settings = Settings(database_url=url, home=Path("/nonexistent"))
+        self.psql = str(tool_path(18, "psql"))
+
+    def create(self, name: str, source: Source, factors: int | None = None) -> None:
+        hyperparameters = Hyperparameters(factors=factors or self.options.factors, warm_iterations=0)
+        definition = Definition(source=source, hyperparameters=hyperparameters)
+        recommenders.create(self.connection, self.settings, name, definition)
+
+    def load(self, kind: str, interactions: int) -> None:
+        """Load a table of expanded interactions with ids of this type, and create its recommender."""
+        began, expanded = time.perf_counter(), expand.Expanded(interactions, self.options.seed)
+        self.connection.execute("CREATE SCHEMA IF NOT EXISTS shop")
+        expand.load(self.connection, expanded, TABLES[kind], f"shop.{kind}")
+        self.create(kind, Source(table=f"shop.{kind}", value="value"))
+        print(f"{interactions:,} interactions, {kind}: loaded in {time.perf_counter() - began:.1f} s", flush=True)
+
+    def step(self, step: str, **given: Any) -> dict[str, Any]:
+        """Run one step in a process of its own; add the WAL written and the peak of the server's memory meanwhile."""
+        before = self.position()
+        with watched(self.pid) as highest:
+            done = subprocess.run(
+                [sys.executable, str(Path(__file__).parent / "steps.py"), step, json.dumps(given)],
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+            )
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return found | {"server_mb": max(highest, default=0.0), "wal_mb": (self.position() - before) / 2**20}
+
+    def position(self) -> int:
+        row = self.connection.execute("SELECT pg_current_wal_lsn() - '0/0' AS bytes").fetchone()
+        assert row
+        return int(row["bytes"])
+
+    def run_psql(self, *commands: str) -> dict[str, Any]:
+        """Run commands in psql, its output to nowhere."""
+        words = [word for command in commands for word in ("-c", command)]
+        began = time.perf_counter()
+        subprocess.run([self.psql, "-XqAt", self.url, *words], stdout=subprocess.DEVNULL, check=True)
+        return {"seconds": time.perf_counter() - began}
+
+    def copy_out(self, name: str) -> dict[str, Any]:
+        import steps
+
+        return self.run_psql(f"COPY ({steps.SELECT.format(name=name)}) TO STDOUT (FORMAT binary)")
+
+
+@contextmanager
+def watched(postmaster: int, pause: float = 0.5) -> Iterator[list[float]]:
+    """Sample the proportional memory of the server's processes in MB, shared memory counted once."""
+    found, ended = list[float](), threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(pause):
+            total = 0
+            for status in Path("/proc").glob("[0-9]*/stat"):
+                try:
+                    parent = int(status.read_text().rsplit(")", 1)[1].split()[1])
+                    if parent == postmaster or status.parent.name == str(postmaster):
+                        lines = (status.parent / "smaps_rollup").read_text().splitlines()
+                        total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+                except (OSError, StopIteration):  # the process has ended
+                    continue
+            found.append(total / 1024)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield found
+    finally:
+        ended.set()
+        watcher.join()
+
+
+@contextmanager
+def bench(options: argparse.Namespace) -> Iterator[Bench]:
+    with temporary_server(18, SERVER) as server, connect(server.url) as connection:
+        settings = Settings(database_url=server.url, home=Path("/nonexistent"))
+        schema.upgrade(connection, server.url, settings)
+        yield Bench(server.url, server.pid, connection, options)
+
+
+def median(rows: list[dict[str, Any]], key: str = "seconds") -> float:
+    return statistics.median(row[key] for row in rows)
+
+
+def stages(rows: list[dict[str, Any]], key: str = "seconds") -> dict[str, float]:
+    """Return the median of each stage."""
+    return {name: statistics.median(row["stages"][name][key] for row in rows) for name in rows[0]["stages"]}
+
+
+# each part of the comparison
+
+
+def measure_reads(bench: Bench, measured: Measured) -> None:
+    """Compare the read with psql's COPY to nowhere and pandas, for each type of id, and for a query."""
+    for kind in (*TABLES, "query"):
+        rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for _ in range(bench.options.rounds):
+            rows["recstore"].append(bench.step("read", url=bench.url, name=kind))
+            rows["psql"].append(bench.copy_out(kind))
+            rows["pandas"].append(bench.step("pandas_read", url=bench.url, name=kind))
+        ours, copy, pandas = (median(rows[name]) for name in ("recstore", "psql", "pandas"))
+        memory = median(rows["recstore"], "grew_mb"), median(rows["pandas"], "grew_mb")
+        figures = {"recstore_s": ours, "psql_copy_s": copy, "pandas_s": pandas, "times_copy": ours / copy}
+        figures |= {"pandas_times": pandas / ours, "memory_mb": memory[0], "pandas_memory_mb": memory[1]}
+        measured.row("read", source=kind, **figures)
+        copies, faster = (1.5, 6) if kind == "bigint" else (2.5, 4)
+        source = "a query, bigint ids" if kind == "query" else f"a table, {kind} ids"
+        stage = f"read, {source}"
+        measured.level(stage, f"at most {copies} times psql's binary COPY to nowhere", copies, ours / copy, "times")
+        measured.level(stage, f"{faster} times faster than pandas.read_sql", faster, pandas / ours, "times", least=True)
+        if kind == "bigint":
+            measured.level(
+                stage, "a fourth of pandas.read_sql's memory (grown by)", 25, 100 * memory[0] / memory[1], "%"
+            )
+
+
+def measure_job(bench: Bench, measured: Measured, name: str = "bigint") -> None:
+    """Compare each stage of the job with its floor, and the whole with the opponents."""
+    with tempfile.TemporaryDirectory(prefix="recstore-bench-") as folder:
+        file = str(Path(folder) / "matrix.npz")
+        bench.step("matrix", url=bench.url, name=name, file=file)
+        first = bench.step("job", url=bench.url, name=name, profiled=["read", "solve users", "index", "calibrate"])
+        training = bench.connection.execute(
+            "SELECT g.training FROM recstore_private.generations g WHERE g.ready_at IS NOT NULL ORDER BY g.generation DESC"
+        ).fetchone()
+        assert training
+        settings = {key: training["training"][key] for key in ("factors", "iterations", "regularization")}
+        tables = dumped(bench, name, Path(folder))
+        rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for number in range(bench.options.rounds):
+            rows["recstore"].append(bench.step("job", url=bench.url, name=name, profiled=[]))
+            rows["implicit alone"].append(bench.step("implicit", file=file, **settings))
+            rows["COPY in"].append(copy_in(bench, tables))
+            rows["CREATE INDEX"].append(create_indexes(bench))
+            if number == 0 or bench.options.interactions <= 1_000_000:
+                rows["careful"].append(bench.step("careful", url=bench.url, name=name, **settings))
+                rows["tutorial"].append(bench.step("tutorial", url=bench.url, name=name, **settings))
+    report_job(measured, rows, first, settings["iterations"])
+
+
+def dumped(bench: Bench, name: str, folder: Path) -> dict[str, Path]:
+    """Write the live generation's tables to files as binary COPY; return the files by table."""
+    found = bench.connection.execute(
+        "SELECT c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = %s AND c.relkind = 'r' AND c.relname ~ (SELECT '_' || max(g.generation) || '$' FROM"
+        " recstore_private.generations g WHERE g.ready_at IS NOT NULL)",
+        [name],
+    ).fetchall()
+    files = {}
+    for row in found:
+        files[f'{name}."{row["name"]}"'] = folder / row["name"]
+        bench.run_psql(f"\\copy {name}.\"{row['name']}\" TO '{folder / row['name']}' (FORMAT binary)")
+    return files
+
+
+def copy_in(bench: Bench, tables: dict[str, Path]) -> dict[str, Any]:
+    """Load the same bytes into tables of the same columns."""
+    for table, file in tables.items():
+        bench.connection.execute(f'DROP TABLE IF EXISTS shop."{file.name}"')
+        bench.connection.execute(f'CREATE TABLE shop."{file.name}" (LIKE {table} INCLUDING STORAGE)')
+    return bench.run_psql(*(f"\\copy shop.\"{file.name}\" FROM '{file}' (FORMAT binary)" for file in tables.values()))
+
+
+def create_indexes(bench: Bench) -> dict[str, Any]:
+    """Build both HNSW indexes and the indexes for lookups on the tables that `copy_in` loaded."""
+    names = [
+        row["name"]
+        for row in bench.connection.execute(
+            "SELECT c.relname AS name FROM pg_class c WHERE c.relnamespace = 'shop'::regnamespace AND c.relname ~ '_[0-9]+$'"
+            " AND c.relkind = 'r'"
+        ).fetchall()
+    ]
+    items, users, fold_in = (next(name for name in names if side in name) for side in ("items", "users", "fold_in"))
+    memory = ("SET max_parallel_maintenance_workers = 2", "SET maintenance_work_mem = '1GB'")
+    return bench.run_psql(
+        *memory,
+        f'CREATE UNIQUE INDEX ON shop."{items}" (item_id)',
+        f'CREATE INDEX ON shop."{items}" (users DESC, views DESC, item_id)',
+        f'CREATE UNIQUE INDEX ON shop."{users}" (user_id)',
+        f'CREATE UNIQUE INDEX ON shop."{fold_in}" (item_id)',
+        f'CREATE INDEX ON shop."{items}" USING hnsw (embedding vector_cosine_ops)',
+        f'CREATE INDEX ON shop."{items}" USING hnsw (preference vector_ip_ops)',
+    )
+
+
+def report_job(
+    measured: Measured, rows: dict[str, list[dict[str, Any]]], first: dict[str, Any], iterations: int
+) -> None:
+    ours, whole = stages(rows["recstore"]), median(rows["recstore"])
+    cpu, peak = stages(rows["recstore"], "cpu"), stages(rows["recstore"], "peak_mb")
+    for stage, seconds in ours.items():
+        measured.row(
+            "stages", stage=stage, seconds=seconds, share=seconds / whole, cpu_s=cpu[stage], peak_mb=peak[stage]
+        )
+    for name, found in rows.items():
+        if "peak_mb" not in found[0] or name == "implicit alone":
+            measured.row("floors", name=name, seconds=median(found))
+            continue
+        training = ours["train"] if name == "recstore" else median([row["stages"] for row in found], "train")
+        figures = {"seconds": median(found), "outside_training_s": median(found) - training}
+        measured.row("whole job", name=name, **figures, **{key: median(found, key) for key in SIZES})
+        if name != "recstore":
+            each = {key: median([row["stages"] for row in found], key) for key in found[0]["stages"]}
+            measured.row(f"stages of {name}", **each)
+    builds = statistics.median(sum(row["builds"]) for row in rows["recstore"])
+    floor, alone = median(rows["CREATE INDEX"]), median(rows["implicit alone"])
+    level = partial(measured.level, unit="times")
+    level("train", "1.05 times implicit alone on the ready matrix", 1.05, ours["train"] / alone)
+    level("exact users", "at most one iteration of the training", 1, ours["solve users"] / ours["train"] * iterations)
+    together = sum(ours[name] for name in ("gate", "hold out", "weigh", "vectors"))
+    measured.level("gate, hold out, weigh, vectors", "5 % of the job", 5, 100 * together / whole, "%")
+    level("load", "1.5 times psql's COPY in of the same bytes", 1.5, ours["load"] / median(rows["COPY in"]))
+    note = f"{len(rows['recstore'][0]['builds'])} graphs built; alone: 2"
+    level("index", "1.1 times CREATE INDEX alone", 1.1, (ours["index"] + builds) / floor, note=note)
+    level("calibrate", "0.3 times CREATE INDEX alone", 0.3, (ours["calibrate"] - builds) / floor)
+    measured.level("flip", "under 10 ms", 10, 1000 * ours["flip"], "ms")
+    outside = whole - ours["train"]
+    theirs = median(rows["tutorial"]) - median([row["stages"] for row in rows["tutorial"]], "train")
+    level("whole job", "4 times faster than (a) outside the training", 4, theirs / outside, least=True)
+    share = 100 * median(rows["recstore"], "peak_mb") / median(rows["tutorial"], "peak_mb")
+    measured.level("whole job", "a fourth of (a)'s memory", 25, share, "%")
+    for stage, functions in first["profiles"].items():
+        for row in functions:
+            measured.row(f"profile of {stage}", **row)
+
+
+SIZES = ("peak_mb", "server_mb", "wal_mb", "cpu")
+
+
+def measure_commands(bench: Bench, measured: Measured) -> None:
+    """Time commands that only look, next to Python's own start."""
+    program, times = str(Path(sys.executable).parent / "recstore"), defaultdict[str, list[tuple[float, float]]](list)
+    variables = os.environ | {"RECSTORE_DATABASE_URL": bench.url}
+    calls = {f"recstore {' '.join(words)}": [program, *words] for words in COMMANDS}
+    for _ in range(max(5, bench.options.rounds)):
+        for name, words in ({"python -c pass": [sys.executable, "-c", "pass"]} | calls).items():
+            before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+            subprocess.run(words, env=variables, check=True, stdout=subprocess.DEVNULL)
+            after, seconds = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - began
+            cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+            times[name].append((seconds, cpu))
+    for name, found in times.items():
+        seconds, cpu = (statistics.median(column) for column in zip(*found, strict=True))
+        measured.row("commands", command=name, seconds=seconds, cpu_s=cpu)
+        if name != "python -c pass":
+            note = f"{cpu:.2f} s of processor time"
+            measured.level("command start", f"0.4 s: {name}", 0.4, seconds, "s", note=note)
+
+
+def compare(options: argparse.Namespace) -> None:
+    measured = Measured("job", **vars(options), server=SERVER)
+    with bench(options) as one:
+        for kind in TABLES:
+            one.load(kind, options.interactions)
+        one.create("query", Source(query=QUERY))
+        measure_commands(one, measured)
+        measure_reads(one, measured)
+        measure_job(one, measured)
+    measured.write()
+
+
+def grow(options: argparse.Namespace) -> None:
+    """Run recstore's job once for each size, and compare its memory with the estimate that a user sees before."""
+    measured = Measured("growth", **vars(options), server=SERVER)
+    for interactions in options.growth:
+        with bench(options) as one:
+            one.load("bigint", interactions)
+            load = os.getloadavg()[0]
+            found = one.step("job", url=one.url, name="bigint", profiled=[])
+            size = {key: found["stages"]["filter"].get(key, 0) for key in ("users", "items", "pairs")}
+            size |= {key: found["stages"]["read"].get(key, size[key]) for key in size}
+            figures = {"interactions": interactions} | size | {key: found[key] for key in ("seconds", *SIZES)}
+            measured.row("job", **figures, load_before=load, load_after=os.getloadavg()[0])
+            for stage, row in found["stages"].items():
+                measured.row(
+                    "stages",
+                    interactions=interactions,
+                    stage=stage,
+                    **{k: row[k] for k in ("seconds", "cpu", "peak_mb")},
+                )
+        measured.write()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--interactions", type=int, default=1_000_000)
+    parser.add_argument("--factors", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--growth", type=int, nargs="+")
+    options = parser.parse_args()
+    (grow if options.growth else compare)(options)
+
+
+if __name__ == "__main__":
+    main()
