@@ -89,8 +89,19 @@ mutants: $(VENV)/.dev  ## mutation testing of the modelling, the measures and th
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/mutmut run --max-children $(WORKERS) $(MUTANTS)
 	$(BIN)/mutmut results
 
-bench: $(VENV)/.dev  ## what live answers cost, as ratios: fold-in, exclusions, filters; how soon a run begins
-	for script in fold_in exclusions filters wake_up; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+$(VENV)/.bench: $(VENV)/.dev  # pandas: for the pipeline that recstore is compared with
+	$(PIP) install --quiet pandas
+	@touch $@
+
+bench: $(VENV)/.bench  ## the job next to other ways, a million interactions; live answers, as ratios; writes docs/performance.md
+	for script in expand job fold_in exclusions filters wake_up; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	$(BIN)/python benchmarks/performance.py
+
+bench-full: bench  ## the same on 10 million interactions, and recstore's job alone on up to 100 million: hours
+	$(BIN)/python benchmarks/expand.py --interactions 1000000 10000000
+	$(BIN)/python benchmarks/job.py --interactions 10000000
+	$(BIN)/python benchmarks/job.py --growth 1000000 3000000 10000000 30000000 100000000
+	$(BIN)/python benchmarks/performance.py
 
 stacks: $(VENV)/.dev  ## the integrations of examples/stacks, with the packages that they need
 	$(PIP) install --quiet fastapi httpx flask django

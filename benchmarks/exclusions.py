@@ -11,6 +11,7 @@ import statistics
 import time
 
 import published
+from measured import Measured
 
 from recstore import demo, pipeline, registry
 from recstore.definition import Definition, Exclusions, Hyperparameters, Publication, Source
@@ -28,6 +29,7 @@ CALLS = {
 
 
 def main() -> None:
+    part = Measured("exclusions", users=USERS, rounds=ROUNDS)
     with published.database() as (connection, settings, url):
         demo.load_shop(connection)
         connection.execute(
@@ -66,12 +68,10 @@ def main() -> None:
                     times[what][user] = min(elapsed, times[what].get(user, elapsed))
             medians = {what: statistics.median(each.values()) for what, each in times.items()}
             for what, median in medians.items():
-                print(
-                    f"{search:6} {what:38} {median:7.2f} ms {median / next(iter(medians.values())):6.2f} times",
-                    flush=True,
-                )
+                part.row("calls", search=search, call=what, ms=median, times=median / next(iter(medians.values())))
             for name in ("plain", "excluding"):
                 registry.drop(connection, settings, registry.get(connection, name))
+    part.write()
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from collections import defaultdict
 
 import eligibility
 from eligibility import Asked
+from measured import Measured
 
 from recstore.definition import Publication
 from recstore.postgres.connection import Connection
@@ -90,12 +91,10 @@ def main() -> None:
     parser.description = __doc__
     parser.add_argument("--ann-recall", type=float, default=0.99, help="that calibration accepts")
     options = parser.parse_args()
+    part = Measured("filters", **vars(options))
     with eligibility.shop(options, publication=Publication(ann_recall=options.ann_recall)) as (settings, asked, number):
         load(asked.connection)
         print(f"calibrated: {eligibility.chosen_plan(asked.connection)}")
-        print(
-            f"{'kept':>7} {'statistics':10} {'way':24} {'plan':4} {'ANN recall':>10} {'rows':>5} {'ms':>9} {'/ exact':>8}"
-        )
         for share in SHARES:
             rows = asked.scores(number < share)
             for table in STATISTICS:
@@ -112,11 +111,14 @@ def main() -> None:
                 for way, text in WAYS.items():
                     median = statistics.median(times[way])
                     query = text.format(user=1, table=table, share=share, k=options.k)
-                    print(
-                        f"{share:7.2%} {table:10} {way:24} {by_index(asked.connection, query):4}"
-                        f" {hits[way] / (options.k * len(rows)):10.3f} {fewest[way]:5d} {median:9.2f} {median / exact:8.2f}",
-                        flush=True,
-                    )
+                    figures = {"plan": by_index(asked.connection, query), "rows": fewest[way]}
+                    figures |= {
+                        "ann_recall": hits[way] / (options.k * len(rows)),
+                        "ms": median,
+                        "times_exact": median / exact,
+                    }
+                    part.row("ways", kept=f"{share:.2%}", statistics=table, way=way, **figures)
+    part.write()
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import published
+from measured import Measured
 from numpy.typing import NDArray
 
 from recstore import demo, pipeline
@@ -67,6 +68,7 @@ $$
 
 
 def main() -> None:
+    part = Measured("fold_in", users=USERS, rounds=ROUNDS)
     with published.database() as (connection, settings, url):
         demo.load_shop(connection)
         source = Source(table="shop.views", item="product_id", value="view_count")
@@ -79,14 +81,15 @@ def main() -> None:
             connection.execute(solve["it"].replace("_solve", "_three").replace("2 * cardinality(a)", "3"))
             connection.execute(CHOLESKY)
             for _, items in (size for size in SIZES if size[0] == factors):
-                print(measured(connection, factors, items), flush=True)
+                measure(part, connection, factors, items)
             connection.execute("DROP FUNCTION retail._three, retail._cholesky")
             connection.execute("DELETE FROM shop.views WHERE user_id > 1000000")
             recommenders.registry.drop(connection, settings, recommenders.registry.get(connection, "retail"))
+    part.write()
 
 
-def measured(connection: Connection, factors: int, items: int) -> str:
-    """Return a line of figures for users with this many items."""
+def measure(part: Measured, connection: Connection, factors: int, items: int) -> None:
+    """Add rows of figures for users with this many items."""
     users = newcomers(connection, items)
     solvers = {"fold-in": "_solve", "three steps": "_three"} | ({"Cholesky": "_cholesky"} if items <= 50 else {})
     times: dict[str, list[float]] = {}
@@ -108,12 +111,10 @@ def measured(connection: Connection, factors: int, items: int) -> str:
                 ask = "SELECT array_agg(r.item_id) FROM retail.recommend(%(user)s) r"
                 timed(connection, ask, {"user": asked}, times.setdefault(name, []))
     median = {name: statistics.median(each) for name, each in times.items()}
-    figures = [
-        f"{name} {each:.2f} ms, {each / median['recommend, trained']:.2f} times"
-        + (f", error {max(errors[name]):.0e}" if name in errors else "")
-        for name, each in median.items()
-    ]
-    return f"{factors} factors, {items} items: {'; '.join(figures)}"
+    for name, each in median.items():
+        error = max(errors[name]) if name in errors else None
+        times_trained = each / median["recommend, trained"]
+        part.row("ways", factors=factors, items=items, way=name, ms=each, times_trained=times_trained, error=error)
 
 
 def newcomers(connection: Connection, items: int) -> list[int]:

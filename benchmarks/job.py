@@ -10,6 +10,7 @@ turns, round after round; ratios are of medians. With `--growth` recstore's job 
 
 import argparse
 import json
+import math
 import os
 import resource
 import statistics
@@ -20,7 +21,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,8 @@ class Bench:
         print(f"{interactions:,} interactions, {kind}: loaded in {time.perf_counter() - began:.1f} s", flush=True)
 
     def step(self, step: str, **given: Any) -> dict[str, Any]:
-        """Run one step in a process of its own; add the WAL written and the peak of the server's memory meanwhile."""
-        before = self.position()
+        """Run one step in a process of its own; add the WAL written, and the server's processor time and peak of memory."""
+        before, cpu = self.position(), server_cpu(self.pid)
         with watched(self.pid) as highest:
             done = subprocess.run(
                 [sys.executable, str(Path(__file__).parent / "steps.py"), step, json.dumps(given)],
@@ -75,6 +76,7 @@ class Bench:
                 check=True,
             )
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        found["both_cpu"] = found["cpu"] + server_cpu(self.pid) - cpu
         return found | {"server_mb": max(highest, default=0.0), "wal_mb": (self.position() - before) / 2**20}
 
     def position(self) -> int:
@@ -85,14 +87,40 @@ class Bench:
     def run_psql(self, *commands: str) -> dict[str, Any]:
         """Run commands in psql, its output to nowhere."""
         words = [word for command in commands for word in ("-c", command)]
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), server_cpu(self.pid) + children_cpu()
         subprocess.run([self.psql, "-XqAt", self.url, *words], stdout=subprocess.DEVNULL, check=True)
-        return {"seconds": time.perf_counter() - began}
+        seconds = time.perf_counter() - began
+        return {"seconds": seconds, "both_cpu": server_cpu(self.pid) + children_cpu() - cpu}
 
     def copy_out(self, name: str) -> dict[str, Any]:
         import steps
 
         return self.run_psql(f"COPY ({steps.SELECT.format(name=name)}) TO STDOUT (FORMAT binary)")
+
+
+def children_cpu() -> float:
+    """Return the processor time of processes that this one has started and that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def processes(postmaster: int) -> Iterator[tuple[Path, list[str]]]:
+    """Yield each process of the server: its folder in /proc, and the fields of its `stat` from the state on."""
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rsplit(")", 1)[1].split()
+        except OSError:  # it has ended
+            continue
+        if fields[1] == str(postmaster) or status.parent.name == str(postmaster):
+            yield status.parent, fields
+
+
+def server_cpu(postmaster: int) -> float:
+    """Return the processor time of the server's processes, those that have ended included."""
+    ticks = 0
+    for folder, fields in processes(postmaster):
+        ticks += sum(int(field) for field in fields[11 : 15 if folder.name == str(postmaster) else 13])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
@@ -103,14 +131,10 @@ def watched(postmaster: int, pause: float = 0.5) -> Iterator[list[float]]:
     def watch() -> None:
         while not ended.wait(pause):
             total = 0
-            for status in Path("/proc").glob("[0-9]*/stat"):
-                try:
-                    parent = int(status.read_text().rsplit(")", 1)[1].split()[1])
-                    if parent == postmaster or status.parent.name == str(postmaster):
-                        lines = (status.parent / "smaps_rollup").read_text().splitlines()
-                        total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-                except (OSError, StopIteration):  # the process has ended
-                    continue
+            for folder, _ in processes(postmaster):
+                with suppress(OSError, StopIteration):  # it has ended
+                    lines = (folder / "smaps_rollup").read_text().splitlines()
+                    total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
             found.append(total / 1024)
 
     watcher = threading.Thread(target=watch, daemon=True)
@@ -154,11 +178,16 @@ def measure_reads(bench: Bench, measured: Measured) -> None:
         memory = median(rows["recstore"], "grew_mb"), median(rows["pandas"], "grew_mb")
         figures = {"recstore_s": ours, "psql_copy_s": copy, "pandas_s": pandas, "times_copy": ours / copy}
         figures |= {"pandas_times": pandas / ours, "memory_mb": memory[0], "pandas_memory_mb": memory[1]}
+        cpu = {name: median(each, "both_cpu") for name, each in rows.items()}
+        figures |= {f"{name}_cpu_s": seconds for name, seconds in cpu.items()}
         measured.row("read", source=kind, **figures)
+        note = f"processor time of client and server: {cpu['recstore'] / cpu['psql']:.2g} times COPY's"
         copies, faster = (1.5, 6) if kind == "bigint" else (2.5, 4)
         source = "a query, bigint ids" if kind == "query" else f"a table, {kind} ids"
         stage = f"read, {source}"
-        measured.level(stage, f"at most {copies} times psql's binary COPY to nowhere", copies, ours / copy, "times")
+        measured.level(
+            stage, f"at most {copies} times psql's binary COPY to nowhere", copies, ours / copy, "times", note=note
+        )
         measured.level(stage, f"{faster} times faster than pandas.read_sql", faster, pandas / ours, "times", least=True)
         if kind == "bigint":
             measured.level(
@@ -177,12 +206,12 @@ def measure_job(bench: Bench, measured: Measured, name: str = "bigint") -> None:
         ).fetchone()
         assert training
         settings = {key: training["training"][key] for key in ("factors", "iterations", "regularization")}
-        tables = dumped(bench, name, Path(folder))
+        files = dumped(bench, name, Path(folder))
         rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for number in range(bench.options.rounds):
             rows["recstore"].append(bench.step("job", url=bench.url, name=name, profiled=[]))
             rows["implicit alone"].append(bench.step("implicit", file=file, **settings))
-            rows["COPY in"].append(copy_in(bench, tables))
+            rows["COPY in"].append(copy_in(bench, files))
             rows["CREATE INDEX"].append(create_indexes(bench))
             if number == 0 or bench.options.interactions <= 1_000_000:
                 rows["careful"].append(bench.step("careful", url=bench.url, name=name, **settings))
@@ -190,27 +219,27 @@ def measure_job(bench: Bench, measured: Measured, name: str = "bigint") -> None:
     report_job(measured, rows, first, settings["iterations"])
 
 
-def dumped(bench: Bench, name: str, folder: Path) -> dict[str, Path]:
-    """Write the live generation's tables to files as binary COPY; return the files by table."""
+def dumped(bench: Bench, name: str, folder: Path) -> list[Path]:
+    """Write the live generation's tables to files as binary COPY, and keep their definitions; return the files."""
     found = bench.connection.execute(
         "SELECT c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
         " WHERE n.nspname = %s AND c.relkind = 'r' AND c.relname ~ (SELECT '_' || max(g.generation) || '$' FROM"
         " recstore_private.generations g WHERE g.ready_at IS NOT NULL)",
         [name],
     ).fetchall()
-    files = {}
     for row in found:
-        files[f'{name}."{row["name"]}"'] = folder / row["name"]
-        bench.run_psql(f"\\copy {name}.\"{row['name']}\" TO '{folder / row['name']}' (FORMAT binary)")
-    return files
+        table = f'{name}."{row["name"]}"'
+        bench.connection.execute(f'CREATE TABLE shop."like{row["name"]}" (LIKE {table} INCLUDING STORAGE)')
+        bench.run_psql(f"\\copy {table} TO '{folder / row['name']}' (FORMAT binary)")
+    return [folder / row["name"] for row in found]
 
 
-def copy_in(bench: Bench, tables: dict[str, Path]) -> dict[str, Any]:
+def copy_in(bench: Bench, files: list[Path]) -> dict[str, Any]:
     """Load the same bytes into tables of the same columns."""
-    for table, file in tables.items():
+    for file in files:
         bench.connection.execute(f'DROP TABLE IF EXISTS shop."{file.name}"')
-        bench.connection.execute(f'CREATE TABLE shop."{file.name}" (LIKE {table} INCLUDING STORAGE)')
-    return bench.run_psql(*(f"\\copy shop.\"{file.name}\" FROM '{file}' (FORMAT binary)" for file in tables.values()))
+        bench.connection.execute(f'CREATE TABLE shop."{file.name}" (LIKE shop."like{file.name}" INCLUDING STORAGE)')
+    return bench.run_psql(*(f"\\copy shop.\"{file.name}\" FROM '{file}' (FORMAT binary)" for file in files))
 
 
 def create_indexes(bench: Bench) -> dict[str, Any]:
@@ -218,7 +247,7 @@ def create_indexes(bench: Bench) -> dict[str, Any]:
     names = [
         row["name"]
         for row in bench.connection.execute(
-            "SELECT c.relname AS name FROM pg_class c WHERE c.relnamespace = 'shop'::regnamespace AND c.relname ~ '_[0-9]+$'"
+            "SELECT c.relname AS name FROM pg_class c WHERE c.relnamespace = 'shop'::regnamespace AND c.relname ~ '^_.*_[0-9]+$'"
             " AND c.relkind = 'r'"
         ).fetchall()
     ]
@@ -276,7 +305,7 @@ def report_job(
             measured.row(f"profile of {stage}", **row)
 
 
-SIZES = ("peak_mb", "server_mb", "wal_mb", "cpu")
+SIZES = ("peak_mb", "server_mb", "wal_mb", "cpu", "both_cpu")
 
 
 def measure_commands(bench: Bench, measured: Measured) -> None:
@@ -286,11 +315,9 @@ def measure_commands(bench: Bench, measured: Measured) -> None:
     calls = {f"recstore {' '.join(words)}": [program, *words] for words in COMMANDS}
     for _ in range(max(5, bench.options.rounds)):
         for name, words in ({"python -c pass": [sys.executable, "-c", "pass"]} | calls).items():
-            before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+            cpu, began = children_cpu(), time.perf_counter()
             subprocess.run(words, env=variables, check=True, stdout=subprocess.DEVNULL)
-            after, seconds = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - began
-            cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-            times[name].append((seconds, cpu))
+            times[name].append((time.perf_counter() - began, children_cpu() - cpu))
     for name, found in times.items():
         seconds, cpu = (statistics.median(column) for column in zip(*found, strict=True))
         measured.row("commands", command=name, seconds=seconds, cpu_s=cpu)
@@ -311,26 +338,79 @@ def compare(options: argparse.Namespace) -> None:
     measured.write()
 
 
+def estimated_mb(url: str, name: str) -> float:
+    """Return what doctor expects of a training, as its user reads it."""
+    from recstore import Recstore
+
+    found = Recstore(url).doctor(name)
+    (need,) = (one.found for one in found if one.check == "training-memory")
+    return 1024 * float(need.split("about ")[1].split(" GB")[0])
+
+
 def grow(options: argparse.Namespace) -> None:
     """Run recstore's job once for each size, and compare its memory with the estimate that a user sees before."""
-    measured = Measured("growth", **vars(options), server=SERVER)
+    measured, wider = Measured("growth", **vars(options), server=SERVER), 1.0
     for interactions in options.growth:
         with bench(options) as one:
             one.load("bigint", interactions)
-            load = os.getloadavg()[0]
-            found = one.step("job", url=one.url, name="bigint", profiled=[])
-            size = {key: found["stages"]["filter"].get(key, 0) for key in ("users", "items", "pairs")}
-            size |= {key: found["stages"]["read"].get(key, size[key]) for key in size}
-            figures = {"interactions": interactions} | size | {key: found[key] for key in ("seconds", *SIZES)}
-            measured.row("job", **figures, load_before=load, load_after=os.getloadavg()[0])
-            for stage, row in found["stages"].items():
-                measured.row(
-                    "stages",
-                    interactions=interactions,
-                    stage=stage,
-                    **{k: row[k] for k in ("seconds", "cpu", "peak_mb")},
-                )
+            found = grown(one, measured, "bigint", interactions, options.factors)
+            if interactions == WIDER_AT:
+                one.create("wide", Source(table="shop.bigint", value="value"), 2 * options.factors)
+                wide = grown(one, measured, "wide", interactions, 2 * options.factors)
+                wider = wide["stages"]["train"]["cpu"] / found["stages"]["train"]["cpu"]
+        if interactions == 100_000_000:
+            memory = (found["peak_mb"] + found["server_mb"]) / 1024
+            measured.level("100 million interactions", "worker and PostgreSQL together under 16 GiB", 16, memory, "GB")
         measured.write()
+    if wider > 1 and max(options.growth) >= 80_000_000:
+        seconds = on_six_cores(measured.tables["stages"], wider)
+        note = "training and exact users: processor time, divided by the cores; all other stages as here, on two"
+        stage = f"80 million pairs, {2 * options.factors} factors"
+        measured.level(stage, "17 minutes on 6 cores, by the growth curve", 1020, seconds, "s", note=note)
+        measured.write()
+
+
+WIDER_AT = 10_000_000
+"""Interactions of the job that runs with twice the factors too."""
+
+
+def grown(one: Bench, measured: Measured, name: str, interactions: int, factors: int) -> dict[str, Any]:
+    load, estimate = os.getloadavg()[0], estimated_mb(one.url, name)
+    found = one.step("job", url=one.url, name=name, profiled=[])
+    size = {key: found["stages"]["filter"].get(key, 0) for key in ("users", "items", "pairs")}
+    size |= {key: found["stages"]["read"].get(key, size[key]) for key in size}
+    figures = (
+        {"interactions": interactions, "factors": factors} | size | {key: found[key] for key in ("seconds", *SIZES)}
+    )
+    figures |= {"estimate_mb": estimate, "load_before": load, "load_after": os.getloadavg()[0]}
+    measured.row("job", **figures)
+    for stage, row in found["stages"].items():
+        figures = {key: row[key] for key in ("seconds", "cpu", "peak_mb")}
+        measured.row("stages", interactions=interactions, factors=factors, stage=stage, **figures)
+    wrong = 100 * abs(estimate - found["peak_mb"]) / found["peak_mb"]
+    stage = f"memory, {interactions:,} interactions, {factors} factors"
+    measured.level(stage, "the estimate before the run within 25 % of the peak", 25, wrong, "%")
+    return found
+
+
+def on_six_cores(rows: list[dict[str, Any]], wider: float, pairs: float = 8e7, cores: int = 6) -> float:
+    """Return the seconds of a job of so many pairs, each stage by a power law through its two sizes next to that."""
+    sizes = sorted({row["interactions"] for row in rows})
+    above = next(size for size in sizes if size >= pairs)
+    below = max(size for size in sizes if size < above)
+    total = 0.0
+    for stage in {row["stage"] for row in rows}:
+        key = "cpu" if stage in ("train", "solve users") else "seconds"
+        less, more = (
+            max(row[key], 1e-3)
+            for size in (below, above)
+            for row in rows
+            if row["stage"] == stage and row["interactions"] == size and row["factors"] == rows[0]["factors"]
+        )
+        power = math.log(more / less) / math.log(above / below)
+        seconds = more * (pairs / above) ** power
+        total += seconds * wider / cores if key == "cpu" else seconds
+    return total
 
 
 def main() -> None:

@@ -157,8 +157,10 @@ def fit(matrix: Any, factors: int, iterations: int, regularization: float) -> An
     from implicit.cpu.als import AlternatingLeastSquares
     from threadpoolctl import threadpool_limits
 
-    model = AlternatingLeastSquares(factors=factors, regularization=regularization, alpha=1.0, iterations=iterations)
     with threadpool_limits(1, "blas"):
+        model = AlternatingLeastSquares(
+            factors=factors, regularization=regularization, alpha=1.0, iterations=iterations
+        )
         model.fit(matrix, show_progress=False)
     return model
 

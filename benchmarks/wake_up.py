@@ -11,6 +11,7 @@ import time
 from contextlib import ExitStack
 
 import published
+from measured import Measured
 
 from recstore import pipeline
 from recstore.definition import Definition, Hyperparameters, Source
@@ -38,6 +39,7 @@ def waited(connection: Connection) -> float:
 
 
 def main() -> None:
+    part = Measured("wake_up", requests=REQUESTS)
     with ExitStack() as stack:
         broker = stack.enter_context(temporary_broker())
         databases: dict[str, Connection] = {}
@@ -67,9 +69,8 @@ def main() -> None:
             for kind, connection in databases.items():
                 times[kind].append(waited(connection))
         for kind, found in times.items():
-            print(
-                f"{kind}: the run began {statistics.median(found):.1f} ms after its request, at most {max(found):.1f} ms"
-            )
+            part.row("request to run", worker=kind, median_ms=statistics.median(found), longest_ms=max(found))
+    part.write()
 
 
 if __name__ == "__main__":

@@ -1,14 +1,19 @@
 """Checks of what a training asks of the server: memory and workers of an index build, locks, and replication."""
 
+import os
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import psycopg
 from psycopg import sql
 
+from recstore.definition import DEFAULT_FACTORS
 from recstore.doctor.findings import Finding, check, note, ok, warning
 from recstore.doctor.subject import Subject
 from recstore.operations.recommenders import SUBSCRIBERS_LACK_THEM, publications_of_everything
 from recstore.publication.indexes import Graph, graph_megabytes
+from recstore.source.inspection import expected_rows
 from recstore.source.plans import planned
 
 LEAST = 64
@@ -80,6 +85,46 @@ def index_memory(subject: Subject) -> Iterator[Finding]:
             f"{need}; recstore sets maintenance_work_mem to that, up to RECSTORE_INDEX_MEMORY={allowed} MB (the server's own"
             f" is {server})"
         )
+
+
+def training_bytes(pairs: int, users: int, items: int, factors: int) -> int:
+    """Return the memory of a training by ALS in its process: docs/planning.md; measured in docs/performance.md."""
+    return int(200e6 + 100 * pairs + 12 * factors * (users + items) + 100 * factors**2)
+
+
+def machine_bytes() -> int:
+    """Return the memory of this machine, or of this container if it is limited to less."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with suppress(OSError, ValueError):  # "max"
+        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return total
+
+
+@check("recommender", quick=True)
+def training_memory(subject: Subject) -> Iterator[Finding]:
+    """Check the machine that this runs on, which should be that of the worker of the queue `train`."""
+    hyperparameters, live = subject.recommender.definition.hyperparameters, subject.live
+    if hyperparameters.trainer != "als":
+        return
+    if live["generation"] is None:
+        pairs = expected_rows(subject.connection, subject.name)
+        users, items = _distinct(subject, "user_id"), _distinct(subject, "item_id")
+    else:
+        pairs, users, items = (live[count] or 0 for count in ("pairs", "users", "items"))
+    factors = max(1, min(hyperparameters.factors or DEFAULT_FACTORS, items - 1))
+    needed, machine = training_bytes(pairs, users, items, factors) / 2**30, machine_bytes() / 2**30
+    need = (
+        f"a training needs about {needed:.2f} GB of memory ({pairs:,} pairs of {users:,} users and {items:,} items,"
+        f" {factors} factors)"
+    )
+    if needed > machine:
+        yield warning(
+            f"{need}, and this machine has {machine:.1f} GB",
+            "A process that needs more than there is gets killed; what is live stays live. Train where there is more memory, with"
+            " fewer factors, or on fewer pairs: a query as source may leave out old ones.",
+        )
+    else:
+        yield ok(f"{need}; this machine has {machine:.1f} GB")
 
 
 @check("recommender", well="no parallel build, so no shared memory is requested")

@@ -231,6 +231,12 @@ PROBLEMS = {
         undo="UPDATE recstore_private.generations SET items = 120 WHERE generation = 1;"
         """ UPDATE recstore_private.recommenders SET definition = jsonb_set(definition, '{{publication,search}}', '"exact"')""",
     ),
+    "too many pairs for this machine": Problem(
+        """UPDATE recstore_private.generations SET snapshot = jsonb_set(snapshot, '{{pairs}}', '100000000000')""",
+        {"training-memory": "warning"},
+        fix=False,
+        undo="""UPDATE recstore_private.generations SET snapshot = jsonb_set(snapshot, '{{pairs}}', '600')""",
+    ),
     "too few parallel workers": Problem("", {"parallel-workers": "note"}, settings={"index_workers": 100}, fix=False),
     "an abandoned run": Problem(
         "UPDATE recstore_private.runs SET state = 'running' WHERE run = 1", {"runs": "warning"}
