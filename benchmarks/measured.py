@@ -57,12 +57,14 @@ class Measured:
         self.profiles[stage] = text
 
     def write(self) -> None:
-        """Write the part's file, and a line of history in place of an earlier one of the same commit."""
+        """Write the part's file and, if it has levels, a line of history in place of an earlier one of the same commit."""
         RESULTS.mkdir(exist_ok=True)
         head = {"part": self.part, "commit": commit(), "taken_at": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"}
         head |= {"machine": machine() | {"load_before": round(self.load, 2)}, "settings": self.settings}
         body = {"tables": self.tables, "levels": self.levels, "profiles": self.profiles}
         (RESULTS / f"{self.part}.json").write_text(json.dumps(head | body, indent=1) + "\n")
+        if not self.levels:
+            return
         history = RESULTS / "history.jsonl"
         lines = history.read_text().splitlines() if history.exists() else []
         same = ("part", "commit", "settings")
