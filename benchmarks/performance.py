@@ -39,6 +39,9 @@ PARTS = {
 }
 """Heading and introduction of each part; others follow by their names."""
 
+PICTURES: dict[str, bytes] = {}
+"""The plots that `page` has drawn, by name."""
+
 STAGES = ("read", "train", "solve users", "load", "index", "calibrate")
 """Stages of the plots; the others are summed up."""
 
@@ -110,6 +113,8 @@ def section(name: str, part: dict[str, Any]) -> list[str]:
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
     """Return a table of Markdown; a column that is empty in every row is left out."""
+    if not rows:
+        return ["Nothing."]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     columns = [column for column in columns if any(row.get(column) not in ("", None) for row in rows)]
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
@@ -214,7 +219,7 @@ def draw(name: str, description: str, sizes: list[int], curves: dict[str, list[f
     figure = canvas.figure(canvas.Panel(name, description, curve, 6.5, 3.8))
     with canvas._style():
         figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date")))
-    (DOCS / "pictures" / f"{name}.svg").write_bytes(file.getvalue())
+    PICTURES[name] = file.getvalue()
     return [f"![{description}](pictures/{name}.svg)"]
 
 
@@ -228,6 +233,8 @@ def read() -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
 
 def main() -> None:
     (DOCS / "performance.md").write_text(page(*read()))
+    for name, drawn in PICTURES.items():
+        (DOCS / "pictures" / f"{name}.svg").write_bytes(drawn)
 
 
 if __name__ == "__main__":
