@@ -9,6 +9,7 @@ the 1, and `implicit`'s own `alpha`, which would multiply the whole, must stay 1
 """
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -24,6 +25,9 @@ from recstore.model.ratings import Ratings
 
 SMALLEST, LARGEST = 1e-30, 1e30
 """Bounds of w, well inside float32. A weight of 0 would make a view count as no view."""
+
+BLOCK_PAIRS = 1 << 20
+"""Pairs that are weighted at once."""
 
 OLDEST = 60
 """Half-lives after which a value falls no further, to 1e-18 of itself; the age of a pair without a time."""
@@ -68,36 +72,57 @@ class ConfidenceModel:
 
         The rows must include all pairs of each user, since share and bm25 use the user's total. `user_index` may be any
         numbering; `item_index` is that of training."""
-        return np.clip(self._unscaled(user_index, item_index, np.abs(values)) / self.scale_factor, SMALLEST, LARGEST)
+        weights = np.empty(len(values))
+        for block, found in self._blocks(user_index, item_index, values):
+            weights[block] = found
+        return weights
 
     def matrix(self, interactions: Interactions, alpha: float) -> sparse.csr_matrix:
         """Return c = 1 + alpha * w as float32 CSR, users x items, with sorted indices, negative for dislikes. Every stored value
         is above 1, or below -1.
 
         The items must be those of training. A user without pairs has an empty row."""
-        weights = self.weights(interactions.user_index, interactions.item_index, self.decayed(interactions))
-        with np.errstate(over="ignore"):
-            confidence = (1 + alpha * weights).astype(np.float32)
-        np.clip(confidence, np.nextafter(np.float32(1), np.float32(2)), np.finfo(np.float32).max, out=confidence)
-        return interactions.matrix(np.copysign(confidence, interactions.values).astype(np.float32))
+        confidence = np.empty(len(interactions), dtype=np.float32)
+        pairs = interactions.user_index, interactions.item_index, self.decayed(interactions)
+        for block, weights in self._blocks(*pairs):
+            with np.errstate(over="ignore"):
+                above = (1 + alpha * weights).astype(np.float32)
+            np.clip(above, np.nextafter(np.float32(1), np.float32(2)), np.finfo(np.float32).max, out=above)
+            confidence[block] = np.copysign(above, interactions.values[block])
+        return interactions.matrix(confidence)
 
-    def _unscaled(self, user_index: Positions, item_index: Positions, values: Values) -> Values:
+    def _blocks(
+        self, user_index: Positions, item_index: Positions, values: Values
+    ) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+        """Yield the weights of consecutive pairs, in blocks: all at once their terms would take 40 bytes per pair."""
+        totals: NDArray[np.float64] | None = None
+        if self.function in ("share", "bm25"):
+            totals = np.bincount(user_index, weights=np.abs(values))
+        for start in range(0, len(values), BLOCK_PAIRS):
+            block = slice(start, start + BLOCK_PAIRS)
+            of_user = None if totals is None else totals[user_index[block]]
+            weights = np.clip(self._unscaled(of_user, item_index[block], np.abs(values[block])), SMALLEST, LARGEST)
+            yield block, np.clip(weights / self.scale_factor, SMALLEST, LARGEST)
+
+    def _unscaled(self, totals: Values | None, item_index: Positions, values: Values) -> Values:
+        """Return the function of the values; `totals` are those of each pair's user."""
         match self.function:
             case "binary":
-                weights = np.ones(len(values))
+                return np.ones(len(values))
             case "linear":
-                weights = values
+                return values
             case "log":
                 with np.errstate(over="ignore"):
-                    weights = np.log1p(values / self.eps)
+                    return np.asarray(np.log1p(values / self.eps))
             case "share":
-                weights = values / np.bincount(user_index, weights=values)[user_index]
+                assert totals is not None
+                return values / totals
             case "bm25":
                 assert self.idf is not None
-                norm = 1 - self.b + self.b * np.bincount(user_index, weights=values) / self.mean_total
+                assert totals is not None
+                norm = 1 - self.b + self.b * totals / self.mean_total
                 with np.errstate(over="ignore"):
-                    weights = self.idf[item_index] * (self.k1 + 1) / (1 + self.k1 * norm[user_index] / values)
-        return np.clip(weights, SMALLEST, LARGEST)
+                    return np.asarray(self.idf[item_index] * (self.k1 + 1) / (1 + self.k1 * norm / values))
 
 
 def fit(interactions: Interactions, confidence: Confidence) -> ConfidenceModel:

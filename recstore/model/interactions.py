@@ -317,6 +317,7 @@ class _IdCodes:
         """Return the id map and the index of each row in it."""
         self._encode()
         whole = self._join()
+        self._codes.clear()
         order = pc.sort_indices(whole.dictionary)
         rank = np.empty(len(order), dtype=np.int32)
         rank[order.to_numpy()] = np.arange(len(order), dtype=np.int32)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import psycopg
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from recstore.config import Settings
@@ -113,6 +114,7 @@ def read(
                 if on_rows:
                     on_rows(rows, max(rows, expected))
         interactions, report = builder.build()  # without a transaction
+        pa.default_memory_pool().release_unused()  # what Arrow keeps of the batches: 30 bytes per row
         _check_lengths(interactions, recommender, source)
     return Pulled(interactions, report, {"taken_at": taken_at, "snapshot": snapshot, "digest": interactions.digest()})
 
