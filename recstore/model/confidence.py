@@ -95,9 +95,9 @@ class ConfidenceModel:
         self, user_index: Positions, item_index: Positions, values: Values
     ) -> Iterator[tuple[slice, NDArray[np.float64]]]:
         """Yield the weights of consecutive pairs, in blocks: all at once their terms would take 40 bytes per pair."""
-        totals: NDArray[np.float64] | None = None
+        totals: Values | None = None
         if self.function in ("share", "bm25"):
-            totals = np.bincount(user_index, weights=np.abs(values))
+            totals = np.asarray(np.bincount(user_index, weights=np.abs(values)), dtype=np.float64)
         for start in range(0, len(values), BLOCK_PAIRS):
             block = slice(start, start + BLOCK_PAIRS)
             of_user = None if totals is None else totals[user_index[block]]
