@@ -178,7 +178,8 @@ def likeness(user: NDArray[np.integer[Any]], item: NDArray[np.integer[Any]], see
 def _recalls(matrix: sparse.csr_matrix, seed: int, most: int = 5_000) -> dict[str, float]:
     """Return recall@20 of popularity, item-kNN and ALS, on a fifth of the pairs of at most `most` users."""
     from recstore.definition import Hyperparameters
-    from recstore.evaluation.scorers import FactorScorer, ItemKNN, Popularity
+    from recstore.evaluation.baselines import FORMS, ItemKNN, Popularity
+    from recstore.evaluation.scorers import FactorScorer
     from recstore.model.trainers import trainer
 
     random = np.random.default_rng(seed)
@@ -195,7 +196,7 @@ def _recalls(matrix: sparse.csr_matrix, seed: int, most: int = 5_000) -> dict[st
     factors = trainer("als").train(
         confidence, Hyperparameters(regularization=1.0, iterations=10), factors=64, device="cpu"
     )
-    models = {"popularity": Popularity(train), "item-kNN": ItemKNN(train)}
+    models = {"popularity": Popularity(train), "item-kNN": ItemKNN(train, FORMS[0])}
     models["ALS"] = FactorScorer("ALS", factors.user_factors, factors.fold_in.item_factors)
     recalls = {}
     for name, model in models.items():
