@@ -23,7 +23,8 @@ recommended to any user; mean popularity = training users of a recommended item.
 is at least the mean of the training, and there are: rmse, mae = root of the mean squared error, mean absolute error; r2 = share
 of the variance explained. Over all items: auc = share of pairs of a
 held-out and another item that are ordered rightly; mse = mean squared error of the predicted preference, 1 for the user's own
-items and 0 for others.\
+items and 0 for others. The 95 % intervals are of a bootstrap over the users, the same resamples for every model; a
+difference whose interval does not contain 0 is more than chance.\
 """.replace("\n", " ")
 """End of the help, a paragraph that is wrapped to the terminal."""
 
@@ -90,6 +91,9 @@ def show_evaluation(evaluation: "Evaluation") -> None:
     seconds = [{"seconds of training": rounded(result.seconds, 2)} for result in evaluation.results]
     overall = [_row(result, "over all items", "", names) for result in evaluation.results]
     tables.append([row | more for row, more in zip(overall, seconds, strict=True)])
+    if evaluation.results[0].intervals:
+        shown = [name for name in names if name in ("rmse", f"recall@{ks[-1]}", f"ndcg@{ks[-1]}")]
+        tables.append([_limits(result, shown, evaluation.results[0].name) for result in evaluation.results])
     tables += [[_point(point) for point in evaluation.curve]] * bool(evaluation.curve)
     for rows in tables:
         say("")
@@ -104,6 +108,15 @@ def _row(result: "ModelResult", head: str, end: str, names: list[str]) -> dict[s
         short, at, k = name.partition("@")
         if at + k == end:
             row[short] = rounded(result.metrics.get(name), 1 if short == "mean_popularity" else 4)
+    return row
+
+
+def _limits(result: "ModelResult", names: list[str], first: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"95 % intervals": result.name}
+    for head, intervals in (("{}", result.intervals), (f"{first} minus this: {{}}", result.differences)):
+        for name in names:
+            low, high = intervals.get(name, (None, None))
+            row[head.format(name)] = "" if low is None else f"{low:.4f} to {high:.4f}"
     return row
 
 

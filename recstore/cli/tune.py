@@ -71,14 +71,18 @@ def _data(found: Tuned | list[int], parallel: int | None) -> Any:
         return {"stopped": found}
     if found.found is None:
         return {"study": found.study, "parallel": parallel or 1}
-    summary = {"state": found.state, "outcome": found.outcome, "adopted": found.adopted}
+    summary: dict[str, Any] = {"state": found.state, "outcome": found.outcome, "adopted": found.adopted}
+    from recstore.experiments.report.trial_rows import edges
+
     winner = found.found.winner
-    return summary | {"winner": winner.parameters | {"iterations": winner.iterations}} | found.found.as_dict()
+    summary |= {"winner": winner.parameters | {"iterations": winner.iterations}, "edges": edges(found.found)}
+    return summary | found.found.as_dict()
 
 
 def _shown(
     found: Tuned | list[int], name: str, parallel: int | None, report: Path | None, pictures: Path | None
 ) -> None:
+    from recstore.experiments.report.trial_rows import edges
     from recstore.experiments.tuning.space import words
 
     if isinstance(found, list):
@@ -98,6 +102,8 @@ def _shown(
     if found.outcome:
         say(f"study {number}: {found.outcome}")
     say(f"best: {words(search.winner.parameters, search.winner.iterations)}")
+    for sentence in edges(search):
+        say(sentence)
     if found.altered:
         say(f"altered {name}; the next training uses it: recstore retrain {name}")
     elif found.adopted:

@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 from recstore.config import cores
 from recstore.errors import InvalidInput
 from recstore.evaluation import definitions, ranking
+from recstore.evaluation.bootstrap import Sums
 from recstore.evaluation.definitions import PerUser
 from recstore.evaluation.ranked import Ranked
 from recstore.evaluation.scorers import FactorScorer, Scorer
@@ -38,6 +39,18 @@ class Metrics:
     values: dict[str, float | None]
     per_user: dict[str, PerUser] = field(repr=False)
     user_index: Positions = field(repr=False)
+
+    def sums(self, users: Positions) -> dict[str, Sums]:
+        """Return, for each metric of `per_user`, its values at the positions of their users among the ascending `users`, and
+        1 there; 0 and 0 where it is undefined."""
+        found = {}
+        place = np.searchsorted(users, self.user_index)
+        for name, values in self.per_user.items():
+            defined = ~np.isnan(values)
+            of_user, counted = np.zeros(len(users)), np.zeros(len(users))
+            of_user[place[defined]], counted[place[defined]] = values[defined], 1
+            found[name] = of_user, counted
+        return found
 
 
 def evaluate(

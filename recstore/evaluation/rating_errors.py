@@ -28,6 +28,8 @@ class RatingErrors:
     r2: float
     of_user: PerUser
     """RMSE per user, (users,)."""
+    sums: dict[str, tuple[PerUser, PerUser]]
+    """Two values per user for each metric: the sum of the first over that of the second is rmse^2, mae, 1 - r2."""
 
     def values(self) -> dict[str, float | None]:
         """Return the errors by the names of the metrics."""
@@ -48,8 +50,9 @@ def measure(user_factors: Matrix, item_factors: Matrix, model: Ratings, rated: s
         x, y = user_factors[user[part]], item_factors[rated.indices[part]]
         predicted[part] = model.ratings(np.einsum("nf,nf->n", x, y, dtype=np.float64))
     errors = rated.data - predicted
-    count = np.bincount(user, minlength=rated.shape[0])
-    squares = np.bincount(user, errors**2, rated.shape[0])
+    each = errors**2, np.abs(errors), (rated.data - model.mean) ** 2, np.ones(rated.nnz)
+    squares, absolutes, spreads, count = (np.bincount(user, v, rated.shape[0]).astype(np.float64) for v in each)
     of_user = np.sqrt(np.divide(squares, count, out=np.full(len(count), np.nan), where=count > 0))
-    squared, spread = float((errors**2).mean()), float(((rated.data - model.mean) ** 2).mean())
-    return RatingErrors(squared**0.5, float(np.abs(errors).mean()), 1 - squared / spread if spread else 0.0, of_user)
+    squared, absolute, spread = (float(values.mean()) for values in each[:3])
+    sums = {RMSE: (squares, count), MAE: (absolutes, count), R2: (squares, spreads)}
+    return RatingErrors(squared**0.5, absolute, 1 - squared / spread if spread else 0.0, of_user, sums)

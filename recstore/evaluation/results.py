@@ -14,13 +14,17 @@ BASELINES = "biases", "popularity", "item-kNN", "EASE"
 class ModelResult:
     """One model's metrics on the test part.
 
-    A metric is None if it is not defined, for instance the MSE of a model whose scores are not preferences.
+    A metric is None if it is not defined, for instance the MSE of a model whose scores are not preferences. `intervals` are
+    95 % confidence intervals, `differences` those of the first model's metric minus this one's on the same users; evaluations
+    of recstore 0.1.0 have none.
     """
 
     name: str
     metrics: dict[str, float | None]
     seconds: float  # of training
     hyperparameters: dict[str, Any] = field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    differences: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

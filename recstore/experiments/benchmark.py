@@ -16,10 +16,12 @@ from recstore.evaluation import splits
 from recstore.evaluation.results import Evaluation
 from recstore.experiments.experiment import Experiment
 from recstore.experiments.measurement import Measurement, measure
+from recstore.experiments.report.trial_rows import edges
 from recstore.experiments.scratch import Store, check_name
 from recstore.experiments.tuning.search import Search, Watch, tuned, winner_of
 from recstore.experiments.tuning.search_options import Options
 from recstore.experiments.tuning.space import words
+from recstore.experiments.tuning.trials import SearchResult
 from recstore.files import split_files
 from recstore.files.pair_files import Format
 from recstore.model import trainers
@@ -103,9 +105,16 @@ def benchmark(
         details |= {"files": list(found.sentences), "told": summary}
     if tune is not None:
         with experiment.step("tune") as details:
-            winner = winner_of(Search(split, definition, tune).run_all(Experiment(settings), watch))
+            search = Search(split, definition, tune)
+            trials = search.run_all(Experiment(settings), watch)
+            winner, scales = winner_of(trials), search.scales()
+            name, how = files.train.name, split.how
+            result = SearchResult(
+                0, name, tune.metric, how, "optuna", scales, trials, winner.number, None, "ended", None
+            )
             definition = tuned(definition, winner)
-            details |= {"parameters": winner.parameters, "told": words(winner.parameters, winner.iterations)}
+            sentences = [words(winner.parameters, winner.iterations), *edges(result)]
+            details |= {"parameters": winner.parameters, "told": "; ".join(sentences)}
     evaluation = measure(
         experiment,
         split,

@@ -7,7 +7,7 @@ Knows no source and no stored recommender; what it publishes is a scratch recomm
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import numpy as np
@@ -19,6 +19,7 @@ from recstore.definition import Definition, Publication, Search, Storage
 from recstore.errors import InvalidInput, RecstoreError
 from recstore.evaluation import examples, metrics, rating_errors
 from recstore.evaluation.baselines import MOST_ITEMS, Baseline, Ease, ItemKNN, Popularity
+from recstore.evaluation.bootstrap import Bootstrap, Sums, Values, intervals
 from recstore.evaluation.curves import METRIC, LearningCurve, sample
 from recstore.evaluation.fitted import FittedModel, fit
 from recstore.evaluation.metrics import Metrics
@@ -151,6 +152,8 @@ class _Test:
         self.train, self.test = split.train.matrix(), split.test.matrix()
         self.rated = self.test if explicit else None
         self.test = rating_errors.relevant(self.test, float(split.train.values.mean()) if explicit else None)
+        self.bootstrap = Bootstrap(len(self.users), wanted.seed)
+        self.first: dict[str, Values] | None = None
 
     def trained(
         self, name: str, definition: Definition, *, first: bool = False
@@ -181,18 +184,29 @@ class _Test:
         items = _placed(fitted.factors.item_factors, train.item_index, len(train.items))
         scorer = FactorScorer(name, users, items)
         settings = used.model_dump() | {"confidence": definition.confidence.model_dump()}
-        return fitted, scorer, ModelResult(name, self.values(scorer, fitted.weighted.model), fitted.seconds, settings)
+        return fitted, scorer, self.result(scorer, fitted.seconds, settings, fitted.weighted.model)
 
-    def values(self, scorer: Scorer, model: Weighting | None = None) -> dict[str, float | None]:
-        """Return the metrics of a model; with ratings the errors first, None for one that predicts no ratings."""
-        values = self.measure(scorer).values
-        if self.rated is None:
-            return values
-        errors: dict[str, float | None] = dict.fromkeys(rating_errors.ALL)
-        if isinstance(scorer, FactorScorer) and isinstance(model, Ratings):
-            x = scorer.user_factors[self.users]
-            errors = rating_errors.measure(x, scorer.item_factors, model, self.rated[self.users]).values()
-        return errors | values
+    def result(
+        self, scorer: Scorer, seconds: float, settings: dict[str, Any], model: Weighting | None = None
+    ) -> ModelResult:
+        """Measure a model; with ratings the errors come first, None for one that predicts no ratings."""
+        found = self.measure(scorer)
+        values, sums = found.values, found.sums(self.users)
+        if self.rated is not None:
+            errors: dict[str, float | None] = dict.fromkeys(rating_errors.ALL)
+            if isinstance(scorer, FactorScorer) and isinstance(model, Ratings):
+                x = scorer.user_factors[self.users]
+                of_ratings = rating_errors.measure(x, scorer.item_factors, model, self.rated[self.users])
+                errors, sums = of_ratings.values(), of_ratings.sums | sums
+            values = errors | values
+        return self.compared(ModelResult(scorer.name, values, seconds, settings), sums)
+
+    def compared(self, result: ModelResult, sums: dict[str, Sums]) -> ModelResult:
+        """Return the result with its intervals, and those of the first model's metrics minus its own."""
+        resampled = self.bootstrap.resampled(sums)
+        first, self.first = self.first, self.first or resampled
+        differences = {} if first is None else intervals(first, less=resampled)
+        return replace(result, intervals=intervals(resampled), differences=differences)
 
     def measure(self, scorer: Scorer) -> Metrics:
         with self.experiment.step("measure") as details:
@@ -215,7 +229,7 @@ class _Test:
         if self.rated is not None:
             began, weighted = time.perf_counter(), confidence.rate(self.split.train)
             biases = FactorScorer("biases", *ratings.biases(weighted.matrix))
-            yield ModelResult("biases", self.values(biases, weighted.model), time.perf_counter() - began)
+            yield self.result(biases, time.perf_counter() - began, {}, weighted.model)
         train, threads = (
             self.train if self.rated is not None else trainers.liked(self.train),
             self.experiment.settings.threads,
@@ -229,8 +243,7 @@ class _Test:
         for make in makes:
             began = time.perf_counter()
             scorer = make()
-            seconds = time.perf_counter() - began
-            yield ModelResult(scorer.name, self.values(scorer), seconds, scorer.settings)
+            yield self.result(scorer, time.perf_counter() - began, scorer.settings)
 
     def candidates(self) -> sparse.csr_matrix | None:
         """Return what is ranked for each user; None: all items."""
@@ -277,7 +290,8 @@ class _Test:
                 details["told"] = f"{len(self.users):,} lists of {k} by SQL, {how}, {each:.1f} ms each"
         found = metrics.evaluate_lists(lists, self.users, self.train, self.test, ks=self.wanted.ks)
         values = dict.fromkeys(own.metrics) | found.values
-        return ModelResult(f"{own.name} through SQL, {how}", values, seconds, own.hyperparameters)
+        result = ModelResult(f"{own.name} through SQL, {how}", values, seconds, own.hyperparameters)
+        return self.compared(result, found.sums(self.users))
 
 
 class _Within(Silent):
@@ -356,5 +370,7 @@ def _worse(results: list[ModelResult]) -> list[str]:
         mine, its = own.metrics.get(name), other.metrics.get(name)
         if mine is not None and its is not None and sign * its > sign * mine:
             metric = name.upper()
-            sentences.append(f"{other.name} is better than {own.name}: {metric} {its:.4f} against {mine:.4f}.")
+            sentence = f"{other.name} is better than {own.name}: {metric} {its:.4f} against {mine:.4f}"
+            low, high = other.differences.get(name, (0.0, 0.0))
+            sentences.append(sentence + (", which may be chance." if low < 0 < high else "."))
     return sentences

@@ -71,6 +71,13 @@ def test_an_evaluation_beats_popularity_and_leaves_nothing(recstore: Command, sh
     through_sql = found["retail through SQL"]
     assert {name for name, value in through_sql.items() if value is None} == {"auc", "mse"}
     assert of_lists(found["retail"]) == of_lists(through_sql)
+    own, popularity, *_, sql = answer.json["results"]
+    low, high = own["intervals"]["ndcg@10"]
+    assert low < found["retail"]["ndcg@10"] < high
+    low, high = popularity["differences"]["ndcg@10"]
+    assert 0 < low < found["retail"]["ndcg@10"] - found["popularity"]["ndcg@10"] < high
+    assert sql["differences"]["ndcg@10"] == [0, 0]  # the same lists for the same users
+    assert own["differences"] == {}
     assert traces(shop) == before
     printed = answer.json
     assert printed["evaluated_users"] == 216

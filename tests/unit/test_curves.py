@@ -263,10 +263,17 @@ def test_where_there_is_nothing_to_learn_nothing_is_found(way):
 def test_an_evaluation_goes_through_json():
     evaluation = Evaluation(
         *("retail", "by time", 42, 10, 20, 80, 20, 9),
-        results=[ModelResult("als", {"recall@20": 0.25, "mse": None}, 1.5, {"factors": 8})],
+        results=[
+            ModelResult("als", {"recall@20": 0.25, "mse": None}, 1.5, {"factors": 8}, {"recall@20": (0.2, 0.3)}),
+            ModelResult("popularity", {"recall@20": 0.1}, 0.5, {}, {}, {"recall@20": (0.1, 0.2)}),
+        ],
         taken_at="2024-05-06T07:08:09+00:00",
         curve=[CurvePoint(3, {"recall@20": 0.5}, {"recall@20": 0.25}, 0.125)],
         examples=[Example("MUG", [("CUP", 0.9), ("POT", 0.8)])],
         warnings=["Few users."],
     )
-    assert Evaluation.from_dict(json.loads(json.dumps(evaluation.as_dict()))) == evaluation
+    stored = json.loads(json.dumps(evaluation.as_dict()))
+    assert Evaluation.from_dict(stored) == evaluation
+    for result in stored["results"]:  # as stored by a version without intervals
+        del result["intervals"], result["differences"]
+    assert Evaluation.from_dict(stored).results[0].intervals == {}

@@ -401,11 +401,45 @@ def test_a_searchs_page_has_its_figures(pages):
     assert states == ["best", "complete", "complete", "pruned", "failed"]
 
 
-@pytest.mark.parametrize(("values", "at_end"), [((0, 1, 2, 3), True), ((0, 2, 3, 1), False), ((0, 1, 1, 1), False)])
-def test_a_best_at_the_end_of_what_was_tried_is_reported(values, at_end):
+LARGEST = "alpha 1000 is the largest value tried; a larger one may be better: --grid alpha=.."
+SMALLEST = "alpha 1 is the smallest value tried; a smaller one may be better: --grid alpha=.."
+
+
+@pytest.mark.parametrize(
+    ("values", "sentences"),
+    [((0, 1, 2, 3), [LARGEST]), ((3, 2, 1, 0), [SMALLEST]), ((0, 2, 3, 1), []), ((0, 1, 1, 1), []), ((0, 1), [])],
+)
+def test_a_best_at_the_end_of_what_was_tried_is_reported(values, sentences):
     found = search([trial(n, 0.1 + value, alpha=float(10**n)) for n, value in enumerate(values)], alpha="log")
-    assert [parameter.at_end for parameter in trial_rows.parameters(found)] == [at_end]
-    assert ("end of what was tried" in report.html(found)) is at_end
+    assert trial_rows.edges(found) == sentences
+    assert ("value tried" in report.html(found)) is bool(sentences)
+
+
+def test_as_many_factors_as_there_can_be_are_no_edge():
+    found = search([trial(n, 0.1 + n, factors=(8, 16, 32)[n]) for n in range(3)], factors="log")
+    assert len(trial_rows.edges(found)) == 1
+    assert trial_rows.edges(replace(found, evaluation=replace(EVALUATION, items=33))) == []
+
+
+def test_intervals_and_differences_to_the_other_models_are_shown():
+    results = [
+        ModelResult("a", {"ndcg@20": 0.25, "coverage@20": 0.5}, 1.0, {}, {"ndcg@20": (0.24, 0.2625)}),
+        ModelResult("popularity", {"ndcg@20": 0.1}, 0, {}, {"ndcg@20": (0.09, 0.11)}, {"ndcg@20": (0.14, 0.1612)}),
+        ModelResult("EASE", {"ndcg@20": 0.26}, 0, {}, {}, {"ndcg@20": (-0.0212, 0.003)}),
+    ]
+    ((metric, cells),) = result_tables.differences(results)
+    assert metric == "NDCG@20"
+    assert [(cell.text, cell.interval, cell.best) for cell in cells] == [
+        ("0.1500", "0.1400 to 0.1612", True),
+        ("−0.0100", "−0.0212 to 0.003", False),
+    ]
+    assert "0.2400 to 0.2625" in result_tables.verdict(results)
+    shown = Page(report.html(replace(EVALUATION, results=results)))
+    texts = [cell["text"] for cell in shown.all("td")]
+    assert any("0.0900 to 0.1100" in text for text in texts)
+    assert any("−0.0212 to 0.003" in text for text in texts)
+    assert result_tables.differences(EVALUATION.results) == []  # of a version without intervals
+    assert "95 %" not in report.html(EVALUATION)
 
 
 def test_the_same_result_gives_the_same_bytes_whatever_the_users_settings(tmp_path):

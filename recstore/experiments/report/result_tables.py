@@ -6,17 +6,18 @@ from dataclasses import dataclass
 from recstore.evaluation.curves import METRIC
 from recstore.evaluation.results import ModelResult, baselines
 from recstore.experiments.report.trial_rows import parameters
-from recstore.experiments.report.words import best_of, better, change, elapsed, metric_name, score, setting
+from recstore.experiments.report.words import best_of, better, between, change, elapsed, metric_name, score, setting
 from recstore.experiments.tuning.trials import SearchResult
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One model's metric: its text, true if no model has a better one, and its difference to popularity."""
+    """One model's metric: its text, true if no model has a better one, its difference to popularity, and its interval."""
 
     text: str
     best: bool
     change: str | None
+    interval: str | None = None
 
 
 def comparison(results: Sequence[ModelResult]) -> list[tuple[str, list[Cell]]]:
@@ -33,8 +34,28 @@ def comparison(results: Sequence[ModelResult]) -> list[tuple[str, list[Cell]]]:
         cells = []
         for result, value in zip(results, values, strict=True):
             compared = None if reference in (None, result) else change(value, reference.metrics.get(metric))
-            cells.append(Cell(score(value), value is not None and score(value) == top, compared))
+            limits = result.intervals.get(metric)
+            best = value is not None and score(value) == top
+            cells.append(Cell(score(value), best, compared, limits and between(limits)))
         rows.append((metric_name(metric), cells))
+    return rows
+
+
+def differences(results: Sequence[ModelResult]) -> list[tuple[str, list[Cell]]]:
+    """Return a row for each metric: its name and the first model's difference to each other model, best where its interval
+    does not contain 0; no rows for an evaluation without intervals."""
+    own, *others = results
+    rows = []
+    for metric in _metrics(others):
+        cells = []
+        for other in others:
+            mine, its, limits = own.metrics.get(metric), other.metrics.get(metric), other.differences.get(metric)
+            if mine is None or its is None or limits is None:
+                cells.append(Cell("–", False, None))
+            else:
+                cells.append(Cell(score(mine - its), not limits[0] <= 0 <= limits[1], None, between(limits)))
+        if any(cell.interval for cell in cells):
+            rows.append((metric_name(metric), cells))
     return rows
 
 
@@ -52,6 +73,8 @@ def verdict(results: Sequence[ModelResult]) -> str:
     metric = primary(results)
     own = results[0]
     text = f"{metric_name(metric)} is {score(own.metrics.get(metric))}"
+    if limits := own.intervals.get(metric):
+        text += f" (95 % interval {between(limits)})"
     differences = []
     for other in baselines(results):
         difference = change(own.metrics.get(metric), other.metrics.get(metric))

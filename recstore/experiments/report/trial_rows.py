@@ -3,8 +3,9 @@
 import math
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
+from recstore.definition import MAX_FACTORS
 from recstore.experiments.report.words import setting
 from recstore.experiments.tuning.space import is_number
 from recstore.experiments.tuning.trials import SearchResult, TrialResult
@@ -36,13 +37,15 @@ class Parameter:
         return ", ".join(map(setting, self.values))
 
     @property
-    def at_end(self) -> bool:
-        """Return true if the best value is at an end of what was tried."""
+    def end(self) -> Literal["smallest", "largest"] | None:
+        """Return the end of what was tried at which the best value is, if it is at one."""
         if self.scale == "categorical" or self.best is None or len(self.values) < 3:
-            return False
+            return None
         numbers = (self.best, self.values[0], self.values[-1])
         best, low, high = map(math.log, numbers) if self.scale == "log" else numbers
-        return bool(min(best - low, high - best) <= EDGE * (high - low))
+        if best - low <= EDGE * (high - low):
+            return "smallest"
+        return "largest" if high - best <= EDGE * (high - low) else None
 
 
 def parameters(search: SearchResult) -> list[Parameter]:
@@ -60,6 +63,18 @@ def parameters(search: SearchResult) -> list[Parameter]:
             scale = "linear" if scale == "log" and values[0] <= 0 else scale
             found.append(Parameter(name, scale, values, search.winner.parameters.get(name)))
     return found
+
+
+def edges(search: SearchResult) -> list[str]:
+    """Return a sentence for each setting whose best value is at an end of what was tried, unless no other is possible."""
+    most = min(MAX_FACTORS, search.evaluation.items - 1 if search.evaluation else MAX_FACTORS)
+    sentences = []
+    for found in parameters(search):
+        if found.end and not (found.name == "factors" and found.end == "largest" and (found.best or 0) >= most):
+            other = {"smallest": "smaller", "largest": "larger"}[found.end]
+            text = f"{found.name} {setting(found.best)} is the {found.end} value tried; a {other} one may be better"
+            sentences.append(f"{text}: --grid {found.name}=..")
+    return sentences
 
 
 def complete(search: SearchResult) -> list[tuple[TrialResult, float]]:

@@ -47,6 +47,11 @@ def score(value: float | None) -> str:
     return text.replace("-", "−")
 
 
+def between(interval: tuple[float, float]) -> str:
+    """Return the limits of an interval as text."""
+    return " to ".join(map(score, interval))
+
+
 def change(value: float | None, reference: float | None) -> str | None:
     """Return the difference to a reference in percent, or as a multiple from twofold; None without a positive one."""
     if value is None or not reference:
