@@ -23,7 +23,7 @@ from recstore.postgres.names import quoted
 from recstore.sql import queries
 from recstore.types import MAX_ID_BYTES, IdType
 
-OBJECTS_VERSION = 4
+OBJECTS_VERSION = 5
 """Version of `sql/objects/`, raised with every change. `recstore db upgrade` brings older recommenders to it."""
 
 SEEN = "_seen_published"
@@ -124,7 +124,8 @@ def render(
         or f"SELECT NULL::{recommender.user_type.value} AS user_id, NULL::{recommender.item_type.value} AS item_id WHERE false",
         "eligible": eligible,
         "above": "0" if recommender.definition.source.positive else "'-Infinity'",
-        "seen_value": counts_as_seen(recommender.definition),
+        "seen": f"SELECT i.item_id FROM {recommender.schema}.interactions i WHERE i.user_id = wanted"  # noqa: S608
+        f" AND i.item_id IS NOT NULL AND {counts_as_seen(recommender.definition)}",
         "fresh": str(recommender.definition.refresh.fresh).lower(),
         "vector_rounding": f"{VECTOR_ROUNDING[recommender.vector_type]}",
     }

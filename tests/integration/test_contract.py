@@ -389,7 +389,8 @@ def test_every_object_is_commented_and_every_function_safe(connection: Connectio
         WHERE p.pronamespace = 'exact'::regnamespace AND NOT (
             p.provolatile = CASE WHEN p.proname IN ('use_search_settings', 'forget_user') THEN 'v' ELSE 's' END
             AND p.proparallel = 'u' AND p.prosecdef = (p.proname IN ('_seen_published', 'forget_user'))
-            AND p.proconfig = ARRAY['search_path=pg_catalog, pg_temp'])
+            AND p.proconfig = ARRAY['search_path=pg_catalog, pg_temp'] || CASE
+                WHEN p.proname IN ('seen', '_left_out', '_pairs_of') THEN ARRAY['plan_cache_mode=force_generic_plan'] END)
     """
     assert (column(connection, uncommented), column(connection, unsafe)) == ([], [])
     assert value(connection, "SELECT count(*) FROM pg_proc WHERE pronamespace = 'exact'::regnamespace") >= 12

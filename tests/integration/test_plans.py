@@ -359,3 +359,62 @@ def test_the_pointer_is_read_by_its_keys(connection: Connection) -> None:
             scans = [node for node, _ in nodes(plan) if node.get("Relation Name") == "generations"]
             assert len(scans) == 2
             assert all("generation =" in node.get("Index Cond", "") for node in scans), setting
+
+
+@pytest.fixture
+def measuring(planned: Database) -> Iterator[Connection]:
+    """A superuser's session, which may log what is planned and count the calls of C functions."""
+    with planned.connect("postgres") as session:
+        yield session
+
+
+def planned_by(session: Connection, call: str) -> int:
+    """How many statements a call plans in a session that has made it before."""
+    said: list[str] = []
+    session.add_notice_handler(lambda notice: said.append(notice.message_primary or ""))
+    for _ in range(10):  # five custom plans, then PostgreSQL chooses
+        session.execute(f"SELECT count(*) FROM {call}", prepare=True)
+    session.execute("SET client_min_messages = log; SET log_planner_stats = on", prepare=False)
+    said.clear()
+    session.execute(f"SELECT count(*) FROM {call}", prepare=True)
+    planned = said.count("PLANNER STATISTICS")
+    session.execute("RESET log_planner_stats; RESET client_min_messages", prepare=False)
+    return planned
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("name", ["hnsw", "exact"])
+def test_a_call_plans_what_depends_on_the_generation_and_nothing_else(
+    planned: Database, measuring: Connection, name: str
+) -> None:
+    """The lookup and the search. One user's rows in the source are read by a plan that is kept, though this user has fewer than
+    most, for which PostgreSQL by itself would plan each call anew."""
+    users = "generate_series(1, 50) u CROSS JOIN LATERAL"
+    with planned.connect("application") as application:
+        application.execute(
+            f"INSERT INTO shop.many SELECT u, i, 1 FROM generate_series(500001, 500020) u, generate_series(1, {ITEMS}) i"
+        )
+        application.execute("ANALYZE shop.many")
+    try:
+        assert planned_by(measuring, f"{name}.recommend(7, 10)") == 2
+        assert planned_by(measuring, f"{name}.recommend(7, 10, false)") == 2
+        assert planned_by(measuring, f"{name}.similar_items(7, 10, 1)") == 2
+        assert planned_by(measuring, f"{name}.seen(7)") == 0
+        assert planned_by(measuring, f"{users} {name}.recommend(u, 10)") == 2 * 50
+    finally:
+        with planned.connect("application") as application:
+            application.execute("DELETE FROM shop.many WHERE user_id > 500000; ANALYZE shop.many")
+
+
+@pytest.mark.contract
+def test_an_exact_scan_computes_each_distance_once(measuring: Connection) -> None:
+    calls = (
+        "SELECT coalesce(sum(pg_stat_get_xact_function_calls(p.oid)), 0) FROM pg_proc p"
+        " WHERE p.proname IN ('vector_negative_inner_product', 'cosine_distance')"
+    )
+    with measuring.transaction():
+        measuring.execute("SET LOCAL track_functions = 'all'")
+        for call in ("recommend(7, 10, false)", "similar_items(7, 10, 1)"):
+            before = value(measuring, calls)
+            measuring.execute(f"SELECT * FROM exact.{call}")
+            assert ITEMS - 100 < value(measuring, calls) - before <= ITEMS, call

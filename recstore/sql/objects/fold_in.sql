@@ -192,6 +192,7 @@ STABLE
 PARALLEL UNSAFE
 COST 1000
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan  -- as _left_out
 AS $function$
 DECLARE
     -- the column's collation decides, not the argument's

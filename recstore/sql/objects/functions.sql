@@ -149,6 +149,7 @@ PARALLEL UNSAFE
 COST 1000
 ROWS 100
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan  -- as _left_out
 AS $function$
 DECLARE
     -- the column's collation decides, not the argument's
@@ -157,14 +158,40 @@ BEGIN
     IF (SELECT g.seen_published FROM {schema}._generation g) THEN
         RETURN QUERY SELECT unnest({schema}._seen_published(wanted));
     ELSE
-        RETURN QUERY
-            SELECT i.item_id FROM {schema}.interactions i
-            WHERE i.user_id = wanted AND i.item_id IS NOT NULL AND {seen_value};
+        RETURN QUERY {seen};
     END IF;
 END
 $function$;
 COMMENT ON FUNCTION {schema}.seen({user_parameter}) IS
     'The items that this user has seen, which recommend() leaves out: live from the source with the caller''s rights, or as published with the generation. An id may come twice. Needs SELECT on the source, or on user_vectors where seen items are published.';
+
+-- object: function _left_out
+-- One user's rows: planned anew for each user, reading them takes longer to plan than to execute. PostgreSQL does so wherever
+-- it knows that this user has fewer rows than most (docs/decisions/0002).
+CREATE OR REPLACE FUNCTION {schema}._left_out(user_id {user_parameter}, seen boolean, published boolean)
+RETURNS {item_type}[]
+LANGUAGE plpgsql
+STABLE
+PARALLEL UNSAFE
+COST 1000
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+AS $function$
+DECLARE
+    -- the column's collation decides, not the argument's
+    wanted {user_parameter}{user_default_collate} := user_id;
+    items {item_type}[];
+BEGIN
+    IF seen AND published THEN
+        items := {schema}._seen_published(wanted);
+    ELSIF seen THEN
+        items := ARRAY({seen});
+    END IF;
+    RETURN items{of_exclusions};
+END
+$function$;
+COMMENT ON FUNCTION {schema}._left_out({user_parameter}, boolean, boolean) IS
+    'What recommend() leaves out for this user: the items of seen(), if wanted, published or not, and the user''s exclusions.';
 
 -- object: function _rescaled
 CREATE OR REPLACE FUNCTION {schema}._rescaled(
@@ -259,9 +286,7 @@ AS $function$
 DECLARE
     live {schema}._generation := {schema}._live(k);
     person {schema}._query_vector;
-    -- the column's collation decides, not the argument's
-    wanted {user_parameter}{user_default_collate} := user_id;
-    excluded {item_type}[] := {of_exclude_items}{of_exclusions};
+    excluded {item_type}[] := {of_exclude_items};
     steps text[] := {steps};
     step text;
     first boolean;
@@ -271,10 +296,8 @@ BEGIN
         RETURN;
     END IF;
 
-    IF exclude_seen IS DISTINCT FROM false THEN
-        excluded := excluded || ARRAY(SELECT s.item_id FROM {schema}.seen(recommend.user_id) s (item_id));
-    END IF;
-
+    excluded := excluded
+        || {schema}._left_out(recommend.user_id, exclude_seen IS DISTINCT FROM false, live.seen_published);
     person := {schema}._query_vector(live, recommend.user_id, fresh);
     -- A user of the training comes before every step, folded in anew or not.
     first := person.reason = 'trained';

@@ -27,15 +27,15 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
     -- For <#> the distance is the negative inner product.
-    distance_sql text := format(
+    distance_sql CONSTANT text := format(
         CASE column_name
             WHEN 'embedding' THEN 'v.%I OPERATOR({extension}.<=>) $1'
             ELSE 'v.%I OPERATOR({extension}.<#>) $1'
         END,
         column_name);
-    rows_sql text := format('SELECT v.{id} AS id, %s AS distance FROM {schema}.%I v WHERE v.%I IS NOT NULL',
-        distance_sql, '_{side}_' || generation, column_name);
-    result_sql text := 'SELECT array_agg(ROW(n.id, n.distance)::{schema}._near_{one} ORDER BY n.distance, n.id{collate}) FROM (%s) n';
+    rows_sql text := format(' FROM {schema}.%I v WHERE v.%I IS NOT NULL', '_{side}_' || generation, column_name);
+    -- An array of the rows: an aggregate over them takes longer to plan and to start.
+    result_sql CONSTANT text := 'SELECT ARRAY(SELECT ROW(n.id, n.distance)::{schema}._near_{one} FROM (%s) n%s)';
     nearest {schema}._near_{one}[];
     among_candidates CONSTANT boolean := {among_candidates} AND NOT every;
     looked_up CONSTANT text := CASE WHEN among_candidates THEN '{looked_up}' ELSE '' END;
@@ -43,7 +43,9 @@ DECLARE
     wanted bigint := greatest(ef, least(2 * k, 1000));
     beam bigint := wanted;
     widened boolean := false;
+    loaded {extension}.vector;
     saved text[];
+    changed text[];
 BEGIN
     IF cardinality(excluded) > 0 THEN
         rows_sql := rows_sql || ' AND v.{id} <> ALL ($3)';
@@ -53,7 +55,8 @@ BEGIN
     END IF;
 
     IF ef IS NOT NULL THEN
-        PERFORM '[1]'::{extension}.vector;  -- loads the library, before which its settings do not exist
+        -- Assignments, not PERFORM: they need no executor.
+        loaded := '[1]';  -- the library, before which its settings do not exist
         saved := ARRAY[
             current_setting('hnsw.ef_search'),
             current_setting('hnsw.iterative_scan'),
@@ -66,36 +69,46 @@ BEGIN
         ELSE
             wanted := k;
         END IF;
-        PERFORM
+        changed := ARRAY[
             set_config('hnsw.iterative_scan', CASE WHEN among_candidates THEN 'off' ELSE 'relaxed_order' END, true),
             set_config('hnsw.max_scan_tuples', '20000', true),
-            set_config('enable_sort', 'off', true);  -- the index is the only path that needs no sort
+            set_config('enable_sort', 'off', true)  -- the index is the only path that needs no sort
+        ];
         LOOP
-            PERFORM set_config('hnsw.ef_search', beam::text, true);
-            EXECUTE format(result_sql, rows_sql || looked_up || ' ORDER BY ' || distance_sql || ' LIMIT $2')
+            changed := ARRAY[set_config('hnsw.ef_search', beam::text, true)];
+            EXECUTE format(
+                result_sql,
+                'SELECT v.{id} AS id, ' || distance_sql || ' AS distance' || rows_sql || looked_up
+                || ' ORDER BY ' || distance_sql || ' LIMIT $2',
+                ' ORDER BY n.distance, n.id{collate}')
                 INTO nearest USING query, wanted, excluded, min_users;
             EXIT WHEN cardinality(nearest) = wanted OR widened OR NOT among_candidates;
             -- half as wide again as this share asks for; beyond ten times what is wanted the index is less reliable than it
             -- was calibrated, and from a row in 30 on comparing all is faster
             widened := true;
-            beam := 1.5 * beam * wanted / cardinality(nearest);
+            beam := 1.5 * beam * wanted / nullif(cardinality(nearest), 0);
             EXIT WHEN beam IS NULL OR beam > (
                 SELECT least(1000, 10 * wanted, c.reltuples / 30) FROM pg_class c
                 WHERE c.oid = to_regclass(format('{schema}.%I', '_{side}_' || generation))
             );
         END LOOP;
-        PERFORM
+        changed := ARRAY[
             set_config('hnsw.ef_search', saved[1], true),
             set_config('hnsw.iterative_scan', saved[2], true),
             set_config('hnsw.max_scan_tuples', saved[3], true),
-            set_config('enable_sort', saved[4], true);
+            set_config('enable_sort', saved[4], true)
+        ];
         IF cardinality(nearest) = wanted THEN
             RETURN nearest[:k::integer];
         END IF;
     END IF;
 
-    -- "+ 0" matches no index: every row is compared.
-    EXECUTE format(result_sql, rows_sql || joined || ' ORDER BY (' || distance_sql || ') + 0, v.{id}{collate} LIMIT $2')
+    -- "- 0" matches no index: every row is compared. Sorted by the column that is returned, it is computed once.
+    EXECUTE format(
+        result_sql,
+        'SELECT v.{id} AS id, (' || distance_sql || ') - 0 AS distance' || rows_sql || joined
+        || ' ORDER BY distance, v.{id}{collate} LIMIT $2',
+        '')
         INTO nearest USING query, k, excluded, min_users;
     RETURN nearest;
 END
