@@ -6,6 +6,7 @@ positions in their `IdMap`.
 
 import hashlib
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -241,7 +242,8 @@ class InteractionsBuilder:
         self._values.clear()
         times = np.concatenate(self._times) if self._times else None
         self._times.clear()
-        (users, user_index), (items, item_index) = self._users.finish(), self._items.finish()
+        with ThreadPoolExecutor(2) as both:
+            (users, user_index), (items, item_index) = both.map(_IdCodes.finish, (self._users, self._items))
         mixed, positive = 0, (values > 0) | self._ratings
         if not self._merged_first and not positive.all():
             pairs = user_index * np.int64(len(items)) + item_index
@@ -319,7 +321,7 @@ class _IdCodes:
             self._encode()
 
     def finish(self) -> tuple[IdMap, Index]:
-        """Return the id map and the index of each row in it."""
+        """Return the id map and the index of each row in it. Call it once."""
         self._encode()
         whole = self._join()
         self._codes.clear()
