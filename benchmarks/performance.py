@@ -162,7 +162,7 @@ def past(history: list[dict[str, Any]]) -> list[str]:
 def pictures(part: dict[str, Any]) -> list[str]:
     """Draw time and memory by size; return what the page shows of it."""
     factors = part["settings"]["factors"]
-    jobs = [row for row in part["tables"]["job"] if row["factors"] == factors]
+    jobs = sorted((row for row in part["tables"]["job"] if row["factors"] == factors), key=lambda row: row["interactions"])
     sizes = [row["interactions"] for row in jobs]
     times = defaultdict[str, list[float]](lambda: [0.0] * len(sizes))
     for row in (row for row in part["tables"]["stages"] if row["factors"] == factors):
