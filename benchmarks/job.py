@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import expand
-from measured import Measured
+from measured import Measured, commit, stored
 
 from recstore.config import Settings
 from recstore.definition import Definition, Hyperparameters, Source
@@ -53,7 +53,8 @@ class Bench:
         self.psql = str(tool_path(18, "psql"))
 
     def create(self, name: str, source: Source, factors: int | None = None) -> None:
-        hyperparameters = Hyperparameters(factors=factors or self.options.factors, warm_iterations=0)
+        factors = factors or self.options.factors
+        hyperparameters = Hyperparameters(factors=factors, warm_iterations=0, iterations=self.options.iterations)
         definition = Definition(source=source, hyperparameters=hyperparameters)
         recommenders.create(self.connection, self.settings, name, definition)
 
@@ -350,50 +351,71 @@ def estimated_mb(url: str, name: str) -> float:
     return 1024 * float(need.split("about ")[1].split(" GB")[0])
 
 
-def grow(options: argparse.Namespace) -> None:
-    """Run recstore's job once for each size, and compare its memory with the estimate that a user sees before."""
-    measured, wider = Measured("growth", **vars(options), server=SERVER), 1.0
-    for interactions in options.growth:
-        with bench(options) as one:
-            one.load("bigint", interactions)
-            found = grown(one, measured, "bigint", interactions, options.factors)
-            if interactions == WIDER_AT:
-                one.create("wide", Source(table="shop.bigint", value="value"), 2 * options.factors)
-                wide = grown(one, measured, "wide", interactions, 2 * options.factors)
-                wider = wide["stages"]["train"]["cpu"] / found["stages"]["train"]["cpu"]
-        if interactions == 100_000_000:
-            memory = (found["peak_mb"] + found["server_mb"]) / 1024
-            measured.level("100 million interactions", "worker and PostgreSQL together under 16 GiB", 16, memory, "GB")
-        measured.write()
-    if wider > 1 and max(options.growth) >= 80_000_000:
-        seconds = on_six_cores(measured.tables["stages"], wider)
-        note = "training and exact users: processor time, divided by the cores; all other stages as here, on two"
-        stage = f"80 million pairs, {2 * options.factors} factors"
-        measured.level(stage, "17 minutes on 6 cores, by the growth curve", 1020, seconds, "s", note=note)
-        measured.write()
-
-
 WIDER_AT = 10_000_000
 """Interactions of the job that runs with twice the factors too."""
 
 
-def grown(one: Bench, measured: Measured, name: str, interactions: int, factors: int) -> dict[str, Any]:
-    load, estimate = os.getloadavg()[0], estimated_mb(one.url, name)
+ITERATIONS = Hyperparameters().iterations
+"""Iterations of a training; the time of one with fewer is multiplied."""
+
+
+def grow(options: argparse.Namespace) -> None:
+    """Run recstore's job once for each size, and compare its memory with the estimate that a user sees before.
+
+    What was measured of other sizes stays.
+    """
+    measured = Measured("growth", factors=options.factors, seed=options.seed, server=SERVER)
+    for table, rows in (stored(measured.part) or {}).get("tables", {}).items():
+        measured.tables[table] = [row for row in rows if row["interactions"] not in options.growth]
+    for interactions in options.growth:
+        with bench(options) as one:
+            one.load("bigint", interactions)
+            grown(one, measured, "bigint", interactions, options.factors)
+            if interactions == WIDER_AT:
+                one.create("wide", Source(table="shop.bigint", value="value"), 2 * options.factors)
+                grown(one, measured, "wide", interactions, 2 * options.factors)
+        for rows in measured.tables.values():
+            rows.sort(key=lambda row: (row["interactions"], row["factors"]))
+        judge_growth(measured)
+        measured.write()
+
+
+def grown(one: Bench, measured: Measured, name: str, interactions: int, factors: int) -> None:
+    estimate, load = estimated_mb(one.url, name), os.getloadavg()[0]
     found = one.step("job", url=one.url, name=name, profiled=[])
-    size = {key: found["stages"]["filter"].get(key, 0) for key in ("users", "items", "pairs")}
-    size |= {key: found["stages"]["read"].get(key, size[key]) for key in size}
-    figures = (
-        {"interactions": interactions, "factors": factors} | size | {key: found[key] for key in ("seconds", *SIZES)}
-    )
-    figures |= {"estimate_mb": estimate, "load_before": load, "load_after": os.getloadavg()[0]}
-    measured.row("job", **figures)
+    iterations, training = one.options.iterations, found["stages"]["train"]
+    for row, key in ((found, "seconds"), (found, "cpu"), (found, "both_cpu"), (training, "seconds"), (training, "cpu")):
+        row[key] += training["cpu" if "cpu" in key else "seconds"] * (ITERATIONS / iterations - 1)
+    size = {key: found["stages"]["read"][key] for key in ("users", "items")}
+    figures = {key: found[key] for key in ("seconds", *SIZES)} | {"estimate_mb": estimate, "load_before": load}
+    figures |= {"load_after": os.getloadavg()[0], "commit": commit()}
+    measured.row("job", interactions=interactions, factors=factors, iterations=iterations, **size, **figures)
     for stage, row in found["stages"].items():
         figures = {key: row[key] for key in ("seconds", "cpu", "peak_mb")}
         measured.row("stages", interactions=interactions, factors=factors, stage=stage, **figures)
-    wrong = 100 * abs(estimate - found["peak_mb"]) / found["peak_mb"]
-    stage = f"memory, {interactions:,} interactions, {factors} factors"
-    measured.level(stage, "the estimate before the run within 25 % of the peak", 25, wrong, "%")
-    return found
+
+
+def judge_growth(measured: Measured) -> None:
+    measured.levels, factors = [], measured.settings["factors"]
+    jobs = {(row["interactions"], row["factors"]): row for row in measured.tables["job"]}
+    for (interactions, each), row in jobs.items():
+        wrong = 100 * abs(row["estimate_mb"] - row["peak_mb"]) / row["peak_mb"]
+        stage = f"memory, {interactions:,} interactions, {each} factors"
+        measured.level(stage, "the estimate before the run within 25 % of the peak", 25, wrong, "%")
+    if largest := jobs.get((100_000_000, factors)):
+        memory = (largest["peak_mb"] + largest["server_mb"]) / 1024
+        measured.level("100 million interactions", "worker and PostgreSQL together under 16 GiB", 16, memory, "GB")
+        trainings = {
+            (row["interactions"], row["factors"]): row["cpu"]
+            for row in measured.tables["stages"]
+            if row["stage"] == "train"
+        }
+        if wide := trainings.get((WIDER_AT, 2 * factors)):
+            rows = [row for row in measured.tables["stages"] if row["factors"] == factors]
+            seconds = on_six_cores(rows, wide / trainings[WIDER_AT, factors])
+            note = "training and exact users: processor time, divided by the cores; all other stages as here"
+            stage = f"80 million pairs, {2 * factors} factors"
+            measured.level(stage, "17 minutes on 6 cores, by the growth curve", 1020, seconds, "s", note=note)
 
 
 def on_six_cores(rows: list[dict[str, Any]], wider: float, pairs: float = 8e7, cores: int = 6) -> float:
@@ -408,7 +430,7 @@ def on_six_cores(rows: list[dict[str, Any]], wider: float, pairs: float = 8e7, c
             max(row[key], 1e-3)
             for size in (below, above)
             for row in rows
-            if row["stage"] == stage and row["interactions"] == size and row["factors"] == rows[0]["factors"]
+            if row["stage"] == stage and row["interactions"] == size
         )
         power = math.log(more / less) / math.log(above / below)
         seconds = more * (pairs / above) ** power
@@ -420,6 +442,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--interactions", type=int, default=1_000_000)
     parser.add_argument("--factors", type=int, default=64)
+    parser.add_argument("--iterations", type=int, default=ITERATIONS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--growth", type=int, nargs="+")

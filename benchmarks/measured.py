@@ -73,6 +73,12 @@ class Measured:
         history.write_text("".join(f"{line}\n" for line in [*kept, json.dumps(rounded(head) | {"levels": measured})]))
 
 
+def stored(part: str) -> dict[str, Any] | None:
+    """Return the content of a part's file, None if it has none."""
+    file = RESULTS / f"{part}.json"
+    return json.loads(file.read_text()) if file.exists() else None
+
+
 def alternately(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
     """Call each in turn, round after round; return the seconds of every call."""
     times: dict[str, list[float]] = {name: [] for name in calls}
@@ -90,7 +96,7 @@ def medians(times: Mapping[str, list[float]]) -> dict[str, float]:
 
 def commit() -> str:
     """Return the commit that is checked out, marked if files differ from it other than results and the page."""
-    git = ["git", "-C", str(RESULTS.parent)]
+    git = ["git", "-C", str(Path(__file__).parent)]
     short = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout
     own = [":/", ":!/benchmarks/results", ":!/docs/performance.md", ":!/docs/pictures"]
     changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *own], check=False).returncode

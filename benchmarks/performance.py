@@ -27,7 +27,8 @@ PARTS = {
     "growth": (
         "Growth",
         "One job for each size. `estimate` is what `recstore doctor` expects of a training of that size; `peak_mb` is the highest"
-        " memory of the worker's process, `server_mb` that of PostgreSQL with its shared memory.",
+        " memory of the worker's process, `server_mb` that of PostgreSQL with its shared memory. Where `iterations` are fewer than"
+        " 15, the time of the training was multiplied accordingly.",
     ),
     "expand": (
         "The data",
@@ -162,7 +163,9 @@ def past(history: list[dict[str, Any]]) -> list[str]:
 def pictures(part: dict[str, Any]) -> list[str]:
     """Draw time and memory by size; return what the page shows of it."""
     factors = part["settings"]["factors"]
-    jobs = sorted((row for row in part["tables"]["job"] if row["factors"] == factors), key=lambda row: row["interactions"])
+    jobs = sorted(
+        (row for row in part["tables"]["job"] if row["factors"] == factors), key=lambda row: row["interactions"]
+    )
     sizes = [row["interactions"] for row in jobs]
     times = defaultdict[str, list[float]](lambda: [0.0] * len(sizes))
     for row in (row for row in part["tables"]["stages"] if row["factors"] == factors):
