@@ -27,8 +27,8 @@ PARTS = {
     "growth": (
         "Growth",
         "One job for each size. `estimate` is what `recstore doctor` expects of a training of that size; `peak_mb` is the highest"
-        " memory of the worker's process, `server_mb` that of PostgreSQL with its shared memory. Where `iterations` are fewer than"
-        " 15, the time of the training was multiplied accordingly.",
+        " memory of the worker's process, `server_mb` that of PostgreSQL with its shared memory. Where `iterations` are fewer"
+        " than 15, the time of the training was multiplied accordingly.",
     ),
     "expand": (
         "The data",
