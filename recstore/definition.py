@@ -20,6 +20,7 @@ DEFAULT_RATING_FACTORS = 62
 """The same for explicit feedback: with the biases 64 dimensions."""
 
 RATINGS = "ratings"
+ITERATIONS, RATING_ITERATIONS = 10, 15
 """The trainer of explicit feedback."""
 
 MAX_VECTOR_DIMENSIONS = 960
@@ -260,16 +261,27 @@ class Hyperparameters(Part):
     alpha: Annotated[float, Field(gt=0, le=1e6)] | None = Field(
         None, description="Weight of a view, c = 1 + alpha * w; unset: estimated from the density of the data"
     )
-    iterations: Annotated[int, Field(ge=1, le=1000)] = Field(15, description="Iterations of alternating least squares")
+    iterations: Annotated[int, Field(ge=1, le=1000)] = Field(
+        ITERATIONS, description="Iterations of alternating least squares; of explicit feedback 15"
+    )
     warm_iterations: Annotated[int, Field(ge=0, le=1000)] = Field(
         5, description="Iterations after a warm start from the live generation; 0: no warm starts"
     )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(42, description="Random seed of the initial factors")
+    user_exponent: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.25, description="Spectral: how little a view of a user with many items counts, as an exponent of their number"
+    )
+    view_exponent: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.4, description="Spectral: how little a view of an item counts, as an exponent of its number of users"
+    )
     item_exponent: Annotated[float, Field(ge=-1, le=2)] = Field(
-        0.4, description="Spectral and hybrid: weight of an item, as an exponent of its number of users"
+        0.25, description="Spectral: weight of an item in the lists, as an exponent of its number of users"
+    )
+    ridge: Annotated[float, Field(ge=0, le=1e3)] = Field(
+        0.03, description="Spectral: regularization, relative to the square of the largest singular value"
     )
     singular_exponent: Annotated[float, Field(ge=0, le=8)] = Field(
-        0.5, description="Spectral and hybrid: weight of a factor, as an exponent of its singular value"
+        0.0, description="Spectral: weight of a factor, as an exponent of its singular value"
     )
     spectral_share: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.25, description="Hybrid: share of spectral factors; the others come from als"
@@ -280,6 +292,17 @@ class Hyperparameters(Part):
     options: dict[str, bool | int | float | str] = Field(
         {}, description="Settings of a trainer from an installed package"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_versions(cls, values: Any) -> Any:
+        """Keep the model that complete settings without `ridge` meant, and leave out exponents that no trainer used."""
+        exponents = {"item_exponent", "singular_exponent"}
+        if not isinstance(values, dict) or "ridge" in values or not exponents | {"seed"} <= values.keys():
+            return values
+        if values.get("trainer") in ("spectral", "hybrid"):
+            return values | {"user_exponent": 0.5, "view_exponent": 0.5, "ridge": 0.0}
+        return {name: value for name, value in values.items() if name not in exponents}
 
     @property
     def explicit(self) -> bool:
@@ -414,7 +437,10 @@ class Definition(Part):
         if not explicit and trainer == RATINGS:
             raise ValueError("the trainer ratings is for explicit feedback: --feedback explicit")
         if explicit:
-            object.__setattr__(self, "hyperparameters", self.hyperparameters.model_copy(update={"trainer": RATINGS}))
+            own: dict[str, Any] = {"trainer": RATINGS}
+            if "iterations" not in self.hyperparameters.model_fields_set:
+                own["iterations"] = RATING_ITERATIONS
+            object.__setattr__(self, "hyperparameters", self.hyperparameters.model_copy(update=own))
         return self
 
     @property

@@ -397,7 +397,7 @@ class PartNotInstalled(RecstoreError):
 
     EXTRAS: ClassVar[dict[str, str]] = {
         "worker": "adbc_driver_manager adbc_driver_postgresql celery implicit kombu numpy prometheus_client pyarrow scipy"
-        " sklearn threadpoolctl",
+        " threadpoolctl",
         "tuning": "optuna",
         "reports": "jinja2 matplotlib",
         "explorer": "flask waitress werkzeug",

@@ -13,7 +13,7 @@ from recstore.migrations import frozen
 from support_sql import column, repeating, rows, together, value
 
 from recstore import errors, pipeline, registry
-from recstore.definition import Hyperparameters, Source
+from recstore.definition import Hyperparameters, Source, Titles
 from recstore.embedded import Server
 from recstore.operations import readers, schema
 from recstore.postgres.connection import Connection
@@ -59,6 +59,24 @@ def test_five_at_once(bare: Database) -> None:
     assert column(connection, "SELECT version_num FROM recstore_private.alembic_version") == [schema_revision.head()]
     assert column(connection, "SELECT extname FROM pg_extension WHERE extname = 'vector'") == ["vector"]
     schema.check(url)
+
+
+def test_a_definition_goes_back_to_the_version_before(shop: Database) -> None:
+    shop.create(hyperparameters=SMALL)
+    assert shop.retrain().live
+    connection = shop.connect()
+    titles = Titles(table="titles", item="id", title="title").model_dump_json()
+    for table in ("recommenders", "generations"):
+        connection.execute(
+            f"UPDATE recstore_private.{table} SET definition = jsonb_set(definition, '{{titles}}', %s)", [titles]
+        )
+    schema.downgrade(shop.url, "0011")
+    for table in ("recommenders", "generations"):
+        definition = value(connection, f"SELECT definition FROM recstore_private.{table} LIMIT 1")
+        assert not {"user_exponent", "view_exponent", "ridge"} & definition["hyperparameters"].keys()
+        assert definition["titles"].keys() == {"table", "item", "title"}
+    assert upgrade(shop)
+    assert registry.get(connection, "retail").definition.hyperparameters.ridge == SMALL.ridge
 
 
 @pytest.mark.contract

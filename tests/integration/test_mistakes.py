@@ -152,7 +152,8 @@ DEFINITIONS = {
         "it must be at least",
         """
         --min-item-views -1; --min-users-per-item 0; --max-items-per-user 0; --regularization -1; --warm-iterations -1
-        --singular-exponent -1; --dimensions 0; --keep 0; --max-fall -1; --lists-k 0
+        --singular-exponent -1; --user-exponent -1; --view-exponent -1; --ridge -1; --dimensions 0; --keep 0; --max-fall -1
+        --lists-k 0
         """,
     ),
 }

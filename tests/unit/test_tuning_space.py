@@ -185,7 +185,7 @@ def value_of(parameters: Parameters, *, pays: float = 0.1, peak: int = 1024) -> 
         return 0.1 * math.exp(-0.2 * away) * (1.0 if parameters["confidence"] == "binary" else 0.97)
 
     def of_spectral() -> float:
-        away = (parameters["item_exponent"] - 0.3) ** 2 + (parameters["singular_exponent"] - 1.2) ** 2
+        away = (parameters["item_exponent"] - 0.3) ** 2 + math.log10(parameters["ridge"] / 0.1) ** 2
         return 0.095 * math.exp(-0.3 * away)
 
     doublings = math.log2(min(parameters["factors"], peak) / 64)

@@ -64,7 +64,7 @@ class Choices:
 Bounds = Range | Choices
 
 _WEIGHTED = ("regularization", "alpha", "confidence")
-_SPECTRAL = ("item_exponent", "singular_exponent")
+_SPECTRAL = ("user_exponent", "view_exponent", "item_exponent", "ridge")
 OWN = {
     "als": _WEIGHTED,
     "spectral": _SPECTRAL,
@@ -77,8 +77,10 @@ BOUNDS: dict[str, Bounds] = {
     "regularization": Range(0.01, 10_000, log=True),
     "alpha": Range(0.1, 500, log=True),
     "confidence": Choices(("bm25", "log", "linear", "binary", "share")),
-    "item_exponent": Range(-0.2, 1.0),
-    "singular_exponent": Range(0.0, 2.0),
+    "user_exponent": Choices((0.25, 0.5)),
+    "view_exponent": Choices((0.0, 0.25, 0.4, 0.5)),
+    "item_exponent": Range(-0.1, 0.6),
+    "ridge": Range(0.003, 0.3, log=True),
     "spectral_share": Choices((0.25, 0.5, 0.75)),
     "spectral_weight": Range(0.05, 0.95),
 }

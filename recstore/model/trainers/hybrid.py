@@ -25,7 +25,7 @@ from recstore.model.trainers import (
     usable_factors,
 )
 from recstore.model.trainers.als import ALS
-from recstore.model.trainers.spectral import Spectral, mean_score
+from recstore.model.trainers.spectral import Spectral, embed, mean_score
 
 SAMPLE = 500
 """Users over whose pairs the mean scores of the parts are compared."""
@@ -61,19 +61,19 @@ class Hybrid:
         if item_factors is not None and item_factors.shape != shape:
             raise InvalidInput(f"The initial item factors have the shape {item_factors.shape}, not {shape}.")
 
-        spectral = _PARTS["spectral"].train(matrix, hyperparameters, factors=of_spectral) if of_spectral else None
+        spectral = embed(matrix, hyperparameters, of_spectral, threads) if of_spectral else None
         sample = _sample(liked(matrix), hyperparameters.seed)
 
         def combined(als: FoldIn) -> FoldIn:
             if spectral is None:
                 return _fold_in(als, [("als", als.item_factors, 1.0, als.constants)])
-            scale, weight = _balance(sample, als, spectral.fold_in, hyperparameters.spectral_weight)
+            scale, weight = _balance(sample, als, spectral, hyperparameters.spectral_weight)
             items = spectral.item_factors * np.float32(scale)
             return _fold_in(
                 als,
                 [
                     ("als", als.item_factors, 1 - hyperparameters.spectral_weight, als.constants),
-                    ("spectral", items, weight, spectral.fold_in.constants),
+                    ("spectral", items, weight, spectral.constants),
                 ],
             )
 
