@@ -94,12 +94,13 @@ $(VENV)/.bench: $(VENV)/.dev  # pandas: for the pipeline that recstore is compar
 	@touch $@
 
 bench: $(VENV)/.bench  ## the job next to other ways, a million interactions; live answers, as ratios; writes docs/performance.md
-	for script in expand job fold_in exclusions filters wake_up; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	for script in expand job serving fold_in exclusions filters wake_up; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 	$(BIN)/python benchmarks/performance.py
 
 bench-full: bench  ## the same on 10 million interactions, and recstore's job alone on up to 100 million: hours
 	$(BIN)/python benchmarks/expand.py --interactions 1000000 10000000
 	$(BIN)/python benchmarks/job.py --interactions 10000000
+	$(BIN)/python benchmarks/serving.py --full
 	$(BIN)/python benchmarks/job.py --growth 1000000 3000000 10000000 30000000 100000000
 	$(BIN)/python benchmarks/performance.py
 

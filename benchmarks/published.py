@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from recstore import pipeline
 from recstore.config import Settings
 from recstore.embedded import temporary_server
-from recstore.model import vectors
+from recstore.model import trainers, vectors
+from recstore.model.confidence import Weighted
 from recstore.model.interactions import IdMap, Interactions
+from recstore.model.trainers import FoldIn
 from recstore.operations import jobs, schema
 from recstore.postgres.connection import Connection, connect
 from recstore.publication import building
@@ -22,9 +24,10 @@ from recstore.runs import Run
 
 
 @contextmanager
-def database() -> Iterator[tuple[Connection, Settings, str]]:
+def database(version: int = 18, **parameters: str) -> Iterator[tuple[Connection, Settings, str]]:
     """Start a server with recstore's schema; yield a connection, settings and the URL."""
-    with temporary_server(18, {"shared_buffers": "256MB", "maintenance_work_mem": "512MB"}) as server:
+    parameters = {"shared_buffers": "256MB", "maintenance_work_mem": "512MB"} | parameters
+    with temporary_server(version, parameters) as server:
         url = f"postgresql://postgres@/postgres?host={quote(str(server.sockets), safe='')}"
         settings = Settings(database_url=url, home=Path("/nonexistent"))
         with connect(url) as connection:
@@ -42,9 +45,17 @@ def interactions(
 
 
 def publish(
-    url: str, settings: Settings, pairs: Interactions, users: NDArray[np.float32], items: NDArray[np.float32]
-) -> None:
-    """Publish a generation of these factors of the recommender "retail", calibrated as any other."""
+    url: str,
+    settings: Settings,
+    pairs: Interactions,
+    users: NDArray[np.float32],
+    items: NDArray[np.float32],
+    weighted: Weighted | None = None,
+    fold_in: FoldIn | None = None,
+) -> Run:
+    """Publish a generation of these factors of the recommender "retail", calibrated as any other; return its run.
+
+    With the confidences of a training by ALS and its input for folding in, SQL can fold in users."""
     with Run(url, settings, "retail", "retrain") as run:
         run.stage("prepare", jobs.prepare, run)
         content = building.Content(
@@ -55,7 +66,9 @@ def publish(
             factors=items.shape[1],
             snapshot={},
             filters=[],
-            confidence={},
-            training={},
+            confidence=weighted.model.constants() if weighted else {},
+            training={"alpha": weighted.alpha} if weighted else {},
+            for_queries=fold_in and trainers.for_queries("als", fold_in),
         )
         assert pipeline.publish(run, content, release=False).live
+    return run

@@ -6,10 +6,9 @@ The settings of one recommender are in `recstore.definition`.
 import difflib
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from recstore.errors import InvalidInput
 from recstore.wording import what_is_wrong
@@ -38,10 +37,10 @@ def traces_wanted() -> bool:
     return exporter == "otlp" and os.environ.get("OTEL_SDK_DISABLED", "").lower() != "true"
 
 
-class Settings(BaseSettings):
-    """Each field is read from the environment variable RECSTORE_<NAME>."""
+class Settings(BaseModel):
+    """Each field that is not given is read from the environment variable RECSTORE_<NAME>."""
 
-    model_config = SettingsConfigDict(env_prefix="RECSTORE_", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     database_url: str | None = Field(
         None, description="URL (postgresql://) of the application's database; unset: the embedded server"
@@ -103,6 +102,12 @@ class Settings(BaseSettings):
         None, description="Password of the explorer; required for other machines and for --operators"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _environment(cls, given: dict[str, Any]) -> dict[str, Any]:
+        variables = {name: f"RECSTORE_{name.upper()}" for name in cls.model_fields}
+        return {name: os.environ[one] for name, one in variables.items() if one in os.environ} | given
+
     @field_validator("explorer_password")
     @classmethod
     def _empty_is_none(cls, value: SecretStr | None) -> SecretStr | None:
@@ -143,7 +148,7 @@ def load_settings(**overrides: object) -> Settings:
     """Return the settings of this process. `overrides` that are None come from the environment. Raises InvalidInput."""
     chosen = {name: value for name, value in overrides.items() if value is not None}
     try:
-        return Settings(**chosen)  # type: ignore[arg-type]
+        return Settings(**chosen)
     except ValidationError as error:
         first = error.errors()[0]
         name = "RECSTORE_" + str(first["loc"][0]).upper()

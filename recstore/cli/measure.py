@@ -115,8 +115,7 @@ def _limits(result: "ModelResult", names: list[str], first: str) -> dict[str, An
     row: dict[str, Any] = {"95 % intervals": result.name}
     for head, intervals in (("{}", result.intervals), (f"{first} minus this: {{}}", result.differences)):
         for name in names:
-            low, high = intervals.get(name, (None, None))
-            row[head.format(name)] = "" if low is None else f"{low:.4f} to {high:.4f}"
+            row[head.format(name)] = " to ".join(f"{round(limit, 4) + 0:.4f}" for limit in intervals.get(name, ()))
     return row
 
 

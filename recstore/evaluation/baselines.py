@@ -120,7 +120,8 @@ class Ease(_Linear):
             part, held_out, share = _choice(train)
             popular = np.sort(np.argsort(-np.bincount(part.indices, minlength=part.shape[1]))[:CHOICE_ITEMS])
             part, held_out = part[:, popular], held_out[:, popular]
-            models = {each: Ease(part, share * each, threads=threads) for each in REGULARIZATIONS}
+            gram = _gram(part, threads)
+            models = {x: _Linear(name, {}, part, _regressed(gram.copy(), share * x)) for x in REGULARIZATIONS}
             regularization = _best(models, part, held_out, threads)
         super().__init__(
             name, {"regularization": regularization}, train, _regressed(_gram(train, threads), regularization)

@@ -128,20 +128,9 @@ def by_time(interactions: Interactions, share: float = SHARE, *, validation: boo
     if times is None or not (times != NO_TIME).any():
         raise TimesMissing()
 
-    def newest(part: Interactions) -> tuple[Mask, str]:
-        assert part.times is not None
-        moments, pairs = np.unique(part.times, return_counts=True)
-        if len(moments) < 2:
-            reason = f"all {len(part)} pairs {'that are left ' if part is not interactions else ''}have the same time"
-            raise SplitImpossible(how="by time", reason=reason, remedy="Split by user or by share.")
-        since = np.cumsum(pairs[::-1])[:-1]  # pairs of the newest moment, of the two newest, and so on
-        chosen = moments[-1 - np.argmin(np.abs(since - share * len(part)))]
-        mask = part.times >= chosen
-        return mask, f"the newest {_percent(mask)} of {{what}}, since {_written(chosen)}, are {{held}}"
-
     undated = int(np.count_nonzero(times == NO_TIME))
     notes = (f"{undated} of {len(times)} pairs have no time and count as the oldest.",) if undated else ()
-    return _split(interactions, newest, "time", validation, notes)
+    return _split(interactions, _newest(interactions, share), "time", validation, notes)
 
 
 def by_user(
@@ -195,11 +184,19 @@ def by_share(interactions: Interactions, share: float = SHARE, seed: int = SEED,
     return _split(interactions, _random_share(interactions, share, seed), "share", validation)
 
 
-def given(train: Interactions, test: Interactions, seed: int = SEED, *, validation: bool = False) -> Split:
+def given(
+    train: Interactions,
+    test: Interactions,
+    seed: int = SEED,
+    *,
+    validation: bool = False,
+    when: Times | None = None,
+) -> Split:
     """Return two sets of interactions as one split, with id maps for the ids of both.
 
-    The validation part is a random part of `train`, with the same share as the test part has of both (at most half). Pairs
-    that are in both sets are dropped from the test part, with their number in `notes`.
+    The validation part is a part of `train`, with the same share as the test part has of both (at most half): the newest
+    pairs if the test part is newer than the training pairs, by its times or by `when`, else random ones. Pairs that are in
+    both sets are dropped from the test part, with their number in `notes`.
 
     Raises InvalidInput for ids of different types, SplitImpossible if no test pair is left.
     """
@@ -217,9 +214,10 @@ def given(train: Interactions, test: Interactions, seed: int = SEED, *, validati
     if not validation:
         return Split(train, None, test, how, notes)
     share = min(0.5, len(test) / (len(train) + len(test)))
-    inner = _split(train, _random_share(train, share, seed), "share", False)
-    how += f"; at random {_percent_of(len(inner.test), len(train))} of the others are the validation part"
-    return Split(inner.train, inner.test, test, how, notes)
+    newer = _newer(test.times if when is None else when, train, share)
+    mask, phrase = (_newest(train, share) if newer else _random_share(train, share, seed))(train)
+    how += "; " + phrase.format(what="the others", held="the validation part")
+    return Split(train.part(~mask), train.part(mask), test, how, notes)
 
 
 def without(interactions: Interactions, others: Interactions) -> Interactions:
@@ -248,6 +246,28 @@ def _split(interactions: Interactions, pick: _Pick, by: By, validation: bool, no
     mask, phrase = pick(train)
     how += "; " + phrase.format(what="the others", left="left ", held="the validation part")
     return Split(train.part(~mask), train.part(mask), test, how, notes)
+
+
+def _newest(interactions: Interactions, share: float) -> _Pick:
+    def newest(part: Interactions) -> tuple[Mask, str]:
+        assert part.times is not None
+        moments, pairs = np.unique(part.times, return_counts=True)
+        if len(moments) < 2:
+            reason = f"all {len(part)} pairs {'that are left ' if part is not interactions else ''}have the same time"
+            raise SplitImpossible(how="by time", reason=reason, remedy="Split by user or by share.")
+        since = np.cumsum(pairs[::-1])[:-1]  # pairs of the newest moment, of the two newest, and so on
+        chosen = moments[-1 - np.argmin(np.abs(since - share * len(part)))]
+        mask = part.times >= chosen
+        return mask, f"the newest {_percent(mask)} of {{what}}, since {_written(chosen)}, are {{held}}"
+
+    return newest
+
+
+def _newer(times: Times | None, train: Interactions, share: float) -> bool:
+    """Return whether most test pairs are newer than what a share of the newest training pairs begins with."""
+    if times is None or not len(times) or not _dated(train) or train.times is None:
+        return False
+    return bool(train.times.min() < train.times.max() and np.median(times) > np.quantile(train.times, 1 - share))
 
 
 def _random_share(interactions: Interactions, share: float, seed: int) -> _Pick:

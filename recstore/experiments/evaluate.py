@@ -129,11 +129,12 @@ def read_split(
         else:
             test = _given(connection, experiment.settings, recommender, choice)
             train = splits.without(interactions, test)
-            if definition.source.explicit:  # a query has no ratings
-                test = splits.common(interactions, test)
+            known = splits.common(interactions, test)  # with ratings and times, which a query has not
+            if definition.source.explicit:
+                test = known
             if not len(train):
                 raise InvalidInput("The test set holds every pair of the source, so there is nothing to train on.")
-            found = splits.given(train, test, choice.seed, validation=validation)
+            found = splits.given(train, test, choice.seed, validation=validation, when=known.times)
         details |= {"how": found.how, "train_pairs": len(found.train), "test_pairs": len(found.test)}
         details["told"] = found.how
     return found

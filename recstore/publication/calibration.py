@@ -14,19 +14,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import psycopg
-from numpy.typing import NDArray
 from psycopg.types.json import Jsonb
 
 from recstore import registry
 from recstore.definition import Search
 from recstore.errors import RecstoreError
 from recstore.postgres.connection import Connection, connect, one_line, reading_application
-from recstore.publication import exact_lists, indexes
-from recstore.publication.exact_lists import Query
+from recstore.publication import indexes
 from recstore.publication.indexes import DENSER, Graph
 from recstore.runs import Run
 from recstore.source import candidates
@@ -68,6 +65,13 @@ SEARCHED: dict[str, tuple[Side, str]] = {
     "users": ("users", "preference"),
 }
 """The side and the column that each kind of query searches."""
+
+
+class Query(NamedTuple):
+    """A sampled query: the vector as text, and the ids that the answer must not contain."""
+
+    vector: str
+    excluded: list[Any]
 
 
 @dataclass(frozen=True)
@@ -327,7 +331,9 @@ def _drop(run: Run, kind: Kind) -> bool:
     return dropped
 
 
-def _exact(run: Run, kind: Kind) -> NDArray[np.float64]:
+def _exact(run: Run, kind: Kind) -> list[list[float]]:
+    from recstore.publication import exact_lists  # with NumPy and Arrow, for those who calibrate
+
     return exact_lists.distances(run, kind.side, kind.column, kind.queries, K)
 
 
@@ -337,7 +343,7 @@ def _measure(
     kind: Kind,
     ef: int | None,
     graph: Graph | None,
-    exact: NDArray[np.float64],
+    exact: list[list[float]],
     report: Callable[[str], None],
 ) -> PlanTrial:
     """Run the sampled queries with one plan, until it is ruled out, through the function that will answer them.
@@ -356,16 +362,15 @@ def _measure(
     times: list[float] = []
     found: dict[bool, list[float]] = {}
 
-    def ask(connection: Connection, queries: Sequence[tuple[Query, NDArray[np.float64]]]) -> None:
+    def ask(connection: Connection, queries: Sequence[tuple[Query, list[float]]]) -> None:
         for query, best in queries:
             start = time.perf_counter()
             row = connection.execute(statement, [number, kind.column, query.vector, query.excluded, ef]).fetchone()
             times.append(1000 * (time.perf_counter() - start))
             assert row is not None
-            wanted = int(np.count_nonzero(np.isfinite(best)))
-            if wanted:
-                limit = best[wanted - 1] + TIE * max(abs(best[wanted - 1]), ROUNDED[kind.column])
-                share = sum(distance <= limit for distance in row["distances"] or ()) / wanted
+            if best:
+                limit = best[-1] + TIE * max(abs(best[-1]), ROUNDED[kind.column])
+                share = sum(distance <= limit for distance in row["distances"] or ()) / len(best)
                 found.setdefault(bool(query.excluded), []).append(share)
 
     queries = list(zip(kind.queries, exact, strict=True))

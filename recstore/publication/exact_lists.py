@@ -6,7 +6,7 @@ server's exact scan takes 10 ms for each of them.
 
 import uuid
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -19,19 +19,15 @@ from recstore.postgres.names import quoted
 from recstore.runs import Run
 from recstore.sql.generation import Side
 
+if TYPE_CHECKING:
+    from recstore.publication.calibration import Query
+
 ROWS = 4096
 """Rows of a batch, about."""
 
 
-class Query(NamedTuple):
-    """A sampled query: the vector as text, and the ids that the answer must not contain."""
-
-    vector: str
-    excluded: list[Any]
-
-
-def distances(run: Run, side: Side, column: str, queries: Sequence[Query], k: int) -> NDArray[np.float64]:
-    """Return the k smallest distances of each query in ascending order, (queries, k), inf where there are fewer.
+def distances(run: Run, side: Side, column: str, queries: Sequence["Query"], k: int) -> list[list[float]]:
+    """Return the k smallest distances of each query, or as many as there are, in ascending order.
 
     They are cosine distances of an `embedding`, else negative inner products, both in double precision. Raises ConnectionLost.
     """
@@ -68,4 +64,4 @@ def distances(run: Run, side: Side, column: str, queries: Sequence[Query], k: in
             if len(batch) > k:
                 found.partition(k - 1, axis=1)
             best = np.partition(np.hstack((best, found[:, :k])), k - 1, axis=1)[:, :k]
-    return np.sort(best, axis=1)
+    return [row[np.isfinite(row)].tolist() for row in np.sort(best, axis=1)]

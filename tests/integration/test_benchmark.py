@@ -60,7 +60,7 @@ def test_a_split_through_numpy_and_through_sql(recstore: Command, shop: Database
     assert steps == ["read", "train", *["measure"] * 4, "store", "ask"]
     assert all(step["seconds"] >= 0 for step in answer.json["steps"])
     shown = recstore(line)
-    for words in ("at 5", "als through SQL, exact scan"):
+    for words in ("at 5", "als through SQL, exact scan", "95 % intervals", "als minus this: ndcg@10"):
         assert words in shown.out
 
 

@@ -225,6 +225,23 @@ def test_the_validation_part_of_given_sets_is_in_proportion_to_the_test_part():
     assert splits.given(whole.subset(late), whole.subset(~late), validation=True).how.count("50 %") == 1
 
 
+def test_the_validation_part_of_newer_test_pairs_are_the_newest_training_pairs():
+    rows = [(user, item, 1.0, (10 * item + user) * DAY) for user in range(10) for item in range(10)]
+    train, newer = (dated([row for row in rows if (row[1] >= 8) is late]) for late in (False, True))
+    split = splits.given(train, newer, validation=True)
+    assert split.how.endswith("; the newest 20 % of the others, since 1970-03-06, are the validation part")
+    assert {item for _, item in pairs(split.validation)} == {6, 7}
+    undated, _ = build(batch([row[:3] for row in rows if row[1] >= 8]))
+    assert "at random" in splits.given(train, undated, validation=True).how
+    assert splits.given(train, undated, validation=True, when=newer.times).how == split.how
+
+    among, others = (dated([row for row in rows if (row[0] >= 8) is late]) for late in (True, False))
+    assert "at random" in splits.given(others, among, validation=True).how  # as old as the training pairs
+    at_once = dated([(user, 1, 1.0, DAY) for user in range(10)])
+    assert "at random" in splits.given(at_once, newer, validation=True).how
+    assert "at random" in splits.given(train, undated, validation=True, when=newer.times[:0]).how
+
+
 def test_given_sets_of_other_id_types_are_refused():
     texts, _ = build(batch([(1, "1", 1.0)], item_type=pa.string()), item_type=IdType.TEXT)
     with pytest.raises(InvalidInput, match=r"item ids have type int64 .*, string"):

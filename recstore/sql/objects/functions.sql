@@ -109,7 +109,7 @@ BEGIN
     END IF;
     nearest := {schema}._nearest_items(
         live.generation, 'embedding', query, k, {of_exclude_items} || similar_items.item_id::{item_type}, min_users, live.similar_ef);
-    RETURN QUERY SELECT n.id, 1 - n.distance FROM unnest(nearest) n;
+    RETURN QUERY SELECT n.id, 1 - n.distance FROM unnest(nearest) n ORDER BY n.distance, n.id{item_collate};
 END
 $function$;
 COMMENT ON FUNCTION {schema}.similar_items({item_parameter}, bigint, bigint, {item_parameter}[]) IS
@@ -258,7 +258,7 @@ DECLARE
         live.generation, 'preference', person.preference, k, left_out, NULL, live.recommend_ef);
     listed CONSTANT {schema}.recommendation[] := ARRAY(
         SELECT ROW(n.id, {score}-n.distance * person.length * live.max_item_length{in_range}, person.reason)::{schema}.recommendation
-        FROM unnest(nearest) n);
+        FROM unnest(nearest) n ORDER BY n.distance, n.id{item_collate});
 BEGIN
     RETURN CASE WHEN scale IS NULL THEN listed ELSE {schema}._rescaled(live, person, listed, scale) END;
 END

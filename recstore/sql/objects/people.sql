@@ -37,7 +37,7 @@ BEGIN
     -- Unit vectors: the inner product is the cosine, and one index serves this and users_for_item.
     nearest := {schema}._nearest_users(
         live.generation, 'preference', query, k, ARRAY[similar_users.user_id]::{user_type}[], NULL, live.users_ef);
-    RETURN QUERY SELECT n.id, -n.distance FROM unnest(nearest) n;
+    RETURN QUERY SELECT n.id, -n.distance FROM unnest(nearest) n ORDER BY n.distance, n.id{user_collate};
 END
 $function$;
 COMMENT ON FUNCTION {schema}.similar_users({user_parameter}, bigint, boolean) IS
@@ -68,7 +68,7 @@ BEGIN
     END IF;
     RETURN QUERY EXECUTE format(
         'SELECT v.user_id, -n.distance, {score_of_user}'
-        ' FROM unnest($1) WITH ORDINALITY n (id, distance, place) JOIN {schema}.%I v ON v.user_id = n.id ORDER BY n.place',
+        ' FROM unnest($1) n JOIN {schema}.%I v ON v.user_id = n.id ORDER BY n.distance, n.id{user_collate}',
         '_users_' || live.generation)
         USING
             {schema}._nearest_users(live.generation, 'preference', query, k, NULL, NULL, live.users_ef),
