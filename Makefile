@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 EXAMPLES = example-learning_platform example-play_counts example-likes example-jokes
 PARALLEL = -n $(WORKERS) --dist worksteal
 
-.PHONY: help demo worker-demo $(EXAMPLES) test tests statistical contract chart check format campaign coverage mutants bench stacks sentences docs docs-retail site schema build lock clean
+.PHONY: help demo worker-demo $(EXAMPLES) test tests statistical contract chart check format campaign coverage mutants bench bench-full quality stacks sentences docs docs-retail site schema build lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -102,6 +102,10 @@ bench-full: bench  ## the same on 10 million interactions, and recstore's job al
 	$(BIN)/python benchmarks/job.py --interactions 10000000
 	$(BIN)/python benchmarks/serving.py --full
 	$(BIN)/python benchmarks/job.py --growth 1000000 3000000 10000000 30000000 100000000
+	$(BIN)/python benchmarks/performance.py
+
+quality: $(VENV)/.dev  ## recall and NDCG on the public splits in SPLITS=directory, after an hour of search each, through SQL
+	$(BIN)/python benchmarks/quality.py "$(SPLITS)"
 	$(BIN)/python benchmarks/performance.py
 
 stacks: $(VENV)/.dev  ## the integrations of examples/stacks, with the packages that they need
