@@ -169,7 +169,7 @@ def stages(rows: list[dict[str, Any]], key: str = "seconds") -> dict[str, float]
 
 def measure_reads(bench: Bench, measured: Measured) -> None:
     """Compare the read with psql's COPY to nowhere and pandas, for each type of id, and for a query."""
-    for kind in (*TABLES, "query"):
+    for kind in bench.options.sources:
         rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for _ in range(bench.options.rounds):
             rows["recstore"].append(bench.step("read", url=bench.url, name=kind))
@@ -334,7 +334,8 @@ def compare(options: argparse.Namespace) -> None:
     measured = Measured("job", **vars(options), server=SERVER)
     with bench(options) as one:
         for kind in TABLES:
-            one.load(kind, options.interactions)
+            if kind in options.sources:
+                one.load(kind, options.interactions)
         one.create("query", Source(query=QUERY))
         measure_commands(one, measured)
         measure_reads(one, measured)
@@ -445,6 +446,9 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=ITERATIONS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--sources", nargs="+", default=[*TABLES, "query"], help="tables by type of id; bigint is a must"
+    )
     parser.add_argument("--growth", type=int, nargs="+")
     options = parser.parse_args()
     (grow if options.growth else compare)(options)
