@@ -330,6 +330,16 @@ def measure_commands(bench: Bench, measured: Measured) -> None:
             note = f"{cpu:.2f} s of processor time"
             measured.level("command start", f"0.4 s: {name}", 0.4, seconds, "s", note=note)
 
+    timed = [sys.executable, "-X", "importtime", program, "list"]
+    found = subprocess.run(timed, env=variables, check=True, capture_output=True, text=True).stderr
+    packages = defaultdict[str, float](float)
+    for line in found.splitlines():
+        own, _, module = line.removeprefix("import time:").split("|")
+        if own.strip().isdigit():
+            packages[module.strip().partition(".")[0]] += int(own) / 1e6
+    for package in sorted(packages, key=lambda one: -packages[one])[:8]:
+        measured.row("profile of command start", imported=package, seconds=packages[package])
+
 
 def compare(options: argparse.Namespace) -> None:
     measured = Measured("job", **vars(options), server=SERVER)

@@ -46,6 +46,27 @@ PARTS = {
 }
 """Heading and introduction of each part; others follow by their names."""
 
+WHY = {
+    "command start": "Nearly all of it is imports, by package below; what only some commands need is imported when they run.",
+    "read": "`psql` does not look at what it copies. recstore's read decodes the rows, maps the ids, sorts and merges the pairs"
+    " and takes a digest; [decision 9](decisions/0009-reading-over-arrow.md) has what was tried. With few rows the connection"
+    " and the first batches count as well.",
+    "train": "The same library trains the same matrix; recstore adds the transposed matrix for fold-ins, the regularization of"
+    " the data and a check of the factors. On a busy machine compare the processor time of the remark.",
+    "exact users": "Each user's equations are solved exactly where an iteration takes three steps of conjugate gradients, and in"
+    " double precision; [decision 10](decisions/0010-exact-users.md) has what was tried.",
+    "gate, hold out, weigh, vectors": "The gate ranks all items for a sample of held-out users, whatever the number of pairs, so"
+    " its share falls as the data grows.",
+    "load": "The rows are encoded by NumPy, and the generation is described in the same stage.",
+    "index": "pgvector builds both graphs; a graph that does not reach the wanted ANN recall is built again, denser.",
+    "calibrate": "It asks a sample of queries by exact scan and at each step of the ladder, whatever the size of the data;"
+    " [decision 7](decisions/0007-calibration.md) has what was tried.",
+    "flip": "One row is updated; the rest is the wait for the commit.",
+    "whole job": "What (a) does not do is most of the rest: exact users, the gate, the calibration, which take a share that falls"
+    " as the data grows. The memory of both begins with that of their libraries.",
+}
+"""Explanation of each stage whose level does not hold, where the benchmark measured a profile next to that."""
+
 PICTURES: dict[str, bytes] = {}
 """The plots that `page` has drawn, by name."""
 
@@ -81,9 +102,28 @@ def page(parts: dict[str, dict[str, Any]], history: list[dict[str, Any]]) -> str
             ]
         ),
     ]
+    lines += explained(parts)
     for name, part in parts.items():
         lines += section(name, part)
     return "\n".join([*lines, "", "## History", "", *past(history)]) + "\n"
+
+
+def explained(parts: dict[str, dict[str, Any]]) -> list[str]:
+    """Return an explanation and a profile for each stage of which a level does not hold."""
+    lines = ["", "## What does not hold"]
+    for part in parts.values():
+        for stage in dict.fromkeys(level["stage"] for level in part["levels"] if not level["holds"]):
+            name = stage.partition(",")[0] if stage.startswith("read") else stage
+            if f"### {name}" in lines:
+                continue
+            rows = part["tables"].get(PROFILE + {"exact users": "solve users"}.get(name, name), [])
+            text = part["profiles"].get(name) or WHY.get(name, "")
+            lines += ["", f"### {name}", *(["", text] if text else []), *(["", *table(rows)] if rows else [])]
+    return lines if len(lines) > 2 else []
+
+
+PROFILE = "profile of "
+"""Beginning of the names of tables that belong to an explanation."""
 
 
 def heading(part: str) -> str:
@@ -111,10 +151,10 @@ def section(name: str, part: dict[str, Any]) -> list[str]:
         *(["", *pictures(part)] if name == "growth" else []),
     ]
     for title, rows in part["tables"].items():
+        if title.startswith(PROFILE):
+            continue
         shown = by_size(rows) if {"stage", "interactions"} <= set(rows[0]) else rows
         lines += ["", f"### {heading(name)}: {title}", "", *table(shown)]
-    for title, text in part["profiles"].items():
-        lines += ["", f"### {heading(name)}: {title}", "", text]
     return lines
 
 
