@@ -342,7 +342,8 @@ def measure_commands(bench: Bench, measured: Measured) -> None:
 
 
 def compare(options: argparse.Namespace) -> None:
-    measured = Measured("job", **vars(options), server=SERVER)
+    part = "job" if options.interactions <= 1_000_000 else "job_full"
+    measured = Measured(part, **vars(options), server=SERVER)
     with bench(options) as one:
         for kind in TABLES:
             if kind in options.sources:

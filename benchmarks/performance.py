@@ -17,13 +17,14 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 PARTS = {
     "job": (
-        "The whole job",
+        "The whole job, a million interactions",
         "Each step runs in a process of its own, on the demo's data, expanded. (a), `tutorial`, is the pipeline found in"
         " tutorials: `pandas.read_sql`, category codes, `implicit`, `executemany` upserts into tables with an index. (b),"
         " `careful`, reads by COPY and writes by COPY, with one index. Both train with recstore's settings, and neither checks,"
         " compares or calibrates anything. `implicit alone` trains on the ready matrix; `COPY in` loads the bytes of the"
         " generation by psql; `CREATE INDEX` builds its indexes with the memory and the workers that recstore requests.",
     ),
+    "job_full": ("The whole job, more interactions", "As above."),
     "growth": (
         "Growth",
         "One job for each size. `estimate` is what `recstore doctor` expects of a training of that size; `peak_mb` is the highest"
