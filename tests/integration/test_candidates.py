@@ -205,16 +205,17 @@ def test_an_index_answers_where_many_are_eligible_else_a_scan(changed: Database,
     reader = changed.connect()
     table = f"hnsw._items_{value(reader, 'SELECT hnsw.generation()')}"
 
-    def scans() -> tuple[int, int]:
+    def scans() -> tuple[int, int, int]:
         reader.execute("SELECT pg_stat_force_next_flush()")
         return (
             value(reader, "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelid = %s::regclass",
                   f"{table}_preference_hnsw"),
             value(reader, "SELECT seq_scan FROM pg_stat_user_tables WHERE relid = %s::regclass", table),
+            value(reader, "SELECT seq_scan + idx_scan FROM pg_stat_user_tables WHERE relid = 'shop.things'::regclass"),
         )  # fmt: skip
 
-    def changes(condition: str, user: int) -> tuple[int, int]:
-        """Index scans, and sequential ones, of a question while these are hidden."""
+    def changes(condition: str, user: int) -> tuple[int, int, int]:
+        """Index scans, and sequential ones, of a question while these are hidden, and lookups of candidates."""
         with changed.connect("application") as application:
             hide(application, condition)
         try:
@@ -224,17 +225,18 @@ def test_an_index_answers_where_many_are_eligible_else_a_scan(changed: Database,
         finally:
             with changed.connect("application") as application:
                 hide(application, "false")
-        return after[0] - before[0], after[1] - before[1]
+        return after[0] - before[0], after[1] - before[1], after[2] - before[2]
 
     of = factors["hnsw"]
-    # a user with five eighths of the best 50, the first scan's width at ef_search 40, with remainders 0 to 4
-    best = np.array(of.items)[np.argsort(-of.scores, axis=1)[:, :50]]
-    user = of.users[int(np.argmin(np.abs((best % 8 < 5).sum(axis=1) - 31)))]
+    # a user with five eighths of the best 50, the second scan's width at ef_search 40, with remainders 0 to 4, and fewer of the
+    # best eight, which the first looks up
+    best = np.array(of.items)[np.argsort(-of.scores, axis=1)[:, :50]] % 8 < 5
+    user = of.users[int(np.argmin(np.abs(best.sum(axis=1) - 31) + 50 * (best[:, :8].sum(axis=1) > 4)))]
     reader.execute("UPDATE recstore_private.generations SET recommend_ef = 40")
-    assert changes("false", user) == (1, 0)
-    assert changes("id % 8 > 4", user) == (2, 0)  # a wider one
-    index, sequential = changes("id > 20", user)
-    assert index == 1  # none, since so few are eligible
+    assert changes("false", user) == (1, 0, 8)
+    assert changes("id % 8 > 4", user)[:2] == (3, 0)  # two wider ones
+    index, sequential, _ = changes("id > 20", user)
+    assert index == 2  # no third, since so few are eligible
     assert sequential <= 1  # or a join through the ids
 
 

@@ -3,7 +3,7 @@
 -- a scan that stopped early) the exact scan answers. Callers order by distance, then id.
 -- Candidates are looked up one by one as the index gives rows, and joined where every row is compared. The k best of them
 -- lie the deeper in the index the fewer there are, so ef_search is not enough as it was calibrated: as many eligible rows are
--- wanted as it finds among all. Where there are fewer, their share says how much wider a second scan has to be, or that the
+-- wanted as it finds among all, unless most of the first are eligible. Where there are fewer, their share says how much wider a second scan has to be, or that the
 -- exact one, which compares eligible rows only, is faster (docs/decisions/0022).
 -- Its callers assign the result to a variable: written into unnest(..), the planner would call it too, to guess the rows.
 
@@ -40,7 +40,9 @@ DECLARE
     joined CONSTANT text := CASE WHEN among_candidates THEN '{joined}' ELSE '' END;
     wanted bigint := greatest(ef, least(2 * k, 1000));
     beam bigint := wanted;
+    first CONSTANT bigint := k + (k + 1) / 2;
     widened boolean := false;
+    enough boolean := false;
     loaded {extension}.vector;
     saved text[];
     changed text[];
@@ -72,13 +74,24 @@ BEGIN
             set_config('hnsw.max_scan_tuples', '20000', true),
             set_config('enable_sort', 'off', true)  -- the index is the only path that needs no sort
         ];
+        IF among_candidates AND first <= ef THEN
+            -- Where most rows are eligible, enough are among the first that the calibrated scan finds.
+            changed := ARRAY[set_config('hnsw.ef_search', ef::text, true)];
+            EXECUTE 'SELECT ARRAY(SELECT ROW(v.{id}, v.distance)::{schema}._near_{one} FROM ('
+                'SELECT v.{id}, ' || distance_sql || ' AS distance' || rows_sql
+                || ' ORDER BY ' || distance_sql || ' LIMIT $2) v WHERE true' || looked_up || ')'
+                INTO nearest USING query, first, excluded, min_users;
+            enough := cardinality(nearest) >= k;
+        END IF;
         LOOP
+            EXIT WHEN enough;
             changed := ARRAY[set_config('hnsw.ef_search', beam::text, true)];
             -- A single SELECT, the quickest to plan. Callers sort, in statements whose plans are kept.
             EXECUTE 'SELECT ARRAY(SELECT ROW(v.{id}, ' || distance_sql || ')::{schema}._near_{one}' || rows_sql || looked_up
                 || ' ORDER BY ' || distance_sql || ' LIMIT $2)'
                 INTO nearest USING query, wanted, excluded, min_users;
-            EXIT WHEN cardinality(nearest) = wanted OR widened OR NOT among_candidates;
+            enough := cardinality(nearest) = wanted;
+            EXIT WHEN enough OR widened OR NOT among_candidates;
             -- half as wide again as this share asks for; beyond ten times what is wanted the index is less reliable than it
             -- was calibrated, and from a row in 30 on comparing all is faster
             widened := true;
@@ -94,8 +107,8 @@ BEGIN
             set_config('hnsw.max_scan_tuples', saved[3], true),
             set_config('enable_sort', saved[4], true)
         ];
-        IF cardinality(nearest) = wanted THEN
-            IF wanted > k THEN
+        IF enough THEN
+            IF cardinality(nearest) > k THEN
                 nearest := ARRAY(SELECT n FROM unnest(nearest) n ORDER BY n.distance, n.id{collate} LIMIT k);
             END IF;
             RETURN nearest;
