@@ -130,7 +130,8 @@ def plant(items: int, factors: int, definition: Definition, seed: int) -> Model:
     user, item = np.unique(np.stack([user, np.minimum(item, items - 1)]), axis=1)
     pairs = published.interactions(USERS, items, user, item)
     weighted = confidence.weigh(pairs, definition)
-    fold_in = FoldIn(vectors, pairs.item_users(), {"regularization": 1.0})
+    # so much that unseen items of one's clusters are liked, too, though there are far more items than users
+    fold_in = FoldIn(vectors, pairs.item_users(), {"regularization": items / 100})
     return Model(pairs, vectors, trainers.trainer("als").solve_users(weighted.matrix, fold_in), weighted, fold_in)
 
 
@@ -388,7 +389,7 @@ def main() -> None:
             part.row("left out", postgres=version, items=items, factors=factors, needs_gb=needed)
         else:
             measure(part, (version, items, factors), clients, rounds, seconds)
-    part.write()
+            part.write()
 
 
 if __name__ == "__main__":
