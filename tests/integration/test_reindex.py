@@ -136,6 +136,7 @@ def test_the_exact_lists_are_those_of_the_exact_scan(
         run.generation = Generation(run.recommender, 1)
         kinds = calibration._kinds(run)
         assert [kind.name for kind in kinds] == ["recommend", "similar", "users"]
+        assert exact_lists.distances(run, "items", "embedding", [], 10) == []
         for kind in kinds:
             asked = [query for query in kind.queries[::9] if query.excluded] + kind.queries[:9]
             answers = exact_lists.distances(run, kind.side, kind.column, asked, 90)
