@@ -42,7 +42,8 @@ PARTS = {
         "pgbench with prepared statements, next to the same query written by hand on the views, with the vector looked up by a"
         " sub-select and at the calibrated `hnsw.ef_search`. Items are planted in clusters, users solved exactly against them;"
         " recall is ANN recall@10. Light users have about 15 items, heavy ones several hundred. `implicit in memory` is its"
-        " `recommend()` in a process of Python, without a database. Readers ask 100 times a second during a publication.",
+        " `recommend()` in a process of Python, without a database. Readers ask at a steady rate during a publication."
+        " Where the time of a function goes, and what was tried: [decision 2](decisions/0002-dynamic-sql-in-functions.md).",
     ),
 }
 """Heading and introduction of each part; others follow by their names."""

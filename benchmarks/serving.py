@@ -157,7 +157,7 @@ def load(connection: Connection, model: Model) -> None:
 
 @dataclass(frozen=True)
 class Bench:
-    """pgbench against one server. `search` sets what queries written by hand need; `postmaster` is a process number."""
+    """pgbench against one server. `efs` is what queries written by hand need; `postmaster` is a process number."""
 
     part: Measured
     cell: dict[str, int]
@@ -165,7 +165,7 @@ class Bench:
     rounds: int
     seconds: int
     url: str
-    search: str
+    efs: dict[str, int | None]
     postmaster: int
 
     @property
@@ -184,7 +184,10 @@ class Bench:
             command = [str(find_pgbench(self.cell["postgres"])), "-n", "-M", "prepared", "-c", str(clients)]
             command += ["-j", str(min(clients, 2)), "-T", str(seconds), "-f", str(folder / "script.sql"), "-l"]
             command += ["--log-prefix", str(folder / "log"), *options, self.url]
-            environment = os.environ | {"PGOPTIONS": self.search}
+            ef = self.efs["similar_ef" if "v.embedding" in script else "recommend_ef"] or 40
+            environment = os.environ | {
+                "PGOPTIONS": f"-c jit=off -c hnsw.ef_search={ef} -c hnsw.iterative_scan=relaxed_order"
+            }
             with Popen(command, env=environment, stdout=PIPE, stderr=STDOUT, text=True) as process:
                 try:
                     yield process, folder
@@ -291,11 +294,9 @@ def measure(part: Measured, cell: tuple[int, int, int], clients: list[int], roun
         model.publish(url, settings)
         took = time.time() - began
         found = one(connection, "SELECT recommend_ef, similar_ef FROM retail._generation")
-        ef = max((each for each in found.values() if each), default=40)
-        search = f"-c jit=off -c hnsw.ef_search={ef} -c hnsw.iterative_scan=relaxed_order"
         directory = one(connection, "SELECT current_setting('data_directory') AS it")["it"]
         postmaster = int(Path(directory, "postmaster.pid").read_text().split()[0])
-        bench = Bench(part, name, clients, rounds, seconds, url, search, postmaster)
+        bench = Bench(part, name, clients, rounds, seconds, url, found, postmaster)
         calibrated = "/".join("exact" if each is None else f"ef {each}" for each in found.values())
         part.row("generations", **name, published_s=took, search=calibrated, **recall(connection, model))
         times = bench.ask_all({query: script.format(items=items) for query, script in PLAIN.items()})
