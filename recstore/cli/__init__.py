@@ -68,7 +68,8 @@ def application(*commands: str) -> typer.Typer:
 
 
 def command_of(arguments: list[str]) -> str | None:
-    """Return the command in a command line, or before the cursor when Tab is pressed; None where all commands are needed."""
+    """Return the command in a command line, or before the cursor when Tab is pressed; None where all commands are needed, and
+    --version where none is."""
     if "_RECSTORE_COMPLETE" in os.environ:  # variables of typer's completion scripts
         typed = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS", "")
         words = typed.split()[1:] if typed[-1:].isspace() else typed.split()[1:-1]
@@ -78,6 +79,8 @@ def command_of(arguments: list[str]) -> str | None:
     for word in following:
         if word == "--database":
             next(following, None)
+        elif word == "--version":
+            return word
         elif not word.startswith("-"):
             known = {command for modules in PANELS.values() for commands in modules.values() for command in commands}
             return word if word in known else None

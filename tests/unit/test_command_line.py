@@ -80,3 +80,9 @@ def test_commands_that_look_import_nothing_that_computes() -> None:
     found, modules = told.stdout.splitlines()
     assert found == "[]"
     assert int(modules) < 620
+
+
+def test_the_version_needs_no_command() -> None:
+    program = "import sys; from recstore import cli; cli.run(['--version']); print('psycopg' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert told.stdout.split()[-1] == "False"
