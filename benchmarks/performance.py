@@ -25,6 +25,7 @@ PARTS = {
         " generation by psql; `CREATE INDEX` builds its indexes with the memory and the workers that recstore requests.",
     ),
     "job_full": ("The whole job, more interactions", "As above."),
+    "commands": ("Commands that only look", "Seconds from the start to the end of a command, next to Python's own."),
     "growth": (
         "Growth",
         "One job for each size. `estimate` is what `recstore doctor` expects of a training of that size; `peak_mb` is the highest"

@@ -89,7 +89,7 @@ def index_memory(subject: Subject) -> Iterator[Finding]:
 
 def training_bytes(pairs: int, users: int, items: int, factors: int) -> int:
     """Return the memory of a training by ALS in its process: docs/planning.md; measured in docs/performance.md."""
-    return int(220e6 + 60 * pairs + 12 * factors * (users + items) + 100 * factors**2)
+    return int(230e6 + 48 * pairs + 12 * factors * (users + items) + 100 * factors**2)
 
 
 def machine_bytes() -> int:
