@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import measured
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from recstore.experiments.report import canvas
 
@@ -216,15 +217,20 @@ def pictures(part: dict[str, Any]) -> list[str]:
         (row for row in part["tables"]["job"] if row["factors"] == factors), key=lambda row: row["interactions"]
     )
     sizes = [row["interactions"] for row in jobs]
-    times = defaultdict[str, list[float]](lambda: [0.0] * len(sizes))
-    for row in (row for row in part["tables"]["stages"] if row["factors"] == factors):
-        stage = row["stage"] if row["stage"] in STAGES else "others"
-        times[stage][sizes.index(row["interactions"])] += row["seconds"]
+    curves = {}
+    for key in ("seconds", "cpu"):
+        times = defaultdict[str, list[float]](lambda: [0.0] * len(sizes))
+        for row in (row for row in part["tables"]["stages"] if row["factors"] == factors):
+            stage = row["stage"] if row["stage"] in STAGES else "others"
+            times[stage][sizes.index(row["interactions"])] += row[key]
+        curves[key] = times
     memory = {"worker, highest": [row["peak_mb"] / 1024 for row in jobs]}
     memory |= {"worker, estimate": [row["estimate_mb"] / 1024 for row in jobs if "estimate_mb" in row]}
     memory |= {"PostgreSQL": [row["server_mb"] / 1024 for row in jobs]}
     return [
-        *draw("growth-time", "Seconds of each stage by the number of interactions", sizes, times, "s"),
+        *draw("growth-time", "Seconds of each stage by the number of interactions", sizes, curves["seconds"], "s"),
+        "",
+        *draw("growth-cpu", "Processor time of the worker in each stage", sizes, curves["cpu"], "s"),
         "",
         *draw("growth-memory", "Memory by the number of interactions", sizes, memory, "GB"),
         "",
@@ -263,6 +269,11 @@ def draw(name: str, description: str, sizes: list[int], curves: dict[str, list[f
         for mark, (label, values) in zip("os^vDPX*", curves.items(), strict=False):
             if len(values) == len(sizes):
                 axes.loglog(sizes, [max(value, 1e-3) for value in values], marker=mark, label=label)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1e6:g} M"))
+        if unit == "GB":
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("interactions")
         axes.set_ylabel(unit)
         canvas.legend(figure, axes)
