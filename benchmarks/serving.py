@@ -41,7 +41,7 @@ from recstore.operations import recommenders
 from recstore.postgres.connection import Connection
 from recstore.runs import Run
 
-SHORT = ((18, 4_000, 256), (18, 20_000, 64), (16, 20_000, 64))
+SHORT = ((18, 4_000, 256), (16, 20_000, 64))
 FULL = (
     *(
         (version, items, factors)
