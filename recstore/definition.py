@@ -20,7 +20,6 @@ DEFAULT_RATING_FACTORS = 62
 """The same for explicit feedback: with the biases 64 dimensions."""
 
 RATINGS = "ratings"
-ITERATIONS, RATING_ITERATIONS = 10, 15
 """The trainer of explicit feedback."""
 
 MAX_VECTOR_DIMENSIONS = 960
@@ -261,9 +260,7 @@ class Hyperparameters(Part):
     alpha: Annotated[float, Field(gt=0, le=1e6)] | None = Field(
         None, description="Weight of a view, c = 1 + alpha * w; unset: estimated from the density of the data"
     )
-    iterations: Annotated[int, Field(ge=1, le=1000)] = Field(
-        ITERATIONS, description="Iterations of alternating least squares; of explicit feedback 15"
-    )
+    iterations: Annotated[int, Field(ge=1, le=1000)] = Field(15, description="Iterations of alternating least squares")
     warm_iterations: Annotated[int, Field(ge=0, le=1000)] = Field(
         5, description="Iterations after a warm start from the live generation; 0: no warm starts"
     )
@@ -437,10 +434,7 @@ class Definition(Part):
         if not explicit and trainer == RATINGS:
             raise ValueError("the trainer ratings is for explicit feedback: --feedback explicit")
         if explicit:
-            own: dict[str, Any] = {"trainer": RATINGS}
-            if "iterations" not in self.hyperparameters.model_fields_set:
-                own["iterations"] = RATING_ITERATIONS
-            object.__setattr__(self, "hyperparameters", self.hyperparameters.model_copy(update=own))
+            object.__setattr__(self, "hyperparameters", self.hyperparameters.model_copy(update={"trainer": RATINGS}))
         return self
 
     @property
