@@ -99,11 +99,11 @@ def main() -> None:
     chosen = {name: SPLITS[name] for name in arguments.only or SPLITS}
     for name, split in chosen.items():
         checked(arguments.directory / name, split)
-    part = Measured("quality", search_seconds=arguments.time)
     definition, wanted = Definition(source=Source(table="none")), Measurement(ks=(20,), through_sql=True)
     with database() as (_, server, url), tempfile.TemporaryDirectory() as scratch:
         settings = Settings(database_url=url, home=server.home)
         for name, split in chosen.items():
+            part = Measured(f"quality_{name}", search_seconds=arguments.time)
             folder = arguments.directory / name
             files = Files(training_file(folder, Path(scratch) / f"{name}.txt"), folder / "test.txt")
             search = {"default settings": None}
@@ -115,7 +115,7 @@ def main() -> None:
                     if how == "default settings" or "through SQL" in result.name:
                         shown = {metric: result.metrics[metric] for metric in METRICS}
                         seconds = {"seconds": result.seconds} if result.seconds is not None else {}
-                        part.row(name, settings=how, model=result.name, **shown, **seconds)
+                        part.row("lists", settings=how, model=result.name, **shown, **seconds)
                 if options is None:
                     continue
                 told = next(step["told"] for step in found.steps if step["step"] == "tune")
@@ -124,7 +124,7 @@ def main() -> None:
                 for metric, level in zip(METRICS, split.levels, strict=True):
                     value = published.metrics[metric] or 0.0
                     part.level(name, f"{metric} at least {level}", level, value, "", least=True)
-    part.write()
+            part.write()
 
 
 if __name__ == "__main__":
