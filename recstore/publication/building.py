@@ -225,7 +225,9 @@ def _load_vectors(
     objects.grant(connection, table, objects.grants_on(connection, recommender.relation("_items")))
     for name, matrix in vectors.items():
         if matrix is not None:
-            columns[name] = Vectors(np.where(np.abs(matrix) < TRACE, 0, matrix), known, "vector")
+            columns[name] = Vectors(
+                np.where(np.abs(matrix) < TRACE, 0, matrix), known & loading.known_to_fold_in(name, matrix), "vector"
+            )
     loading.copy(connection, table, columns, len(known))
 
 

@@ -71,6 +71,13 @@ class Ids:
             target[...] = np.frombuffer(taken.buffers()[-1], target.dtype, count=len(rows))
 
 
+def known_to_fold_in(name: str, matrix: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return which items have a vector of this column of the fold-in: of summands all but zeros, since these are no likes that
+    dislikes could be subtracted from."""
+    every: NDArray[np.bool_] = np.any(matrix != 0, axis=1)
+    return every if name == "summand" else np.ones(len(matrix), dtype=np.bool_)
+
+
 @dataclass(frozen=True)
 class Vectors:
     """A column of vectors, (rows, dimensions), as pgvector's `vector` or `halfvec`; NULL where `present` is false."""

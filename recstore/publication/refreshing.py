@@ -184,7 +184,7 @@ def _store_items(run: Run, live: Live, solved: Solved, changes: Changes) -> None
         folding["idf"] = Scalars(solved.queries.idf, ">f8")
     for name, matrix in {"whitened": solved.queries.whitened, "summand": solved.queries.summands}.items():
         if matrix is not None:
-            folding[name] = Vectors(matrix, items.published, "vector")
+            folding[name] = Vectors(matrix, items.published & loading.known_to_fold_in(name, matrix), "vector")
     every = np.arange(changes.items)
     _replace(run, "item_id", run.generation.items, columns, every)
     _replace(run, "item_id", run.generation.fold_in, folding, every)

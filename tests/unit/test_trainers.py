@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from recstore.definition import Hyperparameters
 from recstore.errors import InvalidInput, TrainingDiverged
-from recstore.model import vectors
+from recstore.model import trainers, vectors
 from recstore.model.trainers import Factors, FoldIn, item_users, trainer
 
 TRAINERS = {
@@ -153,3 +153,13 @@ def test_more_factors_than_the_items_allow_are_fewer_and_a_warning(name):
     assert (trained.item_factors.shape, trained.user_factors.shape) == ((60, 59), (150, 59))
     assert "59 are used" in trained.warnings[0]
     assert train(name, clicks(1, 1) + sparse.eye(1, dtype="f4"), factors=1).item_factors.shape == (1, 1)
+
+
+@pytest.mark.parametrize("name", ["als", "hybrid", "spectral"])
+def test_dislikes_are_folded_in_as_a_training_solves_them(name):
+    matrix = clicks()
+    matrix.data[::3] *= -1
+    trained = train(name, matrix)
+    expected = trainer(name).solve_users(matrix, trained.fold_in)
+    folded_in = trainers.fold_in(trainers.for_queries(name, trained.fold_in), matrix)
+    np.testing.assert_allclose(folded_in, expected, atol=1e-3 * np.abs(expected).max())

@@ -207,9 +207,19 @@ def fold_in(queries: QueryFoldIn, rows: sparse.csr_matrix, threads: int = 0) -> 
 
         parts.append(solve_whitened(rows, queries.whitened, threads) @ queries.basis.T)
     if queries.summands is not None:
-        ones = np.ones(rows.nnz, dtype=np.float32)
-        parts.append(sparse.csr_matrix((ones, rows.indices, rows.indptr), shape=rows.shape) @ queries.summands)
+        parts.append(signed_sums(rows, queries.summands))
     return np.hstack(parts)
+
+
+def signed_sums(rows: sparse.csr_matrix, summands: Matrix) -> Matrix:
+    """Return the sum of each row's items, less the disliked ones, float32 (rows, factors); zeros for a row of which it knows only
+    these. An item with zeros is not known."""
+    signs = np.sign(rows.data).astype(np.float32)
+    sums: Matrix = sparse.csr_matrix((signs, rows.indices, rows.indptr), shape=rows.shape) @ summands
+    known: NDArray[np.bool_] = np.any(summands != 0, axis=1)
+    likes = ((signs > 0) & known[rows.indices]).astype(np.int64)
+    sums[sparse.csr_array((likes, rows.indices, rows.indptr), shape=rows.shape).sum(axis=1) == 0] = 0
+    return sums
 
 
 def trainer_names() -> list[str]:

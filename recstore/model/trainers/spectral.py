@@ -32,6 +32,7 @@ from recstore.model.trainers import (
     QueryFoldIn,
     item_users,
     liked,
+    signed_sums,
     usable_factors,
 )
 from recstore.model.trainers.decomposition import leading
@@ -114,15 +115,8 @@ class Spectral:
 
 
 def _sums(rows: sparse.csr_matrix, fold_in: FoldIn) -> Matrix:
-    """Return the weighted sum of each row's items, less the disliked ones, float32 (rows, factors); zeros for a row of which the
-    model knows only these."""
-    weights = _item_weights(fold_in)[rows.indices] * np.sign(rows.data).astype(np.float32)
-    weighted = sparse.csr_matrix((weights, rows.indices, rows.indptr), shape=rows.shape)
-    sums: Matrix = weighted @ fold_in.item_factors
-    informative: NDArray[np.bool_] = np.any(fold_in.item_factors != 0, axis=1)
-    known = ((rows.data > 0) & informative[rows.indices]).astype(np.int64)
-    sums[sparse.csr_array((known, rows.indices, rows.indptr), shape=rows.shape).sum(axis=1) == 0] = 0
-    return sums
+    """Return the weighted sum of each row's items; see `signed_sums`."""
+    return signed_sums(rows, fold_in.item_factors * _item_weights(fold_in)[:, None])
 
 
 def _item_weights(fold_in: FoldIn) -> Matrix:
