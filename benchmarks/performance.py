@@ -31,7 +31,8 @@ PARTS = {
         "Growth",
         "One job for each size. `estimate` is what `recstore doctor` expects of a training of that size; `peak_mb` is the highest"
         " memory of the worker's process, `server_mb` that of PostgreSQL with its shared memory. Where `iterations` are fewer"
-        " than 15, the time of the training was multiplied accordingly.",
+        " than 15, the time of the training was multiplied accordingly. The constants of the estimate were fitted to these"
+        " runs, so its difference is that of a fit, not of a prediction.",
     ),
     "expand": (
         "The data",
@@ -137,7 +138,7 @@ def heading(part: str) -> str:
 def section(name: str, part: dict[str, Any]) -> list[str]:
     machine = part["machine"]
     busy = (
-        " The machine was **busy with other work**."
+        f" The load average was **{number(machine['load_before'])}** when it began."
         if machine["load_before"] > measured.BUSY * machine["cores"]
         else ""
     )
