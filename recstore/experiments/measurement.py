@@ -230,10 +230,8 @@ class _Test:
             began, weighted = time.perf_counter(), confidence.rate(self.split.train)
             biases = FactorScorer("biases", *ratings.biases(weighted.matrix))
             yield self.result(biases, time.perf_counter() - began, {}, weighted.model)
-        train, threads = (
-            self.train if self.rated is not None else trainers.liked(self.train),
-            self.experiment.settings.threads,
-        )
+        train = self.train if self.rated is not None else trainers.liked(self.train)
+        threads = self.experiment.settings.threads
         makes: list[Callable[[], Baseline]] = [lambda: Popularity(train), lambda: ItemKNN(train, threads=threads)]
         if train.shape[1] <= MOST_ITEMS:
             makes.append(lambda: Ease(train, threads=threads))

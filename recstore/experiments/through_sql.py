@@ -3,7 +3,6 @@
 Asks exactly what an application asks; `recstore.evaluation` makes the same lists by NumPy.
 """
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from itertools import chain
@@ -15,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy import sparse
 
+from recstore.config import cores
 from recstore.evaluation.metrics import OnUsers
 from recstore.model.arrays import Index
 from recstore.model.interactions import Interactions
@@ -88,7 +88,7 @@ def recommended(
         return asked | {"owners": owners, "items": [known.items.to_python(int(n)) for n in rows.indices]}
 
     lists, starts, done = np.full((len(users), k), -1, dtype=np.int32), range(0, len(users), BATCH), 0
-    number = min(threads or os.cpu_count() or 1, MOST_CONNECTIONS, max(len(starts), 1))
+    number = min(threads or cores(), MOST_CONNECTIONS, max(len(starts), 1))
     with plain_errors("asking for recommendations"), ExitStack() as stack:
         opened = [stack.enter_context(connect(url, "recstore:evaluate")) for _ in range(number)]
         for connection in opened:

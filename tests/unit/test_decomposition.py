@@ -26,9 +26,10 @@ def test_values_and_vectors_are_those_of_the_dense_decomposition(shape):
     np.testing.assert_allclose(np.abs((v[:12] * vectors[:, :12].T).sum(axis=1)), 1, atol=1e-4)
 
 
-def test_beyond_the_rank_values_are_zero_and_vectors_are_numbers():
-    rank = of_tastes(700, 5, 2)
-    matrix = sparse.csr_matrix(sparse.hstack([rank] * 120))
+@pytest.mark.parametrize("shape", [(700, 600), (600, 700), (40, 90)])
+def test_beyond_the_rank_values_are_zero_and_vectors_are_numbers(shape):
+    rank = of_tastes(shape[0], 5, 2)
+    matrix = sparse.csr_matrix(sparse.hstack([rank] * (shape[1] // 5)))
     values, vectors = leading(matrix, 30)
     np.testing.assert_allclose(values[:5], np.linalg.svd(matrix.toarray())[1][:5], rtol=1e-4)
     assert values[5:].max() < 1e-3 * values[0]

@@ -9,7 +9,6 @@ Libraries: randomized SVD (scikit-learn) stops at approximations that are furthe
 minutes for a thousand vectors; see docs/decisions/0039-spectral-family.md.
 """
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
 
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import linalg, sparse
 from threadpoolctl import threadpool_limits
 
+from recstore.config import cores
 from recstore.model.arrays import Matrix
 
 PRODUCTS = 10
@@ -48,14 +48,15 @@ def leading(
     if rows < columns:
         values, left = leading(sparse.csr_matrix(matrix.T), min(number, rows), seed=seed, threads=threads)
         vectors = np.zeros((columns, number), dtype=np.float32)
-        vectors[:, : len(values)] = matrix.T @ (left / np.maximum(values, np.finfo(np.float32).tiny))
+        known = np.flatnonzero(values > np.finfo(np.float32).eps * values[0])
+        vectors[:, known] = matrix.T @ (left[:, known] / values[known])
         return np.pad(values, (0, number - len(values))), vectors
     with threadpool_limits(1, "blas"):
         if columns <= max(SMALL, 4 * number):
             dense = (matrix.T.astype(np.float64) @ matrix.astype(np.float64)).toarray()
             squares, whole = linalg.eigh(dense, subset_by_index=(columns - number, columns - 1))
             return np.sqrt(np.maximum(squares[::-1], 0)), whole[:, ::-1].astype(np.float32)
-        with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        with ThreadPoolExecutor(threads or cores()) as pool:
             squares, block = _filtered(matrix, number, np.random.default_rng(seed), pool)
     return np.sqrt(np.maximum(squares[:number], 0)), np.ascontiguousarray(block[:, :number])
 
