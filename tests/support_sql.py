@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from conftest import Database
 from numpy.typing import NDArray
+from support import until
 
 from recstore import registry
 from recstore.model.interactions import Interactions, SourceReport
@@ -33,6 +34,16 @@ def value(connection: Connection, statement: str, *values: object) -> Any:
     """The one value of a statement that gives one."""
     (found,) = column(connection, statement, *values)
     return found
+
+
+def wait_for_other_sessions(connection: Connection) -> None:
+    """Wait until this session is the database's only one.
+
+    A session reports what it counted up to ten seconds later, and at its end. Of another role's session only the database
+    and the role are visible.
+    """
+    sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename IS NOT NULL"
+    until(lambda: value(connection, sessions) == 1)
 
 
 @contextmanager

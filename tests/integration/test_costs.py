@@ -5,17 +5,13 @@ from typing import Any
 import psycopg
 import pytest
 from conftest import Database
-from support import until
+from support_sql import wait_for_other_sessions
 
 
 def rows_read(database: Database) -> int:
     """Return how many rows of the source were read by scans of the whole table, in sessions that have ended."""
     with database.connect() as connection:
-        others = (
-            "SELECT count(*) AS n FROM pg_stat_activity"
-            " WHERE datname = current_database() AND backend_type = 'client backend'"
-        )
-        until(lambda: connection.execute(others).fetchall()[0]["n"] == 1)
+        wait_for_other_sessions(connection)
         (row,) = connection.execute(
             "SELECT seq_tup_read AS n FROM pg_stat_user_tables WHERE relid = 'shop.views'::regclass"
         ).fetchall()

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Database, database_from
-from support import look, until
-from support_sql import column, make_many, rows, transaction, value
+from support import look
+from support_sql import column, make_many, rows, transaction, value, wait_for_other_sessions
 
 from recstore.definition import Hyperparameters, Publication, Source
 from recstore.embedded import Server
@@ -30,16 +30,16 @@ def planned(server: Server, shop_template: str) -> Iterator[Database]:
     which the second is live, exact has one; both have the next, empty one."""
     random = np.random.default_rng(5)
     with database_from(server, shop_template) as database, pytest.MonkeyPatch.context() as patch:
-        application = database.connect("application")
-        make_many(
-            application,
-            {(user, int(i)) for user in range(1, USERS + 1) for i in random.integers(1, ITEMS + 1, VIEWS)},
-        )
-        application.execute(
-            f"CREATE TABLE shop.things AS SELECT n AS id, n % 2 = 0 AS visible FROM generate_series(1, {ITEMS}) n;"
-            " ALTER TABLE shop.things ADD PRIMARY KEY (id); GRANT SELECT ON shop.things TO worker"
-        )
-        application.execute("ANALYZE shop.things")
+        with database.connect("application") as application:
+            make_many(
+                application,
+                {(user, int(i)) for user in range(1, USERS + 1) for i in random.integers(1, ITEMS + 1, VIEWS)},
+            )
+            application.execute(
+                f"CREATE TABLE shop.things AS SELECT n AS id, n % 2 = 0 AS visible FROM generate_series(1, {ITEMS}) n;"
+                " ALTER TABLE shop.things ADD PRIMARY KEY (id); GRANT SELECT ON shop.things TO worker"
+            )
+            application.execute("ANALYZE shop.things")
         database.create("hnsw", publication=Publication(search="hnsw", index_users=True, ann_recall=0.7), **COMMON)
         database.create("exact", **COMMON)
         patch.setenv("RECSTORE_CALIBRATION_QUESTIONS", "40")  # what is chosen is not the point here
@@ -236,9 +236,7 @@ class Counters:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        # what a session counted is known of when it has ended, a moment after it was closed
-        others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'"
-        until(lambda: value(connection, others) == 1)
+        wait_for_other_sessions(connection)
         self.before = self._read()
 
     def _read(self) -> dict[str, int]:
