@@ -104,7 +104,8 @@ bench-full: bench  ## the same on 10 million interactions, and recstore's job al
 	$(BIN)/python benchmarks/job.py --growth 1000000 3000000 10000000 30000000 100000000
 	$(BIN)/python benchmarks/performance.py
 
-quality: $(VENV)/.dev  ## recall and NDCG on the public splits in SPLITS=directory, after an hour of search each, through SQL
+quality: $(VENV)/.dev  ## recall and NDCG on the public splits in SPLITS=directory, after an hour of search each; budgets of a search
+	$(BIN)/python benchmarks/tuning.py
 	$(BIN)/python benchmarks/quality.py "$(SPLITS)"
 	$(BIN)/python benchmarks/performance.py
 

@@ -48,6 +48,11 @@ PARTS = {
         " `recommend()` in a process of Python, without a database. Readers ask at a steady rate during a publication."
         " Where the time of a function goes, and what was tried: [decision 2](decisions/0002-dynamic-sql-in-functions.md).",
     ),
+    "tuning": (
+        "Budget of a search",
+        "The default budget of `recstore tune` next to one ten times as long, on generated interactions: the test part is measured"
+        " once with each winner.",
+    ),
 }
 """Heading and introduction of each part; others follow by their names."""
 

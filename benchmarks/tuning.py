@@ -1,12 +1,11 @@
-"""Compare the default budget of a search with one ten times as long, on generated interactions of two densities and on
-files of a split. Prints both winners, their metrics on the test part, and the ratio, which must be at least 0.97.
+"""Compare the default budget of a search with one ten times as long, on generated interactions of two densities or on files of
+a split: both winners, their metrics on the test part, and the ratio.
 
     python benchmarks/tuning.py sparse dense
-    python benchmarks/tuning.py train.csv:test.csv --metric recall@20 --only default
+    python benchmarks/tuning.py train.csv:test.csv --metric recall@20
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from measured import Measured
 
 from recstore.config import Settings
 from recstore.definition import Definition, Source
@@ -27,9 +27,6 @@ from recstore.experiments.tuning.stages import Plan
 from recstore.experiments.tuning.trials import TrialResult
 from recstore.files import split_files
 from recstore.model.interactions import IdMap, Interactions
-
-LEAST = 0.97
-"""Least part of what the long search reaches."""
 
 SHAPES = {"sparse": (8_000, 6_000, 16, 80), "dense": (1_500, 600, 60, 12)}
 """Users, items, items per user, tastes."""
@@ -84,16 +81,15 @@ class Lines(Watch):
         )
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", nargs="*", default=list(SHAPES), help="sparse, dense, or TRAIN:TEST")
     parser.add_argument("--metric", default="ndcg@20")
     parser.add_argument("--max-factors", type=int)
     parser.add_argument("--times", type=float, default=10.0)
-    parser.add_argument("--only", choices=("default", "long"))
     arguments = parser.parse_args()
     settings, definition = Settings(), Definition(source=Source(table="none"))
-    failed = False
+    part = Measured("tuning", times=arguments.times, metric=arguments.metric)
     for name in arguments.sets:
         split = split_of(name)
         density = len(split.train) / len(split.train.users) / len(split.train.items)
@@ -104,8 +100,6 @@ def main() -> int:
         long = replace(base, trials=round(base.TRIALS * arguments.times), seconds=base.seconds * arguments.times)
         reached = {}
         for budget, options in (("default", base), ("long", long)):
-            if arguments.only not in (None, budget):
-                continue
             began = time.perf_counter()
             search = Search(split, definition, options)
             found = search.run_all(Experiment(settings), Lines())
@@ -113,17 +107,25 @@ def main() -> int:
             winner = winner_of(found)
             evaluation = search.conclude(Experiment(settings), winner, name)
             reached[budget] = evaluation.results[0].metrics[arguments.metric] or 0.0
-            print(f"{budget}: {len(found)} trials in {took:.0f} s: {words(winner.parameters, winner.iterations)}")
-            print(f"  validation {arguments.metric} {winner.value:.5f}")
-            for result in evaluation.results:
-                shown = ", ".join(f"{key} {result.metrics[key]:.4f}" for key in ("recall@20", "ndcg@20"))
-                print(f"  test: {'default settings' if result.name == PRESENT else result.name}: {shown}")
-        if len(reached) == 2:
-            ratio = reached["default"] / reached["long"]
-            failed |= ratio < LEAST
-            print(f"{name}: the default budget reaches {ratio:.4f} of the long one\n")
-    return int(failed)
+            part.row(
+                "searches",
+                set=name,
+                budget=budget,
+                trials=len(found),
+                seconds=took,
+                validation=winner.value,
+                **{
+                    f"{metric}, {'default settings' if result.name == PRESENT else 'winner'}": result.metrics[metric]
+                    for metric in ("recall@20", "ndcg@20")
+                    for result in evaluation.results
+                    if result.name == PRESENT or result is evaluation.results[0]
+                },
+                winner=words(winner.parameters, winner.iterations),
+            )
+        level = f"{name}: the default budget reaches 97 % of one {arguments.times:g} times as long"
+        part.level("search", level, 97.0, 100 * reached["default"] / reached["long"], "%", least=True)
+    part.write()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
