@@ -50,8 +50,8 @@ PARTS = {
     ),
     "tuning": (
         "Budget of a search",
-        "The default budget of `recstore tune` next to one ten times as long, on generated interactions: the test part is measured"
-        " once with each winner.",
+        "The default budget of `recstore tune` next to one ten times as long, on generated interactions: the test part is"
+        " measured once with each winner.",
     ),
 }
 """Heading and introduction of each part; others follow by their names."""

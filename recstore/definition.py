@@ -265,6 +265,9 @@ class Hyperparameters(Part):
         5, description="Iterations after a warm start from the live generation; 0: no warm starts"
     )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(42, description="Random seed of the initial factors")
+    popularity_exponent: Annotated[float, Field(ge=-1, le=1)] = Field(
+        0.0, description="ALS: weight of an item in the lists, as an exponent of its number of users"
+    )
     user_exponent: Annotated[float, Field(ge=0, le=1)] = Field(
         0.25, description="Spectral: how little a view of a user with many items counts, as an exponent of their number"
     )
@@ -300,6 +303,11 @@ class Hyperparameters(Part):
         if values.get("trainer") in ("spectral", "hybrid"):
             return values | {"user_exponent": 0.5, "view_exponent": 0.5, "ridge": 0.0}
         return {name: value for name, value in values.items() if name not in exponents}
+
+    @property
+    def list_exponent(self) -> float:
+        """Exponent of the items' weights in the lists: 0 for ratings, and for spectral, which has its own."""
+        return 0.0 if self.trainer in (RATINGS, "spectral") else self.popularity_exponent
 
     @property
     def explicit(self) -> bool:

@@ -65,7 +65,8 @@ def retrain(
         admit(run, pulled, verdict, live, force)
     storage = recommender.vector_type, recommender.dimensions, definition.hyperparameters.bias_factors
     users = run.stage("solve users", solve_users, run, weighted.of(interactions), model.factors)
-    published = run.stage("vectors", vectors.publish, model.factors.item_factors, users.factors, *storage)
+    weights = new.weights(new.item_users)
+    published = run.stage("vectors", vectors.publish, model.factors.item_factors, users.factors, weights, *storage)
     content = Content(
         population=Population.of(interactions),
         pulled=pulled.interactions,
@@ -75,7 +76,10 @@ def retrain(
         snapshot=pulled.details(),
         filters=[asdict(drop) for drop in drops],
         confidence=weighted.model.constants(),
-        training=definition.hyperparameters.model_dump() | {"alpha": weighted.alpha} | model.used,
+        training=definition.hyperparameters.model_dump()
+        | {"alpha": weighted.alpha}
+        | model.used
+        | new.weights.stored(),
         fold_in=new.fold_in.constants,
         for_queries=new.for_queries(),
         held_out=new.held_out,

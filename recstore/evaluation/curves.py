@@ -22,6 +22,7 @@ from recstore.evaluation.splits import SEED, Split
 from recstore.model import trainers
 from recstore.model.ratings import Ratings
 from recstore.model.trainers import Device, FoldIn, Trainer
+from recstore.model.vectors import ItemWeights
 
 METRIC = "ndcg@20"
 """Default metric by which a curve is judged."""
@@ -63,6 +64,7 @@ class LearningCurve:
         self._include_seen = include_seen
         self._done = 0
         self._ratings: Ratings | None = None
+        self._item_users, self._weights = split.train.item_users(), ItemWeights()
 
     def follow(
         self,
@@ -77,6 +79,7 @@ class LearningCurve:
         weighted = weigh(self._pairs, weighting, hyperparameters)
         matrix = weighted.matrix
         self._ratings = weighted.model if isinstance(weighted.model, Ratings) else None
+        self._weights = ItemWeights.of(self._item_users, hyperparameters.list_exponent)
         trainer = trainers.trainer(hyperparameters.trainer)
         self.begin(trainer, matrix, threads)
         trained = trainer.train(
@@ -113,7 +116,7 @@ class LearningCurve:
         now = time.perf_counter()
         trained = now - self._began - self._measuring
         user_factors = self._trainer.solve_users(self._rows, fold_in, self._threads)
-        scorer = FactorScorer("", user_factors, fold_in.item_factors)
+        scorer = FactorScorer("", user_factors, self._weights.weighted(fold_in.item_factors, self._item_users))
         point = CurvePoint(
             iteration=max(1, self._done),
             train=self._metrics(scorer, self._train, exclude_train=False) if self._on_train else {},

@@ -15,16 +15,18 @@ from recstore.model.arrays import Matrix
 from recstore.model.confidence import Weighted
 from recstore.model.interactions import Interactions
 from recstore.model.trainers import Device, Factors, OnIteration
+from recstore.model.vectors import ItemWeights
 
 
 @dataclass(frozen=True, eq=False)
 class FittedModel:
-    """A trained model. The predicted preference is p_ui = user_factors[u] . item_factors[i]."""
+    """A trained model. The predicted preference is p_ui = user_factors[u] . item_factors[i], with the items' weights."""
 
     name: str  # of the trainer
     hyperparameters: Hyperparameters  # with the factors and the alpha that were used
     weighted: Weighted  # the training pairs
     factors: Factors  # user_factors are exact
+    item_factors: Matrix  # of `factors`, weighted
     seconds: float  # from interactions to exact users
 
     @property
@@ -42,7 +44,7 @@ class FittedModel:
 
     @property
     def scorer(self) -> FactorScorer:
-        return FactorScorer(self.name, self.user_factors, self.factors.item_factors)
+        return FactorScorer(self.name, self.user_factors, self.item_factors)
 
 
 def fit(
@@ -74,12 +76,15 @@ def fit(
         on_iteration=on_iteration,
     )
     user_factors = trainer.solve_users(matrix, trained.fold_in, threads)
+    users = interactions.item_users()
+    weights = ItemWeights.of(users, hyperparameters.list_exponent)
     used = {"factors": trained.item_factors.shape[1] - hyperparameters.bias_factors, "alpha": weighted.alpha}
     return FittedModel(
         name=hyperparameters.trainer,
         hyperparameters=hyperparameters.model_copy(update=used),
         weighted=weighted,
         factors=replace(trained, user_factors=user_factors),
+        item_factors=weights.weighted(trained.item_factors, users),
         seconds=time.perf_counter() - began,
     )
 

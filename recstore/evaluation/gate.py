@@ -226,7 +226,7 @@ def _scorer(
     )
     trained = position >= 0
     items = np.zeros((len(position), model.fold_in.item_factors.shape[1]), dtype=np.float32)
-    items[trained] = model.fold_in.item_factors[position[trained]]
+    items[trained] = model.weights.weighted(model.fold_in.item_factors, model.item_users)[position[trained]]
     users = trainers.trainer(model.trainer).solve_users(
         model.confidence.matrix(rows, model.alpha), model.fold_in, threads
     )

@@ -181,7 +181,7 @@ class _Test:
                 f" {fitted.matrix.nnz:,} pairs, on the {fitted.factors.device.upper()}"
             )
         users = _placed(fitted.user_factors, train.user_index, len(train.users))
-        items = _placed(fitted.factors.item_factors, train.item_index, len(train.items))
+        items = _placed(fitted.item_factors, train.item_index, len(train.items))
         scorer = FactorScorer(name, users, items)
         settings = used.model_dump() | {"confidence": definition.confidence.model_dump()}
         return fitted, scorer, self.result(scorer, fitted.seconds, settings, fitted.weighted.model)

@@ -101,7 +101,7 @@ def solve(live: Live, interactions: Interactions, key: UUID, dimensions: int, th
     if changed.any():
         pairs = weights.matrix(known.part(~held), model.alpha)
         factors = trainers.solve_items(model.trainer, pairs[:, place], pairs[:, changed], model.fold_in, threads)
-    solved, clipped = vectors.later_items(factors, dimensions, live.longest)
+    solved, clipped = vectors.later_items(factors, dimensions, live.longest, model.weights(users_of[changed]))
     published = QueryFoldIn(idf=None if weights.idf is None else weights.idf[changed])
     if changed.any():
         factors = vectors.factors_from(solved.embedding, solved.length, factors.shape[1])

@@ -9,6 +9,7 @@ from recstore.model.confidence import Weighted, Weighting
 from recstore.model.held_out import HeldOut
 from recstore.model.interactions import IdMap, Interactions
 from recstore.model.trainers import FoldIn, QueryFoldIn
+from recstore.model.vectors import ItemWeights
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +25,7 @@ class Stored:
     trainer: str
     definition: Definition
     held_out: dict[str, Any] | None  # see `held_out.HeldOut.stored`
+    weights: ItemWeights  # of the items in the lists, by `item_users`
 
     def details(self) -> dict[str, Any]:
         """Return the generation's number."""
@@ -57,4 +59,5 @@ def of(
         trainer=definition.hyperparameters.trainer,
         definition=definition,
         held_out=held.stored(interactions),
+        weights=ItemWeights.of(interactions.item_users(), definition.hyperparameters.list_exponent),
     )

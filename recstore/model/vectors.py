@@ -1,15 +1,17 @@
 """Convert factors to the vectors that are published, and back. Pure.
 
-Items are ranked for a user by x_u . y_i, and similar items by the cosine of y_i and y_j. The vectors of an item are its
-direction (`embedding`) and y_i / M, with M the greatest length of an item (`preference`); that of a user is its direction
-(`preference`). Dividing all items by one M, and a user by its length, changes no ranking:
-x_u . y_i = user preference . item preference * user length * M. Lengths are stored, so that factors can be restored.
+Items are ranked for a user by x_u . w_i y_i, with w_i the item's weight (`ItemWeights`), and similar items by the cosine of y_i
+and y_j. The vectors of an item are its direction (`embedding`) and w_i y_i / M, with M the greatest length of a weighted item
+(`preference`); that of a user is its direction (`preference`). Dividing all items by one M, and a user by its length, changes
+no ranking: x_u . w_i y_i = user preference . item preference * user length * M. The lengths of y_i and x_u are stored, so that
+factors can be restored.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recstore.errors import FactorsCollapsed, TrainingDiverged
 from recstore.model.arrays import Lengths, Mask, Matrix
@@ -21,15 +23,49 @@ NOTHING = 1e-12
 """Greatest length of a model that predicts nothing (those of trained models are about 0.01 to 10)."""
 
 
+@dataclass(frozen=True)
+class ItemWeights:
+    """Weights of items in the lists: `scale` times the number of an item's users to the power `exponent`.
+
+    Users are solved against unweighted items, so the weights change no fold-in and no cosine. What they are worth:
+    docs/decisions/0041-popularity-exponent.md.
+    """
+
+    exponent: float = 0.0
+    scale: float = 1.0
+
+    @classmethod
+    def of(cls, item_users: NDArray[np.int64], exponent: float) -> "ItemWeights":
+        """Return the weights whose mean over the pairs is 1."""
+        if not exponent:
+            return cls()
+        users = item_users[item_users > 0].astype(np.float64)
+        return cls(exponent, float(users.sum() / (users ** (1 + exponent)).sum()))
+
+    def stored(self) -> dict[str, Any]:
+        """Return what a generation stores of them, ready for JSON."""
+        return {"item_weights": asdict(self)} if self.exponent else {}
+
+    def __call__(self, item_users: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the weight of each item, (items,); an item without users counts as one with a single user."""
+        return self.scale * np.maximum(item_users, 1).astype(np.float64) ** self.exponent
+
+    def weighted(self, item_factors: Matrix, item_users: NDArray[np.int64]) -> Matrix:
+        """Return the factors by which the lists rank, float32 (items, factors)."""
+        if not self.exponent:
+            return item_factors
+        return item_factors * self(item_users).astype(np.float32)[:, None]
+
+
 @dataclass(frozen=True, eq=False)
 class ItemVectors:
     """Row i belongs to the item of index i. A collapsed item is not `published`: zeros here, NULL in PostgreSQL."""
 
     embedding: Matrix  # (items, dimensions), unit rows
     preference: Matrix  # (items, dimensions), rows of length at most 1
-    length: Lengths  # (items,), of the factors
+    length: Lengths  # (items,), of the unweighted factors
     published: Mask  # (items,)
-    longest: float  # M, the greatest of `length`
+    longest: float  # M, the greatest length of weighted factors
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,19 +100,28 @@ class PublishedVectors:
 
 
 def publish(
-    item_factors: Matrix, user_factors: Matrix, vector_type: str, dimensions: int, biases: int = 0
+    item_factors: Matrix,
+    user_factors: Matrix,
+    weights: Lengths,
+    vector_type: str,
+    dimensions: int,
+    biases: int = 0,
 ) -> PublishedVectors:
     """Return the vectors of factors (items, factors) and (users, factors). Raises as `item_vectors` does."""
-    items, users = item_vectors(item_factors, dimensions, biases), user_vectors(user_factors, dimensions)
+    items, users = item_vectors(item_factors, dimensions, biases, weights), user_vectors(user_factors, dimensions)
     return PublishedVectors(items, users, vector_type)
 
 
-def item_vectors(item_factors: Matrix, dimensions: int, biases: int = 0) -> ItemVectors:
-    """Return the vectors of item factors (items, factors), padded with zeros to `dimensions`.
+def item_vectors(item_factors: Matrix, dimensions: int, biases: int = 0, weights: Lengths | None = None) -> ItemVectors:
+    """Return the vectors of item factors (items, factors), padded with zeros to `dimensions`, with the items' `weights`, if any.
 
     The last `biases` factors say nothing of likeness: `embedding` is the direction of the others. Raises TrainingDiverged for
     factors that are not finite, FactorsCollapsed if all are zero."""
     length, longest, published = _lengths(item_factors, "item")
+    divisor = np.full_like(length, longest)
+    if weights is not None:
+        longest = float((length * weights).max())
+        divisor = longest / weights
     latent, latent_length = item_factors, length
     if biases:
         latent = item_factors[:, :-biases]
@@ -84,24 +129,24 @@ def item_vectors(item_factors: Matrix, dimensions: int, biases: int = 0) -> Item
         published &= alike
     return ItemVectors(
         embedding=_divide(latent, latent_length, published, dimensions),
-        preference=_divide(item_factors, np.full_like(length, longest), published, dimensions),
+        preference=_divide(item_factors, divisor, published, dimensions),
         length=length,
         published=published,
         longest=longest,
     )
 
 
-def later_items(factors: Matrix, dimensions: int, longest: float) -> tuple[ItemVectors, int]:
+def later_items(factors: Matrix, dimensions: int, longest: float, weights: Lengths) -> tuple[ItemVectors, int]:
     """Return the vectors of items that came after the training, with its M; and the number of those that were longer.
 
     They are shortened to M. Raises TrainingDiverged as `item_vectors` does."""
-    length = _length(factors, "item")
-    clipped = int(np.count_nonzero(length > longest))
-    factors = factors * np.minimum(1, longest / np.maximum(length, NOTHING))[:, None]
-    length = np.minimum(length, longest)
-    published = length >= COLLAPSED * longest
+    length, most = _length(factors, "item"), longest / weights
+    clipped = int(np.count_nonzero(length > most))
+    factors = factors * np.minimum(1, most / np.maximum(length, NOTHING))[:, None]
+    length = np.minimum(length, most)
+    published = length >= COLLAPSED * most
     embedding = _divide(factors, length, published, dimensions)
-    preference = _divide(factors, np.full_like(length, longest), published, dimensions)
+    preference = _divide(factors, most, published, dimensions)
     return ItemVectors(embedding, preference, length, published, longest), clipped
 
 

@@ -13,6 +13,7 @@ from recstore.model.arrays import Matrix
 from recstore.model.interactions import IdMap, plain
 from recstore.model.trained import Stored
 from recstore.model.trainers import FoldIn
+from recstore.model.vectors import ItemWeights
 from recstore.postgres.arrow import Reading, reading
 from recstore.postgres.connection import Connection
 from recstore.publication import generations
@@ -46,6 +47,7 @@ def read(connection: Connection, url: str, generation: Generation, application_n
         trainer=row["training"]["trainer"],
         definition=Definition.model_validate(row["definition"]),
         held_out=row["held_out"],
+        weights=ItemWeights(**row["training"].get("item_weights", {})),
     )
 
 

@@ -44,6 +44,7 @@ CASES: dict[str, dict[str, Any]] = {
     "spectral": {"hyperparameters": Hyperparameters(trainer="spectral", **SMALL)},
     "half": {"storage": Storage(vector_type="halfvec")},
     "hybrid": {"hyperparameters": Hyperparameters(trainer="hybrid", alpha=30, **SMALL)},
+    "popular": {"hyperparameters": Hyperparameters(trainer="hybrid", alpha=30, popularity_exponent=0.3, **SMALL)},
     "dislike": {"source": DISLIKED, "confidence": Confidence(function="log")},
     "dislike_bm25": {"source": DISLIKED},
     "dislike_spectral": {"source": DISLIKED, "hyperparameters": Hyperparameters(trainer="spectral", **SMALL)},
@@ -190,7 +191,7 @@ def test_unknown_items_beside_known_ones_do_not_count(application: Connection) -
     assert rows(application, asked, 6100) == rows(application, asked, 6101)
 
 
-@pytest.mark.parametrize("case", ["als", "share", "spectral", "hybrid"])
+@pytest.mark.parametrize("case", ["als", "share", "spectral", "hybrid", "popular"])
 def test_contributions_add_up_to_the_predicted_preference(raw: Database, case: str) -> None:
     trained(raw, case)
     with raw.connect() as connection:

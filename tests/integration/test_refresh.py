@@ -28,7 +28,7 @@ SMALL = {"factors": 16, "iterations": 3, "regularization": 3}
 CASES: dict[str, dict[str, Any]] = {
     "als": {},
     "hybrid": {
-        "hyperparameters": Hyperparameters(trainer="hybrid", alpha=30, **SMALL),
+        "hyperparameters": Hyperparameters(trainer="hybrid", alpha=30, popularity_exponent=0.2, **SMALL),
         "storage": Storage(vector_type="halfvec"),
     },
 }

@@ -59,6 +59,7 @@ def test_a_space_is_narrowed_by_values_lists_and_ranges() -> None:
         "confidence": ["bm25", "log"],
         "regularization": {"low": 1, "high": 50},
         "item_exponent": {"low": 0.1, "high": 0.9},
+        "popularity_exponent": 0,
     }
     made = space.narrowed(WHOLE, changes)
     assert made.trainers == ("als",)
@@ -66,6 +67,7 @@ def test_a_space_is_narrowed_by_values_lists_and_ranges() -> None:
     assert made.of("als") == {
         "alpha": Choices((40,)),
         "confidence": Choices(("bm25", "log")),
+        "popularity_exponent": Choices((0,)),
         "regularization": Range(1.0, 50.0, log=True),
     }
     assert made.bounds["item_exponent"] == Range(0.1, 0.9, log=False)
@@ -161,9 +163,9 @@ def test_the_noise_is_what_a_training_takes_for_its_default() -> None:
 
 def test_a_regularization_is_searched_as_a_part_of_the_noise_and_given_as_it_is() -> None:
     own = WHOLE.of("als")
-    parameters = {"regularization": 30.0, "alpha": 5.0, "confidence": "bm25"}
+    parameters = {"regularization": 30.0, "alpha": 5.0, "confidence": "bm25", "popularity_exponent": 0.1}
     there = NOISE.to(parameters, own)
-    assert there == {PART: 30 / NOISE.edge(parameters), "alpha": 5.0, "confidence": "bm25"}
+    assert there == {PART: 30 / NOISE.edge(parameters), "alpha": 5.0, "confidence": "bm25", "popularity_exponent": 0.1}
     assert NOISE.back(there, own) == parameters
     assert NOISE.bounds(own).keys() == there.keys()
     assert NOISE.back(there | {PART: 1e9}, own)["regularization"] == 10_000, "never out of its bounds"

@@ -63,7 +63,7 @@ class Choices:
 
 Bounds = Range | Choices
 
-_WEIGHTED = ("regularization", "alpha", "confidence")
+_WEIGHTED = ("regularization", "alpha", "confidence", "popularity_exponent")
 _SPECTRAL = ("user_exponent", "view_exponent", "item_exponent", "ridge")
 OWN = {
     "als": _WEIGHTED,
@@ -77,6 +77,7 @@ BOUNDS: dict[str, Bounds] = {
     "regularization": Range(0.01, 10_000, log=True),
     "alpha": Range(0.1, 500, log=True),
     "confidence": Choices(("bm25", "log", "linear", "binary", "share")),
+    "popularity_exponent": Range(-0.25, 0.35),
     "user_exponent": Choices((0.25, 0.5)),
     "view_exponent": Choices((0.0, 0.25, 0.4, 0.5)),
     "item_exponent": Range(-0.1, 0.6),

@@ -68,6 +68,7 @@ def as_stored(fitted: Exported, generation: int = 0, held_out: dict[str, Any] | 
         trainer=about.training["trainer"],
         definition=about.definition,
         held_out=held_out,
+        weights=about.weights,
     )
 
 

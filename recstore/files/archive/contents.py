@@ -13,10 +13,11 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter
 
 from recstore.definition import Confidence, Definition, Hyperparameters, Positive
 from recstore.model.ratings import FUNCTION
+from recstore.model.vectors import ItemWeights
 from recstore.types import IdType
 
 FORMAT = "recstore generation"
@@ -97,6 +98,11 @@ class About(BaseModel):
     versions: dict[str, str] = {}
 
     @property
+    def weights(self) -> ItemWeights:
+        """Return the weights of its items in the lists. Raises ValueError."""
+        return TypeAdapter(ItemWeights).validate_python(self.training.get("item_weights", {}))
+
+    @property
     def rated(self) -> bool:
         """True if the model predicts ratings."""
         return self.confidence.get("function") == FUNCTION
@@ -108,6 +114,7 @@ class About(BaseModel):
             Hyperparameters.model_validate({"alpha": self.training.get("alpha")})
         if self.held_out is not None:
             HeldOutBounds.model_validate(self.held_out)
+        _ = self.weights
 
 
 def key_digest(key: uuid.UUID) -> str:

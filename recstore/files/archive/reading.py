@@ -254,8 +254,9 @@ def _checked(path: Path, arrays: dict[str, Array]) -> Exported:
     preference = _vectors(arrays, "item_preference", items, factors)
     longest = about.longest or float(length.max())
     tolerance = TOLERANCE[arrays["item_preference"].dtype.itemsize]
-    _check_scaled(preference, None if about.rated else embedding, length, longest, tolerance)
     item_users = _counts(arrays, "item_users", items)
+    weighted = length * about.weights(item_users)
+    _check_scaled(preference, None if about.rated else embedding, weighted, longest, tolerance)
     arrays.setdefault("item_held_out", np.zeros(items, np.int64))
     held_out = _counts(arrays, "item_held_out", items)
     if (held_out > item_users).any():
@@ -337,16 +338,18 @@ def _basis(arrays: dict[str, Array], factors: int) -> Matrix | None:
 def _check_scaled(
     preference: Matrix, embedding: Matrix | None, length: NDArray[np.float64], longest: float, tolerance: float
 ) -> None:
-    """Raise ValueError unless preference is embedding * length / the longest, for at least one item. Of ratings, whose
-    embedding lacks the biases, only the lengths are compared."""
+    """Raise ValueError unless preference is embedding * length, that of weighted factors, / the longest, for at least one item.
+    Of ratings, whose embedding lacks the biases, only the lengths are compared."""
     published = _present(preference if embedding is None else embedding)
     if not published.any() or not longest > 0:
         raise ValueError("none of its items has a vector")
     along = _norms(preference) if embedding is None else np.einsum("ij,ij->i", embedding, preference, dtype=np.float64)
-    apart = np.abs(along - np.where(published, length / longest, 0)) > tolerance
+    apart = ~(np.abs(along - np.where(published, length / longest, 0)) <= tolerance)
     apart |= np.abs(_norms(preference) - np.abs(along)) > tolerance
     if apart.any():
-        raise ValueError(f"{_of(apart)} rows of item_preference are not item_embedding * item_length / the longest")
+        raise ValueError(
+            f"{_of(apart)} rows of item_preference are not item_embedding * item_length * the item's weight / the longest"
+        )
 
 
 def _norms(vectors: Matrix) -> NDArray[np.float64]:

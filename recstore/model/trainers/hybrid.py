@@ -61,7 +61,10 @@ class Hybrid:
         if item_factors is not None and item_factors.shape != shape:
             raise InvalidInput(f"The initial item factors have the shape {item_factors.shape}, not {shape}.")
 
-        spectral = embed(matrix, hyperparameters, of_spectral, threads) if of_spectral else None
+        # the weights of the lists, which have this exponent, come on top
+        item_exponent = hyperparameters.item_exponent - hyperparameters.list_exponent
+        of_part = hyperparameters.model_copy(update={"item_exponent": item_exponent})
+        spectral = embed(matrix, of_part, of_spectral, threads) if of_spectral else None
         sample = _sample(liked(matrix), hyperparameters.seed)
 
         def combined(als: FoldIn) -> FoldIn:

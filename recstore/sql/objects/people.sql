@@ -163,17 +163,20 @@ DECLARE
     known CONSTANT {schema}._known_item[] := ARRAY(
         SELECT w FROM {schema}._weighted(live, {schema}._pairs_of(explain.user_id)) w);
     item record;
+    item_weight double precision;
     influence {extension}.vector;
 BEGIN
     IF solved_weight IS NULL OR cardinality(known) = 0 THEN
         RETURN;
     END IF;
     EXECUTE format(
-        'SELECT f.whitened, v.preference::{extension}.vector AS preference FROM {schema}.%I f'
+        'SELECT f.whitened, v.preference::{extension}.vector AS preference, v.length FROM {schema}.%I f'
         ' JOIN {schema}.%I v ON v.item_id = f.item_id WHERE f.item_id = $1',
         '_fold_in_' || live.generation, '_items_' || live.generation)
         INTO item USING explain.item_id;
 
+    -- Users are solved against items without their weights in the lists: the weight is |w y| / |y|.
+    item_weight := sqrt(-(item.preference OPERATOR({extension}.<#>) item.preference)) * live.max_item_length / item.length;
     -- Hu, Koren and Volinsky, section 5: p_ui is the sum over the user's items j of c_uj y_i^T (Y^T C_u Y + ..)^-1 y_j.
     IF item.whitened IS NOT NULL THEN
         influence := {schema}._solve(
@@ -181,7 +184,7 @@ BEGIN
     END IF;
     RETURN QUERY
         SELECT w.item_id, w.value,
-            coalesce(-(w.whitened OPERATOR({extension}.<#>) influence) * coalesce(w.target, 0) * {unit}solved_weight, 0)
+            coalesce(-(w.whitened OPERATOR({extension}.<#>) influence) * coalesce(w.target, 0) * {unit}solved_weight * item_weight, 0)
             + coalesce(-(w.summand OPERATOR({extension}.<#>) {extension}.subvector(
                 item.preference,
                 1 + coalesce({extension}.vector_dims(w.whitened), 0),
