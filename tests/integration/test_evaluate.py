@@ -65,7 +65,7 @@ def read(database: Database, name: str = "retail") -> Interactions:
 
 
 def test_an_evaluation_beats_popularity_and_leaves_nothing(recstore: Command, shop: Database) -> None:
-    recstore(CREATE + " --titles shop.products:product_id:title")
+    recstore(CREATE + " --popularity-exponent 0.1 --titles shop.products:product_id:title")
     before = traces(shop)
     answer = recstore("evaluate retail --sql --search exact --curve 4 --k 5,10 --users 90% --json")
     found = results(answer)

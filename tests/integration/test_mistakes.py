@@ -144,7 +144,7 @@ DEFINITIONS = {
     **each(
         "it must be at most",
         """
-        --max-nulls 2; --bm25-b 1.5; --alpha 1e7; --iterations 1001; --item-exponent 3; --ann-recall 1.1
+        --max-nulls 2; --bm25-b 1.5; --alpha 1e7; --iterations 1001; --item-exponent 3; --popularity-exponent 2; --ann-recall 1.1
         --held-out 0.5; --tolerance 2
         """,
     ),
