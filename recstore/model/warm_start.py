@@ -42,5 +42,5 @@ def initial_items(
 
 def _trained(definition: Definition) -> tuple[object, object]:
     """Return the settings that determine the result of training, whatever the start."""
-    how = {"iterations", "warm_iterations", "seed"}
+    how = {"iterations", "warm_iterations", "seed", "popularity_exponent"}
     return definition.confidence, definition.hyperparameters.model_dump(exclude=how)

@@ -64,7 +64,12 @@ def test_where_it_does_not_fit_it_begins_cold(views):
     live, held = generation(views), held_out.choose(views, KEY, 0.1)
     given = {"definition": DEFINITION, "items": views.items, "held": held, "factors": 12}
     assert initial_items(live, **given) is not None
-    assert initial_items(live, **given | {"definition": altered(iterations=3, seed=1, warm_iterations=2)}) is not None
+    assert (
+        initial_items(
+            live, **given | {"definition": altered(iterations=3, seed=1, warm_iterations=2, popularity_exponent=0.1)}
+        )
+        is not None
+    )
     for different in (
         {"definition": altered(alpha=6)},
         {"definition": altered(warm_iterations=0)},
