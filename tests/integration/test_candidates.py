@@ -21,6 +21,7 @@ from support_sql import (
     transaction,
     unit,
     value,
+    wait_for_other_sessions,
 )
 
 from recstore import pipeline, registry
@@ -218,6 +219,7 @@ def test_an_index_answers_where_many_are_eligible_else_a_scan(changed: Database,
         """Index scans, and sequential ones, of a question while these are hidden, and lookups of candidates."""
         with changed.connect("application") as application:
             hide(application, condition)
+        wait_for_other_sessions(reader)  # and what they counted
         try:
             before = scans()
             assert len(ids(reader, f"hnsw.recommend({user}, 5, false)")) == 5

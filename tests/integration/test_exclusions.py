@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 from conftest import Command, Database, copy_of, make_database, make_template, superuser
 from psycopg import errors as pg
-from support_sql import Factors, assert_ranking, column, read_factors, repeating, rows, transaction, value
+from support_sql import (
+    Factors,
+    assert_ranking,
+    column,
+    read_factors,
+    repeating,
+    rows,
+    transaction,
+    value,
+    wait_for_other_sessions,
+)
 
 from recstore import doctor, registry
 from recstore.definition import Candidates, Exclusions, Hyperparameters, Publication, Source
@@ -122,6 +132,8 @@ def _answer(database: Database) -> list[int]:
 
 @pytest.mark.contract
 def test_the_lookup_of_a_user_uses_the_application_s_index(changed: Database) -> None:
+    with changed.connect() as first:
+        wait_for_other_sessions(first)  # and what they counted
     with changed.connect("application") as application, changed.connect() as worker:
         application.execute("INSERT INTO shop.hidden SELECT n, n % 100 + 1 FROM generate_series(1, 30000) n")
         application.execute("ANALYZE shop.hidden")
