@@ -52,6 +52,9 @@ _IMPORTED_BY = os.getpid()
 BLOCK_BYTES = 1 << 25
 """Bytes of one block of items in for_queries."""
 
+BLOCK_ROWS = 4096
+"""Items of one block of the products in solve_users."""
+
 SOLVED_BYTES = 1 << 20
 """Bytes of the items of one block of users in solve_users: what fits into the cache of a core."""
 
@@ -274,10 +277,11 @@ def _solve(
     `factors`. c is 0 for a dislike. Users of about the same n form a block, those with fewer items filled up with D and c 0.
     """
     factors = y.shape[1]
-    gram = (y.T @ y if gram is None else gram) + regularization * np.eye(factors)
-    basis = _inverse_root(gram)
-    s = y @ basis
     counts = np.diff(rows.indptr)
+    of_rows = np.zeros(len(y), dtype=np.bool_)
+    of_rows[rows.indices] = True
+    used = np.flatnonzero(of_rows)
+    s = np.empty_like(y)
     solved = np.zeros((rows.shape[0], factors), dtype=np.float32)
 
     def solve(block: NDArray[np.intp]) -> None:
@@ -301,10 +305,22 @@ def _solve(
             t = np.linalg.solve(np.eye(factors) + root.transpose(0, 2, 1) @ other, transposed @ liked)
         solved[block] = t[:, :, 0] @ basis.T
 
+    def transform(block: NDArray[np.intp]) -> None:
+        s[used[block]] = y[used[block]] @ basis
+
     with ThreadPoolExecutor(threads or cores()) as pool:
-        for _ in pool.map(solve, _alike(counts, factors)):
-            pass
+        if gram is None:  # blocks, not threads, decide the order of the sum
+            gram = sum(pool.map(lambda block: y[block].T @ y[block], _slices(len(y))), np.zeros((factors, factors)))
+        basis = _inverse_root(gram + regularization * np.eye(factors))
+        for work, blocks in ((transform, _slices(len(used))), (solve, _alike(counts, factors))):
+            for _ in pool.map(work, blocks):
+                pass
     return solved
+
+
+def _slices(rows: int) -> list[slice]:
+    """Return the parts of so many rows, BLOCK_ROWS each."""
+    return [slice(start, start + BLOCK_ROWS) for start in range(0, rows, BLOCK_ROWS)]
 
 
 def _alike(counts: NDArray[np.integer[Any]], factors: int) -> Iterator[NDArray[np.intp]]:
