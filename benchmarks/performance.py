@@ -48,11 +48,12 @@ PARTS = {
         " `recommend()` in a process of Python, without a database. Readers ask at a steady rate during a publication."
         " Where the time of a function goes, and what was tried: [decision 2](decisions/0002-dynamic-sql-in-functions.md).",
     ),
-    "tuning": (
-        "Budget of a search",
+    "tuning_dense": (
+        "Budget of a search, dense interactions",
         "The default budget of `recstore tune` next to one ten times as long, on generated interactions: the test part is"
         " measured once with each winner.",
     ),
+    "tuning_sparse": ("Budget of a search, sparse interactions", "As above."),
 }
 """Heading and introduction of each part; others follow by their names."""
 

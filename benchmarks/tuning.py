@@ -89,8 +89,8 @@ def main() -> None:
     parser.add_argument("--times", type=float, default=10.0)
     arguments = parser.parse_args()
     settings, definition = Settings(), Definition(source=Source(table="none"))
-    part = Measured("tuning", times=arguments.times, metric=arguments.metric)
     for name in arguments.sets:
+        part = Measured(f"tuning_{Path(name.partition(':')[0]).stem}", times=arguments.times, metric=arguments.metric)
         split = split_of(name)
         density = len(split.train) / len(split.train.users) / len(split.train.items)
         print(
@@ -124,7 +124,7 @@ def main() -> None:
             )
         level = f"{name}: the default budget reaches 97 % of one {arguments.times:g} times as long"
         part.level("search", level, 97.0, 100 * reached["default"] / reached["long"], "%", least=True)
-    part.write()
+        part.write()
 
 
 if __name__ == "__main__":
