@@ -204,7 +204,7 @@ CREATE TABLE recstore_private.generations (
 
 COMMENT ON TABLE recstore_private.generations IS 'One training''s complete result. attached: its empty partitions wait; building: being loaded; ready: complete, not yet live; withheld: complete, goes live when an operator publishes it; published: has been live; pruning: being removed; pruned: gone, kept as history.';
 
-COMMENT ON COLUMN recstore_private.generations.max_item_length IS 'M = max |y_i|: item preference vectors are y_i / M.';
+COMMENT ON COLUMN recstore_private.generations.max_item_length IS 'M, the greatest length of an item as the lists rank it: item preference vectors are w_i y_i / M.';
 
 COMMENT ON COLUMN recstore_private.generations.mean_preference IS 'Mean of the unit user vectors, the query of a user nobody knows.';
 

@@ -266,7 +266,8 @@ class Hyperparameters(Part):
     )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(42, description="Random seed of the initial factors")
     popularity_exponent: Annotated[float, Field(ge=-1, le=1)] = Field(
-        0.0, description="ALS: weight of an item in the lists, as an exponent of its number of users"
+        0.0,
+        description="Weight of an item in the lists, as an exponent of its number of users; spectral has item_exponent instead",
     )
     user_exponent: Annotated[float, Field(ge=0, le=1)] = Field(
         0.25, description="Spectral: how little a view of a user with many items counts, as an exponent of their number"

@@ -226,7 +226,9 @@ def _scorer(
     )
     trained = position >= 0
     items = np.zeros((len(position), model.fold_in.item_factors.shape[1]), dtype=np.float32)
-    items[trained] = model.weights.weighted(model.fold_in.item_factors, model.item_users)[position[trained]]
+    # by the users of the training alone: the held-out pairs must not weigh the items that they are to find
+    weighted = model.weights.weighted(model.fold_in.item_factors, model.fold_in.item_users)
+    items[trained] = weighted[position[trained]]
     users = trainers.trainer(model.trainer).solve_users(
         model.confidence.matrix(rows, model.alpha), model.fold_in, threads
     )

@@ -109,7 +109,8 @@ def load(run: Run, content: Content) -> Summary:
         },
         len(population.items),
         progress,
-        order=np.argsort(-items.length, kind="stable"),  # HNSW loses fewer items (docs/decisions/0029)
+        # HNSW loses fewer items (docs/decisions/0029)
+        order=np.argsort(-np.linalg.norm(items.preference, axis=1), kind="stable"),
     )
     loading.copy(
         connection,

@@ -183,7 +183,7 @@ def test_no_user_is_lost_in_the_graph(shop: Database) -> None:
     shop.create(publication=Publication(search="hnsw"), hyperparameters=Hyperparameters(factors=FACTORS))
     lists = publish_vectors(shop, items.astype(np.float32), near(4).astype(np.float32))
     (stored,) = look(shop, "SELECT array_agg(v.length ORDER BY v.ctid) AS lengths FROM retail._items_1 v")
-    assert stored["lengths"] == sorted(stored["lengths"], reverse=True)
+    assert (np.diff(stored["lengths"]) <= 1e-6 * stored["lengths"][0]).all()
     assert min(lists) >= 0.5
     assert np.mean(lists) >= 0.99
 

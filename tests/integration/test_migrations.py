@@ -70,10 +70,26 @@ def test_a_definition_goes_back_to_the_version_before(shop: Database) -> None:
         connection.execute(
             f"UPDATE recstore_private.{table} SET definition = jsonb_set(definition, '{{titles}}', %s)", [titles]
         )
+    weighted = "UPDATE recstore_private.generations SET training = training {} WHERE generation = 1"
+    connection.execute(weighted.format("""|| '{"item_weights": {"exponent": 0.1, "scale": 0.5}}'"""))
+    with pytest.raises(errors.RecstoreError, match="popularity exponent"):
+        schema.downgrade(shop.url, "0011")
+    connection.execute(weighted.format("- 'item_weights'"))
+    connection.execute(
+        "UPDATE recstore_private.runs u SET refused = jsonb_build_object('definition', r.definition)"
+        " FROM recstore_private.recommenders r"
+    )
     schema.downgrade(shop.url, "0011")
+    refused = value(
+        connection, "SELECT refused -> 'definition' -> 'hyperparameters' FROM recstore_private.runs LIMIT 1"
+    )
+    assert refused == value(connection, "SELECT definition -> 'hyperparameters' FROM recstore_private.recommenders")
     for table in ("recommenders", "generations"):
-        definition = value(connection, f"SELECT definition FROM recstore_private.{table} LIMIT 1")
-        assert not {"user_exponent", "view_exponent", "ridge"} & definition["hyperparameters"].keys()
+        definition = value(connection, f"SELECT max(definition::text)::jsonb FROM recstore_private.{table}")
+        assert (
+            not {"user_exponent", "view_exponent", "ridge", "popularity_exponent"}
+            & definition["hyperparameters"].keys()
+        )
         assert definition["titles"].keys() == {"table", "item", "title"}
     assert upgrade(shop)
     assert registry.get(connection, "retail").definition.hyperparameters.ridge == SMALL.ridge

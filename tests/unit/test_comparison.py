@@ -12,11 +12,13 @@ import scipy.stats
 
 from recstore.definition import Definition, Hyperparameters, Source
 from recstore.evaluation import gate
+from recstore.evaluation.metrics import evaluate
 from recstore.model import held_out
 from recstore.model.confidence import weigh
 from recstore.model.interactions import IdMap, Interactions
 from recstore.model.trained import Stored, of
 from recstore.model.trainers import trainer
+from recstore.model.vectors import ItemWeights
 
 KEY = UUID(int=3)
 GIVEN = Hyperparameters(factors=8, iterations=8, regularization=10, alpha=60)
@@ -154,6 +156,19 @@ def test_who_has_seen_the_held_out_pairs_scores_visibly_higher(views):
     assert compared.difference > 3 * compared.standard_error
     # so a live generation that had seen them would hold up every honest one
     assert honest.judged(leaking.stored).live.difference < 0
+
+
+def test_items_are_weighted_by_the_users_of_the_training_alone(first, monkeypatch):
+    """Else each held-out pair would lift the item that it is to find."""
+    model, seen = first.stored, []
+    monkeypatch.setattr(gate, "evaluate", lambda scorer, *_, **__: seen.append(scorer) or evaluate(scorer, *_, **__))
+    users = model.fold_in.item_users
+    assert (users < model.item_users).any()
+    weights = ItemWeights.of(users, 0.5)
+    weighted = replace(model, weights=weights)
+    verdict = gate.judge(first.interactions, first.held, KEY, weighted, None, tolerance=TOLERANCE)
+    assert verdict.metrics != first.judged().metrics
+    np.testing.assert_allclose(seen[0].item_factors, model.fold_in.item_factors * weights(users)[:, None], rtol=1e-6)
 
 
 def test_only_pairs_that_the_live_generation_held_out_too_are_compared(first):

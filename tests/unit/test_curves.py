@@ -141,11 +141,12 @@ def test_a_sample_of_users():
 def test_each_point_is_what_a_training_with_so_many_iterations_gives(course):
     split = by_user(course, validation=True)
     curve = LearningCurve(split, every=2, ks=(5, 20))
-    curve.follow(Confidence(), hyperparameters(iterations=5), device="cpu")
+    curve.follow(Confidence(), hyperparameters(iterations=5, popularity_exponent=0.2), device="cpu")
     assert [one.iteration for one in curve.points] == [2, 4, 5]
     train, validation = split.train.matrix(), split.validation.matrix()
     for one in curve.points:
-        alone = fit(split.train, Confidence(), hyperparameters(iterations=one.iteration), device="cpu")
+        given = hyperparameters(iterations=one.iteration, popularity_exponent=0.2)
+        alone = fit(split.train, Confidence(), given, device="cpu")
         held_out = evaluate(alone.scorer, train, validation, ks=(5, 20), users=split.users(split.validation))
         assert {name: held_out.values[name] for name in one.validation} == pytest.approx(one.validation, rel=1e-5)
         learned = evaluate(alone.scorer, train, train, ks=(5, 20), users=curve.users, exclude_train=False)

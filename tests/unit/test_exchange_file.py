@@ -177,6 +177,10 @@ def said(**about: Any) -> Callable[[dict[str, Any]], None]:
         (said(confidence=FITTED | {"scale_factor": 0}), "scale_factor: Input should be greater than 0"),
         (said(confidence=FITTED | {"eps": 0}), "eps: Input should be greater than 0"),
         (said(training={"alpha": 1e308}), "alpha: Input should be less than or equal to 1000000"),
+        (
+            said(training={"alpha": 2.0, "item_weights": {"exponent": 0.1, "scale": -1}}),
+            "scale: Input should be greater",
+        ),
         (said(held_out={"users_below": 5}), "pairs_below: Field required"),
         (without("about"), "no text `about`"),
         (put("about", lambda _: np.array("{")), "`about` does not say"),

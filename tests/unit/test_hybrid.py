@@ -29,6 +29,18 @@ def test_the_score_is_the_weighted_sum_of_both_at_the_same_mean():
     np.testing.assert_allclose(scores("hybrid", matrix, given, 12), expected, atol=1e-5)
 
 
+def test_a_popularity_exponent_weights_the_als_part_alone():
+    """The weights of the lists come on top of both parts, so the spectral one is trained with that much less."""
+    matrix = clicks()
+    plain, weighted = (
+        HYBRID.train(matrix, hyperparameters(popularity_exponent=p), factors=12, device="cpu").fold_in for p in (0, 0.3)
+    )
+    np.testing.assert_array_equal(weighted.item_factors[:, :9], plain.item_factors[:, :9])
+    by_users = plain.item_users[:, None].astype(float) ** 0.3
+    spectral = weighted.item_factors[:, 9:] * by_users / plain.item_factors[:, 9:]
+    np.testing.assert_allclose(spectral, spectral[0, 0], rtol=1e-4)
+
+
 def test_the_cosine_of_items_mixes_both_by_the_weight():
     trained = HYBRID.train(clicks(), hyperparameters(), factors=12, device="cpu")
     squares = (trained.item_factors.astype(float) ** 2).sum(axis=0)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from recstore.definition import Confidence, Definition, Hyperparameters, Positive
 from recstore.model.ratings import FUNCTION
@@ -65,6 +65,13 @@ class HeldOutBounds(BaseModel):
     min_users: int = Field(ge=0)
 
 
+class WeightConstants(BaseModel):
+    """Constants of `ItemWeights`."""
+
+    exponent: float = Field(0.0, ge=-1, le=1)
+    scale: float = Field(1.0, gt=0, allow_inf_nan=False)
+
+
 class About(BaseModel):
     """The JSON in `about`. What a newer recstore adds is ignored; `version` rises when that would be wrong."""
 
@@ -99,8 +106,9 @@ class About(BaseModel):
 
     @property
     def weights(self) -> ItemWeights:
-        """Return the weights of its items in the lists. Raises ValueError."""
-        return TypeAdapter(ItemWeights).validate_python(self.training.get("item_weights", {}))
+        """Return the weights of its items in the lists. Raises pydantic's ValidationError."""
+        given = WeightConstants.model_validate(self.training.get("item_weights", {}))
+        return ItemWeights(**given.model_dump()) if given.exponent else ItemWeights()
 
     @property
     def rated(self) -> bool:
@@ -114,7 +122,7 @@ class About(BaseModel):
             Hyperparameters.model_validate({"alpha": self.training.get("alpha")})
         if self.held_out is not None:
             HeldOutBounds.model_validate(self.held_out)
-        _ = self.weights
+        WeightConstants.model_validate(self.training.get("item_weights", {}))
 
 
 def key_digest(key: uuid.UUID) -> str:

@@ -219,7 +219,8 @@ def import_(run: Run, *, fitted: Exported, force: bool) -> jobs.Outcome:
         snapshot=_snapshot(fitted) | {"imported": origin.figures},
         filters=about.filters,
         confidence=about.confidence,
-        training=about.training,
+        training={key: value for key, value in about.training.items() if key != "item_weights"}
+        | about.weights.stored(),
         fold_in=about.fold_in,
         for_queries=fitted.for_queries(new) if new else None,
         held_out=held_out,
