@@ -137,6 +137,8 @@ def judge(
             unknown = f"only {users} users have pairs that generation {live.generation} did not see either"
         else:
             name = f"generation {live.generation}"
+            if live.trainer == new.trainer:  # weights of items are a choice, and random pairs do not judge it
+                live = replace(live, weights=new.weights)
             theirs = measure(_scorer(name, live, interactions, known, sample, threads), live, both)
             compared = _compare(name, both, theirs, measure(scorer, new, both))
     return Verdict(

@@ -168,6 +168,8 @@ def test_items_are_weighted_by_the_users_of_the_training_alone(first, monkeypatc
     weighted = replace(model, weights=weights)
     verdict = gate.judge(first.interactions, first.held, KEY, weighted, None, tolerance=TOLERANCE)
     assert verdict.metrics != first.judged().metrics
+    again = gate.judge(first.interactions, first.held, KEY, weighted, model, tolerance=TOLERANCE)
+    assert again.live.difference == 0, "another exponent is no worse model"
     np.testing.assert_allclose(seen[0].item_factors, model.fold_in.item_factors * weights(users)[:, None], rtol=1e-6)
 
 
