@@ -378,9 +378,11 @@ def main() -> None:
         "--full", action="store_true", help="every size that fits the memory, and 2 and 64 clients: hours"
     )
     parser.add_argument("--cells", nargs="+", help="only these: VERSION,ITEMS,FACTORS")
+    parser.add_argument("--clients", nargs="+", type=int, help="numbers of clients")
     options = parser.parse_args()
     clients, rounds, seconds = ([1, 2, 8, 64], 5, 3) if options.full else ([1, 8], 2, 1)
     cells = FULL if options.full else SHORT
+    clients = options.clients or clients
     if options.cells:
         cells = tuple(tuple(map(int, cell.split(","))) for cell in options.cells)
     part = Measured("serving", clients=clients, rounds=rounds, seconds=seconds)
