@@ -95,6 +95,9 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--only", action="append", choices=SPLITS, help="one of the splits; may be repeated")
     parser.add_argument("--time", type=float, default=3600.0, help="seconds of each search; 0: the defaults alone")
+    parser.add_argument(
+        "--trainer", action="append", default=[], help="of the search, as of recstore tune; may be repeated"
+    )
     arguments = parser.parse_args()
     chosen = {name: SPLITS[name] for name in arguments.only or SPLITS}
     for name, split in chosen.items():
@@ -103,20 +106,21 @@ def main() -> None:
     with database() as (_, server, url), tempfile.TemporaryDirectory() as scratch:
         settings = Settings(database_url=url, home=server.home)
         for name, split in chosen.items():
-            part = Measured(f"quality_{name}", search_seconds=arguments.time)
+            part = Measured(f"quality_{name}", search_seconds=arguments.time, trainers=" ".join(arguments.trainer))
             folder = arguments.directory / name
             files = Files(training_file(folder, Path(scratch) / f"{name}.txt"), folder / "test.txt")
             search = {"default settings": None}
-            search |= {"search": Options(seconds=arguments.time, trials=1000)} if arguments.time else {}
-            for how, options in search.items():
-                found = benchmark(url, settings, files, definition, wanted, tune=options)
+            options = Options(seconds=arguments.time, trials=1000, trainers=arguments.trainer)
+            search |= {"search": options} if arguments.time else {}
+            for how, tune in search.items():
+                found = benchmark(url, settings, files, definition, wanted, tune=tune)
                 results = {result.name: result for result in found.evaluation.results}
                 for result in results.values():
                     if how == "default settings" or "through SQL" in result.name:
                         shown = {metric: result.metrics[metric] for metric in METRICS}
                         seconds = {"seconds": result.seconds} if result.seconds is not None else {}
                         part.row("lists", settings=how, model=result.name, **shown, **seconds)
-                if options is None:
+                if tune is None:
                     continue
                 told = next(step["told"] for step in found.steps if step["step"] == "tune")
                 part.profile(name, f"The search chose: {told}. Best published: {split.published}.")
