@@ -4,11 +4,10 @@ A training with 1024 factors costs a hundred times one with 64, and what few fac
 alpha, confidence, exponents) nearly holds for many. So:
 
 1. *start*: the recommender's present settings, as they are
-2. *explore*: als and spectral with few factors, from their starting points and then by the sampler
-3. *grow*: the best of each with twice and four times the factors, as long as that pays
-4. *explore* hybrids of the best als and the best spectral, then *grow* the best. With few factors the spectral part is of
-   little use, so these have as many as its parts have grown to, if the budget has room for it
-5. *refine*: around the best of all, until the budget is used up
+2. *explore*: each trainer with few factors, from its starting points and then by the sampler; then hybrids of the best als
+   and the best spectral
+3. *grow*: the best of each trainer with twice and four times the factors, as long as that pays
+4. *refine*: around the best of all, until the budget is used up
 
 The same trials give the same answer, so a search can be interrupted and resumed anywhere, and shared by several processes.
 """
@@ -36,15 +35,6 @@ FACTORS = 64
 
 EXPLORE_TRIALS, EXPLORE_SECONDS = 0.4, 0.3
 """Largest shares of the budget that exploring may take."""
-
-MIXED_SECONDS = 0.2
-"""Largest share of the budget that exploring hybrids may take."""
-
-MIXED_FACTORS = 512
-"""Most factors to explore hybrids with."""
-
-LEAST_MIXED = 6
-"""Hybrids for which there has to be time."""
 
 SHARES = {"als": 3.0, "spectral": 1.0, "hybrid": 1.5}
 """Proportions of the explored trials; a trainer of another package counts as als."""
@@ -98,9 +88,8 @@ class Plan:
         `trials` are all there are, in order of their numbers."""
         if self.share(trials) >= 1:
             return None
-        stages = [("start", self._start), ("explore", self._explore), ("grow", self._grow)]
-        stages += [("explore", self._mix), ("grow", self._grow), ("refine", self._refine)]
-        for stage, choose in [("grid", self._grid)] if self.points else stages:
+        stages = {"start": self._start, "explore": self._explore, "grow": self._grow, "refine": self._refine}
+        for stage, choose in ({"grid": self._grid} if self.points else stages).items():
             if parameters := choose(trials):
                 return TrialResult(len(trials), "running", parameters, stage=stage)
         return None
@@ -124,19 +113,6 @@ class Plan:
         low, high = self.space.factors
         return max(low, min(FACTORS, high))
 
-    def first(self, trainer: str, trials: Trials) -> int:
-        """Return the number of factors that a trainer is explored with."""
-        if trainer != "hybrid":
-            return self.base
-        for trial in of_trainer(trials, "hybrid"):
-            if trial.stage == "explore":
-                return int(trial.parameters["factors"])
-        most = max(self._climbed(part, self.base, trials)[0] for part in ("als", "spectral"))
-        each, factors = MIXED_SECONDS * self.most_seconds / LEAST_MIXED, self.base
-        while 2 * factors <= min(most, MIXED_FACTORS) and guess(trials, "als", 2 * factors) <= each:
-            factors *= 2
-        return factors
-
     def _grid(self, trials: Trials) -> Parameters | None:
         return self.points[len(trials)] if len(trials) < len(self.points) else None
 
@@ -149,33 +125,27 @@ class Plan:
     # explore
 
     def _explore(self, trials: Trials) -> Parameters | None:
+        done = {trainer: _count(trials, "explore", trainer) for trainer in self.space.trainers}
+        quota = {trainer: share for trainer, share in self._quotas(trials).items() if not self._lost(trainer, trials)}
+        first = [trainer for trainer in quota if trainer != "hybrid" and done[trainer] < quota[trainer]]
+        if first:
+            trainer = min(first, key=lambda name: done[name] / quota[name])
+        elif done.get("hybrid", 0) < quota.get("hybrid", 0):
+            trainer = "hybrid"  # last, since it is made of the others
+        else:
+            return None
+        return self._explored(trainer, self.base, trials)
+
+    def _quotas(self, trials: Trials) -> dict[str, float]:
+        """Return how many trials each trainer explores with: at least one, whatever the time."""
+        shares = {trainer: SHARES.get(trainer, SHARES["als"]) for trainer in self.space.trainers}
         late = seconds_of(trials) >= EXPLORE_SECONDS * self.most_seconds
-        done = {name: len(_explorations(trials, name)) for name in self.space.trainers if name != "hybrid"}
-        quota = {name: self._quota(name, late) for name in done if not self._lost(name, trials)}
-        left = [name for name in quota if done[name] < quota[name]]
-        trainer = min(left, key=lambda name: done[name] / quota[name], default=None)
-        return None if trainer is None else self._explored(trainer, self.base, trials)
-
-    def _mix(self, trials: Trials) -> Parameters | None:
-        """Return a hybrid of the best of both parts; after the first growth, since it is made of them."""
-        done = _explorations(trials, "hybrid")
-        late = seconds_of(done) >= MIXED_SECONDS * self.most_seconds
-        if "hybrid" not in self.space.trainers or len(done) >= self._quota("hybrid", late):
-            return None
-        if self._lost("hybrid", trials):
-            return None
-        return self._explored("hybrid", self.first("hybrid", trials), trials)
-
-    def _quota(self, trainer: str, late: bool) -> float:
-        """Return how many trials a trainer explores with: at least one, whatever the time."""
-        shares = {name: SHARES.get(name, SHARES["als"]) for name in self.space.trainers}
         whole = 0.0 if late else EXPLORE_TRIALS * self.most_trials / sum(shares.values())
-        return max(1.0, whole * shares[trainer])
+        return {trainer: max(1.0, whole * share) for trainer, share in shares.items()}
 
     def _lost(self, trainer: str, trials: Trials) -> bool:
         """Return whether a trainer was explored enough to give it up."""
-        enough = len(_explorations(trials, trainer)) >= ENOUGH
-        return enough and self._behind(trainer, self.first(trainer, trials), trials)
+        return _count(trials, "explore", trainer) >= ENOUGH and self._behind(trainer, self.base, trials)
 
     # grow
 
@@ -185,21 +155,16 @@ class Plan:
         return min(found, key=lambda parameters: int(parameters["factors"]), default=None)
 
     def _grown(self, trainer: str, trials: Trials) -> Parameters | None:
-        own, low = _unstarted(trials, trainer), self.space.factors[0]
-        first = self.first(trainer, trials)
-        level, factors = self._climbed(trainer, first, trials)
-        if factors is None and level == first and best(trials) in own:  # fewer may be as good, or better
-            level, factors = _climb(own, first, lambda now: max(now // 2, low), 1.0)
+        own = [trial for trial in of_trainer(trials, trainer) if trial.stage != "start"]
+        low, high = self.space.factors
+        level, factors = _climb(own, self.base, lambda now: min(2 * now, high), PAYS)
+        if factors is None and level == self.base and best(trials) in own:  # fewer may be as good, or better
+            level, factors = _climb(own, self.base, lambda now: max(now // 2, low), 1.0)
         if factors is None or self._behind(trainer, level, trials):
             return None
         if not self._affordable(trainer, factors, trials):
             return None
         return levels(own)[level].parameters | {"factors": factors}
-
-    def _climbed(self, trainer: str, first: int, trials: Trials) -> tuple[int, int | None]:
-        """Return the number of factors up to which more paid, and the next to try, as `_climb` does."""
-        most = self.space.factors[1]
-        return _climb(_unstarted(trials, trainer), first, lambda now: min(2 * now, most), PAYS)
 
     def _behind(self, trainer: str, factors: int, trials: Trials) -> bool:
         """Return whether another trainer reaches far more with no more factors."""
@@ -218,9 +183,8 @@ class Plan:
         if centre is None:
             return self._explored(self.space.trainers[0], self.base, trials)
         trainer, factors = centre.parameters["trainer"], centre.parameters["factors"]
-        first = min(self.first(trainer, trials), factors)
-        known = [level for level in levels(of_trainer(trials, trainer)) if first <= level <= factors // 4]
-        fewer = max(known, default=first)
+        known = [level for level in levels(of_trainer(trials, trainer)) if self.base <= level <= factors // 4]
+        fewer = max(known, default=min(self.base, factors))
         done = sum(trial.stage == "refine" for trial in trials)
         parameters = self._promoted(trainer, fewer, factors, trials)
         if parameters is None:
@@ -314,12 +278,8 @@ def _climb(own: Trials, base: int, step: Callable[[int], int], pays: float) -> t
     return level, None
 
 
-def _unstarted(trials: Trials, trainer: str) -> list[TrialResult]:
-    return [trial for trial in of_trainer(trials, trainer) if trial.stage != "start"]
-
-
-def _explorations(trials: Trials, trainer: str) -> list[TrialResult]:
-    return [trial for trial in of_trainer(trials, trainer) if trial.stage == "explore"]
+def _count(trials: Trials, stage: str, trainer: str) -> int:
+    return sum(trial.stage == stage for trial in of_trainer(trials, trainer))
 
 
 def _around(
