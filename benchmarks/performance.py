@@ -48,6 +48,7 @@ PARTS = {
         " `recommend()` in a process of Python, without a database. Readers ask at a steady rate during a publication."
         " Where the time of a function goes, and what was tried: [decision 2](decisions/0002-dynamic-sql-in-functions.md).",
     ),
+    "serving_large": ("Serving, more items", "As above."),
     "tuning_dense": (
         "Budget of a search, dense interactions",
         "The default budget of `recstore tune` next to one ten times as long, on generated interactions: the test part is"

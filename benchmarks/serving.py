@@ -379,13 +379,14 @@ def main() -> None:
     )
     parser.add_argument("--cells", nargs="+", help="only these: VERSION,ITEMS,FACTORS")
     parser.add_argument("--clients", nargs="+", type=int, help="numbers of clients")
+    parser.add_argument("--part", default="serving", help="part of the results that these replace")
     options = parser.parse_args()
     clients, rounds, seconds = ([1, 2, 8, 64], 5, 3) if options.full else ([1, 8], 2, 1)
     cells = FULL if options.full else SHORT
     clients = options.clients or clients
     if options.cells:
         cells = tuple(tuple(map(int, cell.split(","))) for cell in options.cells)
-    part = Measured("serving", clients=clients, rounds=rounds, seconds=seconds)
+    part = Measured(options.part, clients=clients, rounds=rounds, seconds=seconds)
     for version, items, factors in cells:
         needed = items * factors * (48 if factors <= 960 else 32) / 1e9  # rows, graphs and their build; NumPy's arrays
         if needed > 0.7 * machine()["memory_gb"]:
