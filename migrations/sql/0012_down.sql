@@ -1,6 +1,8 @@
 -- Version 0011 knows neither these settings of a training, nor weights of items, nor a column of pictures.
 
 DO $$
+DECLARE
+    setting text[];
 BEGIN
     IF EXISTS (
         SELECT FROM recstore_private.generations g
@@ -9,25 +11,19 @@ BEGIN
         RAISE EXCEPTION 'the earlier version cannot read generations with a popularity exponent'
             USING HINT = 'Set it to 0 (recstore alter NAME --popularity-exponent 0), retrain, and prune the older ones.';
     END IF;
+    FOREACH setting SLICE 1 IN ARRAY ARRAY[
+        ['hyperparameters', 'user_exponent'],
+        ['hyperparameters', 'view_exponent'],
+        ['hyperparameters', 'ridge'],
+        ['hyperparameters', 'popularity_exponent'],
+        ['titles', 'picture']
+    ] LOOP
+        UPDATE recstore_private.recommenders SET definition = definition #- setting;
+        UPDATE recstore_private.generations SET definition = definition #- setting;
+        UPDATE recstore_private.studies SET definition = definition #- setting;
+        UPDATE recstore_private.runs SET refused = refused #- (ARRAY['definition'] || setting) WHERE refused IS NOT NULL;
+    END LOOP;
 END
 $$;
 
 COMMENT ON COLUMN recstore_private.generations.max_item_length IS 'M = max |y_i|: item preference vectors are y_i / M.';
-
-UPDATE recstore_private.recommenders
-SET definition = definition #- '{hyperparameters,user_exponent}' #- '{hyperparameters,view_exponent}' #- '{hyperparameters,ridge}'
-        #- '{hyperparameters,popularity_exponent}' #- '{titles,picture}';
-
-UPDATE recstore_private.generations
-SET definition = definition #- '{hyperparameters,user_exponent}' #- '{hyperparameters,view_exponent}' #- '{hyperparameters,ridge}'
-        #- '{hyperparameters,popularity_exponent}' #- '{titles,picture}';
-
-UPDATE recstore_private.studies
-SET definition = definition #- '{hyperparameters,user_exponent}' #- '{hyperparameters,view_exponent}' #- '{hyperparameters,ridge}'
-        #- '{hyperparameters,popularity_exponent}' #- '{titles,picture}';
-
-UPDATE recstore_private.runs
-SET refused = refused #- '{definition,hyperparameters,user_exponent}' #- '{definition,hyperparameters,view_exponent}'
-        #- '{definition,hyperparameters,ridge}' #- '{definition,hyperparameters,popularity_exponent}'
-        #- '{definition,titles,picture}'
-WHERE refused IS NOT NULL;
