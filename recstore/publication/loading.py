@@ -74,8 +74,8 @@ class Ids:
 def known_to_fold_in(name: str, matrix: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Return which items have a vector of this column of the fold-in: of summands all but zeros, since these are no likes that
     dislikes could be subtracted from."""
-    every: NDArray[np.bool_] = np.any(matrix != 0, axis=1)
-    return every if name == "summand" else np.ones(len(matrix), dtype=np.bool_)
+    known: NDArray[np.bool_] = np.any(matrix != 0, axis=1) if name == "summand" else np.ones(len(matrix), np.bool_)
+    return known
 
 
 @dataclass(frozen=True)
