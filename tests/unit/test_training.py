@@ -91,7 +91,7 @@ def test_exact_users_of_any_rows_in_any_blocks(matrix, monkeypatch):
     some = ALS.solve_users(matrix[[5, 300]], trained.fold_in)
     np.testing.assert_allclose(some, everyone[[5, 300]], rtol=1e-6, atol=1e-7)
     monkeypatch.setattr(als, "SOLVED_BYTES", 5000)
-    monkeypatch.setattr(als, "BLOCK_ROWS", 7)
+    monkeypatch.setattr(als, "BLOCK_BYTES", 7 * 32 * 8)  # seven items
     np.testing.assert_allclose(ALS.solve_users(matrix, trained.fold_in), everyone, rtol=1e-6, atol=1e-7)
 
 

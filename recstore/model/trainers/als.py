@@ -50,10 +50,7 @@ _IMPORTED_BY = os.getpid()
 """Process in which `implicit` has initialized CUDA, which does not survive a fork."""
 
 BLOCK_BYTES = 1 << 25
-"""Bytes of one block of items in for_queries."""
-
-BLOCK_ROWS = 4096
-"""Items of one block of the products in solve_users."""
+"""Bytes of one block of items in products of all of them."""
 
 SOLVED_BYTES = 1 << 20
 """Bytes of the items of one block of users in solve_users: what fits into the cache of a core."""
@@ -280,7 +277,6 @@ def _solve(
     counts = np.diff(rows.indptr)
     of_rows = np.zeros(len(y), dtype=np.bool_)
     of_rows[rows.indices] = True
-    used = np.flatnonzero(of_rows)
     s = np.empty_like(y)
     solved = np.zeros((rows.shape[0], factors), dtype=np.float32)
 
@@ -305,22 +301,23 @@ def _solve(
             t = np.linalg.solve(np.eye(factors) + root.transpose(0, 2, 1) @ other, transposed @ liked)
         solved[block] = t[:, :, 0] @ basis.T
 
+    def squared(block: NDArray[np.intp]) -> NDArray[np.float64]:
+        part = y[block]  # NumPy computes half of a product with the transposed itself
+        return np.asarray(part.T @ part)
+
     def transform(block: NDArray[np.intp]) -> None:
-        s[used[block]] = y[used[block]] @ basis
+        s[block] = y[block] @ basis
 
     with ThreadPoolExecutor(threads or cores()) as pool:
         if gram is None:  # blocks, not threads, decide the order of the sum
-            gram = sum(pool.map(lambda block: y[block].T @ y[block], _slices(len(y))), np.zeros((factors, factors)))
+            every = _blocks(np.arange(len(y)), factors, BLOCK_BYTES)
+            gram = sum(pool.map(squared, every), np.zeros((factors, factors)))
         basis = _inverse_root(gram + regularization * np.eye(factors))
-        for work, blocks in ((transform, _slices(len(used))), (solve, _alike(counts, factors))):
+        used = _blocks(np.flatnonzero(of_rows), factors, BLOCK_BYTES)
+        for work, blocks in ((transform, used), (solve, _alike(counts, factors))):
             for _ in pool.map(work, blocks):
                 pass
     return solved
-
-
-def _slices(rows: int) -> list[slice]:
-    """Return the parts of so many rows, BLOCK_ROWS each."""
-    return [slice(start, start + BLOCK_ROWS) for start in range(0, rows, BLOCK_ROWS)]
 
 
 def _alike(counts: NDArray[np.integer[Any]], factors: int) -> Iterator[NDArray[np.intp]]:
