@@ -3,6 +3,6 @@
 `blocks` computes (pure), `snapshots` reads, `tables` and `output` write, `writing` is the whole flow.
 """
 
-from recstore.lists.writing import MIN_USERS, ListsPlan, Made, plan, recommend_all, similar_all, write_defined
+from recstore.lists.writing import ListsPlan, Made, plan, recommend_all, similar_all, write_defined
 
-__all__ = ["MIN_USERS", "ListsPlan", "Made", "plan", "recommend_all", "similar_all", "write_defined"]
+__all__ = ["ListsPlan", "Made", "plan", "recommend_all", "similar_all", "write_defined"]

@@ -27,12 +27,10 @@ from recstore.postgres.connection import Connection, connect, plain_errors, role
 from recstore.publication import erasing
 from recstore.runs import ListsRun, Summary, job
 from recstore.sql import objects
+from recstore.sql.generation import MIN_USERS
 from recstore.sql.objects import Registered
 from recstore.sql.schema_revision import require_current
 from recstore.wording import counted, duration
-
-MIN_USERS = 3
-"""Default of similar_items() for the users of an item."""
 
 Add = Callable[[Block, ListRows, Items], None]
 """Adds rows, whose items are positions in these Items."""

@@ -28,7 +28,7 @@ from recstore.publication.indexes import DENSER, Graph
 from recstore.runs import Run
 from recstore.source import candidates
 from recstore.sql import queries
-from recstore.sql.generation import Generation, Side
+from recstore.sql.generation import MIN_USERS, Generation, Side
 
 LADDER = (100, 200, 400, 800)
 """Values of ef_search to try. At 40, pgvector's default, single users outside the sample got nothing right."""
@@ -89,6 +89,11 @@ class Kind:
     @property
     def column(self) -> str:
         return SEARCHED[self.name][1]
+
+    @property
+    def min_users(self) -> int | None:
+        """The filter that applications use unless they set another: the more items it hides, the wider the search has to be."""
+        return MIN_USERS if self.name == "similar" else None
 
 
 @dataclass(frozen=True)
@@ -334,7 +339,7 @@ def _drop(run: Run, kind: Kind) -> bool:
 def _exact(run: Run, kind: Kind) -> list[list[float]]:
     from recstore.publication import exact_lists  # with NumPy and Arrow, for those who calibrate
 
-    return exact_lists.distances(run, kind.side, kind.column, kind.queries, K)
+    return exact_lists.distances(run, kind.side, kind.column, kind.queries, K, kind.min_users)
 
 
 def _measure(
@@ -355,7 +360,7 @@ def _measure(
     statement = (
         "SELECT ARRAY(SELECT n.distance FROM unnest(s.nearest) n ORDER BY 1) AS distances"  # noqa: S608
         f" FROM (SELECT {recommender.schema}._nearest_{kind.side}("
-        f"%s, %s, %s::{recommender.vector}, {K}, %s::{one}[], NULL, %s, true) AS nearest OFFSET 0) s"
+        f"%s, %s, %s::{recommender.vector}, {K}, %s::{one}[], %s, %s, true) AS nearest OFFSET 0) s"
     )
     ann_recall, number = run.recommender.definition.publication.ann_recall, run.generation.number
     groups = Counter(bool(query.excluded) for query in kind.queries)
@@ -365,7 +370,9 @@ def _measure(
     def ask(connection: Connection, queries: Sequence[tuple[Query, list[float]]]) -> None:
         for query, best in queries:
             start = time.perf_counter()
-            row = connection.execute(statement, [number, kind.column, query.vector, query.excluded, ef]).fetchone()
+            row = connection.execute(
+                statement, [number, kind.column, query.vector, query.excluded, kind.min_users, ef]
+            ).fetchone()
             times.append(1000 * (time.perf_counter() - start))
             assert row is not None
             if best:

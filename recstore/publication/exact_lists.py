@@ -26,8 +26,11 @@ ROWS = 4096
 """Rows of a batch."""
 
 
-def distances(run: Run, side: Side, column: str, queries: Sequence["Query"], k: int) -> list[list[float]]:
-    """Return the k smallest distances of each query, or as many as there are, in ascending order.
+def distances(
+    run: Run, side: Side, column: str, queries: Sequence["Query"], k: int, min_users: int | None = None
+) -> list[list[float]]:
+    """Return the k smallest distances of each query, or as many as there are, in ascending order: of items, of those with
+    `min_users` distinct users.
 
     They are cosine distances of an `embedding`, else negative inner products, both in double precision.
     """
@@ -40,6 +43,7 @@ def distances(run: Run, side: Side, column: str, queries: Sequence["Query"], k: 
     }[side]
     send = f"{quoted(recommender.vector_schema)}.{recommender.vector_type}_send"
     select = f"SELECT v.{identifier} AS id, {send}(v.{column}) AS vector FROM {table} v WHERE v.{column} IS NOT NULL"  # noqa: S608
+    select += f" AND v.users >= {min_users:d}" if min_users else ""
     cosine = column == "embedding"
 
     def prepared(vectors: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -10,6 +10,10 @@ Side = Literal["items", "users", "seen", "fold_in", "basis", "refreshed"]
 SIDES: tuple[Side, ...] = ("items", "users", "seen", "fold_in", "basis", "refreshed")
 
 
+MIN_USERS = 3
+"""Least number of distinct users of an item that similar_items() returns by default."""
+
+
 def sides(*, seen: bool, fold_in: bool) -> list[Side]:
     """Return the tables of a generation that publishes seen items, and what SQL needs to fold in users, as a run builds it."""
     optional: dict[Side, bool] = {"seen": seen, "fold_in": fold_in, "basis": fold_in, "refreshed": False}

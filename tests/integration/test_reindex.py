@@ -139,15 +139,39 @@ def test_the_exact_lists_are_those_of_the_exact_scan(
         assert exact_lists.distances(run, "items", "embedding", [], 10) == []
         for kind in kinds:
             asked = [query for query in kind.queries[::9] if query.excluded] + kind.queries[:9]
-            answers = exact_lists.distances(run, kind.side, kind.column, asked, 90)
+            answers = exact_lists.distances(run, kind.side, kind.column, asked, 90, kind.min_users)
             for query, answer in zip(asked, answers, strict=True):
                 row = run.connection.execute(
                     f"SELECT array_agg(n.distance ORDER BY n.distance) AS exact FROM unnest(retail._nearest_{kind.side}("
-                    f"1, %s, %s::{run.recommender.vector}, 90, %s, NULL, NULL, true)) n",
-                    [kind.column, query.vector, query.excluded],
+                    f"1, %s, %s::{run.recommender.vector}, 90, %s, %s, NULL, true)) n",
+                    [kind.column, query.vector, query.excluded, kind.min_users],
                 ).fetchone()
                 assert row
                 assert answer == pytest.approx(row["exact"], rel=1e-4, abs=1e-6)
+
+
+def test_similar_items_are_calibrated_with_their_default_filter(
+    live: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The items that it hides are nearest to some queries: without them a scan has to go further."""
+    monkeypatch.setattr(calibration, "MIN_USERS", 8)
+    with Run(live.url, live.settings, "retail", "reindex") as run:
+        run.generation = Generation(run.recommender, 1)
+        (kind,) = (kind for kind in calibration._kinds(run) if kind.name == "similar")
+        recall = {
+            min_users: calibration._measure(
+                run,
+                [run.connection],
+                kind,
+                None,
+                None,
+                exact_lists.distances(run, kind.side, kind.column, kind.queries, 10, min_users),
+                print,
+            ).ann_recall
+            for min_users in (None, 8)
+        }
+    assert recall[8] == 1.0
+    assert recall[None] < 0.95
 
 
 def test_few_queries_wait_for_the_exact_scan_and_for_a_plan_that_is_ruled_out(live: Database) -> None:

@@ -8,10 +8,11 @@ from inspect import signature
 import pytest
 import typer
 
-from recstore import cli, lists
+from recstore import cli
 from recstore.api.store import Recstore
 from recstore.evaluation.splits import SEED
 from recstore.experiments.tuning.search_options import Options
+from recstore.sql.generation import MIN_USERS
 
 
 def test_every_module_has_the_commands_it_is_listed_with() -> None:
@@ -62,7 +63,7 @@ def test_defaults_are_those_of_the_work_below() -> None:
     assert declared == stored
     assert signature(Recstore.evaluate).parameters["split_seed"].default == SEED
     assert signature(Recstore.benchmark).parameters["split_seed"].default == SEED
-    assert signature(Recstore.similar_all).parameters["min_users"].default == lists.MIN_USERS
+    assert signature(Recstore.similar_all).parameters["min_users"].default == MIN_USERS
 
 
 def test_commands_that_look_import_nothing_that_computes() -> None:
