@@ -27,7 +27,7 @@ MAX_VECTOR_DIMENSIONS = 960
 
 Duplicates = Literal["sum", "max", "last", "mean"]
 Negative = Literal["drop", "net", "dislike"]
-ConfidenceFunction = Literal["linear", "log", "binary", "share", "bm25"]
+ConfidenceFunction = Literal["linear", "log", "binary", "share", "bm25", "power"]
 Search = Literal["auto", "exact", "hnsw"]
 Step = Literal["fold_in", "popular", "trending", "query"]
 
@@ -227,7 +227,7 @@ class Confidence(Part):
     """The function w of c = 1 + alpha * w(r), with its constants (Hu, Koren and Volinsky 2008)."""
 
     function: ConfidenceFunction = Field(
-        "bm25", description="Confidence function w: linear, log, binary, share or bm25"
+        "bm25", description="Confidence function w: linear, log, binary, share, bm25 or power"
     )
     scale: Literal["mean", "none"] = Field("mean", description="Divide w by its mean, so that alpha is comparable")
     half_life: Period | None = Field(
@@ -235,12 +235,20 @@ class Confidence(Part):
         description="Time after which a value counts half, value * 2^(-age / half-life), by last_at; unset: values stay",
     )
     eps: Positive = Field(1.0, description="Log only: scale of the values, w = log(1 + r / eps)")
-    k1: Positive = Field(100.0, description="BM25 saturation: higher values let repeated views count for longer")
+    k1: Positive = Field(
+        100.0, description="BM25 and power: saturation; higher values let repeated views count for longer"
+    )
     b: float = Field(
         0.8,
         ge=0,
         le=1,
         description="BM25 length normalization by the user's total views, 0 to 1",
+    )
+    items_exponent: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.6, description="Power: how little a view of a user with many items counts, as an exponent of their number"
+    )
+    users_exponent: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.4, description="Power: how little a view of an item counts, as an exponent of its number of users"
     )
 
 

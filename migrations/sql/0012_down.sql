@@ -16,6 +16,8 @@ BEGIN
         ['hyperparameters', 'view_exponent'],
         ['hyperparameters', 'ridge'],
         ['hyperparameters', 'popularity_exponent'],
+        ['confidence', 'items_exponent'],
+        ['confidence', 'users_exponent'],
         ['titles', 'picture']
     ] LOOP
         UPDATE recstore_private.recommenders SET definition = definition #- setting;

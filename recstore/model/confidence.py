@@ -26,6 +26,9 @@ from recstore.model.ratings import Ratings
 SMALLEST, LARGEST = 1e-30, 1e30
 """Bounds of w, well inside float32. A weight of 0 would make a view count as no view."""
 
+WITH_ITEM_FACTORS = ("bm25", "power")
+"""Functions with a factor of the item, which a fold-in reads."""
+
 BLOCK_PAIRS = 1 << 20
 """Pairs that are weighted at once."""
 
@@ -38,7 +41,8 @@ class ConfidenceModel:
     """The function w with its constants from the training data, so that a fold-in weights new views the same way.
 
     w is divided by `scale_factor`, the mean of the unscaled w over the training pairs (1 for scale = "none"). `mean_total` is
-    the mean over users of the user's total (sum of values). `idf` is float64 (items,), for bm25 only.
+    the mean over users of the user's total (sum of values). `idf` is float64 (items,), the factor of each item that bm25 and
+    power have.
 
     With a half-life, in seconds, a value r stands for r 2^(-age / half_life). The age is that of the pair's last interaction at
     `reference`, the newest time of the training in microseconds since 1970. A pair that is newer has the age 0.
@@ -52,6 +56,8 @@ class ConfidenceModel:
     mean_total: float
     half_life: float | None = None
     reference: int | None = None
+    items_exponent: float | None = None
+    users_exponent: float | None = None
     idf: NDArray[np.float64] | None = field(default=None, repr=False)
 
     def constants(self) -> dict[str, Any]:
@@ -96,8 +102,9 @@ class ConfidenceModel:
     ) -> Iterator[tuple[slice, NDArray[np.float64]]]:
         """Yield the weights of consecutive pairs, in blocks: all at once their terms would take 40 bytes per pair."""
         totals: Values | None = None
-        if self.function in ("share", "bm25"):
-            totals = np.asarray(np.bincount(user_index, weights=np.abs(values)), dtype=np.float64)
+        if self.function in ("share", *WITH_ITEM_FACTORS):
+            summed = None if self.function == "power" else np.abs(values)
+            totals = np.asarray(np.bincount(user_index, weights=summed), dtype=np.float64)
         for start in range(0, len(values), BLOCK_PAIRS):
             block = slice(start, start + BLOCK_PAIRS)
             of_user = None if totals is None else totals[user_index[block]]
@@ -105,7 +112,7 @@ class ConfidenceModel:
             yield block, np.clip(weights / self.scale_factor, SMALLEST, LARGEST)
 
     def _unscaled(self, totals: Values | None, item_index: Positions, values: Values) -> Values:
-        """Return the function of the values; `totals` are those of each pair's user."""
+        """Return the function of the values; `totals` are those of each pair's user, for power the number of items."""
         match self.function:
             case "binary":
                 return np.ones(len(values))
@@ -123,6 +130,13 @@ class ConfidenceModel:
                 norm = 1 - self.b + self.b * totals / self.mean_total
                 with np.errstate(over="ignore"):
                     return np.asarray(self.idf[item_index] * (self.k1 + 1) / (1 + self.k1 * norm / values))
+            case "power":
+                assert self.idf is not None
+                assert totals is not None
+                assert self.items_exponent is not None
+                with np.errstate(over="ignore"):
+                    saturated = (self.k1 + 1) / (1 + self.k1 / values)
+                    return np.asarray(self.idf[item_index] * saturated * totals**-self.items_exponent)
 
 
 def fit(interactions: Interactions, confidence: Confidence) -> ConfidenceModel:
@@ -132,6 +146,7 @@ def fit(interactions: Interactions, confidence: Confidence) -> ConfidenceModel:
     - share: r / n_u
     - bm25: idf_i r (K1 + 1) / (K1 (1 - B + B n_u / mean n) + r), with Lucene's idf
       ln(1 + (N - n_i + 0.5) / (n_i + 0.5)), which is positive for every item
+    - power: r (K1 + 1) / (K1 + r) m_u^-a n_i^-c, with the user's number of items m_u: the spectral trainer's normalization
 
     With a half-life, r is the value at the newest time of these interactions. Raises SourceInvalid if they have no times.
 
@@ -140,8 +155,7 @@ def fit(interactions: Interactions, confidence: Confidence) -> ConfidenceModel:
     n_i is the number of users of item i, N the number of users.
     """
     users = len(interactions.users)
-    users_of_item = interactions.item_users()
-    idf = _idf(users_of_item, users) if confidence.function == "bm25" else None
+    powers = {name: getattr(confidence, name) for name in ("items_exponent", "users_exponent")}
     model = ConfidenceModel(
         function=confidence.function,
         eps=confidence.eps,
@@ -151,8 +165,9 @@ def fit(interactions: Interactions, confidence: Confidence) -> ConfidenceModel:
         mean_total=1.0,
         half_life=seconds(confidence.half_life) if confidence.half_life else None,
         reference=_newest(interactions.times) if confidence.half_life else None,
-        idf=idf,
+        **(powers if confidence.function == "power" else {}),
     )
+    model = replace(model, idf=_item_factors(model, interactions.item_users(), users))
     values = model.decayed(interactions)
     model = replace(model, mean_total=float(np.abs(values).sum()) / users)
     if confidence.scale == "none":
@@ -195,12 +210,15 @@ def restore(constants: dict[str, Any], item_users: NDArray[np.int64], users: int
     """Return the model from its constants, the number of users of each item, int64 (items,), and the number of all users."""
     if ratings := Ratings.restored(constants):
         return ratings
-    idf = _idf(item_users, users) if constants["function"] == "bm25" else None
-    return ConfidenceModel(**constants, idf=idf)
+    model = ConfidenceModel(**constants)
+    return replace(model, idf=_item_factors(model, item_users, users))
 
 
-def _idf(item_users: NDArray[np.int64], users: int) -> NDArray[np.float64]:
-    return np.log1p((users - item_users + 0.5) / (item_users + 0.5))
+def _item_factors(model: ConfidenceModel, item_users: NDArray[np.int64], users: int) -> NDArray[np.float64] | None:
+    """Return the factor of each item in its weights, float64 (items,); None for a function without one."""
+    if model.function == "bm25":
+        return np.log1p((users - item_users + 0.5) / (item_users + 0.5))
+    return np.maximum(item_users, 1.0) ** -(model.users_exponent or 0.0) if model.function == "power" else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,10 @@ ROWS = [(1, 1, 4.0), (1, 2, 1.0), (2, 1, 2.0), (3, 1, 1.0), (3, 3, 8.0)]
 USERS = np.array([0, 0, 1, 2, 2])
 VALUES = np.array([4.0, 1.0, 2.0, 1.0, 8.0])
 TOTALS = np.array([5.0, 5.0, 2.0, 9.0, 9.0])
-FUNCTIONS = ("linear", "log", "binary", "share", "bm25")
+CONSTANTS = {"eps": 0.5, "k1": 1.2, "b": 0.75, "items_exponent": 0.75, "users_exponent": 0.25}
+FUNCTIONS = ("linear", "log", "binary", "share", "bm25", "power")
+USERS_OF_ITEM = np.array([3, 1, 3, 3, 1])
+ITEMS_OF_USER = np.array([2.0, 2, 1, 2, 2])
 
 
 @pytest.fixture
@@ -36,14 +39,15 @@ def unscaled(function):
         case "share":
             return VALUES / TOTALS
         case "bm25":
-            users_of_item = np.array([3, 1, 3, 3, 1])
-            idf = np.log(1 + (3 - users_of_item + 0.5) / (users_of_item + 0.5))
+            idf = np.log(1 + (3 - USERS_OF_ITEM + 0.5) / (USERS_OF_ITEM + 0.5))
             return idf * VALUES * 2.2 / (1.2 * (0.25 + 0.75 * TOTALS / (16 / 3)) + VALUES)
+        case "power":
+            return USERS_OF_ITEM**-0.25 * VALUES * 2.2 / (1.2 + VALUES) * ITEMS_OF_USER**-0.75
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_the_matrix_holds_one_plus_alpha_w(interactions, function):
-    confidence = Confidence(function=function, scale="none", eps=0.5, k1=1.2, b=0.75)
+    confidence = Confidence(function=function, scale="none", **CONSTANTS)
     matrix = fit(interactions, confidence).matrix(interactions, 40)
     assert matrix.dtype == np.float32
     assert matrix.shape == (3, 3)
@@ -68,7 +72,7 @@ def test_alpha_unset_follows_the_density(items, alpha):
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_scaled_weights_have_mean_one(interactions, function):
-    model = fit(interactions, Confidence(function=function, eps=0.5, k1=1.2, b=0.75))
+    model = fit(interactions, Confidence(function=function, **CONSTANTS))
     weights = model.weights(interactions.user_index, interactions.item_index, interactions.values)
     assert weights.mean() == pytest.approx(1)
     np.testing.assert_allclose(weights, unscaled(function) / unscaled(function).mean())

@@ -25,7 +25,7 @@ from recstore.model.trainers import regularization_for
 
 DEFINITION = Definition(source=Source(table="views"))
 WHOLE = Space(("als", "spectral", "hybrid"), (8, 1024), BOUNDS)
-FUNCTIONS = ("bm25", "log", "linear", "binary", "share")
+FUNCTIONS = ("bm25", "power", "log", "linear", "binary", "share")
 NOISE = Noise(100_000, 0.02, 20.0, dict.fromkeys(FUNCTIONS, (100000.0, 150000.0)))
 
 
@@ -47,7 +47,7 @@ def plan(trials: int = 80, seconds: float = 1e9, within: Space = WHOLE, **more: 
 
 def test_equal_values_leave_one_of_the_functions_that_they_make_the_same() -> None:
     assert space.default_space(interactions()).bounds["confidence"] == BOUNDS["confidence"]
-    assert space.default_space(interactions(values=1)).bounds["confidence"] == Choices(("bm25", "binary", "share"))
+    assert space.default_space(interactions(values=1)).bounds["confidence"] == Choices(("bm25", "power"))
     assert space.default_space(interactions()).factors == (8, 49)
 
 
@@ -67,8 +67,10 @@ def test_a_space_is_narrowed_by_values_lists_and_ranges() -> None:
     assert made.of("als") == {
         "alpha": Choices((40,)),
         "confidence": Choices(("bm25", "log")),
+        "items_exponent": Range(0, 1),
         "popularity_exponent": Choices((0,)),
         "regularization": Range(1.0, 50.0, log=True),
+        "users_exponent": Range(0, 0.6),
     }
     assert made.bounds["item_exponent"] == Range(0.1, 0.9, log=False)
     assert space.narrowed(WHOLE, {"k1": [10, 100]}).of("als")["k1"] == Choices((10, 100))
@@ -163,9 +165,16 @@ def test_the_noise_is_what_a_training_takes_for_its_default() -> None:
 
 def test_a_regularization_is_searched_as_a_part_of_the_noise_and_given_as_it_is() -> None:
     own = WHOLE.of("als")
-    parameters = {"regularization": 30.0, "alpha": 5.0, "confidence": "bm25", "popularity_exponent": 0.1}
+    others = {
+        "alpha": 5.0,
+        "confidence": "bm25",
+        "items_exponent": 0.5,
+        "users_exponent": 0.4,
+        "popularity_exponent": 0.1,
+    }
+    parameters = {"regularization": 30.0} | others
     there = NOISE.to(parameters, own)
-    assert there == {PART: 30 / NOISE.edge(parameters), "alpha": 5.0, "confidence": "bm25", "popularity_exponent": 0.1}
+    assert there == {PART: 30 / NOISE.edge(parameters)} | others
     assert NOISE.back(there, own) == parameters
     assert NOISE.bounds(own).keys() == there.keys()
     assert NOISE.back(there | {PART: 1e9}, own)["regularization"] == 10_000, "never out of its bounds"

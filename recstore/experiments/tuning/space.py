@@ -63,7 +63,8 @@ class Choices:
 
 Bounds = Range | Choices
 
-_WEIGHTED = ("regularization", "alpha", "confidence", "popularity_exponent")
+_POWERS = ("items_exponent", "users_exponent")
+_WEIGHTED = ("regularization", "alpha", "confidence", *_POWERS, "popularity_exponent")
 _SPECTRAL = ("user_exponent", "view_exponent", "item_exponent", "ridge")
 OWN = {
     "als": _WEIGHTED,
@@ -76,7 +77,9 @@ OWN = {
 BOUNDS: dict[str, Bounds] = {
     "regularization": Range(0.01, 10_000, log=True),
     "alpha": Range(0.1, 500, log=True),
-    "confidence": Choices(("bm25", "log", "linear", "binary", "share")),
+    "confidence": Choices(("bm25", "power", "log", "linear", "binary", "share")),
+    "items_exponent": Range(0, 1),
+    "users_exponent": Range(0, 0.6),
     "popularity_exponent": Range(-0.25, 0.35),
     "user_exponent": Choices((0.25, 0.5)),
     "view_exponent": Choices((0.0, 0.25, 0.4, 0.5)),
@@ -96,7 +99,7 @@ MOST_RATING_FACTORS = 256
 EQUAL = 0.01
 """Largest share of values that may differ from the median and still count as all equal."""
 
-_CONFIDENCE = {"confidence": "function"} | {name: name for name in ("scale", "eps", "k1", "b")}
+_CONFIDENCE = {"confidence": "function"} | {name: name for name in ("scale", "eps", "k1", "b", *_POWERS)}
 _NOT_TUNED = ("iterations", "warm_iterations", "seed", "options")
 NAMES = (*(name for name in Hyperparameters.model_fields if name not in _NOT_TUNED), *_CONFIDENCE)
 """Every setting that a search or a grid can vary."""
@@ -137,12 +140,12 @@ class Space:
 
 def default_space(train: "Interactions", *, explicit: bool = False) -> Space:
     """Return the default bounds, without the functions that are the same on these interactions: where nearly all values
-    are equal, linear, log and binary are the same."""
+    are equal, linear, log, binary and share are forms of power."""
     bounds = dict(BOUNDS)
     import numpy as np  # rows of results name a search's parameters where nothing trains
 
     if np.count_nonzero(train.values != np.median(train.values)) <= EQUAL * len(train):
-        bounds["confidence"] = Choices(("bm25", "binary", "share"))
+        bounds["confidence"] = Choices(("bm25", "power"))
     most = max(1, min(MAX_FACTORS, len(train.items) - 1))
     if explicit:
         most = min(most, MOST_RATING_FACTORS)
@@ -269,7 +272,8 @@ def words(parameters: Parameters, iterations: int | None = None) -> str:
     parts = [str(parameters["trainer"])] if "trainer" in parameters else []
     parts += [f"{parameters['factors']} factors"] if parameters.get("factors") else []
     for name, value in parameters.items():
-        if name not in ("trainer", "factors"):
+        idle = name in _POWERS and parameters.get("confidence", "power") != "power"
+        if name not in ("trainer", "factors") and not idle:
             parts.append(f"{name.replace('_', ' ')} {f'{value:g}' if isinstance(value, float) else value}")
     parts += [f"{iterations} iterations"] if iterations else []
     return ", ".join(parts)

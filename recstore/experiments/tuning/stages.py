@@ -58,7 +58,7 @@ LATEST = 5
 """Latest trials, from which the time of the next ones is estimated."""
 
 STARTS: dict[str, tuple[Parameters, ...]] = {
-    "als": ({}, {"confidence": "binary"}, {"alpha": 0.15}, {"alpha": 6.0, "confidence": "log"}),
+    "als": ({}, {"confidence": "power"}, {"alpha": 0.15}, {"alpha": 6.0, "confidence": "log"}),
     "spectral": ({}, {"view_exponent": 0.25}, {"view_exponent": 0.5, "item_exponent": 0.4, "ridge": 0.1}),
     "hybrid": ({}, {"spectral_weight": 0.15}, {"spectral_share": 0.5, "spectral_weight": 0.6}),
     RATINGS: ({"regularization": 1.0}, {"regularization": 0.7}, {"regularization": 1.4}),

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from recstore.definition import Confidence, Definition, Hyperparameters, Positive
 from recstore.model.ratings import FUNCTION
@@ -46,6 +46,12 @@ class Constants(Confidence):
     mean_total: Positive
     half_life: Positive | None = None  # type: ignore[assignment]  # in seconds
     reference: int | None = Field(None, ge=-(2**63), lt=2**63)
+
+    @model_validator(mode="after")
+    def _with_exponents(self) -> "Constants":
+        if self.function == "power" and not {"items_exponent", "users_exponent"} <= self.model_fields_set:
+            raise ValueError("the function power has two exponents")
+        return self
 
 
 class RatingConstants(BaseModel):

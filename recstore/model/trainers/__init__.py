@@ -53,7 +53,7 @@ class QueryFoldIn:
     basis: Matrix | None = None  # (solved factors, solved factors)
     summands: Matrix | None = None  # (items, summed factors)
     solved_weight: float = 1.0  # x_u . y_i is this times t . z_i, for solved factors
-    idf: NDArray[np.float64] | None = None  # (items,), of the confidence function bm25
+    idf: NDArray[np.float64] | None = None  # (items,), of the confidence functions bm25 and power
     bias: NDArray[np.float64] | None = None  # (items,), of ratings
 
 
