@@ -7,7 +7,8 @@ the same answer.
 The regularization that works best depends on the confidences: it rises and falls with alpha. As a part of the largest
 singular value that a random matrix of the same size and sum of squares would have (see `trainers.regularization_for`), the
 best one is nearly the same for every alpha and function: on a retailer's purchases 0.4 to 0.8 for alphas from 0.5 to 50. So
-that part is the coordinate of the search; a trial and a definition have the number itself.
+that part is the coordinate of the search; a trial and a definition have the number itself. Few factors need less, by the rule of
+the default, so what few factors show holds for many.
 """
 
 import warnings
@@ -22,6 +23,7 @@ from recstore.evaluation.fitted import weigh
 from recstore.experiments.tuning.space import Bounds, Choices, Parameters, Range
 from recstore.model.confidence import alpha_for
 from recstore.model.interactions import Interactions
+from recstore.model.trainers import few_factors
 
 PART = "part_of_noise"
 """Name of the coordinate that replaces the regularization."""
@@ -38,19 +40,22 @@ Seen = Iterable[tuple[Parameters, float | None]]
 
 @dataclass(frozen=True)
 class Noise:
-    """The noise of a set of interactions: `pairs`, `spread` = 1 / sqrt(users) + 1 / sqrt(items), the default alpha, and for
-    each function w the sums of w and of its squares over the pairs."""
+    """The noise of a set of interactions: `pairs`, `spread` = 1 / sqrt(users) + 1 / sqrt(items), the lesser of users and items,
+    the default alpha, and for each function w the sums of w and of its squares over the pairs."""
 
     pairs: int
     spread: float
+    ends: int
     alpha: float
     sums: Mapping[str, tuple[float, float]]
 
     def edge(self, parameters: Parameters) -> float:
-        """Return the largest singular value of a random matrix with these parameters' confidences 1 + alpha w."""
+        """Return the largest singular value of a random matrix with these parameters' confidences 1 + alpha w, times what so
+        few factors leave of it."""
         alpha = float(parameters["alpha"])
         once, squared = self.sums[parameters["confidence"]]
-        return float(np.sqrt(self.pairs + 2 * alpha * once + alpha**2 * squared)) * self.spread
+        norm = float(np.sqrt(self.pairs + 2 * alpha * once + alpha**2 * squared))
+        return norm * self.spread * few_factors(parameters["factors"], self.ends)
 
     def bounds(self, bounds: Mapping[str, Bounds]) -> dict[str, Bounds]:
         """Return the bounds with the part instead of the regularization, where that is a range and the noise is known."""
@@ -83,7 +88,7 @@ def noise_of(train: Interactions, confidence: Confidence, functions: Iterable[st
         weighting = confidence.model_copy(update={"function": function})
         weights = np.abs(weigh(train, weighting, Hyperparameters(alpha=1.0)).matrix.data.astype(np.float64)) - 1
         sums[function] = float(weights.sum()), float((weights**2).sum())
-    return Noise(len(train), users**-0.5 + items**-0.5, alpha_for(train, None), sums)
+    return Noise(len(train), users**-0.5 + items**-0.5, min(users, items), alpha_for(train, None), sums)
 
 
 def _renamed(parameters: Parameters, old: str, new: str, value: float) -> Parameters:

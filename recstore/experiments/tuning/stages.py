@@ -42,6 +42,9 @@ SHARES = {"als": 3.0, "spectral": 1.0, "hybrid": 1.5}
 PAYS = 1.005
 """Least ratio of the values for which more factors pay: half a percent for twice the memory and time."""
 
+STRONGER = 2.0
+"""Ratio of the regularizations of the second trial with twice the factors, where the first did not pay."""
+
 BEHIND = 0.8
 """Part of another trainer's value, with no more factors, below which a trainer is given up."""
 
@@ -58,7 +61,13 @@ LATEST = 5
 """Latest trials, from which the time of the next ones is estimated."""
 
 STARTS: dict[str, tuple[Parameters, ...]] = {
-    "als": ({}, {"confidence": "power"}, {"alpha": 0.15}, {"alpha": 6.0, "confidence": "log"}),
+    "als": (
+        {},
+        {"confidence": "power"},
+        {"confidence": "binary"},
+        {"alpha": 0.15},
+        {"alpha": 6.0, "confidence": "log"},
+    ),
     "spectral": ({}, {"view_exponent": 0.25}, {"view_exponent": 0.5, "item_exponent": 0.4, "ridge": 0.1}),
     "hybrid": ({}, {"spectral_weight": 0.15}, {"spectral_share": 0.5, "spectral_weight": 0.6}),
     RATINGS: ({"regularization": 1.0}, {"regularization": 0.7}, {"regularization": 1.4}),
@@ -157,14 +166,17 @@ class Plan:
     def _grown(self, trainer: str, trials: Trials) -> Parameters | None:
         own = [trial for trial in of_trainer(trials, trainer) if trial.stage != "start"]
         low, high = self.space.factors
-        level, factors = _climb(own, self.base, lambda now: min(2 * now, high), PAYS)
+        tries = 2 if PART in self.noise.bounds(self.space.of(trainer)) else 1
+        level, factors = _climb(own, self.base, lambda now: min(2 * now, high), PAYS, tries)
         if factors is None and level == self.base and best(trials) in own:  # fewer may be as good, or better
             level, factors = _climb(own, self.base, lambda now: max(now // 2, low), 1.0)
         if factors is None or self._behind(trainer, level, trials):
             return None
         if not self._affordable(trainer, factors, trials):
             return None
-        return levels(own)[level].parameters | {"factors": factors}
+        top = levels(own)[level].parameters
+        wanted = self._moved(top, factors)
+        return self._moved(top, factors, STRONGER) if any(trial.parameters == wanted for trial in own) else wanted
 
     def _behind(self, trainer: str, factors: int, trials: Trials) -> bool:
         """Return whether another trainer reaches far more with no more factors."""
@@ -189,16 +201,17 @@ class Plan:
         parameters = self._promoted(trainer, fewer, factors, trials)
         if parameters is None:
             here = factors if done % 4 == 3 else fewer
-            parameters = self._near(centre.parameters, trials) | {"factors": here}
+            parameters = self._near(centre.parameters, here, trials)
         if self._affordable(trainer, parameters["factors"], trials):
             return parameters
         if self._affordable(trainer, factors, trials):
-            return self._near(centre.parameters, trials)
+            return self._near(centre.parameters, factors, trials)
         return None
 
     def _centre(self, trials: Trials) -> TrialResult | None:
         """Return the best trial, or every third time that of another trainer that comes close to it."""
-        tops = [top for trainer in self.space.trainers if (top := best(of_trainer(trials, trainer)))]
+        own = [levels(of_trainer(trials, trainer)).values() for trainer in self.space.trainers]
+        tops = [next(top for top in known if _level_enough(top, known)) for known in own if known]
         tops.sort(key=lambda trial: -(trial.value or 0.0))
         refined = sum(trial.stage == "refine" for trial in trials)
         rival = len(tops) > 1 and (tops[1].value or 0.0) >= RIVAL * (tops[0].value or 0.0)
@@ -211,8 +224,9 @@ class Plan:
         if top is None or fewer == factors:
             return None
         tried = [trial.parameters for trial in own if trial.parameters["factors"] == factors]
-        known = [t.value or 0.0 for t in own if t.state == "complete" and t.parameters | {"factors": factors} in tried]
-        wanted = top.parameters | {"factors": factors}
+        complete = [t for t in own if t.state == "complete" and t.parameters["factors"] == fewer]
+        known = [t.value or 0.0 for t in complete if self._moved(t.parameters, factors) in tried]
+        wanted = self._moved(top.parameters, factors)
         better = not known or (top.value or 0.0) >= WORTH * max(known, default=0.0)
         return wanted if wanted not in tried and better else None
 
@@ -228,36 +242,47 @@ class Plan:
         if trainer == "hybrid":  # made of the best of its parts; only their mixture is left to find
             for part in ("als", "spectral"):
                 if found := best(of_trainer(trials, part)):
-                    known = {name: found.parameters[name] for name in OWN[part] if name in found.parameters}
+                    names = ("factors", *OWN[part])
+                    known = {name: found.parameters[name] for name in names if name in found.parameters}
                     begin |= self.noise.to(known, own)
-                    names = {*OWN[part], PART} & bounds.keys()
-                    bounds = _around(bounds, begin, NARROW / 2, names)
-                    bounds |= {name: Choices((begin[name],)) for name in names if isinstance(bounds[name], Choices)}
+                    near = {*OWN[part], PART} & bounds.keys()
+                    bounds = _around(bounds, begin, NARROW / 2, near)
+                    bounds |= {name: Choices((begin[name],)) for name in near if isinstance(bounds[name], Choices)}
         fixed: Parameters = {"trainer": trainer, "factors": factors}
         tried = [trial.parameters for trial in trials]
         for change in STARTS.get(trainer, ({},)):
             start = begin | change | {"alpha": begin["alpha"] * change.get("alpha", 1.0)}
             point = {name: bound.nearest(start[name]) for name, bound in bounds.items()}
-            parameters = fixed | self.noise.back(point, own)
+            parameters = self.noise.back(fixed | point, own)
             if parameters not in tried:
                 return parameters
         if top := best(of_trainer(trials, trainer)):
             bounds = _around(bounds, self.noise.to(top.parameters, own), WIDE, bounds)
-        return fixed | self._suggested(trainer, bounds, trials)
+        return self._suggested(fixed, bounds, trials)
 
-    def _near(self, centre: Parameters, trials: Trials) -> Parameters:
-        """Return parameters near these, for the same trainer with as many factors."""
+    def _moved(self, parameters: Parameters, factors: int, stronger: float = 1.0) -> Parameters:
+        """Return the same with another number of factors, and the regularization that corresponds, times `stronger`."""
+        own = self.space.of(parameters["trainer"])
+        there = self.noise.to(parameters, own) | {"factors": factors}
+        if PART in there:
+            there[PART] *= stronger
+        return self.noise.back(there, own)
+
+    def _near(self, centre: Parameters, factors: int, trials: Trials) -> Parameters:
+        """Return parameters near these, for the same trainer with this number of factors."""
         trainer = centre["trainer"]
         own = self.space.of(trainer)
         bounds = self.noise.bounds(own)
         bounds = _around(bounds, self.noise.to(centre, own), NARROW, bounds)
-        return {"trainer": trainer, "factors": centre["factors"]} | self._suggested(trainer, bounds, trials)
+        return self._suggested({"trainer": trainer, "factors": factors}, bounds, trials)
 
-    def _suggested(self, trainer: str, bounds: dict[str, Bounds], trials: Trials) -> Parameters:
+    def _suggested(self, fixed: Parameters, bounds: dict[str, Bounds], trials: Trials) -> Parameters:
+        """Return the trainer and the factors of `fixed` with the sampler's values for the rest."""
+        trainer = fixed["trainer"]
         own = self.space.of(trainer)
         seen = [(self.noise.to(parameters, own), rate) for parameters, rate in rated(trials, trainer)]
         seed = (self.seed * 1_000_003 + len(trials)) % 2**31
-        return self.noise.back(suggest(bounds, seen, seed), own)
+        return self.noise.back(fixed | suggest(bounds, seen, seed), own)
 
     def _defaults(self) -> Parameters:
         """Return the settings of a recommender that sets none; the regularization as a part of the noise."""
@@ -265,17 +290,22 @@ class Plan:
         return Hyperparameters().model_dump() | weighting | {"alpha": self.noise.alpha, PART: trainers.NOISE}
 
 
-def _climb(own: Trials, base: int, step: Callable[[int], int], pays: float) -> tuple[int, int | None]:
+def _climb(own: Trials, base: int, step: Callable[[int], int], pays: float, tries: int = 1) -> tuple[int, int | None]:
     """Follow the numbers of factors from `base` as long as the next one pays. Return the last that did and the next to try:
-    None where that was tried, is being tried, or does not exist."""
+    None where that was tried `tries` times, is being tried, or does not exist."""
     tops, level = levels(own), base
     while level in tops:
         after = step(level)
         if after not in tops or (tops[after].value or 0.0) < pays * (tops[level].value or 0.0) or after == level:
-            begun = any(trial.parameters["factors"] == after for trial in own)
-            return level, None if begun else after
+            begun = sum(trial.parameters["factors"] == after for trial in own)
+            return level, None if begun >= tries or after == level else after
         level = after
     return level, None
+
+
+def _level_enough(top: TrialResult, others: Collection[TrialResult]) -> bool:
+    """Return whether no number of factors is better by what pays."""
+    return all((other.value or 0.0) < PAYS * (top.value or 0.0) or other is top for other in others)
 
 
 def _count(trials: Trials, stage: str, trainer: str) -> int:

@@ -290,8 +290,13 @@ def regularization_for(matrix: sparse.csr_matrix, hyperparameters: Hyperparamete
         return hyperparameters.regularization
     users, items = np.count_nonzero(np.diff(matrix.indptr)), np.count_nonzero(item_users(matrix))
     edge = float(np.linalg.norm(matrix.data.astype(np.float64))) * (users**-0.5 + items**-0.5)
-    chosen = NOISE * edge * min(1.0, factors / (ENOUGH * min(users, items))) ** 0.5
+    chosen = NOISE * edge * few_factors(factors, int(min(users, items)))
     return float(f"{min(chosen, _largest_singular_value(matrix, enough=4 * chosen) / 4):.3g}")
+
+
+def few_factors(factors: int, ends: int) -> float:
+    """Return what the noise is multiplied by for this number of factors; `ends` is the lesser of users and items."""
+    return float(min(1.0, factors / (ENOUGH * ends)) ** 0.5)
 
 
 def _largest_singular_value(matrix: sparse.csr_matrix, enough: float) -> float:
