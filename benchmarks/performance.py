@@ -55,6 +55,10 @@ PARTS = {
         " measured once with each winner.",
     ),
     "tuning_sparse": ("Budget of a search, sparse interactions", "As above."),
+    "quality_defaults": (
+        "Quality by default settings",
+        "Lists of public splits, all items ranked for each user; next to bm25, the default where counts vary.",
+    ),
 }
 """Heading and introduction of each part; others follow by their names."""
 

@@ -19,10 +19,14 @@ from published import database
 from scipy import sparse
 
 from recstore.config import Settings
-from recstore.definition import Definition, Source
+from recstore.definition import Confidence, Definition, Source
 from recstore.experiments.benchmark import Files, benchmark
 from recstore.experiments.measurement import Measurement
+from recstore.experiments.tuning.search import Watch
 from recstore.experiments.tuning.search_options import Options
+from recstore.experiments.tuning.space import words
+from recstore.experiments.tuning.stages import Plan
+from recstore.experiments.tuning.trials import TrialResult, Trials
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,17 @@ SPLITS = {
     ),
 }
 
+
+class Progress(Watch):
+    """Print each trial as it ends."""
+
+    def ends(self, trial: TrialResult, plan: Plan, trials: Trials) -> None:
+        value, used = f"{trial.value or 0:.4f}", f"{plan.share(trials):.0%} of the budget"
+        print(
+            f"{trial.number:>3} {trial.stage:<8}{trial.state:<9}{value}  {words(trial.parameters)}, {used}", flush=True
+        )
+
+
 METRICS = ("recall@20", "ndcg@20")
 
 
@@ -93,7 +108,9 @@ def training_file(folder: Path, into: Path) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--only", action="append", choices=SPLITS, help="one of the splits; may be repeated")
+    parser.add_argument(
+        "--only", action="append", choices=SPLITS, help="one of the splits; may be repeated; no defaults"
+    )
     parser.add_argument("--time", type=float, default=3600.0, help="seconds of each search; 0: the defaults alone")
     parser.add_argument(
         "--trainer", action="append", default=[], help="of the search, as of recstore tune; may be repeated"
@@ -102,32 +119,45 @@ def main() -> None:
     chosen = {name: SPLITS[name] for name in arguments.only or SPLITS}
     for name, split in chosen.items():
         checked(arguments.directory / name, split)
-    definition, wanted = Definition(source=Source(table="none")), Measurement(ks=(20,), through_sql=True)
+    source, wanted = Source(table="none"), Measurement(ks=(20,), through_sql=True)
     with database() as (_, server, url), tempfile.TemporaryDirectory() as scratch:
         settings = Settings(database_url=url, home=server.home)
-        for name, split in chosen.items():
-            part = Measured(f"quality_{name}", search_seconds=arguments.time, trainers=" ".join(arguments.trainer))
-            folder = arguments.directory / name
-            files = Files(training_file(folder, Path(scratch) / f"{name}.txt"), folder / "test.txt")
-            search = {"default settings": None}
-            options = Options(seconds=arguments.time, trials=1000, trainers=arguments.trainer)
-            search |= {"search": options} if arguments.time else {}
-            for how, tune in search.items():
-                found = benchmark(url, settings, files, definition, wanted, tune=tune)
-                results = {result.name: result for result in found.evaluation.results}
-                for result in results.values():
-                    if how == "default settings" or "through SQL" in result.name:
-                        shown = {metric: result.metrics[metric] for metric in METRICS}
-                        seconds = {"seconds": result.seconds} if result.seconds is not None else {}
-                        part.row("lists", settings=how, model=result.name, **shown, **seconds)
-                if tune is None:
-                    continue
+        data = {
+            name: Files(
+                training_file(arguments.directory / name, Path(scratch) / f"{name}.txt"),
+                arguments.directory / name / "test.txt",
+            )
+            for name in chosen
+        }
+
+        def measure(
+            part: Measured, split: str, how: str, definition: Definition, tune: Options | None = None
+        ) -> dict[str, float | None]:
+            """Add rows; return the metrics of the lists through SQL. Keep the words of a search."""
+            found = benchmark(url, settings, data[split], definition, wanted, tune=tune, watch=Progress())
+            for result in found.evaluation.results:
+                if how == "default settings" or "through SQL" in result.name:
+                    shown = {metric: result.metrics[metric] for metric in METRICS}
+                    part.row("lists", split=split, settings=how, model=result.name, **shown, seconds=result.seconds)
+            if tune is not None:
                 told = next(step["told"] for step in found.steps if step["step"] == "tune")
-                part.profile(name, f"The search chose: {told}. Best published: {split.published}.")
-                published = next(result for result in results.values() if "through SQL" in result.name)
-                for metric, level in zip(METRICS, split.levels, strict=True):
-                    value = published.metrics[metric] or 0.0
-                    part.level(name, f"{metric} at least {level}", level, value, "", least=True)
+                part.profile(split, f"The search chose: {told}. Best published: {chosen[split].published}.")
+            return next(result.metrics for result in found.evaluation.results if "through SQL" in result.name)
+
+        part = Measured("quality_defaults")
+        for name in () if arguments.only else chosen:
+            by_default = measure(part, name, "default settings", Definition(source=source))
+            before = Definition(source=source, confidence=Confidence(function="bm25"))
+            ratio = (by_default["ndcg@20"] or 0) / (measure(part, name, "confidence bm25", before)["ndcg@20"] or 1)
+            part.level("defaults", f"{name}: NDCG@20 at least that with bm25", 1.0, ratio, "times", least=True)
+        if part.tables:
+            part.write()
+        for name, split in chosen.items() if arguments.time else ():
+            part = Measured(f"quality_{name}", search_seconds=arguments.time, trainers=" ".join(arguments.trainer))
+            options = Options(seconds=arguments.time, trials=1000, trainers=arguments.trainer)
+            published = measure(part, name, "search", Definition(source=source), options)
+            for metric, level in zip(METRICS, split.levels, strict=True):
+                part.level(name, f"{metric} at least {level}", level, published[metric] or 0.0, "", least=True)
             part.write()
 
 

@@ -226,8 +226,10 @@ class Filters(Part):
 class Confidence(Part):
     """The function w of c = 1 + alpha * w(r), with its constants (Hu, Koren and Volinsky 2008)."""
 
-    function: ConfidenceFunction = Field(
-        "bm25", description="Confidence function w: linear, log, binary, share, bm25 or power"
+    function: ConfidenceFunction | None = Field(
+        None,
+        description="Confidence function w: linear, log, binary, share, bm25 or power; unset: power if nearly all values are"
+        " equal, else bm25",
     )
     scale: Literal["mean", "none"] = Field("mean", description="Divide w by its mean, so that alpha is comparable")
     half_life: Period | None = Field(
@@ -244,11 +246,11 @@ class Confidence(Part):
         le=1,
         description="BM25 length normalization by the user's total views, 0 to 1",
     )
-    items_exponent: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.6, description="Power: how little a view of a user with many items counts, as an exponent of their number"
+    activity_exponent: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.25, description="Power: how much less a view of a user with many items counts, as an exponent of their number"
     )
-    users_exponent: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.4, description="Power: how little a view of an item counts, as an exponent of its number of users"
+    rarity_exponent: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.4, description="Power: how much more a view of a rare item counts, as an exponent of its number of users"
     )
 
 

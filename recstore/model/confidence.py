@@ -29,6 +29,9 @@ SMALLEST, LARGEST = 1e-30, 1e30
 WITH_ITEM_FACTORS = ("bm25", "power")
 """Functions with a factor of the item, which a fold-in reads."""
 
+EQUAL = 0.01
+"""Largest share of values that may differ from the others and still count as all equal."""
+
 BLOCK_PAIRS = 1 << 20
 """Pairs that are weighted at once."""
 
@@ -56,8 +59,8 @@ class ConfidenceModel:
     mean_total: float
     half_life: float | None = None
     reference: int | None = None
-    items_exponent: float | None = None
-    users_exponent: float | None = None
+    activity_exponent: float | None = None
+    rarity_exponent: float | None = None
     idf: NDArray[np.float64] | None = field(default=None, repr=False)
 
     def constants(self) -> dict[str, Any]:
@@ -133,10 +136,10 @@ class ConfidenceModel:
             case "power":
                 assert self.idf is not None
                 assert totals is not None
-                assert self.items_exponent is not None
+                assert self.activity_exponent is not None
                 with np.errstate(over="ignore"):
                     saturated = (self.k1 + 1) / (1 + self.k1 / values)
-                    return np.asarray(self.idf[item_index] * saturated * totals**-self.items_exponent)
+                    return np.asarray(self.idf[item_index] * saturated * totals**-self.activity_exponent)
 
 
 def fit(interactions: Interactions, confidence: Confidence) -> ConfidenceModel:
@@ -155,9 +158,10 @@ def fit(interactions: Interactions, confidence: Confidence) -> ConfidenceModel:
     n_i is the number of users of item i, N the number of users.
     """
     users = len(interactions.users)
-    powers = {name: getattr(confidence, name) for name in ("items_exponent", "users_exponent")}
+    function = function_for(interactions, confidence.function)
+    powers = {name: getattr(confidence, name) for name in ("activity_exponent", "rarity_exponent")}
     model = ConfidenceModel(
-        function=confidence.function,
+        function=function,
         eps=confidence.eps,
         k1=confidence.k1,
         b=confidence.b,
@@ -165,7 +169,7 @@ def fit(interactions: Interactions, confidence: Confidence) -> ConfidenceModel:
         mean_total=1.0,
         half_life=seconds(confidence.half_life) if confidence.half_life else None,
         reference=_newest(interactions.times) if confidence.half_life else None,
-        **(powers if confidence.function == "power" else {}),
+        **(powers if function == "power" else {}),
     )
     model = replace(model, idf=_item_factors(model, interactions.item_users(), users))
     values = model.decayed(interactions)
@@ -174,6 +178,20 @@ def fit(interactions: Interactions, confidence: Confidence) -> ConfidenceModel:
         return model
     weights = model.weights(interactions.user_index, interactions.item_index, values)
     return replace(model, scale_factor=float(weights.mean()))
+
+
+def function_for(interactions: Interactions, fixed: ConfidenceFunction | None) -> ConfidenceFunction:
+    """Return `fixed`, or if it is None power where nearly all values are equal, else bm25: docs/decisions/0042-power.md."""
+    if fixed is not None:
+        return fixed
+    return "power" if equal_values(interactions) else "bm25"
+
+
+def equal_values(interactions: Interactions) -> bool:
+    """Return whether nearly all values are equal, signs left out, so that linear, log and binary are the same."""
+    values = np.abs(interactions.values)
+    common = np.median(values[:BLOCK_PAIRS]) if len(values) else 0.0
+    return bool(np.count_nonzero(values != common) <= EQUAL * len(values))
 
 
 def _newest(times: Times | None) -> int:
@@ -218,7 +236,7 @@ def _item_factors(model: ConfidenceModel, item_users: NDArray[np.int64], users: 
     """Return the factor of each item in its weights, float64 (items,); None for a function without one."""
     if model.function == "bm25":
         return np.log1p((users - item_users + 0.5) / (item_users + 0.5))
-    return np.maximum(item_users, 1.0) ** -(model.users_exponent or 0.0) if model.function == "power" else None
+    return np.maximum(item_users, 1.0) ** -(model.rarity_exponent or 0.0) if model.function == "power" else None
 
 
 @dataclass(frozen=True, eq=False)

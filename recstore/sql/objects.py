@@ -23,7 +23,7 @@ from recstore.postgres.names import quoted
 from recstore.sql import queries
 from recstore.types import MAX_ID_BYTES, IdType
 
-OBJECTS_VERSION = 5
+OBJECTS_VERSION = 6
 """Version of `sql/objects/`, raised with every change. `recstore db upgrade` brings older recommenders to it."""
 
 SEEN = "_seen_published"

@@ -47,7 +47,7 @@ CASES: dict[str, dict[str, Any]] = {
     "popular": {"hyperparameters": Hyperparameters(trainer="hybrid", alpha=30, popularity_exponent=0.3, **SMALL)},
     "dislike": {"source": DISLIKED, "confidence": Confidence(function="log")},
     "dislike_bm25": {"source": DISLIKED},
-    "power": {"confidence": Confidence(function="power", k1=2, items_exponent=0.7)},
+    "power": {"confidence": Confidence(function="power", k1=2, activity_exponent=0.7)},
     "dislike_spectral": {"source": DISLIKED, "hyperparameters": Hyperparameters(trainer="spectral", **SMALL)},
     "dislike_hybrid": {"source": DISLIKED, "hyperparameters": Hyperparameters(trainer="hybrid", alpha=30, **SMALL)},
     "ratings": {"source": Source(query=RATED, feedback="explicit"), "hyperparameters": RATINGS},

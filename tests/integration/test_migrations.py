@@ -75,21 +75,26 @@ def test_a_definition_goes_back_to_the_version_before(shop: Database) -> None:
     with pytest.raises(errors.RecstoreError, match="popularity exponent"):
         schema.downgrade(shop.url, "0011")
     connection.execute(weighted.format("- 'item_weights'"))
+    weighing = "UPDATE recstore_private.generations SET confidence = jsonb_set(confidence, '{{function}}', '\"{}\"')"
+    connection.execute(weighing.format("power"))
+    with pytest.raises(errors.RecstoreError, match="function power"):
+        schema.downgrade(shop.url, "0011")
+    connection.execute(weighing.format("bm25"))
     connection.execute(
         "UPDATE recstore_private.runs u SET refused = jsonb_build_object('definition', r.definition)"
         " FROM recstore_private.recommenders r"
     )
     schema.downgrade(shop.url, "0011")
-    refused = value(
-        connection, "SELECT refused -> 'definition' -> 'hyperparameters' FROM recstore_private.runs LIMIT 1"
-    )
-    assert refused == value(connection, "SELECT definition -> 'hyperparameters' FROM recstore_private.recommenders")
+    for section in ("confidence", "hyperparameters"):
+        refused = value(connection, f"SELECT refused -> 'definition' -> '{section}' FROM recstore_private.runs LIMIT 1")
+        assert refused == value(connection, f"SELECT definition -> '{section}' FROM recstore_private.recommenders")
     for table in ("recommenders", "generations"):
         definition = value(connection, f"SELECT max(definition::text)::jsonb FROM recstore_private.{table}")
         assert (
             not {"user_exponent", "view_exponent", "ridge", "popularity_exponent"}
             & definition["hyperparameters"].keys()
         )
+        assert definition["confidence"].keys() == {"scale", "half_life", "eps", "k1", "b"}, "unset: bm25"
         assert definition["titles"].keys() == {"table", "item", "title"}
     assert upgrade(shop)
     assert registry.get(connection, "retail").definition.hyperparameters.ridge == SMALL.ridge

@@ -113,7 +113,8 @@ DEFINITIONS = {
     "--factors many": "--factors (hyperparameters.factors) is 'many': it must be a whole number.",
     "--min-items-per-user 9 --max-items-per-user 3": "so nothing would be left",
     "--until-stable=maybe": "Option '--until-stable' does not take a value",
-    "--confidence cubic": "--confidence (confidence.function) is 'cubic': it must be linear, log, binary, share or bm25.",
+    "--confidence cubic": "--confidence (confidence.function) is 'cubic': it must be linear, log, binary, share, bm25 or"
+    " power.",
     "--confidence-scale median": "it must be mean or none",
     "--log-eps 0": "it must be above 0",
     "--spectral-weight 0": "it must be above 0",
@@ -145,7 +146,7 @@ DEFINITIONS = {
         "it must be at most",
         """
         --max-nulls 2; --bm25-b 1.5; --alpha 1e7; --iterations 1001; --item-exponent 3; --popularity-exponent 2; --ann-recall 1.1
-        --held-out 0.5; --tolerance 2
+        --held-out 0.5; --tolerance 2; --activity-exponent 2; --rarity-exponent 1.5
         """,
     ),
     **each(

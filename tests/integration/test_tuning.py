@@ -19,7 +19,7 @@ from recstore.evaluation.curves import LearningCurve
 from recstore.evaluation.splits import SplitChoice
 from recstore.experiments.evaluate import evaluate
 from recstore.experiments.measurement import Measurement
-from recstore.experiments.tuning import search, studies, work
+from recstore.experiments.tuning import search, space, studies, work
 from recstore.experiments.tuning.search_options import Options
 from recstore.source import pulling
 
@@ -63,9 +63,7 @@ def test_a_search_is_made_measured_and_adopted(
     # what won is the recommender's now
     with shop.connect() as connection:
         definition = registry.get(connection, "retail").definition
-    for name, value in best["parameters"].items():
-        own = definition.confidence.function if name == "confidence" else getattr(definition.hyperparameters, name)
-        assert own == value, name
+    assert space.present(definition) | best["parameters"] == space.present(definition)
     assert definition.hyperparameters.iterations == (best["iterations"] or 5)
     row = study_row(shop, found["study"])
     assert row["adopted_at"]

@@ -17,7 +17,7 @@ ROWS = [(1, 1, 4.0), (1, 2, 1.0), (2, 1, 2.0), (3, 1, 1.0), (3, 3, 8.0)]
 USERS = np.array([0, 0, 1, 2, 2])
 VALUES = np.array([4.0, 1.0, 2.0, 1.0, 8.0])
 TOTALS = np.array([5.0, 5.0, 2.0, 9.0, 9.0])
-CONSTANTS = {"eps": 0.5, "k1": 1.2, "b": 0.75, "items_exponent": 0.75, "users_exponent": 0.25}
+CONSTANTS = {"eps": 0.5, "k1": 1.2, "b": 0.75, "activity_exponent": 0.75, "rarity_exponent": 0.25}
 FUNCTIONS = ("linear", "log", "binary", "share", "bm25", "power")
 USERS_OF_ITEM = np.array([3, 1, 3, 3, 1])
 ITEMS_OF_USER = np.array([2.0, 2, 1, 2, 2])
@@ -56,6 +56,19 @@ def test_the_matrix_holds_one_plus_alpha_w(interactions, function):
     expected = np.zeros((3, 3))
     expected[[0, 0, 1, 2, 2], [0, 1, 0, 0, 2]] = 1 + 40 * unscaled(function)
     np.testing.assert_allclose(matrix.toarray(), expected, rtol=1e-6)
+
+
+def test_the_function_unset_follows_the_values(interactions):
+    equal = replace(interactions, values=np.full(5, 3.0))
+    assert fit(interactions, Confidence()).function == "bm25"
+    assert fit(equal, Confidence()).function == "power"
+    assert fit(replace(equal, values=equal.values * [1, -1, 1, -1, 1]), Confidence()).function == "power", "dislikes"
+    assert fit(equal, Confidence(function="log")).function == "log"
+    many = build(batch([(user, user // 2, 1.0) for user in range(200)]))[0]
+    for others, expected in ((2, "power"), (3, "bm25")):
+        values = np.ones(200)
+        values[:others] = 7
+        assert fit(replace(many, values=values), Confidence()).function == expected
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,8 @@ class Search:
                 feedback = self.definition.source.feedback
                 raise InvalidInput(f"The trainer {trainer} is not for {feedback} feedback: leave it out.")
         functions = space.bounds["confidence"]
-        weighed = {own.function, *(functions.values if isinstance(functions, Choices) else ())}
+        weighed = {confidence.function_for(train, own.function)}
+        weighed |= set(functions.values) if isinstance(functions, Choices) else set()
         trials = options.trials or len(points) or options.TRIALS
         noise = noise_of(train, own, [] if explicit else sorted(weighed))
         return Plan(space, self._present(), trials, options.seconds, options.seed, noise, tuple(points))
@@ -132,7 +133,9 @@ class Search:
         matrix = weigh(train, self.definition.confidence, hyperparameters).matrix
         factors = training.wanted_factors(hyperparameters, len(train.items), self.most_factors)
         regularization = training.regularization_for(matrix, hyperparameters, factors)
-        return present(self.definition) | {"factors": factors, "alpha": alpha, "regularization": regularization}
+        function = confidence.function_for(train, self.definition.confidence.function)
+        chosen = {"factors": factors, "confidence": function, "alpha": alpha, "regularization": regularization}
+        return present(self.definition) | chosen
 
     def scales(self) -> dict[str, str]:
         """Return "log", "linear" or "categorical" for each parameter that varies."""

@@ -63,7 +63,7 @@ class Choices:
 
 Bounds = Range | Choices
 
-_POWERS = ("items_exponent", "users_exponent")
+_POWERS = ("activity_exponent", "rarity_exponent")
 _WEIGHTED = ("regularization", "alpha", "confidence", *_POWERS, "popularity_exponent")
 _SPECTRAL = ("user_exponent", "view_exponent", "item_exponent", "ridge")
 OWN = {
@@ -78,8 +78,8 @@ BOUNDS: dict[str, Bounds] = {
     "regularization": Range(0.01, 10_000, log=True),
     "alpha": Range(0.1, 500, log=True),
     "confidence": Choices(("bm25", "power", "log", "linear", "binary", "share")),
-    "items_exponent": Range(0, 1),
-    "users_exponent": Range(0, 0.6),
+    "activity_exponent": Range(0, 1),
+    "rarity_exponent": Range(0, 0.6),
     "popularity_exponent": Range(-0.25, 0.35),
     "user_exponent": Choices((0.25, 0.5)),
     "view_exponent": Choices((0.0, 0.25, 0.4, 0.5)),
@@ -95,9 +95,6 @@ EVERYTHING = "als", "spectral", "hybrid"
 
 MOST_RATING_FACTORS = 256
 """Largest default number of factors of ratings: more than 64 hardly help, and solving costs their cube."""
-
-EQUAL = 0.01
-"""Largest share of values that may differ from the median and still count as all equal."""
 
 _CONFIDENCE = {"confidence": "function"} | {name: name for name in ("scale", "eps", "k1", "b", *_POWERS)}
 _NOT_TUNED = ("iterations", "warm_iterations", "seed", "options")
@@ -142,10 +139,11 @@ def default_space(train: "Interactions", *, explicit: bool = False) -> Space:
     """Return the default bounds, without the functions that are the same on these interactions: where nearly all values
     are equal, linear, log, binary and share are forms of power."""
     bounds = dict(BOUNDS)
-    import numpy as np  # rows of results name a search's parameters where nothing trains
+    # here, since rows of results name a search's parameters where nothing trains
+    from recstore.model.confidence import equal_values
 
-    if np.count_nonzero(train.values != np.median(train.values)) <= EQUAL * len(train):
-        bounds["confidence"] = Choices(("bm25", "power"))
+    if equal_values(train):
+        bounds["confidence"] = Choices(("power", "bm25"))
     most = max(1, min(MAX_FACTORS, len(train.items) - 1))
     if explicit:
         most = min(most, MOST_RATING_FACTORS)

@@ -49,7 +49,7 @@ class Constants(Confidence):
 
     @model_validator(mode="after")
     def _with_exponents(self) -> "Constants":
-        if self.function == "power" and not {"items_exponent", "users_exponent"} <= self.model_fields_set:
+        if self.function == "power" and not {"activity_exponent", "rarity_exponent"} <= self.model_fields_set:
             raise ValueError("the function power has two exponents")
         return self
 

@@ -99,7 +99,7 @@ BEGIN
                         WHEN 'bm25' THEN f.idf * (w.k1 + 1)
                             / (1 + w.k1 * (1 - w.b + w.b * sum(p.value) OVER () / w.mean_total) / p.value)
                         WHEN 'power' THEN f.idf * (w.k1 + 1) / (1 + w.k1 / p.value)
-                            * (count(*) OVER ())::double precision ^ -w.items_exponent
+                            * (count(*) OVER ())::double precision ^ -w.activity_exponent
                     END / w.scale_factor, 1e-30), 1e30) AS weight,
                 f.whitened,
                 f.summand
@@ -110,7 +110,7 @@ BEGIN
             JOIN {schema}.%I f ON f.item_id = p.item_id
             CROSS JOIN jsonb_to_record($3) w (
                 function text, eps float8, k1 float8, b float8, scale_factor float8, mean_total float8, alpha float8,
-                items_exponent float8
+                activity_exponent float8
             )
         ) k
         WHERE k.whitened IS NOT NULL OR k.summand IS NOT NULL
