@@ -17,16 +17,13 @@ import numpy as np
 from measured import Measured
 from published import database
 from scipy import sparse
+from tuning import Lines
 
 from recstore.config import Settings
 from recstore.definition import Confidence, Definition, Source
 from recstore.experiments.benchmark import Files, benchmark
 from recstore.experiments.measurement import Measurement
-from recstore.experiments.tuning.search import Watch
 from recstore.experiments.tuning.search_options import Options
-from recstore.experiments.tuning.space import words
-from recstore.experiments.tuning.stages import Plan
-from recstore.experiments.tuning.trials import TrialResult, Trials
 
 
 @dataclass(frozen=True)
@@ -68,17 +65,6 @@ SPLITS = {
         "0.176 / 0.115 (SimpleX, CIKM 2021)",
     ),
 }
-
-
-class Progress(Watch):
-    """Print each trial as it ends."""
-
-    def ends(self, trial: TrialResult, plan: Plan, trials: Trials) -> None:
-        value, used = f"{trial.value or 0:.4f}", f"{plan.share(trials):.0%} of the budget"
-        print(
-            f"{trial.number:>3} {trial.stage:<8}{trial.state:<9}{value}  {words(trial.parameters)}, {used}", flush=True
-        )
-
 
 METRICS = ("recall@20", "ndcg@20")
 
@@ -134,7 +120,7 @@ def main() -> None:
             part: Measured, split: str, how: str, definition: Definition, tune: Options | None = None
         ) -> dict[str, float | None]:
             """Add rows; return the metrics of the lists through SQL. Keep the words of a search."""
-            found = benchmark(url, settings, data[split], definition, wanted, tune=tune, watch=Progress())
+            found = benchmark(url, settings, data[split], definition, wanted, tune=tune, watch=Lines())
             for result in found.evaluation.results:
                 if how == "default settings" or "through SQL" in result.name:
                     shown = {metric: result.metrics[metric] for metric in METRICS}
@@ -144,13 +130,13 @@ def main() -> None:
                 part.profile(split, f"The search chose: {told}. Best published: {chosen[split].published}.")
             return next(result.metrics for result in found.evaluation.results if "through SQL" in result.name)
 
-        part = Measured("quality_defaults")
-        for name in () if arguments.only else chosen:
-            by_default = measure(part, name, "default settings", Definition(source=source))
-            before = Definition(source=source, confidence=Confidence(function="bm25"))
-            ratio = (by_default["ndcg@20"] or 0) / (measure(part, name, "confidence bm25", before)["ndcg@20"] or 1)
-            part.level("defaults", f"{name}: NDCG@20 at least that with bm25", 1.0, ratio, "times", least=True)
-        if part.tables:
+        if not arguments.only:
+            part = Measured("quality_defaults")
+            for name in chosen:
+                by_default = measure(part, name, "default settings", Definition(source=source))
+                before = Definition(source=source, confidence=Confidence(function="bm25"))
+                ratio = (by_default["ndcg@20"] or 0) / (measure(part, name, "confidence bm25", before)["ndcg@20"] or 1)
+                part.level("defaults", f"{name}: NDCG@20 at least that with bm25", 1.0, ratio, "times", least=True)
             part.write()
         for name, split in chosen.items() if arguments.time else ():
             part = Measured(f"quality_{name}", search_seconds=arguments.time, trainers=" ".join(arguments.trainer))

@@ -26,9 +26,6 @@ from recstore.model.ratings import Ratings
 SMALLEST, LARGEST = 1e-30, 1e30
 """Bounds of w, well inside float32. A weight of 0 would make a view count as no view."""
 
-WITH_ITEM_FACTORS = ("bm25", "power")
-"""Functions with a factor of the item, which a fold-in reads."""
-
 EQUAL = 0.01
 """Largest share of values that may differ from the others and still count as all equal."""
 
@@ -105,7 +102,7 @@ class ConfidenceModel:
     ) -> Iterator[tuple[slice, NDArray[np.float64]]]:
         """Yield the weights of consecutive pairs, in blocks: all at once their terms would take 40 bytes per pair."""
         totals: Values | None = None
-        if self.function in ("share", *WITH_ITEM_FACTORS):
+        if self.function in ("share", "bm25", "power"):
             summed = None if self.function == "power" else np.abs(values)
             totals = np.asarray(np.bincount(user_index, weights=summed), dtype=np.float64)
         for start in range(0, len(values), BLOCK_PAIRS):
@@ -170,8 +167,8 @@ def fit(interactions: Interactions, confidence: Confidence) -> ConfidenceModel:
         half_life=seconds(confidence.half_life) if confidence.half_life else None,
         reference=_newest(interactions.times) if confidence.half_life else None,
         **(powers if function == "power" else {}),
+        idf=_item_factors(function, confidence.rarity_exponent, interactions.item_users(), users),
     )
-    model = replace(model, idf=_item_factors(model, interactions.item_users(), users))
     values = model.decayed(interactions)
     model = replace(model, mean_total=float(np.abs(values).sum()) / users)
     if confidence.scale == "none":
@@ -228,15 +225,17 @@ def restore(constants: dict[str, Any], item_users: NDArray[np.int64], users: int
     """Return the model from its constants, the number of users of each item, int64 (items,), and the number of all users."""
     if ratings := Ratings.restored(constants):
         return ratings
-    model = ConfidenceModel(**constants)
-    return replace(model, idf=_item_factors(model, item_users, users))
+    idf = _item_factors(constants["function"], constants.get("rarity_exponent", 0.0), item_users, users)
+    return ConfidenceModel(**constants, idf=idf)
 
 
-def _item_factors(model: ConfidenceModel, item_users: NDArray[np.int64], users: int) -> NDArray[np.float64] | None:
+def _item_factors(
+    function: ConfidenceFunction, rarity_exponent: float, item_users: NDArray[np.int64], users: int
+) -> NDArray[np.float64] | None:
     """Return the factor of each item in its weights, float64 (items,); None for a function without one."""
-    if model.function == "bm25":
+    if function == "bm25":
         return np.log1p((users - item_users + 0.5) / (item_users + 0.5))
-    return np.maximum(item_users, 1.0) ** -(model.rarity_exponent or 0.0) if model.function == "power" else None
+    return np.maximum(item_users, 1.0) ** -rarity_exponent if function == "power" else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ from recstore.errors import InvalidInput, NotTrained, RecstoreError
 from recstore.postgres.connection import Connection, one_line, reading_application
 from recstore.postgres.names import readable
 from recstore.sql import objects
+from recstore.sql.generation import MIN_USERS
 from recstore.sql.objects import Known
 
 MOST = 2**31 - 1
@@ -91,8 +92,8 @@ def require_live(connection: Connection, recommender: Known, k: int) -> None:
         raise NotTrained(name=recommender.name)
 
 
-def similar(recommender: Known, item_id: Any, k: int, min_users: int = 3) -> Question:
-    arguments = [item_id, k] + ([min_users] if min_users != 3 else [])
+def similar(recommender: Known, item_id: Any, k: int, min_users: int = MIN_USERS) -> Question:
+    arguments = [item_id, k] + ([min_users] if min_users != MIN_USERS else [])
     return _listed(recommender, "similar_items", arguments, ["score"])
 
 

@@ -115,11 +115,11 @@ class Search:
                 feedback = self.definition.source.feedback
                 raise InvalidInput(f"The trainer {trainer} is not for {feedback} feedback: leave it out.")
         functions = space.bounds["confidence"]
-        weighed = {confidence.function_for(train, own.function)}
-        weighed |= set(functions.values) if isinstance(functions, Choices) else set()
+        start = self._present()
+        weighed = {start["confidence"], *(functions.values if isinstance(functions, Choices) else ())}
         trials = options.trials or len(points) or options.TRIALS
         noise = noise_of(train, own, [] if explicit else sorted(weighed))
-        return Plan(space, self._present(), trials, options.seconds, options.seed, noise, tuple(points))
+        return Plan(space, start, trials, options.seconds, options.seed, noise, tuple(points))
 
     def _present(self) -> Parameters:
         """Return the definition's settings, and where it leaves one open the value that a training takes."""

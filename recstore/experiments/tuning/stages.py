@@ -209,7 +209,8 @@ class Plan:
         return None
 
     def _centre(self, trials: Trials) -> TrialResult | None:
-        """Return the best trial, or every third time that of another trainer that comes close to it."""
+        """Return the best trial with the fewest factors from which more do not pay, or every third time that of another trainer
+        that comes close to it."""
         own = [levels(of_trainer(trials, trainer)).values() for trainer in self.space.trainers]
         tops = [next(top for top in known if _level_enough(top, known)) for known in own if known]
         tops.sort(key=lambda trial: -(trial.value or 0.0))
