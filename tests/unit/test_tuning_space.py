@@ -265,17 +265,32 @@ def test_factors_grow_or_shrink_only_as_long_as_that_pays() -> None:
     assert top_of(played(plan(trials=40), value=flat)).parameters["factors"] <= 32
 
 
-def test_factors_that_do_not_pay_are_tried_once_more_with_a_stronger_regularization() -> None:
-    def steep(parameters: Parameters) -> float:  # many factors need more than the rule says
-        wanted = 20 * parameters["factors"] / 64
+@pytest.mark.parametrize(("power", "strength"), [(1.0, 2.0), (-0.5, 0.5)])
+def test_factors_that_do_not_pay_are_tried_with_other_regularizations(power: float, strength: float) -> None:
+    def steep(parameters: Parameters) -> float:  # many factors need more or less than the rule says
+        wanted = 20 * (parameters["factors"] / 64) ** power
         away = math.log(parameters["regularization"] / wanted)
         return (1 + 0.1 * math.log2(parameters["factors"] / 64)) * math.exp(-0.8 * away**2)
 
     found = played(plan(trials=40, within=space.narrowed(WHOLE, {"trainer": "als"})), value=steep)
-    grown = [trial.parameters for trial in found if trial.stage == "grow" and trial.parameters["factors"] == 128]
-    assert len(grown) == 2
-    assert grown[1]["regularization"] == pytest.approx(2 * grown[0]["regularization"], rel=0.01)
     assert top_of(found).parameters["factors"] >= 512
+    strengths = set()
+    for factors in (128, 256, 512):
+        grown = [
+            t.parameters["regularization"] for t in found if (t.stage, t.parameters["factors"]) == ("grow", factors)
+        ]
+        strengths |= {round(one / grown[0], 1) for one in grown}
+    assert strength in strengths <= {1.0, 2.0, 0.5}
+
+
+def test_growing_goes_on_from_the_start_where_that_is_better_with_as_many_factors() -> None:
+    def good(parameters: Parameters) -> float:
+        present = parameters["alpha"] == plan().start["alpha"] and parameters["factors"] >= 128
+        return value_of(parameters) * (1.5 if present else 1)
+
+    found = played(plan(trials=40, within=space.narrowed(WHOLE, {"trainer": "als"})), value=good)
+    grown = {trial.parameters["factors"]: trial.parameters["alpha"] for trial in found if trial.stage == "grow"}
+    assert grown[128] != grown[256] == found[0].parameters["alpha"]
 
 
 def test_a_trainer_far_behind_is_not_grown() -> None:

@@ -33,7 +33,7 @@ from recstore.model import trainers
 FACTORS = 64
 """Factors to explore with."""
 
-EXPLORE_TRIALS, EXPLORE_SECONDS = 0.4, 0.3
+EXPLORE_TRIALS, EXPLORE_SECONDS = 0.4, 0.15
 """Largest shares of the budget that exploring may take."""
 
 SHARES = {"als": 3.0, "spectral": 1.0, "hybrid": 1.5}
@@ -42,8 +42,8 @@ SHARES = {"als": 3.0, "spectral": 1.0, "hybrid": 1.5}
 PAYS = 1.005
 """Least ratio of the values for which more factors pay: half a percent for twice the memory and time."""
 
-STRONGER = 2.0
-"""Ratio of the regularizations of the second trial with twice the factors, where the first did not pay."""
+STRENGTHS = (1.0, 2.0, 0.5)
+"""Regularizations to try with twice the factors, as multiples of the one that corresponds."""
 
 BEHIND = 0.8
 """Part of another trainer's value, with no more factors, below which a trainer is given up."""
@@ -166,17 +166,44 @@ class Plan:
     def _grown(self, trainer: str, trials: Trials) -> Parameters | None:
         own = [trial for trial in of_trainer(trials, trainer) if trial.stage != "start"]
         low, high = self.space.factors
-        tries = 2 if PART in self.noise.bounds(self.space.of(trainer)) else 1
-        level, factors = _climb(own, self.base, lambda now: min(2 * now, high), PAYS, tries)
-        if factors is None and level == self.base and best(trials) in own:  # fewer may be as good, or better
-            level, factors = _climb(own, self.base, lambda now: max(now // 2, low), 1.0)
-        if factors is None or self._behind(trainer, level, trials):
+        level, wanted = self._climbed(own, lambda now: min(2 * now, high), PAYS, trials)
+        if wanted is None and level == self.base and best(trials) in own:  # fewer may be as good, or better
+            level, wanted = self._climbed(own, lambda now: max(now // 2, low), 1.0, trials)
+        if wanted is None or self._behind(trainer, level, trials):
             return None
-        if not self._affordable(trainer, factors, trials):
-            return None
-        top = levels(own)[level].parameters
-        wanted = self._moved(top, factors)
-        return self._moved(top, factors, STRONGER) if any(trial.parameters == wanted for trial in own) else wanted
+        return wanted if self._affordable(trainer, wanted["factors"], trials) else None
+
+    def _climbed(
+        self, own: Trials, step: Callable[[int], int], pays: float, trials: Trials
+    ) -> tuple[int, Parameters | None]:
+        """Follow the numbers of factors from the base as long as the next one pays. Return the last that did, and what is left
+        to try with the next one."""
+        tops, level = levels(own), self.base
+        while level in tops and (after := step(level)) != level:
+            tried = [trial.parameters for trial in own if trial.parameters["factors"] == after]
+            every = of_trainer(trials, tops[level].parameters["trainer"])  # with the start, if it has as many factors
+            wanted = self._candidates(levels(every)[level].parameters, after, trials)
+            left = [parameters for parameters in wanted if parameters not in tried]
+            if left and len(tried) < len(wanted):
+                return level, left[0]
+            if after not in tops or (tops[after].value or 0.0) < pays * (tops[level].value or 0.0):
+                break
+            level = after
+        return level, None
+
+    def _candidates(self, top: Parameters, factors: int, trials: Trials) -> list[Parameters]:
+        """Return what to try with another number of factors: the best with the present one at three regularizations, or of a
+        hybrid also with the best of its parts."""
+        own = self.space.of(top["trainer"])
+        there = self.noise.to(top, own) | {"factors": factors}
+        if top["trainer"] == "hybrid":
+            mixed = [there, there | self._parts(trials) | {"factors": factors}]
+        elif PART in there:
+            mixed = [there | {PART: there[PART] * strength} for strength in STRENGTHS]
+        else:
+            mixed = [there]
+        found = [self.noise.back(parameters, own) for parameters in mixed]
+        return [parameters for n, parameters in enumerate(found) if parameters not in found[:n]]
 
     def _behind(self, trainer: str, factors: int, trials: Trials) -> bool:
         """Return whether another trainer reaches far more with no more factors."""
@@ -241,14 +268,11 @@ class Plan:
         own = self.space.of(trainer)
         bounds, begin = self.noise.bounds(own), self._defaults()
         if trainer == "hybrid":  # made of the best of its parts; only their mixture is left to find
-            for part in ("als", "spectral"):
-                if found := best(of_trainer(trials, part)):
-                    names = ("factors", *OWN[part])
-                    known = {name: found.parameters[name] for name in names if name in found.parameters}
-                    begin |= self.noise.to(known, own)
-                    near = {*OWN[part], PART} & bounds.keys()
-                    bounds = _around(bounds, begin, NARROW / 2, near)
-                    bounds |= {name: Choices((begin[name],)) for name in near if isinstance(bounds[name], Choices)}
+            parts = self._parts(trials)
+            near = parts.keys() & bounds.keys()
+            begin |= parts
+            bounds = _around(bounds, begin, NARROW / 2, near)
+            bounds |= {name: Choices((begin[name],)) for name in near if isinstance(bounds[name], Choices)}
         fixed: Parameters = {"trainer": trainer, "factors": factors}
         tried = [trial.parameters for trial in trials]
         for change in STARTS.get(trainer, ({},)):
@@ -261,13 +285,20 @@ class Plan:
             bounds = _around(bounds, self.noise.to(top.parameters, own), WIDE, bounds)
         return self._suggested(fixed, bounds, trials)
 
-    def _moved(self, parameters: Parameters, factors: int, stronger: float = 1.0) -> Parameters:
-        """Return the same with another number of factors, and the regularization that corresponds, times `stronger`."""
+    def _parts(self, trials: Trials) -> Parameters:
+        """Return the best parameters of als and of spectral, the regularization as a part of the noise."""
+        found: Parameters = {}
+        own = self.space.of("hybrid")
+        for part in ("als", "spectral"):
+            if top := best(of_trainer(trials, part)):
+                names = ("factors", *OWN[part])
+                found |= self.noise.to({name: top.parameters[name] for name in names if name in top.parameters}, own)
+        return found
+
+    def _moved(self, parameters: Parameters, factors: int) -> Parameters:
+        """Return the same with another number of factors, and the regularization that corresponds."""
         own = self.space.of(parameters["trainer"])
-        there = self.noise.to(parameters, own) | {"factors": factors}
-        if PART in there:
-            there[PART] *= stronger
-        return self.noise.back(there, own)
+        return self.noise.back(self.noise.to(parameters, own) | {"factors": factors}, own)
 
     def _near(self, centre: Parameters, factors: int, trials: Trials) -> Parameters:
         """Return parameters near these, for the same trainer with this number of factors."""
@@ -289,19 +320,6 @@ class Plan:
         """Return the settings of a recommender that sets none; the regularization as a part of the noise."""
         weighting = Confidence().model_dump() | {"confidence": Confidence().function}
         return Hyperparameters().model_dump() | weighting | {"alpha": self.noise.alpha, PART: trainers.NOISE}
-
-
-def _climb(own: Trials, base: int, step: Callable[[int], int], pays: float, tries: int = 1) -> tuple[int, int | None]:
-    """Follow the numbers of factors from `base` as long as the next one pays. Return the last that did and the next to try:
-    None where that was tried `tries` times, is being tried, or does not exist."""
-    tops, level = levels(own), base
-    while level in tops:
-        after = step(level)
-        if after not in tops or (tops[after].value or 0.0) < pays * (tops[level].value or 0.0) or after == level:
-            begun = sum(trial.parameters["factors"] == after for trial in own)
-            return level, None if begun >= tries or after == level else after
-        level = after
-    return level, None
 
 
 def _level_enough(top: TrialResult, others: Collection[TrialResult]) -> bool:
