@@ -75,8 +75,8 @@ WHY = {
     " its share falls as the data grows.",
     "load": "The rows are encoded by NumPy, and the generation is described in the same stage.",
     "index": "pgvector builds both graphs; a graph that does not reach the wanted ANN recall is built again, denser.",
-    "calibrate": "It asks a sample of queries by exact scan and at each step of the ladder, whatever the size of the data;"
-    " [decision 7](decisions/0007-calibration.md) has what was tried.",
+    "calibrate": "It computes the exact lists of a sample of queries and asks these at each step of the ladder, whatever the"
+    " size of the data; [decision 7](decisions/0007-calibration.md) has what was tried.",
     "flip": "One row is updated; the rest is the wait for the commit.",
     "whole job": "What (a) does not do is most of the rest: exact users, the gate, the calibration, which take a share that falls"
     " as the data grows. The memory of both begins with that of their libraries.",

@@ -6,7 +6,7 @@ alpha, confidence, exponents) nearly holds for many. So:
 1. *start*: the recommender's present settings, as they are
 2. *explore*: each trainer with few factors, from its starting points and then by the sampler; then hybrids of the best als
    and the best spectral
-3. *grow*: the best of each trainer with twice and four times the factors, as long as that pays
+3. *grow*: the best of each trainer with twice and four times the factors, at three regularizations, as long as that pays
 4. *refine*: around the best of all, until the budget is used up
 
 The same trials give the same answer, so a search can be interrupted and resumed anywhere, and shared by several processes.
