@@ -246,10 +246,11 @@ class Plan:
         return tops[1] if rival and refined % 3 == 2 else next(iter(tops), None)
 
     def _promoted(self, trainer: str, fewer: int, factors: int, trials: Trials) -> Parameters | None:
-        """Return the best parameters with fewer factors, if they are better there than all that were tried with more."""
+        """Return the best parameters with fewer factors, if refining found them and they are better there than all that were
+        tried with more."""
         own = of_trainer(trials, trainer)
         top = levels(own).get(fewer)
-        if top is None or fewer == factors:
+        if top is None or top.stage != "refine" or fewer == factors:
             return None
         tried = [trial.parameters for trial in own if trial.parameters["factors"] == factors]
         complete = [t for t in own if t.state == "complete" and t.parameters["factors"] == fewer]
