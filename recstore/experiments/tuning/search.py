@@ -119,7 +119,7 @@ class Search:
         weighed = {start["confidence"], *(functions.values if isinstance(functions, Choices) else ())}
         trials = options.trials or len(points) or options.TRIALS
         noise = noise_of(train, own, [] if explicit else sorted(weighed))
-        return Plan(space, start, trials, options.seconds, options.seed, noise, tuple(points))
+        return Plan(space, start, trials, options.seconds, options.seed, noise, tuple(points), options.metric)
 
     def _present(self) -> Parameters:
         """Return the definition's settings, and where it leaves one open the value that a training takes."""

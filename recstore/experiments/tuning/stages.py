@@ -6,7 +6,7 @@ alpha, confidence, exponents) nearly holds for many. So:
 1. *start*: the recommender's present settings, as they are
 2. *explore*: each trainer with few factors, from its starting points and then by the sampler; then hybrids of the best als
    and the best spectral
-3. *grow*: the best of each trainer with twice and four times the factors, at three regularizations, as long as that pays
+3. *grow*: the best of each trainer with twice and four times the factors, as long as that pays
 4. *refine*: around the best of all, until the budget is used up
 
 The same trials give the same answer, so a search can be interrupted and resumed anywhere, and shared by several processes.
@@ -33,7 +33,7 @@ from recstore.model import trainers
 FACTORS = 64
 """Factors to explore with."""
 
-EXPLORE_TRIALS, EXPLORE_SECONDS = 0.4, 0.15
+EXPLORE_TRIALS, EXPLORE_SECONDS = 0.4, 0.3
 """Largest shares of the budget that exploring may take."""
 
 SHARES = {"als": 3.0, "spectral": 1.0, "hybrid": 1.5}
@@ -42,8 +42,8 @@ SHARES = {"als": 3.0, "spectral": 1.0, "hybrid": 1.5}
 PAYS = 1.005
 """Least ratio of the values for which more factors pay: half a percent for twice the memory and time."""
 
-STRENGTHS = (1.0, 2.0, 0.5)
-"""Regularizations to try with twice the factors, as multiples of the one that corresponds."""
+SLOW = 0.8
+"""Part of a trial's best value at its first point below which its regularization is too strong: factors hardly grow then."""
 
 BEHIND = 0.8
 """Part of another trainer's value, with no more factors, below which a trainer is given up."""
@@ -82,7 +82,8 @@ retailer's landscape 16 trials of als came within 1.5 % of the best there was; w
 @dataclass(frozen=True)
 class Plan:
     """The plan of a search. `start` are the present settings; the budget is `most_trials` trials, or `most_seconds` of all
-    trials together, whichever is used up first. With `points` it is a grid of these and nothing else."""
+    trials together, whichever is used up first. With `points` it is a grid of these and nothing else. `metric` is that of the
+    curves."""
 
     space: Space
     start: Parameters
@@ -91,6 +92,7 @@ class Plan:
     seed: int
     noise: Noise
     points: tuple[Parameters, ...] = ()
+    metric: str = "ndcg@20"
 
     def next(self, trials: Trials) -> TrialResult | None:
         """Return the next trial, the same for the same trials; None when nothing is left, or others have to end first.
@@ -184,26 +186,32 @@ class Plan:
             every = of_trainer(trials, tops[level].parameters["trainer"])  # with the start, if it has as many factors
             wanted = self._candidates(levels(every)[level].parameters, after, trials)
             left = [parameters for parameters in wanted if parameters not in tried]
-            if left and len(tried) < len(wanted):
+            pay = after in tops and (tops[after].value or 0.0) >= pays * (tops[level].value or 0.0)
+            enough = 1 if pay and not self._slow(tops[after]) else len(wanted)
+            if left and len(tried) < enough:
                 return level, left[0]
-            if after not in tops or (tops[after].value or 0.0) < pays * (tops[level].value or 0.0):
+            if not pay:
                 break
             level = after
         return level, None
 
     def _candidates(self, top: Parameters, factors: int, trials: Trials) -> list[Parameters]:
-        """Return what to try with another number of factors: the best with the present one at three regularizations, or of a
-        hybrid also with the best of its parts."""
+        """Return what to try with another number of factors, until it pays: what is best with the present one, with the
+        regularization that corresponds, then with half or twice of it; a hybrid first with the best of its parts."""
         own = self.space.of(top["trainer"])
         there = self.noise.to(top, own) | {"factors": factors}
+        moved = self.noise.back(there, own)
         if top["trainer"] == "hybrid":
-            mixed = [there, there | self._parts(trials) | {"factors": factors}]
-        elif PART in there:
-            mixed = [there | {PART: there[PART] * strength} for strength in STRENGTHS]
-        else:
-            mixed = [there]
-        found = [self.noise.back(parameters, own) for parameters in mixed]
-        return [parameters for n, parameters in enumerate(found) if parameters not in found[:n]]
+            mixed = self.noise.back(there | self._parts(trials) | {"factors": factors}, own)
+            return [mixed, moved] if mixed != moved else [mixed]
+        if PART not in there:
+            return [moved]
+        slow = any(self._slow(trial) for trial in trials if trial.parameters == moved)
+        return [moved, self.noise.back(there | {PART: there[PART] * (0.5 if slow else 2.0)}, own)]
+
+    def _slow(self, trial: TrialResult) -> bool:
+        points = [point.validation[self.metric] for point in trial.curve]
+        return bool(points) and points[0] < SLOW * max(points)
 
     def _behind(self, trainer: str, factors: int, trials: Trials) -> bool:
         """Return whether another trainer reaches far more with no more factors."""
