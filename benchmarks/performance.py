@@ -87,8 +87,10 @@ WHY = {
     " [Decision 2](decisions/0002-dynamic-sql-in-functions.md) has the parts, and what was tried.",
     "50 users in one query": "Each of the 50 users is a call with the same share of planning, and leaves out seen items, which"
     " the query by hand does not.",
+    "gowalla": "The test part differs from the training pairs in a way that no validation part shows:"
+    " [decision 40](decisions/0040-validation.md).",
 }
-"""Explanation of each stage whose level does not hold, where the benchmark measured a profile next to that."""
+"""Explanation of each stage whose level does not hold; what a benchmark found follows it."""
 
 PICTURES: dict[str, bytes] = {}
 """The plots that `page` has drawn, by name."""
@@ -140,7 +142,7 @@ def explained(parts: dict[str, dict[str, Any]]) -> list[str]:
             if f"### {name}" in lines:
                 continue
             rows = part["tables"].get(PROFILE + {"exact users": "solve users"}.get(name, name), [])
-            text = part["profiles"].get(name) or WHY.get(name, "")
+            text = " ".join(filter(None, (WHY.get(name), part["profiles"].get(name))))
             lines += ["", f"### {name}", *(["", text] if text else []), *(["", *table(rows)] if rows else [])]
     return lines if len(lines) > 2 else []
 
