@@ -160,7 +160,7 @@ def test_an_interrupt_is_a_sentence_and_a_finished_run(
     shop: Database, number: signal.Signals, source: Source, begun: str
 ) -> None:
     """While it trains, and while the server works."""
-    shop.create(source=source, hyperparameters=Hyperparameters(factors=64, iterations=1000))
+    shop.create(source=source, hyperparameters=Hyperparameters(factors=1024, iterations=1000))
     process = started(shop, "retrain", "retail")
     until(lambda: look(shop, begun))
     process.send_signal(number)
