@@ -29,7 +29,7 @@ BUSY = 0.5
 
 
 class Measured:
-    """What one script measures; create it before the measuring begins, so that it records the load of the machine."""
+    """The measurements of one script. Create it before the measuring begins, so that it records the load of the machine."""
 
     def __init__(self, part: str, **settings: Any) -> None:
         self.part, self.settings = part, settings

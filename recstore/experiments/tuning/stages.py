@@ -166,25 +166,27 @@ class Plan:
         return min(found, key=lambda parameters: int(parameters["factors"]), default=None)
 
     def _grown(self, trainer: str, trials: Trials) -> Parameters | None:
-        own = [trial for trial in of_trainer(trials, trainer) if trial.stage != "start"]
         low, high = self.space.factors
-        level, wanted = self._climbed(own, lambda now: min(2 * now, high), PAYS, trials)
-        if wanted is None and level == self.base and best(trials) in own:  # fewer may be as good, or better
-            level, wanted = self._climbed(own, lambda now: max(now // 2, low), 1.0, trials)
+        level, wanted = self._climbed(trainer, lambda now: min(2 * now, high), PAYS, trials)
+        top = best(trials)
+        explored = top is not None and top.stage != "start" and top.parameters["trainer"] == trainer
+        if wanted is None and level == self.base and explored:  # fewer may be as good, or better
+            level, wanted = self._climbed(trainer, lambda now: max(now // 2, low), 1.0, trials)
         if wanted is None or self._behind(trainer, level, trials):
             return None
         return wanted if self._affordable(trainer, wanted["factors"], trials) else None
 
     def _climbed(
-        self, own: Trials, step: Callable[[int], int], pays: float, trials: Trials
+        self, trainer: str, step: Callable[[int], int], pays: float, trials: Trials
     ) -> tuple[int, Parameters | None]:
         """Follow the numbers of factors from the base as long as the next one pays. Return the last that did, and what is left
         to try with the next one."""
-        tops, level = levels(own), self.base
+        every = of_trainer(trials, trainer)
+        own = [trial for trial in every if trial.stage != "start"]
+        tops, with_start, level = levels(own), levels(every), self.base
         while level in tops and (after := step(level)) != level:
             tried = [trial.parameters for trial in own if trial.parameters["factors"] == after]
-            every = of_trainer(trials, tops[level].parameters["trainer"])  # with the start, if it has as many factors
-            wanted = self._candidates(levels(every)[level].parameters, after, trials)
+            wanted = self._candidates(with_start[level].parameters, after, trials)
             left = [parameters for parameters in wanted if parameters not in tried]
             pay = after in tops and (tops[after].value or 0.0) >= pays * (tops[level].value or 0.0)
             enough = 1 if pay and not self._slow(tops[after]) else len(wanted)
